@@ -1,0 +1,2 @@
+//! The `nextscale` command.
+fn main() {}

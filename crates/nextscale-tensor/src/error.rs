@@ -1,0 +1,44 @@
+//! Errors of the tensor floor.
+
+/// What an operator, a buffer or a parameter store can refuse.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Shapes that do not fit an operator.
+    #[error("{op}: {detail}")]
+    Shape {
+        /// The operator.
+        op: &'static str,
+        /// What was expected and what was found.
+        detail: String,
+    },
+    /// A tensor of another element type than the operator takes.
+    #[error("{op}: expected {expected}, found {found}")]
+    DType {
+        /// The operator.
+        op: &'static str,
+        /// The element type it takes.
+        expected: &'static str,
+        /// The element type it was given.
+        found: &'static str,
+    },
+    /// A parameter store was asked for something it can't do.
+    #[error("parameters: {0}")]
+    Params(String),
+    /// The device asked for is not there or can't be used.
+    #[error("device: {0}")]
+    Device(String),
+}
+
+/// The tensor floor's result type.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A shape error of `op`.
+    pub fn shape(op: &'static str, detail: impl Into<String>) -> Self {
+        Self::Shape {
+            op,
+            detail: detail.into(),
+        }
+    }
+}

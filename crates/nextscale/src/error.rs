@@ -1,0 +1,58 @@
+//! The library's error type: what went wrong, with the file, flag or key named, and how the process ends.
+
+use std::path::{Path, PathBuf};
+
+/// Everything that can fail in the library.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something that the user gave can't be used. The text names the file, flag or key, says what was
+    /// found and what to do. Exit code 2.
+    #[error("{0}")]
+    Input(String),
+    /// A file or folder could not be read or written. Exit code 1, or 2 where it does not exist.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A run failed for a reason that is not bad input. Exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// An operator or the memory behind it failed. Exit code 1.
+    #[error(transparent)]
+    Tensor(#[from] nextscale_tensor::Error),
+}
+
+/// The library's result type.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::Input`] from any text.
+    pub fn input(text: impl Into<String>) -> Self {
+        Self::Input(text.into())
+    }
+
+    /// An [`Error::Failed`] from any text.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self::Failed(text.into())
+    }
+
+    /// An [`Error::Io`] that names `path`; made for `map_err(Error::io(path))`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    /// The process's exit code: 2 for bad input, 1 for a failed run.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Input(_) => 2,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! nextscale: training and sampling of visual autoregressive models by next-scale prediction.
+pub mod checkpoint;
+pub mod data;
+pub mod log;
+pub mod train;
+
+mod error;
+pub use error::{Error, Result};

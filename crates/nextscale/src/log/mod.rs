@@ -1,0 +1,1 @@
+//! What a run leaves behind: step lines, epoch log, TensorBoard events and the live display.

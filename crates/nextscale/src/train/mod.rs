@@ -1,0 +1,1 @@
+//! Training: options, schedules, optimizer state and the loops.
