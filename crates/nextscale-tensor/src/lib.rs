@@ -1,4 +1,22 @@
 //! The ground floor of nextscale: tensors, differentiable operators, the tape and flat parameters.
+//!
+//! There is no general array library here. A model is written with a few large operators ([`ops`]); each has a
+//! version per device and knows its own gradient. Training runs them with a [`Tape`], everything else without.
+
+pub mod cpu;
+pub mod ops;
+pub mod params;
 pub mod rng;
+pub mod tape;
+
+mod device;
 mod error;
+mod shape;
+mod tensor;
+
+pub use device::Device;
 pub use error::{Error, Result};
+pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder};
+pub use shape::Shape;
+pub use tape::{Cx, Grads, Key, Tape};
+pub use tensor::{DType, Tensor, expect_dims};

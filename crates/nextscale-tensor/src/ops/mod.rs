@@ -1,0 +1,12 @@
+//! Differentiable operators, one folder each: the documentation with shapes in `mod.rs`, the version of each
+//! device beside it, the gradient as a rule on the tape, the tests.
+//!
+//! An operator checks its shapes, computes on the device of its inputs and, when the context records and an
+//! input wants a gradient, leaves a rule on the tape that holds just what it needs.
+
+pub mod linear;
+
+pub use linear::{Activation, Bias, linear};
+
+#[cfg(test)]
+pub(crate) mod testing;

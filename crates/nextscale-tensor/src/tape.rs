@@ -1,0 +1,229 @@
+//! The tape: what the backward pass needs, in the order in which the forward pass made it.
+//!
+//! Operators record a closure that holds what their gradient needs. Without a tape nothing is recorded and
+//! nothing is kept. The backward pass takes the closures from the end, so saved memory is freed as it walks.
+
+use crate::{Error, Result, Tensor};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a gradient belongs to.
+#[derive(Clone, Debug)]
+pub(crate) enum Var {
+    /// A value made on a tape, by its number.
+    Node(u64),
+    /// A parameter: its gradient lies in the flat buffer at the tensor's own offset. The token tells stores apart.
+    Param(Arc<()>),
+}
+
+type Backward = Box<dyn FnOnce(&mut Grads<'_>) -> Result<()>>;
+
+/// A record of one forward pass.
+#[derive(Default)]
+pub struct Tape {
+    steps: RefCell<Vec<Backward>>,
+    next: Cell<u64>,
+}
+
+/// How operators run: with a tape (training) or without.
+#[derive(Clone, Copy, Default)]
+pub struct Cx<'t> {
+    tape: Option<&'t Tape>,
+}
+
+impl<'t> Cx<'t> {
+    /// Records on `tape`.
+    pub fn on(tape: &'t Tape) -> Self {
+        Self { tape: Some(tape) }
+    }
+
+    /// Records nothing: for inference.
+    pub fn off() -> Self {
+        Self { tape: None }
+    }
+
+    /// Whether an operator on these inputs has to record its gradient.
+    pub fn records(&self, inputs: &[&Tensor]) -> bool {
+        self.tape.is_some() && inputs.iter().any(|t| t.wants_grad())
+    }
+
+    /// Marks `y` as made on the tape and returns its key, with which the backward rule asks for y's gradient.
+    ///
+    /// # Panics
+    /// Without a tape: operators ask [`Cx::records`] first.
+    pub fn output(&self, y: &mut Tensor) -> Key {
+        let tape = self.tape.expect("operators ask records() first");
+        let id = tape.next.get();
+        tape.next.set(id + 1);
+        y.var = Some(Var::Node(id));
+        Key(id)
+    }
+
+    /// Records a backward rule. It runs once, after the rules of everything that used its outputs.
+    pub fn record(&self, backward: impl FnOnce(&mut Grads<'_>) -> Result<()> + 'static) {
+        if let Some(tape) = self.tape {
+            tape.steps.borrow_mut().push(Box::new(backward));
+        }
+    }
+
+    /// The common case of one output: marks it and records `backward`, which gets y's gradient. The rule is
+    /// skipped when no gradient reached y.
+    pub fn record_one(
+        &self,
+        y: &mut Tensor,
+        backward: impl FnOnce(Tensor, &mut Grads<'_>) -> Result<()> + 'static,
+    ) {
+        let key = self.output(y);
+        self.record(move |grads| match grads.take(key) {
+            Some(g) => backward(g, grads),
+            None => Ok(()),
+        });
+    }
+
+    /// A leaf whose gradient is wanted (inputs in tests, features handed from one tape to another).
+    ///
+    /// # Panics
+    /// Without a tape.
+    pub fn leaf(&self, x: &Tensor) -> (Tensor, Key) {
+        let mut y = x.detach();
+        let key = self.output(&mut y);
+        (y, key)
+    }
+}
+
+/// The key of a value made on a tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(u64);
+
+/// Gradients during the backward pass: of values by key, of parameters in the flat buffer.
+pub struct Grads<'p> {
+    values: HashMap<u64, Tensor>,
+    flat: &'p mut [f32],
+    store: Option<Arc<()>>,
+}
+
+impl Grads<'_> {
+    /// Takes the gradient of a value; `None` when none reached it.
+    pub fn take(&mut self, key: Key) -> Option<Tensor> {
+        self.values.remove(&key.0)
+    }
+
+    /// Whether a gradient for `x` is of use.
+    pub fn wants(&self, x: &Tensor) -> bool {
+        match &x.var {
+            Some(Var::Node(_)) => true,
+            Some(Var::Param(token)) => self.owns(token),
+            None => false,
+        }
+    }
+
+    fn owns(&self, token: &Arc<()>) -> bool {
+        self.store.as_ref().is_some_and(|s| Arc::ptr_eq(s, token))
+    }
+
+    /// Adds `g` to the gradient of `x` (by element: `g` may have any shape of the same count).
+    ///
+    /// # Errors
+    /// When the element counts differ.
+    pub fn add(&mut self, x: &Tensor, g: Tensor) -> Result<()> {
+        if g.numel() != x.numel() {
+            return Err(Error::shape(
+                "gradient",
+                format!("{} for a value of {}", g.shape(), x.shape()),
+            ));
+        }
+        match &x.var {
+            None => Ok(()),
+            Some(Var::Node(id)) => {
+                if let Some(sum) = self.values.get_mut(id) {
+                    crate::cpu::add_assign(sum.make_mut()?, g.f32()?);
+                } else {
+                    self.values.insert(*id, g);
+                }
+                Ok(())
+            }
+            Some(Var::Param(_)) => {
+                if let Some(slot) = self.param(x) {
+                    crate::cpu::add_assign(slot, g.f32()?);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The gradient of the parameter `w` in the flat buffer, to add to; `None` when it is not wanted.
+    pub fn param(&mut self, w: &Tensor) -> Option<&mut [f32]> {
+        match &w.var {
+            Some(Var::Param(token)) if self.owns(token) => {
+                Some(&mut self.flat[w.offset..w.offset + w.numel()])
+            }
+            _ => None,
+        }
+    }
+
+    /// Adds into the gradient of `w`, parameter or value, through `fill`, which gets the target to add to.
+    /// Does nothing when the gradient is not wanted.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn accumulate(
+        &mut self,
+        w: &Tensor,
+        fill: impl FnOnce(&mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        if !self.wants(w) {
+            return Ok(());
+        }
+        if let Some(slot) = self.param(w) {
+            return fill(slot);
+        }
+        let Some(Var::Node(id)) = w.var else {
+            return Ok(());
+        };
+        let sum = self
+            .values
+            .entry(id)
+            .or_insert_with(|| Tensor::zeros(w.shape()));
+        fill(sum.make_mut()?)
+    }
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs the backward pass from the scalar `loss` with the given seed (1, divided by the accumulation
+    /// steps, times the loss scale). Parameter gradients are added to `grads` of the store that `params`
+    /// belongs to; the gradients of the `wanted` leaves come back in order.
+    ///
+    /// # Errors
+    /// When `loss` was not made on this tape, or a rule fails.
+    pub fn backward(
+        self,
+        loss: &Tensor,
+        seed: f32,
+        target: Option<(&crate::params::Params, &mut crate::params::GradBuffer)>,
+        wanted: &[Key],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(Var::Node(id)) = loss.var else {
+            return Err(Error::shape("backward", "the loss was not made on a tape"));
+        };
+        let (flat, store): (&mut [f32], _) = match target {
+            Some((params, grads)) => (grads.as_mut_slice(), Some(params.token())),
+            None => (&mut [], None),
+        };
+        let mut grads = Grads {
+            values: HashMap::from([(id, Tensor::from_vec(loss.shape(), vec![seed]))]),
+            flat,
+            store,
+        };
+        let mut steps = self.steps.into_inner();
+        while let Some(step) = steps.pop() {
+            step(&mut grads)?;
+        }
+        Ok(wanted.iter().map(|k| grads.take(*k)).collect())
+    }
+}
