@@ -59,18 +59,68 @@ pub fn gemm<A: PackA, B: PackB, F: Finish>(
     accumulate: bool,
     finish: &F,
 ) {
-    assert_eq!(c.len(), m * n, "C holds m·n floats");
-    if m == 0 || n == 0 {
-        return;
-    }
     let packed = PackedB::new(b, n, k);
     gemm_packed((m, n, k), a, &packed, c, accumulate, finish);
+}
+
+/// C += A·B where the inner dimension is by far the longest (weight gradients of convolutions): it is split into a
+/// fixed number of parts that run side by side and are added in order, and only one block of B is packed at a time.
+///
+/// # Panics
+/// When `c` does not hold m·n floats.
+pub fn gemm_long<A: PackA, B: PackB>(
+    (m, n, k): (usize, usize, usize),
+    a: &A,
+    b: &B,
+    c: &mut [f32],
+) {
+    const MOST_PARTS: usize = 8;
+    assert_eq!(c.len(), m * n, "C holds m·n floats");
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    let (mr, nr) = tile();
+    let blocks = k.div_ceil(KC);
+    let per_part = blocks.div_ceil(MOST_PARTS);
+    let panels = n.div_ceil(nr);
+    let rows = MC.next_multiple_of(mr);
+    let part = |p: usize| {
+        let mut sum = PoolVec::scratch(m * n);
+        let mut packed = PoolVec::scratch(panels * nr * KC);
+        for block in p * per_part..((p + 1) * per_part).min(blocks) {
+            let k0 = block * KC;
+            let kc = KC.min(k - k0);
+            for (q, out) in packed.chunks_exact_mut(nr * kc).take(panels).enumerate() {
+                b.pack(k0, kc, q * nr, nr.min(n - q * nr), nr, out);
+            }
+            for (task, c) in sum.chunks_mut(rows * n).enumerate() {
+                super::simd::arch().dispatch(Block {
+                    a,
+                    b: &packed,
+                    row0: task * rows,
+                    n,
+                    first_k: k0,
+                    k: kc,
+                    c,
+                    accumulate: block > p * per_part,
+                    finish: &Plain,
+                });
+            }
+        }
+        sum
+    };
+    let parts: Vec<PoolVec> = (0..blocks.div_ceil(per_part))
+        .into_par_iter()
+        .map(part)
+        .collect();
+    for part in &parts {
+        super::add_assign(c, part);
+    }
 }
 
 /// B packed once, for several products with the same right operand.
 pub struct PackedB {
     data: PoolVec,
-    panels: usize,
 }
 
 impl PackedB {
@@ -96,7 +146,7 @@ impl PackedB {
                 .enumerate()
                 .for_each(|(kb, block)| fill(kb, block));
         }
-        Self { data, panels }
+        Self { data }
     }
 }
 
@@ -120,9 +170,10 @@ pub fn gemm_packed<A: PackA, F: Finish>(
     let work = |task: usize, c: &mut [f32]| {
         let job = Block {
             a,
-            b,
+            b: &b.data,
             row0: task * rows,
             n,
+            first_k: 0,
             k,
             c,
             accumulate,
@@ -145,9 +196,10 @@ pub fn gemm_packed<A: PackA, F: Finish>(
 /// The rows of one task.
 struct Block<'a, A, F> {
     a: &'a A,
-    b: &'a PackedB,
+    b: &'a [f32],
     row0: usize,
     n: usize,
+    first_k: usize,
     k: usize,
     c: &'a mut [f32],
     accumulate: bool,
@@ -177,11 +229,13 @@ fn run_block<S: Simd, A: PackA, F: Finish, const MR: usize>(simd: S, job: Block<
         b,
         row0,
         n,
+        first_k,
         k,
         c,
         accumulate,
         finish,
     } = job;
+    let panels_b = n.div_ceil(2 * S::F32_LANES);
     let nr = 2 * S::F32_LANES;
     let rows = c.len() / n;
     let panels_a = rows.div_ceil(MR);
@@ -195,12 +249,12 @@ fn run_block<S: Simd, A: PackA, F: Finish, const MR: usize>(simd: S, job: Block<
         let kc = KC.min(k - k0);
         for (p, panel) in packed_a.chunks_exact_mut(MR * KC).enumerate() {
             let valid = MR.min(rows - p * MR);
-            a.pack(row0 + p * MR, valid, k0, kc, MR, panel);
+            a.pack(row0 + p * MR, valid, first_k + k0, kc, MR, panel);
         }
-        let block_b = &b.data[k0 * b.panels * nr..][..b.panels * nr * kc];
+        let block_b = &b[k0 * panels_b * nr..][..panels_b * nr * kc];
         let store = k0 == 0 && !accumulate;
-        for first in (0..b.panels).step_by(NC / nr) {
-            let last = (first + NC / nr).min(b.panels);
+        for first in (0..panels_b).step_by(NC / nr) {
+            let last = (first + NC / nr).min(panels_b);
             for (p, panel_a) in packed_a.chunks_exact(MR * KC).enumerate() {
                 let valid = MR.min(rows - p * MR);
                 for q in first..last {

@@ -87,6 +87,23 @@ fn all_layouts_and_odd_sizes() {
 }
 
 #[test]
+fn long_inner_dimension() {
+    for (m, n, k) in [(5, 7, 1), (33, 40, 5000), (130, 70, 289)] {
+        let (a, b) = (random(m * k, 1), random(k * n, 2));
+        let want = naive((m, n, k), |i, x| a[x * m + i], |x, j| b[x * n + j]);
+        let mut c = vec![1.0; m * n];
+        gemm_long(
+            (m, n, k),
+            &Transposed::new(&a, m),
+            &Rows::new(&b, n),
+            &mut c,
+        );
+        c.iter_mut().for_each(|x| *x -= 1.0);
+        close(&c, &want, k);
+    }
+}
+
+#[test]
 fn dots_match() {
     for (m, n, k) in [
         (1, 1, 1),

@@ -10,6 +10,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cpu::column_sums;
+
 use crate::{Cx, Device, Error, Result, Tensor};
 
 /// What follows the sum.

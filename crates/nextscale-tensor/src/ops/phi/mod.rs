@@ -1,0 +1,56 @@
+//! The quantizer's φ blend: y = (1 − ρ)·x + ρ·(conv3×3(x) + b) (VAR paper, section 3.2: extra convolutions against the
+//! loss of detail when codes are upsampled).
+//!
+//! Shapes: x and y \[B, H, W, C\], weight \[C, 3, 3, C\] (flat-buffer layout), bias \[C\]. Gradient: that of the
+//! convolution for ρ·g, plus (1 − ρ)·g for x. Kept on the tape: x.
+
+#[cfg(test)]
+mod tests;
+
+use super::conv2d::{Conv, cpu, sizes};
+use crate::{Cx, Device, Result, Tensor};
+use rayon::prelude::*;
+
+/// (1 − ρ)·x + ρ·(conv(x) + bias); see the module for shapes.
+///
+/// # Errors
+/// When shapes do not fit.
+pub fn phi(cx: &Cx<'_>, x: &Tensor, weight: &Tensor, bias: &Tensor, rho: f32) -> Result<Tensor> {
+    const OP: &str = "phi";
+    let conv = Conv::same(3);
+    let s = sizes(OP, x, weight, bias, conv)?;
+    crate::expect_dims(OP, "weight", weight, &[s.inputs, 3, 3, s.inputs])?;
+    let mut y = match x.device() {
+        Device::Cpu => {
+            let (xs, b, n) = (x.f32()?, bias.f32()?, s.inputs);
+            cpu::forward_with(s, conv, x, weight, &|row: usize, y: &mut [f32]| {
+                let x = &xs[row * n..(row + 1) * n];
+                for ((y, b), x) in y.iter_mut().zip(b).zip(x) {
+                    *y = x * (1.0 - rho) + (*y + b) * rho;
+                }
+            })?
+        }
+    };
+    if cx.records(&[x, weight, bias]) {
+        let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
+        cx.record_one(&mut y, move |g, grads| match x.device() {
+            Device::Cpu => {
+                let scaled = times(&g, rho)?;
+                cpu::backward(s, conv, &x, &weight, &bias, &scaled, grads)?;
+                if grads.wants(&x) {
+                    grads.add(&x, times(&g, 1.0 - rho)?)?;
+                }
+                Ok(())
+            }
+        });
+    }
+    Ok(y)
+}
+
+fn times(g: &Tensor, f: f32) -> Result<Tensor> {
+    let mut out = Tensor::from_slice(g.shape(), g.f32()?);
+    out.make_mut()?
+        .par_chunks_mut(crate::cpu::CHUNK)
+        .for_each(|c| c.iter_mut().for_each(|x| *x *= f));
+    Ok(out)
+}
