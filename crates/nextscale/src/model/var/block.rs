@@ -1,0 +1,230 @@
+//! One block: attention and feed-forward, each after an adaptive norm and added through a gate (`AdaLNSelfAttn`).
+
+use super::{EPS, VarConfig};
+use crate::Result;
+use crate::model::Run;
+use nextscale_tensor::ops::{self, Activation, Bias, Gate, KvCache, Modulation};
+use nextscale_tensor::params::Layout;
+use nextscale_tensor::rng::{Purpose, Stream};
+use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, Tensor};
+
+/// Vectors in a block's modulation table: γ1, γ2, s1, s2, b1, b2.
+pub(super) const SLOTS: usize = 6;
+
+/// A linear layer's weight and bias.
+pub(super) struct Linear {
+    weight: ParamId,
+    bias: ParamId,
+}
+
+impl Linear {
+    pub(super) fn new(b: &mut ParamsBuilder, name: &str, i: usize, o: usize) -> Self {
+        Self {
+            weight: b.add(format!("{name}.weight"), [o, i], Layout::Same),
+            bias: b.add(format!("{name}.bias"), [o], Layout::Same),
+        }
+    }
+
+    pub(super) fn forward(&self, cx: &Cx<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
+        self.forward_act(cx, p, x, Activation::None)
+    }
+
+    fn forward_act(&self, cx: &Cx<'_>, p: &Params, x: &Tensor, act: Activation) -> Result<Tensor> {
+        let (w, b) = (p.get(self.weight), p.get(self.bias));
+        Ok(ops::linear(cx, x, &w, Bias::Full(&b), act)?)
+    }
+}
+
+/// What queries see.
+pub enum Attend<'a> {
+    /// All tokens are there; each sees its own and coarser scales, whose ends these are.
+    Levels(&'a [usize]),
+    /// Tokens of one scale; keys and values of coarser scales are cached, one cache a block.
+    Cached(&'a mut [KvCache]),
+}
+
+/// The two branches of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Branch {
+    /// Attention.
+    Attention = 0,
+    /// Feed-forward.
+    FeedForward = 1,
+}
+
+/// Factors of stochastic depth by block, branch and sample: 0 or 1/keep.
+#[derive(Clone, Debug)]
+pub struct Keep {
+    factors: Vec<[Option<Vec<f32>>; 2]>,
+}
+
+impl Keep {
+    /// Given factors, one pair of branches a block; `None` keeps everything.
+    pub fn given(factors: Vec<[Option<Vec<f32>>; 2]>) -> Self {
+        Self { factors }
+    }
+
+    /// Draws for one step; `None` when no block drops anything.
+    pub fn draw(config: &VarConfig, batch: usize, seed: u64, step: u64, rank: u64) -> Option<Self> {
+        let factors: Vec<_> = (0..config.depth)
+            .map(|i| {
+                let drop = config.drop_path_of(i);
+                let branch = |branch: Branch| {
+                    (drop > 0.0).then(|| {
+                        let lane = rank << 16 | (2 * i + branch as usize) as u64;
+                        let s = Stream::new(seed, Purpose::DropPath, step, lane);
+                        let keep = 1.0 - drop;
+                        (0..batch as u64)
+                            .map(|b| {
+                                let kept = f64::from(s.uniform_at(b)) < keep;
+                                if kept { (1.0 / keep) as f32 } else { 0.0 }
+                            })
+                            .collect()
+                    })
+                };
+                [branch(Branch::Attention), branch(Branch::FeedForward)]
+            })
+            .collect();
+        let any = factors.iter().flatten().any(Option::is_some);
+        any.then_some(Self { factors })
+    }
+
+    fn of(&self, block: usize, branch: Branch) -> Option<&[f32]> {
+        self.factors.get(block)?[branch as usize].as_deref()
+    }
+}
+
+/// Modulation tables \[B, 6, C\] of all blocks.
+pub(super) struct Tables(pub(super) Vec<Tensor>);
+
+/// The modulation of the norm before a block's attention.
+pub(super) fn before_attention(table: &Tensor) -> Modulation<'_> {
+    Modulation {
+        table,
+        scale: 2,
+        shift: 4,
+    }
+}
+
+/// Where a block's modulation comes from.
+enum AdaLn {
+    /// Its own layer of the condition.
+    Own(Linear),
+    /// A table added to the layer that all blocks share.
+    Shared(ParamId),
+}
+
+/// `blocks.i` of the reference.
+pub(super) struct Block {
+    index: usize,
+    heads: usize,
+    scale_mul: Option<ParamId>,
+    q_bias: ParamId,
+    v_bias: ParamId,
+    mat_qkv: ParamId,
+    proj: Linear,
+    fc1: Linear,
+    fc2: Linear,
+    ada: AdaLn,
+}
+
+impl Block {
+    pub(super) fn new(b: &mut ParamsBuilder, index: usize, config: &VarConfig) -> Self {
+        let (c, h) = (config.width(), config.heads);
+        let name = format!("blocks.{index}");
+        // Own parameters before children: the shared table stands first, the block's own layer last.
+        let shared = config
+            .shared_aln
+            .then(|| b.add(format!("{name}.ada_gss"), [1, 1, SLOTS, c], Layout::Same));
+        let scale_mul = config
+            .attn_l2_norm
+            .then(|| b.add(format!("{name}.attn.scale_mul_1H11"), [1, h, 1, 1], Layout::Same));
+        let q_bias = b.add(format!("{name}.attn.q_bias"), [c], Layout::Same);
+        let v_bias = b.add(format!("{name}.attn.v_bias"), [c], Layout::Same);
+        let mat_qkv = b.add(format!("{name}.attn.mat_qkv.weight"), [3 * c, c], Layout::Same);
+        let proj = Linear::new(b, &format!("{name}.attn.proj"), c, c);
+        let fc1 = Linear::new(b, &format!("{name}.ffn.fc1"), c, config.hidden());
+        let fc2 = Linear::new(b, &format!("{name}.ffn.fc2"), config.hidden(), c);
+        let ada = match shared {
+            Some(table) => AdaLn::Shared(table),
+            None => AdaLn::Own(Linear::new(b, &format!("{name}.ada_lin.1"), c, SLOTS * c)),
+        };
+        Self {
+            index,
+            heads: h,
+            scale_mul,
+            q_bias,
+            v_bias,
+            mat_qkv,
+            proj,
+            fc1,
+            fc2,
+            ada,
+        }
+    }
+
+    /// The block's modulation \[B, 6, C\] for activated conditions \[B, C\].
+    pub(super) fn table(
+        &self,
+        cx: &Cx<'_>,
+        p: &Params,
+        activated: &Tensor,
+        shared: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        match (&self.ada, shared) {
+            (AdaLn::Own(lin), _) => {
+                let (b, c) = (activated.dims()[0], activated.shape().last());
+                Ok(lin.forward(cx, p, activated)?.reshape([b, SLOTS, c])?)
+            }
+            (AdaLn::Shared(own), Some(shared)) => Ok(ops::add_table(cx, shared, &p.get(*own))?),
+            (AdaLn::Shared(_), None) => Err(crate::Error::failed(
+                "a block with shared modulation was given no shared table",
+            )),
+        }
+    }
+
+    /// From the stream x and its modulated norm y (both \[B, L, C\]) to those after the block, y already in the `next`
+    /// modulation.
+    #[allow(clippy::too_many_arguments, reason = "the block's whole surroundings, each used once")]
+    pub(super) fn forward(
+        &self,
+        run: &Run<'_>,
+        p: &Params,
+        (x, y): (Tensor, Tensor),
+        table: &Tensor,
+        next: &Modulation<'_>,
+        attend: &mut Attend<'_>,
+        keep: Option<&Keep>,
+    ) -> Result<(Tensor, Tensor)> {
+        let cx = &run.cx;
+        let i = self.index;
+        let (q, v) = (p.get(self.q_bias), p.get(self.v_bias));
+        let bias = Bias::QkV { q: &q, v: &v };
+        let qkv = ops::linear(cx, &y, &p.get(self.mat_qkv), bias, Activation::None)?;
+        let scale_mul = self.scale_mul.map(|id| p.get(id));
+        let h = match attend {
+            Attend::Levels(ends) => {
+                ops::attention(cx, &qkv, scale_mul.as_ref(), self.heads, ends)?
+            }
+            Attend::Cached(caches) => {
+                ops::attention_cached(&qkv, scale_mul.as_ref(), self.heads, &mut caches[i])?
+            }
+        };
+        drop(qkv);
+        let a = self.proj.forward(cx, p, &h)?;
+        run.see(|| format!("block.{i}.attn"), &a);
+        let middle = Modulation {
+            table,
+            scale: 3,
+            shift: 5,
+        };
+        let gate = |slot| Gate { table, slot };
+        let kept = keep.and_then(|k| k.of(i, Branch::Attention));
+        let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate(0), kept, &middle, EPS)?;
+        let h = self.fc1.forward_act(cx, p, &y, Activation::Gelu)?;
+        let f = self.fc2.forward(cx, p, &h)?;
+        run.see(|| format!("block.{i}.ffn"), &f);
+        let kept = keep.and_then(|k| k.of(i, Branch::FeedForward));
+        Ok(ops::gated_residual_norm(cx, &x, &f, &gate(1), kept, next, EPS)?)
+    }
+}

@@ -1,0 +1,285 @@
+//! The transformer: predicts the token map of every scale from all coarser ones (VAR paper, section 3.1; `VAR` in the
+//! reference).
+
+mod block;
+mod config;
+mod init;
+
+pub use block::{Attend, Branch, Keep};
+pub use config::VarConfig;
+pub use init::InitScales;
+
+use super::Run;
+use crate::{Error, Result};
+use block::{Block, Linear, SLOTS, Tables};
+use nextscale_tensor::ops::{self, KvCache, Modulation};
+use nextscale_tensor::params::Layout;
+use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, Tensor};
+
+/// Added to variances in layer normalisation.
+pub(crate) const EPS: f32 = 1e-6;
+
+/// The transformer with its weights.
+pub struct Var {
+    /// What it was built from.
+    pub config: VarConfig,
+    /// All weights, under the reference's names, in the order of its parameters.
+    pub params: Params,
+    pos_start: ParamId,
+    pos: ParamId,
+    word_embed: Linear,
+    class_emb: ParamId,
+    lvl_embed: ParamId,
+    shared_ada_lin: Option<Linear>,
+    blocks: Vec<Block>,
+    head_ada_lin: Linear,
+    head: Linear,
+    /// The scale of every token.
+    level_of: Vec<usize>,
+}
+
+/// Modulation tables of all blocks and of the head for one batch of conditions.
+pub struct Conditions {
+    blocks: Tables,
+    head: Tensor,
+}
+
+impl Var {
+    /// A transformer with all weights zero: load them or call [`Var::init`].
+    ///
+    /// # Errors
+    /// When the configuration can't be built.
+    pub fn new(config: VarConfig, trainable: bool) -> Result<Self> {
+        config.check()?;
+        let mut b = ParamsBuilder::new();
+        let (c, first) = (config.width(), config.pyramid.len_of(0));
+        let total = config.pyramid.total();
+        // The reference's order of parameters, which fixes the order of optimizer states in its checkpoints: a module's
+        // own parameters come before those of its children.
+        let pos_start = b.add("pos_start", [1, first, c], Layout::Same);
+        let pos = b.add("pos_1LC", [1, total, c], Layout::Same);
+        let word_embed = Linear::new(&mut b, "word_embed", config.cvae, c);
+        let class_emb = b.add("class_emb.weight", [config.classes + 1, c], Layout::Same);
+        let lvl_embed = b.add("lvl_embed.weight", [config.pyramid.count(), c], Layout::Same);
+        let shared_ada_lin = config
+            .shared_aln
+            .then(|| Linear::new(&mut b, "shared_ada_lin.1", c, SLOTS * c));
+        let blocks = (0..config.depth)
+            .map(|i| Block::new(&mut b, i, &config))
+            .collect();
+        let head_ada_lin = Linear::new(&mut b, "head_nm.ada_lin.1", c, 2 * c);
+        let head = Linear::new(&mut b, "head", c, config.vocab);
+        let level_of = (0..config.pyramid.count())
+            .flat_map(|k| std::iter::repeat_n(k, config.pyramid.len_of(k)))
+            .collect();
+        Ok(Self {
+            params: b.build(trainable),
+            pos_start,
+            pos,
+            word_embed,
+            class_emb,
+            lvl_embed,
+            shared_ada_lin,
+            blocks,
+            head_ada_lin,
+            head,
+            level_of,
+            config,
+        })
+    }
+
+    /// Draws initial weights.
+    ///
+    /// # Errors
+    /// While a tensor still holds the weights.
+    pub fn init(&mut self, scales: InitScales, seed: u64) -> Result<()> {
+        init::init(&mut self.params, &self.config, scales, seed)
+    }
+
+    /// Class embeddings \[B, C\] of labels; label `classes` means "no class".
+    ///
+    /// # Errors
+    /// When a label is out of range.
+    pub fn condition(&self, cx: &Cx<'_>, labels: &[i32]) -> Result<Tensor> {
+        let labels = Tensor::from_i32([labels.len()], labels.to_vec());
+        Ok(ops::gather_rows(cx, &self.params.get(self.class_emb), &labels)?)
+    }
+
+    /// The modulation of every block and of the head for conditions \[B, C\].
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn conditions(&self, run: &Run<'_>, cond: &Tensor) -> Result<Conditions> {
+        let (cx, p, c) = (&run.cx, &self.params, self.config.width());
+        let b = cond.dims()[0];
+        let activated = ops::silu(cx, cond)?;
+        let shared = match &self.shared_ada_lin {
+            Some(lin) => {
+                let table = lin.forward(cx, p, &activated)?.reshape([b, SLOTS, c])?;
+                run.see(|| "shared_ada_lin".into(), &table);
+                Some(table)
+            }
+            None => None,
+        };
+        let blocks = self
+            .blocks
+            .iter()
+            .map(|block| block.table(cx, p, &activated, shared.as_ref()))
+            .collect::<Result<Vec<_>>>()?;
+        let head = self.head_ada_lin.forward(cx, p, &activated)?;
+        Ok(Conditions {
+            blocks: Tables(blocks),
+            head: head.reshape([b, 2, c])?,
+        })
+    }
+
+    /// Training and evaluation: logits \[B, L′, V\] of the first `active` scales.
+    ///
+    /// `labels` \[B\] are used as they are (class dropout is the caller's), `words` \[B, L′ − first, Cvae\] is the
+    /// teacher-forcing input, `None` when only the first scale is active. `keep` are the factors of stochastic depth.
+    ///
+    /// # Errors
+    /// When shapes do not fit or a label is out of range.
+    pub fn forward(
+        &self,
+        run: &Run<'_>,
+        labels: &[i32],
+        words: Option<&Tensor>,
+        active: usize,
+        keep: Option<&Keep>,
+    ) -> Result<Tensor> {
+        let (cx, p) = (&run.cx, &self.params);
+        let ends = &self.config.pyramid.ends()[..active];
+        let total = ends.last().copied().unwrap_or(0);
+        let first = self.config.pyramid.len_of(0);
+        let cond = self.condition(cx, labels)?;
+        let conditions = self.conditions(run, &cond)?;
+        let words = words
+            .map(|w| self.word_embed.forward(cx, p, w))
+            .transpose()?;
+        let x = ops::token_embedding(
+            cx,
+            &cond,
+            words.as_ref(),
+            &p.get(self.pos_start),
+            &p.get(self.pos),
+            &p.get(self.lvl_embed),
+            &self.level_of[..total],
+            first,
+        )?;
+        run.see(|| "x_embed".into(), &x);
+        let mut attend = Attend::Levels(ends);
+        self.trunk(run, x, &conditions, &mut attend, keep)
+    }
+
+    /// Sampling: logits \[B, l, V\] of scale `k` whose input embeddings are `x` \[B, l, C\]; keys and values are
+    /// appended to `caches`, one a block.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn forward_scale(
+        &self,
+        run: &Run<'_>,
+        x: Tensor,
+        conditions: &Conditions,
+        caches: &mut [KvCache],
+    ) -> Result<Tensor> {
+        self.trunk(run, x, conditions, &mut Attend::Cached(caches), None)
+    }
+
+    /// The blocks and the head.
+    fn trunk(
+        &self,
+        run: &Run<'_>,
+        x: Tensor,
+        conditions: &Conditions,
+        attend: &mut Attend<'_>,
+        keep: Option<&Keep>,
+    ) -> Result<Tensor> {
+        let (cx, p) = (&run.cx, &self.params);
+        let Tables(tables) = &conditions.blocks;
+        let head = Modulation {
+            table: &conditions.head,
+            scale: 0,
+            shift: 1,
+        };
+        let entry = |i: usize| match tables.get(i) {
+            Some(t) => block::before_attention(t),
+            None => head,
+        };
+        let mut y = ops::adaptive_norm(cx, &x, &entry(0), EPS)?;
+        let mut x = x;
+        for (i, block) in self.blocks.iter().enumerate() {
+            (x, y) = block.forward(run, p, (x, y), &tables[i], &entry(i + 1), attend, keep)?;
+            run.see(|| format!("block.{i}"), &x);
+        }
+        run.see(|| "head_nm".into(), &y);
+        let logits = self.head.forward(cx, p, &y)?;
+        run.see(|| "logits".into(), &logits);
+        Ok(logits)
+    }
+
+    /// Input embeddings of the first scale while sampling: \[B, first, C\] from conditions \[B, C\].
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn embed_first(&self, cond: &Tensor) -> Result<Tensor> {
+        let (p, first) = (&self.params, self.config.pyramid.len_of(0));
+        Ok(ops::token_embedding(
+            &Cx::off(),
+            cond,
+            None,
+            &p.get(self.pos_start),
+            &p.get(self.pos),
+            &p.get(self.lvl_embed),
+            &self.level_of[..first],
+            first,
+        )?)
+    }
+
+    /// Input embeddings of scale `k` while sampling: \[copies·B, l, C\] from features \[B, l, Cvae\], the same in every copy
+    /// (2 with guidance).
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn embed_scale(&self, features: &Tensor, k: usize, copies: usize) -> Result<Tensor> {
+        let (cx, p) = (Cx::off(), &self.params);
+        let words = self.word_embed.forward(&cx, p, features)?;
+        let start = self.config.pyramid.range(k).start;
+        Ok(ops::scale_embedding(
+            &words,
+            &p.get(self.pos),
+            &p.get(self.lvl_embed),
+            k,
+            start,
+            copies,
+        )?)
+    }
+
+    /// Empty caches for a batch of `b` rows (twice the images with guidance).
+    pub fn caches(&self, b: usize) -> Vec<KvCache> {
+        let (h, l) = (self.config.heads, self.config.pyramid.total());
+        (0..self.config.depth)
+            .map(|_| KvCache::new(b, h, l, self.config.width() / h))
+            .collect()
+    }
+
+    /// Label that stands for "no class".
+    pub fn no_class(&self) -> i32 {
+        self.config.classes as i32
+    }
+
+    /// Checks class labels that a user gave.
+    ///
+    /// # Errors
+    /// When one is not below the number of classes (the "no class" label is allowed).
+    pub fn check_labels(&self, labels: &[i32]) -> Result<()> {
+        match labels.iter().find(|&&l| l < 0 || l > self.no_class()) {
+            Some(l) => Err(Error::input(format!(
+                "class {l}: the model has classes 0 to {}",
+                self.config.classes.saturating_sub(1)
+            ))),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The tokenizer's attention block: one head over all positions.
+
+use super::{ConvLayer, NormLayer};
+use crate::Result;
+use crate::model::Run;
+use nextscale_tensor::{Params, ParamsBuilder, Tensor, ops};
+
+/// `AttnBlock` of the reference.
+pub(super) struct AttnBlock {
+    norm: NormLayer,
+    qkv: ConvLayer,
+    proj_out: ConvLayer,
+}
+
+impl AttnBlock {
+    pub(super) fn new(b: &mut ParamsBuilder, name: &str, c: usize) -> Self {
+        Self {
+            norm: NormLayer::new(b, &format!("{name}.norm"), c),
+            qkv: ConvLayer::same(b, &format!("{name}.qkv"), (c, 3 * c), 1),
+            proj_out: ConvLayer::same(b, &format!("{name}.proj_out"), (c, c), 1),
+        }
+    }
+
+    pub(super) fn forward(&self, run: &Run<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
+        let h = self.norm.forward(run, p, x, false)?;
+        let qkv = self.qkv.forward(run, p, &h)?;
+        let h = ops::spatial_attention(&run.cx, &qkv)?;
+        self.proj_out.forward_plus(run, p, &h, Some(x))
+    }
+}

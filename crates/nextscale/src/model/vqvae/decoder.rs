@@ -1,0 +1,83 @@
+//! The decoder: feature maps back to images; the encoder mirrored with one more residual block a level.
+
+use super::attn_block::AttnBlock;
+use super::encoder::{Level, Middle};
+use super::resnet_block::ResnetBlock;
+use super::{ConvLayer, DropoutDraw, NormLayer, VqvaeConfig};
+use crate::Result;
+use crate::model::Run;
+use nextscale_tensor::{Params, ParamsBuilder, Tensor, ops};
+
+/// `decoder.*` of the reference.
+pub(super) struct Decoder {
+    conv_in: ConvLayer,
+    mid: Middle,
+    /// Level 0 is the finest, as the keys count; they run from the last to the first.
+    up: Vec<Level>,
+    norm_out: NormLayer,
+    conv_out: ConvLayer,
+}
+
+impl Decoder {
+    pub(super) fn new(b: &mut ParamsBuilder, c: &VqvaeConfig) -> Self {
+        let last = c.ch_mult.len() - 1;
+        let widest = c.ch * c.ch_mult[last];
+        let conv_in = ConvLayer::same(b, "decoder.conv_in", (c.cvae, widest), 3);
+        let mid = Middle::new(b, "decoder", widest, c.dropout);
+        let mut up = Vec::new();
+        // Declared in the keys' order, finest first, although data flows the other way.
+        for (i, mult) in c.ch_mult.iter().enumerate() {
+            let out = c.ch * mult;
+            let mut width = c.ch * c.ch_mult[(i + 1).min(last)];
+            let name = format!("decoder.up.{i}");
+            let mut blocks = Vec::new();
+            for j in 0..=c.num_res_blocks {
+                let name = format!("{name}.block.{j}");
+                blocks.push(ResnetBlock::new(b, &name, (width, out), c.dropout));
+                width = out;
+            }
+            let attns = (0..if i == last { c.num_res_blocks + 1 } else { 0 })
+                .map(|j| AttnBlock::new(b, &format!("{name}.attn.{j}"), out))
+                .collect();
+            let resample = (i != 0)
+                .then(|| ConvLayer::same(b, &format!("{name}.upsample.conv"), (out, out), 3));
+            up.push(Level {
+                blocks,
+                attns,
+                resample,
+            });
+        }
+        let finest = c.ch * c.ch_mult[0];
+        Self {
+            conv_in,
+            mid,
+            up,
+            norm_out: NormLayer::new(b, "decoder.norm_out", finest),
+            conv_out: ConvLayer::same(b, "decoder.conv_out", (finest, 3), 3),
+        }
+    }
+
+    pub(super) fn forward(
+        &self,
+        run: &Run<'_>,
+        p: &Params,
+        z: &Tensor,
+        drop: Option<DropoutDraw>,
+    ) -> Result<Tensor> {
+        let h = self.conv_in.forward(run, p, z)?;
+        run.see(|| "dec.conv_in".into(), &h);
+        let mut h = self.mid.forward(run, p, &h, drop, "dec")?;
+        for (i, level) in self.up.iter().enumerate().rev() {
+            h = level.blocks(run, p, h, drop)?;
+            if let Some(conv) = &level.resample {
+                let big = ops::upsample_nearest2x(&run.cx, &h)?;
+                h = conv.forward(run, p, &big)?;
+            }
+            run.see(|| format!("dec.level{i}"), &h);
+        }
+        let h = self.norm_out.forward(run, p, &h, true)?;
+        let h = self.conv_out.forward(run, p, &h)?;
+        run.see(|| "dec.conv_out".into(), &h);
+        Ok(h)
+    }
+}

@@ -1,0 +1,309 @@
+//! The tokenizer: an image to token maps of growing size and back (VAR paper, section 3.2; `VQVAE` in the reference).
+
+mod attn_block;
+mod decoder;
+mod encoder;
+mod init;
+pub mod quantizer;
+mod resnet_block;
+
+use super::{Pyramid, Run};
+use crate::{Error, Result};
+use decoder::Decoder;
+use encoder::Encoder;
+use nextscale_tensor::ops::{self, Conv};
+use nextscale_tensor::params::Layout;
+use nextscale_tensor::{ParamId, Params, ParamsBuilder, Tensor};
+use quantizer::Quantizer;
+
+/// Groups of every group normalisation.
+const GROUPS: usize = 32;
+/// Added to variances in group normalisation.
+const EPS: f32 = 1e-6;
+
+/// What a tokenizer is built from. Names as in the reference's constructor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VqvaeConfig {
+    /// Codebook size V.
+    pub vocab: usize,
+    /// Code width (`z_channels`).
+    pub cvae: usize,
+    /// Base width of the convolutions.
+    pub ch: usize,
+    /// Width multiplier of every level; each level but the last halves the image's sides.
+    pub ch_mult: Vec<usize>,
+    /// Residual blocks a level in the encoder; the decoder has one more.
+    pub num_res_blocks: usize,
+    /// Dropout inside residual blocks while training.
+    pub dropout: f32,
+    /// Weight of the commitment loss.
+    pub beta: f32,
+    /// Search codes by cosine instead of distance.
+    pub using_znorm: bool,
+    /// Kernel size of `quant_conv` and `post_quant_conv`.
+    pub quant_conv_ks: usize,
+    /// Blend ρ of φ.
+    pub quant_resi: f32,
+    /// 0: one φ a scale; 1: one for all; n: n shared by position.
+    pub share_quant_resi: usize,
+    /// Number of φ when `share_quant_resi` is 0; 0 means one a scale.
+    pub default_qresi_counts: usize,
+    /// The scales.
+    pub pyramid: Pyramid,
+}
+
+impl VqvaeConfig {
+    /// The published tokenizer's settings with these scales.
+    pub fn published(pyramid: Pyramid) -> Self {
+        Self {
+            vocab: 4096,
+            cvae: 32,
+            ch: 160,
+            ch_mult: vec![1, 1, 2, 2, 4],
+            num_res_blocks: 2,
+            dropout: 0.0,
+            beta: 0.25,
+            using_znorm: false,
+            quant_conv_ks: 3,
+            quant_resi: 0.5,
+            share_quant_resi: 4,
+            default_qresi_counts: 0,
+            pyramid,
+        }
+    }
+
+    /// Pixels a patch's side spans: 2^(levels − 1).
+    pub fn downsample(&self) -> usize {
+        1 << (self.ch_mult.len() - 1)
+    }
+
+    /// Says in one line what can't be built.
+    ///
+    /// # Errors
+    /// When a value is out of range.
+    pub fn check(&self) -> Result<()> {
+        let bad = |text: String| Err(Error::input(format!("tokenizer: {text}")));
+        if self.vocab == 0 || self.cvae == 0 {
+            return bad("vocabulary and code width must be at least 1".into());
+        }
+        if self.ch == 0 || !self.ch.is_multiple_of(GROUPS) {
+            return bad(format!(
+                "ch is {}; it must be a multiple of {GROUPS} (group normalisation has {GROUPS} groups)",
+                self.ch
+            ));
+        }
+        if self.ch_mult.is_empty() || self.ch_mult.contains(&0) || self.num_res_blocks == 0 {
+            return bad("every level needs a width and a residual block".into());
+        }
+        if self.quant_conv_ks.is_multiple_of(2) {
+            return bad(format!("quant_conv_ks is {}; it must be odd", self.quant_conv_ks));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return bad(format!("dropout is {}; it must be in [0, 1)", self.dropout));
+        }
+        Ok(())
+    }
+}
+
+/// A 2-D convolution's weight and bias.
+struct ConvLayer {
+    weight: ParamId,
+    bias: ParamId,
+    conv: Conv,
+}
+
+impl ConvLayer {
+    fn new(b: &mut ParamsBuilder, name: &str, (i, o): (usize, usize), size: usize, conv: Conv) -> Self {
+        Self {
+            weight: b.add(format!("{name}.weight"), [o, i, size, size], Layout::Conv),
+            bias: b.add(format!("{name}.bias"), [o], Layout::Same),
+            conv,
+        }
+    }
+
+    fn same(b: &mut ParamsBuilder, name: &str, io: (usize, usize), size: usize) -> Self {
+        Self::new(b, name, io, size, Conv::same(size))
+    }
+
+    fn forward(&self, run: &Run<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
+        self.forward_plus(run, p, x, None)
+    }
+
+    fn forward_plus(
+        &self,
+        run: &Run<'_>,
+        p: &Params,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (w, b) = (p.get(self.weight), p.get(self.bias));
+        Ok(ops::conv2d(&run.cx, x, &w, &b, self.conv, residual)?)
+    }
+}
+
+/// A group normalisation's weight and bias, with or without SiLU after it.
+struct NormLayer {
+    weight: ParamId,
+    bias: ParamId,
+}
+
+impl NormLayer {
+    fn new(b: &mut ParamsBuilder, name: &str, channels: usize) -> Self {
+        Self {
+            weight: b.add(format!("{name}.weight"), [channels], Layout::Same),
+            bias: b.add(format!("{name}.bias"), [channels], Layout::Same),
+        }
+    }
+
+    fn forward(&self, run: &Run<'_>, p: &Params, x: &Tensor, silu: bool) -> Result<Tensor> {
+        let (w, b) = (p.get(self.weight), p.get(self.bias));
+        Ok(ops::group_norm(&run.cx, x, &w, &b, GROUPS, EPS, silu)?)
+    }
+}
+
+/// Dropout inside residual blocks: the stream's seed and the training step.
+#[derive(Clone, Copy, Debug)]
+pub struct DropoutDraw {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Training step.
+    pub step: u64,
+}
+
+/// What a training pass gives.
+pub struct TrainOutput {
+    /// The reconstruction \[B, H, W, 3\], not clamped.
+    pub image: Tensor,
+    /// The quantizer's loss, \[1\].
+    pub vq_loss: Tensor,
+    /// How often each code was hit, by scale.
+    pub hits: Vec<Vec<u32>>,
+}
+
+/// The tokenizer with its weights.
+pub struct Vqvae {
+    /// What it was built from.
+    pub config: VqvaeConfig,
+    /// All weights, under the reference's names.
+    pub params: Params,
+    encoder: Encoder,
+    decoder: Decoder,
+    /// The multi-scale quantizer.
+    pub quantizer: Quantizer,
+    quant_conv: ConvLayer,
+    post_quant_conv: ConvLayer,
+}
+
+impl Vqvae {
+    /// A tokenizer with all weights zero: load them or call [`Vqvae::init`]. `trainable` decides whether gradients
+    /// are wanted.
+    ///
+    /// # Errors
+    /// When the configuration can't be built.
+    pub fn new(config: VqvaeConfig, trainable: bool) -> Result<Self> {
+        config.check()?;
+        let mut b = ParamsBuilder::new();
+        let encoder = Encoder::new(&mut b, &config);
+        let decoder = Decoder::new(&mut b, &config);
+        let quantizer = Quantizer::new(&mut b, &config);
+        let (c, ks) = (config.cvae, config.quant_conv_ks);
+        let quant_conv = ConvLayer::same(&mut b, "quant_conv", (c, c), ks);
+        let post_quant_conv = ConvLayer::same(&mut b, "post_quant_conv", (c, c), ks);
+        Ok(Self {
+            config,
+            params: b.build(trainable),
+            encoder,
+            decoder,
+            quantizer,
+            quant_conv,
+            post_quant_conv,
+        })
+    }
+
+    /// Draws initial weights.
+    ///
+    /// # Errors
+    /// While a tensor still holds the weights.
+    pub fn init(&mut self, seed: u64) -> Result<()> {
+        init::init(&mut self.params, &self.config, seed)
+    }
+
+    /// The feature f = quant_conv(encoder(image)): \[B, H, W, 3\] in \[−1, 1\] to \[B, h, w, Cvae\].
+    ///
+    /// # Errors
+    /// When the image's sides are not multiples of the patch size.
+    pub fn features(&self, run: &Run<'_>, image: &Tensor, drop: Option<DropoutDraw>) -> Result<Tensor> {
+        let step = self.config.downsample();
+        match image.dims() {
+            &[_, h, w, 3] if h % step == 0 && w % step == 0 && h * w > 0 => {}
+            d => {
+                return Err(Error::input(format!(
+                    "an image batch is {d:?}; expected [B, H, W, 3] with sides that are multiples of {step}"
+                )));
+            }
+        }
+        let z = self.encoder.forward(run, &self.params, image, drop)?;
+        let f = self.quant_conv.forward(run, &self.params, &z)?;
+        run.see(|| "f".into(), &f);
+        Ok(f)
+    }
+
+    /// The token maps of images, one \[B, h·w\] tensor a scale of `pyramid` (`img_to_idxBl`).
+    ///
+    /// # Errors
+    /// When the finest scale is not the size of the feature map.
+    pub fn tokenize(&self, image: &Tensor, pyramid: &Pyramid) -> Result<Vec<Tensor>> {
+        let run = Run::off();
+        let f = self.features(&run, image, None)?;
+        Ok(self.quantizer.encode(&run, &self.params, &f, pyramid)?.indices)
+    }
+
+    /// f̂ to an image in \[−1, 1\], not clamped.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn decode(&self, run: &Run<'_>, f_hat: &Tensor, drop: Option<DropoutDraw>) -> Result<Tensor> {
+        let z = self.post_quant_conv.forward(run, &self.params, f_hat)?;
+        self.decoder.forward(run, &self.params, &z, drop)
+    }
+
+    /// f̂ to an image clamped to \[−1, 1\] (`fhat_to_img`).
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn decode_clamped(&self, f_hat: &Tensor) -> Result<Tensor> {
+        let image = self.decode(&Run::off(), f_hat, None)?;
+        Ok(ops::clamp(&image, -1.0, 1.0)?)
+    }
+
+    /// Images to their reconstructions from all scales, clamped (`img_to_reconstructed_img`, last one).
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn reconstruct(&self, image: &Tensor, pyramid: &Pyramid) -> Result<(Tensor, Vec<Tensor>)> {
+        let run = Run::off();
+        let f = self.features(&run, image, None)?;
+        let code = self.quantizer.encode(&run, &self.params, &f, pyramid)?;
+        Ok((self.decode_clamped(&code.f_hat)?, code.indices))
+    }
+
+    /// A training pass over images \[B, H, W, 3\] in \[−1, 1\].
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn train_forward(
+        &self,
+        run: &Run<'_>,
+        image: &Tensor,
+        drop: Option<DropoutDraw>,
+    ) -> Result<TrainOutput> {
+        let f = self.features(run, image, drop)?;
+        let q = self.quantizer.train_forward(run, &self.params, &f)?;
+        let image = self.decode(run, &q.f_hat, drop)?;
+        Ok(TrainOutput {
+            image,
+            vq_loss: q.vq_loss,
+            hits: q.hits,
+        })
+    }
+}

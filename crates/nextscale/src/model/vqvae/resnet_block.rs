@@ -1,0 +1,67 @@
+//! The residual block: norm, SiLU, convolution, twice, plus the input.
+
+use super::{ConvLayer, DropoutDraw, NormLayer};
+use crate::Result;
+use crate::model::Run;
+use nextscale_tensor::rng::{Purpose, Stream};
+use nextscale_tensor::{Params, ParamsBuilder, Tensor, ops};
+
+/// `ResnetBlock` of the reference.
+pub(super) struct ResnetBlock {
+    norm1: NormLayer,
+    conv1: ConvLayer,
+    norm2: NormLayer,
+    conv2: ConvLayer,
+    nin_shortcut: Option<ConvLayer>,
+    dropout: f32,
+    /// Tells this block's dropout from the others'.
+    lane: u64,
+}
+
+impl ResnetBlock {
+    pub(super) fn new(b: &mut ParamsBuilder, name: &str, (i, o): (usize, usize), dropout: f32) -> Self {
+        Self {
+            norm1: NormLayer::new(b, &format!("{name}.norm1"), i),
+            conv1: ConvLayer::same(b, &format!("{name}.conv1"), (i, o), 3),
+            norm2: NormLayer::new(b, &format!("{name}.norm2"), o),
+            conv2: ConvLayer::same(b, &format!("{name}.conv2"), (o, o), 3),
+            nin_shortcut: (i != o)
+                .then(|| ConvLayer::same(b, &format!("{name}.nin_shortcut"), (i, o), 1)),
+            dropout,
+            lane: lane_of(name),
+        }
+    }
+
+    pub(super) fn forward(
+        &self,
+        run: &Run<'_>,
+        p: &Params,
+        x: &Tensor,
+        drop: Option<DropoutDraw>,
+    ) -> Result<Tensor> {
+        let h = self.norm1.forward(run, p, x, true)?;
+        let h = self.conv1.forward(run, p, &h)?;
+        let mut h = self.norm2.forward(run, p, &h, true)?;
+        if let Some(d) = drop
+            && self.dropout > 0.0
+        {
+            let stream = Stream::new(d.seed, Purpose::Dropout, d.step, self.lane);
+            h = ops::dropout(&run.cx, &h, self.dropout, &stream)?;
+        }
+        match &self.nin_shortcut {
+            Some(shortcut) => {
+                let x = shortcut.forward(run, p, x)?;
+                self.conv2.forward_plus(run, p, &h, Some(&x))
+            }
+            None => self.conv2.forward_plus(run, p, &h, Some(x)),
+        }
+    }
+}
+
+/// A number for a block's name that does not change when blocks are added elsewhere (FNV-1a).
+fn lane_of(name: &str) -> u64 {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash & 0xffff_ffff
+}
