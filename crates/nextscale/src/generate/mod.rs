@@ -1,0 +1,7 @@
+//! Using a trained model: drawing images and changing parts of given ones.
+
+mod edit;
+mod sample;
+
+pub use edit::{Edit, Region};
+pub use sample::{Noise, SampleOptions, Sampled, Sampler};

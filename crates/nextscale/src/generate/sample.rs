@@ -1,0 +1,168 @@
+//! Autoregressive drawing with classifier-free guidance (`autoregressive_infer_cfg` in the reference).
+
+use super::Edit;
+use crate::Result;
+use crate::model::var::Var;
+use crate::model::vqvae::Vqvae;
+use crate::model::{Pyramid, Run};
+use nextscale_tensor::ops::{self, Draw};
+use nextscale_tensor::{Cx, Tensor};
+
+/// Where random numbers come from.
+#[derive(Clone, Debug)]
+pub enum Noise {
+    /// From the seed and each image's number: an image does not depend on the batch it is drawn in.
+    Seed(u64),
+    /// Given, for each scale: unit-exponential numbers \[B, l, V\] and, for smooth drawing, Gumbel numbers \[B, l, V\].
+    Given(Vec<(Option<Vec<f32>>, Option<Vec<f32>>)>),
+}
+
+/// How images are drawn.
+#[derive(Clone, Debug)]
+pub struct SampleOptions {
+    /// Strength of guidance; it rises linearly from 0 at the first scale to this at the last.
+    pub cfg: f32,
+    /// Keep the k likeliest codes (with ties); 0 keeps all; 1 is greedy.
+    pub top_k: usize,
+    /// Keep the likeliest codes that make up this probability; 0 keeps all.
+    pub top_p: f32,
+    /// Blend codes by a Gumbel softmax instead of drawing one: smoother pictures.
+    pub more_smooth: bool,
+    /// Random numbers.
+    pub noise: Noise,
+}
+
+impl Default for SampleOptions {
+    fn default() -> Self {
+        Self {
+            cfg: 1.5,
+            top_k: 900,
+            top_p: 0.96,
+            more_smooth: false,
+            noise: Noise::Seed(0),
+        }
+    }
+}
+
+/// A batch of drawn images.
+pub struct Sampled {
+    /// \[B, H, W, 3\] in \[0, 1\].
+    pub images: Tensor,
+    /// The accumulated feature \[B, h, w, Cvae\].
+    pub f_hat: Tensor,
+    /// Drawn tokens \[B, l\] of every scale.
+    pub tokens: Vec<Tensor>,
+}
+
+/// A transformer with the tokenizer it was trained on.
+#[derive(Clone, Copy)]
+pub struct Sampler<'a> {
+    /// The transformer.
+    pub var: &'a Var,
+    /// The tokenizer.
+    pub vqvae: &'a Vqvae,
+}
+
+impl Sampler<'_> {
+    fn pyramid(&self) -> &Pyramid {
+        &self.var.config.pyramid
+    }
+
+    /// Draws one image a label. `first` is the number of the first image, which with the seed fixes its random
+    /// numbers. `edit` keeps parts of a source image. `watch` sees, after every scale, its index, the guided logits
+    /// \[B, l, V\] before filtering, and f̂.
+    ///
+    /// # Errors
+    /// When a label is out of range or the models do not fit each other.
+    pub fn draw(
+        &self,
+        labels: &[i32],
+        first: u64,
+        options: &SampleOptions,
+        edit: Option<&Edit>,
+        mut watch: Option<&mut dyn FnMut(usize, &Tensor, &Tensor) -> Result<()>>,
+    ) -> Result<Sampled> {
+        let (var, pyramid) = (self.var, self.pyramid());
+        var.check_labels(labels)?;
+        let run = Run::off();
+        let batch = labels.len();
+        // Without guidance the second half of the batch would have no influence.
+        let guided = options.cfg != 0.0;
+        let copies = if guided { 2 } else { 1 };
+        let mut all = labels.to_vec();
+        if guided {
+            all.extend(std::iter::repeat_n(var.no_class(), batch));
+        }
+        let cond = var.condition(&Cx::off(), &all)?;
+        let conditions = var.conditions(&run, &cond)?;
+        let mut caches = var.caches(copies * batch);
+        let codebook = self.vqvae.quantizer.codebook(&self.vqvae.params);
+        let mut x = var.embed_first(&cond)?;
+        let mut f_hat: Option<Tensor> = None;
+        let mut tokens = Vec::new();
+        let last = pyramid.count() - 1;
+        for k in 0..=last {
+            let ratio = if last == 0 { 0.0 } else { k as f32 / last as f32 };
+            let logits = var.forward_scale(&run, x.clone(), &conditions, &mut caches)?;
+            let t = guided.then_some(options.cfg * ratio);
+            let guided_logits = ops::guide(&logits, t)?;
+            let (exponential, gumbel) = match &options.noise {
+                Noise::Seed(seed) => {
+                    let d = Draw::Seed {
+                        seed: *seed,
+                        scale: k as u64,
+                        first,
+                    };
+                    (d, d)
+                }
+                Noise::Given(all) => {
+                    let (e, g) = &all[k];
+                    (
+                        Draw::Given(e.as_deref().unwrap_or(&[])),
+                        Draw::Given(g.as_deref().unwrap_or(&[])),
+                    )
+                }
+            };
+            let filtered = ops::filter_logits(&guided_logits, options.top_k, options.top_p)?;
+            let mut idx = ops::draw_tokens(&filtered, &exponential)?;
+            if let Some(edit) = edit {
+                idx = edit.apply(&idx, k, pyramid)?;
+            }
+            let codes = if options.more_smooth {
+                ops::smooth_codes(&filtered, ratio, &gumbel, &codebook)?
+            } else {
+                ops::gather_rows(&Cx::off(), &codebook, &idx)?
+            };
+            let params = &self.vqvae.params;
+            let (sum, next) =
+                self.vqvae
+                    .quantizer
+                    .advance(params, f_hat.as_ref(), &codes, k, pyramid)?;
+            if let Some(watch) = &mut watch {
+                watch(k, &guided_logits, &sum)?;
+            }
+            f_hat = Some(sum);
+            tokens.push(idx);
+            if let Some(features) = next {
+                x = var.embed_scale(&features, k + 1, copies)?;
+            }
+        }
+        let Some(f_hat) = f_hat else {
+            return Err(crate::Error::failed("a pyramid has at least one scale"));
+        };
+        Ok(Sampled {
+            images: self.image(&f_hat)?,
+            f_hat,
+            tokens,
+        })
+    }
+
+    /// f̂ decoded to \[B, H, W, 3\] in \[0, 1\].
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn image(&self, f_hat: &Tensor) -> Result<Tensor> {
+        let image = self.vqvae.decode_clamped(f_hat)?;
+        Ok(ops::to_unit_range(&image)?)
+    }
+}
