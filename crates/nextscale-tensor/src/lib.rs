@@ -1,4 +1,4 @@
 //! The ground floor of nextscale: tensors, differentiable operators, the tape and flat parameters.
-pub mod rng;
 mod error;
+pub mod rng;
 pub use error::{Error, Result};
