@@ -93,10 +93,9 @@ impl StageState {
         }
         self.prog_it += 1;
         let ramp = match plan {
-            Some(plan) if !self.first_prog && plan.ramp_its > 0.0 => (self.prog_it as f64
-                / plan.ramp_its)
-                .min(1.0)
-                .max(RAMP_START),
+            Some(plan) if !self.first_prog && plan.ramp_its > 0.0 => {
+                (self.prog_it as f64 / plan.ramp_its).clamp(RAMP_START, 1.0)
+            }
             _ => 1.0,
         };
         let highest = stage.filter(|si| plan.is_some_and(|plan| si + 1 < plan.scales));
