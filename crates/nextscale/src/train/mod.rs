@@ -1,1 +1,14 @@
 //! Training: options, schedules, optimizer state and the loops.
+pub mod decay;
+pub mod flags;
+pub mod loss_scale;
+pub mod options;
+#[cfg(test)]
+mod options_tests;
+pub mod plan;
+pub mod progressive;
+pub mod recipes;
+pub mod run_lock;
+pub mod schedule;
+pub mod signal;
+pub mod tokenizer_options;

@@ -1,0 +1,206 @@
+//! A file of one JSON object a line that a resumed run cuts back and goes on with.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{Error, Result};
+
+/// A file that grows by whole lines.
+#[derive(Debug)]
+pub(super) struct LineFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LineFile {
+    /// Opens `path` for appending, creating it if need be, after dropping every line for which `keep` says
+    /// no and a last line without its end (torn by a crash). `keep` gets the line's number, from 0, and its
+    /// text. Where the very first line is not kept (or there is none), `first` takes its place.
+    ///
+    /// The cut is one rename: whatever happens, the old or the new content stands there whole.
+    pub(super) fn open(
+        path: PathBuf,
+        first: Option<&str>,
+        mut keep: impl FnMut(usize, &str) -> bool,
+    ) -> Result<Self> {
+        let temporary = path.with_extension("tmp");
+        if cut(&path, &temporary, first, &mut keep)? {
+            fs::rename(&temporary, &path).map_err(Error::io(&path))?;
+            sync_folder(&path)?;
+        } else {
+            fs::remove_file(&temporary).map_err(Error::io(&temporary))?;
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(Error::io(&path))?;
+        Ok(Self { file, path })
+    }
+
+    /// Appends `record` as one line, in one write.
+    pub(super) fn append(&mut self, record: &impl Serialize) -> Result<()> {
+        let mut line = json(record)?;
+        line.push('\n');
+        self.file
+            .write_all(line.as_bytes())
+            .map_err(Error::io(&self.path))
+    }
+
+    /// Waits until everything appended is on the disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))
+    }
+}
+
+/// `record` as JSON on one line. Floats get their shortest form that reads back exactly.
+pub(super) fn json(record: &impl Serialize) -> Result<String> {
+    serde_json::to_string(record)
+        .map_err(|cause| Error::failed(format!("a log line can't be written: {cause}")))
+}
+
+/// Copies what is kept of `path` to `temporary`. Whether that differs from what `path` holds.
+fn cut(
+    path: &Path,
+    temporary: &Path,
+    first: Option<&str>,
+    keep: &mut impl FnMut(usize, &str) -> bool,
+) -> Result<bool> {
+    let mut changed = false;
+    let mut source = match File::open(path) {
+        Ok(file) => Some(BufReader::new(file)),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => {
+            changed = true;
+            None
+        }
+        Err(cause) => return Err(Error::io(path)(cause)),
+    };
+    let mut copy = BufWriter::new(File::create(temporary).map_err(Error::io(temporary))?);
+    let mut line = Vec::new();
+    let mut number = 0;
+    loop {
+        line.clear();
+        if let Some(source) = &mut source {
+            source
+                .read_until(b'\n', &mut line)
+                .map_err(Error::io(path))?;
+        }
+        let kept = match line.strip_suffix(b"\n").map(str::from_utf8) {
+            Some(Ok(text)) => keep(number, text),
+            // Torn, or never text.
+            _ => false,
+        };
+        if number == 0
+            && !kept
+            && let Some(first) = first
+        {
+            writeln!(copy, "{first}").map_err(Error::io(temporary))?;
+            changed = true;
+        }
+        if line.is_empty() {
+            break;
+        }
+        if kept {
+            copy.write_all(&line).map_err(Error::io(temporary))?;
+        } else {
+            changed = true;
+        }
+        number += 1;
+    }
+    let copy = copy
+        .into_inner()
+        .map_err(|failed| Error::io(temporary)(failed.into_error()))?;
+    if changed {
+        copy.sync_all().map_err(Error::io(temporary))?;
+    }
+    Ok(changed)
+}
+
+/// Makes a rename in the folder of `path` last through a power cut.
+fn sync_folder(path: &Path) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if cfg!(unix) {
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(Error::io(folder))?;
+    }
+    Ok(())
+}
+
+/// Writes a number; JSON has no word for one that is not finite, so those become `null`.
+pub(super) fn write_number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.is_finite() {
+        serializer.serialize_f64(*value)
+    } else {
+        serializer.serialize_none()
+    }
+}
+
+/// Reads a number; `null` is not a number.
+pub(super) fn read_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_stays_as_it_is_and_no_other_file_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        fs::write(&path, "one\ntwo\nthree\nto").unwrap();
+        LineFile::open(path.clone(), None, |_, line| line != "two").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\nthree\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nothing_to_cut_leaves_the_very_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut file = LineFile::open(path.clone(), Some("head"), |_, _| true).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
+        file.append(&3).unwrap();
+        file.sync().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n3\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_first_line_is_put_where_it_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        LineFile::open(path.clone(), Some("head"), |_, _| true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "head\n");
+        fs::write(&path, "old\none\n").unwrap();
+        LineFile::open(path.clone(), Some("head"), |number, _| number > 0).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "head\none\n");
+        fs::write(&path, "torn head").unwrap();
+        LineFile::open(path.clone(), Some("head"), |_, _| true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "head\n");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        fs::write(&path, b"one\n\xff\xfe\ntwo\n\0\0\0").unwrap();
+        LineFile::open(path.clone(), None, |_, _| true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = LineFile::open(dir.path().join("none/a.txt"), None, |_, _| true).unwrap_err();
+        assert!(error.to_string().contains("none"), "{error}");
+    }
+}

@@ -1,0 +1,348 @@
+//! Small readers shared by the commands' flags.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Reads a truth value written as `1`, `0`, `true`, `false`, `t` or `f`, in any case.
+///
+/// # Errors
+/// The list of what is accepted.
+pub fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" => Ok(true),
+        "0" | "false" | "f" => Ok(false),
+        _ => Err("expected 1, 0, true or false".to_owned()),
+    }
+}
+
+/// The named lists of `--pn`.
+const PN_PRESETS: [(&str, &str); 3] = [
+    ("256", "1_2_3_4_5_6_8_10_13_16"),
+    ("512", "1_2_3_4_6_9_13_18_24_32"),
+    ("1024", "1_2_3_4_5_7_9_12_16_21_27_36_48_64"),
+];
+
+/// The list behind a preset of `--pn`, or the text itself.
+pub fn expand_pn(text: &str) -> &str {
+    PN_PRESETS
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map_or(text, |(_, list)| list)
+}
+
+/// Reads `--pn`: a preset (256, 512, 1024) or the side lengths of the token maps joined by `_` or `-`.
+///
+/// # Errors
+/// [`Error::Input`] for anything but numbers from 1 to 4096 that strictly increase.
+pub fn parse_pn(text: &str) -> Result<Vec<usize>> {
+    const MAX_SIDE: usize = 4096;
+    let refuse = |why: &str| {
+        Error::input(format!(
+            "--pn={text}: {why}; give 256, 512, 1024 or increasing side lengths such as 1_2_3_4"
+        ))
+    };
+    if text.is_empty() {
+        return Err(refuse("it is empty"));
+    }
+    let mut pn: Vec<usize> = Vec::new();
+    for word in expand_pn(text).split(['_', '-']) {
+        // `parse` alone would take a plus sign.
+        let side = match word.parse::<usize>() {
+            Ok(side) if word.bytes().all(|byte| byte.is_ascii_digit()) => side,
+            _ => return Err(refuse(&format!("'{word}' is not a side length"))),
+        };
+        if side == 0 {
+            return Err(refuse("a token map can't have side 0"));
+        }
+        if side > MAX_SIDE {
+            return Err(refuse(&format!(
+                "{side} is over the largest side of {MAX_SIDE}"
+            )));
+        }
+        if pn.last().is_some_and(|&last| side <= last) {
+            return Err(refuse(&format!("{side} does not increase")));
+        }
+        pn.push(side);
+    }
+    Ok(pn)
+}
+
+/// A number as C's and Python's `%g` writes it: six significant digits, no trailing zeros, an exponent
+/// below 1e-4 and from 1e6 on.
+pub fn format_g(value: f64) -> String {
+    if !value.is_finite() || value == 0.0 {
+        return if value.is_nan() {
+            "nan".to_owned()
+        } else {
+            format!("{value}")
+        };
+    }
+    let scientific = format!("{value:.5e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..6).contains(&exponent) {
+        let decimals = (5 - exponent).unsigned_abs() as usize;
+        trim_zeros(&format!("{value:.decimals$}")).to_owned()
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        format!("{}e{sign}{:02}", trim_zeros(mantissa), exponent.abs())
+    }
+}
+
+fn trim_zeros(digits: &str) -> &str {
+    if digits.contains('.') {
+        digits.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        digits
+    }
+}
+
+/// What happens to an image file that can't be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum BadImages {
+    /// It is named in a message and another image takes its place.
+    Skip,
+    /// The run stops and names it.
+    Fail,
+}
+
+/// The device asked for with `--device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceChoice {
+    /// `auto`: a CUDA GPU where there is one, else the CPU.
+    Auto,
+    /// `cpu`.
+    Cpu,
+    /// `cuda` or `cuda:N`: the N-th GPU; without a number the one of the process's place in the group.
+    Cuda(Option<usize>),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || {
+            Error::input(format!(
+                "'{text}' is not a device; use auto, cpu, cuda or cuda:N"
+            ))
+        };
+        Ok(match text {
+            "auto" => Self::Auto,
+            "cpu" => Self::Cpu,
+            "cuda" => Self::Cuda(None),
+            _ => {
+                let number = text.strip_prefix("cuda:").ok_or_else(unknown)?;
+                if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(unknown());
+                }
+                Self::Cuda(Some(number.parse().map_err(|_| unknown())?))
+            }
+        })
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(None) => f.write_str("cuda"),
+            Self::Cuda(Some(index)) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(device: DeviceChoice) -> Self {
+        device.to_string()
+    }
+}
+
+/// Checks of single numbers, each refusing with one line that names the flag.
+pub(crate) mod check {
+    use std::fmt::Display;
+
+    use crate::{Error, Result};
+
+    /// Refuses `--flag=value` with what is needed unless `good`.
+    pub(crate) fn that(good: bool, flag: &str, value: impl Display, needed: &str) -> Result<()> {
+        if good {
+            Ok(())
+        } else {
+            Err(Error::input(format!("--{flag}={value}: {needed}")))
+        }
+    }
+
+    /// At least 1.
+    pub(crate) fn counts(flags: &[(&str, usize)]) -> Result<()> {
+        flags
+            .iter()
+            .try_for_each(|&(flag, value)| that(value >= 1, flag, value, "it must be at least 1"))
+    }
+
+    /// Finite and not negative.
+    pub(crate) fn amounts(flags: &[(&str, f64)]) -> Result<()> {
+        flags.iter().try_for_each(|&(flag, value)| {
+            that(
+                value.is_finite() && value >= 0.0,
+                flag,
+                value,
+                "it must be 0 or more",
+            )
+        })
+    }
+
+    /// What the tokenizer and the transforms need.
+    pub(crate) fn image(patch_size: usize, mid_reso: f64) -> Result<()> {
+        that(
+            patch_size == 16,
+            "patch_size",
+            patch_size,
+            "the tokenizer halves an image four times, so it must be 16",
+        )?;
+        that(
+            mid_reso.is_finite() && (1.0..=16.0).contains(&mid_reso),
+            "mid_reso",
+            mid_reso,
+            "it must be from 1 (no margin around the crop) to 16",
+        )
+    }
+
+    /// Finite.
+    pub(crate) fn numbers(flags: &[(&str, f64)]) -> Result<()> {
+        flags.iter().try_for_each(|&(flag, value)| {
+            that(value.is_finite(), flag, value, "it must be a finite number")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn presets_and_lists_of_pn() {
+        assert_eq!(parse_pn("256").unwrap(), [1, 2, 3, 4, 5, 6, 8, 10, 13, 16]);
+        assert_eq!(parse_pn("512").unwrap().last(), Some(&32));
+        assert_eq!(
+            parse_pn("1024").unwrap(),
+            [1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64]
+        );
+        assert_eq!(parse_pn("1-2_4").unwrap(), [1, 2, 4]);
+        assert_eq!(parse_pn("7").unwrap(), [7]);
+    }
+
+    #[test]
+    fn each_malformed_pn_has_its_line() {
+        for (text, why) in [
+            ("", "it is empty"),
+            ("1_2_2", "2 does not increase"),
+            ("4_2", "2 does not increase"),
+            ("0_1", "a token map can't have side 0"),
+            ("1_x", "'x' is not a side length"),
+            ("1__2", "'' is not a side length"),
+            ("+1_2", "'+1' is not a side length"),
+            ("1_99999", "99999 is over the largest side of 4096"),
+            ("1_99999999999999999999999", "is not a side length"),
+        ] {
+            let message = parse_pn(text).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("--pn={text}: ")), "{message}");
+            assert!(
+                message.contains(why) && !message.contains('\n'),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn truth_values() {
+        for text in ["1", "true", "True", "TRUE", "t"] {
+            assert_eq!(parse_bool(text), Ok(true));
+        }
+        for text in ["0", "false", "False", "f"] {
+            assert_eq!(parse_bool(text), Ok(false));
+        }
+        assert!(parse_bool("yes").is_err() && parse_bool("").is_err() && parse_bool("2").is_err());
+    }
+
+    #[test]
+    fn numbers_as_percent_g() {
+        for (value, text) in [
+            (0.0, "0"),
+            (1e-4, "0.0001"),
+            (8e-5, "8e-05"),
+            (0.05, "0.05"),
+            (0.123456789, "0.123457"),
+            (0.1 + 0.2, "0.3"),
+            (1.0, "1"),
+            (100000.0, "100000"),
+            (999999.5, "1e+06"),
+            (1234567.0, "1.23457e+06"),
+            (1e100, "1e+100"),
+            (-2.5e-7, "-2.5e-07"),
+            (0.000099999995, "0.0001"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(format_g(value), text);
+        }
+    }
+
+    #[test]
+    fn devices() {
+        for text in ["auto", "cpu", "cuda", "cuda:3"] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+        }
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:+1", "cuda:-1", "mps"] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pn_parses_or_is_refused_in_one_line(text in "[0-9_+x -]{0,12}") {
+            match parse_pn(&text) {
+                Ok(pn) => {
+                    prop_assert!(!pn.is_empty() && pn[0] > 0);
+                    prop_assert!(pn.windows(2).all(|pair| pair[0] < pair[1]));
+                }
+                Err(error) => prop_assert!(!error.to_string().contains('\n')),
+            }
+        }
+
+        #[test]
+        fn increasing_lists_read_back(mut sides in prop::collection::btree_set(1usize..=4096, 1..20), dash: bool) {
+            // One of these alone is the name of a preset.
+            for preset in [256, 512, 1024] {
+                sides.remove(&preset);
+            }
+            prop_assume!(!sides.is_empty());
+            let words: Vec<String> = sides.iter().map(usize::to_string).collect();
+            let text = words.join(if dash { "-" } else { "_" });
+            prop_assert_eq!(parse_pn(&text).unwrap(), sides.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn percent_g_keeps_six_digits(value in prop::num::f64::NORMAL) {
+            let back: f64 = format_g(value).parse().unwrap();
+            prop_assert!((back - value).abs() <= 5.000001e-6 * value.abs());
+            prop_assert_eq!(format_g(back), format_g(value));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The dynamic loss scale of float16 training.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A scale above this is put back to it after one step: products with float16 would overflow.
+const CAP: f64 = 32768.0;
+/// A scale below this means that the gradients themselves are not finite.
+const FLOOR: f64 = 1.0 / 65536.0;
+
+/// The factor on the loss that keeps float16 gradients from vanishing. Field names and their meaning are
+/// those of `trainer.var_opt.scaler` in the reference's checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LossScale {
+    /// The scale in force.
+    pub scale: f64,
+    /// The factor on the scale after `growth_interval` finite steps.
+    pub growth_factor: f64,
+    /// The factor on the scale after an overflow.
+    pub backoff_factor: f64,
+    /// Finite steps between two growths.
+    pub growth_interval: u64,
+    /// Finite steps since the last change.
+    #[serde(rename = "_growth_tracker")]
+    pub growth_tracker: u64,
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        Self {
+            scale: 2048.0,
+            growth_factor: 2.0,
+            backoff_factor: 0.5,
+            growth_interval: 1000,
+            growth_tracker: 0,
+        }
+    }
+}
+
+impl LossScale {
+    /// Ends an optimizer step and sets the next scale. `overflow`: some gradient was not finite, so the
+    /// step was skipped.
+    ///
+    /// A scale above 2¹⁵ becomes 2¹⁵ and nothing else happens: an overflow on that step causes no backoff,
+    /// and the count of finite steps stays.
+    pub fn update(&mut self, overflow: bool) {
+        if self.scale > CAP {
+            self.scale = CAP;
+        } else if overflow {
+            self.scale *= self.backoff_factor;
+            self.growth_tracker = 0;
+        } else {
+            self.growth_tracker += 1;
+            if self.growth_tracker >= self.growth_interval {
+                self.scale *= self.growth_factor;
+                self.growth_tracker = 0;
+            }
+        }
+    }
+
+    /// log2 of the scale in force: what the logs show, taken before [`Self::update`].
+    pub fn log2(&self) -> f64 {
+        self.scale.log2()
+    }
+
+    /// Refuses to go on with a scale so small that no finite gradient could have overflowed.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with what to try.
+    pub fn check(&self) -> Result<()> {
+        if self.scale >= FLOOR {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "the loss scale fell to {:e}: the gradients are not finite whatever the scale; lower --tblr, or train with --fp16=2 (bf16) or --fp16=0",
+            self.scale
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn trace() -> Value {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../fixtures/amp/scaler_trace.json"
+        );
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_whole_recorded_trace() {
+        let trace = trace();
+        let overflows: Vec<u64> = serde_json::from_value(trace["found_inf_steps"].clone()).unwrap();
+        let steps = trace["n_steps"].as_u64().unwrap();
+        let mut scale = LossScale::default();
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for step in 0..steps {
+            before.push(scale);
+            scale.update(overflows.contains(&step));
+            after.push(scale);
+        }
+        let runs = trace["scale_before_runs"].as_array().unwrap();
+        let mut covered = 0;
+        for run in runs {
+            for step in run["first"].as_u64().unwrap()..=run["last"].as_u64().unwrap() {
+                assert_eq!(
+                    before[step as usize].scale,
+                    run["scale"].as_f64().unwrap(),
+                    "step {step}"
+                );
+                covered += 1;
+            }
+        }
+        assert_eq!(covered, steps);
+        let events = trace["events"].as_array().unwrap();
+        for event in events {
+            let step = event["step"].as_u64().unwrap() as usize;
+            assert_eq!(
+                before[step].scale,
+                event["scale_before"].as_f64().unwrap(),
+                "{event}"
+            );
+            assert_eq!(
+                after[step].scale,
+                event["scale_after"].as_f64().unwrap(),
+                "{event}"
+            );
+            assert_eq!(
+                after[step].growth_tracker,
+                event["growth_tracker_after"].as_u64().unwrap(),
+                "{event}"
+            );
+            assert_eq!(
+                before[step].log2(),
+                event["log2_scale_logged"].as_f64().unwrap(),
+                "{event}"
+            );
+        }
+        let changes = (0..steps as usize).filter(|&s| before[s].scale != after[s].scale);
+        let listed: Vec<usize> = events
+            .iter()
+            .map(|e| e["step"].as_u64().unwrap() as usize)
+            .collect();
+        assert!(changes.into_iter().all(|step| listed.contains(&step)));
+        assert_eq!(
+            serde_json::to_value(scale).unwrap(),
+            trace["state_dict_at_end"]
+        );
+    }
+
+    #[test]
+    fn the_state_reads_back() {
+        let end = trace()["state_dict_at_end"].clone();
+        let scale: LossScale = serde_json::from_value(end.clone()).unwrap();
+        assert_eq!(scale.growth_tracker, 554);
+        assert_eq!(serde_json::to_value(scale).unwrap(), end);
+    }
+
+    #[test]
+    fn endless_overflow_is_reported() {
+        let mut scale = LossScale::default();
+        let mut steps = 0;
+        while scale.check().is_ok() {
+            scale.update(true);
+            steps += 1;
+            assert!(steps < 100);
+        }
+        assert_eq!(steps, 28);
+        let message = scale.check().unwrap_err().to_string();
+        assert!(message.contains("--fp16=2"), "{message}");
+    }
+}

@@ -1,0 +1,292 @@
+//! Tests of the flags of `train`, their recipes and what follows from them.
+
+use clap::Parser;
+use proptest::prelude::*;
+
+use super::flags::{BadImages, DeviceChoice};
+use super::options::{TrainArgs, TrainOptions};
+use super::plan::Precision;
+use super::recipes::Recipe;
+use super::schedule::Curve;
+
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Cli {
+    #[command(flatten)]
+    args: TrainArgs,
+}
+
+fn parse(line: &str) -> TrainOptions {
+    Cli::try_parse_from(line.split_whitespace())
+        .unwrap()
+        .args
+        .options
+}
+
+fn refusal(line: &str, world: usize) -> String {
+    let message = parse(line).resolve(world).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+    let help = Cli::command().render_long_help().to_string();
+    for flag in [
+        "--data_path",
+        "--mid_reso",
+        "--stop_after",
+        "--patch_size",
+        "--exp_name",
+    ] {
+        assert!(help.contains(flag), "{flag}");
+    }
+    assert!(!help.contains("--data-path"));
+}
+
+#[test]
+fn no_flags_are_the_defaults() {
+    assert_eq!(parse(""), TrainOptions::default());
+}
+
+#[test]
+fn values_in_the_reference_style() {
+    let options = parse(
+        "--data_path=/data --depth=20 --ini=-1 --saln=1 --anorm=False --hflip=true --afuse=0 --pn=1-2-3 --seed=7 \
+         --workers=-1 --out=runs/a --device=cuda:1 --bad_images=fail --quiet --tokenizer=vae.pth --exp_name=test",
+    );
+    assert_eq!(options.data_path.as_deref(), Some("/data"));
+    assert_eq!(
+        (options.depth, options.ini, options.seed),
+        (20, -1.0, Some(7))
+    );
+    assert!(options.saln && !options.anorm && options.hflip && !options.afuse && options.quiet);
+    assert_eq!(
+        (options.workers, options.device),
+        (-1, DeviceChoice::Cuda(Some(1)))
+    );
+    assert_eq!(options.bad_images, BadImages::Fail);
+    assert_eq!(options.resolve(1).unwrap().patch_nums, [1, 2, 3]);
+    assert!(Cli::try_parse_from(["--saln=yes"]).is_err());
+    assert!(Cli::try_parse_from(["--data-path=x"]).is_err());
+}
+
+#[test]
+fn recipes_are_their_published_flags() {
+    for (recipe, flags) in [
+        (
+            "d16",
+            "--depth=16 --bs=768 --ep=200 --fp16=1 --alng=1e-3 --wpe=0.1",
+        ),
+        (
+            "d20",
+            "--depth=20 --bs=768 --ep=250 --fp16=1 --alng=1e-3 --wpe=0.1",
+        ),
+        (
+            "d24",
+            "--depth=24 --bs=768 --ep=350 --tblr=8e-5 --fp16=1 --alng=1e-4 --wpe=0.01",
+        ),
+        (
+            "d30",
+            "--depth=30 --bs=1024 --ep=350 --tblr=8e-5 --fp16=1 --alng=1e-5 --wpe=0.01 --twde=0.08",
+        ),
+        (
+            "d36-s",
+            "--depth=36 --saln=1 --pn=512 --bs=768 --ep=350 --tblr=8e-5 --fp16=1 --alng=5e-6 --wpe=0.01 --twde=0.08",
+        ),
+    ] {
+        let by_name = parse(&format!("--recipe={recipe}"));
+        let spelled = TrainOptions {
+            recipe: by_name.recipe,
+            ..parse(flags)
+        };
+        assert!(by_name.recipe.is_some());
+        assert_eq!(by_name, spelled, "{recipe}");
+    }
+}
+
+#[test]
+fn given_flags_win_over_the_recipe() {
+    // Also where the given value is the flag's default.
+    let options = parse("--bs=8 --recipe=d30 --tblr=1e-4 --fp16=0");
+    assert_eq!((options.bs, options.tblr, options.fp16), (8, 1e-4, 0));
+    assert_eq!((options.depth, options.twde), (30, 0.08));
+    assert_eq!(options.recipe, Some(Recipe::D30));
+    let options = parse("--recipe=d36-s --saln=0 --pn=256");
+    assert!(!options.saln);
+    assert_eq!(options.pn, "256");
+}
+
+#[test]
+fn what_follows_from_the_defaults() {
+    let plan = parse("--recipe=d16").resolve(8).unwrap();
+    assert_eq!((plan.batch, plan.global_batch), (96, 768));
+    assert_eq!(plan.lr, 1e-4 * 768.0 / 256.0);
+    assert_eq!((plan.wd, plan.wd_end), (0.05, 0.05));
+    assert_eq!((plan.warmup_epochs, plan.ramp_epochs), (4.0, 200.0 / 300.0));
+    assert_eq!(plan.precision, Precision::Float16);
+    assert_eq!(
+        (plan.tokens, plan.image_size, plan.clip),
+        (680, 256, Some(2.0))
+    );
+    assert_eq!(
+        plan.resolutions,
+        [16, 32, 48, 64, 80, 96, 128, 160, 208, 256]
+    );
+    assert_eq!(
+        plan.tb_dir.to_str(),
+        Some("local_output/tb-VARd16__pn1_2_3_4_5_6_8_10_13_16__b768ep200adamlr0.0001wd0.05")
+    );
+    let horizon = plan.horizon(1_281_167).unwrap();
+    assert_eq!((horizon.its_per_epoch, horizon.max_it), (1669, 333_800));
+    assert_eq!(horizon.warmup_its, 4.0 * 1669.0);
+    assert_eq!(horizon.stages, None);
+}
+
+#[test]
+fn batches_round_half_to_even_and_scale_the_rate() {
+    let plan = parse("--bs=20 --ac=2 --tclip=0 --twde=0.08 --wp=1.5 --workers=99")
+        .resolve(4)
+        .unwrap();
+    // 20 / 2 / 4 = 2.5 rounds to 2; a step sees 2 × 4 images twice.
+    assert_eq!((plan.batch, plan.global_batch), (2, 8));
+    assert_eq!(plan.lr, 2.0 * 1e-4 * 8.0 / 256.0);
+    assert_eq!(
+        (plan.clip, plan.wd_end, plan.warmup_epochs),
+        (None, 0.08, 1.5)
+    );
+    assert_eq!(plan.workers, 2);
+}
+
+#[test]
+fn progressive_training_sets_the_schedule() {
+    let plan = parse("--pg=0.8 --pg0=1 --sche=cos --bs=4 --ep=10")
+        .resolve(1)
+        .unwrap();
+    assert_eq!(plan.curve, Curve::Bend(0.8));
+    let horizon = plan.horizon(40).unwrap();
+    let stages = horizon.stages.unwrap();
+    assert_eq!((stages.first, stages.scales, stages.max_it), (1, 10, 100));
+    assert_eq!(stages.ramp_its, 10.0 / 300.0 * 10.0);
+    // The bend is where the flag's short form puts it.
+    let plan = parse("--pg=0.123456789").resolve(1).unwrap();
+    assert_eq!(plan.curve, Curve::Bend(0.123457));
+    // Without progressive training the first stage is not looked at.
+    assert!(parse("--pn=1_2").resolve(1).is_ok());
+}
+
+#[test]
+fn odd_characters_stay_out_of_the_folder_name() {
+    let plan = parse("--pn=1-2-3 --tblr=8e-5 --twd=0 --bs=7 --opt=ADAM")
+        .resolve(1)
+        .unwrap();
+    assert_eq!(
+        plan.tb_dir.file_name().unwrap(),
+        "tb-VARd16__pn1-2-3__b7ep250ADAMlr8e-05wd0"
+    );
+}
+
+#[test]
+fn each_bad_flag_is_named() {
+    for flag in [
+        "--depth=0",
+        "--pn=",
+        "--pn=0",
+        "--pn=1_x",
+        "--pn=2_1",
+        "--bs=0",
+        "--ac=0",
+        "--ep=0",
+        "--sche=linear",
+        "--opt=lion",
+        "--ls=1",
+        "--ls=-0.1",
+        "--mid_reso=0.9",
+        "--mid_reso=nan",
+        "--patch_size=8",
+        "--fp16=3",
+        "--tblr=0",
+        "--tblr=-1",
+        "--tblr=inf",
+        "--twd=-1",
+        "--twde=nan",
+        "--tclip=nan",
+        "--wp=-1",
+        "--wp=251",
+        "--wp0=nan",
+        "--wpe=-1",
+        "--pg=1.5",
+        "--pg=-0.5",
+        "--pgwp=-1",
+        "--ini=inf",
+        "--hd=nan",
+        "--stop_after=0",
+    ] {
+        let message = refusal(flag, 1);
+        let value = flag.replace("nan", "NaN");
+        assert!(
+            message.starts_with(&format!("{value}: ")),
+            "{flag}: {message}"
+        );
+    }
+    assert!(
+        refusal("--pg=0.5 --pg0=3 --pn=1_2_3", 1).starts_with("--pg0=3: there are only 3 scales")
+    );
+    assert!(refusal("--sche=exp --wpe=0", 1).starts_with("--wpe=0: "));
+    assert_eq!(
+        refusal("--bs=8 --ac=4", 8),
+        "--bs=8: less than one image for each of 8 processes and --ac=4 accumulated iterations; raise it to at least 32"
+    );
+}
+
+#[test]
+fn no_images_are_refused() {
+    let message = parse("")
+        .resolve(1)
+        .unwrap()
+        .horizon(0)
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("no training images"), "{message}");
+}
+
+#[test]
+fn options_read_back_from_json() {
+    let options = parse("--recipe=d36-s --seed=3 --stop_after=5 --out=x --device=cpu");
+    let text = serde_json::to_string(&options).unwrap();
+    assert!(text.contains(r#""recipe":"d36-s""#), "{text}");
+    assert_eq!(
+        serde_json::from_str::<TrainOptions>(&text).unwrap(),
+        options
+    );
+    // Older or shorter files take defaults for what they lack; unknown keys are refused.
+    assert_eq!(
+        serde_json::from_str::<TrainOptions>("{}").unwrap(),
+        TrainOptions::default()
+    );
+    assert!(serde_json::from_str::<TrainOptions>(r#"{"dept":1}"#).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_text_for_the_listed_flags_gives_a_plan_or_one_line(pn in "\\PC{0,8}", sche in "\\PC{0,8}", opt in "\\PC{0,8}") {
+        let options = TrainOptions { pn, sche, opt, ..TrainOptions::default() };
+        if let Err(error) = options.resolve(1) {
+            prop_assert!(error.to_string().starts_with("--"));
+        }
+    }
+
+    #[test]
+    fn any_numbers_give_finite_plans(bs in 0usize..100_000, ac in 0usize..50, ep in 0usize..500, world in 1usize..300, images in 0usize..100_000) {
+        let options = TrainOptions { bs, ac, ep, ..TrainOptions::default() };
+        if let Ok(plan) = options.resolve(world) {
+            prop_assert!(plan.batch >= 1 && plan.global_batch == plan.batch * world);
+            if let Ok(horizon) = plan.horizon(images) {
+                let last = horizon.schedule.at(horizon.max_it - 1);
+                prop_assert!(last.lr.is_finite() && last.lr > 0.0 && last.wd.is_finite());
+            }
+        }
+    }
+}

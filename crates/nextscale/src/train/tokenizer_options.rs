@@ -1,0 +1,459 @@
+//! The flags of `train-tokenizer` and what follows from them.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use serde::{Deserialize, Serialize};
+
+use super::flags::{BadImages, DeviceChoice, check, parse_bool, parse_pn};
+use super::plan::process_batch;
+use super::schedule::{Curve, Schedule};
+use crate::{Error, Result};
+
+/// The flags of `train-tokenizer`. Every field is the flag of the same name; those that `train` has too
+/// mean the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
+#[serde(default, deny_unknown_fields)]
+#[command(rename_all = "snake_case")]
+pub struct TokenizerOptions {
+    /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes for the images that come with the program
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub data_path: Option<String>,
+    /// Output folder; a run continues from the checkpoint that it finds there
+    #[arg(long, value_name = "DIR", default_value_os_t = Self::default().out, help_heading = "Output")]
+    pub out: PathBuf,
+    /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
+    #[arg(long, default_value_t = Self::default().device, help_heading = "Machine")]
+    pub device: DeviceChoice,
+    /// Threads that compute on the CPU; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = Self::default().threads, help_heading = "Machine")]
+    pub threads: usize,
+
+    /// Base width of the encoder and the decoder, a multiple of 32
+    #[arg(long, value_name = "N", default_value_t = Self::default().ch, help_heading = "Model")]
+    pub ch: usize,
+    /// Codes in the codebook
+    #[arg(long, value_name = "N", default_value_t = Self::default().vocab, help_heading = "Model")]
+    pub vocab: usize,
+    /// Width of a code
+    #[arg(long, value_name = "N", default_value_t = Self::default().cvae, help_heading = "Model")]
+    pub cvae: usize,
+    /// Side lengths of the token maps: 256, 512, 1024 or a list such as 1_2_3_4
+    #[arg(long, value_name = "LIST", default_value_t = Self::default().pn, help_heading = "Model")]
+    pub pn: String,
+    /// Convolutions after upsampling: 1 for all scales, 0 for one each, else so many
+    #[arg(long, value_name = "N", default_value_t = Self::default().share_quant_resi, help_heading = "Model")]
+    pub share_quant_resi: usize,
+    /// Share of the convolution in what it gives; 0: none
+    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = Self::default().quant_resi, help_heading = "Model")]
+    pub quant_resi: f64,
+    /// Search codes by angle and not by distance
+    #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, default_value_t = Self::default().znorm, help_heading = "Model")]
+    pub znorm: bool,
+    /// Dropout in the residual blocks
+    #[arg(long, value_name = "X", default_value_t = Self::default().dropout, help_heading = "Model")]
+    pub dropout: f64,
+
+    /// Weight of the commitment to the codes in the quantizer's loss
+    #[arg(long, value_name = "X", default_value_t = Self::default().beta, help_heading = "Optimization")]
+    pub beta: f64,
+    /// Weight of the mean absolute error of the image
+    #[arg(long, value_name = "X", default_value_t = Self::default().l1, help_heading = "Optimization")]
+    pub l1: f64,
+    /// Weight of the mean squared error of the image
+    #[arg(long, value_name = "X", default_value_t = Self::default().l2, help_heading = "Optimization")]
+    pub l2: f64,
+    /// Peak learning rate; it is not scaled with the batch
+    #[arg(long, value_name = "X", default_value_t = Self::default().lr, help_heading = "Optimization")]
+    pub lr: f64,
+    /// AdamW's two decay rates
+    #[arg(long, value_name = "A_B", default_value_t = Self::default().betas, help_heading = "Optimization")]
+    pub betas: String,
+    /// Weight decay
+    #[arg(long, value_name = "X", default_value_t = Self::default().wd, help_heading = "Optimization")]
+    pub wd: f64,
+    /// Largest global norm of the gradients; 0 or less: no limit
+    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = Self::default().clip, help_heading = "Optimization")]
+    pub clip: f64,
+    /// Images in a step, over all processes
+    #[arg(long, value_name = "N", default_value_t = Self::default().bs, help_heading = "Optimization")]
+    pub bs: usize,
+    /// Epochs
+    #[arg(long, value_name = "N", default_value_t = Self::default().ep, help_heading = "Optimization")]
+    pub ep: usize,
+    /// Steps of the whole run, instead of --ep
+    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    pub steps: Option<u64>,
+    /// Epochs of warm-up; 0: a fiftieth of the run
+    #[arg(long, value_name = "X", default_value_t = Self::default().wp, help_heading = "Optimization")]
+    pub wp: f64,
+    /// Learning rate at the first step as a share of its peak
+    #[arg(long, value_name = "X", default_value_t = Self::default().wp0, help_heading = "Optimization")]
+    pub wp0: f64,
+    /// Learning rate at the last step as a share of its peak
+    #[arg(long, value_name = "X", default_value_t = Self::default().wpe, help_heading = "Optimization")]
+    pub wpe: f64,
+    /// How the learning rate falls: cos, lin, lin0, lin00, linT (such as lin0.3) or exp
+    #[arg(long, value_name = "NAME", default_value_t = Self::default().sche, help_heading = "Optimization")]
+    pub sche: String,
+    /// Seed of all random draws; without it one is drawn and logged
+    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    pub seed: Option<u64>,
+
+    /// Images are resized to this many times their final side before the crop
+    #[arg(long, value_name = "X", default_value_t = Self::default().mid_reso, help_heading = "Data")]
+    pub mid_reso: f64,
+    /// Mirror half of the training images
+    #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, default_value_t = Self::default().hflip, help_heading = "Data")]
+    pub hflip: bool,
+    /// Threads that read images; 0 or less: chosen from the number of cores
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = Self::default().workers, help_heading = "Data")]
+    pub workers: i64,
+    /// What to do with an image that can't be read: name it and take another one (skip), or stop (fail)
+    #[arg(long, value_enum, default_value_t = Self::default().bad_images, help_heading = "Data")]
+    pub bad_images: BadImages,
+
+    /// Save and stop after this many steps of the whole run; the same command continues it
+    #[arg(long, value_name = "STEPS", help_heading = "Output")]
+    pub stop_after: Option<u64>,
+    /// Save a checkpoint every so many steps; 0: only with evaluations and at the end
+    #[arg(long, value_name = "STEPS", default_value_t = Self::default().save_every, help_heading = "Output")]
+    pub save_every: u64,
+    /// Write a line into steps.jsonl every so many steps; 0: none
+    #[arg(long, value_name = "STEPS", default_value_t = Self::default().log_every, help_heading = "Output")]
+    pub log_every: u64,
+    /// No progress on the terminal
+    #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "1", default_value_t = Self::default().quiet, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+impl Default for TokenizerOptions {
+    fn default() -> Self {
+        Self {
+            data_path: None,
+            out: PathBuf::from("local_output"),
+            device: DeviceChoice::Auto,
+            threads: 0,
+            ch: 160,
+            vocab: 4096,
+            cvae: 32,
+            pn: "256".to_owned(),
+            share_quant_resi: 4,
+            quant_resi: 0.5,
+            znorm: false,
+            dropout: 0.0,
+            beta: 0.25,
+            l1: 0.2,
+            l2: 1.0,
+            lr: 3e-4,
+            betas: "0.9_0.95".to_owned(),
+            wd: 0.005,
+            clip: 2.0,
+            bs: 64,
+            ep: 20,
+            steps: None,
+            wp: 0.0,
+            wp0: 0.005,
+            wpe: 0.01,
+            sche: "lin0".to_owned(),
+            seed: None,
+            mid_reso: 1.125,
+            hflip: false,
+            workers: 0,
+            bad_images: BadImages::Skip,
+            stop_after: None,
+            save_every: 0,
+            log_every: 10,
+            quiet: false,
+        }
+    }
+}
+
+/// A tokenizer run with `world` processes, worked out from [`TokenizerOptions`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenizerPlan {
+    /// Side lengths of the token maps, strictly increasing.
+    pub patch_nums: Vec<usize>,
+    /// Image side.
+    pub image_size: usize,
+    /// Images in one step of one process.
+    pub batch: usize,
+    /// Images in one step of all processes.
+    pub global_batch: usize,
+    /// AdamW's two decay rates.
+    pub betas: (f64, f64),
+    /// Largest global gradient norm.
+    pub clip: Option<f64>,
+    /// The learning rate's curve after warm-up.
+    pub curve: Curve,
+    /// Threads that read images, at most one for each image of a batch; 0: chosen by the loader.
+    pub workers: usize,
+    options: TokenizerOptions,
+}
+
+/// A tokenizer run in steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenizerHorizon {
+    /// Steps of one epoch; the last batch is filled up.
+    pub its_per_epoch: u64,
+    /// Steps of the whole run.
+    pub max_it: u64,
+    /// Learning rate and weight decay.
+    pub schedule: Schedule,
+}
+
+impl TokenizerOptions {
+    /// Checks all flags and works out what depends on others, for `world` processes.
+    ///
+    /// # Errors
+    /// [`Error::Input`], one line that names the flag.
+    pub fn resolve(&self, world: usize) -> Result<TokenizerPlan> {
+        let world = world.max(1);
+        self.check()?;
+        let patch_nums = parse_pn(&self.pn)?;
+        let curve: Curve = self.sche.parse()?;
+        if curve == Curve::Exp {
+            check::that(
+                self.wpe > 0.0,
+                "wpe",
+                self.wpe,
+                "--sche=exp needs more than 0",
+            )?;
+        }
+        let batch = process_batch(self.bs, 1, world)?;
+        Ok(TokenizerPlan {
+            image_size: 16 * patch_nums.last().copied().unwrap_or(0),
+            patch_nums,
+            batch,
+            global_batch: batch * world,
+            betas: parse_betas(&self.betas)?,
+            clip: (self.clip > 0.0).then_some(self.clip),
+            curve,
+            workers: (self.workers.max(0) as usize).min(batch),
+            options: self.clone(),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        check::counts(&[("cvae", self.cvae), ("bs", self.bs), ("ep", self.ep)])?;
+        check::that(
+            self.ch >= 32 && self.ch.is_multiple_of(32),
+            "ch",
+            self.ch,
+            "it must be a multiple of 32 (its norms have 32 groups)",
+        )?;
+        check::that(
+            self.vocab >= 2,
+            "vocab",
+            self.vocab,
+            "it must be at least 2",
+        )?;
+        check::that(
+            self.quant_resi.is_finite() && self.quant_resi.abs() <= 1.0,
+            "quant_resi",
+            self.quant_resi,
+            "it must be from -1 to 1",
+        )?;
+        check::that(
+            (0.0..1.0).contains(&self.dropout),
+            "dropout",
+            self.dropout,
+            "it must be at least 0 and less than 1",
+        )?;
+        check::amounts(&[
+            ("beta", self.beta),
+            ("l1", self.l1),
+            ("l2", self.l2),
+            ("lr", self.lr),
+            ("wd", self.wd),
+            ("wp", self.wp),
+            ("wp0", self.wp0),
+            ("wpe", self.wpe),
+        ])?;
+        check::numbers(&[("clip", self.clip)])?;
+        check::that(self.lr > 0.0, "lr", self.lr, "it must be more than 0")?;
+        check::that(
+            self.l1 + self.l2 > 0.0,
+            "l2",
+            self.l2,
+            "with --l1=0 it must be more than 0: nothing would compare the images",
+        )?;
+        check::that(
+            self.steps.is_some() || self.wp <= self.ep as f64,
+            "wp",
+            self.wp,
+            &format!("so many epochs of warm-up don't fit into --ep={}", self.ep),
+        )?;
+        check::image(16, self.mid_reso)?;
+        check::that(self.steps != Some(0), "steps", 0, "it must be at least 1")?;
+        check::that(
+            self.stop_after != Some(0),
+            "stop_after",
+            0,
+            "it must be at least 1 step",
+        )
+    }
+}
+
+/// Reads `--betas`: two numbers in [0, 1) joined by `_`.
+fn parse_betas(text: &str) -> Result<(f64, f64)> {
+    let refuse = || {
+        Error::input(format!(
+            "--betas={text}: expected two numbers from 0 to below 1, such as 0.9_0.95"
+        ))
+    };
+    let (first, second) = text.split_once('_').ok_or_else(refuse)?;
+    let read = |word: &str| {
+        word.parse::<f64>()
+            .ok()
+            .filter(|beta| (0.0..1.0).contains(beta))
+            .ok_or_else(refuse)
+    };
+    Ok((read(first)?, read(second)?))
+}
+
+impl TokenizerPlan {
+    /// The run in steps for `images` training images.
+    ///
+    /// # Errors
+    /// [`Error::Input`] without images.
+    pub fn horizon(&self, images: usize) -> Result<TokenizerHorizon> {
+        if images == 0 {
+            return Err(Error::input("--data_path: there are no training images"));
+        }
+        let options = &self.options;
+        let its_per_epoch = images.div_ceil(self.global_batch) as u64;
+        let max_it = options.steps.unwrap_or(its_per_epoch * options.ep as u64);
+        let warmup_its = if options.wp == 0.0 {
+            max_it as f64 / 50.0
+        } else {
+            options.wp * its_per_epoch as f64
+        };
+        Ok(TokenizerHorizon {
+            its_per_epoch,
+            max_it,
+            schedule: Schedule {
+                curve: self.curve,
+                peak_lr: options.lr,
+                wd: options.wd,
+                wd_end: options.wd,
+                warmup_its,
+                wp0: options.wp0,
+                wpe: options.wpe,
+                max_it,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Cli {
+        #[command(flatten)]
+        options: TokenizerOptions,
+    }
+
+    fn parse(line: &str) -> TokenizerOptions {
+        Cli::try_parse_from(line.split_whitespace())
+            .unwrap()
+            .options
+    }
+
+    #[test]
+    fn no_flags_are_the_defaults_and_resolve() {
+        assert_eq!(parse(""), TokenizerOptions::default());
+        let plan = parse("").resolve(2).unwrap();
+        assert_eq!(
+            (plan.batch, plan.global_batch, plan.image_size),
+            (32, 64, 256)
+        );
+        assert_eq!(plan.betas, (0.9, 0.95));
+        let horizon = plan.horizon(6401).unwrap();
+        assert_eq!((horizon.its_per_epoch, horizon.max_it), (101, 2020));
+        assert_eq!(horizon.schedule.warmup_its, 40.4);
+        assert!(plan.horizon(0).is_err());
+    }
+
+    #[test]
+    fn steps_replace_epochs() {
+        let plan = parse("--steps=300 --bs=4 --pn=1_2_4 --wp=2 --znorm=1")
+            .resolve(1)
+            .unwrap();
+        let horizon = plan.horizon(10).unwrap();
+        assert_eq!((horizon.max_it, horizon.its_per_epoch), (300, 3));
+        assert_eq!(horizon.schedule.warmup_its, 6.0);
+        assert_eq!(plan.image_size, 64);
+    }
+
+    #[test]
+    fn each_bad_flag_is_named() {
+        for flag in [
+            "--ch=0",
+            "--ch=100",
+            "--vocab=1",
+            "--cvae=0",
+            "--pn=2_1",
+            "--quant_resi=2",
+            "--quant_resi=NaN",
+            "--dropout=1",
+            "--beta=-1",
+            "--lr=0",
+            "--lr=inf",
+            "--betas=0.9",
+            "--betas=0.9_1",
+            "--wd=-0.1",
+            "--bs=0",
+            "--ep=0",
+            "--steps=0",
+            "--wp=21",
+            "--sche=step",
+            "--mid_reso=0.5",
+            "--stop_after=0",
+        ] {
+            let message = parse(flag).resolve(1).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("{flag}: ")),
+                "{flag}: {message}"
+            );
+            assert!(!message.contains('\n'), "{message}");
+        }
+        let message = parse("--l1=0 --l2=0").resolve(1).unwrap_err().to_string();
+        assert!(message.starts_with("--l2=0: "), "{message}");
+        let message = parse("--bs=3").resolve(8).unwrap_err().to_string();
+        assert!(
+            message.starts_with("--bs=3: less than one image"),
+            "{message}"
+        );
+        let message = parse("--sche=exp --wpe=0")
+            .resolve(1)
+            .unwrap_err()
+            .to_string();
+        assert!(message.starts_with("--wpe=0: "), "{message}");
+    }
+
+    #[test]
+    fn options_read_back_from_json() {
+        let options = parse("--lr=1e-3 --steps=7 --device=cuda:1 --seed=5 --bad_images=fail");
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(
+            serde_json::from_str::<TokenizerOptions>(&text).unwrap(),
+            options
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn betas_parse_or_are_refused(text in "[0-9._e+-]{0,12}") {
+            if let Ok((first, second)) = parse_betas(&text) {
+                prop_assert!((0.0..1.0).contains(&first) && (0.0..1.0).contains(&second));
+            }
+        }
+    }
+}
