@@ -1,2 +1,76 @@
-//! The `nextscale` command.
-fn main() {}
+//! The `nextscale` command: one file a subcommand under `commands/`.
+
+mod commands;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Train and sample visual autoregressive models (next-scale prediction)
+#[derive(Parser)]
+#[command(
+    name = "nextscale",
+    version,
+    args_override_self = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return report_usage(&e),
+    };
+    match commands::run(cli.command) {
+        Ok(code) => code,
+        Err(e) => {
+            // Where a reader has gone away (`| head`) there is nobody to tell.
+            eprintln!("nextscale: {}", one_line(&e));
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// The error with its causes, on one line.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(c) = cause {
+        let more = c.to_string();
+        // Transparent wrappers print their cause themselves.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = c.source();
+    }
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// Help and version as clap prints them; a mistake as one line and exit code 2.
+fn report_usage(e: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::{
+        DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
+    };
+    if matches!(
+        e.kind(),
+        DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        let _ = e.print();
+        return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+    }
+    let text = e.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| {
+            !l.is_empty() && !l.starts_with("Usage:") && !l.starts_with("For more information")
+        })
+        .collect();
+    let text = lines.join(" ");
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    eprintln!("nextscale: {text} (see nextscale --help)");
+    ExitCode::from(2)
+}

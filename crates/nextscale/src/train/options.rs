@@ -211,7 +211,7 @@ impl Default for TrainOptions {
             mid_reso: 1.125,
             hflip: false,
             workers: 0,
-            bad_images: BadImages::Skip,
+            bad_images: BadImages::Fail,
             stop_after: None,
             save_every: 0,
             log_every: 10,
