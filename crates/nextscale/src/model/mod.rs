@@ -2,6 +2,7 @@
 //! only, for training, evaluation, sampling and editing; gradients come from the operators.
 
 pub mod pyramid;
+pub mod state;
 pub mod var;
 pub mod vqvae;
 
