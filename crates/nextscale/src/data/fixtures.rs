@@ -9,7 +9,8 @@ pub fn input(name: &str) -> PathBuf {
     folder().join("inputs").join(name)
 }
 
-fn folder() -> PathBuf {
+/// The folder of the transform fixtures.
+pub fn folder() -> PathBuf {
     PathBuf::from(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../fixtures/transforms"

@@ -5,7 +5,7 @@
 //! 22-bit fixed point. An unchanged side is not filtered.
 //!
 //! For speed the horizontal pass handles four rows at once as sixteen 32-bit lanes (RGB and one idle lane each)
-//! and the vertical pass 64 samples of a row; both are plain loops that the compiler vectorises for the
+//! and the vertical pass 16 samples of a row; both are plain loops that the compiler vectorises for the
 //! instruction set found at run time.
 
 use super::RgbImage8;
@@ -18,7 +18,7 @@ const HALF: i32 = 1 << (PRECISION - 1);
 /// Half the width of the kernel, in output pixels.
 const LOBES: f64 = 3.0;
 /// Samples that the vertical pass handles together.
-const BLOCK: usize = 64;
+const BLOCK: usize = 16;
 
 /// The part of a resized picture that is wanted, in pixels of the resized picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,10 +81,13 @@ impl Resizer {
         self.horizontal
             .compute(w, size.0, window.left, window.width);
         self.vertical.compute(h, size.1, window.top, window.height);
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || self.run(source, window, flip, out),
-        );
+        pulp::Arch::new().dispatch(Run {
+            resizer: self,
+            source,
+            window,
+            flip,
+            out,
+        });
         Ok(())
     }
 
@@ -129,6 +132,26 @@ impl Resizer {
     }
 }
 
+/// The work of one call, to be compiled once for each instruction set. (A closure would not do: it would be
+/// compiled apart from the dispatcher, for the oldest instruction set.)
+struct Run<'a> {
+    resizer: &'a mut Resizer,
+    source: &'a RgbImage8,
+    window: CropWindow,
+    flip: bool,
+    out: &'a mut [u8],
+}
+
+impl pulp::WithSimd for Run<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.resizer
+            .run(self.source, self.window, self.flip, self.out);
+    }
+}
+
 /// Interleaves four rows of the source from `y` on, columns `range` of the (mirrored) picture. Rows beyond the
 /// end are repeats of the last and are never read.
 #[inline(always)]
@@ -150,17 +173,13 @@ fn pack(
         bytes[3 * from..3 * to].as_chunks::<3>().0
     };
     let (a, b, c, d) = (row(0), row(1), row(2), row(3));
-    let join = |(((a, b), c), d): (((&[u8; 3], &[u8; 3]), &[u8; 3]), &[u8; 3])| {
-        [
+    packed.resize(a.len(), [0; 16]);
+    let last = a.len().wrapping_sub(1);
+    for (i, (((a, b), c), d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
+        let at = if flip { last - i } else { i };
+        packed[at] = [
             a[0], a[1], a[2], 0, b[0], b[1], b[2], 0, c[0], c[1], c[2], 0, d[0], d[1], d[2], 0,
-        ]
-    };
-    packed.clear();
-    let pixels = a.iter().zip(b).zip(c).zip(d);
-    if flip {
-        packed.extend(pixels.rev().map(join));
-    } else {
-        packed.extend(pixels.map(join));
+        ];
     }
 }
 

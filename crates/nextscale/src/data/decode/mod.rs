@@ -74,6 +74,7 @@ pub fn decode_bytes(bytes: &[u8], name: &dyn Display, image: &mut RgbImage8) -> 
     outcome.map_err(|cause| {
         // What was half written must not be taken for a picture.
         *image = RgbImage8::default();
+        let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
         Error::input(format!(
             "{name}: can't be decoded: {cause}; replace or remove the file"
         ))

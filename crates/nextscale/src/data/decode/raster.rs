@@ -67,6 +67,5 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8) -> Result<(), String> 
 }
 
 fn describe(format: ImageFormat, error: &ImageError) -> String {
-    let text = error.to_string().replace('\n', " ");
-    format!("{format:?}: {text}")
+    format!("{format:?}: {error}")
 }
