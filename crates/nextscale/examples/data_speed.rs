@@ -1,14 +1,20 @@
-//! Images a second of decoding, resizing and cropping: `data_speed FOLDER [THREADS] [SIDE] [SECONDS]`.
+//! Images a second of the data pipeline: `data_speed DATA_PATH [WORKERS] [SIDE] [SECONDS]`.
 //!
-//! Every thread reads the folder's files in turn, resizes the shorter side to 1.125·SIDE and takes a random crop
-//! of SIDE × SIDE as 8-bit RGB.
+//! First one thread alone, with the time of each stage; then the loader with WORKERS threads, in batches of 64.
+//! Every image of `DATA_PATH/train` is read, decoded, resized to a shorter side of 1.125·SIDE and cropped at random
+//! to SIDE × SIDE, as in training.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nextscale::data::{LoadBuffers, Resizer, Transform, decode_file};
+use nextscale::data::{
+    FolderSplits, ImageSource, LoadBuffers, LoaderConfig, Resizer, TrainLoader, TrainSampler,
+    Transform,
+};
 use nextscale::{Error, Result};
 use nextscale_tensor::rng::{Purpose, Stream};
+
+const BATCH: usize = 64;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,61 +26,50 @@ fn main() -> Result<()> {
     };
     let folder = args
         .first()
-        .ok_or_else(|| Error::input("usage: data_speed FOLDER [THREADS] [SIDE] [SECONDS]"))?;
-    let (threads, side, seconds) = (number(1, 2.0)?, number(2, 256.0)?, number(3, 3.0)?);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map_err(Error::io(folder))?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .collect();
-    files.sort();
+        .ok_or_else(|| Error::input("usage: data_speed DATA_PATH [WORKERS] [SIDE] [SECONDS]"))?;
+    let (workers, side, seconds) = (number(1, 2.0)?, number(2, 256.0)?, number(3, 3.0)?);
+    let source = Arc::new(FolderSplits::open(folder)?.train);
     let transform = Transform::new(side as usize, 1.125, false)?;
     let limit = Duration::from_secs_f64(seconds);
-    let total: f64 = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads as u64)
-            .map(|worker| {
-                scope.spawn({
-                    let files = &files;
-                    move || measure(files, transform, worker, limit)
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .map(|w| {
-                w.join()
-                    .map_err(|_| Error::failed("a thread died"))
-                    .flatten()
-            })
-            .sum::<Result<f64>>()
-    })?;
-    println!("{total:.0} images/s with {threads} threads");
+    stages(source.as_ref(), transform, limit)?;
+
+    let sampler = TrainSampler::new(source.len(), BATCH, 0, 1, 0)?;
+    let config = LoaderConfig {
+        workers: workers as usize,
+        ..LoaderConfig::default()
+    };
+    let mut loader = TrainLoader::new(source, transform, sampler, (0, 0), config)?;
+    loader.next_batch()?;
+    let (begun, mut images) = (Instant::now(), 0);
+    while begun.elapsed() < limit {
+        images += loader.next_batch()?.len();
+    }
+    let rate = images as f64 / begun.elapsed().as_secs_f64();
+    println!("loader with {workers} workers: {rate:.0} images/s");
     Ok(())
 }
 
-fn measure(files: &[PathBuf], transform: Transform, worker: u64, limit: Duration) -> Result<f64> {
+fn stages(source: &dyn ImageSource, transform: Transform, limit: Duration) -> Result<()> {
     let mut buffers = LoadBuffers::default();
     let mut resizer = Resizer::default();
     let mut out = vec![0; transform.bytes()];
-    let (mut decode, mut resize) = (Duration::ZERO, Duration::ZERO);
-    let begun = Instant::now();
-    let mut count = 0;
-    while begun.elapsed() < limit {
-        for file in files {
-            let start = Instant::now();
-            decode_file(file, &mut buffers)?;
-            let middle = Instant::now();
-            let mut stream = Stream::new(worker, Purpose::Augment, 0, count);
-            transform.random(&buffers.image, &mut stream, &mut resizer, &mut out)?;
-            decode += middle - start;
-            resize += middle.elapsed();
-            count += 1;
-        }
+    let (mut load, mut resize, mut count) = (Duration::ZERO, Duration::ZERO, 0);
+    while load + resize < limit {
+        let start = Instant::now();
+        source.load(count % source.len(), &mut buffers)?;
+        let middle = Instant::now();
+        let mut stream = Stream::new(0, Purpose::Augment, 0, count as u64);
+        transform.random(&buffers.image, &mut stream, &mut resizer, &mut out)?;
+        load += middle - start;
+        resize += middle.elapsed();
+        count += 1;
     }
     let each = |part: Duration| 1e3 * part.as_secs_f64() / count as f64;
     println!(
-        "thread {worker}: read and decode {:.3} ms, resize and crop {:.3} ms an image",
-        each(decode),
-        each(resize)
+        "one thread: read and decode {:.3} ms, resize and crop {:.3} ms, {:.0} images/s",
+        each(load),
+        each(resize),
+        count as f64 / (load + resize).as_secs_f64()
     );
-    Ok(count as f64 / begun.elapsed().as_secs_f64())
+    Ok(())
 }

@@ -47,7 +47,7 @@ impl ImageSource for Numbers {
 
     fn load(&self, index: usize, buffers: &mut LoadBuffers) -> Result<()> {
         let turn = self.loads.fetch_add(1, Ordering::Relaxed);
-        if self.slow && turn % 3 == 0 {
+        if self.slow && turn.is_multiple_of(3) {
             std::thread::sleep(Duration::from_millis(2));
         }
         if self.bad.contains(&index) {

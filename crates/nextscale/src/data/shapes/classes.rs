@@ -79,7 +79,7 @@ pub fn classes() -> &'static [Class; 12] {
         class("brown", [0.55, 0.30, 0.10], Form::Bar, Texture::Plain),
         class("cyan", [0.10, 0.85, 0.90], Form::Cross, Texture::Plain),
         class("green", [0.05, 0.62, 0.15], Form::Triangle, Texture::Plain),
-        class("lime", [0.65, 1.00, 0.15], Form::Pentagon, Texture::Dotted),
+        class("lime", [0.65, 1.00, 0.15], Form::Pentagon, Texture::Checked),
         class("magenta", [0.95, 0.10, 0.80], Form::Ring, Texture::Plain),
         class(
             "orange",
@@ -90,7 +90,7 @@ pub fn classes() -> &'static [Class; 12] {
         class("pink", [1.00, 0.65, 0.75], Form::Heart, Texture::Plain),
         class("purple", [0.45, 0.15, 0.70], Form::Crescent, Texture::Plain),
         class("red", [0.90, 0.08, 0.08], Form::Circle, Texture::Plain),
-        class("white", [0.97, 0.97, 0.97], Form::Hexagon, Texture::Checked),
+        class("white", [0.97, 0.97, 0.97], Form::Hexagon, Texture::Dotted),
         class("yellow", [1.00, 0.90, 0.10], Form::Star, Texture::Plain),
     ];
     &CLASSES

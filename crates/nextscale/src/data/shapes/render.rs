@@ -13,6 +13,8 @@ use super::{Class, Form, Texture};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scene {
     form: Form,
+    /// For polygons, the directions in which their sides face.
+    sides: [[f32; 2]; 6],
     texture: Texture,
     light: [f32; 3],
     dark: [f32; 3],
@@ -29,9 +31,9 @@ pub(super) struct Scene {
 }
 
 /// Distance after which a texture repeats.
-const PERIOD: f32 = 0.17;
+const PERIOD: f32 = 0.22;
 /// The darker parts of a texture relative to the lighter ones.
-const DARKER: f32 = 0.45;
+const DARKER: f32 = 0.5;
 
 impl Scene {
     /// Draws the scene of picture `index` of a split from its stream.
@@ -44,7 +46,7 @@ impl Scene {
         let shade = within(0.85, 1.0);
         let phase = [within(0.0, 1.0), within(0.0, 1.0)];
         let mut end = || {
-            let gray = within(0.10, 0.40);
+            let gray = within(0.10, 0.36);
             [0, 1, 2].map(|_| gray + within(-0.05, 0.05))
         };
         let ground = [end(), end()];
@@ -52,6 +54,7 @@ impl Scene {
         let light = class.rgb.map(|c| c * shade);
         Self {
             form: class.form,
+            sides: class.form.sides(),
             texture: class.texture,
             light,
             dark: light.map(|c| c * DARKER),
@@ -87,7 +90,7 @@ impl Scene {
         // Into the shape's own frame.
         let [cos, sin] = self.turn;
         let q = [q[0] * cos + q[1] * sin, q[1] * cos - q[0] * sin];
-        let inside = coverage(self.form.distance(q, self.radius), size);
+        let inside = coverage(self.form.distance(q, self.radius, &self.sides), size);
         if inside <= 0.0 {
             return ground;
         }
@@ -106,19 +109,47 @@ fn coverage(distance: f32, size: f32) -> f32 {
 }
 
 impl Form {
+    /// Corners of a regular polygon, 0 for other outlines.
+    fn corners(self) -> usize {
+        match self {
+            Self::Triangle => 3,
+            Self::Square => 4,
+            Self::Pentagon => 5,
+            Self::Hexagon => 6,
+            _ => 0,
+        }
+    }
+
+    /// Where the sides of a regular polygon face: a corner is at the top, but a square rests on its side.
+    fn sides(self) -> [[f32; 2]; 6] {
+        let count = self.corners();
+        let half = PI / count.max(1) as f32;
+        let start = if count == 4 { 0.0 } else { half };
+        let mut sides = [[0.0; 2]; 6];
+        for (i, side) in sides.iter_mut().enumerate().take(count) {
+            let (sin, cos) = (start + 2.0 * half * i as f32).sin_cos();
+            *side = [sin, -cos];
+        }
+        sides
+    }
+
     /// The signed distance (exact at the edges that matter for smoothing) of `p` from the outline of a shape
     /// whose farthest point lies `r` from its centre.
-    fn distance(self, p: [f32; 2], r: f32) -> f32 {
+    fn distance(self, p: [f32; 2], r: f32, sides: &[[f32; 2]; 6]) -> f32 {
         let [x, y] = p;
         let length = x.hypot(y);
         match self {
             Self::Circle => length - 0.9 * r,
             Self::Ring => (length - 0.75 * r).abs() - 0.25 * r,
             Self::Crescent => (length - r).max(0.8 * r - (x - 0.45 * r).hypot(y)),
-            Self::Square => polygon(p, 4, r),
-            Self::Triangle => polygon(p, 3, r),
-            Self::Pentagon => polygon(p, 5, r),
-            Self::Hexagon => polygon(p, 6, r),
+            Self::Square | Self::Triangle | Self::Pentagon | Self::Hexagon => {
+                let count = self.corners();
+                let apothem = r * (PI / count as f32).cos();
+                sides[..count]
+                    .iter()
+                    .map(|side| p[0] * side[0] + p[1] * side[1] - apothem)
+                    .fold(f32::MIN, f32::max)
+            }
             Self::Diamond => {
                 // The edge from (0.6 r, 0) to (0, r).
                 (x.abs() * r + y.abs() * 0.6 * r - 0.6 * r * r) / (r * 1.0f32.hypot(0.6))
@@ -154,19 +185,6 @@ impl Form {
             }
         }
     }
-}
-
-/// A regular polygon with a corner at the top (a square rests on its side).
-fn polygon(p: [f32; 2], corners: usize, r: f32) -> f32 {
-    let half = PI / corners as f32;
-    let start = if corners == 4 { 0.0 } else { half };
-    let apothem = r * half.cos();
-    (0..corners)
-        .map(|i| {
-            let (sin, cos) = (start + 2.0 * half * i as f32).sin_cos();
-            p[0] * sin - p[1] * cos - apothem
-        })
-        .fold(f32::MIN, f32::max)
 }
 
 impl Texture {
