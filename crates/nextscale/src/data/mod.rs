@@ -1,1 +1,30 @@
-//! Images: where they come from, how they are transformed, and how batches of them reach the trainer.
+//! From image files or the built-in shapes to batches of pixels.
+//!
+//! An [`ImageSource`] is a numbered set of labelled images: [`FolderSource`] or [`ShapesSource`]. A sampler
+//! decides which images make a batch, a [`Transform`] makes each R × R pixels, and a [`TrainLoader`] or
+//! [`ValLoader`] does so on threads of its own, ahead of the trainer.
+
+mod decode;
+mod folder;
+mod image8;
+mod knn;
+mod loader;
+mod resize;
+mod sampler;
+mod shapes;
+mod source;
+mod transform;
+
+pub use decode::{LoadBuffers, MAX_FILE_BYTES, MAX_PIXELS, decode_bytes, decode_file};
+pub use folder::{FolderSource, FolderSplits, IMAGE_EXTENSIONS};
+pub use image8::RgbImage8;
+pub use knn::KnnClassifier;
+pub use loader::{BadImage, BadImages, Batch, LoaderConfig, TrainLoader, ValLoader};
+pub use resize::{CropWindow, Resizer};
+pub use sampler::{TrainSampler, ValSampler};
+pub use shapes::{Class, Form, ShapesSource, ShapesSplit, Texture, classes};
+pub use source::ImageSource;
+pub use transform::Transform;
+
+#[cfg(test)]
+mod fixtures;

@@ -1,0 +1,264 @@
+//! Images in folders: `data_path/train/<class>/*` and `data_path/val/<class>/*`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{ImageSource, LoadBuffers, decode_file};
+use crate::{Error, Result};
+
+/// The endings (in any case) of files that count as images.
+pub const IMAGE_EXTENSIONS: [&str; 10] = [
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif",
+];
+
+/// Names listed in a message before the rest is only counted.
+const LISTED: usize = 3;
+
+/// The images of one split: one folder a class, classes in the order of their names.
+///
+/// Within a class all folders below it are searched (links are followed); images are ordered by the folder they
+/// lie in, then by name, as torchvision's `DatasetFolder` orders them.
+#[derive(Debug)]
+pub struct FolderSource {
+    classes: Vec<String>,
+    folders: Vec<PathBuf>,
+    files: Vec<File>,
+}
+
+/// One image: the folder that holds it (a place in `folders`), its name and its class.
+#[derive(Debug)]
+struct File {
+    folder: u32,
+    label: u32,
+    name: OsString,
+}
+
+/// The two splits of a data folder, with the same classes.
+#[derive(Debug)]
+pub struct FolderSplits {
+    /// The images of `train/`.
+    pub train: FolderSource,
+    /// The images of `val/`.
+    pub val: FolderSource,
+}
+
+impl FolderSplits {
+    /// Lists the images of `data_path/train` and `data_path/val`. Nothing is decoded yet.
+    ///
+    /// # Errors
+    /// [`Error::Input`] (one line that says what is missing and where) for a folder that does not exist, without
+    /// `train/` or `val/`, without class folders, with an empty class folder, or where the two splits have
+    /// different classes; [`Error::Io`] where a folder can't be read.
+    pub fn open(data_path: impl AsRef<Path>) -> Result<Self> {
+        let root = data_path.as_ref();
+        let shown = root.display();
+        if !root.is_dir() {
+            let what = if root.exists() {
+                "not a folder"
+            } else {
+                "no such folder"
+            };
+            return Err(Error::input(format!(
+                "--data_path={shown}: {what}; give the folder that holds train/<class>/ and val/<class>/"
+            )));
+        }
+        let missing: Vec<&str> = ["train", "val"]
+            .into_iter()
+            .filter(|split| !root.join(split).is_dir())
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::input(format!(
+                "--data_path={shown}: there is no {}/ in it; images are expected as train/<class>/* and val/<class>/*",
+                missing.join("/ and no ")
+            )));
+        }
+        let train = FolderSource::open(root.join("train"))?;
+        let val = FolderSource::open(root.join("val"))?;
+        let names = |source: &FolderSource| source.classes.iter().cloned().collect::<BTreeSet<_>>();
+        let (in_train, in_val) = (names(&train), names(&val));
+        if in_train != in_val {
+            let only = |a: &BTreeSet<String>, b: &BTreeSet<String>, split: &str| {
+                let names: Vec<&str> = a.difference(b).map(String::as_str).collect();
+                (!names.is_empty()).then(|| format!("only {split}/ has {}", list(&names)))
+            };
+            let parts = [
+                only(&in_train, &in_val, "train"),
+                only(&in_val, &in_train, "val"),
+            ];
+            return Err(Error::input(format!(
+                "--data_path={shown}: train/ and val/ must hold the same classes, but {}",
+                parts
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(" and ")
+            )));
+        }
+        Ok(Self { train, val })
+    }
+}
+
+impl FolderSource {
+    /// Lists the images of one split, `folder/<class>/**`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] without class folders or with an empty one, or beyond `u32::MAX` images; [`Error::Io`]
+    /// where a folder can't be read.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let shown = folder.display();
+        let mut class_folders = Vec::new();
+        for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+            let path = entry.map_err(Error::io(folder))?.path();
+            if path.is_dir() {
+                class_folders.push((file_name(&path).to_string_lossy().into_owned(), path));
+            }
+        }
+        class_folders.sort();
+        if class_folders.is_empty() {
+            return Err(Error::input(format!(
+                "{shown}: no class folders in it; images are expected as {shown}/<class>/*"
+            )));
+        }
+        let mut source = Self {
+            classes: Vec::new(),
+            folders: Vec::new(),
+            files: Vec::new(),
+        };
+        let mut empty = Vec::new();
+        for (label, (class, path)) in class_folders.into_iter().enumerate() {
+            let before = source.files.len();
+            source.add_class(label as u32, &path)?;
+            if source.files.len() == before {
+                empty.push(class.clone());
+            }
+            source.classes.push(class);
+        }
+        if !empty.is_empty() {
+            let names: Vec<&str> = empty.iter().map(String::as_str).collect();
+            return Err(Error::input(format!(
+                "{shown}: no image in the class folder {}; put images ({}) there or remove it",
+                list(&names),
+                IMAGE_EXTENSIONS.join(" ")
+            )));
+        }
+        if u32::try_from(source.files.len()).is_err() {
+            return Err(Error::input(format!(
+                "{shown}: {} images are more than can be numbered",
+                source.files.len()
+            )));
+        }
+        Ok(source)
+    }
+
+    fn add_class(&mut self, label: u32, top: &Path) -> Result<()> {
+        let mut found = Vec::new();
+        walk(top, &mut Vec::new(), &mut found)?;
+        found.sort_by(|a, b| text_order(a.0.as_os_str(), b.0.as_os_str()));
+        for (folder, mut names) in found {
+            if names.is_empty() {
+                continue;
+            }
+            names.sort_by(|a, b| text_order(a, b));
+            let place = self.folders.len() as u32;
+            self.folders.push(folder);
+            self.files.extend(names.into_iter().map(|name| File {
+                folder: place,
+                label,
+                name,
+            }));
+        }
+        Ok(())
+    }
+
+    /// The path of image `index`, if there is one.
+    pub fn path(&self, index: usize) -> Option<PathBuf> {
+        let file = self.files.get(index)?;
+        Some(self.folders.get(file.folder as usize)?.join(&file.name))
+    }
+}
+
+impl ImageSource for FolderSource {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn class_names(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.files.get(index).map_or(0, |file| file.label)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.path(index)
+            .map_or_else(|| format!("image {index}"), |p| p.display().to_string())
+    }
+
+    fn load(&self, index: usize, buffers: &mut LoadBuffers) -> Result<()> {
+        let path = self.path(index).ok_or_else(|| {
+            Error::input(format!("there is no image {index} among {}", self.len()))
+        })?;
+        decode_file(&path, buffers)
+    }
+}
+
+/// Collects every folder at and below `folder` with the image files that lie in it. `above` holds the real
+/// paths of the folders being walked: a link back to one of them is not followed.
+fn walk(
+    folder: &Path,
+    above: &mut Vec<PathBuf>,
+    found: &mut Vec<(PathBuf, Vec<OsString>)>,
+) -> Result<()> {
+    let real = fs::canonicalize(folder).map_err(Error::io(folder))?;
+    if above.contains(&real) {
+        return Ok(());
+    }
+    above.push(real);
+    let mut names = Vec::new();
+    let mut below = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        let kind = entry.file_type().map_err(Error::io(entry.path()))?;
+        if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
+            below.push(entry.path());
+        } else if is_image(&entry.file_name()) {
+            names.push(entry.file_name());
+        }
+    }
+    found.push((folder.to_path_buf(), names));
+    for folder in below {
+        walk(&folder, above, found)?;
+    }
+    above.pop();
+    Ok(())
+}
+
+fn is_image(name: &OsString) -> bool {
+    let name = name.to_string_lossy().to_lowercase();
+    IMAGE_EXTENSIONS.iter().any(|end| name.ends_with(end))
+}
+
+fn file_name(path: &Path) -> OsString {
+    path.file_name().unwrap_or(path.as_os_str()).to_os_string()
+}
+
+/// Orders as plain text, character by character (a path's separators are characters like others).
+fn text_order(a: &std::ffi::OsStr, b: &std::ffi::OsStr) -> std::cmp::Ordering {
+    a.as_encoded_bytes().cmp(b.as_encoded_bytes())
+}
+
+/// The first few names, and how many more there are.
+fn list(names: &[&str]) -> String {
+    let shown = names[..names.len().min(LISTED)].join(", ");
+    match names.len().saturating_sub(LISTED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+use super::*;
+use crate::data::fixtures::input;
+
+/// Makes a data folder: each path gets a copy of a small picture (or text, where it does not end in png).
+fn make(paths: &[&str]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for path in paths {
+        let path = root.path().join(path);
+        if path.extension().is_none() {
+            fs::create_dir_all(&path).unwrap();
+            continue;
+        }
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if path.extension().unwrap().eq_ignore_ascii_case("png") {
+            fs::copy(input("synth_palette.png"), &path).unwrap();
+        } else {
+            fs::write(&path, "no picture").unwrap();
+        }
+    }
+    root
+}
+
+fn refused(paths: &[&str], parts: &[&str]) {
+    let root = make(paths);
+    let error = FolderSplits::open(root.path()).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    let text = error.to_string();
+    assert!(!text.contains('\n'));
+    assert!(text.contains(root.path().to_str().unwrap()), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+}
+
+#[test]
+fn classes_and_files_come_in_order() {
+    let root = make(&[
+        "train/zebra/b.png",
+        "train/zebra/a.PNG",
+        "train/zebra/notes.txt",
+        "train/ant/z.png",
+        "train/ant/sub/c.png",
+        "train/ant/sub-2/d.png",
+        "train/ant/sub/deep/e.png",
+        "train/readme.txt",
+        "val/ant/1.png",
+        "val/zebra/2.png",
+    ]);
+    let splits = FolderSplits::open(root.path()).unwrap();
+    let train = &splits.train;
+    assert_eq!(train.class_names(), ["ant", "zebra"]);
+    let names: Vec<String> = (0..train.len())
+        .map(|i| {
+            train
+                .path(i)
+                .unwrap()
+                .strip_prefix(root.path())
+                .unwrap()
+                .display()
+                .to_string()
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "train/ant/z.png",
+            "train/ant/sub/c.png",
+            "train/ant/sub-2/d.png",
+            "train/ant/sub/deep/e.png",
+            "train/zebra/a.PNG",
+            "train/zebra/b.png",
+        ]
+    );
+    assert_eq!(
+        (0..6).map(|i| train.label(i)).collect::<Vec<_>>(),
+        [0, 0, 0, 0, 1, 1]
+    );
+    assert_eq!(
+        train.image(4).unwrap().height(),
+        splits.val.image(0).unwrap().height()
+    );
+    assert!(train.name(0).ends_with("z.png"));
+    assert_eq!(train.image(6).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn every_misfit_gets_its_line() {
+    let missing = FolderSplits::open("/no/such/folder").unwrap_err();
+    assert_eq!(missing.exit_code(), 2);
+    assert!(
+        missing
+            .to_string()
+            .contains("/no/such/folder: no such folder")
+    );
+    let file = input("china.jpg");
+    assert!(
+        FolderSplits::open(file)
+            .unwrap_err()
+            .to_string()
+            .contains("not a folder")
+    );
+    refused(&["cat/a.png"], &["no train/ and no val/"]);
+    refused(&["train/cat/a.png"], &["no val/"]);
+    refused(&["val/cat/a.png"], &["no train/"]);
+    refused(
+        &["train/a.png", "val/cat/a.png"],
+        &["train: no class folders"],
+    );
+    refused(
+        &["train/cat/a.png", "train/dog/x.txt", "val/cat/a.png"],
+        &["train", "dog"],
+    );
+    refused(
+        &[
+            "train/a/1.png",
+            "train/b",
+            "train/c",
+            "train/d",
+            "train/e",
+            "val/a/1.png",
+        ],
+        &["b, c, d and 1 more"],
+    );
+    refused(
+        &[
+            "train/cat/a.png",
+            "train/dog/a.png",
+            "val/cat/a.png",
+            "val/cow/a.png",
+        ],
+        &["only train/ has dog", "only val/ has cow"],
+    );
+}
+
+#[test]
+fn a_bad_file_is_named() {
+    let root = make(&["train/cat/a.jpg", "val/cat/b.png"]);
+    let splits = FolderSplits::open(root.path()).unwrap();
+    let error = splits.train.image(0).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("train/cat/a.jpg"), "{error}");
+    fs::remove_file(root.path().join("train/cat/a.jpg")).unwrap();
+    assert_eq!(splits.train.image(0).unwrap_err().exit_code(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_but_not_in_circles() {
+    let root = make(&["train/cat/a.png", "val/cat/b.png", "elsewhere/c.png"]);
+    let link = |from: &str, to: &str| {
+        std::os::unix::fs::symlink(root.path().join(from), root.path().join(to)).unwrap();
+    };
+    link("train/cat", "train/cat/again");
+    link("elsewhere", "train/cat/more");
+    let splits = FolderSplits::open(root.path()).unwrap();
+    let names: Vec<String> = (0..splits.train.len())
+        .map(|i| splits.train.name(i))
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].ends_with("cat/a.png") && names[1].ends_with("more/c.png"));
+}

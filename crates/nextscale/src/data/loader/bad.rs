@@ -1,0 +1,85 @@
+//! Images that can't be decoded.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::data::{ImageSource, LoadBuffers};
+use crate::{Error, Result};
+
+/// What to do with an image that can't be decoded. (A file that can't be read at all always ends the run.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BadImages {
+    /// Report it as an error of its batch.
+    #[default]
+    Stop,
+    /// Remember it and go on: training takes the next image of the source that can be decoded (in the order of
+    /// places, the first after the last), validation leaves it out.
+    Skip,
+}
+
+/// An image that was skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadImage {
+    /// Its place in the source.
+    pub index: usize,
+    /// Why; the text names the file.
+    pub reason: String,
+}
+
+/// The bad images met so far.
+#[derive(Debug, Default)]
+pub(super) struct BadList(Mutex<BTreeMap<usize, String>>);
+
+impl BadList {
+    pub(super) fn list(&self) -> Vec<BadImage> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .iter()
+            .map(|(&index, reason)| BadImage {
+                index,
+                reason: reason.clone(),
+            })
+            .collect()
+    }
+
+    /// Loads image `index` unless it is bad; whether it was loaded.
+    pub(super) fn try_load(
+        &self,
+        source: &dyn ImageSource,
+        index: usize,
+        buffers: &mut LoadBuffers,
+    ) -> Result<bool> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().contains_key(&index) {
+            return Ok(false);
+        }
+        match source.load(index, buffers) {
+            Ok(()) => Ok(true),
+            Err(Error::Input(reason)) => {
+                lock().insert(index, reason);
+                Ok(false)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Loads `index` or the next image after it that can be decoded; which one it was.
+    pub(super) fn load_next(
+        &self,
+        source: &dyn ImageSource,
+        index: usize,
+        buffers: &mut LoadBuffers,
+    ) -> Result<usize> {
+        let len = source.len();
+        for candidate in (index..len).chain(0..index) {
+            if self.try_load(source, candidate, buffers)? {
+                return Ok(candidate);
+            }
+        }
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let example = known.values().next().map_or("", String::as_str);
+        Err(Error::input(format!(
+            "none of the {len} images can be decoded, for example {example}"
+        )))
+    }
+}

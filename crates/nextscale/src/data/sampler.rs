@@ -1,0 +1,139 @@
+//! Which images make which batch.
+
+use std::ops::Range;
+
+use nextscale_tensor::rng::{Purpose, Stream};
+
+use crate::{Error, Result};
+
+/// One global permutation of the images an epoch, shared out over the ranks.
+///
+/// The permutation is a function of (seed, epoch) alone. Its tail is filled from its own start until every rank
+/// has the same number of whole batches; rank r takes the r-th contiguous part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainSampler {
+    len: usize,
+    batch: usize,
+    rank: usize,
+    world: usize,
+    seed: u64,
+}
+
+impl TrainSampler {
+    /// A sampler over `len` images in batches of `batch` for each of `world` ranks, as seen by rank `rank`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] without images, for a batch of 0, or a rank outside the world.
+    pub fn new(len: usize, batch: usize, rank: usize, world: usize, seed: u64) -> Result<Self> {
+        check(len, batch, rank, world)?;
+        Ok(Self {
+            len,
+            batch,
+            rank,
+            world,
+            seed,
+        })
+    }
+
+    /// Images in a batch of one rank.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// How many images the sampler draws from.
+    pub fn dataset_len(&self) -> usize {
+        self.len
+    }
+
+    /// Batches of one rank in an epoch.
+    pub fn iterations(&self) -> usize {
+        self.len.div_ceil(self.batch * self.world)
+    }
+
+    /// This rank's images of `epoch` in order: `iterations() · batch()` of them.
+    pub fn epoch(&self, epoch: u64) -> Vec<u32> {
+        let order = Stream::new(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.len);
+        let share = self.iterations() * self.batch;
+        // A data set smaller than half a global batch goes round more than once.
+        let from = (self.rank * share) % self.len;
+        order
+            .iter()
+            .cycle()
+            .skip(from)
+            .take(share)
+            .copied()
+            .collect()
+    }
+}
+
+/// Every image once, in order: rank r takes the r-th part (parts differ by at most one image).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValSampler {
+    len: usize,
+    range: Range<usize>,
+    batch: usize,
+}
+
+impl ValSampler {
+    /// A sampler over `len` images in batches of `batch`, as seen by rank `rank` of `world`.
+    ///
+    /// # Errors
+    /// As [`TrainSampler::new`].
+    pub fn new(len: usize, batch: usize, rank: usize, world: usize) -> Result<Self> {
+        check(len, batch, rank, world)?;
+        let cut = |part: usize| (len as u128 * part as u128 / world as u128) as usize;
+        Ok(Self {
+            len,
+            range: cut(rank)..cut(rank + 1),
+            batch,
+        })
+    }
+
+    /// How many images the sampler shares out over all ranks.
+    pub fn dataset_len(&self) -> usize {
+        self.len
+    }
+
+    /// How many images this rank sees.
+    pub fn images(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Images in a batch but the last.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Batches of this rank; the last may be smaller. Ranks may differ by one.
+    pub fn iterations(&self) -> usize {
+        self.images().div_ceil(self.batch)
+    }
+
+    /// The images of batch `iteration`; empty beyond the last.
+    pub fn indices(&self, iteration: usize) -> Range<usize> {
+        let from = self.range.start + (iteration * self.batch).min(self.images());
+        from..(from + self.batch).min(self.range.end)
+    }
+}
+
+fn check(len: usize, batch: usize, rank: usize, world: usize) -> Result<()> {
+    if len == 0 || u32::try_from(len).is_err() {
+        return Err(Error::input(format!(
+            "a data set of {len} images can't be sampled"
+        )));
+    }
+    if batch == 0 || batch > 1 << 24 {
+        return Err(Error::input(format!(
+            "--bs: a batch of {batch} images for each process can't be used; raise or lower it"
+        )));
+    }
+    if rank >= world || world > 1 << 24 {
+        return Err(Error::input(format!(
+            "process {rank} is not one of {world} processes"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! What a set of labelled images is to the rest of the library.
+
+use super::{LoadBuffers, RgbImage8};
+use crate::Result;
+
+/// A numbered set of labelled images. Loading takes `&self`: many threads read one source.
+pub trait ImageSource: Send + Sync {
+    /// How many images there are; at most `u32::MAX`.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The classes' names in the order of their labels.
+    fn class_names(&self) -> &[String];
+
+    /// The class of image `index`; 0 where there is no such image.
+    fn label(&self, index: usize) -> u32;
+
+    /// What to call image `index` in a message: its path, if it is a file.
+    fn name(&self, index: usize) -> String;
+
+    /// Loads image `index` into `buffers.image`.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) that names the image where its content can't be used or there is no
+    /// such image; [`Error::Io`](crate::Error::Io) where it can't be read.
+    fn load(&self, index: usize, buffers: &mut LoadBuffers) -> Result<()>;
+
+    /// Loads image `index` alone. For more than a few use [`ImageSource::load`], which reuses its buffers.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load`].
+    fn image(&self, index: usize) -> Result<RgbImage8> {
+        let mut buffers = LoadBuffers::default();
+        self.load(index, &mut buffers)?;
+        Ok(buffers.image)
+    }
+}
