@@ -211,6 +211,21 @@ impl Tensor {
         }
     }
 
+    /// The shape and the place on the tape without the values: what a rule needs to hand on a gradient while the
+    /// values' buffer is reused.
+    pub(crate) fn without_data(&self) -> Self {
+        match &self.var {
+            // A parameter's gradient is found by its place in the flat buffer, so it keeps the buffer.
+            Some(Var::Param(_)) => self.clone(),
+            _ => Self {
+                shape: self.shape,
+                storage: Storage::CpuF32(Arc::new(PoolVec::scratch(0))),
+                offset: 0,
+                var: self.var.clone(),
+            },
+        }
+    }
+
     /// Whether a gradient can flow into this tensor.
     pub fn wants_grad(&self) -> bool {
         self.var.is_some()

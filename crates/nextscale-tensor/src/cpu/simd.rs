@@ -98,6 +98,20 @@ pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     acc[0]
 }
 
+/// The largest element; −∞ of nothing. NaNs are passed over.
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let mut acc = [f32::NEG_INFINITY; 16];
+    let (full, rest) = x.as_chunks::<16>();
+    for x in full {
+        for (a, x) in acc.iter_mut().zip(x) {
+            *a = if *x > *a { *x } else { *a };
+        }
+    }
+    let tail = rest.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    acc.iter().copied().fold(tail, f32::max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,15 +4,35 @@
 //! An operator checks its shapes, computes on the device of its inputs and, when the context records and an
 //! input wants a gradient, leaves a rule on the tape that holds just what it needs.
 
+pub mod adaptive_norm;
+pub mod add_table;
 pub mod concat_tokens;
 pub mod conv2d;
+pub mod cross_entropy;
+pub mod gated_residual_norm;
+pub mod gather_rows;
+pub mod guided_sampling;
 pub mod linear;
+pub mod optimizer;
 pub mod phi;
+pub mod silu;
+pub mod token_embedding;
 
+pub use adaptive_norm::{Modulation, adaptive_norm};
+pub use add_table::add_table;
 pub use concat_tokens::concat_tokens;
 pub use conv2d::{Conv, conv2d};
+pub use cross_entropy::{CrossEntropy, cross_entropy};
+pub use gated_residual_norm::{Gate, gated_residual_norm};
+pub use gather_rows::gather_rows;
+pub use guided_sampling::{
+    Draw, draw_tokens, filter_logits, guide, smooth_codes, smooth_temperature,
+};
 pub use linear::{Activation, Bias, linear};
+pub use optimizer::{AdamW, adamw_step, grad_norm};
 pub use phi::phi;
+pub use silu::silu;
+pub use token_embedding::{scale_embedding, token_embedding};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,0 +1,59 @@
+use super::*;
+use crate::ops::testing::{check_gradients, random, worst};
+
+/// LN(x)·(1 + scale) + shift in float64.
+pub(crate) fn naive(
+    x: &[f64],
+    table: &Tensor,
+    (b, l, c): (usize, usize, usize),
+    slots: (usize, usize),
+) -> Vec<f64> {
+    let n = table.dims()[1];
+    let t = table.f32().unwrap();
+    let mut y = Vec::new();
+    for row in 0..b * l {
+        let x = &x[row * c..][..c];
+        let mean = x.iter().sum::<f64>() / c as f64;
+        let var = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / c as f64;
+        for (i, x) in x.iter().enumerate() {
+            let at = |slot: usize| f64::from(t[(row / l * n + slot) * c + i]);
+            y.push((x - mean) / (var + 1e-6).sqrt() * (1.0 + at(slots.0)) + at(slots.1));
+        }
+    }
+    y
+}
+
+fn m(table: &Tensor) -> Modulation<'_> {
+    Modulation {
+        table,
+        scale: 2,
+        shift: 4,
+    }
+}
+
+#[test]
+fn matches_f64_and_differences() {
+    for (b, l, c) in [(1, 1, 7), (2, 5, 33), (3, 70, 16)] {
+        let (x, table) = (random([b, l, c], 1), random([b, 6, c], 2));
+        let y = adaptive_norm(&Cx::off(), &x, &m(&table), 1e-6).unwrap();
+        let wide: Vec<f64> = x.f32().unwrap().iter().map(|&x| f64::from(x)).collect();
+        let want = naive(&wide, &table, (b, l, c), (2, 4));
+        assert!(worst(y.f32().unwrap(), &want) < 5e-6);
+        check_gradients(&[x, table], 1e-2, 1e-2, |cx, t| {
+            adaptive_norm(cx, &t[0], &m(&t[1]), 1e-6)
+        });
+    }
+}
+
+#[test]
+fn shapes_are_checked() {
+    let (x, table) = (random([2, 3, 4], 1), random([2, 2, 4], 2));
+    let m = |scale| Modulation {
+        table: &table,
+        scale,
+        shift: 0,
+    };
+    assert!(adaptive_norm(&Cx::off(), &x, &m(2), 1e-6).is_err());
+    assert!(adaptive_norm(&Cx::off(), &random([3, 3, 4], 1), &m(1), 1e-6).is_err());
+    assert!(adaptive_norm(&Cx::off(), &random([3, 4], 1), &m(1), 1e-6).is_err());
+}

@@ -1,0 +1,56 @@
+//! Rows of a table by index: class embeddings, codes.
+//!
+//! Shapes: table \[N, C\], indices of any shape, y \[…, C\]. Gradient: every row of g is added to the table's row that it
+//! came from, in the order of the indices. Kept on the tape: the indices.
+
+#[cfg(test)]
+mod tests;
+
+use crate::cpu::pool::PoolVec;
+use crate::{Cx, Device, Error, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+/// table\[indices\].
+///
+/// # Errors
+/// When the table is no matrix or an index is out of range.
+pub fn gather_rows(cx: &Cx<'_>, table: &Tensor, indices: &Tensor) -> Result<Tensor> {
+    const OP: &str = "gather_rows";
+    let &[n, c] = table.dims() else {
+        return Err(Error::shape(OP, format!("table is {}", table.shape())));
+    };
+    let idx = indices.i32()?;
+    if let Some(bad) = idx.iter().find(|&&i| i < 0 || i as usize >= n) {
+        return Err(Error::shape(
+            OP,
+            format!("index {bad} in a table of {n} rows"),
+        ));
+    }
+    let mut dims = indices.dims().to_vec();
+    dims.push(c);
+    let mut y = match table.device() {
+        Device::Cpu => {
+            let rows = table.f32()?;
+            let mut out = PoolVec::scratch(idx.len() * c);
+            out.par_chunks_mut(c.max(1))
+                .with_min_len(256)
+                .zip(idx)
+                .for_each(|(out, &i)| out.copy_from_slice(&rows[i as usize * c..][..c]));
+            Tensor::from_buf(Shape::from(dims.as_slice()), out)
+        }
+    };
+    if cx.records(&[table]) {
+        let (table, indices) = (table.clone(), indices.clone());
+        cx.record_one(&mut y, move |g, grads| {
+            let (g, idx) = (g.f32()?, indices.i32()?);
+            grads.accumulate(&table, |slot| {
+                for (g, &i) in g.chunks_exact(c.max(1)).zip(idx) {
+                    let row = &mut slot[i as usize * c..][..c];
+                    row.iter_mut().zip(g).for_each(|(s, g)| *s += g);
+                }
+                Ok(())
+            })
+        });
+    }
+    Ok(y)
+}

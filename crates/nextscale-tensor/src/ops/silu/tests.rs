@@ -1,0 +1,16 @@
+use super::*;
+use crate::ops::testing::{check_gradients, random, worst};
+
+#[test]
+fn matches_f64_and_differences() {
+    let x = random([3, 37], 1);
+    let y = silu(&Cx::off(), &x).unwrap();
+    let want: Vec<f64> = x
+        .f32()
+        .unwrap()
+        .iter()
+        .map(|&x| f64::from(x) / (1.0 + (-f64::from(x)).exp()))
+        .collect();
+    assert!(worst(y.f32().unwrap(), &want) < 1e-6);
+    check_gradients(&[x], 1e-2, 1e-3, |cx, t| silu(cx, &t[0]));
+}
