@@ -7,9 +7,9 @@
 #[cfg(test)]
 mod tests;
 
+use super::arithmetic::times;
 use super::conv2d::{Conv, cpu, sizes};
 use crate::{Cx, Device, Result, Tensor};
-use rayon::prelude::*;
 
 /// (1 − ρ)·x + ρ·(conv(x) + bias); see the module for shapes.
 ///
@@ -45,12 +45,4 @@ pub fn phi(cx: &Cx<'_>, x: &Tensor, weight: &Tensor, bias: &Tensor, rho: f32) ->
         });
     }
     Ok(y)
-}
-
-fn times(g: &Tensor, f: f32) -> Result<Tensor> {
-    let mut out = Tensor::from_slice(g.shape(), g.f32()?);
-    out.make_mut()?
-        .par_chunks_mut(crate::cpu::CHUNK)
-        .for_each(|c| c.iter_mut().for_each(|x| *x *= f));
-    Ok(out)
 }
