@@ -8,6 +8,7 @@ mod write;
 mod tests;
 
 pub use read::PthFile;
+pub(crate) use read::tensor_entries;
 pub use write::PthBuilder;
 
 use super::pickle::{Dict, Value};
