@@ -134,6 +134,19 @@ impl<'v> Parsed<'v> {
         })
     }
 
+    /// The optimizer's moments, twice under each parameter's name.
+    pub(crate) fn moment_views(&self) -> Vec<(&str, &TensorRef)> {
+        self.moments
+            .iter()
+            .flat_map(|m| {
+                [
+                    (m.name.as_str(), m.exp_avg),
+                    (m.name.as_str(), m.exp_avg_sq),
+                ]
+            })
+            .collect()
+    }
+
     /// How many steps the optimizer has taken; the same for every parameter.
     pub(crate) fn adam_step(&self, file: &mut PthFile) -> Result<u64> {
         let mut common: Option<(u64, &str)> = None;
