@@ -5,19 +5,21 @@ use super::param_groups::reference_rank;
 use super::state_dict::StateDict;
 use crate::{Error, Result};
 
+/// The longest sequence whose mask (4·L² bytes) is derived: three times that of a 1024 pixel schedule.
+const MAX_TOKENS: usize = 32_768;
+
 /// Adds the buffers that are missing: `lvl_1L` (int64, 1×L, the level of each token), `attn_bias_for_masking`
 /// (1×1×L×L, 0 where a token sees another and −∞ elsewhere) and each block's `zero_k_bias` (C zeros). The dict
 /// is put into the reference's order.
 ///
 /// # Errors
-/// When `patch_nums` does not give the L of `pos_1LC`, or there is no such tensor.
+/// When `patch_nums` does not give the L of `pos_1LC`, there is no such tensor, or the mask would be absurdly large.
 pub fn add_reference_buffers(var: &mut StateDict, patch_nums: &[usize]) -> Result<()> {
-    let level_l: Vec<i64> = patch_nums
+    let l = patch_nums
         .iter()
-        .enumerate()
-        .flat_map(|(k, &pn)| std::iter::repeat_n(k as i64, pn.saturating_mul(pn)))
-        .collect();
-    let l = level_l.len();
+        .map(|&pn| pn.saturating_mul(pn))
+        .fold(0, usize::saturating_add);
+    // Checked before anything of that size is made.
     match var.get("pos_1LC").map(|t| t.shape.as_slice()) {
         Some(&[_, found, _]) if found == l => {}
         found => {
@@ -26,6 +28,16 @@ pub fn add_reference_buffers(var: &mut StateDict, patch_nums: &[usize]) -> Resul
             )));
         }
     }
+    if l > MAX_TOKENS {
+        return Err(Error::input(format!(
+            "the attention mask of {l} tokens would be too large (at most {MAX_TOKENS})"
+        )));
+    }
+    let level_l: Vec<i64> = patch_nums
+        .iter()
+        .enumerate()
+        .flat_map(|(k, &pn)| std::iter::repeat_n(k as i64, pn * pn))
+        .collect();
     if !var.contains("lvl_1L") {
         var.insert("lvl_1L", HostTensor::from_i64(&[1, l], &level_l)?);
     }

@@ -8,7 +8,8 @@ use super::safetensors::{TextMetadata, write_safetensors};
 use super::sniff::FileFormat;
 use super::trainer_state::TrainerState;
 use super::weights::{
-    Loaded, PATCH_NUMS_KEY, Part, Weights, format_patch_nums, load_part, load_weights,
+    Loaded, MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, Weights, format_patch_nums, load_part,
+    load_weights,
 };
 use crate::{Error, Result};
 
@@ -114,6 +115,11 @@ fn write_weights(
             if let (Some(Part::Var), Some(pn)) = (w.part, &w.patch_nums) {
                 metadata.insert(PATCH_NUMS_KEY.into(), format_patch_nums(pn));
             }
+            if let Some(versions) = &w.tensors.module_versions {
+                let text = serde_json::to_string(versions)
+                    .map_err(|e| Error::failed(format!("{}: {e}", output.display())))?;
+                metadata.insert(MODULE_VERSIONS_KEY.into(), text);
+            }
             write_safetensors(output, &w.tensors, &metadata)?;
         }
         FileFormat::Pth => {
@@ -160,6 +166,6 @@ fn lost_keys(metadata: &TextMetadata) -> Vec<&str> {
     metadata
         .keys()
         .map(String::as_str)
-        .filter(|k| !["format", PATCH_NUMS_KEY].contains(k))
+        .filter(|k| !["format", PATCH_NUMS_KEY, MODULE_VERSIONS_KEY].contains(k))
         .collect()
 }

@@ -11,7 +11,9 @@ use super::safetensors::{SafetensorsFile, TextMetadata};
 use super::shapes::{PhiKind, VaeShape, VarShape};
 use super::sniff::{FileFormat, sniff};
 use super::trainer_state::{self, ScalerState};
-use super::weights::{PATCH_NUMS_KEY, Part, format_patch_nums, which};
+use super::weights::{
+    MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, format_patch_nums, parse_patch_nums, which,
+};
 use crate::{Error, Result};
 
 /// What a file is.
@@ -195,13 +197,14 @@ impl Description {
 
     fn read_weights(&mut self, outline: &Outline) -> Result<()> {
         let text = self.metadata.remove(PATCH_NUMS_KEY);
+        self.metadata.remove(MODULE_VERSIONS_KEY);
         match which(outline) {
             Some(Part::Var) => {
                 self.kind = Kind::VarWeights;
                 let mut shape = self.infer(VarShape::infer(outline))?;
-                shape.patch_nums = shape
-                    .patch_nums
-                    .or(text.and_then(|t| t.split('_').map(|n| n.parse().ok()).collect()));
+                if let Some(pn) = text.as_deref().and_then(parse_patch_nums) {
+                    shape = self.infer(shape.with_patch_nums(&pn))?;
+                }
                 self.var = Some(shape);
                 self.parts.push(summary("var", outline));
             }
@@ -225,9 +228,8 @@ impl Description {
 
     fn read_models(&mut self, var: &Outline, vae: &Outline, patch_nums: &[usize]) -> Result<()> {
         self.kind = Kind::Trainer;
-        let mut shape = self.infer(VarShape::infer(var))?;
-        shape.patch_nums = Some(patch_nums.to_vec());
-        self.var = Some(shape);
+        let shape = VarShape::infer(var).and_then(|s| s.with_patch_nums(patch_nums));
+        self.var = Some(self.infer(shape)?);
         self.parts.push(summary("var", var));
         if !vae.tensors().is_empty() {
             self.vae = Some(self.infer(VaeShape::infer(vae))?);

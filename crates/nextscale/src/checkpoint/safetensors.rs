@@ -347,7 +347,7 @@ mod tests {
             );
             let from = view.data().as_ptr() as usize - first.as_ptr() as usize;
             assert!(
-                t.data.is_empty() || from % t.dtype.size() == 0,
+                t.data.is_empty() || from.is_multiple_of(t.dtype.size()),
                 "{name} is not aligned"
             );
         }

@@ -72,9 +72,15 @@ fn dims<const N: usize>(o: &Outline, name: &str) -> Result<[usize; N], String> {
     let shape = o
         .shape(name)
         .ok_or_else(|| format!("lacks the tensor {name:?}"))?;
-    shape
-        .try_into()
-        .map_err(|_| format!("its tensor {name:?} has the shape {shape:?}, {N} axes are expected"))
+    match shape.try_into() {
+        Ok(dims) if !shape.contains(&0) => Ok(dims),
+        Ok(_) => Err(format!(
+            "its tensor {name:?} has the shape {shape:?}: a size is 0"
+        )),
+        Err(_) => Err(format!(
+            "its tensor {name:?} has the shape {shape:?}, {N} axes are expected"
+        )),
+    }
 }
 
 /// How many of 0, 1, 2, … in a row make a name that is there.
@@ -241,6 +247,28 @@ impl VarShape {
             num_scales,
             patch_nums,
         })
+    }
+}
+
+impl VarShape {
+    /// The same with the patch numbers that a file states; an error completes a sentence that begins with the file's
+    /// name.
+    ///
+    /// # Errors
+    /// When they do not give the sequence's length.
+    pub fn with_patch_nums(mut self, patch_nums: &[usize]) -> Result<Self, String> {
+        let tokens = patch_nums
+            .iter()
+            .map(|&n| n.saturating_mul(n))
+            .fold(0, usize::saturating_add);
+        if tokens != self.seq_len || patch_nums.len() != self.num_scales {
+            return Err(format!(
+                "states the patch numbers {patch_nums:?} ({tokens} tokens), but pos_1LC has {} tokens and lvl_embed {} levels",
+                self.seq_len, self.num_scales
+            ));
+        }
+        self.patch_nums = Some(patch_nums.to_vec());
+        Ok(self)
     }
 }
 

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// The metadata key under which a transformer's weight file states its patch numbers (`1_2_3_4`).
 pub const PATCH_NUMS_KEY: &str = "nextscale.patch_nums";
 
+/// The metadata key under which weights that came from a `.pth` file keep its `_metadata`.
+pub const MODULE_VERSIONS_KEY: &str = "nextscale.module_versions";
+
 /// One of the two models of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -190,11 +193,20 @@ fn plain_state_dict(file: &mut PthFile, value: &Value) -> Result<StateDict> {
 impl Weights {
     /// Weights from a file of their own.
     fn new(
-        tensors: StateDict,
+        mut tensors: StateDict,
         format: FileFormat,
         metadata: TextMetadata,
         path: &Path,
     ) -> Result<Self> {
+        if let Some(text) = metadata.get(MODULE_VERSIONS_KEY) {
+            let versions = serde_json::from_str(text).map_err(|e| {
+                Error::input(format!(
+                    "{}: its metadata {MODULE_VERSIONS_KEY} is damaged: {e}",
+                    path.display()
+                ))
+            })?;
+            tensors.module_versions = Some(versions);
+        }
         let outline = Outline::from(&tensors);
         let part = which(&outline);
         let stated = metadata.get(PATCH_NUMS_KEY).map(|text| {
@@ -244,23 +256,12 @@ impl Weights {
     /// # Errors
     /// When the tensors do not tell them or contradict each other. `path` is named in the message.
     pub fn var_shape(&self, path: impl AsRef<Path>) -> Result<VarShape> {
-        let name = path.as_ref().display();
-        let mut shape = VarShape::infer(&Outline::from(&self.tensors))
-            .map_err(|e| Error::input(format!("{name}: {e}")))?;
-        if let Some(pn) = &self.patch_nums {
-            let tokens: usize = pn
-                .iter()
-                .map(|&n| n.saturating_mul(n))
-                .fold(0, usize::saturating_add);
-            if tokens != shape.seq_len || pn.len() != shape.num_scales {
-                return Err(Error::input(format!(
-                    "{name}: states the patch numbers {pn:?} ({tokens} tokens), but pos_1LC has {} tokens and lvl_embed {} levels",
-                    shape.seq_len, shape.num_scales
-                )));
-            }
-            shape.patch_nums = Some(pn.clone());
+        let bad = |e| Error::input(format!("{}: {e}", path.as_ref().display()));
+        let shape = VarShape::infer(&Outline::from(&self.tensors)).map_err(bad)?;
+        match &self.patch_nums {
+            Some(pn) => shape.with_patch_nums(pn).map_err(bad),
+            None => Ok(shape),
         }
-        Ok(shape)
     }
 
     /// The tokenizer's construction parameters.
@@ -285,7 +286,7 @@ pub(super) fn which(outline: &Outline) -> Option<Part> {
 }
 
 /// `1_2_3` as numbers.
-fn parse_patch_nums(text: &str) -> Option<Vec<usize>> {
+pub(super) fn parse_patch_nums(text: &str) -> Option<Vec<usize>> {
     text.split('_')
         .map(|n| n.parse().ok().filter(|&n| n > 0))
         .collect()

@@ -1,7 +1,7 @@
 //! A small, restricted pickle: enough for what `torch.save` writes (protocols 2 to 5), and nothing more.
 //!
 //! A pickle is a program for a stack machine that may name any Python function. This machine knows a short
-//! list of names ([`globals`]) and refuses every other one, so reading a file runs none of its code. Hostile
+//! list of names (`globals.rs`) and refuses every other one, so reading a file runs none of its code. Hostile
 //! input is bounded: in the number of instructions, in nesting, and in what it can make the reader allocate.
 //! The result is a plain tree of [`Value`]s without sharing and without cycles.
 

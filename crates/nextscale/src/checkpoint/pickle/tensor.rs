@@ -85,7 +85,7 @@ impl TensorRef {
                 })
                 .flatten()
         };
-        if !end.is_some_and(|e| e <= storage.numel) {
+        if end.is_none_or(|e| e > storage.numel) {
             return err(format!(
                 "a tensor of shape {shape:?}, stride {stride:?} and offset {offset} reaches beyond its storage \
                  {key:?} of {} elements",

@@ -1,7 +1,10 @@
 //! The reference's training checkpoint, ours, and the way between them.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::checkpoint::fixtures::{fixture, json, unpacked};
@@ -366,4 +369,37 @@ fn our_file_is_checked_too() {
             .to_string()
             .contains("finite")
     );
+}
+
+/// The pickle of the reference's checkpoint.
+fn reference_pickle() -> Vec<u8> {
+    let (_dir, path) = unpacked(CKPT);
+    let mut zip = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
+    let mut bytes = vec![];
+    zip.by_name("ar-ckpt-last/data.pkl")
+        .unwrap()
+        .read_to_end(&mut bytes)
+        .unwrap();
+    bytes
+}
+
+#[test]
+fn damaged_checkpoints_never_panic() {
+    let whole = reference_pickle();
+    assert!(Parsed::new(&crate::checkpoint::pickle::from_bytes(&whole).unwrap()).is_ok());
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);
+    runner
+        .run(&changes, |changes| {
+            let mut bytes = whole.clone();
+            for (at, b) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = b;
+            }
+            if let Ok(value) = crate::checkpoint::pickle::from_bytes(&bytes) {
+                let _ = Parsed::new(&value);
+            }
+            Ok(())
+        })
+        .unwrap();
 }
