@@ -1,0 +1,171 @@
+//! Converting between `.pth` and `.safetensors`, bit for bit.
+
+use std::path::Path;
+
+use super::buffers::add_reference_buffers;
+use super::pth::PthBuilder;
+use super::safetensors::{TextMetadata, write_safetensors};
+use super::sniff::FileFormat;
+use super::trainer_state::TrainerState;
+use super::weights::{
+    Loaded, MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, Weights, format_patch_nums, load_part,
+    load_weights,
+};
+use crate::{Error, Result};
+
+/// What to take from the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConvertPart {
+    /// Everything that it holds.
+    #[default]
+    All,
+    /// The transformer's weights.
+    Var,
+    /// The tokenizer's weights.
+    Vae,
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConvertReport {
+    /// Whether a full training checkpoint was written, and not weights only.
+    pub trainer: bool,
+    /// Number of tensors written, optimizer moments included.
+    pub tensors: usize,
+    /// Bytes of those tensors.
+    pub bytes: usize,
+    /// What the reader should know, such as text that the output format can't hold.
+    pub notes: Vec<String>,
+}
+
+/// Reads `input`, in whatever format it is, and writes `output` in the format of its extension (`.pth` or `.safetensors`),
+/// atomically.
+///
+/// # Errors
+/// For another extension, the same file twice, an input that can't be read or lacks the part, or a failure to write.
+pub fn convert(
+    input: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    part: ConvertPart,
+) -> Result<ConvertReport> {
+    let (input, output) = (input.as_ref(), output.as_ref());
+    let target = match output
+        .extension()
+        .and_then(|e| e.to_str())
+        .map(str::to_ascii_lowercase)
+        .as_deref()
+    {
+        Some("pth" | "pt") => FileFormat::Pth,
+        Some("safetensors") => FileFormat::Safetensors,
+        _ => {
+            return Err(Error::input(format!(
+                "{}: the output's name must end in .pth or .safetensors",
+                output.display()
+            )));
+        }
+    };
+    let same = std::fs::canonicalize(input)
+        .ok()
+        .zip(std::fs::canonicalize(output).ok())
+        .is_some_and(|(a, b)| a == b);
+    if same {
+        return Err(Error::input(format!(
+            "{}: is both input and output; give the output another name",
+            output.display()
+        )));
+    }
+    let weights = match part {
+        ConvertPart::Var => load_part(input, Part::Var)?,
+        ConvertPart::Vae => load_part(input, Part::Vae)?,
+        ConvertPart::All => match load_weights(input)? {
+            Loaded::Weights(w) => w,
+            Loaded::Trainer(state) => return write_trainer(&state, output, target),
+        },
+    };
+    write_weights(weights, input, output, target)
+}
+
+fn write_trainer(state: &TrainerState, output: &Path, target: FileFormat) -> Result<ConvertReport> {
+    match target {
+        FileFormat::Safetensors => state.save_safetensors(output)?,
+        FileFormat::Pth => state.to_reference_pth(output)?,
+    }
+    let parts = [&state.var, &state.vae, &state.exp_avg, &state.exp_avg_sq];
+    Ok(ConvertReport {
+        trainer: true,
+        tensors: parts.iter().map(|d| d.len()).sum(),
+        bytes: parts.iter().map(|d| d.num_bytes()).sum(),
+        notes: vec![],
+    })
+}
+
+fn write_weights(
+    mut w: Weights,
+    input: &Path,
+    output: &Path,
+    target: FileFormat,
+) -> Result<ConvertReport> {
+    let mut notes = Vec::new();
+    match target {
+        FileFormat::Safetensors => {
+            let mut metadata = std::mem::take(&mut w.metadata);
+            metadata
+                .entry("format".into())
+                .or_insert_with(|| "pt".into());
+            if let (Some(Part::Var), Some(pn)) = (w.part, &w.patch_nums) {
+                metadata.insert(PATCH_NUMS_KEY.into(), format_patch_nums(pn));
+            }
+            if let Some(versions) = &w.tensors.module_versions {
+                let text = serde_json::to_string(versions)
+                    .map_err(|e| Error::failed(format!("{}: {e}", output.display())))?;
+                metadata.insert(MODULE_VERSIONS_KEY.into(), text);
+            }
+            write_safetensors(output, &w.tensors, &metadata)?;
+        }
+        FileFormat::Pth => {
+            if w.part == Some(Part::Var) {
+                match &w.patch_nums {
+                    Some(pn) => {
+                        let before = w.tensors.len();
+                        add_reference_buffers(&mut w.tensors, pn)
+                            .map_err(|e| Error::input(format!("{}: {e}", input.display())))?;
+                        if w.tensors.len() > before {
+                            notes.push(format!("added {} buffers that the reference derives", w.tensors.len() - before));
+                        }
+                    }
+                    None if !w.tensors.contains("lvl_1L") => notes.push(
+                        "the file does not tell its patch numbers, so the buffers lvl_1L and attn_bias_for_masking are missing: \
+                         load it in the reference with strict=False"
+                            .into(),
+                    ),
+                    None => {}
+                }
+            }
+            let lost: Vec<&str> = lost_keys(&w.metadata);
+            if !lost.is_empty() {
+                notes.push(format!(
+                    "a .pth file of weights can't hold the metadata {}",
+                    lost.join(", ")
+                ));
+            }
+            let mut b = PthBuilder::new();
+            let value = b.state_dict(&w.tensors);
+            b.write(output, &value)?;
+        }
+    }
+    Ok(ConvertReport {
+        trainer: false,
+        tensors: w.tensors.len(),
+        bytes: w.tensors.num_bytes(),
+        notes,
+    })
+}
+
+/// Text that says more than the tensors do.
+fn lost_keys(metadata: &TextMetadata) -> Vec<&str> {
+    metadata
+        .keys()
+        .map(String::as_str)
+        .filter(|k| !["format", PATCH_NUMS_KEY, MODULE_VERSIONS_KEY].contains(k))
+        .collect()
+}

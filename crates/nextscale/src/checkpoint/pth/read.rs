@@ -1,0 +1,272 @@
+//! Reading a `.pth` file.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zip::CompressionMethod;
+use zip::read::ZipArchive;
+use zip::result::ZipError;
+
+use super::module_versions;
+use crate::checkpoint::host::HostTensor;
+use crate::checkpoint::pickle::{self, Dict, Storage, TensorRef, Value};
+use crate::checkpoint::state_dict::StateDict;
+use crate::{Error, Result};
+
+/// The longest pickle that is read into memory. That of a thousand tensors takes a quarter of a megabyte.
+const MAX_PICKLE: u64 = 128 << 20;
+
+/// An open `.pth` file. [`Self::open`] reads the pickle; tensor data is read on demand.
+pub struct PthFile {
+    path: PathBuf,
+    archive: ZipArchive<BufReader<File>>,
+    /// The folder inside the archive, with its slash.
+    prefix: String,
+    big_endian: bool,
+    /// Bytes of tensor data that may still be made: views can share a storage, so that a small file could
+    /// otherwise ask for any amount of memory.
+    budget: u64,
+    /// The storage that was read last, kept while views share it.
+    last: Option<(Arc<str>, Vec<u8>)>,
+}
+
+impl PthFile {
+    /// Opens a file and returns it with the object that it holds.
+    ///
+    /// # Errors
+    /// When the file can't be opened, is truncated, has the old format from before PyTorch 1.6, is compressed,
+    /// or its pickle is refused (see [`pickle::from_bytes`]).
+    pub fn open(path: impl AsRef<Path>) -> Result<(Self, Value)> {
+        let path = path.as_ref().to_path_buf();
+        let file = File::open(&path).map_err(Error::io(&path))?;
+        let len = file.metadata().map_err(Error::io(&path))?.len();
+        let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
+        let archive = ZipArchive::new(BufReader::with_capacity(1 << 16, file)).map_err(|e| {
+            bad(format!(
+                "truncated or not a .pth file: {}; get or save it again",
+                zip_text(&e)
+            ))
+        })?;
+        if archive.has_duplicate_names() {
+            return Err(bad(
+                "not a sound .pth file: a member's name occurs twice".into()
+            ));
+        }
+        let mut pickles: Vec<String> = archive
+            .file_names()
+            .filter_map(|n| Some(n.ok()?.strip_suffix("data.pkl")?.to_owned()))
+            .filter(|p| p.len() > 1 && p.find('/') == Some(p.len() - 1))
+            .collect();
+        let prefix = match (pickles.pop(), pickles.is_empty()) {
+            (Some(prefix), true) => prefix,
+            (None, _) => {
+                return Err(bad(
+                    "a zip archive without data.pkl, so not a .pth file".into()
+                ));
+            }
+            _ => {
+                return Err(bad(
+                    "a zip archive with several data.pkl, so not a .pth file".into(),
+                ));
+            }
+        };
+        let mut pth = Self {
+            archive,
+            prefix,
+            big_endian: false,
+            budget: len.saturating_mul(8).saturating_add(64 << 20),
+            last: None,
+            path: path.clone(),
+        };
+        if pth
+            .archive
+            .index_for_name(&format!("{}constants.pkl", pth.prefix))
+            .is_some()
+        {
+            return Err(bad(
+                "a TorchScript program; save the model's state_dict() with torch.save instead"
+                    .into(),
+            ));
+        }
+        if pth
+            .archive
+            .index_for_name(&format!("{}byteorder", pth.prefix))
+            .is_some()
+        {
+            pth.big_endian = match pth.member("byteorder", 16)?.trim_ascii() {
+                b"little" => false,
+                b"big" => true,
+                _ => return Err(bad("its byte order is neither little nor big".into())),
+            };
+        }
+        let bytes = pth.member("data.pkl", MAX_PICKLE)?;
+        let value = pickle::from_bytes(&bytes)
+            .map_err(|e| bad(format!("its pickle can't be read: {e}")))?;
+        Ok((pth, value))
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads one tensor's data and makes it contiguous.
+    ///
+    /// # Errors
+    /// When the storage is missing, damaged, or not of the size that the pickle states.
+    pub fn tensor(&mut self, view: &TensorRef) -> Result<HostTensor> {
+        self.check_storage(&view.storage)?;
+        let bytes = (view.numel() as u64).saturating_mul(view.storage.dtype.size() as u64);
+        self.budget = self.budget.checked_sub(bytes).ok_or_else(|| {
+            self.bad("its tensors look at the same data so often that they would be far larger than the file".into())
+        })?;
+        let whole = view.numel() as u64 == view.storage.numel && view.is_contiguous();
+        let data = if whole {
+            self.storage(&view.storage)?
+        } else {
+            let kept = self.last.take().filter(|(key, _)| *key == view.storage.key);
+            let (key, storage) = match kept {
+                Some(kept) if Some(kept.1.len() as u64) == view.storage.num_bytes() => kept,
+                _ => (view.storage.key.clone(), self.storage(&view.storage)?),
+            };
+            let data = view.gather(&storage);
+            self.last = Some((key, storage));
+            data
+        };
+        let mut tensor = HostTensor::new(view.storage.dtype, view.shape.clone(), data)?;
+        if self.big_endian {
+            tensor
+                .data
+                .chunks_exact_mut(tensor.dtype.size())
+                .for_each(<[u8]>::reverse);
+        }
+        Ok(tensor)
+    }
+
+    /// Reads a dict of names and tensors as a state dict. `what` names the dict in messages.
+    ///
+    /// # Errors
+    /// When a key is not text or a value not a tensor, or as [`Self::tensor`].
+    pub fn state_dict(&mut self, dict: &Dict, what: &str) -> Result<StateDict> {
+        let mut out = StateDict::new();
+        for (name, view) in tensor_entries(dict).map_err(|why| self.bad(format!("{what} {why}")))? {
+            let tensor = self.tensor(view)?;
+            out.insert(name, tensor);
+        }
+        out.module_versions = module_versions(dict);
+        self.last = None;
+        Ok(out)
+    }
+
+    fn storage(&mut self, storage: &Storage) -> Result<Vec<u8>> {
+        self.member(
+            &format!("data/{}", storage.key),
+            storage.num_bytes().unwrap_or(u64::MAX),
+        )
+    }
+
+    /// That the archive states the size for a storage that the pickle states.
+    fn check_storage(&self, storage: &Storage) -> Result<()> {
+        let name = format!("{}data/{}", self.prefix, storage.key);
+        let want = storage.num_bytes().unwrap_or(u64::MAX);
+        let entry = self
+            .archive
+            .index_for_name(&name)
+            .map(|i| self.archive.by_index_data(i));
+        match entry {
+            Some(Ok(entry)) if entry.size() == want => Ok(()),
+            Some(Ok(entry)) => Err(self.bad(format!(
+                "its member {name:?} holds {} bytes, but its tensor needs {want}",
+                entry.size()
+            ))),
+            _ => Err(self.bad(format!("its member {name:?} is missing"))),
+        }
+    }
+
+    /// A member's bytes, checked against its checksum.
+    fn member(&mut self, name: &str, limit: u64) -> Result<Vec<u8>> {
+        let path = self.path.clone();
+        let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
+        let file_len = self.archive_len()?;
+        let mut member = self
+            .archive
+            .by_name(&format!("{}{name}", self.prefix))
+            .map_err(|e| {
+                bad(format!(
+                    "its member {name:?} can't be read: {}",
+                    zip_text(&e)
+                ))
+            })?;
+        if member.compression() != CompressionMethod::Stored
+            || member.size() != member.compressed_size()
+        {
+            return Err(bad(format!(
+                "its member {name:?} is compressed, which torch.save never does; unpack the archive and pack it again with zip -0"
+            )));
+        }
+        let size = member.size();
+        if size > limit.min(file_len) {
+            return Err(bad(format!(
+                "its member {name:?} claims {size} bytes, more than can be right"
+            )));
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size as usize).map_err(|_| {
+            Error::failed(format!(
+                "{}: there is no memory for {size} bytes",
+                path.display()
+            ))
+        })?;
+        member.read_to_end(&mut bytes).map_err(|e| {
+            bad(format!(
+                "its member {name:?} is damaged ({e}); get or save the file again"
+            ))
+        })?;
+        if bytes.len() as u64 != size {
+            return Err(bad(format!(
+                "its member {name:?} is cut off; get or save the file again"
+            )));
+        }
+        Ok(bytes)
+    }
+
+    fn archive_len(&self) -> Result<u64> {
+        Ok(std::fs::metadata(&self.path)
+            .map_err(Error::io(&self.path))?
+            .len())
+    }
+
+    /// An error about this file.
+    pub(crate) fn bad(&self, why: String) -> Error {
+        Error::input(format!("{}: {why}", self.path.display()))
+    }
+}
+
+/// The entries of a dict of tensors, without reading them; the error completes a sentence that begins with
+/// the dict's name.
+pub(crate) fn tensor_entries(dict: &Dict) -> Result<Vec<(&str, &TensorRef)>, String> {
+    dict.items
+        .iter()
+        .map(|(k, v)| match (k, v) {
+            (Value::Str(name), Value::Tensor(view)) => Ok((&**name, view)),
+            (Value::Str(name), other) => Err(format!(
+                "is not a dict of tensors: {name:?} is of type {}",
+                other.type_name()
+            )),
+            (other, _) => Err(format!(
+                "is not a dict of tensors: a key is of type {}",
+                other.type_name()
+            )),
+        })
+        .collect()
+}
+
+/// A zip error in a few words.
+fn zip_text(e: &ZipError) -> String {
+    match e {
+        ZipError::FileNotFound => "it is missing".into(),
+        other => other.to_string(),
+    }
+}

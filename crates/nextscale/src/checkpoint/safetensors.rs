@@ -1,0 +1,440 @@
+//! The safetensors format: an eight-byte length, a JSON header, then the bytes of all tensors.
+//!
+//! Files that we write list the names in the header in the order of the [`StateDict`], so that the order
+//! survives; the bytes lie sorted by element size, so that every tensor is aligned. Readers of the format
+//! rely on neither.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::atomic::write_atomic;
+use super::host::{HostDType, HostTensor};
+use super::state_dict::StateDict;
+use crate::{Error, Result};
+
+/// Free text by key that a safetensors file carries beside its tensors.
+pub type TextMetadata = BTreeMap<String, String>;
+
+/// The longest header that is accepted, as in the reference implementation of the format.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// An open safetensors file: its header is read and checked, its tensors are read on demand.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+    names: Vec<String>,
+    info: Metadata,
+}
+
+impl SafetensorsFile {
+    /// Opens a file and checks that the header describes exactly the bytes that follow it.
+    ///
+    /// # Errors
+    /// When the file can't be opened, is truncated, or is not a safetensors file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let mut file = File::open(&path).map_err(Error::io(&path))?;
+        let file_len = file.metadata().map_err(Error::io(&path))?.len();
+        let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
+
+        let mut word = [0u8; 8];
+        if file_len < 8 {
+            return Err(bad(format!(
+                "not a safetensors file: it has only {file_len} bytes"
+            )));
+        }
+        file.read_exact(&mut word).map_err(Error::io(&path))?;
+        let header_len = u64::from_le_bytes(word);
+        if header_len > MAX_HEADER {
+            return Err(bad(
+                "not a safetensors file: it does not begin with a plausible header length".into(),
+            ));
+        }
+        let data_start = header_len + 8;
+        if data_start > file_len {
+            return Err(bad(format!(
+                "truncated or not a safetensors file: the header should take {header_len} bytes, the file has {file_len}"
+            )));
+        }
+        let mut header = vec![0u8; header_len as usize];
+        file.read_exact(&mut header).map_err(Error::io(&path))?;
+        let info: Metadata = serde_json::from_slice(&header)
+            .map_err(|e| bad(format!("not a sound safetensors file: {e}")))?;
+        let want = data_start.saturating_add(info.data_len() as u64);
+        if want != file_len {
+            let what = if want > file_len {
+                "truncated"
+            } else {
+                "longer than its header says"
+            };
+            return Err(bad(format!(
+                "{what}: it should have {want} bytes and has {file_len}; get or save it again"
+            )));
+        }
+        let names: HeaderNames = serde_json::from_slice(&header).map_err(|e| bad(e.to_string()))?;
+        if names.0.len() != info.tensors().len() {
+            return Err(bad(
+                "not a sound safetensors file: a tensor name occurs twice".into(),
+            ));
+        }
+        Ok(Self {
+            data_start,
+            names: names.0,
+            info,
+            file,
+            path,
+        })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the tensors, in the order of the header.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    /// Element type and shape of a tensor; `None` where there is none of that name.
+    ///
+    /// # Errors
+    /// For an element type that nextscale does not handle.
+    pub fn info(&self, name: &str) -> Result<Option<(HostDType, &[usize])>> {
+        let Some(info) = self.info.info(name) else {
+            return Ok(None);
+        };
+        Ok(Some((self.dtype(name, info)?, &info.shape)))
+    }
+
+    /// The free text that the file carries.
+    pub fn metadata(&self) -> TextMetadata {
+        let map: Option<&HashMap<_, _>> = self.info.metadata().as_ref();
+        map.into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    }
+
+    /// Reads one tensor.
+    ///
+    /// # Errors
+    /// When there is none of that name, its element type is not handled, or reading fails.
+    pub fn read(&mut self, name: &str) -> Result<HostTensor> {
+        let info = self.info.info(name).ok_or_else(|| {
+            Error::input(format!(
+                "{}: there is no tensor {name:?}",
+                self.path.display()
+            ))
+        })?;
+        let dtype = self.dtype(name, info)?;
+        let (from, to) = info.data_offsets;
+        let shape = info.shape.clone();
+        self.file
+            .seek(SeekFrom::Start(self.data_start + from as u64))
+            .map_err(Error::io(&self.path))?;
+        // The header was checked against the file's length: this allocates no more than the file holds.
+        let mut data = vec![0u8; to - from];
+        self.file
+            .read_exact(&mut data)
+            .map_err(Error::io(&self.path))?;
+        HostTensor::new(dtype, shape, data)
+    }
+
+    /// Reads all tensors whose names begin with `prefix`, with the prefix taken off.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_prefix(&mut self, prefix: &str) -> Result<StateDict> {
+        let names: Vec<String> = self
+            .names
+            .iter()
+            .filter(|n| n.starts_with(prefix))
+            .cloned()
+            .collect();
+        let mut dict = StateDict::new();
+        for name in names {
+            let tensor = self.read(&name)?;
+            dict.insert(name.get(prefix.len()..).unwrap_or_default(), tensor);
+        }
+        Ok(dict)
+    }
+
+    fn dtype(&self, name: &str, info: &TensorInfo) -> Result<HostDType> {
+        Ok(match info.dtype {
+            Dtype::F64 => HostDType::F64,
+            Dtype::F32 => HostDType::F32,
+            Dtype::F16 => HostDType::F16,
+            Dtype::BF16 => HostDType::BF16,
+            Dtype::I64 => HostDType::I64,
+            Dtype::I32 => HostDType::I32,
+            Dtype::I16 => HostDType::I16,
+            Dtype::I8 => HostDType::I8,
+            Dtype::U8 => HostDType::U8,
+            Dtype::BOOL => HostDType::Bool,
+            other => {
+                return Err(Error::input(format!(
+                    "{}: tensor {name:?} has element type {other:?}, which is not supported",
+                    self.path.display()
+                )));
+            }
+        })
+    }
+}
+
+/// Tensor names of a header in the order in which it lists them.
+struct HeaderNames(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for HeaderNames {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = HeaderNames;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of tensors")
+            }
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<HeaderNames, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                    if name != "__metadata__" {
+                        names.push(name);
+                    }
+                }
+                Ok(HeaderNames(names))
+            }
+        }
+        d.deserialize_map(Names)
+    }
+}
+
+/// Reads a whole file: tensors in the order of the header, and the free text.
+///
+/// # Errors
+/// As [`SafetensorsFile::open`] and [`SafetensorsFile::read`].
+pub fn read_safetensors(path: impl AsRef<Path>) -> Result<(StateDict, TextMetadata)> {
+    let mut file = SafetensorsFile::open(path)?;
+    Ok((file.read_prefix("")?, file.metadata()))
+}
+
+/// Writes a file atomically (see [`write_atomic`]).
+///
+/// # Errors
+/// When writing fails; an existing file is then unchanged.
+pub fn write_safetensors(
+    path: impl AsRef<Path>,
+    tensors: &StateDict,
+    metadata: &TextMetadata,
+) -> Result<()> {
+    let list: Vec<_> = tensors.iter().map(|(n, t)| (n.to_owned(), t)).collect();
+    write_atomic(path, |w| write_to(w, &list, metadata))
+}
+
+/// Writes the bytes of a file: the tensors under the given names, which must differ.
+///
+/// # Errors
+/// When writing fails, or a name occurs twice or is reserved.
+pub fn write_to<W: Write + ?Sized>(
+    out: &mut W,
+    tensors: &[(String, &HostTensor)],
+    metadata: &TextMetadata,
+) -> io::Result<()> {
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(tensors[i].1.dtype.size()));
+    let mut offsets = vec![(0usize, 0usize); tensors.len()];
+    let mut end = 0usize;
+    for &i in &order {
+        let start = end;
+        end += tensors[i].1.data.len();
+        offsets[i] = (start, end);
+    }
+
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), serde_json::to_value(metadata)?);
+    }
+    for ((name, tensor), &(from, to)) in tensors.iter().zip(&offsets) {
+        let info = serde_json::json!({
+            "dtype": tensor.dtype.name(), "shape": tensor.shape, "data_offsets": [from, to],
+        });
+        if name == "__metadata__" || header.insert(name.clone(), info).is_some() {
+            return Err(invalid(format!(
+                "a tensor can't be named {name:?}: that name is taken"
+            )));
+        }
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    if header.len() as u64 > MAX_HEADER {
+        return Err(invalid(
+            "the header would be too long for the safetensors format".into(),
+        ));
+    }
+
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    for &i in &order {
+        out.write_all(&tensors[i].1.data)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+    use safetensors::SafeTensors;
+
+    use super::*;
+
+    fn sample() -> (StateDict, TextMetadata) {
+        let mut d = StateDict::new();
+        d.insert(
+            "z.weight",
+            HostTensor::from_f32(&[2, 2], &[1.0, f32::NAN, -0.0, 4.0]).unwrap(),
+        );
+        d.insert(
+            "mask",
+            HostTensor::new(HostDType::Bool, vec![3], vec![0, 1, 1]).unwrap(),
+        );
+        d.insert(
+            "a.idx",
+            HostTensor::from_i64(&[3], &[1, -2, i64::MAX]).unwrap(),
+        );
+        d.insert("empty", HostTensor::from_f32(&[0, 5], &[]).unwrap());
+        d.insert("scalar \"é\"", HostTensor::from_f32(&[], &[2.0]).unwrap());
+        let meta = [("format", "pt"), ("note", "x\"y")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        (d, meta)
+    }
+
+    #[test]
+    fn round_trip_keeps_order_bits_and_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        let (d, meta) = sample();
+        write_safetensors(&path, &d, &meta).unwrap();
+        assert_eq!(read_safetensors(&path).unwrap(), (d.clone(), meta.clone()));
+        let first = fs::read(&path).unwrap();
+        write_safetensors(&path, &d, &meta).unwrap();
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            first,
+            "the same content must give the same bytes"
+        );
+
+        // The format's own reader agrees.
+        let other = SafeTensors::deserialize(&first).unwrap();
+        assert_eq!(other.len(), d.len());
+        for (name, t) in d.iter() {
+            let view = other.tensor(name).unwrap();
+            assert_eq!(
+                (view.shape(), view.data()),
+                (t.shape.as_slice(), t.data.as_slice())
+            );
+            let from = view.data().as_ptr() as usize - first.as_ptr() as usize;
+            assert!(
+                t.data.is_empty() || from.is_multiple_of(t.dtype.size()),
+                "{name} is not aligned"
+            );
+        }
+    }
+
+    #[test]
+    fn reads_files_of_the_format_s_own_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        let data = 1.5f32.to_le_bytes();
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![1], &data).unwrap();
+        fs::write(&path, safetensors::serialize([("x", view)], None).unwrap()).unwrap();
+        let (d, meta) = read_safetensors(&path).unwrap();
+        assert_eq!(
+            (d.get("x").unwrap().to_f32_vec(), meta.len()),
+            (vec![1.5], 0)
+        );
+        let odd = safetensors::tensor::TensorView::new(Dtype::U64, vec![0], &[]).unwrap();
+        fs::write(&path, safetensors::serialize([("x", odd)], None).unwrap()).unwrap();
+        assert!(
+            read_safetensors(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("U64")
+        );
+    }
+
+    #[test]
+    fn every_truncation_and_an_extra_byte_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cut.safetensors");
+        let (d, meta) = sample();
+        write_safetensors(&path, &d, &meta).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            fs::write(&path, &whole[..len]).unwrap();
+            let err = read_safetensors(&path).unwrap_err();
+            assert!(err.to_string().contains("cut.safetensors"), "{err}");
+            assert_eq!(err.exit_code(), 2);
+        }
+        fs::write(&path, [whole.as_slice(), &[0]].concat()).unwrap();
+        assert!(
+            read_safetensors(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("longer")
+        );
+    }
+
+    #[test]
+    fn a_name_given_twice_is_refused() {
+        let t = HostTensor::from_f32(&[1], &[1.0]).unwrap();
+        let list = [("x".to_owned(), &t), ("x".to_owned(), &t)];
+        assert!(write_to(&mut Vec::new(), &list, &TextMetadata::new()).is_err());
+        assert!(
+            write_to(
+                &mut Vec::new(),
+                &[("__metadata__".to_owned(), &t)],
+                &TextMetadata::new()
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let (d, meta) = sample();
+        let list: Vec<_> = d.iter().map(|(n, t)| (n.to_owned(), t)).collect();
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        assert!(write_to(&mut full, &list, &meta).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_never_panic(at in 0usize..700, byte: u8, cut in 0usize..900) {
+            let (d, meta) = sample();
+            let list: Vec<_> = d.iter().map(|(n, t)| (n.to_owned(), t)).collect();
+            let mut bytes = Vec::new();
+            write_to(&mut bytes, &list, &meta).unwrap();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            bytes.truncate(cut.max(1));
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), &bytes).unwrap();
+            if let Ok((d, _)) = read_safetensors(file.path()) {
+                prop_assert!(d.num_bytes() <= bytes.len());
+            }
+        }
+    }
+}

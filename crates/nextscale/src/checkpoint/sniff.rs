@@ -1,0 +1,114 @@
+//! What kind of file something is, told by its first bytes and not by its name.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// A file format for weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// safetensors
+    Safetensors,
+    /// PyTorch's zip archive
+    Pth,
+}
+
+impl std::fmt::Display for FileFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::Pth => "pth",
+        })
+    }
+}
+
+/// How a torch.save file from before version 1.6 begins: a pickled magic number.
+const LEGACY_MAGIC: [u8; 14] = [
+    0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
+];
+
+/// The format of a file that should hold weights.
+///
+/// # Errors
+/// When there is no such file, it is a folder, is empty, or is of another kind; common other kinds are named.
+pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
+    let path = path.as_ref();
+    let bad = |why: &str| Error::input(format!("{}: {why}", path.display()));
+    let meta = match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(bad("there is no such file"));
+        }
+        other => other.map_err(Error::io(path))?,
+    };
+    if meta.is_dir() {
+        return Err(bad("is a folder; name a .safetensors or .pth file in it"));
+    }
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|f| f.take(512).read_to_end(&mut head))
+        .map_err(Error::io(path))?;
+    let text = head.trim_ascii_start();
+    let starts = |magic: &[u8]| head.starts_with(magic);
+    if head.is_empty() {
+        return Err(bad("is empty; get or save it again"));
+    }
+    if starts(b"PK\x03\x04") {
+        return Ok(FileFormat::Pth);
+    }
+    if head.get(8) == Some(&b'{') {
+        return Ok(FileFormat::Safetensors);
+    }
+    Err(bad(
+        if starts(&LEGACY_MAGIC) || head.get(257..262) == Some(b"ustar") {
+            "is in PyTorch's old format from before version 1.6; in Python, load it and save it again: torch.save(torch.load(FILE), FILE)"
+        } else if starts(&[0x1f, 0x8b]) {
+            "is compressed with gzip; unpack it first with gunzip"
+        } else if starts(b"version https://git-lfs") {
+            "is a Git LFS pointer and not the file itself; fetch it with git lfs pull"
+        } else if text.starts_with(b"<") {
+            "is a web page, so the download went wrong; get it again"
+        } else if starts(&[0x80]) {
+            "is a bare Python pickle; save it with torch.save"
+        } else {
+            "is neither a .safetensors nor a .pth file, or is damaged at its very beginning"
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_files_are_named_for_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.pth");
+        let text = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let err = sniff(&path).unwrap_err();
+            assert_eq!(err.exit_code(), 2);
+            assert!(err.to_string().contains("w.pth: "));
+            err.to_string()
+        };
+        let mut tar = vec![0u8; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(text(b"").contains("empty"));
+        assert!(text(&LEGACY_MAGIC).contains("old format"));
+        assert!(text(&tar).contains("old format"));
+        assert!(text(b"\x1f\x8b\x08").contains("gzip"));
+        assert!(text(b"version https://git-lfs.github.com/spec/v1\n").contains("LFS"));
+        assert!(text(b"\n<!DOCTYPE html>").contains("web page"));
+        assert!(text(b"\x80\x04}.").contains("pickle"));
+        assert!(text(b"GIF89a").contains("neither"));
+        assert!(
+            sniff(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("folder")
+        );
+        let err = sniff(dir.path().join("none.pth")).unwrap_err();
+        assert!(err.exit_code() == 2 && err.to_string().contains("no such file"));
+    }
+}

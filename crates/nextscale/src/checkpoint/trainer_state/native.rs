@@ -1,0 +1,158 @@
+//! A training checkpoint as one safetensors file: tensors under the reference's names, the rest as JSON beside them.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
+use crate::checkpoint::atomic::write_atomic;
+use crate::checkpoint::host::HostTensor;
+use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata, write_to};
+use crate::checkpoint::state_dict::StateDict;
+use crate::{Error, Result};
+
+/// The metadata key that marks a training checkpoint and holds its [`Header`].
+const KEY: &str = "nextscale.trainer";
+/// Raised when a file can no longer be read by an older program.
+const VERSION: u64 = 1;
+
+/// What the checkpoint holds beside tensors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Header {
+    version: u64,
+    pub(crate) epoch: u64,
+    pub(crate) iter: u64,
+    pub(crate) g_it: Option<u64>,
+    pub(crate) adam_step: u64,
+    pub(crate) adam: AdamSettings,
+    pub(crate) scaler: Option<ScalerState>,
+    pub(crate) config: TrainerConfig,
+    args: Map<String, Json>,
+    extra: Map<String, Json>,
+    #[serde(default)]
+    var_versions: Option<Vec<(String, i64)>>,
+    #[serde(default)]
+    vae_versions: Option<Vec<(String, i64)>>,
+}
+
+/// Whether a safetensors file is a training checkpoint of ours.
+pub(crate) fn is_trainer(file: &SafetensorsFile) -> bool {
+    file.metadata().contains_key(KEY)
+}
+
+/// Reads what the file holds beside tensors.
+pub(crate) fn read_header(file: &SafetensorsFile) -> Result<Header> {
+    let bad = |why: String| Error::input(format!("{}: {why}", file.path().display()));
+    let metadata = file.metadata();
+    let Some(text) = metadata.get(KEY) else {
+        return Err(bad("holds no training state, only tensors".into()));
+    };
+    let json: Json = serde_json::from_str(text)
+        .map_err(|e| bad(format!("its training state is damaged: {e}")))?;
+    match json.get("version").and_then(Json::as_u64) {
+        Some(VERSION) => {}
+        Some(v) if v > VERSION => {
+            return Err(bad(format!(
+                "was written by a newer nextscale (layout {v}, this one reads {VERSION}); update nextscale"
+            )));
+        }
+        _ => return Err(bad("its training state has no layout version".into())),
+    }
+    serde_json::from_value(json).map_err(|e| bad(format!("its training state is damaged: {e}")))
+}
+
+impl TrainerState {
+    /// The four sets of tensors and the prefixes of their names.
+    fn parts(&self) -> [(&'static str, &StateDict); 4] {
+        [
+            ("var_wo_ddp.", &self.var),
+            ("vae_local.", &self.vae),
+            ("var_opt.exp_avg.", &self.exp_avg),
+            ("var_opt.exp_avg_sq.", &self.exp_avg_sq),
+        ]
+    }
+
+    /// Writes the checkpoint as a safetensors file, atomically. Names: `var_wo_ddp.NAME`, `vae_local.NAME`,
+    /// `var_opt.exp_avg.NAME`, `var_opt.exp_avg_sq.NAME`.
+    ///
+    /// # Errors
+    /// When writing fails; an existing file is then unchanged.
+    pub fn save_safetensors(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.check_finite()?;
+        self.check_moments().map_err(Error::failed)?;
+        let header = Header {
+            version: VERSION,
+            epoch: self.epoch,
+            iter: self.iter,
+            g_it: self.g_it,
+            adam_step: self.adam_step,
+            adam: self.adam.clone(),
+            scaler: self.scaler.clone(),
+            config: self.config.clone(),
+            args: self.args.clone(),
+            extra: self.extra.clone(),
+            var_versions: self.var.module_versions.clone(),
+            vae_versions: self.vae.module_versions.clone(),
+        };
+        let text = serde_json::to_string(&header)
+            .map_err(|e| Error::failed(format!("saving the training state: {e}")))?;
+        let metadata: TextMetadata = [("format".into(), "pt".into()), (KEY.into(), text)].into();
+        let list: Vec<(String, &HostTensor)> = self
+            .parts()
+            .iter()
+            .flat_map(|(prefix, dict)| dict.iter().map(move |(n, t)| (format!("{prefix}{n}"), t)))
+            .collect();
+        write_atomic(path, |w| write_to(w, &list, &metadata))
+    }
+
+    /// Reads a checkpoint that [`Self::save_safetensors`] wrote.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged, of a newer layout, or not a training checkpoint.
+    pub fn load_safetensors(path: impl AsRef<Path>) -> Result<Self> {
+        let mut file = SafetensorsFile::open(path)?;
+        let h = read_header(&file)?;
+        let prefixes = [
+            "var_wo_ddp.",
+            "vae_local.",
+            "var_opt.exp_avg.",
+            "var_opt.exp_avg_sq.",
+        ];
+        if let Some(name) = file
+            .names()
+            .find(|n| !prefixes.iter().any(|p| n.starts_with(p)))
+        {
+            return Err(Error::input(format!(
+                "{}: holds {name:?}, which belongs to no part of a training checkpoint",
+                file.path().display()
+            )));
+        }
+        let [mut var, mut vae, exp_avg, exp_avg_sq] = prefixes.map(|p| file.read_prefix(p));
+        if let Ok(d) = &mut var {
+            d.module_versions = h.var_versions;
+        }
+        if let Ok(d) = &mut vae {
+            d.module_versions = h.vae_versions;
+        }
+        let state = Self {
+            epoch: h.epoch,
+            iter: h.iter,
+            g_it: h.g_it,
+            config: h.config,
+            var: var?,
+            vae: vae?,
+            exp_avg: exp_avg?,
+            exp_avg_sq: exp_avg_sq?,
+            adam_step: h.adam_step,
+            adam: h.adam,
+            scaler: h.scaler,
+            args: h.args,
+            extra: h.extra,
+        };
+        state
+            .check_moments()
+            .map_err(|e| Error::input(format!("{}: {e}", file.path().display())))?;
+        Ok(state)
+    }
+}

@@ -1,0 +1,302 @@
+//! Loading weights from whatever file they are in.
+
+use std::path::Path;
+
+use super::outline::Outline;
+use super::pickle::Value;
+use super::pth::PthFile;
+use super::safetensors::{SafetensorsFile, TextMetadata};
+use super::shapes::{VaeShape, VarShape};
+use super::sniff::{FileFormat, sniff};
+use super::state_dict::StateDict;
+use super::trainer_state::{self, TrainerState};
+use crate::{Error, Result};
+
+/// The metadata key under which a transformer's weight file states its patch numbers (`1_2_3_4`).
+pub const PATCH_NUMS_KEY: &str = "nextscale.patch_nums";
+
+/// The metadata key under which weights that came from a `.pth` file keep its `_metadata`.
+pub const MODULE_VERSIONS_KEY: &str = "nextscale.module_versions";
+
+/// One of the two models of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The transformer.
+    Var,
+    /// The tokenizer.
+    Vae,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Var => "VAR transformer",
+            Self::Vae => "VQVAE tokenizer",
+        })
+    }
+}
+
+/// The weights of one model.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// The tensors under the reference's names.
+    pub tensors: StateDict,
+    /// Which model they are of; `None` where the names fit neither.
+    pub part: Option<Part>,
+    /// The file's format.
+    pub format: FileFormat,
+    /// Whether they were taken out of a training checkpoint.
+    pub from_trainer: bool,
+    /// A transformer's patch numbers, where the file states them or has the buffer `lvl_1L`.
+    pub patch_nums: Option<Vec<usize>>,
+    /// Free text beside the tensors; empty for `.pth`.
+    pub metadata: TextMetadata,
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub enum Loaded {
+    /// One model's weights.
+    Weights(Weights),
+    /// A full training checkpoint.
+    Trainer(Box<TrainerState>),
+}
+
+/// Loads a file of either format, told by its content.
+///
+/// # Errors
+/// When the file is missing, a folder, empty, truncated, foreign or damaged: one line that names it.
+pub fn load_weights(path: impl AsRef<Path>) -> Result<Loaded> {
+    let path = path.as_ref();
+    let format = sniff(path)?;
+    match format {
+        FileFormat::Safetensors => {
+            let mut file = SafetensorsFile::open(path)?;
+            if trainer_state::is_native_trainer(&file) {
+                return Ok(Loaded::Trainer(Box::new(TrainerState::load_safetensors(
+                    path,
+                )?)));
+            }
+            let tensors = file.read_prefix("")?;
+            Ok(Loaded::Weights(Weights::new(
+                tensors,
+                format,
+                file.metadata(),
+                path,
+            )?))
+        }
+        FileFormat::Pth => {
+            let (mut file, value) = PthFile::open(path)?;
+            if trainer_state::is_reference_trainer(&value) {
+                return Ok(Loaded::Trainer(Box::new(TrainerState::from_parsed_pth(
+                    &mut file, &value,
+                )?)));
+            }
+            let tensors = plain_state_dict(&mut file, &value)?;
+            Ok(Loaded::Weights(Weights::new(
+                tensors,
+                format,
+                TextMetadata::new(),
+                path,
+            )?))
+        }
+    }
+}
+
+/// Loads one model's weights, from a file of that model or out of a training checkpoint (whose other parts are not read).
+///
+/// # Errors
+/// As [`load_weights`], and when the file holds something else than that model.
+pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
+    let path = path.as_ref();
+    let format = sniff(path)?;
+    let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
+    let weights = match format {
+        FileFormat::Safetensors => {
+            let mut file = SafetensorsFile::open(path)?;
+            if trainer_state::is_native_trainer(&file) {
+                let header = trainer_state::read_native_header(&file)?;
+                let tensors = file.read_prefix(match part {
+                    Part::Var => "var_wo_ddp.",
+                    Part::Vae => "vae_local.",
+                })?;
+                Weights::of_trainer(tensors, part, format, &header.config.patch_nums)
+            } else {
+                Weights::new(file.read_prefix("")?, format, file.metadata(), path)?
+            }
+        }
+        FileFormat::Pth => {
+            let (mut file, value) = PthFile::open(path)?;
+            if trainer_state::is_reference_trainer(&value) {
+                let parsed = trainer_state::Parsed::new(&value).map_err(bad)?;
+                let tensors = match (part, parsed.vae) {
+                    (Part::Var, _) => file.state_dict(parsed.var, "trainer.var_wo_ddp")?,
+                    (Part::Vae, Some(vae)) => file.state_dict(vae, "trainer.vae_local")?,
+                    (Part::Vae, None) => StateDict::new(),
+                };
+                Weights::of_trainer(tensors, part, format, &parsed.config.patch_nums)
+            } else {
+                Weights::new(
+                    plain_state_dict(&mut file, &value)?,
+                    format,
+                    TextMetadata::new(),
+                    path,
+                )?
+            }
+        }
+    };
+    if weights.tensors.is_empty() {
+        return Err(bad(format!("holds no weights of a {part}")));
+    }
+    match weights.part {
+        Some(found) if found == part => Ok(weights),
+        Some(found) => Err(bad(format!(
+            "holds the weights of a {found}, those of a {part} are needed"
+        ))),
+        None => {
+            let names: Vec<&str> = weights.tensors.names().take(3).collect();
+            Err(bad(format!(
+                "does not hold the weights of a {part}: its {} tensors begin with {}",
+                weights.tensors.len(),
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// A `.pth` file's object as a state dict.
+fn plain_state_dict(file: &mut PthFile, value: &Value) -> Result<StateDict> {
+    let Value::Dict(dict) = value else {
+        return Err(file.bad(format!(
+            "holds a {} and not a dict of tensors",
+            value.type_name()
+        )));
+    };
+    if !dict.items.is_empty()
+        && !dict
+            .items
+            .iter()
+            .any(|(_, v)| matches!(v, Value::Tensor(_)))
+    {
+        let keys = dict.items.iter().take(5).map(|(k, _)| match k {
+            Value::Str(s) => s.chars().take(40).collect(),
+            other => other.type_name().to_owned(),
+        });
+        return Err(file.bad(format!(
+            "is neither a state dict nor a training checkpoint of VAR: it holds a dict with {}",
+            keys.collect::<Vec<_>>().join(", ")
+        )));
+    }
+    file.state_dict(dict, "the file")
+}
+
+impl Weights {
+    /// Weights from a file of their own.
+    fn new(
+        mut tensors: StateDict,
+        format: FileFormat,
+        metadata: TextMetadata,
+        path: &Path,
+    ) -> Result<Self> {
+        if let Some(text) = metadata.get(MODULE_VERSIONS_KEY) {
+            let versions = serde_json::from_str(text).map_err(|e| {
+                Error::input(format!(
+                    "{}: its metadata {MODULE_VERSIONS_KEY} is damaged: {e}",
+                    path.display()
+                ))
+            })?;
+            tensors.module_versions = Some(versions);
+        }
+        let outline = Outline::from(&tensors);
+        let part = which(&outline);
+        let stated = metadata.get(PATCH_NUMS_KEY).map(|text| {
+            parse_patch_nums(text).ok_or_else(|| {
+                Error::input(format!(
+                    "{}: its metadata {PATCH_NUMS_KEY}={text:?} is not like 1_2_3",
+                    path.display()
+                ))
+            })
+        });
+        let patch_nums = match stated {
+            Some(p) => Some(p?),
+            None if part == Some(Part::Var) => {
+                VarShape::infer(&outline).ok().and_then(|s| s.patch_nums)
+            }
+            None => None,
+        };
+        Ok(Self {
+            tensors,
+            part,
+            format,
+            from_trainer: false,
+            patch_nums,
+            metadata,
+        })
+    }
+
+    fn of_trainer(
+        tensors: StateDict,
+        part: Part,
+        format: FileFormat,
+        patch_nums: &[usize],
+    ) -> Self {
+        let (part, patch_nums) = (Some(part), Some(patch_nums.to_vec()));
+        Self {
+            tensors,
+            part,
+            format,
+            from_trainer: true,
+            patch_nums,
+            metadata: TextMetadata::new(),
+        }
+    }
+
+    /// The transformer's construction parameters, with the patch numbers that the file states.
+    ///
+    /// # Errors
+    /// When the tensors do not tell them or contradict each other. `path` is named in the message.
+    pub fn var_shape(&self, path: impl AsRef<Path>) -> Result<VarShape> {
+        let bad = |e| Error::input(format!("{}: {e}", path.as_ref().display()));
+        let shape = VarShape::infer(&Outline::from(&self.tensors)).map_err(bad)?;
+        match &self.patch_nums {
+            Some(pn) => shape.with_patch_nums(pn).map_err(bad),
+            None => Ok(shape),
+        }
+    }
+
+    /// The tokenizer's construction parameters.
+    ///
+    /// # Errors
+    /// When the tensors do not tell them or contradict each other. `path` is named in the message.
+    pub fn vae_shape(&self, path: impl AsRef<Path>) -> Result<VaeShape> {
+        VaeShape::infer(&Outline::from(&self.tensors))
+            .map_err(|e| Error::input(format!("{}: {e}", path.as_ref().display())))
+    }
+}
+
+/// Which model has tensors of these names.
+pub(super) fn which(outline: &Outline) -> Option<Part> {
+    if VarShape::fits(outline) {
+        Some(Part::Var)
+    } else if VaeShape::fits(outline) {
+        Some(Part::Vae)
+    } else {
+        None
+    }
+}
+
+/// `1_2_3` as numbers.
+pub(super) fn parse_patch_nums(text: &str) -> Option<Vec<usize>> {
+    text.split('_')
+        .map(|n| n.parse().ok().filter(|&n| n > 0))
+        .collect()
+}
+
+/// Numbers as `1_2_3`.
+pub fn format_patch_nums(patch_nums: &[usize]) -> String {
+    patch_nums
+        .iter()
+        .map(usize::to_string)
+        .collect::<Vec<_>>()
+        .join("_")
+}
