@@ -18,6 +18,9 @@ pub const PATCH_NUMS_KEY: &str = "nextscale.patch_nums";
 /// The metadata key under which weights that came from a `.pth` file keep its `_metadata`.
 pub const MODULE_VERSIONS_KEY: &str = "nextscale.module_versions";
 
+/// The metadata key, and the key among a training checkpoint's extras, of a tokenizer's settings as JSON.
+pub const TOKENIZER_KEY: &str = "nextscale.tokenizer";
+
 /// One of the two models of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -120,7 +123,13 @@ pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
                     Part::Var => "var_wo_ddp.",
                     Part::Vae => "vae_local.",
                 })?;
-                Weights::of_trainer(tensors, part, format, &header.config.patch_nums)
+                let mut weights =
+                    Weights::of_trainer(tensors, part, format, &header.config.patch_nums);
+                if let Some(settings) = header.extra.get(TOKENIZER_KEY) {
+                    let text = settings.to_string();
+                    weights.metadata.insert(TOKENIZER_KEY.into(), text);
+                }
+                weights
             } else {
                 Weights::new(file.read_prefix("")?, format, file.metadata(), path)?
             }

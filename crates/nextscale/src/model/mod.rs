@@ -1,6 +1,7 @@
 //! The two models: the multi-scale tokenizer ([`vqvae`]) and the transformer ([`var`]). Each is written once, forward
 //! only, for training, evaluation, sampling and editing; gradients come from the operators.
 
+pub mod open;
 pub mod pyramid;
 pub mod state;
 pub mod var;

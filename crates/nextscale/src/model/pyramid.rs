@@ -1,9 +1,11 @@
 //! The token maps of an image, coarse to fine: how many patches each scale has.
 
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// The scales' extents in patches (height, width), coarse to fine. Called `patch_nums` or `pn` in the reference.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(usize, usize)>", into = "Vec<(usize, usize)>")]
 pub struct Pyramid {
     scales: Vec<(usize, usize)>,
 }
@@ -89,5 +91,41 @@ impl Pyramid {
             .iter()
             .map(|s| (s.0 == s.1).then_some(s.0))
             .collect()
+    }
+}
+
+impl TryFrom<Vec<(usize, usize)>> for Pyramid {
+    type Error = Error;
+
+    fn try_from(scales: Vec<(usize, usize)>) -> Result<Self> {
+        Self::new(scales)
+    }
+}
+
+impl From<Pyramid> for Vec<(usize, usize)> {
+    fn from(p: Pyramid) -> Self {
+        p.scales
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents() {
+        let p = Pyramid::square(&[1, 2, 3]).unwrap();
+        assert_eq!((p.count(), p.total(), p.ends()), (3, 14, vec![1, 5, 14]));
+        assert_eq!((p.range(1), p.finest()), (1..5, (3, 3)));
+        assert_eq!(p.sides(), Some(vec![1, 2, 3]));
+        let p = Pyramid::new(vec![(1, 1), (2, 3)]).unwrap();
+        assert_eq!((p.total(), p.sides()), (7, None));
+    }
+
+    #[test]
+    fn refusals() {
+        assert!(Pyramid::square(&[]).is_err());
+        assert!(Pyramid::square(&[0, 1]).is_err());
+        assert!(Pyramid::square(&[2, 1]).is_err());
     }
 }

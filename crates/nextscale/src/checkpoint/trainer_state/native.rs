@@ -29,7 +29,7 @@ pub(crate) struct Header {
     pub(crate) scaler: Option<ScalerState>,
     pub(crate) config: TrainerConfig,
     args: Map<String, Json>,
-    extra: Map<String, Json>,
+    pub(crate) extra: Map<String, Json>,
     #[serde(default)]
     var_versions: Option<Vec<(String, i64)>>,
     #[serde(default)]

@@ -15,6 +15,7 @@ use nextscale_tensor::ops::{self, Conv};
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::{ParamId, Params, ParamsBuilder, Tensor};
 use quantizer::Quantizer;
+use serde::{Deserialize, Serialize};
 
 /// Groups of every group normalisation.
 const GROUPS: usize = 32;
@@ -22,7 +23,7 @@ const GROUPS: usize = 32;
 const EPS: f32 = 1e-6;
 
 /// What a tokenizer is built from. Names as in the reference's constructor.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VqvaeConfig {
     /// Codebook size V.
     pub vocab: usize,

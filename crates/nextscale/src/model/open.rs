@@ -1,0 +1,156 @@
+//! Models from files: what to build is read off the file itself.
+
+use super::state::{hit_averages, load_var, load_vqvae};
+use super::var::{Var, VarConfig};
+use super::vqvae::{Vqvae, VqvaeConfig};
+use super::Pyramid;
+use crate::checkpoint::weights::TOKENIZER_KEY;
+use crate::checkpoint::{Part, PhiKind, VaeShape, VarShape, load_part};
+use crate::{Error, Result};
+use std::path::Path;
+
+/// A tokenizer from a file.
+pub struct OpenTokenizer {
+    /// The tokenizer.
+    pub vqvae: Vqvae,
+    /// Hit averages \[scales\]\[V\].
+    pub hits: Vec<Vec<f32>>,
+    /// The scales that it was trained with, where the file states them (the reference's files do not).
+    pub trained_with: Option<Pyramid>,
+}
+
+/// Settings of a tokenizer with these tensors; what tensors do not tell is as published.
+pub fn vqvae_config(shape: &VaeShape, pyramid: Pyramid) -> VqvaeConfig {
+    let (share, counts, rho) = match shape.phi {
+        PhiKind::None => (4, 0, 0.0),
+        PhiKind::Shared => (1, 0, 0.5),
+        PhiKind::PerScale(n) => (0, n, 0.5),
+        PhiKind::Partial(n) => (n, 0, 0.5),
+    };
+    VqvaeConfig {
+        vocab: shape.vocab_size,
+        cvae: shape.cvae,
+        ch: shape.ch,
+        ch_mult: shape.ch_mult.clone(),
+        num_res_blocks: shape.num_res_blocks,
+        quant_conv_ks: shape.quant_conv_ks,
+        quant_resi: rho,
+        share_quant_resi: share,
+        default_qresi_counts: counts,
+        ..VqvaeConfig::published(pyramid)
+    }
+}
+
+/// Opens a tokenizer: weights of either format, or a training checkpoint. `pyramid` are the scales to use; `None` takes
+/// those of the file.
+///
+/// # Errors
+/// One line naming the file when it can't be used, when scales are asked for that end elsewhere than those the
+/// tokenizer was trained with, or when none are given and the file states none.
+pub fn open_tokenizer(path: &Path, pyramid: Option<&Pyramid>, trainable: bool) -> Result<OpenTokenizer> {
+    let name = path.display();
+    let weights = load_part(path, Part::Vae)?;
+    let shape = weights.vae_shape(path)?;
+    let recorded: Option<VqvaeConfig> = match weights.metadata.get(TOKENIZER_KEY) {
+        None => None,
+        Some(text) => Some(serde_json::from_str(text).map_err(|e| {
+            Error::input(format!("{name}: its metadata {TOKENIZER_KEY} is damaged: {e}"))
+        })?),
+    };
+    let trained_with = match (&recorded, &weights.patch_nums) {
+        (Some(c), _) => Some(c.pyramid.clone()),
+        (None, Some(sides)) => Some(Pyramid::square(sides)?),
+        (None, None) => None,
+    };
+    if let (Some(asked), Some(had)) = (pyramid, recorded.as_ref().map(|c| &c.pyramid))
+        && asked.finest() != had.finest()
+    {
+        return Err(Error::input(format!(
+            "--pn ends at {}x{} but the tokenizer {name} was trained with scales that end at {}x{}: give --pn a list that ends there",
+            asked.finest().0,
+            asked.finest().1,
+            had.finest().0,
+            had.finest().1
+        )));
+    }
+    let Some(pyramid) = pyramid.cloned().or_else(|| trained_with.clone()) else {
+        return Err(Error::input(format!(
+            "{name}: the file does not say with which scales the tokenizer was trained; give them with --pn (256 for the published one)"
+        )));
+    };
+    let config = match recorded {
+        Some(c) => VqvaeConfig { pyramid, ..c },
+        None => vqvae_config(&shape, pyramid),
+    };
+    let hits = hit_averages(&weights.tensors, config.pyramid.count(), config.vocab);
+    let mut vqvae = Vqvae::new(config, trainable)?;
+    load_vqvae(&mut vqvae, &weights.tensors, &name.to_string())?;
+    Ok(OpenTokenizer {
+        vqvae,
+        hits,
+        trained_with,
+    })
+}
+
+/// Settings of a transformer with these tensors.
+///
+/// # Errors
+/// When its scales are not known; `source` names it.
+pub fn var_config(shape: &VarShape, source: &str) -> Result<VarConfig> {
+    let Some(sides) = &shape.patch_nums else {
+        return Err(Error::input(format!(
+            "{source}: the file does not say which scales its {} tokens are; convert it from the reference's file again",
+            shape.seq_len
+        )));
+    };
+    let base = VarConfig::of_depth(shape.depth, shape.num_classes, Pyramid::square(sides)?);
+    Ok(VarConfig {
+        heads: shape.heads,
+        head_dim: shape.width / shape.heads.max(1),
+        vocab: shape.vocab_size,
+        cvae: shape.cvae,
+        shared_aln: shape.shared_aln,
+        attn_l2_norm: shape.anorm,
+        mlp_ratio: shape.ffn_width as f64 / shape.width.max(1) as f64,
+        ..base
+    })
+}
+
+/// Opens a transformer: weights of either format, or a training checkpoint.
+///
+/// # Errors
+/// One line naming the file when it can't be used.
+pub fn open_var(path: &Path, trainable: bool) -> Result<Var> {
+    let name = path.display().to_string();
+    let weights = load_part(path, Part::Var)?;
+    let shape = weights.var_shape(path)?;
+    let mut var = Var::new(var_config(&shape, &name)?, trainable)?;
+    load_var(&mut var, &weights.tensors, &name)?;
+    Ok(var)
+}
+
+/// A transformer with its tokenizer: from one training checkpoint, or the tokenizer from a file of its own.
+///
+/// # Errors
+/// As [`open_var`] and [`open_tokenizer`], and when the two do not fit each other.
+pub fn open_pair(model: &Path, tokenizer: Option<&Path>) -> Result<(Var, OpenTokenizer)> {
+    let var = open_var(model, false)?;
+    let source = tokenizer.unwrap_or(model);
+    let tok = open_tokenizer(source, Some(&var.config.pyramid), false).map_err(|e| match tokenizer {
+        Some(_) => e,
+        None => Error::input(format!("{e}; give the tokenizer with --tokenizer=FILE")),
+    })?;
+    let (a, b) = (&var.config, &tok.vqvae.config);
+    if a.vocab != b.vocab || a.cvae != b.cvae {
+        return Err(Error::input(format!(
+            "{} predicts {} codes of width {} but the tokenizer {} has {} of width {}",
+            model.display(),
+            a.vocab,
+            a.cvae,
+            source.display(),
+            b.vocab,
+            b.cvae
+        )));
+    }
+    Ok((var, tok))
+}
