@@ -13,3 +13,5 @@ pub mod run_lock;
 pub mod schedule;
 pub mod signal;
 pub mod tokenizer_options;
+pub mod tokenizer_trainer;
+pub mod var_trainer;
