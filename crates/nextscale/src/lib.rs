@@ -1,6 +1,7 @@
 //! nextscale: training and sampling of visual autoregressive models by next-scale prediction.
 pub mod checkpoint;
 pub mod data;
+pub mod eval;
 pub mod generate;
 pub mod log;
 pub mod model;
