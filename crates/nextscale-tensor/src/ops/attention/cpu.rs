@@ -7,7 +7,6 @@ mod tiles;
 
 use super::Sizes;
 use crate::cpu::pool::PoolVec;
-use crate::cpu::simd;
 use crate::{Grads, Result, Tensor};
 use attend::Head;
 use gradient::Upstream;
@@ -84,10 +83,18 @@ pub(super) fn backward(
                     let grad = gradient::backward(&head(x, s, h, &q, &k), &plan, &up);
                     let from = |part: usize| &x[part * c + h * s.dim..];
                     let Scaling { unit, factor, .. } = scalings[h];
-                    lay_out(from(1), s, &k, &grad.k, (unit, 1.0), &mut dk);
+                    rows::gather_backward(from(1), 3 * c, &k, &grad.k, s.dim, (unit, 1.0), &mut dk);
                     let rows = dv.iter_mut().zip(grad.v.chunks_exact(s.dim));
                     rows.for_each(|(dv, g)| dv.copy_from_slice(g));
-                    lay_out(from(0), s, &q, &grad.q, (unit, factor), &mut dq)
+                    rows::gather_backward(
+                        from(0),
+                        3 * c,
+                        &q,
+                        &grad.q,
+                        s.dim,
+                        (unit, factor),
+                        &mut dq,
+                    )
                 })
                 .collect()
         })
@@ -194,24 +201,4 @@ fn head<'a>(x: &'a [f32], s: Sizes, h: usize, q: &'a [f32], k: &'a [f32]) -> Hea
         v: &x[2 * s.width() + h * s.dim..],
         v_stride: 3 * s.width(),
     }
-}
-
-/// Takes the gradient `g` of gathered rows `y` through the gathering (from `x`) and into the rows of `out`; returns
-/// the gradient of the factor's logarithm.
-fn lay_out(
-    x: &[f32],
-    s: Sizes,
-    y: &[f32],
-    g: &[f32],
-    (unit, factor): (bool, f32),
-    out: &mut [&mut [f32]],
-) -> f64 {
-    let mut along = 0.0;
-    simd::run(|| {
-        let rows = x.chunks(3 * s.width()).zip(y.chunks_exact(s.dim));
-        for ((x, y), (g, out)) in rows.zip(g.chunks_exact(s.dim).zip(out)) {
-            along += f64::from(rows::gather_slope(&x[..s.dim], y, g, unit, factor, out));
-        }
-    });
-    along
 }

@@ -94,7 +94,7 @@ fn gradients_match_differences() {
     ] {
         let l = *ends.last().unwrap();
         let qkv = random([b, l, 3 * h * d], 7);
-        check_gradients(&[qkv.clone()], 1e-2, 2e-3, |cx, t| {
+        check_gradients(std::slice::from_ref(&qkv), 1e-2, 2e-3, |cx, t| {
             attention(cx, &t[0], None, h, &ends)
         });
         // Below the clamp, so that every element has an influence.

@@ -1,11 +1,10 @@
 //! One head of one batch element, forward.
 
-use super::rows::{exp_and_sum, max};
+use super::rows::{exp_and_sum, max, vector_pass};
 use super::tiles::Plan;
 use crate::cpu::gemm::pack::{Rows, Transposed};
 use crate::cpu::gemm::{KC, PackedB, Plain, dot_rows, gemm, gemm_packed};
 use crate::cpu::pool::PoolVec;
-use crate::cpu::simd;
 
 /// Up to this many queries, packing keys and values costs more than it saves.
 const FEW: usize = 4;
@@ -99,12 +98,7 @@ pub(super) fn forward(head: &Head<'_>, plan: &Plan, out: &mut [&mut [f32]], stat
         let stats = &mut stats[2 * rows.start..2 * rows.end];
         exponentials(p, n, &plan.visible[rows.clone()], stats);
         values.product((m, n), p, o);
-        simd::run(|| {
-            let rows = out[rows].iter_mut().zip(o.chunks_exact(dim));
-            for ((out, o), s) in rows.zip(stats.chunks_exact(2)) {
-                out.iter_mut().zip(o).for_each(|(out, o)| *out = o * s[1]);
-            }
-        });
+        write_out(o, dim, stats, &mut out[rows]);
     }
 }
 
@@ -119,23 +113,56 @@ fn forward_few(
     let (m, n, dim) = (plan.rows(), plan.keys(), head.dim);
     dot_rows((m, n, dim), &head.q[..m * dim], &head.k[..n * dim], scores);
     exponentials(scores, n, &plan.visible, stats);
-    simd::run(|| {
+    weigh_few(scores, head.v, head.v_stride, plan, stats, out);
+}
+
+vector_pass! {
+    /// Sums of value rows, weighed with the rows of `p`, without packing.
+    fn weigh_few<'a, 'b>(
+        p: &'a [f32],
+        v: &'a [f32],
+        v_stride: usize,
+        plan: &'a Plan,
+        stats: &'a [f32],
+        out: &'a mut [&'b mut [f32]],
+    ) -> () {
+        let n = plan.keys();
         for (i, out) in out.iter_mut().enumerate() {
             out.fill(0.0);
-            let p = &scores[i * n..][..plan.visible[i]];
-            for (p, v) in p.iter().zip(head.v.chunks(head.v_stride)) {
+            let p = &p[i * n..][..plan.visible[i]];
+            for (p, v) in p.iter().zip(v.chunks(v_stride)) {
                 out.iter_mut()
                     .zip(v)
                     .for_each(|(o, v)| *o = p.mul_add(*v, *o));
             }
             out.iter_mut().for_each(|o| *o *= stats[2 * i + 1]);
         }
-    });
+    }
 }
 
-/// Scores become exponentials of their distance from the row's largest; what a query does not see becomes zero.
-fn exponentials(scores: &mut [f32], n: usize, visible: &[usize], stats: &mut [f32]) {
-    simd::run(|| {
+vector_pass! {
+    /// Divides gapless rows of `dim` by their sums of exponentials and puts them where they belong.
+    fn write_out<'a, 'b>(
+        from: &'a [f32],
+        dim: usize,
+        stats: &'a [f32],
+        out: &'a mut [&'b mut [f32]],
+    ) -> () {
+        let rows = out.iter_mut().zip(from.chunks_exact(dim));
+        for ((out, o), s) in rows.zip(stats.chunks_exact(2)) {
+            out.iter_mut().zip(o).for_each(|(out, o)| *out = o * s[1]);
+        }
+    }
+}
+
+vector_pass! {
+    /// Scores become exponentials of their distance from the row's largest; what a query does not see becomes zero.
+    fn exponentials<'a>(
+        scores: &'a mut [f32],
+        n: usize,
+        visible: &'a [usize],
+        stats: &'a mut [f32],
+    ) -> () {
         let rows = scores.chunks_exact_mut(n).zip(visible);
         for ((row, visible), stats) in rows.zip(stats.chunks_exact_mut(2)) {
             let (seen, hidden) = row.split_at_mut(*visible);
@@ -144,5 +171,5 @@ fn exponentials(scores: &mut [f32], n: usize, visible: &[usize], stats: &mut [f3
             stats[1] = 1.0 / exp_and_sum(seen, most);
             hidden.fill(0.0);
         }
-    });
+    }
 }

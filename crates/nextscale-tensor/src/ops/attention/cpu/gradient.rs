@@ -1,8 +1,8 @@
 //! One head of one batch element, backward.
 
 use super::attend::{ByRows, Head, Prefix};
-use super::rows::dot;
-use super::tiles::Plan;
+use super::rows::{dot, vector_pass};
+use super::tiles::{Plan, Tile};
 use crate::cpu::gemm::pack::{Rows, Transposed};
 use crate::cpu::gemm::{Plain, gemm};
 use crate::cpu::pool::PoolVec;
@@ -44,26 +44,39 @@ pub(super) fn backward(head: &Head<'_>, plan: &Plan, up: &Upstream<'_>) -> HeadG
         let g = Rows::new(&up.g[rows.start * up.stride..], up.stride);
         keys.product((m, n), &q, p);
         values.product((m, n), &g, ds);
-        let lines = p.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n));
-        simd::run(|| {
-            for (row, (p, ds)) in rows.clone().zip(lines) {
-                let at = row * up.stride;
-                let along = dot(&up.y[at..at + dim], &up.g[at..at + dim]);
-                let (most, inverse) = (up.stats[2 * row], up.stats[2 * row + 1]);
-                let (p, hidden) = p.split_at_mut(plan.visible[row]);
-                let (ds, hidden_ds) = ds.split_at_mut(plan.visible[row]);
-                for (p, ds) in p.iter_mut().zip(ds) {
-                    *p = simd::exp(*p - most) * inverse;
-                    *ds = *p * (*ds - along);
-                }
-                hidden.fill(0.0);
-                hidden_ds.fill(0.0);
-            }
-        });
+        through_softmax(p, ds, tile, plan, up, dim);
         key_rows.product((m, n), ds, &mut grad.q[rows.start * dim..rows.end * dim]);
         let (pt, dst) = (Transposed::new(p, n), Transposed::new(ds, n));
         gemm((n, dim, m), &pt, &g, &mut grad.v[..n * dim], true, &Plain);
         gemm((n, dim, m), &dst, &q, &mut grad.k[..n * dim], true, &Plain);
     }
     grad
+}
+
+vector_pass! {
+    /// In a tile, turns scores `p` into probabilities and their gradient `ds` into that of the scores.
+    fn through_softmax<'a, 'b>(
+        p: &'a mut [f32],
+        ds: &'a mut [f32],
+        tile: &'a Tile,
+        plan: &'a Plan,
+        up: &'a Upstream<'b>,
+        dim: usize,
+    ) -> () {
+        let n = tile.keys;
+        let lines = p.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n));
+        for (row, (p, ds)) in tile.rows.clone().zip(lines) {
+            let at = row * up.stride;
+            let along = dot(&up.y[at..at + dim], &up.g[at..at + dim]);
+            let (most, inverse) = (up.stats[2 * row], up.stats[2 * row + 1]);
+            let (p, hidden) = p.split_at_mut(plan.visible[row]);
+            let (ds, hidden_ds) = ds.split_at_mut(plan.visible[row]);
+            for (p, ds) in p.iter_mut().zip(ds) {
+                *p = simd::exp(*p - most) * inverse;
+                *ds = *p * (*ds - along);
+            }
+            hidden.fill(0.0);
+            hidden_ds.fill(0.0);
+        }
+    }
 }

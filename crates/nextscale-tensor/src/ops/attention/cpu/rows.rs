@@ -2,6 +2,27 @@
 
 use crate::cpu::simd;
 
+/// A pass over rows as a function compiled for the machine's widest vectors. A closure of this size would not be
+/// inlined into the dispatcher and so stay on the baseline instruction set; a marked method always is.
+macro_rules! vector_pass {
+    ($(#[$doc:meta])* fn $name:ident<$($life:lifetime),+>($($arg:ident: $ty:ty),+ $(,)?) -> $out:ty $body:block) => {
+        $(#[$doc])*
+        pub(super) fn $name<$($life),+>($($arg: $ty),+) -> $out {
+            struct Pass<$($life),+> { $($arg: $ty),+ }
+            impl<$($life),+> pulp::WithSimd for Pass<$($life),+> {
+                type Output = $out;
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _simd: S) -> $out {
+                    let Self { $($arg),+ } = self;
+                    $body
+                }
+            }
+            crate::cpu::simd::arch().dispatch(Pass { $($arg),+ })
+        }
+    };
+}
+pub(super) use vector_pass;
+
 /// ln 100: what scale_mul is clamped to.
 const MOST_SCALE_MUL: f32 = 4.605_170_2;
 /// Norms are taken to be at least this.
@@ -24,7 +45,13 @@ impl Scaling {
         match scale_mul {
             Some(s) => Self {
                 unit: true,
-                factor: s.min(MOST_SCALE_MUL).exp(),
+                // NaN stays NaN, which `min` would hide.
+                factor: if s > MOST_SCALE_MUL {
+                    MOST_SCALE_MUL
+                } else {
+                    s
+                }
+                .exp(),
                 moves: s <= MOST_SCALE_MUL,
             },
             None => Self {
@@ -104,17 +131,17 @@ fn inverse_norm(x: &[f32]) -> (f32, bool) {
     (1.0 / norm.max(LEAST_NORM), norm >= LEAST_NORM)
 }
 
-/// Gathers rows that lie `stride` apart in `from` into `out`, gapless rows of `dim`: multiplied by `factor` and, with
-/// `unit`, divided by their norms.
-pub(super) fn gather(
-    from: &[f32],
-    stride: usize,
-    dim: usize,
-    unit: bool,
-    factor: f32,
-    out: &mut [f32],
-) {
-    simd::run(|| {
+vector_pass! {
+    /// Gathers rows that lie `stride` apart in `from` into `out`, gapless rows of `dim`: multiplied by `factor` and,
+    /// with `unit`, divided by their norms.
+    fn gather<'a>(
+        from: &'a [f32],
+        stride: usize,
+        dim: usize,
+        unit: bool,
+        factor: f32,
+        out: &'a mut [f32],
+    ) -> () {
         for (from, out) in from.chunks(stride).zip(out.chunks_exact_mut(dim)) {
             let x = &from[..dim];
             let f = if unit {
@@ -124,20 +151,13 @@ pub(super) fn gather(
             };
             out.iter_mut().zip(x).for_each(|(o, x)| *o = x * f);
         }
-    });
+    }
 }
 
 /// The gradient of [`gather`], a row at a time: `x` as it was gathered from, `y` as it came out, `g` the gradient of y,
 /// `out` that of x. Returns Σ g·y, the gradient of the factor's logarithm.
 #[inline(always)]
-pub(super) fn gather_slope(
-    x: &[f32],
-    y: &[f32],
-    g: &[f32],
-    unit: bool,
-    factor: f32,
-    out: &mut [f32],
-) -> f32 {
+fn gather_slope(x: &[f32], y: &[f32], g: &[f32], unit: bool, factor: f32, out: &mut [f32]) -> f32 {
     if !unit {
         out.iter_mut().zip(g).for_each(|(o, g)| *o = g * factor);
         return 0.0;
@@ -154,4 +174,25 @@ pub(super) fn gather_slope(
         *o = a.mul_add(*g, -b * x);
     }
     along
+}
+
+vector_pass! {
+    /// Takes the gradient `g` of gathered rows `y` through the gathering (from `x`, rows `stride` apart) and into the
+    /// rows of `out`; returns the gradient of the factor's logarithm.
+    fn gather_backward<'a, 'b>(
+        x: &'a [f32],
+        stride: usize,
+        y: &'a [f32],
+        g: &'a [f32],
+        dim: usize,
+        scaling: (bool, f32),
+        out: &'a mut [&'b mut [f32]],
+    ) -> f64 {
+        let ((unit, factor), mut along) = (scaling, 0.0);
+        let rows = x.chunks(stride).zip(y.chunks_exact(dim));
+        for ((x, y), (g, out)) in rows.zip(g.chunks_exact(dim).zip(out)) {
+            along += f64::from(gather_slope(&x[..dim], y, g, unit, factor, out));
+        }
+        along
+    }
 }
