@@ -2,7 +2,7 @@
 
 use super::Sizes;
 use crate::cpu::gemm::pack::{Rows, Transposed};
-use crate::cpu::gemm::{PackedB, Plain, gemm, gemm_packed};
+use crate::cpu::gemm::{PackedB, Plain, finishing, gemm, gemm_packed};
 use crate::cpu::pool::PoolVec;
 use crate::cpu::simd;
 use crate::{Result, Tensor};
@@ -16,16 +16,19 @@ fn probabilities(s: Sizes, q: &[f32], keys: &PackedB, queries: usize) -> PoolVec
     let (n, c) = (s.positions, s.c);
     let scale = 1.0 / (c as f32).sqrt();
     let mut p = PoolVec::scratch(queries * n);
-    let soften = |_row: usize, x: &mut [f32]| {
-        let max = simd::max(x);
-        for x in x.iter_mut() {
-            *x = simd::exp((*x - max) * scale);
-        }
-        let sum = simd::sum_by(x.len(), |i| x[i]);
-        for x in x.iter_mut() {
-            *x /= sum;
-        }
-    };
+    let soften = finishing(
+        #[inline(always)]
+        |_row: usize, x: &mut [f32]| {
+            let max = simd::max(x);
+            for x in x.iter_mut() {
+                *x = simd::exp((*x - max) * scale);
+            }
+            let sum = simd::sum_by(x.len(), |i| x[i]);
+            for x in x.iter_mut() {
+                *x /= sum;
+            }
+        },
+    );
     let q = Rows::new(q, 3 * c);
     gemm_packed((queries, n, c), &q, keys, &mut p, false, &soften);
     p
@@ -80,13 +83,16 @@ pub(super) fn backward(s: Sizes, qkv: &Tensor, g: &Tensor) -> Result<Tensor> {
                 );
                 // Rows' sums of p∘(g·vᵀ) are those of g∘y.
                 let mut ds = PoolVec::scratch(queries * n);
-                let finish = |row: usize, x: &mut [f32]| {
-                    let p = &p[row * n..][..n];
-                    let d = simd::sum_by(n, |i| p[i] * x[i]);
-                    for (x, p) in x.iter_mut().zip(p) {
-                        *x = p * (*x - d) * scale;
-                    }
-                };
+                let finish = finishing(
+                    #[inline(always)]
+                    |row: usize, x: &mut [f32]| {
+                        let p = &p[row * n..][..n];
+                        let d = simd::sum_by(n, |i| p[i] * x[i]);
+                        for (x, p) in x.iter_mut().zip(p) {
+                            *x = p * (*x - d) * scale;
+                        }
+                    },
+                );
                 gemm_packed((queries, n, c), &rows, &values_t, &mut ds, false, &finish);
                 let mut dq = PoolVec::scratch(queries * c);
                 let ds_rows = Rows::new(&ds, n);
