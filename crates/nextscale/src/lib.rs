@@ -1,7 +1,10 @@
 //! nextscale: training and sampling of visual autoregressive models by next-scale prediction.
 pub mod checkpoint;
 pub mod data;
+pub mod eval;
+pub mod generate;
 pub mod log;
+pub mod model;
 pub mod train;
 
 mod error;

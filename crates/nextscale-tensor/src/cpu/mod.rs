@@ -14,7 +14,12 @@ pub const CHUNK: usize = 1 << 15;
 pub fn add_assign(a: &mut [f32], b: &[f32]) {
     a.par_chunks_mut(CHUNK)
         .zip(b.par_chunks(CHUNK))
-        .for_each(|(a, b)| simd::run(|| a.iter_mut().zip(b).for_each(|(a, b)| *a += b)));
+        .for_each(|(a, b)| {
+            simd::run(
+                #[inline(always)]
+                || a.iter_mut().zip(b).for_each(|(a, b)| *a += b),
+            )
+        });
 }
 
 /// Sets everything to zero.

@@ -7,44 +7,56 @@
 pub mod adaptive_norm;
 pub mod add_table;
 pub mod arithmetic;
+pub mod attention;
 pub mod concat_tokens;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod gated_residual_norm;
 pub mod gather_rows;
+pub mod group_norm;
 pub mod guided_sampling;
 pub mod image_loss;
+pub mod interpolate;
 pub mod linear;
 pub mod nearest_code;
 pub mod optimizer;
 pub mod phi;
 pub mod pixels;
 pub mod silu;
+pub mod spatial_attention;
 pub mod straight_through;
 pub mod token_embedding;
+pub mod upsample;
 
 pub use adaptive_norm::{Modulation, adaptive_norm};
 pub use add_table::add_table;
 pub use arithmetic::{add, sub, weighted_sum};
+pub use attention::{KvCache, attention, attention_cached};
 pub use concat_tokens::concat_tokens;
 pub use conv2d::{Conv, conv2d};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use dropout::dropout;
 pub use gated_residual_norm::{Gate, gated_residual_norm};
 pub use gather_rows::gather_rows;
+pub use group_norm::group_norm;
 pub use guided_sampling::{
     Draw, draw_tokens, filter_logits, guide, smooth_codes, smooth_temperature,
 };
 pub use image_loss::{l1, mse};
+pub use interpolate::{area, bicubic};
 pub use linear::{Activation, Bias, linear};
 pub use nearest_code::nearest_code;
 pub use optimizer::{AdamW, adamw_step, grad_norm};
 pub use phi::phi;
 pub use pixels::{clamp, from_pixels, to_pixels, to_unit_range};
 pub use silu::silu;
+pub use spatial_attention::spatial_attention;
 pub use straight_through::straight_through;
 pub use token_embedding::{scale_embedding, token_embedding};
+pub use upsample::upsample_nearest2x;
 
+#[cfg(test)]
+pub(crate) mod checks;
 #[cfg(test)]
 pub(crate) mod testing;

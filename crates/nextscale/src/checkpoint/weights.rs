@@ -131,7 +131,13 @@ pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
                 }
                 weights
             } else {
-                Weights::new(file.read_prefix("")?, format, file.metadata(), path)?
+                // A tokenizer's own training checkpoint keeps its weights under the same prefix.
+                let prefix = if file.names().any(|n| n.starts_with("vae_local.")) {
+                    "vae_local."
+                } else {
+                    ""
+                };
+                Weights::new(file.read_prefix(prefix)?, format, file.metadata(), path)?
             }
         }
         FileFormat::Pth => {

@@ -127,7 +127,11 @@ mod tests {
         let dot = Region::rectangle((0.4, 0.4, 0.6, 0.6), false).unwrap();
         let map = dot.tokens(5, 5);
         assert!(map.iter().enumerate().all(|(i, &m)| m == (i == 12)));
-        for bad in [(0.5, 0.0, 0.5, 1.0), (-0.1, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, f64::NAN)] {
+        for bad in [
+            (0.5, 0.0, 0.5, 1.0),
+            (-0.1, 0.0, 1.0, 1.0),
+            (0.0, 0.0, 1.0, f64::NAN),
+        ] {
             assert!(Region::rectangle(bad, false).is_err());
         }
         assert!(Region::from_mask(2, 2, vec![0.0; 3]).is_err());

@@ -102,7 +102,11 @@ impl Sampler<'_> {
         let mut tokens = Vec::new();
         let last = pyramid.count() - 1;
         for k in 0..=last {
-            let ratio = if last == 0 { 0.0 } else { k as f32 / last as f32 };
+            let ratio = if last == 0 {
+                0.0
+            } else {
+                k as f32 / last as f32
+            };
             let logits = var.forward_scale(&run, x.clone(), &conditions, &mut caches)?;
             let t = guided.then_some(options.cfg * ratio);
             let guided_logits = ops::guide(&logits, t)?;

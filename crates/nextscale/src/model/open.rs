@@ -1,9 +1,9 @@
 //! Models from files: what to build is read off the file itself.
 
+use super::Pyramid;
 use super::state::{hit_averages, load_var, load_vqvae};
 use super::var::{Var, VarConfig};
 use super::vqvae::{Vqvae, VqvaeConfig};
-use super::Pyramid;
 use crate::checkpoint::weights::TOKENIZER_KEY;
 use crate::checkpoint::{Part, PhiKind, VaeShape, VarShape, load_part};
 use crate::{Error, Result};
@@ -47,14 +47,20 @@ pub fn vqvae_config(shape: &VaeShape, pyramid: Pyramid) -> VqvaeConfig {
 /// # Errors
 /// One line naming the file when it can't be used, when scales are asked for that end elsewhere than those the
 /// tokenizer was trained with, or when none are given and the file states none.
-pub fn open_tokenizer(path: &Path, pyramid: Option<&Pyramid>, trainable: bool) -> Result<OpenTokenizer> {
+pub fn open_tokenizer(
+    path: &Path,
+    pyramid: Option<&Pyramid>,
+    trainable: bool,
+) -> Result<OpenTokenizer> {
     let name = path.display();
     let weights = load_part(path, Part::Vae)?;
     let shape = weights.vae_shape(path)?;
     let recorded: Option<VqvaeConfig> = match weights.metadata.get(TOKENIZER_KEY) {
         None => None,
         Some(text) => Some(serde_json::from_str(text).map_err(|e| {
-            Error::input(format!("{name}: its metadata {TOKENIZER_KEY} is damaged: {e}"))
+            Error::input(format!(
+                "{name}: its metadata {TOKENIZER_KEY} is damaged: {e}"
+            ))
         })?),
     };
     let trained_with = match (&recorded, &weights.patch_nums) {
@@ -136,10 +142,11 @@ pub fn open_var(path: &Path, trainable: bool) -> Result<Var> {
 pub fn open_pair(model: &Path, tokenizer: Option<&Path>) -> Result<(Var, OpenTokenizer)> {
     let var = open_var(model, false)?;
     let source = tokenizer.unwrap_or(model);
-    let tok = open_tokenizer(source, Some(&var.config.pyramid), false).map_err(|e| match tokenizer {
-        Some(_) => e,
-        None => Error::input(format!("{e}; give the tokenizer with --tokenizer=FILE")),
-    })?;
+    let tok =
+        open_tokenizer(source, Some(&var.config.pyramid), false).map_err(|e| match tokenizer {
+            Some(_) => e,
+            None => Error::input(format!("{e}; give the tokenizer with --tokenizer=FILE")),
+        })?;
     let (a, b) = (&var.config, &tok.vqvae.config);
     if a.vocab != b.vocab || a.cvae != b.cvae {
         return Err(Error::input(format!(

@@ -34,7 +34,10 @@ impl Pyramid {
                 text()
             )));
         }
-        if scales.windows(2).any(|w| w[1].0 < w[0].0 || w[1].1 < w[0].1) {
+        if scales
+            .windows(2)
+            .any(|w| w[1].0 < w[0].0 || w[1].1 < w[0].1)
+        {
             return Err(Error::input(format!(
                 "patch numbers [{}]: a scale is smaller than the one before; give them coarse to fine",
                 text()

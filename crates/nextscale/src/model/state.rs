@@ -63,7 +63,10 @@ pub fn params_state(params: &Params) -> Result<StateDict> {
         .iter()
         .map(|i| {
             let values = params.export(&i.name)?;
-            Ok((i.name.clone(), HostTensor::from_f32(i.shape.dims(), &values)?))
+            Ok((
+                i.name.clone(),
+                HostTensor::from_f32(i.shape.dims(), &values)?,
+            ))
         })
         .collect()
 }

@@ -11,5 +11,8 @@ pub mod progressive;
 pub mod recipes;
 pub mod run_lock;
 pub mod schedule;
+pub mod session;
 pub mod signal;
 pub mod tokenizer_options;
+pub mod tokenizer_trainer;
+pub mod var_trainer;

@@ -103,9 +103,9 @@ impl TokenizerTrainer {
             Some((&self.vqvae.params, &mut self.opt.grads)),
             &[],
         )?;
-        report.grad_norm =
-            self.opt
-                .step(&mut self.vqvae.params, plan.lr, plan.wd, plan.clip)?;
+        report.grad_norm = self
+            .opt
+            .step(&mut self.vqvae.params, plan.lr, plan.wd, plan.clip)?;
         Ok(report)
     }
 }

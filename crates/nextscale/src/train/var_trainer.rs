@@ -3,9 +3,9 @@
 use super::decay::is_decayed;
 use super::progressive::Stage;
 use crate::Result;
+use crate::model::Run;
 use crate::model::var::{Keep, Var};
 use crate::model::vqvae::Vqvae;
-use crate::model::Run;
 use nextscale_tensor::ops::{self, AdamW};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, GradBuffer, Tape, Tensor};
@@ -332,10 +332,10 @@ impl VarTrainer {
     ) -> Result<Pass> {
         let pyramid = &self.var.config.pyramid;
         let active = stage.highest.map_or(pyramid.count(), |k| k + 1);
-        let words =
-            self.vqvae
-                .quantizer
-                .var_input(&self.vqvae.params, tokens, pyramid, active)?;
+        let words = self
+            .vqvae
+            .quantizer
+            .var_input(&self.vqvae.params, tokens, pyramid, active)?;
         let targets: Vec<&Tensor> = tokens[..active].iter().collect();
         let targets = ops::concat_tokens(&targets)?;
         let logits = self

@@ -46,6 +46,13 @@ impl<F: Fn(usize, &mut [f32]) + Sync> Finish for F {
     }
 }
 
+/// A closure as a [`Finish`]. Mark it `#[inline(always)]`: only then is it compiled for the machine's widest vectors
+/// together with the product.
+#[inline(always)]
+pub fn finishing<F: Fn(usize, &mut [f32]) + Sync>(f: F) -> F {
+    f
+}
+
 /// C = A·B (or C += A·B with `accumulate`), then `finish` on every row. A is m×k and B is k×n, both behind packing
 /// traits; C is row-major m×n without gaps.
 ///

@@ -3,7 +3,7 @@
 use super::patches::{Patches, Turned};
 use super::{Conv, Sizes};
 use crate::cpu::gemm::pack::Transposed;
-use crate::cpu::gemm::{Finish, Plain, gemm, gemm_long};
+use crate::cpu::gemm::{Finish, Plain, finishing, gemm, gemm_long};
 use crate::cpu::pool::PoolVec;
 use crate::ops::linear::column_sums;
 use crate::{Grads, Result, Tensor};
@@ -21,14 +21,23 @@ pub(crate) fn forward(
     let b = bias.f32()?;
     let r = residual.map(Tensor::f32).transpose()?;
     let n = s.outputs;
-    forward_with(s, conv, x, weight, &|row: usize, y: &mut [f32]| {
-        y.iter_mut().zip(b).for_each(|(y, b)| *y += b);
-        if let Some(r) = r {
-            y.iter_mut()
-                .zip(&r[row * n..(row + 1) * n])
-                .for_each(|(y, r)| *y += r);
-        }
-    })
+    forward_with(
+        s,
+        conv,
+        x,
+        weight,
+        &finishing(
+            #[inline(always)]
+            |row: usize, y: &mut [f32]| {
+                y.iter_mut().zip(b).for_each(|(y, b)| *y += b);
+                if let Some(r) = r {
+                    y.iter_mut()
+                        .zip(&r[row * n..(row + 1) * n])
+                        .for_each(|(y, r)| *y += r);
+                }
+            },
+        ),
+    )
 }
 
 /// conv, then `finish` on every output position.

@@ -2,7 +2,7 @@
 
 use super::{Activation, Bias};
 use crate::cpu::gemm::pack::{Rows, Transposed};
-use crate::cpu::gemm::{Plain, SMALL_ROWS, dot_rows, gemm};
+use crate::cpu::gemm::{Plain, SMALL_ROWS, dot_rows, finishing, gemm};
 use crate::cpu::pool::PoolVec;
 use crate::cpu::simd;
 use crate::{Grads, Result, Tensor};
@@ -25,19 +25,26 @@ pub(super) fn forward(
         Bias::QkV { q, v } => vec![(0, q.f32()?), (2 * n / 3, v.f32()?)],
     };
     let act_at_once = activation == Activation::Gelu && !keep_sum;
-    let finish = |_row: usize, c: &mut [f32]| {
-        for (at, b) in &parts {
-            c[*at..].iter_mut().zip(*b).for_each(|(c, b)| *c += b);
-        }
-        if act_at_once {
-            c.iter_mut().for_each(|c| *c = gelu(*c));
-        }
-    };
+    let finish = finishing(
+        #[inline(always)]
+        |_row: usize, c: &mut [f32]| {
+            for (at, b) in &parts {
+                c[*at..].iter_mut().zip(*b).for_each(|(c, b)| *c += b);
+            }
+            if act_at_once {
+                c.iter_mut().for_each(|c| *c = gelu(*c));
+            }
+        },
+    );
     let mut out = PoolVec::scratch(m * n);
     if m <= SMALL_ROWS {
         dot_rows((m, n, k), x_mk, w_nk, &mut out);
-        out.chunks_exact_mut(n.max(1))
-            .for_each(|c| simd::run(|| finish(0, c)));
+        out.chunks_exact_mut(n.max(1)).for_each(|c| {
+            simd::run(
+                #[inline(always)]
+                || finish(0, c),
+            )
+        });
     } else {
         gemm(
             (m, n, k),
@@ -56,7 +63,10 @@ pub(super) fn forward(
     y.par_chunks_mut(crate::cpu::CHUNK)
         .zip(out.par_chunks(crate::cpu::CHUNK))
         .for_each(|(y, z)| {
-            simd::run(|| y.iter_mut().zip(z).for_each(|(y, z)| *y = gelu(*z)));
+            simd::run(
+                #[inline(always)]
+                || y.iter_mut().zip(z).for_each(|(y, z)| *y = gelu(*z)),
+            );
         });
     Ok((
         Tensor::from_buf(shape, y),
@@ -82,7 +92,10 @@ pub(super) fn backward(
             .par_chunks_mut(crate::cpu::CHUNK)
             .zip(z.par_chunks(crate::cpu::CHUNK))
             .for_each(|(g, z)| {
-                simd::run(|| g.iter_mut().zip(z).for_each(|(g, z)| *g *= gelu_slope(*z)));
+                simd::run(
+                    #[inline(always)]
+                    || g.iter_mut().zip(z).for_each(|(g, z)| *g *= gelu_slope(*z)),
+                );
             });
     }
     let dz = g.f32()?;
@@ -130,13 +143,16 @@ pub(crate) fn column_sums(data: &[f32], n: usize, at: usize, out: &mut [f32]) {
         .par_chunks(ROWS * n)
         .map(|block| {
             let mut sums = vec![0.0; width];
-            simd::run(|| {
-                for row in block.chunks_exact(n) {
-                    sums.iter_mut()
-                        .zip(&row[at..at + width])
-                        .for_each(|(s, x)| *s += x);
-                }
-            });
+            simd::run(
+                #[inline(always)]
+                || {
+                    for row in block.chunks_exact(n) {
+                        sums.iter_mut()
+                            .zip(&row[at..at + width])
+                            .for_each(|(s, x)| *s += x);
+                    }
+                },
+            );
             sums
         })
         .collect();

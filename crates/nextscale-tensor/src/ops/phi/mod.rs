@@ -9,6 +9,7 @@ mod tests;
 
 use super::arithmetic::times;
 use super::conv2d::{Conv, cpu, sizes};
+use crate::cpu::gemm::finishing;
 use crate::{Cx, Device, Result, Tensor};
 
 /// (1 − ρ)·x + ρ·(conv(x) + bias); see the module for shapes.
@@ -23,12 +24,21 @@ pub fn phi(cx: &Cx<'_>, x: &Tensor, weight: &Tensor, bias: &Tensor, rho: f32) ->
     let mut y = match x.device() {
         Device::Cpu => {
             let (xs, b, n) = (x.f32()?, bias.f32()?, s.inputs);
-            cpu::forward_with(s, conv, x, weight, &|row: usize, y: &mut [f32]| {
-                let x = &xs[row * n..(row + 1) * n];
-                for ((y, b), x) in y.iter_mut().zip(b).zip(x) {
-                    *y = x * (1.0 - rho) + (*y + b) * rho;
-                }
-            })?
+            cpu::forward_with(
+                s,
+                conv,
+                x,
+                weight,
+                &finishing(
+                    #[inline(always)]
+                    |row: usize, y: &mut [f32]| {
+                        let x = &xs[row * n..(row + 1) * n];
+                        for ((y, b), x) in y.iter_mut().zip(b).zip(x) {
+                            *y = x * (1.0 - rho) + (*y + b) * rho;
+                        }
+                    },
+                ),
+            )?
         }
     };
     if cx.records(&[x, weight, bias]) {

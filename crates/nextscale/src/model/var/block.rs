@@ -136,12 +136,20 @@ impl Block {
         let shared = config
             .shared_aln
             .then(|| b.add(format!("{name}.ada_gss"), [1, 1, SLOTS, c], Layout::Same));
-        let scale_mul = config
-            .attn_l2_norm
-            .then(|| b.add(format!("{name}.attn.scale_mul_1H11"), [1, h, 1, 1], Layout::Same));
+        let scale_mul = config.attn_l2_norm.then(|| {
+            b.add(
+                format!("{name}.attn.scale_mul_1H11"),
+                [1, h, 1, 1],
+                Layout::Same,
+            )
+        });
         let q_bias = b.add(format!("{name}.attn.q_bias"), [c], Layout::Same);
         let v_bias = b.add(format!("{name}.attn.v_bias"), [c], Layout::Same);
-        let mat_qkv = b.add(format!("{name}.attn.mat_qkv.weight"), [3 * c, c], Layout::Same);
+        let mat_qkv = b.add(
+            format!("{name}.attn.mat_qkv.weight"),
+            [3 * c, c],
+            Layout::Same,
+        );
         let proj = Linear::new(b, &format!("{name}.attn.proj"), c, c);
         let fc1 = Linear::new(b, &format!("{name}.ffn.fc1"), c, config.hidden());
         let fc2 = Linear::new(b, &format!("{name}.ffn.fc2"), config.hidden(), c);
@@ -185,7 +193,10 @@ impl Block {
 
     /// From the stream x and its modulated norm y (both \[B, L, C\]) to those after the block, y already in the `next`
     /// modulation.
-    #[allow(clippy::too_many_arguments, reason = "the block's whole surroundings, each used once")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the block's whole surroundings, each used once"
+    )]
     pub(super) fn forward(
         &self,
         run: &Run<'_>,
@@ -203,9 +214,7 @@ impl Block {
         let qkv = ops::linear(cx, &y, &p.get(self.mat_qkv), bias, Activation::None)?;
         let scale_mul = self.scale_mul.map(|id| p.get(id));
         let h = match attend {
-            Attend::Levels(ends) => {
-                ops::attention(cx, &qkv, scale_mul.as_ref(), self.heads, ends)?
-            }
+            Attend::Levels(ends) => ops::attention(cx, &qkv, scale_mul.as_ref(), self.heads, ends)?,
             Attend::Cached(caches) => {
                 ops::attention_cached(&qkv, scale_mul.as_ref(), self.heads, &mut caches[i])?
             }
@@ -225,6 +234,14 @@ impl Block {
         let f = self.fc2.forward(cx, p, &h)?;
         run.see(|| format!("block.{i}.ffn"), &f);
         let kept = keep.and_then(|k| k.of(i, Branch::FeedForward));
-        Ok(ops::gated_residual_norm(cx, &x, &f, &gate(1), kept, next, EPS)?)
+        Ok(ops::gated_residual_norm(
+            cx,
+            &x,
+            &f,
+            &gate(1),
+            kept,
+            next,
+            EPS,
+        )?)
     }
 }

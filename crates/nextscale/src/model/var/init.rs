@@ -32,7 +32,12 @@ impl Default for InitScales {
 /// Truncation of normal draws: absolute, not in deviations.
 const BOUND: f32 = 2.0;
 
-pub(super) fn init(params: &mut Params, config: &VarConfig, s: InitScales, seed: u64) -> Result<()> {
+pub(super) fn init(
+    params: &mut Params,
+    config: &VarConfig,
+    s: InitScales,
+    seed: u64,
+) -> Result<()> {
     let c = config.width();
     let automatic = (1.0 / c as f32 / 3.0).sqrt();
     let std = if s.ini < 0.0 { automatic } else { s.ini };

@@ -60,7 +60,11 @@ impl Var {
         let pos = b.add("pos_1LC", [1, total, c], Layout::Same);
         let word_embed = Linear::new(&mut b, "word_embed", config.cvae, c);
         let class_emb = b.add("class_emb.weight", [config.classes + 1, c], Layout::Same);
-        let lvl_embed = b.add("lvl_embed.weight", [config.pyramid.count(), c], Layout::Same);
+        let lvl_embed = b.add(
+            "lvl_embed.weight",
+            [config.pyramid.count(), c],
+            Layout::Same,
+        );
         let shared_ada_lin = config
             .shared_aln
             .then(|| Linear::new(&mut b, "shared_ada_lin.1", c, SLOTS * c));
@@ -102,7 +106,11 @@ impl Var {
     /// When a label is out of range.
     pub fn condition(&self, cx: &Cx<'_>, labels: &[i32]) -> Result<Tensor> {
         let labels = Tensor::from_i32([labels.len()], labels.to_vec());
-        Ok(ops::gather_rows(cx, &self.params.get(self.class_emb), &labels)?)
+        Ok(ops::gather_rows(
+            cx,
+            &self.params.get(self.class_emb),
+            &labels,
+        )?)
     }
 
     /// The modulation of every block and of the head for conditions \[B, C\].

@@ -25,7 +25,11 @@ pub(super) fn init(params: &mut Params, config: &VqvaeConfig, seed: u64) -> Resu
         if info.name == "quantize.embedding.weight" {
             uniform(1.0 / config.vocab as f32, values);
         } else if norm {
-            values.fill(if info.name.ends_with("weight") { 1.0 } else { 0.0 });
+            values.fill(if info.name.ends_with("weight") {
+                1.0
+            } else {
+                0.0
+            });
         } else {
             // A bias follows its weight and shares its fan-in.
             if let &[_, i, kh, kw] = info.shape.dims() {

@@ -97,7 +97,10 @@ impl VqvaeConfig {
             return bad("every level needs a width and a residual block".into());
         }
         if self.quant_conv_ks.is_multiple_of(2) {
-            return bad(format!("quant_conv_ks is {}; it must be odd", self.quant_conv_ks));
+            return bad(format!(
+                "quant_conv_ks is {}; it must be odd",
+                self.quant_conv_ks
+            ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return bad(format!("dropout is {}; it must be in [0, 1)", self.dropout));
@@ -114,7 +117,13 @@ struct ConvLayer {
 }
 
 impl ConvLayer {
-    fn new(b: &mut ParamsBuilder, name: &str, (i, o): (usize, usize), size: usize, conv: Conv) -> Self {
+    fn new(
+        b: &mut ParamsBuilder,
+        name: &str,
+        (i, o): (usize, usize),
+        size: usize,
+        conv: Conv,
+    ) -> Self {
         Self {
             weight: b.add(format!("{name}.weight"), [o, i, size, size], Layout::Conv),
             bias: b.add(format!("{name}.bias"), [o], Layout::Same),
@@ -233,7 +242,12 @@ impl Vqvae {
     ///
     /// # Errors
     /// When the image's sides are not multiples of the patch size.
-    pub fn features(&self, run: &Run<'_>, image: &Tensor, drop: Option<DropoutDraw>) -> Result<Tensor> {
+    pub fn features(
+        &self,
+        run: &Run<'_>,
+        image: &Tensor,
+        drop: Option<DropoutDraw>,
+    ) -> Result<Tensor> {
         let step = self.config.downsample();
         match image.dims() {
             &[_, h, w, 3] if h % step == 0 && w % step == 0 && h * w > 0 => {}
@@ -256,14 +270,22 @@ impl Vqvae {
     pub fn tokenize(&self, image: &Tensor, pyramid: &Pyramid) -> Result<Vec<Tensor>> {
         let run = Run::off();
         let f = self.features(&run, image, None)?;
-        Ok(self.quantizer.encode(&run, &self.params, &f, pyramid)?.indices)
+        Ok(self
+            .quantizer
+            .encode(&run, &self.params, &f, pyramid)?
+            .indices)
     }
 
     /// f̂ to an image in \[−1, 1\], not clamped.
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn decode(&self, run: &Run<'_>, f_hat: &Tensor, drop: Option<DropoutDraw>) -> Result<Tensor> {
+    pub fn decode(
+        &self,
+        run: &Run<'_>,
+        f_hat: &Tensor,
+        drop: Option<DropoutDraw>,
+    ) -> Result<Tensor> {
         let z = self.post_quant_conv.forward(run, &self.params, f_hat)?;
         self.decoder.forward(run, &self.params, &z, drop)
     }

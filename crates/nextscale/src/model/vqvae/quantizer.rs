@@ -49,14 +49,24 @@ pub fn ticks(n: usize) -> Vec<f64> {
     }
     let step = (end - start) / (n - 1) as f64;
     (0..n)
-        .map(|i| if i + 1 == n { end } else { start + i as f64 * step })
+        .map(|i| {
+            if i + 1 == n {
+                end
+            } else {
+                start + i as f64 * step
+            }
+        })
         .collect()
 }
 
 /// Which tick is nearest to the position of scale `k` among `count`; the first wins a tie.
 pub fn nearest_tick(ticks: &[f64], k: usize, count: usize) -> usize {
     // A single scale has no position in the reference (0/0 there); the last scale's is the natural one.
-    let at = if count > 1 { k as f64 / (count - 1) as f64 } else { 1.0 };
+    let at = if count > 1 {
+        k as f64 / (count - 1) as f64
+    } else {
+        1.0
+    };
     let mut best = 0;
     for (i, t) in ticks.iter().enumerate() {
         if (t - at).abs() < (ticks[best] - at).abs() {
@@ -82,7 +92,11 @@ impl Quantizer {
             .map(|i| {
                 let name = name(i);
                 (
-                    b.add(format!("{name}.weight"), [c.cvae, c.cvae, 3, 3], Layout::Conv),
+                    b.add(
+                        format!("{name}.weight"),
+                        [c.cvae, c.cvae, 3, 3],
+                        Layout::Conv,
+                    ),
                     b.add(format!("{name}.bias"), [c.cvae], Layout::Same),
                 )
             })
@@ -124,7 +138,10 @@ impl Quantizer {
     ) -> Result<Tensor> {
         let (ph, pw) = pyramid.scales()[k];
         let &[b, _, c] = codes.dims() else {
-            return Err(Error::failed(format!("codes are {}, expected [B, l, C]", codes.shape())));
+            return Err(Error::failed(format!(
+                "codes are {}, expected [B, l, C]",
+                codes.shape()
+            )));
         };
         let map = codes.reshape([b, ph, pw, c])?;
         let map = ops::bicubic(&run.cx, &map, full)?;
@@ -230,7 +247,12 @@ impl Quantizer {
     ///
     /// # Errors
     /// When token maps do not fit the pyramid.
-    pub fn f_hats_growing(&self, p: &Params, indices: &[Tensor], pyramid: &Pyramid) -> Result<Vec<Tensor>> {
+    pub fn f_hats_growing(
+        &self,
+        p: &Params,
+        indices: &[Tensor],
+        pyramid: &Pyramid,
+    ) -> Result<Vec<Tensor>> {
         let run = Run::off();
         let codebook = self.codebook(p).detach();
         let mut out: Vec<Tensor> = Vec::new();
@@ -335,6 +357,8 @@ impl Quantizer {
 fn dims(f: &Tensor) -> Result<(usize, (usize, usize), usize)> {
     match f.dims() {
         &[b, h, w, c] => Ok((b, (h, w), c)),
-        d => Err(Error::failed(format!("a feature map is {d:?}, expected [B, h, w, C]"))),
+        d => Err(Error::failed(format!(
+            "a feature map is {d:?}, expected [B, h, w, C]"
+        ))),
     }
 }

@@ -19,7 +19,12 @@ pub(super) struct ResnetBlock {
 }
 
 impl ResnetBlock {
-    pub(super) fn new(b: &mut ParamsBuilder, name: &str, (i, o): (usize, usize), dropout: f32) -> Self {
+    pub(super) fn new(
+        b: &mut ParamsBuilder,
+        name: &str,
+        (i, o): (usize, usize),
+        dropout: f32,
+    ) -> Self {
         Self {
             norm1: NormLayer::new(b, &format!("{name}.norm1"), i),
             conv1: ConvLayer::same(b, &format!("{name}.conv1"), (i, o), 3),

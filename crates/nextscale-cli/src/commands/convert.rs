@@ -1,0 +1,58 @@
+//! `nextscale convert`: checkpoints between formats.
+
+use nextscale::checkpoint::convert::{ConvertPart, convert};
+use nextscale::{Error, Result};
+use std::path::PathBuf;
+
+/// Flags of `convert`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The checkpoint to read: .safetensors or .pth
+    #[arg(value_name = "FROM")]
+    input: PathBuf,
+    /// The file to write; its ending (.safetensors or .pth) decides the format
+    #[arg(value_name = "TO")]
+    output: PathBuf,
+    /// What to take out of a training checkpoint
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    part: Part,
+    /// Overwrite TO if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// What of a training checkpoint is converted.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Part {
+    /// Everything
+    All,
+    /// The transformer's weights
+    Var,
+    /// The tokenizer's weights
+    Vae,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.output.exists() && !args.force {
+        return Err(Error::input(format!(
+            "{}: exists already; choose another name or add --force",
+            args.output.display()
+        )));
+    }
+    let part = match args.part {
+        Part::All => ConvertPart::All,
+        Part::Var => ConvertPart::Var,
+        Part::Vae => ConvertPart::Vae,
+    };
+    let report = convert(&args.input, &args.output, part)?;
+    println!(
+        "{}: {} tensors, {:.1} MiB",
+        args.output.display(),
+        report.tensors,
+        report.bytes as f64 / (1 << 20) as f64
+    );
+    for note in &report.notes {
+        println!("note: {note}");
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! `nextscale train`: the transformer.
+
+use super::command_line;
+use nextscale::Result;
+use nextscale::train::options::TrainArgs;
+use nextscale::train::session::{VarRun, init_threads};
+use nextscale::train::signal::StopSignal;
+
+/// Flags of `train`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    train: TrainArgs,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let options = &args.train.options;
+    init_threads(options.threads)?;
+    let outcome = VarRun {
+        options,
+        cmd: command_line(),
+        stop: StopSignal::install()?,
+    }
+    .run()?;
+    println!("{}", outcome.message);
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! `nextscale train-tokenizer`: the VQVAE.
+
+use super::command_line;
+use nextscale::Result;
+use nextscale::train::session::{TokenizerRun, init_threads};
+use nextscale::train::signal::StopSignal;
+use nextscale::train::tokenizer_options::TokenizerOptions;
+
+/// Flags of `train-tokenizer`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    options: TokenizerOptions,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    init_threads(args.options.threads)?;
+    let outcome = TokenizerRun {
+        options: &args.options,
+        cmd: command_line(),
+        stop: StopSignal::install()?,
+    }
+    .run()?;
+    println!("{}", outcome.message);
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Multi-head attention over the scales of an image: a token sees every token of its own and all coarser scales.
+//!
+//! Shapes: qkv \[B, L, 3C\], whose last axis is \[3, H, D\] (queries, keys, values; H heads of D = C/H), y \[B, L, C\]
+//! with last axis \[H, D\], scale_mul \[1, H, 1, 1\].
+//!
+//! Per batch element and head, y = softmax(q·kᵀ)·v over the visible keys. With scale_mul, queries and keys are first
+//! divided by max(‖·‖, 1e-12) and the queries multiplied by exp(min(scale_mul, ln 100)); without, the queries are
+//! multiplied by 0.25/√D.
+//!
+//! The table of scores is never whole in memory: queries go in tiles of at most 96 with the keys they see, and the
+//! backward pass computes each tile's probabilities anew (Dao et al. 2022, "FlashAttention"). With P the
+//! probabilities, g the gradient of y and δ the row sums of g∘y: dv = Pᵀ·g, dS = P∘(g·vᵀ − δ), dq = dS·k, dk = dSᵀ·q,
+//! then through the normalisation. Kept on the tape: qkv, y, and two numbers a query and head (the largest score and
+//! the reciprocal of the sum of exponentials).
+
+mod cache;
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+pub use cache::{KvCache, attention_cached};
+
+use crate::{Cx, Device, Error, Result, Tensor, expect_dims};
+
+/// Attention where tokens of scale k, `level_ends[k-1]..level_ends[k]`, see the keys `0..level_ends[k]`; see the module
+/// for shapes.
+///
+/// # Errors
+/// When shapes do not fit, or `level_ends` does not rise strictly to L.
+pub fn attention(
+    cx: &Cx<'_>,
+    qkv: &Tensor,
+    scale_mul: Option<&Tensor>,
+    heads: usize,
+    level_ends: &[usize],
+) -> Result<Tensor> {
+    const OP: &str = "attention";
+    let sizes = sizes(OP, qkv, scale_mul, heads)?;
+    let rising = std::iter::once(&0)
+        .chain(level_ends)
+        .zip(level_ends)
+        .all(|(a, b)| a < b);
+    if !rising || level_ends.last() != Some(&sizes.tokens) {
+        return Err(Error::shape(
+            OP,
+            format!(
+                "level ends {level_ends:?} do not rise strictly to the {} tokens",
+                sizes.tokens
+            ),
+        ));
+    }
+    let (mut y, stats) = match qkv.device() {
+        Device::Cpu => cpu::forward(qkv, scale_mul, sizes, level_ends)?,
+    };
+    let mut inputs = vec![qkv];
+    inputs.extend(scale_mul);
+    if cx.records(&inputs) {
+        let (qkv, scale_mul) = (qkv.clone(), scale_mul.cloned());
+        let (ends, out) = (level_ends.to_vec(), y.clone());
+        cx.record_one(&mut y, move |g, grads| match qkv.device() {
+            Device::Cpu => {
+                let scale_mul = scale_mul.as_ref();
+                cpu::backward(&qkv, scale_mul, sizes, &ends, (&out, &stats), &g, grads)
+            }
+        });
+    }
+    Ok(y)
+}
+
+/// The extents of one call.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    batch: usize,
+    tokens: usize,
+    heads: usize,
+    dim: usize,
+}
+
+impl Sizes {
+    /// C.
+    fn width(&self) -> usize {
+        self.heads * self.dim
+    }
+}
+
+fn sizes(
+    op: &'static str,
+    qkv: &Tensor,
+    scale_mul: Option<&Tensor>,
+    heads: usize,
+) -> Result<Sizes> {
+    let &[batch, tokens, width] = qkv.dims() else {
+        return Err(Error::shape(
+            op,
+            format!("qkv is {}, expected [B, L, 3C]", qkv.shape()),
+        ));
+    };
+    if heads == 0 || width == 0 || width % (3 * heads) != 0 {
+        return Err(Error::shape(
+            op,
+            format!("{width} columns are not 3 times {heads} heads of equal width"),
+        ));
+    }
+    if let Some(s) = scale_mul {
+        expect_dims(op, "scale_mul", s, &[1, heads, 1, 1])?;
+    }
+    Ok(Sizes {
+        batch,
+        tokens,
+        heads,
+        dim: width / (3 * heads),
+    })
+}

@@ -1,0 +1,79 @@
+//! One axis of a resize: which inputs make up each output, with which weights.
+
+/// Weighted sums from `from` inputs to as many outputs as there are rows.
+#[derive(Clone, Debug)]
+pub(super) struct Axis {
+    pub(super) from: usize,
+    /// (input, weight) of every output.
+    pub(super) rows: Vec<Vec<(usize, f32)>>,
+}
+
+impl Axis {
+    /// Averages of windows.
+    pub(super) fn area(from: usize, to: usize) -> Self {
+        let rows = (0..to)
+            .map(|i| {
+                let window = i * from / to..((i + 1) * from).div_ceil(to);
+                let weight = 1.0 / window.len() as f32;
+                window.map(|j| (j, weight)).collect()
+            })
+            .collect();
+        Self { from, rows }
+    }
+
+    /// Four neighbours by Keys' kernel; weights in float32 as the framework computes them.
+    pub(super) fn bicubic(from: usize, to: usize) -> Self {
+        let scale = from as f32 / to as f32;
+        let rows = (0..to)
+            .map(|i| {
+                let at = scale * (i as f32 + 0.5) - 0.5;
+                let floor = at.floor();
+                let t = at - floor;
+                let weights = [outer(t + 1.0), inner(t), inner(1.0 - t), outer(2.0 - t)];
+                let mut row: Vec<(usize, f32)> = Vec::with_capacity(4);
+                for (k, w) in weights.into_iter().enumerate() {
+                    let j = (floor as isize + k as isize - 1).clamp(0, from as isize - 1);
+                    row.push((j as usize, w));
+                }
+                row
+            })
+            .collect();
+        Self { from, rows }
+    }
+
+    /// Outputs and inputs exchanged.
+    pub(super) fn transposed(&self) -> Self {
+        let mut rows = vec![Vec::new(); self.from];
+        for (i, row) in self.rows.iter().enumerate() {
+            for &(j, w) in row {
+                rows[j].push((i, w));
+            }
+        }
+        Self {
+            from: self.rows.len(),
+            rows,
+        }
+    }
+
+    /// Whether every output is its input.
+    pub(super) fn is_identity(&self) -> bool {
+        self.rows.len() == self.from
+            && self
+                .rows
+                .iter()
+                .enumerate()
+                .all(|(i, r)| matches!(r[..], [(j, w)] if j == i && w == 1.0))
+    }
+}
+
+const A: f32 = -0.75;
+
+/// The kernel within one pixel.
+fn inner(x: f32) -> f32 {
+    ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+}
+
+/// The kernel from one to two pixels.
+fn outer(x: f32) -> f32 {
+    ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
+}

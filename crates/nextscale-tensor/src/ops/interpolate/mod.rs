@@ -1,0 +1,65 @@
+//! Resizing feature maps: area (adaptive average pooling) and bicubic.
+//!
+//! Shapes: x \[B, H, W, C\] to \[B, h, w, C\]. Area: output i averages the inputs ⌊i·a/b⌋ … ⌈(i+1)·a/b⌉. Bicubic: Keys'
+//! kernel with a = −0.75, half-pixel centres, border pixels repeated, no antialiasing. Both are the usual framework ones
+//! and separable: an axis at a time, each output a weighted sum of a few inputs. Gradient: the transposed sums. Nothing is
+//! kept on the tape. A map that has the size already is shared, not copied.
+
+mod axis;
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::{Cx, Device, Error, Result, Tensor};
+use axis::Axis;
+
+/// Average pooling to `size` (height, width).
+///
+/// # Errors
+/// When x is no feature map or a size is zero.
+pub fn area(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    resize("area", cx, x, size, Axis::area)
+}
+
+/// Bicubic interpolation to `size` (height, width).
+///
+/// # Errors
+/// When x is no feature map or a size is zero.
+pub fn bicubic(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    resize("bicubic", cx, x, size, Axis::bicubic)
+}
+
+fn resize(
+    op: &'static str,
+    cx: &Cx<'_>,
+    x: &Tensor,
+    (h, w): (usize, usize),
+    axis: impl Fn(usize, usize) -> Axis,
+) -> Result<Tensor> {
+    let &[_, from_h, from_w, _] = x.dims() else {
+        return Err(Error::shape(
+            op,
+            format!("x is {}, expected [B, H, W, C]", x.shape()),
+        ));
+    };
+    if h * w * from_h * from_w == 0 {
+        return Err(Error::shape(op, format!("{} to {h}×{w}", x.shape())));
+    }
+    if (h, w) == (from_h, from_w) {
+        return Ok(x.clone());
+    }
+    let (rows, cols) = (axis(from_h, h), axis(from_w, w));
+    let mut y = match x.device() {
+        Device::Cpu => cpu::apply(x, &rows, &cols)?,
+    };
+    if cx.records(&[x]) {
+        let x = x.without_data();
+        cx.record_one(&mut y, move |g, grads| {
+            let dx = match g.device() {
+                Device::Cpu => cpu::apply(&g, &rows.transposed(), &cols.transposed())?,
+            };
+            grads.add(&x, dx)
+        });
+    }
+    Ok(y)
+}

@@ -1,0 +1,88 @@
+use super::*;
+use crate::ops::testing::{check_gradients, random, worst};
+
+/// Resizing in float64 straight from the definitions, two-dimensional.
+fn naive(x: &Tensor, (h, w): (usize, usize), cubic: bool) -> Vec<f64> {
+    let &[b, fh, fw, c] = x.dims() else { panic!() };
+    let xs = x.f32().unwrap();
+    let kernel = |t: f64| {
+        let (a, t) = (-0.75, t.abs());
+        if t <= 1.0 {
+            (a + 2.0) * t.powi(3) - (a + 3.0) * t * t + 1.0
+        } else if t < 2.0 {
+            a * t.powi(3) - 5.0 * a * t * t + 8.0 * a * t - 4.0 * a
+        } else {
+            0.0
+        }
+    };
+    let taps = |i: usize, from: usize, to: usize| -> Vec<(usize, f64)> {
+        if cubic {
+            let at = (i as f64 + 0.5) * from as f64 / to as f64 - 0.5;
+            (-1..=2)
+                .map(|k| {
+                    let j = at.floor() as isize + k;
+                    let clamped = j.clamp(0, from as isize - 1) as usize;
+                    (clamped, kernel(at - j as f64))
+                })
+                .collect()
+        } else {
+            let (s, e) = (i * from / to, ((i + 1) * from).div_ceil(to));
+            (s..e).map(|j| (j, 1.0 / (e - s) as f64)).collect()
+        }
+    };
+    let mut y = Vec::new();
+    for n in 0..b {
+        for i in 0..h {
+            for j in 0..w {
+                for ch in 0..c {
+                    let mut sum = 0.0;
+                    for (p, wp) in taps(i, fh, h) {
+                        for (q, wq) in taps(j, fw, w) {
+                            sum += wp * wq * f64::from(xs[((n * fh + p) * fw + q) * c + ch]);
+                        }
+                    }
+                    y.push(sum);
+                }
+            }
+        }
+    }
+    y
+}
+
+const SIZES: [((usize, usize), (usize, usize)); 8] = [
+    ((1, 1), (4, 4)),
+    ((2, 2), (5, 7)),
+    ((3, 4), (16, 16)),
+    ((13, 13), (16, 16)),
+    ((16, 16), (13, 13)),
+    ((16, 16), (1, 1)),
+    ((5, 7), (5, 3)),
+    ((4, 4), (4, 4)),
+];
+
+#[test]
+fn matches_f64() {
+    for (from, to) in SIZES {
+        let x = random([2, from.0, from.1, 5], 1);
+        let y = area(&Cx::off(), &x, to).unwrap();
+        assert_eq!(y.dims(), [2, to.0, to.1, 5]);
+        assert!(worst(y.f32().unwrap(), &naive(&x, to, false)) < 2e-6);
+        let y = bicubic(&Cx::off(), &x, to).unwrap();
+        assert!(worst(y.f32().unwrap(), &naive(&x, to, true)) < 5e-6);
+    }
+}
+
+#[test]
+fn gradients_match_differences() {
+    for (from, to) in SIZES {
+        let x = [random([2, from.0, from.1, 3], 1)];
+        check_gradients(&x, 1e-2, 2e-3, |cx, t| area(cx, &t[0], to));
+        check_gradients(&x, 1e-2, 2e-3, |cx, t| bicubic(cx, &t[0], to));
+    }
+}
+
+#[test]
+fn shapes_are_checked() {
+    assert!(area(&Cx::off(), &random([2, 3], 1), (1, 1)).is_err());
+    assert!(bicubic(&Cx::off(), &random([1, 2, 2, 1], 1), (0, 1)).is_err());
+}

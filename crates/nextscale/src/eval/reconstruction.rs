@@ -1,0 +1,133 @@
+//! How well a tokenizer gives images back, and how much of its codebook it uses.
+
+use super::losses::tensors;
+use crate::Result;
+use crate::data::ValLoader;
+use crate::model::Pyramid;
+use crate::model::vqvae::Vqvae;
+use nextscale_tensor::Tensor;
+
+/// Figures over a set of images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reconstruction {
+    /// Images seen.
+    pub images: usize,
+    /// Mean over images of the peak signal-to-noise ratio in dB, of values in \[0, 1\].
+    pub psnr_db: f64,
+    /// Mean absolute error, of values in \[−1, 1\].
+    pub l1: f64,
+    /// Mean squared error, of values in \[−1, 1\].
+    pub l2: f64,
+    /// Share of the codes that occurred at any scale, 0 to 1.
+    pub codebook_usage: f64,
+    /// The same for every scale.
+    pub usage_by_scale: Vec<f64>,
+}
+
+/// A tally in the making.
+pub(crate) struct Tally {
+    images: usize,
+    psnr: f64,
+    l1: f64,
+    l2: f64,
+    seen: Vec<Vec<bool>>,
+}
+
+impl Tally {
+    pub(crate) fn new(scales: usize, vocab: usize) -> Self {
+        Self {
+            images: 0,
+            psnr: 0.0,
+            l1: 0.0,
+            l2: 0.0,
+            seen: vec![vec![false; vocab]; scales],
+        }
+    }
+
+    /// Adds a batch: originals and reconstructions \[B, R, R, 3\] in \[−1, 1\], and the token maps between.
+    pub(crate) fn add(&mut self, image: &Tensor, back: &Tensor, tokens: &[Tensor]) -> Result<()> {
+        let n = image.dims()[0];
+        let (a, b) = (image.f32()?, back.f32()?);
+        let each = a.len() / n.max(1);
+        for (a, b) in a.chunks_exact(each.max(1)).zip(b.chunks_exact(each.max(1))) {
+            let (mut l1, mut l2) = (0.0f64, 0.0f64);
+            for (a, b) in a.iter().zip(b) {
+                let d = f64::from(*a) - f64::from(*b);
+                l1 += d.abs();
+                l2 += d * d;
+            }
+            let (l1, l2) = (l1 / each as f64, l2 / each as f64);
+            // A perfect copy would have no finite ratio; 100 dB is far beyond 8-bit pictures.
+            self.psnr += (10.0 * (4.0 / l2.max(1e-12)).log10()).min(100.0);
+            self.l1 += l1;
+            self.l2 += l2;
+            self.images += 1;
+        }
+        for (seen, t) in self.seen.iter_mut().zip(tokens) {
+            t.i32()?.iter().for_each(|&i| seen[i as usize] = true);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Reconstruction {
+        let n = self.images.max(1) as f64;
+        let vocab = self.seen.first().map_or(1, Vec::len).max(1);
+        let share = |used: usize| used as f64 / vocab as f64;
+        let anywhere = (0..vocab)
+            .filter(|&v| self.seen.iter().any(|s| s.get(v).copied().unwrap_or(false)))
+            .count();
+        Reconstruction {
+            images: self.images,
+            psnr_db: self.psnr / n,
+            l1: self.l1 / n,
+            l2: self.l2 / n,
+            codebook_usage: share(anywhere),
+            usage_by_scale: self
+                .seen
+                .iter()
+                .map(|s| share(s.iter().filter(|u| **u).count()))
+                .collect(),
+        }
+    }
+}
+
+/// Reconstructs all images of a loader.
+///
+/// # Errors
+/// When an image can't be loaded or shapes do not fit.
+pub fn evaluate_reconstruction(
+    vqvae: &Vqvae,
+    pyramid: &Pyramid,
+    loader: &mut ValLoader,
+    side: usize,
+) -> Result<Reconstruction> {
+    let mut tally = Tally::new(pyramid.count(), vqvae.config.vocab);
+    while let Some(batch) = loader.next_batch()? {
+        let (images, _) = tensors(&batch, side)?;
+        let (back, tokens) = vqvae.reconstruct(&images, pyramid)?;
+        tally.add(&images, &back, &tokens)?;
+    }
+    Ok(tally.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_figures() {
+        let mut t = Tally::new(2, 4);
+        let a = Tensor::from_vec([1, 1, 2, 3], vec![0.0; 6]);
+        let b = Tensor::from_vec([1, 1, 2, 3], vec![0.2; 6]);
+        let tokens = [
+            Tensor::from_i32([1, 1], vec![3]),
+            Tensor::from_i32([1, 2], vec![3, 1]),
+        ];
+        t.add(&a, &b, &tokens).unwrap();
+        let r = t.finish();
+        // An error of 0.2 in [−1, 1] is 0.1 in [0, 1]: 20 dB.
+        assert!((r.psnr_db - 20.0).abs() < 1e-5);
+        assert!((r.l1 - 0.2).abs() < 1e-7 && (r.l2 - 0.04).abs() < 1e-7);
+        assert_eq!((r.codebook_usage, r.usage_by_scale), (0.5, vec![0.25, 0.5]));
+    }
+}

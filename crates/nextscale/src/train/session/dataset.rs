@@ -1,0 +1,101 @@
+//! Where a run's images come from.
+
+use crate::data::{
+    FolderSplits, ImageSource, LoaderConfig, ShapesSource, TrainLoader, TrainSampler, Transform,
+    ValLoader, ValSampler,
+};
+use crate::train::flags::BadImages;
+use crate::{Result, data};
+use std::sync::Arc;
+
+/// The value of `--data_path` that stands for the built-in images.
+pub const BUILTIN_SHAPES: &str = "builtin:shapes";
+
+/// Seed of the built-in images: the same pictures for every run.
+const SHAPES_SEED: u64 = 0;
+
+/// Training and validation images with their transform.
+#[derive(Clone)]
+pub struct Dataset {
+    /// Training images.
+    pub train: Arc<dyn ImageSource>,
+    /// Validation images.
+    pub val: Arc<dyn ImageSource>,
+    /// Resize, crop and flip.
+    pub transform: Transform,
+    /// Side of the images that come out.
+    pub side: usize,
+}
+
+impl Dataset {
+    /// Opens `data_path`, a folder or [`BUILTIN_SHAPES`], for images of side `side`.
+    ///
+    /// # Errors
+    /// One line naming what is wrong with the folder or the flags.
+    pub fn open(data_path: &str, side: usize, mid_reso: f64, hflip: bool) -> Result<Self> {
+        let transform = Transform::new(side, mid_reso, hflip)?;
+        let (train, val): (Arc<dyn ImageSource>, Arc<dyn ImageSource>) =
+            if data_path == BUILTIN_SHAPES {
+                // Drawn at the size before the crop, so that nothing is resampled.
+                let drawn = (mid_reso * side as f64).round_ties_even() as usize;
+                let (a, b) = ShapesSource::splits(drawn, SHAPES_SEED)?;
+                (Arc::new(a), Arc::new(b))
+            } else {
+                let splits = FolderSplits::open(data_path)?;
+                (Arc::new(splits.train), Arc::new(splits.val))
+            };
+        Ok(Self {
+            train,
+            val,
+            transform,
+            side,
+        })
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.train.class_names().len()
+    }
+
+    /// Training batches from (epoch, iteration) `start` on.
+    ///
+    /// # Errors
+    /// When threads can't be started.
+    pub fn train_loader(
+        &self,
+        batch: usize,
+        start: (u64, usize),
+        config: LoaderConfig,
+    ) -> Result<TrainLoader> {
+        let sampler = TrainSampler::new(self.train.len(), batch, 0, 1, config.seed)?;
+        TrainLoader::new(
+            Arc::clone(&self.train),
+            self.transform,
+            sampler,
+            start,
+            config,
+        )
+    }
+
+    /// One pass over the validation images.
+    ///
+    /// # Errors
+    /// When threads can't be started.
+    pub fn val_loader(&self, batch: usize, config: LoaderConfig) -> Result<ValLoader> {
+        let sampler = ValSampler::new(self.val.len(), batch, 0, 1)?;
+        ValLoader::new(Arc::clone(&self.val), self.transform, sampler, config)
+    }
+}
+
+/// The loader's settings for these flags.
+pub(crate) fn loader_config(workers: usize, seed: u64, bad: BadImages) -> LoaderConfig {
+    LoaderConfig {
+        workers,
+        prefetch: 0,
+        seed,
+        bad_images: match bad {
+            BadImages::Skip => data::BadImages::Skip,
+            BadImages::Fail => data::BadImages::Stop,
+        },
+    }
+}

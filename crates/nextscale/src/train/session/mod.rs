@@ -1,0 +1,90 @@
+//! Whole runs: data, models, logs, checkpoints and the loop, for each of the two trainers.
+
+mod dataset;
+pub mod pictures;
+mod progress;
+mod tokenizer;
+mod tokenizer_state;
+mod var;
+mod var_state;
+
+pub use dataset::{BUILTIN_SHAPES, Dataset};
+pub use tokenizer::{TokenizerRun, tokenizer_paths};
+pub use tokenizer_state::TOKENIZER_STATE_KEY;
+pub use var::{VarRun, var_paths};
+
+use crate::{Error, Result};
+use nextscale_tensor::Device;
+use std::path::{Path, PathBuf};
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Updates made since the very start.
+    pub steps: u64,
+    /// Whether the run reached its end, as against being stopped.
+    pub complete: bool,
+    /// The checkpoint to go on from.
+    pub checkpoint: PathBuf,
+    /// What to tell the user.
+    pub message: String,
+}
+
+/// Sets the number of compute threads for the whole process; 0 takes one for each core.
+///
+/// # Errors
+/// When threads were started before with another number.
+pub fn init_threads(threads: usize) -> Result<()> {
+    let built = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("compute-{i}"))
+        .build_global();
+    match built {
+        Ok(()) => Ok(()),
+        // The pool is there already: fine when its size is what is asked for.
+        Err(_) if threads == 0 || rayon::current_num_threads() == threads => Ok(()),
+        Err(e) => Err(Error::failed(format!("--threads={threads}: {e}"))),
+    }
+}
+
+/// The device that a choice comes to on this machine.
+///
+/// # Errors
+/// When a GPU is asked for and can't be used.
+pub fn resolve_device(choice: super::flags::DeviceChoice) -> Result<Device> {
+    use super::flags::DeviceChoice::{Auto, Cpu, Cuda};
+    match choice {
+        Auto | Cpu => Ok(Device::Cpu),
+        Cuda(_) => Err(Error::input(format!(
+            "--device={choice}: this version of nextscale computes on the CPU only; use --device=cpu"
+        ))),
+    }
+}
+
+/// Makes the output folder.
+pub(crate) fn make_folder(out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out).map_err(|e| {
+        Error::input(format!(
+            "--out={}: the folder can't be made: {e}",
+            out.display()
+        ))
+    })
+}
+
+/// The seed of a run: the one given, the one of the checkpoint, or a new one from the clock and the process.
+pub(crate) fn choose_seed(given: Option<u64>, saved: Option<u64>, out: &Path) -> Result<u64> {
+    match (given, saved) {
+        (Some(a), Some(b)) if a != b => Err(Error::input(format!(
+            "--seed={a}: the run in {} was started with seed {b}; leave the flag out to go on with it, or choose another --out",
+            out.display()
+        ))),
+        (_, Some(seed)) | (Some(seed), None) => Ok(seed),
+        (None, None) => {
+            let now = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |d| d.as_nanos() as u64);
+            // Small enough to type.
+            Ok((now ^ u64::from(std::process::id()) << 20) % 1_000_000_007)
+        }
+    }
+}

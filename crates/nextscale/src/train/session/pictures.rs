@@ -1,0 +1,116 @@
+//! Pictures made of pictures: grids and before/after pairs, as 8-bit RGB.
+
+use crate::checkpoint::write_atomic;
+use crate::{Error, Result};
+use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+use std::path::Path;
+
+/// An 8-bit RGB picture, row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Pixels across.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// `[height, width, 3]`.
+    pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// One colour all over.
+    pub fn filled(width: usize, height: usize, color: [u8; 3]) -> Self {
+        Self {
+            width,
+            height,
+            rgb: color.repeat(width * height),
+        }
+    }
+
+    /// Copies `tile` (`[h, w, 3]`) to (`x`, `y`); what does not fit is cut off.
+    pub fn paste(&mut self, tile: &[u8], (w, h): (usize, usize), (x, y): (usize, usize)) {
+        let cols = w.min(self.width.saturating_sub(x));
+        for row in 0..h.min(self.height.saturating_sub(y)) {
+            let to = ((y + row) * self.width + x) * 3;
+            self.rgb[to..to + cols * 3].copy_from_slice(&tile[row * w * 3..][..cols * 3]);
+        }
+    }
+
+    /// Writes a PNG file, whole or not at all.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn save_png(&self, path: &Path) -> Result<()> {
+        let mut bytes = Vec::new();
+        PngEncoder::new(&mut bytes)
+            .write_image(
+                &self.rgb,
+                self.width as u32,
+                self.height as u32,
+                ExtendedColorType::Rgb8,
+            )
+            .map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+        write_atomic(path, |w| w.write_all(&bytes))
+    }
+}
+
+/// Space between tiles.
+const GAP: usize = 2;
+
+/// Square tiles of side `side` (`[n, side, side, 3]`) in rows of `columns`.
+pub fn grid(tiles: &[u8], side: usize, columns: usize) -> Picture {
+    let bytes = side * side * 3;
+    let n = tiles.len() / bytes.max(1);
+    let columns = columns.clamp(1, n.max(1));
+    let rows = n.div_ceil(columns);
+    let mut out = Picture::filled(
+        columns * (side + GAP) + GAP,
+        rows * (side + GAP) + GAP,
+        [255; 3],
+    );
+    for (i, tile) in tiles.chunks_exact(bytes.max(1)).enumerate() {
+        let at = (
+            GAP + i % columns * (side + GAP),
+            GAP + i / columns * (side + GAP),
+        );
+        out.paste(tile, (side, side), at);
+    }
+    out
+}
+
+/// Originals above their reconstructions, in pairs of rows of `columns`.
+pub fn before_after(before: &[u8], after: &[u8], side: usize, columns: usize) -> Picture {
+    let bytes = (side * side * 3).max(1);
+    let mut tiles = Vec::new();
+    let blank = vec![255u8; bytes];
+    for (b, a) in before
+        .chunks(bytes * columns.max(1))
+        .zip(after.chunks(bytes * columns.max(1)))
+    {
+        for half in [b, a] {
+            tiles.extend_from_slice(half);
+            for _ in half.len() / bytes..columns {
+                tiles.extend_from_slice(&blank);
+            }
+        }
+    }
+    grid(&tiles, side, columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_land_where_they_should() {
+        let tiles: Vec<u8> = (0..5u8).flat_map(|i| [i * 10; 12]).collect();
+        let g = grid(&tiles, 2, 3);
+        assert_eq!((g.width, g.height), (3 * 4 + 2, 2 * 4 + 2));
+        let pixel = |x: usize, y: usize| g.rgb[(y * g.width + x) * 3];
+        assert_eq!(
+            (pixel(2, 2), pixel(6, 2), pixel(2, 6), pixel(0, 0)),
+            (0, 10, 30, 255)
+        );
+        let p = before_after(&tiles, &tiles, 2, 3);
+        assert_eq!(p.height, 4 * 4 + 2);
+    }
+}

@@ -1,0 +1,430 @@
+//! Training the tokenizer from start, or from its checkpoint, to the end.
+
+use super::dataset::{Dataset, loader_config};
+use super::pictures::before_after;
+use super::progress::StepClock;
+use super::tokenizer_state;
+use super::var::copy_whole;
+use super::{Outcome, choose_seed, make_folder, resolve_device};
+use crate::checkpoint::clean_stale;
+use crate::data::{LoaderConfig, TrainLoader};
+use crate::eval::{Reconstruction, evaluate_reconstruction};
+use crate::log::display::{Display, Sample};
+use crate::log::steps::{StepLog, StepRecord};
+use crate::log::tags;
+use crate::log::tensorboard::EventWriter;
+use crate::model::Pyramid;
+use crate::model::vqvae::{Vqvae, VqvaeConfig};
+use crate::train::run_lock::RunLock;
+use crate::train::signal::StopSignal;
+use crate::train::tokenizer_options::{TokenizerHorizon, TokenizerOptions, TokenizerPlan};
+use crate::train::tokenizer_trainer::{TokenizerReport, TokenizerStep, TokenizerTrainer};
+use crate::{Error, Result};
+use nextscale_tensor::ops;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Epochs between evaluations.
+const EVALUATE_EVERY: u64 = 10;
+/// Images in TensorBoard's before/after picture.
+const SHOWN: usize = 16;
+
+/// Where a run stands; part of its checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct TokenizerProgress {
+    /// Seed of everything random.
+    pub(super) seed: u64,
+    /// Steps done.
+    pub(super) it: u64,
+    /// Steps of an epoch.
+    pub(super) its_per_epoch: u64,
+    /// Records of codebook usage.
+    pub(super) records: u64,
+    /// Highest validation PSNR in dB.
+    pub(super) best_psnr: Option<f64>,
+    /// The last evaluation's PSNR in dB.
+    pub(super) last_psnr: Option<f64>,
+}
+
+/// The files of a tokenizer's run.
+#[derive(Clone, Debug)]
+pub struct TokenizerPaths {
+    /// The checkpoint to resume from.
+    pub state: PathBuf,
+    /// The latest weights, to use.
+    pub weights: PathBuf,
+    /// The weights with the highest validation PSNR.
+    pub best: PathBuf,
+}
+
+/// The files of a tokenizer's run in the folder `out`.
+pub fn tokenizer_paths(out: &Path) -> TokenizerPaths {
+    TokenizerPaths {
+        state: out.join("tokenizer-ckpt-last.safetensors"),
+        weights: out.join("tokenizer.safetensors"),
+        best: out.join("tokenizer-best.safetensors"),
+    }
+}
+
+/// A training run of the tokenizer.
+pub struct TokenizerRun<'a> {
+    /// The flags.
+    pub options: &'a TokenizerOptions,
+    /// The command line, for the logs.
+    pub cmd: String,
+    /// Asks the run to save and stop.
+    pub stop: StopSignal,
+}
+
+impl TokenizerRun<'_> {
+    /// Runs until the end, the step limit or a stop signal.
+    ///
+    /// # Errors
+    /// Bad flags or files, each one line; failures while running.
+    pub fn run(&self) -> Result<Outcome> {
+        let o = self.options;
+        let plan = o.resolve(1)?;
+        resolve_device(o.device)?;
+        let Some(data_path) = &o.data_path else {
+            return Err(Error::input(
+                "--data_path is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
+            ));
+        };
+        let pyramid = Pyramid::square(&plan.patch_nums)?;
+        let dataset = Dataset::open(data_path, plan.image_size, o.mid_reso, o.hflip)?;
+        let horizon = plan.horizon(dataset.train.len())?;
+        make_folder(&o.out)?;
+        let lock = RunLock::acquire(&o.out)?;
+        clean_stale(&o.out)?;
+        let paths = tokenizer_paths(&o.out);
+        let found = tokenizer_state::find(&paths.state)?;
+        if let Some(p) = &found
+            && p.its_per_epoch != horizon.its_per_epoch
+        {
+            return Err(Error::input(format!(
+                "{}: the run had {} steps an epoch, with these flags and images it would have {}: give --bs and --data_path as before, or choose another --out",
+                paths.state.display(),
+                p.its_per_epoch,
+                horizon.its_per_epoch
+            )));
+        }
+        let seed = choose_seed(o.seed, found.as_ref().map(|p| p.seed), &o.out)?;
+        let config = VqvaeConfig {
+            vocab: o.vocab,
+            cvae: o.cvae,
+            ch: o.ch,
+            dropout: o.dropout as f32,
+            beta: o.beta as f32,
+            using_znorm: o.znorm,
+            quant_resi: o.quant_resi as f32,
+            share_quant_resi: o.share_quant_resi,
+            ..VqvaeConfig::published(pyramid)
+        };
+        let mut vqvae = Vqvae::new(config, true)?;
+        if found.is_none() {
+            vqvae.init(seed)?;
+        }
+        let losses = (o.l1 as f32, o.l2 as f32);
+        let mut trainer = TokenizerTrainer::new(vqvae, plan.betas, losses, seed);
+        if let Some(p) = &found {
+            tokenizer_state::restore(&mut trainer, p, &paths.state)?;
+        }
+        let resumed = found.is_some();
+        let progress = TokenizerProgress {
+            seed,
+            its_per_epoch: horizon.its_per_epoch,
+            ..found.unwrap_or_default()
+        };
+        let epochs = horizon.max_it.div_ceil(horizon.its_per_epoch);
+        let mut display = Display::new(o.quiet, horizon.max_it, epochs, progress.it);
+        if let Some(text) = lock.warning() {
+            display.warn(text);
+        }
+        display.note(&format!(
+            "{} training and {} validation images, {} steps an epoch; {:.2} M parameters; seed {seed}",
+            dataset.train.len(),
+            dataset.val.len(),
+            horizon.its_per_epoch,
+            trainer.vqvae.params.count() as f64 / 1e6,
+        ));
+        if resumed {
+            display.note(&format!(
+                "resumed from {} after step {}",
+                paths.state.display(),
+                progress.it
+            ));
+        }
+        let mut tb = EventWriter::create(
+            &o.out.join("tb-tokenizer"),
+            resumed.then_some(progress.it as i64),
+        )?;
+        let args = serde_json::to_string_pretty(o).unwrap_or_default();
+        let text = format!("{}\n\n```json\n{args}\n```", self.cmd);
+        tb.text(progress.it as i64, "args", &text)?;
+        let loader = loader_config(plan.workers, seed, o.bad_images);
+        let mut session = Session {
+            run: self,
+            plan: &plan,
+            horizon: &horizon,
+            paths,
+            dataset,
+            trainer,
+            steps: StepLog::open(&o.out, progress.it)?,
+            progress,
+            display,
+            tb,
+            loader,
+        };
+        let outcome = session.all_steps()?;
+        session.display.finish();
+        drop(lock);
+        Ok(outcome)
+    }
+}
+
+/// Everything a run holds while it goes on.
+struct Session<'a> {
+    run: &'a TokenizerRun<'a>,
+    plan: &'a TokenizerPlan,
+    horizon: &'a TokenizerHorizon,
+    paths: TokenizerPaths,
+    dataset: Dataset,
+    trainer: TokenizerTrainer,
+    progress: TokenizerProgress,
+    display: Display,
+    tb: EventWriter,
+    steps: StepLog,
+    loader: LoaderConfig,
+}
+
+impl Session<'_> {
+    fn all_steps(&mut self) -> Result<Outcome> {
+        let its = self.horizon.its_per_epoch;
+        let start = (self.progress.it / its, (self.progress.it % its) as usize);
+        let mut loader = self
+            .dataset
+            .train_loader(self.plan.batch, start, self.loader)?;
+        let o = self.run.options;
+        let limit = o.stop_after.unwrap_or(u64::MAX);
+        let mut clock = StepClock::new(loader.waited());
+        let mut stop = self.progress.it >= limit;
+        while self.progress.it < self.horizon.max_it && !stop {
+            self.step(&mut loader, &mut clock)?;
+            let done = self.progress.it;
+            stop = done >= limit || self.run.stop.is_asked();
+            let epoch_ended = done.is_multiple_of(its);
+            let evaluates = done == self.horizon.max_it
+                || epoch_ended && (done / its).is_multiple_of(EVALUATE_EVERY);
+            if evaluates {
+                self.evaluate()?;
+            }
+            let due = o.save_every > 0 && done.is_multiple_of(o.save_every);
+            if evaluates || stop || due {
+                self.save()?;
+                clock.restart(loader.waited());
+            }
+        }
+        let bad = loader.bad_images();
+        if !bad.is_empty() {
+            self.display.warn(&format!(
+                "{} images could not be read and were replaced:",
+                bad.len()
+            ));
+            bad.iter().for_each(|b| self.display.warn(&b.reason));
+        }
+        self.outcome()
+    }
+
+    fn step(&mut self, loader: &mut TrainLoader, clock: &mut StepClock) -> Result<()> {
+        let o = self.run.options;
+        let it = self.progress.it;
+        let batch = loader.next_batch()?;
+        let (images, _) = crate::eval::tensors(&batch, self.dataset.side)?;
+        clock.add_images(batch.len());
+        drop(batch);
+        let now = self.horizon.schedule.at(it);
+        let plan = TokenizerStep {
+            it,
+            lr: now.lr,
+            wd: now.wd,
+            clip: self.plan.clip,
+        };
+        let report = self.trainer.step(&images, &plan)?;
+        if !report.loss.is_finite() {
+            return Err(Error::failed(format!(
+                "the loss is {} at step {it}: the run has diverged; start again from {} with a lower --lr",
+                report.loss,
+                self.paths.state.display()
+            )));
+        }
+        self.progress.it += 1;
+        self.progress.records = self.trainer.hits.records;
+        let time = clock.lap(loader.waited());
+        let done = self.progress.it;
+        let epoch = it / self.horizon.its_per_epoch + 1;
+        // A reconstruction has no right or wrong tokens; the share of the codebook in use stands in.
+        let positions = self.plan.batch * self.positions();
+        let usage = self.trainer.hits.usage(positions);
+        let used = usage.iter().sum::<f64>() / usage.len().max(1) as f64;
+        if done.is_multiple_of(o.log_every.max(1)) {
+            self.steps.append(&StepRecord {
+                step: done,
+                epoch,
+                loss: report.loss,
+                accuracy: used,
+                grad_norm: report.grad_norm,
+                lr: now.lr,
+                wd: now.wd,
+                loss_scale: None,
+                images_per_s: time.images_per_s(),
+                data_wait: time.data_wait(),
+            })?;
+        }
+        if tags::is_due(it) || done.is_multiple_of(o.log_every.max(1)) {
+            self.write_scalars(it, &report, now.lr, &usage)?;
+        }
+        self.display.step(&Sample {
+            step: done,
+            epoch,
+            loss: Some(report.loss),
+            accuracy: None,
+            images: time.images,
+            seconds: time.seconds,
+            data_seconds: time.data_seconds,
+        });
+        Ok(())
+    }
+
+    /// Feature vectors of one image.
+    fn positions(&self) -> usize {
+        let (h, w) = self.trainer.vqvae.config.pyramid.finest();
+        h * w
+    }
+
+    fn write_scalars(
+        &mut self,
+        it: u64,
+        report: &TokenizerReport,
+        lr: f64,
+        usage: &[f64],
+    ) -> Result<()> {
+        let mut values = vec![
+            ("tokenizer/loss".to_owned(), report.loss),
+            ("tokenizer/l1".to_owned(), report.l1),
+            ("tokenizer/l2".to_owned(), report.l2),
+            ("tokenizer/vq_loss".to_owned(), report.vq),
+            ("tokenizer/grad_norm".to_owned(), report.grad_norm),
+            ("tokenizer/lr".to_owned(), lr),
+        ];
+        for (k, u) in usage.iter().enumerate() {
+            values.push((format!("tokenizer_usage/scale_{k}"), *u));
+        }
+        let named = values.iter().map(|(k, v)| (k.as_str(), *v));
+        self.tb.scalars(it as i64, named)
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        let pyramid = self.trainer.vqvae.config.pyramid.clone();
+        let side = self.dataset.side;
+        let mut val = self.dataset.val_loader(self.plan.batch, self.loader)?;
+        let r = evaluate_reconstruction(&self.trainer.vqvae, &pyramid, &mut val, side)?;
+        for bad in val.bad_images() {
+            self.display.warn(&bad.reason);
+        }
+        let step = self.progress.it as i64;
+        self.tb.scalars(
+            step,
+            [
+                ("tokenizer_val/psnr_db", r.psnr_db),
+                ("tokenizer_val/l1", r.l1),
+                ("tokenizer_val/l2", r.l2),
+                ("tokenizer_val/codebook_usage", 100.0 * r.codebook_usage),
+            ],
+        )?;
+        self.show(&pyramid)?;
+        self.display.note(&describe(step, &r));
+        self.progress.last_psnr = Some(r.psnr_db);
+        tokenizer_state::export(&self.trainer, &self.paths.weights)?;
+        if self.progress.best_psnr.is_none_or(|best| r.psnr_db > best) {
+            self.progress.best_psnr = Some(r.psnr_db);
+            copy_whole(&self.paths.weights, &self.paths.best)?;
+        }
+        Ok(())
+    }
+
+    /// A before/after picture of the first validation images.
+    fn show(&mut self, pyramid: &Pyramid) -> Result<()> {
+        let side = self.dataset.side;
+        let mut val = self.dataset.val_loader(SHOWN, self.loader)?;
+        if let Some(batch) = val.next_batch()? {
+            let (images, _) = crate::eval::tensors(&batch, side)?;
+            let (back, _) = self.trainer.vqvae.reconstruct(&images, pyramid)?;
+            let back = ops::to_pixels(&ops::to_unit_range(&back)?)?;
+            let p = before_after(&batch.images, &back, side, 8);
+            let step = self.progress.it as i64;
+            self.tb.image(
+                step,
+                "reconstructions",
+                p.width as u32,
+                p.height as u32,
+                &p.rgb,
+            )?;
+        }
+        self.tb.flush()
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.steps.sync()?;
+        self.tb.flush()?;
+        tokenizer_state::save(&self.trainer, &self.progress, &self.paths.state)?;
+        if !self.paths.weights.exists() {
+            tokenizer_state::export(&self.trainer, &self.paths.weights)?;
+        }
+        Ok(())
+    }
+
+    fn outcome(&self) -> Result<Outcome> {
+        let steps = self.progress.it;
+        let complete = steps >= self.horizon.max_it;
+        let message = if complete {
+            format!(
+                "done after {steps} steps: {}{}",
+                self.paths.weights.display(),
+                self.progress.last_psnr.map_or(String::new(), |p| format!(
+                    " ({p:.2} dB on validation images)"
+                ))
+            )
+        } else {
+            format!(
+                "stopped after step {steps}; saved to {}. Run the same command again to go on{}",
+                self.paths.state.display(),
+                match self.run.options.stop_after {
+                    Some(n) if steps >= n =>
+                        format!(" (without --stop_after={n}, or with a larger one)"),
+                    _ => String::new(),
+                }
+            )
+        };
+        Ok(Outcome {
+            steps,
+            complete,
+            checkpoint: self.paths.state.clone(),
+            message,
+        })
+    }
+}
+
+fn describe(step: i64, r: &Reconstruction) -> String {
+    let scales: Vec<String> = r
+        .usage_by_scale
+        .iter()
+        .map(|u| format!("{:.0}", 100.0 * u))
+        .collect();
+    format!(
+        "step {step}: {:.2} dB on {} validation images, {:.1} % of the codebook in use (by scale: {} %)",
+        r.psnr_db,
+        r.images,
+        100.0 * r.codebook_usage,
+        scales.join(" ")
+    )
+}

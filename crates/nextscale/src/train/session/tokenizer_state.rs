@@ -1,0 +1,109 @@
+//! A tokenizer's run as a checkpoint and back, and its weights as a file to use.
+
+use super::tokenizer::TokenizerProgress;
+use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata, write_to};
+use crate::checkpoint::weights::TOKENIZER_KEY;
+use crate::checkpoint::{HostTensor, StateDict, write_atomic};
+use crate::model::state::{buffer_state, hit_averages, load_buffer, load_vqvae, vqvae_state};
+use crate::train::tokenizer_trainer::TokenizerTrainer;
+use crate::{Error, Result};
+use std::path::Path;
+
+/// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
+pub const TOKENIZER_STATE_KEY: &str = "nextscale.tokenizer_trainer";
+
+/// Prefixes of weights and of AdamW's moments.
+const PREFIXES: [&str; 3] = ["vae_local.", "vae_opt.exp_avg.", "vae_opt.exp_avg_sq."];
+
+fn settings(trainer: &TokenizerTrainer) -> Result<String> {
+    serde_json::to_string(&trainer.vqvae.config)
+        .map_err(|e| Error::failed(format!("describing the tokenizer: {e}")))
+}
+
+/// Writes the training checkpoint.
+///
+/// # Errors
+/// When writing fails; an existing file is then unchanged.
+pub(super) fn save(
+    trainer: &TokenizerTrainer,
+    progress: &TokenizerProgress,
+    path: &Path,
+) -> Result<()> {
+    let text = serde_json::to_string(progress)
+        .map_err(|e| Error::failed(format!("describing the run: {e}")))?;
+    let metadata: TextMetadata = [
+        ("format".into(), "pt".into()),
+        (TOKENIZER_STATE_KEY.into(), text),
+        (TOKENIZER_KEY.into(), settings(trainer)?),
+    ]
+    .into();
+    let params = &trainer.vqvae.params;
+    let parts = [
+        vqvae_state(&trainer.vqvae, &trainer.hits.ema)?,
+        buffer_state(&trainer.opt.exp_avg, params)?,
+        buffer_state(&trainer.opt.exp_avg_sq, params)?,
+    ];
+    let list: Vec<(String, &HostTensor)> = PREFIXES
+        .iter()
+        .zip(&parts)
+        .flat_map(|(prefix, dict)| dict.iter().map(move |(n, t)| (format!("{prefix}{n}"), t)))
+        .collect();
+    write_atomic(path, |w| write_to(w, &list, &metadata))
+}
+
+/// Reads a training checkpoint's progress, if `path` is there.
+///
+/// # Errors
+/// When the file is there and is none.
+pub(super) fn find(path: &Path) -> Result<Option<TokenizerProgress>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = SafetensorsFile::open(path)?;
+    let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
+    let metadata = file.metadata();
+    let text = metadata
+        .get(TOKENIZER_STATE_KEY)
+        .ok_or_else(|| bad("is no training checkpoint of a tokenizer".into()))?;
+    serde_json::from_str(text)
+        .map(Some)
+        .map_err(|e| bad(format!("its progress is damaged: {e}")))
+}
+
+/// Puts a checkpoint's weights and optimizer state into a trainer.
+///
+/// # Errors
+/// When they are of another tokenizer: names the tensor and both shapes.
+pub(super) fn restore(
+    trainer: &mut TokenizerTrainer,
+    progress: &TokenizerProgress,
+    path: &Path,
+) -> Result<()> {
+    let mut file = SafetensorsFile::open(path)?;
+    let mut part = |i: usize| -> Result<StateDict> { file.read_prefix(PREFIXES[i]) };
+    let (weights, m, v) = (part(0)?, part(1)?, part(2)?);
+    load_vqvae(&mut trainer.vqvae, &weights, &path.display().to_string())?;
+    let config = &trainer.vqvae.config;
+    trainer.hits.ema = hit_averages(&weights, config.pyramid.count(), config.vocab);
+    trainer.hits.records = progress.records;
+    let params = &trainer.vqvae.params;
+    load_buffer(&mut trainer.opt.exp_avg, params, &m)?;
+    load_buffer(&mut trainer.opt.exp_avg_sq, params, &v)?;
+    trainer.opt.updates = progress.it;
+    Ok(())
+}
+
+/// Writes the weights alone, under the reference's names, with the tokenizer's settings beside them.
+///
+/// # Errors
+/// When writing fails; an existing file is then unchanged.
+pub(super) fn export(trainer: &TokenizerTrainer, path: &Path) -> Result<()> {
+    let metadata: TextMetadata = [
+        ("format".into(), "pt".into()),
+        (TOKENIZER_KEY.into(), settings(trainer)?),
+    ]
+    .into();
+    let dict = vqvae_state(&trainer.vqvae, &trainer.hits.ema)?;
+    let list: Vec<(String, &HostTensor)> = dict.iter().map(|(n, t)| (n.to_owned(), t)).collect();
+    write_atomic(path, |w| write_to(w, &list, &metadata))
+}

@@ -1,0 +1,240 @@
+//! A transformer's run as a checkpoint and back.
+
+use super::var::Progress;
+use crate::checkpoint::weights::TOKENIZER_KEY;
+use crate::checkpoint::{AdamSettings, StateDict, TrainerConfig, TrainerState};
+use crate::model::state::{buffer_state, load_buffer, load_var, params_state};
+use crate::train::options::TrainOptions;
+use crate::train::plan::{Horizon, Plan};
+use crate::train::progressive::StageState;
+use crate::train::var_trainer::{ADAM_EPS, BETAS, VarTrainer};
+use crate::{Error, Result};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// Key of the run's own progress among a checkpoint's extras.
+const PROGRESS_KEY: &str = "nextscale.progress";
+
+/// The files of a run.
+#[derive(Clone, Debug)]
+pub struct VarPaths {
+    /// The checkpoint to resume from.
+    pub last: PathBuf,
+    /// The checkpoint with the lowest validation loss of the last scale.
+    pub best: PathBuf,
+    /// The reference's own checkpoint, taken up where there is none of ours.
+    pub reference: PathBuf,
+}
+
+/// The files of a run in the folder `out`.
+pub fn var_paths(out: &Path) -> VarPaths {
+    VarPaths {
+        last: out.join("ar-ckpt-last.safetensors"),
+        best: out.join("ar-ckpt-best.safetensors"),
+        reference: out.join("ar-ckpt-last.pth"),
+    }
+}
+
+/// The checkpoint that a run in this folder resumes from.
+///
+/// # Errors
+/// When it is there and can't be read.
+pub(super) fn find(out: &Path) -> Result<Option<(TrainerState, PathBuf)>> {
+    let p = var_paths(out);
+    if p.last.exists() {
+        return Ok(Some((TrainerState::load_safetensors(&p.last)?, p.last)));
+    }
+    if p.reference.exists() {
+        let state = TrainerState::from_reference_pth(&p.reference)?;
+        return Ok(Some((state, p.reference)));
+    }
+    Ok(None)
+}
+
+/// The run's progress that a checkpoint holds.
+pub(super) fn progress(state: &TrainerState, horizon: &Horizon, path: &Path) -> Result<Progress> {
+    let its = horizon.its_per_epoch;
+    let it = state.g_it.unwrap_or(state.epoch * its + state.iter);
+    match state.extra.get(PROGRESS_KEY) {
+        Some(v) => {
+            let saved: Progress = serde_json::from_value(v.clone()).map_err(|e| {
+                Error::input(format!("{}: its progress is damaged: {e}", path.display()))
+            })?;
+            if saved.its_per_epoch != its {
+                return Err(Error::input(format!(
+                    "{}: the run had {} iterations an epoch, with these flags and images it would have {its}: give --bs, --ac and --data_path as before, or choose another --out",
+                    path.display(),
+                    saved.its_per_epoch
+                )));
+            }
+            Ok(saved)
+        }
+        None => Ok(Progress {
+            it,
+            its_per_epoch: its,
+            ..Progress::default()
+        }),
+    }
+}
+
+/// Puts a checkpoint's weights and optimizer state into a trainer.
+///
+/// # Errors
+/// When they are of another model: names the tensor and both shapes.
+pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Path) -> Result<()> {
+    let source = path.display().to_string();
+    load_var(&mut trainer.var, &state.var, &source)?;
+    let params = &trainer.var.params;
+    load_buffer(&mut trainer.opt.exp_avg, params, &state.exp_avg)?;
+    load_buffer(&mut trainer.opt.exp_avg_sq, params, &state.exp_avg_sq)?;
+    trainer.opt.updates = state.adam_step;
+    Ok(())
+}
+
+/// The stage of progressive training that a checkpoint holds.
+pub(super) fn stage(state: &TrainerState) -> StageState {
+    StageState {
+        prog_it: state.config.prog_it,
+        last_prog_si: state.config.last_prog_si,
+        first_prog: state.config.first_prog,
+    }
+}
+
+/// What [`save`] writes beside the trainer.
+pub(super) struct Saving<'a> {
+    pub(super) options: &'a TrainOptions,
+    pub(super) plan: &'a Plan,
+    pub(super) horizon: &'a Horizon,
+    pub(super) progress: &'a Progress,
+    pub(super) stage: StageState,
+    pub(super) cmd: &'a str,
+}
+
+/// Writes a checkpoint. `vae` is the tokenizer's state dict, lent for the time being.
+///
+/// # Errors
+/// When writing fails; an existing file is then unchanged.
+pub(super) fn save(
+    trainer: &VarTrainer,
+    vae: &mut StateDict,
+    s: &Saving<'_>,
+    path: &Path,
+) -> Result<()> {
+    let params = &trainer.var.params;
+    let now = s.horizon.schedule.at(s.progress.it.saturating_sub(1));
+    let mut config = TrainerConfig::new(&s.plan.patch_nums, s.options.ls);
+    config.resos = s.plan.resolutions.clone();
+    config.prog_it = s.stage.prog_it;
+    config.last_prog_si = s.stage.last_prog_si;
+    config.first_prog = s.stage.first_prog;
+    let json = |e: serde_json::Error| Error::failed(format!("describing the run: {e}"));
+    let mut extra = Map::new();
+    extra.insert(
+        TOKENIZER_KEY.into(),
+        serde_json::to_value(&trainer.vqvae.config).map_err(json)?,
+    );
+    extra.insert(
+        PROGRESS_KEY.into(),
+        serde_json::to_value(s.progress).map_err(json)?,
+    );
+    let its = s.horizon.its_per_epoch;
+    let mut state = TrainerState {
+        epoch: s.progress.it / its,
+        iter: s.progress.it % its,
+        g_it: Some(s.progress.it),
+        config,
+        var: params_state(params)?,
+        vae: std::mem::take(vae),
+        exp_avg: buffer_state(&trainer.opt.exp_avg, params)?,
+        exp_avg_sq: buffer_state(&trainer.opt.exp_avg_sq, params)?,
+        adam_step: trainer.opt.updates,
+        adam: AdamSettings {
+            lr: now.lr,
+            weight_decay: now.wd,
+            betas: [BETAS.0, BETAS.1],
+            eps: ADAM_EPS,
+            ..AdamSettings::default()
+        },
+        scaler: None,
+        args: reference_args(s)?,
+        extra,
+    };
+    let done = state.save_safetensors(path);
+    *vae = std::mem::take(&mut state.vae);
+    done
+}
+
+/// The options under the reference's names and in its order, with what it derives from them.
+fn reference_args(s: &Saving<'_>) -> Result<Map<String, Value>> {
+    let own = serde_json::to_value(s.options)
+        .map_err(|e| Error::failed(format!("describing the run: {e}")))?;
+    let own = own.as_object().cloned().unwrap_or_default();
+    let mut out = Map::new();
+    const ORDER: [&str; 41] = [
+        "data_path",
+        "exp_name",
+        "vfast",
+        "tfast",
+        "depth",
+        "ini",
+        "hd",
+        "aln",
+        "alng",
+        "fp16",
+        "tblr",
+        "tlr",
+        "twd",
+        "twde",
+        "tclip",
+        "ls",
+        "bs",
+        "batch_size",
+        "glb_batch_size",
+        "ac",
+        "ep",
+        "wp",
+        "wp0",
+        "wpe",
+        "sche",
+        "opt",
+        "afuse",
+        "saln",
+        "anorm",
+        "fuse",
+        "pn",
+        "patch_size",
+        "patch_nums",
+        "resos",
+        "data_load_reso",
+        "mid_reso",
+        "hflip",
+        "workers",
+        "pg",
+        "pg0",
+        "pgwp",
+    ];
+    for key in ORDER {
+        let value = match key {
+            "tlr" => json!(s.plan.lr),
+            "twde" => json!(s.plan.wd_end),
+            "bs" | "glb_batch_size" => json!(s.plan.global_batch),
+            "batch_size" => json!(s.plan.batch),
+            "wp" => json!(s.plan.warmup_epochs),
+            "pgwp" => json!(s.plan.ramp_epochs),
+            "sche" => json!(s.plan.curve),
+            "patch_nums" => json!(s.plan.patch_nums),
+            "resos" => json!(s.plan.resolutions),
+            "data_load_reso" => json!(s.plan.image_size),
+            "workers" => json!(s.plan.workers),
+            _ => own.get(key).cloned().unwrap_or(Value::Null),
+        };
+        out.insert(key.into(), value);
+    }
+    out.insert("cmd".into(), json!(s.cmd));
+    out.insert(
+        "tf32".into(),
+        own.get("tf32").cloned().unwrap_or(Value::Null),
+    );
+    out.insert("seed".into(), json!(s.progress.seed));
+    Ok(out)
+}
