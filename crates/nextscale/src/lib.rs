@@ -6,6 +6,7 @@ pub mod generate;
 pub mod log;
 pub mod model;
 pub mod train;
+pub mod verify;
 
 mod error;
 pub use error::{Error, Result};
