@@ -3,10 +3,18 @@ pub mod checkpoint;
 pub mod data;
 pub mod eval;
 pub mod generate;
+pub mod labels;
 pub mod log;
 pub mod model;
+pub mod npz;
+pub mod quickstart;
 pub mod train;
 pub mod verify;
 
 mod error;
 pub use error::{Error, Result};
+
+/// Number of threads that operators compute on.
+pub fn compute_threads() -> usize {
+    rayon::current_num_threads()
+}

@@ -1,0 +1,164 @@
+//! `nextscale edit`: redraw a part of an image.
+
+use super::images::{in_range, load, may_write};
+use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
+use nextscale::model::open::open_pair;
+use nextscale::train::flags::DeviceChoice;
+use nextscale::train::session::pictures::grid;
+use nextscale::train::session::{init_threads, resolve_device};
+use nextscale::{Error, Result};
+use nextscale_tensor::ops;
+use std::path::PathBuf;
+
+/// Flags of `edit`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The transformer: a training checkpoint or weights, .safetensors or .pth
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// The tokenizer, where the model's file does not hold it
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// The image to start from
+    #[arg(long, value_name = "FILE")]
+    image: PathBuf,
+    /// What to do: redraw inside the region (inpaint, or reclass with another --class), or around it (outpaint)
+    #[arg(long, value_enum, default_value_t = Mode::Inpaint)]
+    mode: Mode,
+    /// The region as x0,y0,x1,y1 in shares of the image's width and height
+    #[arg(long, value_name = "X0,Y0,X1,Y1", conflicts_with = "mask")]
+    r#box: Option<String>,
+    /// The region as a picture: white is in it, black is not
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
+    /// Class to draw: a number or a folder name under --data_path; without it no class (no guidance towards one)
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+    /// A data folder whose class folders give names to the classes, or builtin:shapes
+    #[arg(long, value_name = "DIR")]
+    data_path: Option<String>,
+    /// Different results to draw
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    count: usize,
+    /// Guidance: 0 none, larger values follow the class more strictly
+    #[arg(long, value_name = "X", default_value_t = 3.0)]
+    cfg: f32,
+    /// Draw from the k likeliest codes; 0: from all
+    #[arg(long, value_name = "N", default_value_t = 900)]
+    top_k: usize,
+    /// Draw from the likeliest codes that make up this probability; 0: from all
+    #[arg(long, value_name = "X", default_value_t = 0.95)]
+    top_p: f32,
+    /// Seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The picture to write: the source, its reconstruction, then the results
+    #[arg(long, value_name = "FILE", default_value = "edit.png")]
+    out: PathBuf,
+    /// Overwrite an existing file
+    #[arg(long)]
+    force: bool,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// Threads that compute on the CPU; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+/// Which side of the region is drawn anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// Inside, as what surrounds it suggests
+    Inpaint,
+    /// Outside
+    Outpaint,
+    /// Inside, as the class given
+    Reclass,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    resolve_device(args.device)?;
+    in_range("cfg", f64::from(args.cfg), 0.0..=1000.0)?;
+    in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
+    if args.count == 0 {
+        return Err(Error::input("--count=0: expected at least 1"));
+    }
+    if args.mode == Mode::Reclass && args.class.is_none() {
+        return Err(Error::input("--mode=reclass needs --class"));
+    }
+    may_write(&args.out, args.force)?;
+    init_threads(args.threads)?;
+    let (var, tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let pyramid = &var.config.pyramid;
+    let (h, w) = pyramid.finest();
+    if h != w {
+        return Err(Error::input("edit works on square images"));
+    }
+    let side = h * tok.vqvae.config.downsample();
+    let label = match &args.class {
+        Some(class) => {
+            super::class_list(Some(class), args.data_path.as_deref(), var.config.classes)?
+                .first()
+                .copied()
+                .unwrap_or(var.no_class())
+        }
+        None => var.no_class(),
+    };
+    let (image, pixels) = load(&args.image, side, 1.0)?;
+    let region = region(args, side)?;
+    let (back, tokens) = tok.vqvae.reconstruct(&image, pyramid)?;
+    let edit = Edit {
+        source: tokens,
+        region,
+    };
+    let sampler = Sampler {
+        var: &var,
+        vqvae: &tok.vqvae,
+    };
+    let options = SampleOptions {
+        cfg: args.cfg,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        more_smooth: false,
+        noise: Noise::Seed(args.seed),
+    };
+    let mut all = pixels;
+    all.extend(ops::to_pixels(&ops::to_unit_range(&back)?)?);
+    for first in (0..args.count).step_by(8) {
+        let labels = vec![label; 8.min(args.count - first)];
+        let drawn = sampler.draw(&labels, first as u64, &options, Some(&edit), None)?;
+        all.extend(ops::to_pixels(&drawn.images)?);
+    }
+    grid(&all, side, args.count + 2).save_png(&args.out)?;
+    println!("{} results in {}", args.count, args.out.display());
+    Ok(())
+}
+
+fn region(args: &Args, side: usize) -> Result<Region> {
+    let outside = args.mode == Mode::Outpaint;
+    if let Some(mask) = &args.mask {
+        let (_, pixels) = load(mask, side, 1.0)?;
+        let values = pixels
+            .chunks_exact(3)
+            .map(|p| {
+                let sum: u16 = p.iter().map(|&v| u16::from(v)).sum();
+                let share = f32::from(sum) / 765.0;
+                if outside { 1.0 - share } else { share }
+            })
+            .collect();
+        return Region::from_mask(side, side, values);
+    }
+    let Some(text) = &args.r#box else {
+        return Err(Error::input(
+            "give the region with --box=x0,y0,x1,y1 or --mask=FILE",
+        ));
+    };
+    let numbers: Option<Vec<f64>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[x0, y0, x1, y1]) => Region::rectangle((x0, y0, x1, y1), outside),
+        _ => Err(Error::input(format!(
+            "--box={text}: expected four numbers x0,y0,x1,y1 such as 0.25,0.25,0.75,0.75"
+        ))),
+    }
+}

@@ -1,0 +1,77 @@
+//! `nextscale eval`: validation losses by scale.
+
+use nextscale::data::LoaderConfig;
+use nextscale::eval::evaluate_losses;
+use nextscale::model::open::open_pair;
+use nextscale::train::flags::DeviceChoice;
+use nextscale::train::session::{Dataset, init_threads, resolve_device};
+use nextscale::train::var_trainer::VarTrainer;
+use nextscale::{Error, Result};
+use std::path::PathBuf;
+
+/// Flags of `eval`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The transformer: a training checkpoint or weights, .safetensors or .pth
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// The tokenizer, where the model's file does not hold it
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes
+    #[arg(long, value_name = "DIR")]
+    data_path: String,
+    /// Images are resized to this many times their final side before the centre crop
+    #[arg(long, value_name = "X", default_value_t = 1.125)]
+    mid_reso: f64,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch: usize,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// Threads that compute on the CPU; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    resolve_device(args.device)?;
+    if args.batch == 0 {
+        return Err(Error::input("--batch=0: expected at least 1"));
+    }
+    init_threads(args.threads)?;
+    let (var, tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let pyramid = var.config.pyramid.clone();
+    let side = pyramid.finest().0 * tok.vqvae.config.downsample();
+    let data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;
+    if data.classes() > var.config.classes {
+        return Err(Error::input(format!(
+            "--data_path={}: holds {} classes, the model knows {}",
+            args.data_path,
+            data.classes(),
+            var.config.classes
+        )));
+    }
+    let trainer = VarTrainer::new(tok.vqvae, var, 0.0, 0);
+    let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
+    let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(()))?;
+    println!("scale    tokens      loss  accuracy");
+    for (k, (h, w)) in pyramid.scales().iter().enumerate() {
+        println!(
+            "{:<7} {:>7}  {:>8.4}  {:>6.2} %",
+            format!("{h}x{w}"),
+            m.tokens.get(k).copied().unwrap_or(0),
+            m.loss_of(k).unwrap_or(f64::NAN),
+            m.acc_of(k).unwrap_or(f64::NAN)
+        );
+    }
+    println!(
+        "{:<7} {:>7}  {:>8.4}  {:>6.2} %",
+        "all",
+        m.tokens.iter().sum::<u64>(),
+        m.loss_mean(),
+        m.acc_mean()
+    );
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! `nextscale quickstart`: everything once, on built-in data.
+
+use nextscale::Result;
+use nextscale::quickstart::{Quickstart, report};
+use nextscale::train::session::init_threads;
+use nextscale::train::signal::StopSignal;
+use std::path::PathBuf;
+
+/// Flags of `quickstart`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder for checkpoints, logs, pictures and summary.json; an interrupted quickstart goes on in it
+    #[arg(long, value_name = "DIR", default_value = "quickstart")]
+    out: PathBuf,
+    /// Threads that compute on the CPU; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Seed of all random draws
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    init_threads(args.threads)?;
+    let summary = Quickstart {
+        out: args.out.clone(),
+        seed: args.seed,
+        stop: StopSignal::install()?,
+    }
+    .run()?;
+    match summary {
+        Some(s) => print!("{}", report(&s, &args.out)),
+        None => println!("stopped; run the same command again to go on"),
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! `nextscale reconstruct`: images through the tokenizer and back.
+
+use super::images::{load, may_write};
+use nextscale::data::LoaderConfig;
+use nextscale::eval::{Reconstruction, evaluate_reconstruction};
+use nextscale::model::Pyramid;
+use nextscale::model::open::open_tokenizer;
+use nextscale::train::flags::{DeviceChoice, parse_pn};
+use nextscale::train::session::pictures::before_after;
+use nextscale::train::session::{Dataset, init_threads, resolve_device};
+use nextscale::{Error, Result};
+use nextscale_tensor::ops;
+use std::path::PathBuf;
+
+/// Flags of `reconstruct`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The tokenizer, or a training checkpoint that holds it
+    #[arg(long, value_name = "FILE")]
+    tokenizer: PathBuf,
+    /// Image files
+    #[arg(value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Measure on the validation images of this folder, or of builtin:shapes
+    #[arg(long, value_name = "DIR")]
+    data_path: Option<String>,
+    /// Side lengths of the token maps; without it those the tokenizer was trained with
+    #[arg(long, value_name = "LIST")]
+    pn: Option<String>,
+    /// Images are resized to this many times their final side before the crop
+    #[arg(long, value_name = "X", default_value_t = 1.125)]
+    mid_reso: f64,
+    /// Before/after picture to write
+    #[arg(long, value_name = "FILE", default_value = "reconstruction.png")]
+    out: PathBuf,
+    /// Overwrite an existing file
+    #[arg(long)]
+    force: bool,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch: usize,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// Threads that compute on the CPU; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+/// Images in the picture of a whole set.
+const SHOWN: usize = 16;
+
+pub fn run(args: &Args) -> Result<()> {
+    resolve_device(args.device)?;
+    may_write(&args.out, args.force)?;
+    if args.images.is_empty() == args.data_path.is_none() {
+        return Err(Error::input("give either image files or --data_path"));
+    }
+    if args.batch == 0 {
+        return Err(Error::input("--batch=0: expected at least 1"));
+    }
+    init_threads(args.threads)?;
+    let asked = match &args.pn {
+        Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
+        None => None,
+    };
+    let tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
+    let pyramid = tok.vqvae.config.pyramid.clone();
+    let side = pyramid.finest().0 * tok.vqvae.config.downsample();
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let mut show = |pixels: &[u8], back: &nextscale_tensor::Tensor| -> Result<()> {
+        before.extend_from_slice(pixels);
+        after.extend(ops::to_pixels(&ops::to_unit_range(back)?)?);
+        Ok(())
+    };
+    match &args.data_path {
+        Some(path) => {
+            let data = Dataset::open(path, side, args.mid_reso, false)?;
+            let mut first = data.val_loader(SHOWN, LoaderConfig::default())?;
+            if let Some(batch) = first.next_batch()? {
+                let x = ops::from_pixels([batch.len(), side, side, 3], &batch.images)?;
+                show(&batch.images, &tok.vqvae.reconstruct(&x, &pyramid)?.0)?;
+            }
+            let mut all = data.val_loader(args.batch, LoaderConfig::default())?;
+            report(&evaluate_reconstruction(
+                &tok.vqvae, &pyramid, &mut all, side,
+            )?);
+        }
+        None => {
+            for path in &args.images {
+                let (x, pixels) = load(path, side, args.mid_reso)?;
+                let (back, _) = tok.vqvae.reconstruct(&x, &pyramid)?;
+                show(&pixels, &back)?;
+                println!("{}: {:.2} dB", path.display(), psnr(x.f32()?, back.f32()?));
+            }
+        }
+    }
+    before_after(&before, &after, side, 8).save_png(&args.out)?;
+    println!("before and after: {}", args.out.display());
+    Ok(())
+}
+
+fn psnr(a: &[f32], b: &[f32]) -> f64 {
+    let sum: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let mse = sum / a.len().max(1) as f64;
+    (10.0 * (4.0 / mse.max(1e-12)).log10()).min(100.0)
+}
+
+fn report(r: &Reconstruction) {
+    println!("images          {}", r.images);
+    println!("psnr_db         {:.3}", r.psnr_db);
+    println!("l1              {:.5}", r.l1);
+    println!("l2              {:.5}", r.l2);
+    println!("codebook_usage  {:.1} %", 100.0 * r.codebook_usage);
+    let scales: Vec<String> = r
+        .usage_by_scale
+        .iter()
+        .map(|u| format!("{:.1}", 100.0 * u))
+        .collect();
+    println!("usage by scale  {} %", scales.join(" "));
+}

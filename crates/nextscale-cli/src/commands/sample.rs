@@ -1,0 +1,219 @@
+//! `nextscale sample`: draw images.
+
+use super::images::in_range;
+use nextscale::generate::{Noise, SampleOptions, Sampler};
+use nextscale::model::open::open_pair;
+use nextscale::npz::NpzImages;
+use nextscale::train::flags::DeviceChoice;
+use nextscale::train::session::pictures::{Picture, grid};
+use nextscale::train::session::{init_threads, resolve_device};
+use nextscale::{Error, Result};
+use nextscale_tensor::ops;
+use std::path::{Path, PathBuf};
+
+/// Flags of `sample`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The transformer: a training checkpoint or weights, .safetensors or .pth
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// The tokenizer, where the model's file does not hold it
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Classes, separated by commas: numbers, or names of the folders under --data_path; without it one image of each
+    #[arg(long, value_name = "LIST")]
+    classes: Option<String>,
+    /// A data folder whose class folders give names to the classes, or builtin:shapes
+    #[arg(long, value_name = "DIR")]
+    data_path: Option<String>,
+    /// Images of each class
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    per_class: usize,
+    /// Guidance: 0 none, larger values follow the class more strictly
+    #[arg(long, value_name = "X", default_value_t = 1.5)]
+    cfg: f32,
+    /// Draw from the k likeliest codes; 0: from all; 1: always the likeliest
+    #[arg(long, value_name = "N", default_value_t = 900)]
+    top_k: usize,
+    /// Draw from the likeliest codes that make up this probability; 0: from all
+    #[arg(long, value_name = "X", default_value_t = 0.96)]
+    top_p: f32,
+    /// Seed; image number n of a seed is always the same
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Blend codes for smoother pictures
+    #[arg(long)]
+    more_smooth: bool,
+    /// Images drawn at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch: usize,
+    /// Output: a folder for PNG files, or a file ending in .png (one grid) or .npz (all images, as FID tools read them)
+    #[arg(long, value_name = "PATH", default_value = "samples")]
+    out: PathBuf,
+    /// Also write the picture after every scale (to a folder of PNG files only)
+    #[arg(long)]
+    scales: bool,
+    /// Images a row of the grid; 0: as many as there are of a class, or 8
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    columns: usize,
+    /// Overwrite existing files
+    #[arg(long)]
+    force: bool,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// Threads that compute on the CPU; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+/// Where the images go.
+enum Sink {
+    Folder(PathBuf),
+    Grid(PathBuf, Vec<u8>),
+    Npz(NpzImages),
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    resolve_device(args.device)?;
+    in_range("cfg", f64::from(args.cfg), 0.0..=1000.0)?;
+    in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
+    if args.batch == 0 || args.per_class == 0 {
+        return Err(Error::input("--batch and --per_class must be at least 1"));
+    }
+    init_threads(args.threads)?;
+    let (var, tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let labels = parse_classes(args, var.config.classes)?;
+    let (h, w) = var.config.pyramid.finest();
+    let step = tok.vqvae.config.downsample();
+    let (height, width) = (h * step, w * step);
+    let mut sink = open_sink(args, labels.len(), (height, width))?;
+    let sampler = Sampler {
+        var: &var,
+        vqvae: &tok.vqvae,
+    };
+    let options = SampleOptions {
+        cfg: args.cfg,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        more_smooth: args.more_smooth,
+        noise: Noise::Seed(args.seed),
+    };
+    let digits = labels.len().to_string().len();
+    let size = (width, height);
+    for (b, batch) in labels.chunks(args.batch).enumerate() {
+        let first = b * args.batch;
+        let name = |i: usize| format!("{:0digits$}_class{}", first + i, batch[i]);
+        let mut steps = Vec::new();
+        let mut watch = |k: usize, _: &nextscale_tensor::Tensor, f: &nextscale_tensor::Tensor| {
+            if args.scales {
+                steps.push((k, ops::to_pixels(&sampler.image(f)?)?));
+            }
+            Ok(())
+        };
+        let drawn = sampler.draw(batch, first as u64, &options, None, Some(&mut watch))?;
+        let pixels = ops::to_pixels(&drawn.images)?;
+        let each = width * height * 3;
+        match &mut sink {
+            Sink::Folder(dir) => {
+                for (i, image) in pixels.chunks_exact(each).enumerate() {
+                    save(&dir.join(format!("{}.png", name(i))), image, size)?;
+                }
+                for (k, pixels) in &steps {
+                    for (i, image) in pixels.chunks_exact(each).enumerate() {
+                        save(&dir.join(format!("{}_scale{k}.png", name(i))), image, size)?;
+                    }
+                }
+            }
+            Sink::Grid(_, all) => all.extend_from_slice(&pixels),
+            Sink::Npz(file) => file.append(&pixels)?,
+        }
+    }
+    finish(args, sink, labels.len(), size)
+}
+
+fn save(path: &Path, rgb: &[u8], (width, height): (usize, usize)) -> Result<()> {
+    Picture {
+        width,
+        height,
+        rgb: rgb.to_vec(),
+    }
+    .save_png(path)
+}
+
+fn finish(args: &Args, sink: Sink, n: usize, (width, height): (usize, usize)) -> Result<()> {
+    match sink {
+        Sink::Folder(dir) => println!("{n} images in {}", dir.display()),
+        Sink::Grid(path, all) => {
+            let columns = match args.columns {
+                0 if args.per_class > 1 => args.per_class,
+                0 => 8,
+                n => n,
+            };
+            if width != height {
+                return Err(Error::input(
+                    "a grid needs square images; write to a folder",
+                ));
+            }
+            grid(&all, width, columns).save_png(&path)?;
+            println!("{n} images in {}", path.display());
+        }
+        Sink::Npz(file) => {
+            let path = file.finish()?;
+            println!("{n} images in {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<Sink> {
+    let ending = args.out.extension().and_then(|e| e.to_str());
+    match ending {
+        Some("png" | "npz") => {
+            super::images::may_write(&args.out, args.force)?;
+            if args.scales {
+                return Err(Error::input(format!(
+                    "--scales writes many files; give --out a folder, not {}",
+                    args.out.display()
+                )));
+            }
+            if ending == Some("png") {
+                // Found out now rather than after the drawing.
+                let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty());
+                if let Some(folder) = folder.filter(|f| !f.is_dir()) {
+                    return Err(Error::input(format!(
+                        "--out={}: there is no folder {}",
+                        args.out.display(),
+                        folder.display()
+                    )));
+                }
+                Ok(Sink::Grid(args.out.clone(), Vec::new()))
+            } else {
+                Ok(Sink::Npz(NpzImages::create(&args.out, n, height, width)?))
+            }
+        }
+        _ => {
+            let taken = args
+                .out
+                .read_dir()
+                .is_ok_and(|mut entries| entries.next().is_some());
+            if taken && !args.force {
+                return Err(Error::input(format!(
+                    "--out={}: the folder is not empty; choose another one or add --force",
+                    args.out.display()
+                )));
+            }
+            std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
+            Ok(Sink::Folder(args.out.clone()))
+        }
+    }
+}
+
+/// The label of every image to draw.
+fn parse_classes(args: &Args, classes: usize) -> Result<Vec<i32>> {
+    let wanted = super::class_list(args.classes.as_deref(), args.data_path.as_deref(), classes)?;
+    Ok(wanted
+        .iter()
+        .flat_map(|&l| std::iter::repeat_n(l, args.per_class))
+        .collect())
+}

@@ -1,0 +1,111 @@
+//! `nextscale tokenize`: the tokens of a folder of images.
+
+use super::images::may_write;
+use nextscale::checkpoint::safetensors::{TextMetadata, write_safetensors};
+use nextscale::checkpoint::weights::{PATCH_NUMS_KEY, format_patch_nums};
+use nextscale::checkpoint::{HostTensor, StateDict};
+use nextscale::data::LoaderConfig;
+use nextscale::model::Pyramid;
+use nextscale::model::open::open_tokenizer;
+use nextscale::train::flags::{DeviceChoice, parse_pn};
+use nextscale::train::session::{Dataset, init_threads, resolve_device};
+use nextscale::{Error, Result};
+use nextscale_tensor::ops;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Flags of `tokenize`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The tokenizer, or a training checkpoint that holds it
+    #[arg(long, value_name = "FILE")]
+    tokenizer: PathBuf,
+    /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes
+    #[arg(long, value_name = "DIR")]
+    data_path: String,
+    /// Which images
+    #[arg(long, value_enum, default_value_t = Split::Train)]
+    split: Split,
+    /// Side lengths of the token maps; without it those the tokenizer was trained with
+    #[arg(long, value_name = "LIST")]
+    pn: Option<String>,
+    /// Images are resized to this many times their final side before the centre crop
+    #[arg(long, value_name = "X", default_value_t = 1.125)]
+    mid_reso: f64,
+    /// The file to write (safetensors): tokens [N, L] int32 (all scales, coarse to fine), labels [N] int32
+    #[arg(long, value_name = "FILE", default_value = "tokens.safetensors")]
+    out: PathBuf,
+    /// Overwrite an existing file
+    #[arg(long)]
+    force: bool,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch: usize,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// Threads that compute on the CPU; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+/// One of the two halves of a data folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Split {
+    /// train/
+    Train,
+    /// val/
+    Val,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    resolve_device(args.device)?;
+    may_write(&args.out, args.force)?;
+    if args.batch == 0 {
+        return Err(Error::input("--batch=0: expected at least 1"));
+    }
+    init_threads(args.threads)?;
+    let asked = match &args.pn {
+        Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
+        None => None,
+    };
+    let tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
+    let pyramid = tok.vqvae.config.pyramid.clone();
+    let side = pyramid.finest().0 * tok.vqvae.config.downsample();
+    let mut data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;
+    if args.split == Split::Train {
+        data.val = Arc::clone(&data.train);
+    }
+    let (mut tokens, mut labels) = (Vec::new(), Vec::new());
+    let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
+    while let Some(batch) = loader.next_batch()? {
+        let x = ops::from_pixels([batch.len(), side, side, 3], &batch.images)?;
+        let maps = tok.vqvae.tokenize(&x, &pyramid)?;
+        let all = ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?;
+        tokens.extend(all.i32()?.iter().flat_map(|t| t.to_le_bytes()));
+        labels.extend(batch.labels.iter().flat_map(|&l| (l as i32).to_le_bytes()));
+    }
+    let n = labels.len() / 4;
+    let i32s = |shape: Vec<usize>, data: Vec<u8>| {
+        HostTensor::new(nextscale::checkpoint::HostDType::I32, shape, data)
+    };
+    let mut dict = StateDict::new();
+    dict.insert("tokens", i32s(vec![n, pyramid.total()], tokens)?);
+    dict.insert("labels", i32s(vec![n], labels)?);
+    let sides = pyramid.sides().unwrap_or_default();
+    let metadata: TextMetadata = [
+        (PATCH_NUMS_KEY.to_owned(), format_patch_nums(&sides)),
+        (
+            "nextscale.classes".to_owned(),
+            data.val.class_names().join("\n"),
+        ),
+    ]
+    .into();
+    write_safetensors(&args.out, &dict, &metadata)?;
+    println!(
+        "{n} images of {} tokens in {}",
+        pyramid.total(),
+        args.out.display()
+    );
+    Ok(())
+}

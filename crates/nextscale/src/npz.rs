@@ -1,0 +1,132 @@
+//! Images as one `.npz` file, `arr_0` of type uint8 `[N, H, W, 3]`, as FID tools read them. Written batch by batch: memory
+//! does not grow with the number of images.
+
+use crate::{Error, Result};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+/// A file in the making; it appears under its name when it is whole.
+pub struct NpzImages {
+    zip: ZipWriter<BufWriter<tempfile::NamedTempFile>>,
+    path: PathBuf,
+    missing: usize,
+}
+
+impl NpzImages {
+    /// Starts a file for `n` images.
+    ///
+    /// # Errors
+    /// When the folder can't be written to.
+    pub fn create(path: &Path, n: usize, height: usize, width: usize) -> Result<Self> {
+        let folder = match path.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p,
+            _ => Path::new("."),
+        };
+        let file = tempfile::Builder::new()
+            .prefix(".npz-")
+            .suffix(".tmp")
+            .tempfile_in(folder)
+            .map_err(Error::io(folder))?;
+        let mut zip = ZipWriter::new(BufWriter::new(file));
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .large_file(n * height * width * 3 > 1 << 31);
+        let failed = |e: zip::result::ZipError| Error::failed(format!("{}: {e}", path.display()));
+        zip.start_file("arr_0.npy", options).map_err(failed)?;
+        zip.write_all(&npy_header(n, height, width))
+            .map_err(Error::io(path))?;
+        Ok(Self {
+            zip,
+            path: path.to_owned(),
+            missing: n * height * width * 3,
+        })
+    }
+
+    /// Adds images, `[…, H, W, 3]`.
+    ///
+    /// # Errors
+    /// When there are more than announced, or writing fails.
+    pub fn append(&mut self, pixels: &[u8]) -> Result<()> {
+        self.missing = self
+            .missing
+            .checked_sub(pixels.len())
+            .ok_or_else(|| Error::failed("more images than announced"))?;
+        self.zip.write_all(pixels).map_err(Error::io(&self.path))
+    }
+
+    /// Ends the file and gives it its name.
+    ///
+    /// # Errors
+    /// When images are missing, or writing fails.
+    pub fn finish(self) -> Result<PathBuf> {
+        if self.missing > 0 {
+            return Err(Error::failed("fewer images than announced"));
+        }
+        let path = self.path;
+        let failed = |e: zip::result::ZipError| Error::failed(format!("{}: {e}", path.display()));
+        let buffered = self.zip.finish().map_err(failed)?;
+        let file = buffered
+            .into_inner()
+            .map_err(|e| Error::io(&path)(e.into_error()))?;
+        file.as_file().sync_all().map_err(Error::io(&path))?;
+        let kept: File = file.persist(&path).map_err(|e| Error::io(&path)(e.error))?;
+        drop(kept);
+        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(folder)
+                .and_then(|d| d.sync_all())
+                .map_err(Error::io(folder))?;
+        }
+        Ok(path)
+    }
+}
+
+/// Version 1.0 of the array format, padded to a multiple of 64 bytes.
+fn npy_header(n: usize, height: usize, width: usize) -> Vec<u8> {
+    let mut dict = format!(
+        "{{'descr': '|u1', 'fortran_order': False, 'shape': ({n}, {height}, {width}, 3), }}"
+    );
+    let length = (10 + dict.len() + 1).next_multiple_of(64);
+    while 10 + dict.len() + 1 < length {
+        dict.push(' ');
+    }
+    dict.push('\n');
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend((dict.len() as u16).to_le_bytes());
+    out.extend(dict.bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.npz");
+        let mut f = NpzImages::create(&path, 2, 1, 2).unwrap();
+        f.append(&[1, 2, 3, 4, 5, 6]).unwrap();
+        assert!(!path.exists());
+        f.append(&[7, 8, 9, 10, 11, 12]).unwrap();
+        assert!(f.append(&[0]).is_err());
+        f.finish().unwrap();
+        let mut zip = zip::ZipArchive::new(File::open(&path).unwrap()).unwrap();
+        let mut bytes = Vec::new();
+        zip.by_name("arr_0.npy")
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        assert_eq!(&bytes[..6], b"\x93NUMPY");
+        assert_eq!(bytes.len() % 64, 12);
+        assert_eq!(
+            &bytes[bytes.len() - 12..],
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+        );
+        let few = NpzImages::create(&path, 2, 1, 2).unwrap();
+        assert!(few.finish().is_err());
+    }
+}

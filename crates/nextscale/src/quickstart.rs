@@ -1,0 +1,305 @@
+//! Everything once on built-in data: a small tokenizer, a small transformer, their figures and pictures.
+
+use crate::checkpoint::write_atomic;
+use crate::data::{KnnClassifier, LoaderConfig};
+use crate::eval::evaluate_reconstruction;
+use crate::generate::{Noise, SampleOptions, Sampler};
+use crate::model::open::{open_pair, open_tokenizer};
+use crate::train::flags::DeviceChoice;
+use crate::train::options::TrainOptions;
+use crate::train::session::pictures::{before_after, grid};
+use crate::train::session::{
+    BUILTIN_SHAPES, Dataset, TokenizerRun, VarRun, make_folder, tokenizer_paths, var_paths,
+};
+use crate::train::signal::StopSignal;
+use crate::train::tokenizer_options::TokenizerOptions;
+use crate::{Error, Result};
+use nextscale_tensor::ops;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Scales of the small models: 32×32 pixels in 2×2 patches would say little, so images are 64×64 with 4×4 patches.
+const PN: &str = "1_2_3_4";
+/// Samples that the classifier judges.
+const JUDGED: usize = 200;
+/// Real images that the classifier learns from.
+const LEARNT: usize = 2400;
+/// Neighbours that vote.
+const NEIGHBOURS: usize = 5;
+/// Samples of each class in the picture.
+const SHOWN: usize = 8;
+/// Images drawn or sent through the tokenizer at once.
+const BATCH: usize = 25;
+
+/// A quickstart in a folder.
+pub struct Quickstart {
+    /// Output folder.
+    pub out: PathBuf,
+    /// Seed of all random draws.
+    pub seed: u64,
+    /// Asks for an early end.
+    pub stop: StopSignal,
+}
+
+/// What `summary.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Wall time of this call.
+    pub seconds: f64,
+    /// Mean PSNR of held-out images through the tokenizer.
+    pub psnr_db: f64,
+    /// Share of the codebook that held-out images use, 0 to 1.
+    pub codebook_usage: f64,
+    /// Share of held-out real images that the classifier names rightly, 0 to 1.
+    pub real_accuracy: f64,
+    /// Share of samples that it names as intended, 0 to 1.
+    pub sample_accuracy: f64,
+    /// Samples that were judged.
+    pub samples: usize,
+    /// Classes of the data.
+    pub classes: Vec<String>,
+}
+
+/// Flags of the small tokenizer.
+pub fn tokenizer_options(out: &Path, seed: u64) -> TokenizerOptions {
+    TokenizerOptions {
+        data_path: Some(BUILTIN_SHAPES.into()),
+        out: out.join("tokenizer"),
+        device: DeviceChoice::Cpu,
+        ch: 32,
+        vocab: 256,
+        pn: PN.into(),
+        bs: 16,
+        steps: Some(600),
+        lr: 1e-3,
+        wd: 0.0,
+        sche: "cos".into(),
+        wpe: 0.02,
+        seed: Some(seed),
+        mid_reso: 1.0,
+        save_every: 200,
+        ..TokenizerOptions::default()
+    }
+}
+
+/// Flags of the small transformer.
+pub fn train_options(out: &Path, seed: u64) -> TrainOptions {
+    TrainOptions {
+        data_path: Some(BUILTIN_SHAPES.into()),
+        exp_name: "quickstart".into(),
+        out: out.join("var"),
+        tokenizer: Some(tokenizer_paths(&out.join("tokenizer")).weights),
+        device: DeviceChoice::Cpu,
+        depth: 3,
+        pn: PN.into(),
+        bs: 32,
+        ep: 4,
+        tblr: 8e-3,
+        alng: 1e-2,
+        hd: 0.1,
+        wp: 0.2,
+        sche: "cos".into(),
+        seed: Some(seed),
+        mid_reso: 1.0,
+        save_every: 300,
+        ..TrainOptions::default()
+    }
+}
+
+impl Quickstart {
+    /// Trains, evaluates and draws; `None` when it was stopped before the end.
+    ///
+    /// # Errors
+    /// When the folder can't be used or a run fails.
+    pub fn run(&self) -> Result<Option<Summary>> {
+        let start = Instant::now();
+        make_folder(&self.out)?;
+        let cmd = "quickstart".to_owned();
+        eprintln!("1/4  training a tokenizer on built-in images");
+        let options = tokenizer_options(&self.out, self.seed);
+        let outcome = TokenizerRun {
+            options: &options,
+            cmd: cmd.clone(),
+            stop: self.stop.clone(),
+        }
+        .run()?;
+        if !outcome.complete {
+            return Ok(None);
+        }
+        eprintln!("2/4  training a transformer on its tokens");
+        let train = train_options(&self.out, self.seed);
+        let outcome = VarRun {
+            options: &train,
+            cmd,
+            stop: self.stop.clone(),
+        }
+        .run()?;
+        if !outcome.complete {
+            return Ok(None);
+        }
+        let plan = train.resolve(1)?;
+        let data = Dataset::open(BUILTIN_SHAPES, plan.image_size, train.mid_reso, false)?;
+        eprintln!("3/4  reconstructing held-out images");
+        let tokenizer = tokenizer_paths(&options.out).weights;
+        let (psnr_db, codebook_usage) = self.reconstruct(&tokenizer, &data)?;
+        eprintln!("4/4  drawing and judging samples");
+        let (real_accuracy, sample_accuracy) = self.judge(&train, &data)?;
+        let summary = Summary {
+            seconds: start.elapsed().as_secs_f64(),
+            psnr_db,
+            codebook_usage,
+            real_accuracy,
+            sample_accuracy,
+            samples: JUDGED,
+            classes: data.train.class_names().to_vec(),
+        };
+        let text = serde_json::to_string_pretty(&summary)
+            .map_err(|e| Error::failed(format!("summary.json: {e}")))?;
+        write_atomic(self.out.join("summary.json"), |w| {
+            w.write_all(text.as_bytes())
+        })?;
+        Ok(Some(summary))
+    }
+
+    fn reconstruct(&self, tokenizer: &Path, data: &Dataset) -> Result<(f64, f64)> {
+        let tok = open_tokenizer(tokenizer, None, false)?;
+        let pyramid = tok.vqvae.config.pyramid.clone();
+        let side = data.side;
+        let mut all = data.val_loader(BATCH, LoaderConfig::default())?;
+        let r = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side)?;
+        let mut first = data.val_loader(24, LoaderConfig::default())?;
+        if let Some(batch) = first.next_batch()? {
+            let x = ops::from_pixels([batch.len(), side, side, 3], &batch.images)?;
+            let (back, _) = tok.vqvae.reconstruct(&x, &pyramid)?;
+            let back = ops::to_pixels(&ops::to_unit_range(&back)?)?;
+            let path = self.out.join("reconstruction.png");
+            before_after(&batch.images, &back, side, 12).save_png(&path)?;
+        }
+        Ok((r.psnr_db, r.codebook_usage))
+    }
+
+    /// Accuracy of a nearest-neighbour classifier on held-out real images and on samples.
+    fn judge(&self, train: &TrainOptions, data: &Dataset) -> Result<(f64, f64)> {
+        let side = data.side;
+        let pixels = side * side * 3;
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let mut loader = data.train_loader(BATCH, (0, 0), LoaderConfig::default())?;
+        while labels.len() < LEARNT {
+            let batch = loader.next_batch()?;
+            images.extend_from_slice(&batch.images);
+            labels.extend_from_slice(&batch.labels);
+        }
+        drop(loader);
+        let knn = KnnClassifier::fit(images, labels, pixels, NEIGHBOURS)?;
+        let right = |images: &[u8], labels: &[u32]| -> Result<usize> {
+            let named = knn.predict(images)?;
+            Ok(named.iter().zip(labels).filter(|(a, b)| a == b).count())
+        };
+        let (mut hits, mut n) = (0, 0);
+        let mut val = data.val_loader(BATCH, LoaderConfig::default())?;
+        while let Some(batch) = val.next_batch()? {
+            hits += right(&batch.images, &batch.labels)?;
+            n += batch.len();
+        }
+        let real = hits as f64 / n.max(1) as f64;
+        let (var, tok) = open_pair(&var_paths(&train.out).last, None)?;
+        let sampler = Sampler {
+            var: &var,
+            vqvae: &tok.vqvae,
+        };
+        let options = SampleOptions {
+            cfg: 2.0,
+            top_k: 0,
+            top_p: 0.9,
+            more_smooth: false,
+            noise: Noise::Seed(self.seed),
+        };
+        let classes = var.config.classes;
+        let wanted: Vec<i32> = (0..JUDGED).map(|i| (i % classes) as i32).collect();
+        let mut hits = 0;
+        let mut shown = vec![Vec::new(); classes];
+        for (b, labels) in wanted.chunks(BATCH).enumerate() {
+            let drawn = sampler.draw(labels, (b * BATCH) as u64, &options, None, None)?;
+            let images = ops::to_pixels(&drawn.images)?;
+            let plain: Vec<u32> = labels.iter().map(|&l| l as u32).collect();
+            hits += right(&images, &plain)?;
+            for (image, &l) in images.chunks_exact(pixels).zip(labels) {
+                if shown[l as usize].len() < SHOWN * pixels {
+                    shown[l as usize].extend_from_slice(image);
+                }
+            }
+        }
+        self.draw_grid(&shown, data)?;
+        Ok((real, hits as f64 / JUDGED as f64))
+    }
+
+    /// Samples by class, a row each, with the class's name at its left.
+    fn draw_grid(&self, shown: &[Vec<u8>], data: &Dataset) -> Result<()> {
+        let rows: Vec<(&str, &[u8])> = data
+            .train
+            .class_names()
+            .iter()
+            .zip(shown)
+            .map(|(name, tiles)| (name.as_str(), tiles.as_slice()))
+            .collect();
+        crate::labels::labelled_rows(&rows, data.side).save_png(&self.out.join("samples.png"))?;
+        // Without the names, for pages that have their own.
+        let tiles: Vec<u8> = shown.concat();
+        grid(&tiles, data.side, SHOWN).save_png(&self.out.join("samples_plain.png"))
+    }
+}
+
+/// What the command prints in the end.
+pub fn report(s: &Summary, out: &Path) -> String {
+    let mut t = String::new();
+    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    let dir = out.display();
+    let _ = writeln!(t, "\nquickstart took {:.0} s", s.seconds);
+    let _ = writeln!(
+        t,
+        "  tokenizer        {:.2} dB PSNR on held-out images, {} of the codebook in use",
+        s.psnr_db,
+        percent(s.codebook_usage)
+    );
+    let _ = writeln!(
+        t,
+        "  classifier       names {} of held-out real images",
+        percent(s.real_accuracy)
+    );
+    let _ = writeln!(
+        t,
+        "                   and {} of {} samples as intended",
+        percent(s.sample_accuracy),
+        s.samples
+    );
+    let _ = writeln!(t, "\nlook at");
+    let _ = writeln!(
+        t,
+        "  {dir}/reconstruction.png   held-out images and what the tokenizer makes of them"
+    );
+    let _ = writeln!(
+        t,
+        "  {dir}/samples.png          images drawn by the transformer, a class a row"
+    );
+    let _ = writeln!(t, "  {dir}/summary.json         these figures");
+    let _ = writeln!(t, "  tensorboard --logdir={dir}");
+    let model = var_paths(&out.join("var")).last;
+    let _ = writeln!(t, "\ngo on with");
+    let _ = writeln!(
+        t,
+        "  nextscale sample --model={} --data_path={BUILTIN_SHAPES} --classes={} --per_class=8 --out=mine.png",
+        model.display(),
+        s.classes.first().map_or("0", String::as_str)
+    );
+    let _ = writeln!(
+        t,
+        "  nextscale train-tokenizer --data_path=YOUR_FOLDER --out=my_tokenizer"
+    );
+    let _ = writeln!(
+        t,
+        "  nextscale train --data_path=YOUR_FOLDER --tokenizer=my_tokenizer/tokenizer.safetensors --out=my_model"
+    );
+    t
+}
