@@ -56,6 +56,16 @@ pub struct Counts {
     pub unchecked: usize,
 }
 
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} quantities pass", self.passed, self.passed + self.failed)?;
+        match self.unchecked {
+            0 => Ok(()),
+            n => write!(f, ", {n} not compared"),
+        }
+    }
+}
+
 /// Takes the outcomes of one bundle, hands each line on and counts.
 pub struct Report<'a> {
     see: &'a mut dyn FnMut(&Line),
@@ -97,7 +107,7 @@ impl<'a> Report<'a> {
         self.judged(quantity, limit.holds(&d), d, limit.to_string());
     }
 
-    /// A difference that was judged by a rule of its own; `rule` says which where it failed.
+    /// A difference that was judged by a rule of its own; `rule` says which.
     pub fn judged(
         &mut self,
         quantity: impl Into<String>,
@@ -109,7 +119,7 @@ impl<'a> Report<'a> {
             quantity: quantity.into(),
             verdict: if holds { Verdict::Pass } else { Verdict::Fail },
             difference: Some(difference),
-            note: if holds { String::new() } else { rule.into() },
+            note: rule.into(),
         });
     }
 

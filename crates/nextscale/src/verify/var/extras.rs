@@ -18,12 +18,11 @@ struct Limits {
 
 impl Limits {
     fn of(context: &Context<'_>, path: &[&str]) -> Self {
-        let part = |grad: bool| context.floors.section(path, |n| n.starts_with("grad") == grad);
-        let outputs = part(false);
+        let floor = context.floors.section(path, |_| true);
         Self {
-            outputs: outputs.unwrap_or(OUTPUTS),
-            losses: outputs.unwrap_or(LOSSES),
-            gradients: part(true).unwrap_or(GRADIENTS),
+            outputs: floor.unwrap_or(OUTPUTS),
+            losses: floor.unwrap_or(LOSSES),
+            gradients: floor.unwrap_or(GRADIENTS),
         }
     }
 }
