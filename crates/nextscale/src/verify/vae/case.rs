@@ -1,0 +1,284 @@
+//! One image batch: everything between it and its reconstruction.
+
+use crate::model::vqvae::Vqvae;
+use crate::model::{Pyramid, Run};
+use crate::verify::compare::Limit;
+use crate::verify::models::Tokenizer;
+use crate::verify::recorded::Recorded;
+use crate::verify::report::Report;
+use crate::verify::tokens::Maps;
+use crate::{Error, Result};
+use nextscale_tensor::{Cx, Tensor, ops};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+
+/// One file of recorded numbers.
+pub(super) struct Case<'a> {
+    pub(super) stem: &'a str,
+    pub(super) file: &'a Recorded,
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) vqvae: &'a Vqvae,
+    pub(super) pyramid: &'a Pyramid,
+    pub(super) limit: Limit,
+}
+
+impl Case<'_> {
+    pub(super) fn label(&self, what: impl std::fmt::Display) -> String {
+        format!("{}/{what}", self.stem)
+    }
+
+    /// Compares everything that the file holds.
+    pub(super) fn check(&self, report: &mut Report<'_>) -> Result<()> {
+        let (file, vqvae) = (self.file, self.vqvae);
+        if file.has("image") && file.has("image_u8") {
+            let got = file.images("image_u8")?;
+            let want = file.channels_last("image")?;
+            report.numbers(self.label("image"), got.f32()?, want.f32()?, Limit::EXACT);
+        }
+        let image = super::images(file)?;
+        let (seen, f) = probed(|run| vqvae.features(run, &image, None))?;
+        let mut done: BTreeSet<String> = ["image", "image_u8"].map(str::to_owned).into();
+
+        let (seen_f_hats, code) =
+            probed(|run| vqvae.quantizer.encode(run, &vqvae.params, &f, self.pyramid))?;
+        let recorded = self.recorded_maps(&image)?;
+        let mut f_hats: Vec<Tensor> = Vec::new();
+        match &recorded {
+            None => f_hats.extend(
+                (0..self.pyramid.count())
+                    .filter_map(|k| seen_f_hats.get(&format!("f_hat.{k}")).cloned()),
+            ),
+            Some(recorded) => {
+                let gaps = self.gaps();
+                let maps = Maps {
+                    vqvae,
+                    pyramid: self.pyramid,
+                    f: &f,
+                    recorded,
+                };
+                let label = |k: usize| self.label(format!("idx.{k}"));
+                if maps.compare(&code.indices, gaps.as_deref(), label, report)? {
+                    f_hats.extend(
+                        (0..recorded.len())
+                            .filter_map(|k| seen_f_hats.get(&format!("f_hat.{k}")).cloned()),
+                    );
+                } else {
+                    f_hats = vqvae
+                        .quantizer
+                        .f_hats(&vqvae.params, recorded, self.pyramid)?;
+                }
+                done.extend((0..recorded.len()).map(|k| format!("idx.{k}")));
+                self.statistics(&maps, &f_hats, report)?;
+            }
+        }
+        let Some(f_hat) = f_hats.last() else {
+            return Err(Error::input(format!("{}: has no scales", file.source())));
+        };
+        let (decoded, plain) = probed(|run| vqvae.decode(run, f_hat, None))?;
+        let recon = ops::clamp(&plain, -1.0, 1.0)?;
+        self.clamped(&plain, report)?;
+
+        for name in file.names() {
+            if done.contains(name) {
+                continue;
+            }
+            self.quantity(
+                name,
+                recorded.as_deref(),
+                report,
+                |bare| match bare {
+                    "recon" => Some(recon.clone()),
+                    "dec.conv_out_preclamp" => Some(plain.clone()),
+                    _ => match bare
+                        .strip_prefix("f_hat.")
+                        .and_then(|k| k.parse::<usize>().ok())
+                    {
+                        Some(k) => f_hats.get(k).cloned(),
+                        None => seen.get(bare).or_else(|| decoded.get(bare)).cloned(),
+                    },
+                },
+                &f_hats,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Recorded token maps, one a scale.
+    fn recorded_maps(&self, image: &Tensor) -> Result<Option<Vec<Tensor>>> {
+        if !self.file.has("idx.0") {
+            return Ok(None);
+        }
+        let b = image.dims().first().copied().unwrap_or(0);
+        let maps = (0..self.pyramid.count()).map(|k| {
+            let name = format!("idx.{k}");
+            let l = self.pyramid.len_of(k);
+            if self.file.shape(&name)? != [b, l] {
+                return Err(self.file.bad(
+                    &name,
+                    format!(
+                        "has the shape {:?}, expected [{b}, {l}]",
+                        self.file.shape(&name)?
+                    ),
+                ));
+            }
+            Ok(Tensor::from_i32(
+                [b, l],
+                self.file.ints(&name, self.tokenizer.vocab())?,
+            ))
+        });
+        maps.collect::<Result<_>>().map(Some)
+    }
+
+    /// Compares one recorded tensor.
+    fn quantity(
+        &self,
+        name: &str,
+        recorded: Option<&[Tensor]>,
+        report: &mut Report<'_>,
+        find: impl Fn(&str) -> Option<Tensor>,
+        f_hats: &[Tensor],
+    ) -> Result<()> {
+        let (file, vqvae) = (self.file, self.vqvae);
+        let label = self.label(name);
+        let number = |lead: &str| {
+            name.strip_prefix(lead)
+                .and_then(|k| k.parse::<usize>().ok())
+        };
+        let recorded = recorded.unwrap_or_default();
+        let first = file.shape(name)?.first().copied().unwrap_or(0);
+        if name == "idx_cat" {
+            if recorded.is_empty() {
+                report.unchecked(label, "the maps of the scales are not recorded");
+                return Ok(());
+            }
+            let parts: Vec<&Tensor> = recorded.iter().collect();
+            let got = ops::concat_tokens(&parts)?;
+            report.numbers(
+                label,
+                got.i32()?,
+                &file.ints(name, self.tokenizer.vocab())?,
+                Limit::EXACT,
+            );
+            return Ok(());
+        }
+        if name == "var_input" {
+            let got =
+                vqvae
+                    .quantizer
+                    .var_input(&vqvae.params, recorded, self.pyramid, recorded.len())?;
+            match got {
+                Some(got) => report.numbers(label, got.f32()?, &file.f32(name)?, self.limit),
+                None => report.unchecked(label, "it needs token maps of two scales"),
+            }
+            return Ok(());
+        }
+        if let Some(k) = number("idx_to_img_growing.") {
+            let maps = recorded
+                .iter()
+                .take(k + 1)
+                .map(|m| m.narrow(0, first.min(m.dims()[0])))
+                .collect::<nextscale_tensor::Result<Vec<_>>>()?;
+            let grown = vqvae
+                .quantizer
+                .f_hats_growing(&vqvae.params, &maps, self.pyramid)?;
+            return match grown.get(k) {
+                Some(f) => self.map(name, &vqvae.decode_clamped(f)?, report),
+                None => {
+                    report.unchecked(label, "there is no such scale");
+                    Ok(())
+                }
+            };
+        }
+        if let Some(k) = number("idx_to_img.") {
+            return match f_hats.get(k) {
+                Some(f) => {
+                    let f = f.narrow(0, first.min(f.dims()[0]))?;
+                    self.map(name, &vqvae.decode_clamped(&f)?, report)
+                }
+                None => {
+                    report.unchecked(label, "there is no such scale");
+                    Ok(())
+                }
+            };
+        }
+        let (bare, step) = subsampled(name);
+        match find(bare) {
+            Some(got) => self.map(name, &every(&got, step)?, report),
+            None => {
+                report.unchecked(label, "no known quantity");
+                Ok(())
+            }
+        }
+    }
+
+    /// Compares a feature map or image batch, of which only the first samples may be recorded.
+    fn map(&self, name: &str, got: &Tensor, report: &mut Report<'_>) -> Result<()> {
+        let want = self.file.channels_last(name)?;
+        let n = want.dims()[0].min(got.dims()[0]);
+        let got = got.narrow(0, n)?;
+        let label = self.label(name);
+        if got.dims() != want.dims() {
+            report.fact(
+                label,
+                false,
+                format!(
+                    "has the shape {}, recorded is {}",
+                    got.shape(),
+                    want.shape()
+                ),
+            );
+            return Ok(());
+        }
+        report.numbers(label, got.f32()?, want.f32()?, self.limit);
+        Ok(())
+    }
+}
+
+/// Runs `f` with a probe and returns all that it saw.
+fn probed<T>(f: impl FnOnce(&Run<'_>) -> Result<T>) -> Result<(HashMap<String, Tensor>, T)> {
+    let seen = RefCell::new(HashMap::new());
+    let probe = |name: &str, value: &Tensor| {
+        seen.borrow_mut().insert(name.to_owned(), value.clone());
+    };
+    let run = Run {
+        cx: Cx::off(),
+        probe: Some(&probe),
+    };
+    let out = f(&run)?;
+    Ok((seen.into_inner(), out))
+}
+
+/// A name such as `enc.conv_in_sub4` without what says that only every fourth row and column is kept, and that number.
+fn subsampled(name: &str) -> (&str, usize) {
+    match name.rsplit_once("_sub") {
+        Some((bare, n)) => match n.parse() {
+            Ok(n) if n > 0 => (bare, n),
+            _ => (name, 1),
+        },
+        None => (name, 1),
+    }
+}
+
+/// Every `step`-th row and column of a map \[B, h, w, C\].
+fn every(map: &Tensor, step: usize) -> Result<Tensor> {
+    let &[b, h, w, c] = map.dims() else {
+        return Ok(map.clone());
+    };
+    if step == 1 {
+        return Ok(map.clone());
+    }
+    let values = map.f32()?;
+    let mut out = Vec::new();
+    for s in 0..b {
+        for y in (0..h).step_by(step) {
+            for x in (0..w).step_by(step) {
+                let at = ((s * h + y) * w + x) * c;
+                out.extend_from_slice(&values[at..at + c]);
+            }
+        }
+    }
+    Ok(Tensor::from_vec(
+        [b, h.div_ceil(step), w.div_ceil(step), c],
+        out,
+    ))
+}
