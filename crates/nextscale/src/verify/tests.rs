@@ -55,10 +55,11 @@ fn change(path: &Path, name: &str, change: impl FnOnce(&mut HostTensor)) {
     write_safetensors(path, &tensors, &meta).unwrap();
 }
 
-/// Multiplies one element of a float32 tensor.
-fn scale(t: &mut HostTensor, at: usize, factor: f32) {
+/// Multiplies the largest element of a float32 tensor.
+fn scale(t: &mut HostTensor, factor: f32) {
     let mut values = t.to_f32_vec();
-    values[at] *= factor;
+    let largest = values.iter_mut().max_by(|a, b| a.abs().total_cmp(&b.abs()));
+    *largest.unwrap() *= factor;
     *t = HostTensor::from_f32(&t.shape, &values).unwrap();
 }
 
@@ -124,7 +125,6 @@ fn nothing_about_the_first_bundles_is_taken_for_granted() {
     for name in [
         "vae/noise_floor.json",
         "vae/vae_weights.pth.gz",
-        "var/config.json",
         "x/info.json",
         "y/grad_stats.json",
     ] {
@@ -162,7 +162,7 @@ fn a_changed_number_fails_where_it_stands() {
     ]);
     let at = |name: &str| dir.path().join(name);
     change(&at("vae/case64.safetensors"), "enc.mid.block_1", |t| {
-        scale(t, 700, 1.001)
+        scale(t, 1.001)
     });
     change(&at("vae/case256.safetensors"), "idx.9", |t| {
         let mut v = t.to_i64_vec().unwrap();
@@ -172,30 +172,30 @@ fn a_changed_number_fails_where_it_stands() {
     change(
         &at("var/nol2_grads.safetensors"),
         "blocks.1.ffn.fc1.bias",
-        |t| scale(t, 3, 1.01),
+        |t| scale(t, 1.01),
     );
     change(&at("var/l2_run20.safetensors"), "losses", |t| {
-        scale(t, 17, 1.0005)
+        scale(t, 1.0005)
     });
     change(
         &at("sampling/greedy_cfg4.0.safetensors"),
         "guided_logits.2",
-        |t| scale(t, 0, 1.001),
+        |t| scale(t, 1.001),
     );
     change(
         &at("vqvae_train/train_forward.safetensors"),
         "dist.ema_after.26",
-        |t| scale(t, 9, 1.01),
+        |t| scale(t, 1.01),
     );
     change(
         &at("checkpoint/checks.safetensors"),
         "exp_avg.head.bias",
-        |t| scale(t, 0, 1.0000002),
+        |t| scale(t, 1.0000002),
     );
     change(
         &at("interpolate/interp_512.safetensors"),
         "bicubic_9_to_32",
-        |t| scale(t, 77, 1.0001),
+        |t| scale(t, 1.0001),
     );
     let (counts, odd) = check(dir.path()).unwrap();
     let failed: Vec<&String> = odd.iter().filter(|l| l.contains("FAIL")).collect();
