@@ -9,6 +9,7 @@ pub mod model;
 pub mod npz;
 pub mod quickstart;
 pub mod train;
+pub mod verify;
 
 mod error;
 pub use error::{Error, Result};

@@ -12,6 +12,7 @@ mod sample;
 mod tokenize;
 mod train;
 mod train_tokenizer;
+mod verify;
 
 use clap::Subcommand;
 use nextscale::Result;
@@ -46,6 +47,8 @@ pub enum Command {
     Convert(convert::Args),
     /// Time training, sampling, tokenizing and the data pipeline on this machine
     Bench(bench::Args),
+    /// Check this build against recorded numbers of the PyTorch reference
+    Verify(verify::Args),
 }
 
 /// Runs a subcommand; the exit code is 0, or 1 where a check did not pass.
@@ -65,6 +68,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Info(a) => info::run(&a),
         Command::Convert(a) => convert::run(&a),
         Command::Bench(a) => bench::run(&a),
+        Command::Verify(a) => return verify::run(&a),
     }?;
     Ok(ExitCode::SUCCESS)
 }

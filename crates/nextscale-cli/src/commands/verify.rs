@@ -1,0 +1,81 @@
+//! `nextscale verify`: this build beside recorded numbers of the reference.
+
+use nextscale::train::flags::DeviceChoice;
+use nextscale::train::session::resolve_device;
+use nextscale::verify::{Bundle, Counts};
+use nextscale::{Error, Result};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Flags of `verify`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folders of recorded numbers (such as fixtures/vae), or folders of such folders
+    #[arg(required = true, value_name = "BUNDLE")]
+    bundles: Vec<PathBuf>,
+    /// Where to compute: auto or cpu
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// Print only what fails or is not compared, and the summaries
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Checks every bundle: 0 when all pass, 1 when a quantity fails, 2 when something can't be used.
+///
+/// # Errors
+/// When a folder is missing or no bundle, before anything is checked.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let device = resolve_device(args.device)?;
+    let mut bundles = Vec::new();
+    for path in &args.bundles {
+        bundles.extend(Bundle::find(path)?);
+    }
+    let mut out = std::io::stdout().lock();
+    let mut print = |line: &dyn std::fmt::Display| {
+        // Where a reader has gone away (`| head`) the exit code still tells.
+        let _ = writeln!(out, "{line}");
+    };
+    print(&format_args!(
+        "abs is the largest absolute difference, rel the relative L2 difference; computed on {device}"
+    ));
+    let mut total = Counts::default();
+    let mut unusable: Option<Error> = None;
+    for bundle in &bundles {
+        let (kind, start) = (bundle.kind.name(), Instant::now());
+        let outcome = bundle.check(&mut |line| {
+            if !args.quiet || line.verdict != nextscale::verify::Verdict::Pass {
+                print(&format_args!("{kind:<11}  {line}"));
+            }
+        });
+        let place = bundle.path.display();
+        match outcome {
+            Ok(c) => {
+                let verdict = if c.failed == 0 { "pass" } else { "FAIL" };
+                let time = start.elapsed().as_secs_f64();
+                print(&format_args!("{kind:<11}  {verdict}  {place}: {c} in {time:.1} s"));
+                total.passed += c.passed;
+                total.failed += c.failed;
+                total.unchecked += c.unchecked;
+            }
+            Err(e) => {
+                print(&format_args!("{kind:<11}  FAIL  {place}: can't be used"));
+                // Further bundles are still worth checking; what is wrong is said at the end, on one line.
+                match &unusable {
+                    None => unusable = Some(e),
+                    Some(_) => eprintln!("nextscale: {e}"),
+                }
+            }
+        }
+    }
+    if bundles.len() > 1 {
+        print(&format_args!("{} bundles: {total}", bundles.len()));
+    }
+    match unusable {
+        Some(e) => Err(e),
+        None if total.failed > 0 => Ok(ExitCode::FAILURE),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,81 @@
+//! The noise floor that a bundle records, and the limit that follows from it.
+
+use super::compare::Limit;
+use super::folder::Folder;
+use crate::Result;
+use serde_json::Value as Json;
+
+/// How many times its floor a difference may be.
+const FACTOR: f64 = 2.0;
+/// A result can't be expected nearer than half a unit in the last place of a float32, whatever the floor.
+const LEAST: f64 = 6.0e-8;
+
+/// `noise_floor.json` of a bundle, or nothing.
+pub struct Floors(Option<Json>);
+
+impl Floors {
+    /// Reads the bundle's file, where it has one.
+    ///
+    /// # Errors
+    /// When it is not JSON.
+    pub fn open(folder: &Folder) -> Result<Self> {
+        let name = "noise_floor.json";
+        Ok(Self(if folder.has(name) {
+            Some(folder.json(name)?)
+        } else {
+            None
+        }))
+    }
+
+    /// Twice the worst floor among the quantities of the section at `path` that `which` picks: of the relative L2
+    /// differences, and of the absolute differences as shares of their quantity's largest magnitude. `None` where nothing
+    /// is recorded.
+    pub fn section(&self, path: &[&str], which: impl Fn(&str) -> bool) -> Option<Limit> {
+        let mut at = self.0.as_ref()?;
+        for key in path {
+            at = at.get(key)?;
+        }
+        let (mut rel, mut peak, mut seen) = (LEAST, LEAST, false);
+        for run in ["threads1_vs_2", "f32_vs_f64"] {
+            let Some(entries) = at.get(run).and_then(Json::as_object) else {
+                continue;
+            };
+            for (_, e) in entries.iter().filter(|(n, _)| which(n)) {
+                let number = |key: &str| e.get(key).and_then(Json::as_f64);
+                let (Some(abs), Some(r)) = (number("max_abs"), number("rel_l2")) else {
+                    continue;
+                };
+                seen = true;
+                rel = rel.max(r);
+                if let Some(absmax) = number("absmax").filter(|&m| m > 0.0) {
+                    peak = peak.max(abs / absmax);
+                }
+            }
+        }
+        seen.then_some(Limit {
+            rel_l2: FACTOR * rel,
+            abs: 0.0,
+            peak: FACTOR * peak,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_worst_of_a_section_counts() {
+        let entry = |abs: f64, rel: f64| json!({"max_abs": abs, "rel_l2": rel, "absmax": 2.0});
+        let floors = Floors(Some(json!({"s": {
+            "threads1_vs_2": {"a": entry(2e-6, 1e-6), "n": {"mismatches": 0}},
+            "f32_vs_f64": {"a": entry(1e-6, 3e-6), "grad.b": entry(1.0, 1.0)},
+        }})));
+        let l = floors.section(&["s"], |n| !n.starts_with("grad.")).unwrap();
+        assert_eq!((l.rel_l2, l.peak), (6e-6, 2e-6));
+        assert!(floors.section(&["s"], |n| n == "n").is_none());
+        assert!(floors.section(&["t"], |_| true).is_none());
+        assert!(Floors(None).section(&[], |_| true).is_none());
+    }
+}

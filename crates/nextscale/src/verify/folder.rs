@@ -1,0 +1,269 @@
+//! A bundle's folder: its files, gzipped or not.
+
+use super::recorded::Recorded;
+use crate::checkpoint::safetensors::read_safetensors;
+use crate::{Error, Result};
+use flate2::read::MultiGzDecoder;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The longest safetensors header that is looked at to tell what a file is.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// A folder with the names of its files; `X.gz` counts as `X`.
+pub struct Folder {
+    path: PathBuf,
+    /// Names without `.gz`, and whether the file has it.
+    files: BTreeMap<String, bool>,
+}
+
+impl Folder {
+    /// Lists a folder.
+    ///
+    /// # Errors
+    /// When it is not there or not a folder.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(&path).map_err(Error::io(&path))? {
+            let entry = entry.map_err(Error::io(&path))?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if !entry.path().is_file() {
+                continue;
+            }
+            match name.strip_suffix(".gz") {
+                // The plain file wins where both are there.
+                Some(plain) => {
+                    files.entry(plain.to_owned()).or_insert(true);
+                }
+                None => {
+                    files.insert(name, false);
+                }
+            }
+        }
+        Ok(Self { path, files })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the files without `.gz`, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    /// Names that end in `extension`, without it.
+    pub fn stems<'a>(&'a self, extension: &'a str) -> impl Iterator<Item = &'a str> {
+        self.names().filter_map(move |n| n.strip_suffix(extension))
+    }
+
+    /// Whether there is such a file, gzipped or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
+    /// The folder `name` beside this one, if there is one.
+    pub fn sibling(&self, name: &str) -> Option<Self> {
+        Self::open(self.path.join("..").join(name)).ok()
+    }
+
+    /// The path as it is on disk.
+    pub fn file(&self, name: &str) -> PathBuf {
+        let gz = self.files.get(name).copied().unwrap_or(false);
+        self.path
+            .join(if gz { format!("{name}.gz") } else { name.to_owned() })
+    }
+
+    /// A reader of the unpacked content.
+    fn reader(&self, name: &str) -> Result<Box<dyn Read>> {
+        let path = self.file(name);
+        let file = File::open(&path).map_err(Error::io(&path))?;
+        Ok(if self.files.get(name) == Some(&true) {
+            Box::new(MultiGzDecoder::new(file))
+        } else {
+            Box::new(file)
+        })
+    }
+
+    fn bad(&self, name: &str, why: impl std::fmt::Display) -> Error {
+        Error::input(format!("{}: {why}", self.file(name).display()))
+    }
+
+    /// The unpacked text of a file.
+    ///
+    /// # Errors
+    /// When it can't be read or is not UTF-8.
+    pub fn text(&self, name: &str) -> Result<String> {
+        let mut text = String::new();
+        self.reader(name)?
+            .read_to_string(&mut text)
+            .map_err(|e| self.bad(name, e))?;
+        Ok(text)
+    }
+
+    /// A JSON file. `NaN` and infinities, which Python writes, become null.
+    ///
+    /// # Errors
+    /// When it can't be read or is not JSON.
+    pub fn json(&self, name: &str) -> Result<Json> {
+        let text = strict_json(&self.text(name)?);
+        serde_json::from_str(&text).map_err(|e| self.bad(name, format!("not sound JSON: {e}")))
+    }
+
+    /// Names of the tensors of a safetensors file, without reading them.
+    ///
+    /// # Errors
+    /// When it is no such file.
+    pub fn tensor_names(&self, name: &str) -> Result<Vec<String>> {
+        let mut reader = self.reader(name)?;
+        let mut word = [0u8; 8];
+        let mut read = |buf: &mut [u8]| {
+            reader
+                .read_exact(buf)
+                .map_err(|e| self.bad(name, format!("truncated or not a safetensors file: {e}")))
+        };
+        read(&mut word)?;
+        let len = u64::from_le_bytes(word);
+        if len > MAX_HEADER {
+            return Err(self.bad(name, "not a safetensors file"));
+        }
+        let mut header = vec![0u8; len as usize];
+        read(&mut header)?;
+        let header: serde_json::Map<String, Json> = serde_json::from_slice(&header)
+            .map_err(|e| self.bad(name, format!("not a sound safetensors file: {e}")))?;
+        Ok(header
+            .into_iter()
+            .map(|(k, _)| k)
+            .filter(|k| k != "__metadata__")
+            .collect())
+    }
+
+    /// All tensors of a safetensors file.
+    ///
+    /// # Errors
+    /// When it can't be read or is no such file.
+    pub fn tensors(&self, name: &str) -> Result<Recorded> {
+        let source = self.file(name).display().to_string();
+        let (tensors, _) = self.with_file(name, |path| read_safetensors(path))?;
+        Ok(Recorded::new(source, tensors))
+    }
+
+    /// Hands `f` a path at which the unpacked file lies: the file itself, or a temporary copy. Errors name the file itself.
+    ///
+    /// # Errors
+    /// What `f` returns, or when unpacking fails.
+    pub fn with_file<T>(&self, name: &str, f: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let real = self.file(name);
+        if self.files.get(name) != Some(&true) {
+            return f(&real);
+        }
+        let temporary = |e: std::io::Error| {
+            Error::failed(format!("no temporary file for {}: {e}", real.display()))
+        };
+        let mut copy = tempfile::NamedTempFile::new().map_err(temporary)?;
+        let mut reader = self.reader(name)?;
+        let mut block = vec![0u8; 1 << 16];
+        loop {
+            let n = reader
+                .read(&mut block)
+                .map_err(|e| self.bad(name, format!("damaged gzip file: {e}")))?;
+            if n == 0 {
+                break;
+            }
+            copy.write_all(&block[..n]).map_err(temporary)?;
+        }
+        copy.flush().map_err(temporary)?;
+        let path = copy.path();
+        f(path).map_err(|e| match e {
+            Error::Input(text) => {
+                let shown = path.display().to_string();
+                Error::Input(text.replace(&shown, &real.display().to_string()))
+            }
+            other => other,
+        })
+    }
+}
+
+/// Replaces the bare words `NaN`, `Infinity` and `-Infinity` outside strings by `null`.
+fn strict_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut quoted = false;
+    while let Some(c) = rest.chars().next() {
+        if !quoted
+            && let Some(word) = ["NaN", "-Infinity", "Infinity"]
+                .into_iter()
+                .find(|w| rest.starts_with(w))
+        {
+            out.push_str("null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        let mut len = c.len_utf8();
+        if c == '\\' && quoted {
+            len += rest[len..].chars().next().map_or(0, char::len_utf8);
+        } else if c == '"' {
+            quoted = !quoted;
+        }
+        out.push_str(&rest[..len]);
+        rest = &rest[len..];
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+
+    #[test]
+    fn gzipped_files_read_like_plain_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+        gz.write_all(b"{\"a\": NaN}").unwrap();
+        let packed = gz.finish().unwrap();
+        std::fs::write(dir.path().join("x.json.gz"), &packed).unwrap();
+        std::fs::write(dir.path().join("y.json.gz"), &packed[..packed.len() - 9]).unwrap();
+        std::fs::write(dir.path().join("z.json"), "[1").unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        assert_eq!(folder.stems(".json").collect::<Vec<_>>(), ["x", "y", "z"]);
+        assert!(folder.json("x.json").unwrap()["a"].is_null());
+        for (name, shown) in [("y.json", "y.json.gz"), ("z.json", "z.json")] {
+            let e = folder.json(name).unwrap_err();
+            assert!(e.exit_code() == 2 && e.to_string().contains(shown), "{e}");
+        }
+        let text = folder.with_file("x.json", |p| Ok(std::fs::read_to_string(p).unwrap()));
+        assert_eq!(text.unwrap(), "{\"a\": NaN}");
+        let e = folder
+            .with_file("x.json", |p| read_safetensors(p).map(|_| ()))
+            .unwrap_err();
+        assert!(e.to_string().contains("x.json.gz"), "{e}");
+        assert!(folder.with_file("y.json", |_| Ok(())).is_err());
+        assert!(folder.tensor_names("z.json").is_err());
+        assert!(Folder::open(dir.path().join("none")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn sound_json_is_unchanged(words in proptest::collection::vec("[ -~é\"\\\\]{0,6}", 0..8)) {
+            let text = serde_json::to_string(&words).unwrap();
+            prop_assert_eq!(strict_json(&text), text);
+        }
+    }
+
+    #[test]
+    fn words_in_strings_stay() {
+        let text = r#"{"NaN": [NaN, -Infinity, "Infinity \" NaN", Infinity]}"#;
+        let want = r#"{"NaN": [null, null, "Infinity \" NaN", null]}"#;
+        assert_eq!(strict_json(text), want);
+    }
+}

@@ -1,0 +1,102 @@
+//! Gradients beside their records: samples in a tensor file, statistics in a JSON file.
+
+use super::compare::{Limit, Stats, difference, sampled};
+use super::recorded::Recorded;
+use super::report::Report;
+use crate::Result;
+use nextscale_tensor::{GradBuffer, Params};
+use serde_json::Value as Json;
+
+/// Most that an element may be where the true gradient is zero.
+const ZERO: f64 = 1e-5;
+
+/// Gradients of a model and what they are compared with.
+pub(super) struct Gradients<'a> {
+    /// Names and shapes.
+    pub(super) params: &'a Params,
+    /// The gradients.
+    pub(super) grads: &'a GradBuffer,
+    /// How far they may be off.
+    pub(super) limit: Limit,
+    /// Names of parameters whose true gradient is zero: only rounding noise is recorded of them.
+    pub(super) zero: Vec<String>,
+    /// Put before quantities' names.
+    pub(super) label: String,
+}
+
+impl Gradients<'_> {
+    /// Compares the tensors of `file` whose names begin with `prefix`, which a parameter's name follows.
+    pub(super) fn samples(&self, file: &Recorded, prefix: &str, report: &mut Report<'_>) -> Result<()> {
+        for name in file.names() {
+            let Some(param) = name.strip_prefix(prefix) else {
+                continue;
+            };
+            let quantity = format!("{}grad.{param}", self.label);
+            let Some(info) = self.params.info(param) else {
+                report.fact(quantity, false, "the model has no such parameter");
+                continue;
+            };
+            let want = file.f32(name)?;
+            let got = sampled(&self.grads.export(info), want.len());
+            if got.len() == want.len() && self.is_zero(param) {
+                let largest = got.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+                let limit = format!("the true gradient is 0, found {largest:.1e}");
+                report.judged(quantity, largest < ZERO, difference(&got, &want), limit);
+                continue;
+            }
+            report.numbers(quantity, &got, &want, self.limit);
+        }
+        let missing = self.params.infos().iter().find(|i| !file.has(&format!("{prefix}{}", i.name)));
+        if let Some(info) = missing {
+            report.unchecked(format!("{}grad.{}", self.label, info.name), "it is not recorded");
+        }
+        Ok(())
+    }
+
+    fn is_zero(&self, param: &str) -> bool {
+        self.zero.iter().any(|z| z == param)
+    }
+
+    /// Compares statistics of all gradients, recorded under the parameters' names, as one quantity.
+    pub(super) fn statistics(&self, stats: &Json, report: &mut Report<'_>) {
+        let quantity = format!("{}grad_stats", self.label);
+        let params = self.params.infos().iter().filter(|i| !self.is_zero(&i.name));
+        compare_stats(quantity, params.map(|i| (i.name.as_str(), self.grads.export(i), i.shape.dims())), stats, |_| self.limit, report);
+    }
+}
+
+/// Compares statistics of tensors (name, values, shape) with their records as one quantity; the tensor that is farthest off
+/// is named.
+pub(super) fn compare_stats<'n>(
+    quantity: String,
+    tensors: impl Iterator<Item = (&'n str, Vec<f32>, &'n [usize])>,
+    stats: &Json,
+    limit: impl Fn(&str) -> Limit,
+    report: &mut Report<'_>,
+) {
+    let (mut worst, mut odd, mut count) = (None, None, 0usize);
+    for (name, values, shape) in tensors {
+        let Some(want) = Stats::recorded(&stats[name]) else {
+            continue;
+        };
+        count += 1;
+        let (holds, d) = Stats::of(&values).hold(&want, values.len(), &limit(name));
+        let recorded: Option<Vec<u64>> = stats[name]["shape"]
+            .as_array()
+            .and_then(|s| s.iter().map(Json::as_u64).collect());
+        let fits = recorded.is_none_or(|r| r.iter().map(|&v| v as usize).eq(shape.iter().copied()));
+        if (!holds || !fits) && odd.is_none() {
+            odd = Some(name.to_owned());
+        }
+        if worst.as_ref().is_none_or(|w: &super::Difference| d.rel_l2 > w.rel_l2) {
+            worst = Some(d);
+        }
+    }
+    match worst {
+        None => report.unchecked(quantity, "nothing is recorded"),
+        Some(d) => {
+            let note = odd.as_ref().map_or(String::new(), |n| format!("{n} of {count} tensors"));
+            report.judged(quantity, odd.is_none(), d, note);
+        }
+    }
+}

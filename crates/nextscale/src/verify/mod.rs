@@ -1,0 +1,254 @@
+//! Checks this build against numbers that the PyTorch reference produced.
+//!
+//! A *bundle* is a folder of such numbers. What kind of numbers it holds is told by its content ([`Kind`]), and
+//! everything else, sizes, depths, options, file names, by its JSON, its tensors' shapes and its file names; nothing is
+//! assumed. A `.gz` file counts as the file that is packed in it. Some kinds need a bundle beside them: `sampling` the models of
+//! `../vae` and `../var`, `vqvae_train` the model and the images of `../vae`; `var` and `checkpoint` check less without.
+//!
+//! # When a quantity passes
+//!
+//! - **Token indices** are equal wherever they are decided: where the smallest gap that the bundle records for their scale,
+//!   or the gap between the two best codes of that very token, is large against float noise. Where a token that is *not*
+//!   decided differs, everything after it is checked with the recorded tokens, so that one coin toss hides no error.
+//! - **Float32 quantities** keep within twice the noise floor of their section. `noise_floor.json` records for every quantity how far
+//!   the reference is from itself with another number of threads and in float64; a section's floor is the worst of its
+//!   quantities, as its README states it. It counts in two ways, either of which suffices: as relative L2 difference, and as
+//!   largest absolute difference relative to the quantity's own largest magnitude. (A floor in plain absolute numbers would
+//!   let a quantity of small numbers pass whatever it is.) Forward results and gradients of one section have floors of their
+//!   own, since gradients are noisier. Without a record, the tolerance that the READMEs suggest for the kind holds.
+//! - **Parameters after optimizer steps**: where a gradient is all but zero, Adam turns its rounding noise into a step of up to the learning
+//!   rate. So there the READMEs' tolerance holds too: 5e-5 relative L2, at most 0.1 % of the elements more than 1e-5 apart and none more
+//!   than the learning rate.
+//! - **Runs of many steps** amplify noise: each loss keeps within 1e-4 of its value; gradient norms within 1e-3 in the first five
+//!   steps and 2e-2 later.
+//! - **Schedules** agree to 1e-15 of each value, loss-scaler traces, token counts, file contents and layouts exactly.
+//! - **Images** from lossless files are nowhere more than one grey level from Pillow's and equal in 99.5 % of the values; those from JPEG files,
+//!   which depend on the decoder, differ by at most half a grey level in the mean.
+//!
+//! Statistics of whole tensors (norm, sum, largest magnitude) may differ by what a difference within the limit can make of them: a sum
+//! of n numbers by √n times the norm of the difference.
+
+mod amp;
+mod checkpoint;
+mod compare;
+mod floor;
+mod folder;
+mod grads;
+mod interpolate;
+mod models;
+mod recorded;
+mod report;
+mod sampling;
+mod schedules;
+mod tokens;
+mod transforms;
+mod vae;
+mod var;
+mod vqvae_train;
+
+pub use compare::Difference;
+pub use report::{Counts, Line, Verdict};
+
+use crate::{Error, Result};
+use folder::Folder;
+use report::Report;
+use serde_json::Value as Json;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// How deep folders of bundles may lie in each other.
+const MAX_DEPTH: usize = 3;
+
+/// What a bundle holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A trace of the loss scaler.
+    Amp,
+    /// A training checkpoint and what resuming from it gives.
+    Checkpoint,
+    /// Resizing of feature maps and the choice of φ.
+    Interpolate,
+    /// Filters and autoregressive runs.
+    Sampling,
+    /// Learning rate, weight decay and progressive stages.
+    Schedules,
+    /// Decoding, resizing and cropping of images.
+    Transforms,
+    /// The tokenizer in use.
+    Vae,
+    /// The transformer: forward, gradients, optimizer steps, runs.
+    Var,
+    /// The tokenizer's training pass.
+    VqvaeTrain,
+}
+
+impl Kind {
+    /// The kind's name, that of its folder among the repository's fixtures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amp => "amp",
+            Self::Checkpoint => "checkpoint",
+            Self::Interpolate => "interpolate",
+            Self::Sampling => "sampling",
+            Self::Schedules => "schedules",
+            Self::Transforms => "transforms",
+            Self::Vae => "vae",
+            Self::Var => "var",
+            Self::VqvaeTrain => "vqvae_train",
+        }
+    }
+}
+
+/// A folder of recorded numbers of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// The folder.
+    pub path: PathBuf,
+    /// What it holds.
+    pub kind: Kind,
+}
+
+impl Bundle {
+    /// The bundles at `path`: the folder itself or, where it is none, those in its folders, sorted by name. A folder with numbers
+    /// of several kinds is as many bundles.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when there is no such folder or no bundle in it.
+    pub fn find(path: impl AsRef<Path>) -> Result<Vec<Self>> {
+        let path = path.as_ref();
+        let bad = |why: &str| Error::input(format!("{}: {why}", path.display()));
+        match std::fs::metadata(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(bad("there is no such folder; name a folder of recorded numbers"));
+            }
+            Err(e) => return Err(Error::io(path)(e)),
+            Ok(m) if !m.is_dir() => {
+                return Err(bad("is a file; name the folder of recorded numbers it lies in"));
+            }
+            Ok(_) => {}
+        }
+        let mut found = Vec::new();
+        collect(path, 0, &mut found)?;
+        if found.is_empty() {
+            return Err(bad(
+                "holds no recorded numbers (a folder such as fixtures/vae, with .safetensors, .json or .csv files of the reference)",
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Checks the bundle; `see` gets a line for every quantity.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when a file is damaged or contradicts another, or a bundle that this one needs is missing.
+    pub fn check(&self, see: &mut dyn FnMut(&Line)) -> Result<Counts> {
+        let folder = Folder::open(&self.path)?;
+        let mut report = Report::new(see);
+        match self.kind {
+            Kind::Amp => amp::check(&folder, &mut report)?,
+            Kind::Checkpoint => checkpoint::check(&folder, &mut report)?,
+            Kind::Interpolate => interpolate::check(&folder, &mut report)?,
+            Kind::Sampling => sampling::check(&folder, &mut report)?,
+            Kind::Schedules => schedules::check(&folder, &mut report)?,
+            Kind::Transforms => transforms::check(&folder, &mut report)?,
+            Kind::Vae => vae::check(&folder, &mut report)?,
+            Kind::Var => var::check(&folder, &mut report)?,
+            Kind::VqvaeTrain => vqvae_train::check(&folder, &mut report)?,
+        }
+        if report.counts.passed + report.counts.failed == 0 {
+            return Err(Error::input(format!(
+                "{}: holds nothing that can be compared",
+                self.path.display()
+            )));
+        }
+        Ok(report.counts)
+    }
+}
+
+fn collect(path: &Path, depth: usize, found: &mut Vec<Bundle>) -> Result<()> {
+    let kinds = kinds_of(&Folder::open(path)?);
+    if !kinds.is_empty() {
+        found.extend(kinds.into_iter().map(|kind| Bundle {
+            path: path.to_path_buf(),
+            kind,
+        }));
+        return Ok(());
+    }
+    if depth == MAX_DEPTH {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).map_err(Error::io(path))?;
+    let mut folders: Vec<PathBuf> = entries
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| p.is_dir())
+        .collect();
+    folders.sort();
+    for folder in folders {
+        collect(&folder, depth + 1, found)?;
+    }
+    Ok(())
+}
+
+/// The kinds that the folder's files show. Files that can't be read show none.
+fn kinds_of(folder: &Folder) -> BTreeSet<Kind> {
+    let mut kinds = BTreeSet::new();
+    for stem in folder.stems(".safetensors") {
+        if let Ok(names) = folder.tensor_names(&format!("{stem}.safetensors")) {
+            kinds.extend(kind_of_tensors(&names));
+        }
+    }
+    for stem in folder.stems(".json") {
+        if let Ok(json) = folder.json(&format!("{stem}.json")) {
+            kinds.extend(kind_of_json(&json));
+        }
+    }
+    for stem in folder.stems(".csv") {
+        if let Ok(text) = folder.text(&format!("{stem}.csv"))
+            && schedules::is_known(text.lines().next().unwrap_or_default())
+        {
+            kinds.insert(Kind::Schedules);
+        }
+    }
+    kinds
+}
+
+fn kind_of_tensors(names: &[String]) -> Option<Kind> {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let starts = |lead: &str| names.iter().any(|n| n.starts_with(lead));
+    // More telling names first: several kinds have indices and losses.
+    Some(if has("guided_logits.0") || names.iter().any(|n| n.ends_with(".masked")) {
+        Kind::Sampling
+    } else if has("vq_loss") {
+        Kind::VqvaeTrain
+    } else if has("losses_after_resume") || (starts("param.") && starts("exp_avg.")) {
+        Kind::Checkpoint
+    } else if starts("area_") || starts("bicubic_") {
+        Kind::Interpolate
+    } else if has("gt_BL") || has("x_BLCv_wo_first_l") || starts("step1.") {
+        Kind::Var
+    } else if (has("image_u8") || has("image")) && (has("idx.0") || has("recon") || has("f")) {
+        Kind::Vae
+    } else if names.iter().any(|n| transforms::side_of(n).is_some()) {
+        Kind::Transforms
+    } else {
+        return None;
+    })
+}
+
+fn kind_of_json(json: &Json) -> Option<Kind> {
+    let has = |key: &str| json.get(key).is_some();
+    Some(if has("scale_before_runs") && has("found_inf_steps") {
+        Kind::Amp
+    } else if has("var_keys") && has("optimizer_keys") {
+        Kind::Checkpoint
+    } else if has("tuples") && json["tuples"].is_object() {
+        Kind::Interpolate
+    } else if has("variants") && json["variants"].is_object() {
+        Kind::Var
+    } else {
+        return None;
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The repository's own bundles pass, and a changed number fails.

@@ -1,0 +1,348 @@
+//! Optimizer steps and runs.
+
+use super::pass::{Options, Pass};
+use super::{Context, LOSSES, Variant, batch, check_tokens, tokenizer_of};
+use crate::model::var::Var;
+use crate::train::decay::{is_decayed, param_groups};
+use crate::train::progressive::Stage;
+use crate::train::var_trainer::{ADAM_EPS, BETAS, Optimizer, StepPlan, VarTrainer};
+use crate::verify::compare::{Difference, Limit, difference, sampled};
+use crate::verify::folder::Folder;
+use crate::verify::grads::compare_stats;
+use crate::verify::recorded::{Recorded, split_tokens};
+use crate::verify::report::Report;
+use crate::{Error, Result};
+use nextscale_tensor::Tensor;
+use serde_json::Value as Json;
+
+/// Parameters after steps, by the READMEs' tolerance (see the module `verify`).
+const AFTER_STEPS: f64 = 5e-5;
+/// Steps of a run in which gradient norms must be near.
+const EARLY: usize = 5;
+
+/// The optimizer's settings.
+pub(super) struct Hyper {
+    lr: f64,
+    wd: f64,
+    betas: (f64, f64),
+    clip: f64,
+    /// Groups of parameter names with their factor on the weight decay.
+    groups: Vec<(f64, Vec<String>)>,
+}
+
+impl Hyper {
+    /// `param_groups.json`, or what the README states.
+    pub(super) fn read(folder: &Folder) -> Result<Self> {
+        let name = "param_groups.json";
+        let json = if folder.has(name) { folder.json(name)? } else { Json::Null };
+        let bad = |why: String| Error::input(format!("{}: {why}", folder.file(name).display()));
+        let number = |key: &str, default: f64| json[key].as_f64().unwrap_or(default);
+        let eps = number("eps", ADAM_EPS);
+        if eps != ADAM_EPS {
+            return Err(bad(format!("eps is {eps}; only {ADAM_EPS}, the reference's value, is supported")));
+        }
+        let mut groups = Vec::new();
+        for g in json["order"].as_array().into_iter().flatten() {
+            let names: Option<Vec<String>> = g["params"]
+                .as_array()
+                .and_then(|l| l.iter().map(|v| v.as_str().map(str::to_owned)).collect());
+            let (Some(names), Some(scale)) = (names, g["wd_sc"].as_f64()) else {
+                return Err(bad("each group under \"order\" needs params and wd_sc".into()));
+            };
+            if g["lr_sc"].as_f64().is_some_and(|s| s != 1.0) || (scale != 0.0 && scale != 1.0) {
+                return Err(bad("lr_sc must be 1 and wd_sc 0 or 1, as in the reference".into()));
+            }
+            groups.push((scale, names));
+        }
+        Ok(Self {
+            lr: number("lr", 1e-3),
+            wd: number("weight_decay", 0.05),
+            betas: (
+                json["betas"][0].as_f64().unwrap_or(BETAS.0),
+                json["betas"][1].as_f64().unwrap_or(BETAS.1),
+            ),
+            clip: number("clip", 2.0),
+            groups,
+        })
+    }
+
+    /// Compares the groups with ours where they are of this variant.
+    pub(super) fn check_groups(&self, variant: &Variant<'_>, var: &Var, report: &mut Report<'_>) {
+        let infos = var.params.infos();
+        let listed: usize = self.groups.iter().map(|g| g.1.len()).sum();
+        let known = |name: &String| var.params.info(name).is_some();
+        if listed != infos.len() || !self.groups.iter().flat_map(|g| &g.1).all(known) {
+            return;
+        }
+        let ours = param_groups(infos.iter().map(|i| (i.name.as_str(), i.shape.dims())));
+        let ours: Vec<(f64, Vec<String>)> = ours
+            .iter()
+            .map(|g| (g.wd_scale(), g.params.iter().map(|&i| infos[i].name.clone()).collect()))
+            .collect();
+        report.same(variant.label("param_groups"), &ours, &self.groups);
+    }
+
+    fn clip(&self) -> Option<f64> {
+        (self.clip > 0.0).then_some(self.clip)
+    }
+
+    fn optimizer(&self, var: &Var) -> Optimizer {
+        Optimizer::new(&var.params, self.betas, is_decayed)
+    }
+}
+
+/// The parameters after so many steps on the same batch.
+pub(super) fn params_after(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    stem: &str,
+    file: &Recorded,
+    report: &mut Report<'_>,
+) -> Result<()> {
+    let hyper = &context.hyper;
+    let mut var = variant.build(true)?;
+    let batch = batch(context, variant, &var)?;
+    let mut opt = hyper.optimizer(&var);
+    let section = ["opt_fixed_batch"];
+    let limit = context.floors.section(&section, |n| n.starts_with("step"));
+    let runs = context.floors.section(&section, |n| !n.starts_with("step")).unwrap_or(LOSSES);
+    let recorded: Vec<(usize, &str, &str)> = file
+        .names()
+        .filter_map(|n| {
+            let (step, param) = n.strip_prefix("step")?.split_once('.')?;
+            Some((step.parse().ok()?, param, n))
+        })
+        .collect();
+    let steps = if file.has("losses") { file.f64("losses")?.len() } else { 0 };
+    let steps = recorded.iter().map(|r| r.0).fold(steps, usize::max);
+    let stats_name = format!("{stem}_stats.json");
+    let stats = if context.folder.has(&stats_name) {
+        context.folder.json(&stats_name)?
+    } else {
+        Json::Null
+    };
+    let holds = |d: &Difference| limit.is_some_and(|l| l.holds(d)) || after_steps(d, hyper.lr);
+    let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    for step in 1..=steps {
+        let pass = Pass::run(&var, &batch, &Options::default())?;
+        losses.push(pass.loss);
+        opt.grads = pass.grads;
+        norms.push(opt.step(&mut var.params, hyper.lr, hyper.wd, hyper.clip())?);
+        for (_, param, name) in recorded.iter().filter(|r| r.0 == step) {
+            let want = file.f32(name)?;
+            let got = sampled(&var.params.export(param)?, want.len());
+            let label = variant.label(name);
+            if got.len() != want.len() {
+                report.fact(label, false, format!("{} numbers, recorded are {}", got.len(), want.len()));
+                continue;
+            }
+            let d = difference(&got, &want);
+            report.judged(label, holds(&d), d, format!("limit rel {AFTER_STEPS:e}, {} elements off", d.over_1e5));
+        }
+        let of_step = &stats[format!("step{step}")];
+        if of_step.is_object() {
+            let tensors = var.params.infos().iter().map(|i| {
+                (i.name.as_str(), var.params.export(&i.name).unwrap_or_default(), i.shape.dims())
+            });
+            let limit = |_: &str| Limit {
+                rel_l2: AFTER_STEPS.max(limit.map_or(0.0, |l| l.rel_l2)),
+                // One element of a small tensor may be off by a step.
+                abs: 0.0,
+                peak: limit.map_or(0.0, |l| l.peak),
+            };
+            compare_stats(variant.label(format!("{stats_name} step{step}")), tensors, of_step, limit, report);
+        }
+    }
+    for (name, got) in [("losses", losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>()), ("grad_norms", norms)] {
+        if file.has(name) {
+            report.numbers(variant.label(format!("params_after.{name}")), &got, &file.f64(name)?, runs);
+        }
+    }
+    Ok(())
+}
+
+/// Whether parameters keep within the READMEs' tolerance: few elements, whose gradient is all but zero, may be off by a
+/// step.
+fn after_steps(d: &Difference, lr: f64) -> bool {
+    let few = (d.count / 1000).max(1);
+    d.rel_l2 <= AFTER_STEPS && d.over_1e5 <= few && d.max_abs <= lr
+}
+
+/// A run over recorded images: tokens, losses, gradient norms, logged figures.
+pub(super) fn run(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    stem: &str,
+    file: &Recorded,
+    report: &mut Report<'_>,
+) -> Result<()> {
+    let hyper = &context.hyper;
+    let part = stem.strip_prefix(variant.name).unwrap_or(stem).trim_start_matches('_');
+    let label = |what: &str| variant.label(format!("{part}.{what}"));
+    let var = variant.build(true)?;
+    let vqvae = match tokenizer_of(context, &var)? {
+        Ok(v) => v,
+        Err(why) => {
+            report.unchecked(label("*"), why);
+            return Ok(());
+        }
+    };
+    let batches = Batches::read(file, var.config.classes)?;
+    let maps = batches.maps(file, &var)?;
+    for (i, recorded) in maps.iter().enumerate() {
+        let name = label(&format!("gt_BL batch {i}"));
+        check_tokens(&vqvae, &batches.images_of(i)?, recorded, &name, report)?;
+    }
+    let want = file.f64("losses")?;
+    let last = var.config.pyramid.count() - 1;
+    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 0);
+    trainer.opt = hyper.optimizer(&trainer.var);
+    let mut steps = Vec::new();
+    for it in 0..want.len() {
+        let i = it % batches.count();
+        let plan = plan(it as u64, hyper);
+        steps.push(trainer.step_tokens(&maps[i], &batches.labels[i], &plan)?);
+    }
+    let losses: Vec<f64> = steps.iter().map(|s| s.loss).collect();
+    let norms: Vec<f64> = steps.iter().map(|s| s.grad_norm.unwrap_or(f64::NAN)).collect();
+    let floor = [part, "run20"]
+        .iter()
+        .find_map(|name| context.floors.section(&[name], |_| true));
+    report_losses(label("losses"), &losses, &want, report);
+    if file.has("grad_norms") {
+        report_norms(label("grad_norms"), &norms, &file.f64("grad_norms")?, floor, report);
+    }
+    let json_name = format!("{stem}.json");
+    if !context.folder.has(&json_name) {
+        return Ok(());
+    }
+    let json = context.folder.json(&json_name)?;
+    let list = |json: &Json| -> Option<Vec<f64>> { json.as_array()?.iter().map(Json::as_f64).collect() };
+    if let Some(want) = list(&json["losses"]) {
+        report_losses(label("json losses"), &losses, &want, report);
+    }
+    if let Some(want) = list(&json["grad_norms"]) {
+        report_norms(label("json grad_norms"), &norms, &want, floor, report);
+    }
+    let Some(rows) = json["metrics"].as_array() else {
+        return Ok(());
+    };
+    let column = |key: &str| -> Option<Vec<f64>> { rows.iter().map(|r| r[key].as_f64()).collect() };
+    let of = |f: &dyn Fn(&crate::train::var_trainer::Measures) -> f64| -> Vec<f64> {
+        steps.iter().map(|s| f(&s.measures)).collect()
+    };
+    if let Some(want) = column("Lm") {
+        report_losses(label("metrics.Lm"), &of(&|m| m.loss_mean()), &want, report);
+    }
+    if let Some(want) = column("Lt") {
+        let got = of(&|m| m.loss_of(last).unwrap_or(f64::NAN));
+        report_losses(label("metrics.Lt"), &got, &want, report);
+    }
+    let tokens = |m: &crate::train::var_trainer::Measures, k: Option<usize>| match k {
+        Some(k) => m.tokens.get(k).copied().unwrap_or(0),
+        None => m.tokens.iter().sum(),
+    };
+    for (key, scale) in [("Accm", None), ("Acct", Some(last))] {
+        if let (Some(want), Some(first)) = (column(key), steps.first()) {
+            let got = of(&|m| match scale {
+                Some(k) => m.acc_of(k).unwrap_or(f64::NAN),
+                None => m.acc_mean(),
+            });
+            // Noise may flip the likeliest code of one token, where two are as good.
+            let one = 100.0 / tokens(&first.measures, scale).max(1) as f64;
+            report.numbers(label(&format!("metrics.{key}")), &got, &want, Limit::absolute(1.01 * one));
+        }
+    }
+    if let Some(want) = column("tnm") {
+        report_norms(label("metrics.tnm"), &norms, &want, floor, report);
+    }
+    Ok(())
+}
+
+/// A plain step of all scales.
+fn plan(it: u64, hyper: &Hyper) -> StepPlan {
+    StepPlan {
+        it,
+        lr: hyper.lr,
+        wd: hyper.wd,
+        clip: hyper.clip(),
+        accumulate: 1,
+        update: true,
+        stage: Stage {
+            highest: None,
+            newest_weight: 1.0,
+            ramp: 1.0,
+        },
+    }
+}
+
+/// The recorded images and labels of a run.
+pub(in crate::verify) struct Batches {
+    /// All images, \[batches·B, H, W, 3\].
+    images: Tensor,
+    /// Labels of every batch.
+    pub(in crate::verify) labels: Vec<Vec<i32>>,
+    /// Images of a batch.
+    size: usize,
+}
+
+impl Batches {
+    /// Reads `images_u8` \[batches, B, 3, H, W\] and `labels` \[batches, B\].
+    pub(in crate::verify) fn read(file: &Recorded, classes: usize) -> Result<Self> {
+        let shape = file.shape("images_u8")?;
+        let &[n, b, 3, _, _] = shape else {
+            return Err(file.bad("images_u8", format!("has the shape {shape:?}, expected [batches, B, 3, H, W]")));
+        };
+        let labels = file.shape("labels")?;
+        if n * b == 0 || labels != [n, b] {
+            return Err(file.bad("labels", format!("has the shape {labels:?}, expected [{n}, {b}]")));
+        }
+        Ok(Self {
+            images: file.images("images_u8")?,
+            labels: file.ints("labels", classes + 1)?.chunks_exact(b).map(<[i32]>::to_vec).collect(),
+            size: b,
+        })
+    }
+
+    /// How many there are.
+    pub(in crate::verify) fn count(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The images of batch `i`, \[B, H, W, 3\].
+    pub(in crate::verify) fn images_of(&self, i: usize) -> Result<Tensor> {
+        Ok(self.images.narrow(i * self.size, self.size)?)
+    }
+
+    /// The token maps of every batch from `gt_BL` \[batches, B, L\].
+    fn maps(&self, file: &Recorded, var: &Var) -> Result<Vec<Vec<Tensor>>> {
+        let p = &var.config.pyramid;
+        let want = [self.count(), self.size, p.total()];
+        let shape = file.shape("gt_BL")?;
+        if shape != want {
+            return Err(file.bad("gt_BL", format!("has the shape {shape:?}, expected {want:?}")));
+        }
+        let lengths: Vec<usize> = (0..p.count()).map(|k| p.len_of(k)).collect();
+        let tokens = file.ints("gt_BL", var.config.vocab)?;
+        let batches = tokens.chunks_exact(self.size * p.total());
+        Ok(batches.map(|t| split_tokens(t, &lengths)).collect())
+    }
+}
+
+/// Losses of a run: each within 1e-4 of its value.
+fn report_losses(label: String, got: &[f64], want: &[f64], report: &mut Report<'_>) {
+    const EACH: f64 = 1e-4;
+    let d = difference(got, want);
+    let holds = got.len() == want.len() && d.max_rel <= EACH;
+    report.judged(label, holds, d, format!("limit {EACH:e} of each, largest {:.1e}", d.max_rel));
+}
+
+/// Gradient norms of a run: near in the first steps, then within the growing noise.
+fn report_norms(label: String, got: &[f64], want: &[f64], floor: Option<Limit>, report: &mut Report<'_>) {
+    let d = difference(got, want);
+    let early = EARLY.min(got.len()).min(want.len());
+    let start = difference(&got[..early], &want[..early]);
+    let each = start.max_rel <= 1e-3 && d.max_rel <= 2e-2;
+    let holds = got.len() == want.len() && (each || floor.is_some_and(|f| f.holds(&d)));
+    report.judged(label, holds, d, format!("limit 1e-3 of each in the first {EARLY} steps, then 2e-2; largest {:.1e}", d.max_rel));
+}
