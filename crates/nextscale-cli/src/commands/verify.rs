@@ -55,7 +55,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             Ok(c) => {
                 let verdict = if c.failed == 0 { "pass" } else { "FAIL" };
                 let time = start.elapsed().as_secs_f64();
-                print(&format_args!("{kind:<11}  {verdict}  {place}: {c} in {time:.1} s"));
+                print(&format_args!(
+                    "{kind:<11}  {verdict}  {place}: {c} in {time:.1} s"
+                ));
                 total.passed += c.passed;
                 total.failed += c.failed;
                 total.unchecked += c.unchecked;

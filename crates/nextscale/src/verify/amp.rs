@@ -49,9 +49,8 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
         if super::kind_of_json(&json) != Some(super::Kind::Amp) {
             continue;
         }
-        let trace: Trace = serde_json::from_value(json).map_err(|e| {
-            Error::input(format!("{}: {e}", folder.file(&name).display()))
-        })?;
+        let trace: Trace = serde_json::from_value(json)
+            .map_err(|e| Error::input(format!("{}: {e}", folder.file(&name).display())))?;
         replay(stem, &trace, report);
     }
     Ok(())

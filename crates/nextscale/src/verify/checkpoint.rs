@@ -42,7 +42,12 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
         check_layout("", &value, &layout, report);
         check_written(folder, &state, &layout, report)?;
         let source = folder.file(&name).display().to_string();
-        let var = transformer(&state.var, &source, &json!({"patch_nums": state.config.patch_nums}), true)?;
+        let var = transformer(
+            &state.var,
+            &source,
+            &json!({"patch_nums": state.config.patch_nums}),
+            true,
+        )?;
         check_order(&layout, &var, report);
         if let Some(step) = layout["step_value"].as_f64() {
             report.same("step_value", &(state.adam_step as f64), &step);
@@ -96,10 +101,16 @@ fn check_layout(label: &str, value: &Value, layout: &Json, report: &mut Report<'
         ("config", plain(&Value::Dict(config.clone()))),
         ("config_types", Json::Object(types)),
         ("var_keys", keys(&dict(trainer.get("var_wo_ddp")))),
-        ("vae_key_count", json!(dict(trainer.get("vae_local")).items.len())),
+        (
+            "vae_key_count",
+            json!(dict(trainer.get("vae_local")).items.len()),
+        ),
         ("optimizer_keys", keys(&optimizer)),
         ("state_entry_types", plain(&Value::Dict(first))),
-        ("param_groups", optimizer.get("param_groups").map_or(Json::Null, plain)),
+        (
+            "param_groups",
+            optimizer.get("param_groups").map_or(Json::Null, plain),
+        ),
         ("args", top.get("args").map_or(Json::Null, plain)),
     ] {
         if let Some(want) = layout.get(key) {
@@ -142,7 +153,11 @@ fn plain(value: &Value) -> Json {
 fn tensor_text(t: &TensorRef) -> String {
     let sizes: Vec<String> = t.shape.iter().map(usize::to_string).collect();
     let comma = if sizes.len() == 1 { "," } else { "" };
-    format!("Tensor({}{comma}){}", sizes.join(", "), torch_name(t.storage.dtype))
+    format!(
+        "Tensor({}{comma}){}",
+        sizes.join(", "),
+        torch_name(t.storage.dtype)
+    )
 }
 
 fn torch_name(dtype: HostDType) -> &'static str {
@@ -187,9 +202,18 @@ fn first_difference(got: &Json, want: &Json) -> Option<String> {
 }
 
 /// Writes the state in both formats and compares what is read back, and the layout of the reference's format.
-fn check_written(folder: &Folder, state: &TrainerState, layout: &Json, report: &mut Report<'_>) -> Result<()> {
-    let dir = tempfile::tempdir()
-        .map_err(|e| Error::failed(format!("no temporary folder for {}: {e}", folder.path().display())))?;
+fn check_written(
+    folder: &Folder,
+    state: &TrainerState,
+    layout: &Json,
+    report: &mut Report<'_>,
+) -> Result<()> {
+    let dir = tempfile::tempdir().map_err(|e| {
+        Error::failed(format!(
+            "no temporary folder for {}: {e}",
+            folder.path().display()
+        ))
+    })?;
     let pth = dir.path().join("written.pth");
     state.to_reference_pth(&pth)?;
     let (_, value) = PthFile::open(&pth)?;
@@ -232,7 +256,12 @@ fn check_values(checks: &Recorded, state: &TrainerState, report: &mut Report<'_>
             Some((param, dict)) => match dict.get(param) {
                 Some(t) => {
                     let want = checks.f32(name)?;
-                    report.numbers(name, &sampled(&t.to_f32_vec(), want.len()), &want, Limit::EXACT);
+                    report.numbers(
+                        name,
+                        &sampled(&t.to_f32_vec(), want.len()),
+                        &want,
+                        Limit::EXACT,
+                    );
                 }
                 None => report.fact(name, false, "the checkpoint lacks it"),
             },
@@ -273,17 +302,34 @@ fn resume(
     if let Some(f) = folder.sibling("vae")
         && let Ok(beside) = Tokenizer::open(&f)
     {
-        same_tensors("vae_local = ../vae".into(), &state.vae, &beside.dict, report);
+        same_tensors(
+            "vae_local = ../vae".into(),
+            &state.vae,
+            &beside.dict,
+            report,
+        );
     }
     let mut tokens = Vec::new();
     for i in 0..batches.count() {
         tokens.push(vqvae.tokenize(&batches.images_of(i)?, &pyramid)?);
     }
     let mut trainer = VarTrainer::new(vqvae, var, state.config.label_smooth as f32, 0);
-    load_buffer(&mut trainer.opt.exp_avg, &trainer.var.params, &state.exp_avg)?;
-    load_buffer(&mut trainer.opt.exp_avg_sq, &trainer.var.params, &state.exp_avg_sq)?;
+    load_buffer(
+        &mut trainer.opt.exp_avg,
+        &trainer.var.params,
+        &state.exp_avg,
+    )?;
+    load_buffer(
+        &mut trainer.opt.exp_avg_sq,
+        &trainer.var.params,
+        &state.exp_avg_sq,
+    )?;
     trainer.opt.updates = state.adam_step;
-    let clip = state.args.get("tclip").and_then(Json::as_f64).unwrap_or(2.0);
+    let clip = state
+        .args
+        .get("tclip")
+        .and_then(Json::as_f64)
+        .unwrap_or(2.0);
     let mut losses = Vec::new();
     for it in (state.adam_step..).take(want.len()) {
         let i = (it % batches.count() as u64) as usize;
@@ -300,10 +346,19 @@ fn resume(
                 ramp: 1.0,
             },
         };
-        losses.push(trainer.step_tokens(&tokens[i], &batches.labels[i], &plan)?.loss);
+        losses.push(
+            trainer
+                .step_tokens(&tokens[i], &batches.labels[i], &plan)?
+                .loss,
+        );
     }
     let d = difference(&losses, &want);
-    report.judged(name, d.max_rel <= LOSSES, d, format!("limit {LOSSES:e} of each, largest {:.1e}", d.max_rel));
+    report.judged(
+        name,
+        d.max_rel <= LOSSES,
+        d,
+        format!("limit {LOSSES:e} of each, largest {:.1e}", d.max_rel),
+    );
     Ok(())
 }
 

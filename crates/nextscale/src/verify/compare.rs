@@ -47,7 +47,11 @@ pub fn difference<T: Copy + Into<f64>, U: Copy + Into<f64>>(got: &[T], want: &[U
             size += w * w;
         }
         if delta > 0.0 {
-            d.max_rel = d.max_rel.max(if w == 0.0 { f64::INFINITY } else { delta / w.abs() });
+            d.max_rel = d.max_rel.max(if w == 0.0 {
+                f64::INFINITY
+            } else {
+                delta / w.abs()
+            });
         }
     }
     if apart > 0.0 {

@@ -77,8 +77,11 @@ impl Folder {
     /// The path as it is on disk.
     pub fn file(&self, name: &str) -> PathBuf {
         let gz = self.files.get(name).copied().unwrap_or(false);
-        self.path
-            .join(if gz { format!("{name}.gz") } else { name.to_owned() })
+        self.path.join(if gz {
+            format!("{name}.gz")
+        } else {
+            name.to_owned()
+        })
     }
 
     /// A reader of the unpacked content.

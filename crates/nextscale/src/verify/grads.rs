@@ -26,7 +26,12 @@ pub(super) struct Gradients<'a> {
 
 impl Gradients<'_> {
     /// Compares the tensors of `file` whose names begin with `prefix`, which a parameter's name follows.
-    pub(super) fn samples(&self, file: &Recorded, prefix: &str, report: &mut Report<'_>) -> Result<()> {
+    pub(super) fn samples(
+        &self,
+        file: &Recorded,
+        prefix: &str,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
         for name in file.names() {
             let Some(param) = name.strip_prefix(prefix) else {
                 continue;
@@ -46,9 +51,16 @@ impl Gradients<'_> {
             }
             report.numbers(quantity, &got, &want, self.limit);
         }
-        let missing = self.params.infos().iter().find(|i| !file.has(&format!("{prefix}{}", i.name)));
+        let missing = self
+            .params
+            .infos()
+            .iter()
+            .find(|i| !file.has(&format!("{prefix}{}", i.name)));
         if let Some(info) = missing {
-            report.unchecked(format!("{}grad.{}", self.label, info.name), "it is not recorded");
+            report.unchecked(
+                format!("{}grad.{}", self.label, info.name),
+                "it is not recorded",
+            );
         }
         Ok(())
     }
@@ -60,8 +72,18 @@ impl Gradients<'_> {
     /// Compares statistics of all gradients, recorded under the parameters' names, as one quantity.
     pub(super) fn statistics(&self, stats: &Json, report: &mut Report<'_>) {
         let quantity = format!("{}grad_stats", self.label);
-        let params = self.params.infos().iter().filter(|i| !self.is_zero(&i.name));
-        compare_stats(quantity, params.map(|i| (i.name.as_str(), self.grads.export(i), i.shape.dims())), stats, |_| self.limit, report);
+        let params = self
+            .params
+            .infos()
+            .iter()
+            .filter(|i| !self.is_zero(&i.name));
+        compare_stats(
+            quantity,
+            params.map(|i| (i.name.as_str(), self.grads.export(i), i.shape.dims())),
+            stats,
+            |_| self.limit,
+            report,
+        );
     }
 }
 
@@ -88,14 +110,19 @@ pub(super) fn compare_stats<'n>(
         if (!holds || !fits) && odd.is_none() {
             odd = Some(name.to_owned());
         }
-        if worst.as_ref().is_none_or(|w: &super::Difference| d.rel_l2 > w.rel_l2) {
+        if worst
+            .as_ref()
+            .is_none_or(|w: &super::Difference| d.rel_l2 > w.rel_l2)
+        {
             worst = Some(d);
         }
     }
     match worst {
         None => report.unchecked(quantity, "nothing is recorded"),
         Some(d) => {
-            let note = odd.as_ref().map_or(String::new(), |n| format!("{n} of {count} tensors"));
+            let note = odd
+                .as_ref()
+                .map_or(String::new(), |n| format!("{n} of {count} tensors"));
             report.judged(quantity, odd.is_none(), d, note);
         }
     }

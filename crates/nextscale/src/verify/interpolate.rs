@@ -124,7 +124,11 @@ fn numbers(json: &Json, stem: &str, key: &str) -> Result<Vec<f64>> {
     json.get(key)
         .and_then(Json::as_array)
         .and_then(|list| list.iter().map(Json::as_f64).collect())
-        .ok_or_else(|| Error::input(format!("{stem}.json: expected a list of numbers under {key:?}")))
+        .ok_or_else(|| {
+            Error::input(format!(
+                "{stem}.json: expected a list of numbers under {key:?}"
+            ))
+        })
 }
 
 fn phi_choice(stem: &str, json: &Json, report: &mut Report<'_>) -> Result<()> {
@@ -132,7 +136,11 @@ fn phi_choice(stem: &str, json: &Json, report: &mut Report<'_>) -> Result<()> {
         text.parse::<usize>()
             .ok()
             .filter(|n| (1..=1 << 16).contains(n))
-            .ok_or_else(|| Error::input(format!("{stem}.json: {text:?} is no number of convolutions")))
+            .ok_or_else(|| {
+                Error::input(format!(
+                    "{stem}.json: {text:?} is no number of convolutions"
+                ))
+            })
     };
     let Some(top) = json.as_object() else {
         return Ok(());
@@ -147,17 +155,35 @@ fn phi_choice(stem: &str, json: &Json, report: &mut Report<'_>) -> Result<()> {
         }
     }
     let ticks_n = ticks(shared);
-    for (name, t) in top.get("tuples").and_then(Json::as_object).into_iter().flatten() {
+    for (name, t) in top
+        .get("tuples")
+        .and_then(Json::as_object)
+        .into_iter()
+        .flatten()
+    {
         let count = numbers(t, stem, "patch_nums")?.len();
-        let at = |k: usize| if count > 1 { k as f64 / (count - 1) as f64 } else { 1.0 };
+        let at = |k: usize| {
+            if count > 1 {
+                k as f64 / (count - 1) as f64
+            } else {
+                1.0
+            }
+        };
         let positions: Vec<f64> = (0..count).map(at).collect();
         let label = |what: &str| format!("{stem}/{name}.{what}");
         if t.get("position").is_some() {
             let want = numbers(t, stem, "position")?;
             report.numbers(label("position"), &positions, &want, Limit::EXACT);
         }
-        let got: Vec<f64> = (0..count).map(|k| nearest_tick(&ticks_n, k, count) as f64).collect();
-        report.numbers(label("phi_index"), &got, &numbers(t, stem, "phi_index")?, Limit::EXACT);
+        let got: Vec<f64> = (0..count)
+            .map(|k| nearest_tick(&ticks_n, k, count) as f64)
+            .collect();
+        report.numbers(
+            label("phi_index"),
+            &got,
+            &numbers(t, stem, "phi_index")?,
+            Limit::EXACT,
+        );
         if let Some(rows) = t.get("distance_to_ticks").and_then(Json::as_array) {
             let want: Option<Vec<f64>> = rows
                 .iter()
@@ -168,22 +194,52 @@ fn phi_choice(stem: &str, json: &Json, report: &mut Report<'_>) -> Result<()> {
                 .iter()
                 .flat_map(|p| ticks_n.iter().map(move |t| (t - p).abs()))
                 .collect();
-            report.numbers(label("distance_to_ticks"), &got, &want.unwrap_or_default(), Limit::EXACT);
+            report.numbers(
+                label("distance_to_ticks"),
+                &got,
+                &want.unwrap_or_default(),
+                Limit::EXACT,
+            );
         }
     }
-    for (n, entry) in top.get("non_shared").and_then(Json::as_object).into_iter().flatten() {
+    for (n, entry) in top
+        .get("non_shared")
+        .and_then(Json::as_object)
+        .into_iter()
+        .flatten()
+    {
         let own = ticks(count_of(n)?);
         let index = numbers(entry, stem, "index")?;
         let got: Vec<f64> = (0..index.len())
             .map(|k| nearest_tick(&own, k, index.len()) as f64)
             .collect();
-        report.numbers(format!("{stem}/non_shared.{n}.index"), &got, &index, Limit::EXACT);
-        report.numbers(format!("{stem}/non_shared.{n}.ticks"), &own, &numbers(entry, stem, "ticks")?, Limit::EXACT);
+        report.numbers(
+            format!("{stem}/non_shared.{n}.index"),
+            &got,
+            &index,
+            Limit::EXACT,
+        );
+        report.numbers(
+            format!("{stem}/non_shared.{n}.ticks"),
+            &own,
+            &numbers(entry, stem, "ticks")?,
+            Limit::EXACT,
+        );
     }
     let key = "partially_shared_ticks_by_count";
-    for n in top.get(key).and_then(Json::as_object).into_iter().flat_map(|o| o.keys()) {
+    for n in top
+        .get(key)
+        .and_then(Json::as_object)
+        .into_iter()
+        .flat_map(|o| o.keys())
+    {
         let want = numbers(&json[key], stem, n)?;
-        report.numbers(format!("{stem}/{key}.{n}"), &ticks(count_of(n)?), &want, Limit::EXACT);
+        report.numbers(
+            format!("{stem}/{key}.{n}"),
+            &ticks(count_of(n)?),
+            &want,
+            Limit::EXACT,
+        );
     }
     Ok(())
 }

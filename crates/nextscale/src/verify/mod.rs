@@ -119,11 +119,15 @@ impl Bundle {
         let bad = |why: &str| Error::input(format!("{}: {why}", path.display()));
         match std::fs::metadata(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(bad("there is no such folder; name a folder of recorded numbers"));
+                return Err(bad(
+                    "there is no such folder; name a folder of recorded numbers",
+                ));
             }
             Err(e) => return Err(Error::io(path)(e)),
             Ok(m) if !m.is_dir() => {
-                return Err(bad("is a file; name the folder of recorded numbers it lies in"));
+                return Err(bad(
+                    "is a file; name the folder of recorded numbers it lies in",
+                ));
             }
             Ok(_) => {}
         }
@@ -216,23 +220,25 @@ fn kind_of_tensors(names: &[String]) -> Option<Kind> {
     let has = |name: &str| names.iter().any(|n| n == name);
     let starts = |lead: &str| names.iter().any(|n| n.starts_with(lead));
     // More telling names first: several kinds have indices and losses.
-    Some(if has("guided_logits.0") || names.iter().any(|n| n.ends_with(".masked")) {
-        Kind::Sampling
-    } else if has("vq_loss") {
-        Kind::VqvaeTrain
-    } else if has("losses_after_resume") || (starts("param.") && starts("exp_avg.")) {
-        Kind::Checkpoint
-    } else if starts("area_") || starts("bicubic_") {
-        Kind::Interpolate
-    } else if has("gt_BL") || has("x_BLCv_wo_first_l") || starts("step1.") {
-        Kind::Var
-    } else if (has("image_u8") || has("image")) && (has("idx.0") || has("recon") || has("f")) {
-        Kind::Vae
-    } else if names.iter().any(|n| transforms::side_of(n).is_some()) {
-        Kind::Transforms
-    } else {
-        return None;
-    })
+    Some(
+        if has("guided_logits.0") || names.iter().any(|n| n.ends_with(".masked")) {
+            Kind::Sampling
+        } else if has("vq_loss") {
+            Kind::VqvaeTrain
+        } else if has("losses_after_resume") || (starts("param.") && starts("exp_avg.")) {
+            Kind::Checkpoint
+        } else if starts("area_") || starts("bicubic_") {
+            Kind::Interpolate
+        } else if has("gt_BL") || has("x_BLCv_wo_first_l") || starts("step1.") {
+            Kind::Var
+        } else if (has("image_u8") || has("image")) && (has("idx.0") || has("recon") || has("f")) {
+            Kind::Vae
+        } else if names.iter().any(|n| transforms::side_of(n).is_some()) {
+            Kind::Transforms
+        } else {
+            return None;
+        },
+    )
 }
 
 fn kind_of_json(json: &Json) -> Option<Kind> {

@@ -2,8 +2,8 @@
 
 use super::folder::Folder;
 use super::report::Report;
-use crate::checkpoint::outline::Outline;
 use crate::checkpoint::buffers::add_reference_buffers;
+use crate::checkpoint::outline::Outline;
 use crate::checkpoint::{Loaded, StateDict, VaeShape, load_weights};
 use crate::model::Pyramid;
 use crate::model::open::vqvae_config;
@@ -68,7 +68,12 @@ pub(super) fn check_formats(folder: &Folder, report: &mut Report<'_>) -> Result<
 }
 
 /// Whether two state dicts hold the same tensors, in whatever order, bit for bit.
-pub(super) fn same_tensors(quantity: String, got: &StateDict, want: &StateDict, report: &mut Report<'_>) {
+pub(super) fn same_tensors(
+    quantity: String,
+    got: &StateDict,
+    want: &StateDict,
+    report: &mut Report<'_>,
+) {
     let odd = want
         .names()
         .find(|n| got.get(n) != want.get(n))
@@ -95,7 +100,10 @@ impl Tokenizer {
     /// Reads options and weights of a `vae` bundle.
     pub(super) fn open(folder: &Folder) -> Result<Self> {
         let stem = weight_stems(folder).into_iter().next().ok_or_else(|| {
-            Error::input(format!("{}: holds no weights (*_weights.safetensors or .pth)", folder.path().display()))
+            Error::input(format!(
+                "{}: holds no weights (*_weights.safetensors or .pth)",
+                folder.path().display()
+            ))
         })?;
         let (dict, source) = weights(folder, &stem)?;
         let config = if folder.has("config.json") {
@@ -132,7 +140,10 @@ impl Tokenizer {
     pub(super) fn scales_of(&self, case: &str) -> Result<Option<Pyramid>> {
         match &self.config[case]["v_patch_nums"] {
             Json::Null => Ok(None),
-            list => Ok(Some(pyramid(list, &format!("config.json, {case}.v_patch_nums"))?)),
+            list => Ok(Some(pyramid(
+                list,
+                &format!("config.json, {case}.v_patch_nums"),
+            )?)),
         }
     }
 
@@ -164,11 +175,18 @@ impl Tokenizer {
 
     /// Compares the model's own state dict with the file.
     pub(super) fn check_state(&self, model: &Vqvae, report: &mut Report<'_>) -> Result<()> {
-        let rows = self.dict.get(HITS).map_or(0, |t| t.shape.first().copied().unwrap_or(0));
+        let rows = self
+            .dict
+            .get(HITS)
+            .map_or(0, |t| t.shape.first().copied().unwrap_or(0));
         let hits = hit_averages(&self.dict, rows, self.base.vocab);
         let mut got = vqvae_state(model, &hits)?;
         if !self.dict.contains(HITS) {
-            got = got.iter().filter(|(n, _)| *n != HITS).map(|(n, t)| (n.to_owned(), t.clone())).collect();
+            got = got
+                .iter()
+                .filter(|(n, _)| *n != HITS)
+                .map(|(n, t)| (n.to_owned(), t.clone()))
+                .collect();
         }
         same_tensors("weights in and out".into(), &got, &self.dict, report);
         Ok(())
@@ -176,13 +194,16 @@ impl Tokenizer {
 }
 
 fn tokenizer_config(dict: &StateDict, source: &str, options: &Json) -> Result<VqvaeConfig> {
-    let shape = VaeShape::infer(&Outline::from(dict)).map_err(|e| Error::input(format!("{source}: {e}")))?;
+    let shape = VaeShape::infer(&Outline::from(dict))
+        .map_err(|e| Error::input(format!("{source}: {e}")))?;
     let published = vqvae_config(&shape, Pyramid::square(&[1])?);
     let number = |key: &str, default: f32| options[key].as_f64().map_or(default, |v| v as f32);
     Ok(VqvaeConfig {
         dropout: number("dropout", published.dropout),
         beta: number("beta", published.beta),
-        using_znorm: options["using_znorm"].as_bool().unwrap_or(published.using_znorm),
+        using_znorm: options["using_znorm"]
+            .as_bool()
+            .unwrap_or(published.using_znorm),
         // Without φ in the file there is nothing to blend, whatever is stated.
         quant_resi: if published.quant_resi == 0.0 {
             0.0
@@ -195,7 +216,11 @@ fn tokenizer_config(dict: &StateDict, source: &str, options: &Json) -> Result<Vq
 
 /// Scales from a list of sides or of (height, width) pairs. `what` names the list.
 pub(super) fn pyramid(list: &Json, what: &str) -> Result<Pyramid> {
-    let side = |v: &Json| v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= 1 << 12);
+    let side = |v: &Json| {
+        v.as_u64()
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| *n <= 1 << 12)
+    };
     let scale = |v: &Json| match v.as_array().map(Vec::as_slice) {
         Some([h, w]) => Some((side(h)?, side(w)?)),
         Some(_) => None,
@@ -204,7 +229,9 @@ pub(super) fn pyramid(list: &Json, what: &str) -> Result<Pyramid> {
     let scales: Option<Vec<_>> = list.as_array().and_then(|l| l.iter().map(scale).collect());
     match scales {
         Some(s) => Pyramid::new(s),
-        None => Err(Error::input(format!("{what}: expected a list of patch numbers, found {list}"))),
+        None => Err(Error::input(format!(
+            "{what}: expected a list of patch numbers, found {list}"
+        ))),
     }
 }
 
@@ -240,17 +267,22 @@ pub(super) fn transformer(
     };
     let option = |key: &str| options[key].as_u64().and_then(|n| usize::try_from(n).ok());
     let width = dims("word_embed.weight", 0)?;
-    let count = |name: &dyn Fn(usize) -> String| (0..).take_while(|&i| dict.contains(&name(i))).count();
+    let count =
+        |name: &dyn Fn(usize) -> String| (0..).take_while(|&i| dict.contains(&name(i))).count();
     let depth = count(&|i| format!("blocks.{i}.attn.proj.weight"));
     let heads = match dict.get("blocks.0.attn.scale_mul_1H11") {
         Some(t) => t.shape.iter().product(),
         None => option("num_heads").unwrap_or(width / 64),
     };
     if heads == 0 || width % heads != 0 {
-        return Err(bad(format!("{heads} heads do not divide a width of {width}")));
+        return Err(bad(format!(
+            "{heads} heads do not divide a width of {width}"
+        )));
     }
     if let Some(eps) = options["norm_eps"].as_f64().filter(|&e| e != 1e-6) {
-        return Err(bad(format!("norm_eps is {eps}; only 1e-6, the reference's value, is supported")));
+        return Err(bad(format!(
+            "norm_eps is {eps}; only 1e-6, the reference's value, is supported"
+        )));
     }
     let pyramid = match &options["patch_nums"] {
         Json::Null => {
@@ -283,7 +315,12 @@ pub(super) fn transformer(
 }
 
 /// Compares a transformer's own state dict, buffers included, with the file's.
-pub(super) fn check_var_state(label: &str, model: &Var, dict: &StateDict, report: &mut Report<'_>) -> Result<()> {
+pub(super) fn check_var_state(
+    label: &str,
+    model: &Var,
+    dict: &StateDict,
+    report: &mut Report<'_>,
+) -> Result<()> {
     let mut got = params_state(&model.params)?;
     if let Some(sides) = model.config.pyramid.sides() {
         add_reference_buffers(&mut got, &sides)?;

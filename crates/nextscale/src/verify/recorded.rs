@@ -65,7 +65,13 @@ impl Recorded {
     pub fn f64(&self, name: &str) -> Result<Vec<f64>> {
         let t = self.get(name)?;
         Ok(match t.dtype {
-            HostDType::F64 => t.data.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+            HostDType::F64 => t
+                .data
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|b| f64::from_le_bytes(*b))
+                .collect(),
             HostDType::I64 => t.to_i64_vec()?.iter().map(|&v| v as f64).collect(),
             _ => t.to_f32_vec().into_iter().map(f64::from).collect(),
         })
@@ -101,7 +107,10 @@ impl Recorded {
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let shape = self.shape(name)?;
         if shape.len() > MAX_AXES {
-            return Err(self.bad(name, format!("has {} axes, at most {MAX_AXES} fit", shape.len())));
+            return Err(self.bad(
+                name,
+                format!("has {} axes, at most {MAX_AXES} fit", shape.len()),
+            ));
         }
         Ok(Tensor::from_vec(shape, self.f32(name)?))
     }
@@ -112,7 +121,13 @@ impl Recorded {
     /// When there is no such tensor or it has another number of axes.
     pub fn channels_last(&self, name: &str) -> Result<Tensor> {
         let &[b, c, h, w] = self.shape(name)? else {
-            return Err(self.bad(name, format!("has the shape {:?}, expected [B, C, h, w]", self.shape(name)?)));
+            return Err(self.bad(
+                name,
+                format!(
+                    "has the shape {:?}, expected [B, C, h, w]",
+                    self.shape(name)?
+                ),
+            ));
         };
         Ok(Tensor::from_vec(
             [b, h, w, c],
@@ -137,12 +152,18 @@ impl Recorded {
     /// # Errors
     /// When there is no such tensor, it holds floats, or one is out of range.
     pub fn ints(&self, name: &str, below: usize) -> Result<Vec<i32>> {
-        let values = self.get(name)?.to_i64_vec().map_err(|_| self.bad(name, "expected integers"))?;
+        let values = self
+            .get(name)?
+            .to_i64_vec()
+            .map_err(|_| self.bad(name, "expected integers"))?;
         values
             .into_iter()
             .map(|v| match i32::try_from(v) {
                 Ok(i) if v >= 0 && (v as usize) < below => Ok(i),
-                _ => Err(self.bad(name, format!("holds {v}, expected 0 to {}", below.saturating_sub(1)))),
+                _ => Err(self.bad(
+                    name,
+                    format!("holds {v}, expected 0 to {}", below.saturating_sub(1)),
+                )),
             })
             .collect()
     }
@@ -156,7 +177,10 @@ impl Recorded {
         let shape = self.shape(name)?;
         let ints = self.ints(name, vocab)?;
         if shape.last() != Some(&total) {
-            return Err(self.bad(name, format!("has the shape {shape:?}, expected {total} tokens a sample")));
+            return Err(self.bad(
+                name,
+                format!("has the shape {shape:?}, expected {total} tokens a sample"),
+            ));
         }
         Ok(split_tokens(&ints, lengths))
     }
@@ -168,7 +192,10 @@ impl Recorded {
     pub fn images(&self, name: &str) -> Result<Tensor> {
         let shape = self.shape(name)?;
         let &[.., 3, h, w] = shape else {
-            return Err(self.bad(name, format!("has the shape {shape:?}, expected [B, 3, H, W]")));
+            return Err(self.bad(
+                name,
+                format!("has the shape {shape:?}, expected [B, 3, H, W]"),
+            ));
         };
         let b: usize = shape[..shape.len() - 3].iter().product();
         let pixels = to_channels_last(self.bytes(name)?, (b, 3, h * w));
@@ -198,7 +225,9 @@ pub fn split_tokens(ints: &[i32], lengths: &[usize]) -> Vec<Tensor> {
         .iter()
         .map(|&len| {
             let rows = ints.chunks_exact(total.max(1));
-            let map = rows.flat_map(|r| r[start..start + len].iter().copied()).collect();
+            let map = rows
+                .flat_map(|r| r[start..start + len].iter().copied())
+                .collect();
             start += len;
             Tensor::from_i32([b, len], map)
         })
@@ -211,10 +240,22 @@ mod tests {
 
     fn sample() -> Recorded {
         let mut d = StateDict::new();
-        d.insert("x", HostTensor::from_f32(&[1, 2, 1, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap());
-        d.insert("i", HostTensor::from_i64(&[2, 3], &[0, 1, 2, 3, 4, 5]).unwrap());
-        d.insert("u", HostTensor::new(HostDType::U8, vec![1, 3, 1, 1], vec![0, 255, 51]).unwrap());
-        d.insert("d", HostTensor::new(HostDType::F64, vec![1], 0.1f64.to_le_bytes().to_vec()).unwrap());
+        d.insert(
+            "x",
+            HostTensor::from_f32(&[1, 2, 1, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap(),
+        );
+        d.insert(
+            "i",
+            HostTensor::from_i64(&[2, 3], &[0, 1, 2, 3, 4, 5]).unwrap(),
+        );
+        d.insert(
+            "u",
+            HostTensor::new(HostDType::U8, vec![1, 3, 1, 1], vec![0, 255, 51]).unwrap(),
+        );
+        d.insert(
+            "d",
+            HostTensor::new(HostDType::F64, vec![1], 0.1f64.to_le_bytes().to_vec()).unwrap(),
+        );
         Recorded::new("file".into(), d)
     }
 
@@ -222,10 +263,16 @@ mod tests {
     fn layouts_and_types() {
         let r = sample();
         let x = r.channels_last("x").unwrap();
-        assert_eq!((x.dims(), x.f32().unwrap()), (&[1, 1, 2, 2][..], &[1.0, 3.0, 2.0, 4.0][..]));
+        assert_eq!(
+            (x.dims(), x.f32().unwrap()),
+            (&[1, 1, 2, 2][..], &[1.0, 3.0, 2.0, 4.0][..])
+        );
         let maps = r.token_maps("i", 6, &[1, 2]).unwrap();
         assert_eq!(maps[1].i32().unwrap(), [1, 2, 4, 5]);
-        assert_eq!(r.images("u").unwrap().f32().unwrap(), [-1.0, 1.0, 51.0 / 255.0 * 2.0 - 1.0]);
+        assert_eq!(
+            r.images("u").unwrap().f32().unwrap(),
+            [-1.0, 1.0, 51.0 / 255.0 * 2.0 - 1.0]
+        );
         assert_eq!(r.scalar("d").unwrap(), 0.1);
         assert_eq!(r.f64("i").unwrap()[5], 5.0);
     }
@@ -244,7 +291,10 @@ mod tests {
             r.bytes("x").unwrap_err(),
             r.scalar("x").unwrap_err(),
         ] {
-            assert!(e.exit_code() == 2 && e.to_string().starts_with("file: "), "{e}");
+            assert!(
+                e.exit_code() == 2 && e.to_string().starts_with("file: "),
+                "{e}"
+            );
         }
     }
 }

@@ -58,7 +58,12 @@ pub struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} quantities pass", self.passed, self.passed + self.failed)?;
+        write!(
+            f,
+            "{} of {} quantities pass",
+            self.passed,
+            self.passed + self.failed
+        )?;
         match self.unchecked {
             0 => Ok(()),
             n => write!(f, ", {n} not compared"),

@@ -45,7 +45,12 @@ struct Table {
 }
 
 impl Table {
-    fn read<const N: usize>(folder: &Folder, name: &str, names: &[&str; N], keys: usize) -> Result<Option<Self>> {
+    fn read<const N: usize>(
+        folder: &Folder,
+        name: &str,
+        names: &[&str; N],
+        keys: usize,
+    ) -> Result<Option<Self>> {
         let text = folder.text(name)?;
         let mut lines = text.lines().enumerate();
         let Some(at) = lines.next().and_then(|(_, header)| columns(header, names)) else {
@@ -58,7 +63,11 @@ impl Table {
             let mut cells = Vec::with_capacity(N);
             for &c in &at {
                 let cell = all.get(c).ok_or_else(|| {
-                    Error::input(format!("{source}: line {}: has {} columns only", i + 1, all.len()))
+                    Error::input(format!(
+                        "{source}: line {}: has {} columns only",
+                        i + 1,
+                        all.len()
+                    ))
                 })?;
                 cells.push((*cell).to_owned());
             }
@@ -75,7 +84,10 @@ impl Table {
     fn number<T: std::str::FromStr>(&self, row: &Row, column: usize) -> Result<T> {
         let cell = &row.cells[column];
         cell.parse().map_err(|_| {
-            Error::input(format!("{}: line {}: can't read {cell:?} as a number", self.source, row.line))
+            Error::input(format!(
+                "{}: line {}: can't read {cell:?} as a number",
+                self.source, row.line
+            ))
         })
     }
 
@@ -110,7 +122,13 @@ fn told(x: f64) -> f64 {
 }
 
 /// One schedule; returns its warm-up in iterations.
-fn rates(stem: &str, table: &Table, key: &[String], rows: &[Row], report: &mut Report<'_>) -> Result<u64> {
+fn rates(
+    stem: &str,
+    table: &Table,
+    key: &[String],
+    rows: &[Row],
+    report: &mut Report<'_>,
+) -> Result<u64> {
     let its: Vec<u64> = table.column(rows, 3)?;
     let lr: Vec<f64> = table.column(rows, 4)?;
     let wd: Vec<f64> = table.column(rows, 5)?;
@@ -124,7 +142,10 @@ fn rates(stem: &str, table: &Table, key: &[String], rows: &[Row], report: &mut R
         _ => (0.0, 1.0),
     };
     let curve: Curve = key[0].parse().map_err(|_| {
-        Error::input(format!("{}: there is no schedule called {:?}", table.source, key[0]))
+        Error::input(format!(
+            "{}: there is no schedule called {:?}",
+            table.source, key[0]
+        ))
     })?;
     let schedule = Schedule {
         curve,
@@ -144,7 +165,12 @@ fn rates(stem: &str, table: &Table, key: &[String], rows: &[Row], report: &mut R
     ] {
         let d = difference(&got, want);
         let holds = d.max_rel <= LIMIT;
-        report.judged(format!("{name} {what}"), holds, d, format!("limit {LIMIT:e} of each value"));
+        report.judged(
+            format!("{name} {what}"),
+            holds,
+            d,
+            format!("limit {LIMIT:e} of each value"),
+        );
     }
     Ok(warmup as u64)
 }
@@ -177,17 +203,22 @@ fn stages(
     };
     let mut candidates: Vec<u64> = warmups.to_vec();
     candidates.extend(0..max_it);
-    let stages = |plan: &StagePlan| -> Vec<u32> {
-        its.iter().map(|&it| plan.stage(it) as u32).collect()
-    };
+    let stages =
+        |plan: &StagePlan| -> Vec<u32> { its.iter().map(|&it| plan.stage(it) as u32).collect() };
     let fits = candidates.iter().copied().find(|&w| {
         plan.warmup_its = w as f64;
         stages(&plan) == want
     });
     let (best, note) = match fits {
         Some(w) if warmups.contains(&w) || warmups.is_empty() => (w, String::new()),
-        Some(w) => (w, format!("with a warm-up of {w} iterations, another than the schedules'")),
-        None => (warmups.first().copied().unwrap_or(0), "no warm-up explains it".to_owned()),
+        Some(w) => (
+            w,
+            format!("with a warm-up of {w} iterations, another than the schedules'"),
+        ),
+        None => (
+            warmups.first().copied().unwrap_or(0),
+            "no warm-up explains it".to_owned(),
+        ),
     };
     plan.warmup_its = best as f64;
     let d = difference(&stages(&plan), &want);

@@ -43,7 +43,11 @@ fn search(z: &[f32], codebook: &[f32], c: usize, znorm: bool) -> Vec<Search> {
             let zz = norm(z);
             let (mut best, mut second, mut size) = (f64::INFINITY, f64::INFINITY, 0.0);
             for &(e, ee) in &codes {
-                let dot: f64 = z.iter().zip(e).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                let dot: f64 = z
+                    .iter()
+                    .zip(e)
+                    .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                    .sum();
                 let d = if znorm {
                     -dot / (zz.sqrt().max(1e-12) * ee.sqrt().max(1e-12))
                 } else {
@@ -83,7 +87,12 @@ impl Maps<'_> {
         let z = wanted(self.f, f_hats, k, self.pyramid)?;
         let codebook = self.vqvae.quantizer.codebook(&self.vqvae.params);
         let c = codebook.shape().last();
-        Ok(search(z.f32()?, codebook.f32()?, c, self.vqvae.config.using_znorm))
+        Ok(search(
+            z.f32()?,
+            codebook.f32()?,
+            c,
+            self.vqvae.config.using_znorm,
+        ))
     }
 
     /// Compares `got` with the recorded maps, a quantity a scale. `gaps` are the smallest gaps of the scales that the bundle
@@ -114,7 +123,10 @@ impl Maps<'_> {
         }
         // Some scale went another way: look at each by itself, after the recorded coarser ones.
         let params = &self.vqvae.params;
-        let f_hats = self.vqvae.quantizer.f_hats(params, self.recorded, self.pyramid)?;
+        let f_hats = self
+            .vqvae
+            .quantizer
+            .f_hats(params, self.recorded, self.pyramid)?;
         let codebook = self.vqvae.quantizer.codebook(params).detach();
         for (k, want) in self.recorded.iter().enumerate() {
             let z = wanted(self.f, &f_hats, k, self.pyramid)?;
@@ -142,7 +154,10 @@ impl Maps<'_> {
                     own[i],
                     want[i]
                 ),
-                None if other > 0 => format!("{other} of {} tokens differ where float noise decides", want.len()),
+                None if other > 0 => format!(
+                    "{other} of {} tokens differ where float noise decides",
+                    want.len()
+                ),
                 None => String::new(),
             };
             if worst.is_none() && other > 0 {

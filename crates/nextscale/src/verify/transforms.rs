@@ -37,7 +37,10 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
             let key = name.replace('.', "_");
             let mine: Vec<&str> = file
                 .names()
-                .filter(|n| n.strip_prefix(key.as_str()).is_some_and(|r| r.starts_with('.')))
+                .filter(|n| {
+                    n.strip_prefix(key.as_str())
+                        .is_some_and(|r| r.starts_with('.'))
+                })
                 .collect();
             if !mine.is_empty() {
                 let input = Input::open(&inputs.file(name), &key, &file)?;
@@ -55,7 +58,10 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
         if inputs.has(name) {
             sizes(&inputs.file(name), name, entry, report)?;
         } else {
-            report.unchecked(format!("meta.{name}"), "there is no such file under inputs/");
+            report.unchecked(
+                format!("meta.{name}"),
+                "there is no such file under inputs/",
+            );
         }
     }
     Ok(())
@@ -107,7 +113,13 @@ impl<'a> Input<'a> {
         // From the reference's own pixels the decoder plays no part.
         if let Some(pixels) = self.decoded.as_ref().filter(|_| !self.lossless) {
             let got = apply(&transform, pixels, whole)?;
-            judge(&format!("{name} of the decoded pixels"), &got, want, true, report);
+            judge(
+                &format!("{name} of the decoded pixels"),
+                &got,
+                want,
+                true,
+                report,
+            );
         }
         Ok(())
     }
@@ -133,7 +145,9 @@ fn is_jpeg(path: &Path) -> Result<bool> {
 fn transform_of(side: usize, resized: &Json) -> Result<Transform> {
     let mid = match resized["short_edge"].as_f64() {
         // The multiple that a user gave is one of those that round to the recorded side; the quotient is one.
-        Some(short) if side > 0 && (MID_RESO * side as f64).round_ties_even() != short => short / side as f64,
+        Some(short) if side > 0 && (MID_RESO * side as f64).round_ties_even() != short => {
+            short / side as f64
+        }
         _ => MID_RESO,
     };
     Transform::new(side, mid, false)
@@ -162,16 +176,31 @@ fn apply(transform: &Transform, image: &RgbImage8, whole: bool) -> Result<Vec<u8
 /// Compares pixels by the rule for lossless or for lossy files.
 fn judge(name: &str, got: &[u8], want: &[u8], lossless: bool, report: &mut Report<'_>) {
     if got.len() != want.len() {
-        return report.fact(name, false, format!("{} values, recorded are {}", got.len(), want.len()));
+        return report.fact(
+            name,
+            false,
+            format!("{} values, recorded are {}", got.len(), want.len()),
+        );
     }
     let d: Difference = difference(got, want);
     let n = got.len().max(1) as f64;
     let (holds, rule) = if lossless {
         let equal = got.iter().zip(want).filter(|(g, w)| g == w).count() as f64 / n;
-        (d.max_abs <= 1.0 && equal >= EQUAL, format!("{:.2} % of the values equal", 100.0 * equal))
+        (
+            d.max_abs <= 1.0 && equal >= EQUAL,
+            format!("{:.2} % of the values equal", 100.0 * equal),
+        )
     } else {
-        let mean = got.iter().zip(want).map(|(g, w)| f64::from(g.abs_diff(*w))).sum::<f64>() / n;
-        (mean <= MEAN, format!("mean difference {mean:.2} grey levels"))
+        let mean = got
+            .iter()
+            .zip(want)
+            .map(|(g, w)| f64::from(g.abs_diff(*w)))
+            .sum::<f64>()
+            / n;
+        (
+            mean <= MEAN,
+            format!("mean difference {mean:.2} grey levels"),
+        )
     };
     report.judged(name, holds, d, rule);
 }
@@ -181,7 +210,11 @@ fn sizes(path: &Path, name: &str, entry: &Json, report: &mut Report<'_>) -> Resu
     let image = decode(path)?;
     let label = |what: &str| format!("meta.{name}.{what}");
     if let (Some(w), Some(h)) = (entry["width"].as_u64(), entry["height"].as_u64()) {
-        report.same(label("size"), &(image.width() as u64, image.height() as u64), &(w, h));
+        report.same(
+            label("size"),
+            &(image.width() as u64, image.height() as u64),
+            &(w, h),
+        );
     }
     for (side, r) in entry["resized"].as_object().into_iter().flatten() {
         let Ok(side) = side.parse::<usize>() else {
@@ -217,7 +250,11 @@ fn offsets(transform: &Transform, (w, h): (usize, usize)) -> Result<(usize, usiz
     let mut data = Vec::with_capacity(3 * w * h);
     for y in 0..h {
         for x in 0..w {
-            data.extend([(x % 256) as u8, (y % 256) as u8, ((x / 256) % 16 + (y / 256) % 16 * 16) as u8]);
+            data.extend([
+                (x % 256) as u8,
+                (y % 256) as u8,
+                ((x / 256) % 16 + (y / 256) % 16 * 16) as u8,
+            ]);
         }
     }
     let image = RgbImage8::new(w, h, data)?;
@@ -226,5 +263,8 @@ fn offsets(transform: &Transform, (w, h): (usize, usize)) -> Result<(usize, usiz
     }
     let crop = apply(transform, &image, false)?;
     let high = usize::from(crop[2]);
-    Ok((usize::from(crop[1]) + 256 * (high / 16), usize::from(crop[0]) + 256 * (high % 16)))
+    Ok((
+        usize::from(crop[1]) + 256 * (high / 16),
+        usize::from(crop[0]) + 256 * (high % 16),
+    ))
 }

@@ -76,7 +76,10 @@ pub(super) fn images(file: &Recorded) -> Result<Tensor> {
 fn describe(tokenizer: &Tokenizer, vqvae: &Vqvae, report: &mut Report<'_>) -> Result<()> {
     tokenizer.check_state(vqvae, report)?;
     let config = &tokenizer.config;
-    for (key, got) in [("n_params", vqvae.params.count()), ("key_count", tokenizer.dict.len())] {
+    for (key, got) in [
+        ("n_params", vqvae.params.count()),
+        ("key_count", tokenizer.dict.len()),
+    ] {
         if let Some(want) = config[key].as_u64() {
             report.same(key, &(got as u64), &want);
         }
@@ -124,11 +127,15 @@ impl Case<'_> {
         let (seen, f) = probed(|run| vqvae.features(run, &image, None))?;
         let mut done: BTreeSet<String> = ["image", "image_u8"].map(str::to_owned).into();
 
-        let (seen_f_hats, code) = probed(|run| vqvae.quantizer.encode(run, &vqvae.params, &f, self.pyramid))?;
+        let (seen_f_hats, code) =
+            probed(|run| vqvae.quantizer.encode(run, &vqvae.params, &f, self.pyramid))?;
         let recorded = self.recorded_maps(&image)?;
         let mut f_hats: Vec<Tensor> = Vec::new();
         match &recorded {
-            None => f_hats.extend((0..self.pyramid.count()).filter_map(|k| seen_f_hats.get(&format!("f_hat.{k}")).cloned())),
+            None => f_hats.extend(
+                (0..self.pyramid.count())
+                    .filter_map(|k| seen_f_hats.get(&format!("f_hat.{k}")).cloned()),
+            ),
             Some(recorded) => {
                 let gaps = self.gaps();
                 let maps = Maps {
@@ -139,9 +146,14 @@ impl Case<'_> {
                 };
                 let label = |k: usize| self.label(format!("idx.{k}"));
                 if maps.compare(&code.indices, gaps.as_deref(), label, report)? {
-                    f_hats.extend((0..recorded.len()).filter_map(|k| seen_f_hats.get(&format!("f_hat.{k}")).cloned()));
+                    f_hats.extend(
+                        (0..recorded.len())
+                            .filter_map(|k| seen_f_hats.get(&format!("f_hat.{k}")).cloned()),
+                    );
                 } else {
-                    f_hats = vqvae.quantizer.f_hats(&vqvae.params, recorded, self.pyramid)?;
+                    f_hats = vqvae
+                        .quantizer
+                        .f_hats(&vqvae.params, recorded, self.pyramid)?;
                 }
                 done.extend((0..recorded.len()).map(|k| format!("idx.{k}")));
                 self.statistics(&maps, &f_hats, report)?;
@@ -158,14 +170,23 @@ impl Case<'_> {
             if done.contains(name) {
                 continue;
             }
-            self.quantity(name, recorded.as_deref(), report, |bare| match bare {
-                "recon" => Some(recon.clone()),
-                "dec.conv_out_preclamp" => Some(plain.clone()),
-                _ => match bare.strip_prefix("f_hat.").and_then(|k| k.parse::<usize>().ok()) {
-                    Some(k) => f_hats.get(k).cloned(),
-                    None => seen.get(bare).or_else(|| decoded.get(bare)).cloned(),
+            self.quantity(
+                name,
+                recorded.as_deref(),
+                report,
+                |bare| match bare {
+                    "recon" => Some(recon.clone()),
+                    "dec.conv_out_preclamp" => Some(plain.clone()),
+                    _ => match bare
+                        .strip_prefix("f_hat.")
+                        .and_then(|k| k.parse::<usize>().ok())
+                    {
+                        Some(k) => f_hats.get(k).cloned(),
+                        None => seen.get(bare).or_else(|| decoded.get(bare)).cloned(),
+                    },
                 },
-            }, &f_hats)?;
+                &f_hats,
+            )?;
         }
         Ok(())
     }
@@ -180,9 +201,18 @@ impl Case<'_> {
             let name = format!("idx.{k}");
             let l = self.pyramid.len_of(k);
             if self.file.shape(&name)? != [b, l] {
-                return Err(self.file.bad(&name, format!("has the shape {:?}, expected [{b}, {l}]", self.file.shape(&name)?)));
+                return Err(self.file.bad(
+                    &name,
+                    format!(
+                        "has the shape {:?}, expected [{b}, {l}]",
+                        self.file.shape(&name)?
+                    ),
+                ));
             }
-            Ok(Tensor::from_i32([b, l], self.file.ints(&name, self.tokenizer.vocab())?))
+            Ok(Tensor::from_i32(
+                [b, l],
+                self.file.ints(&name, self.tokenizer.vocab())?,
+            ))
         });
         maps.collect::<Result<_>>().map(Some)
     }
@@ -198,7 +228,12 @@ impl Case<'_> {
     }
 
     /// The statistics of the codes in `config.json`.
-    fn statistics(&self, maps: &Maps<'_>, f_hats: &[Tensor], report: &mut Report<'_>) -> Result<()> {
+    fn statistics(
+        &self,
+        maps: &Maps<'_>,
+        f_hats: &[Tensor],
+        report: &mut Report<'_>,
+    ) -> Result<()> {
         let codes = self.codes();
         if !codes.is_object() {
             return Ok(());
@@ -216,7 +251,12 @@ impl Case<'_> {
             ("usage", usage),
         ] {
             if let Some(want) = codes[key].as_f64() {
-                report.numbers(self.label(format!("codes.{key}")), &[got], &[want], Limit::EXACT);
+                report.numbers(
+                    self.label(format!("codes.{key}")),
+                    &[got],
+                    &[want],
+                    Limit::EXACT,
+                );
             }
         }
         let rms = |t: &[f32]| {
@@ -227,9 +267,17 @@ impl Case<'_> {
             Some(h) => ops::sub(&Cx::off(), maps.f, h)?,
             None => maps.f.clone(),
         };
-        for (key, got) in [("f_rms", rms(maps.f.f32()?)), ("rest_rms", rms(rest.f32()?))] {
+        for (key, got) in [
+            ("f_rms", rms(maps.f.f32()?)),
+            ("rest_rms", rms(rest.f32()?)),
+        ] {
             if let Some(want) = codes[key].as_f64() {
-                report.numbers(self.label(format!("codes.{key}")), &[got], &[want], SUGGESTED);
+                report.numbers(
+                    self.label(format!("codes.{key}")),
+                    &[got],
+                    &[want],
+                    SUGGESTED,
+                );
             }
         }
         if self.tokenizer.znorm() {
@@ -251,14 +299,23 @@ impl Case<'_> {
         let median = |what: fn(&Search) -> f64| {
             let mut all: Vec<f64> = searches.iter().flatten().map(what).collect();
             all.sort_by(f64::total_cmp);
-            all.get(all.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+            all.get(all.len().saturating_sub(1) / 2)
+                .copied()
+                .unwrap_or(0.0)
         };
         let per_scale: Vec<f64> = searches.iter().map(|s| least(s)).collect();
         // A gap is the difference of two distances and as noisy as these.
-        let noise = searches.iter().flatten().map(|s| s.noise).fold(0.0, f64::max);
+        let noise = searches
+            .iter()
+            .flatten()
+            .map(|s| s.noise)
+            .fold(0.0, f64::max);
         let limit = Limit::absolute(noise);
         for (key, got) in [
-            ("margin_min", per_scale.iter().copied().fold(f64::INFINITY, f64::min)),
+            (
+                "margin_min",
+                per_scale.iter().copied().fold(f64::INFINITY, f64::min),
+            ),
             ("margin_median", median(|s| s.gap)),
             ("best_median", median(|s| s.best)),
         ] {
@@ -267,7 +324,12 @@ impl Case<'_> {
             }
         }
         if let Some(want) = self.gaps() {
-            report.numbers(self.label("codes.per_scale_margin_min"), &per_scale, &want, limit);
+            report.numbers(
+                self.label("codes.per_scale_margin_min"),
+                &per_scale,
+                &want,
+                limit,
+            );
         }
     }
 
@@ -294,7 +356,10 @@ impl Case<'_> {
     ) -> Result<()> {
         let (file, vqvae) = (self.file, self.vqvae);
         let label = self.label(name);
-        let number = |lead: &str| name.strip_prefix(lead).and_then(|k| k.parse::<usize>().ok());
+        let number = |lead: &str| {
+            name.strip_prefix(lead)
+                .and_then(|k| k.parse::<usize>().ok())
+        };
         let recorded = recorded.unwrap_or_default();
         let first = file.shape(name)?.first().copied().unwrap_or(0);
         if name == "idx_cat" {
@@ -304,11 +369,19 @@ impl Case<'_> {
             }
             let parts: Vec<&Tensor> = recorded.iter().collect();
             let got = ops::concat_tokens(&parts)?;
-            report.numbers(label, got.i32()?, &file.ints(name, self.tokenizer.vocab())?, Limit::EXACT);
+            report.numbers(
+                label,
+                got.i32()?,
+                &file.ints(name, self.tokenizer.vocab())?,
+                Limit::EXACT,
+            );
             return Ok(());
         }
         if name == "var_input" {
-            let got = vqvae.quantizer.var_input(&vqvae.params, recorded, self.pyramid, recorded.len())?;
+            let got =
+                vqvae
+                    .quantizer
+                    .var_input(&vqvae.params, recorded, self.pyramid, recorded.len())?;
             match got {
                 Some(got) => report.numbers(label, got.f32()?, &file.f32(name)?, self.limit),
                 None => report.unchecked(label, "it needs token maps of two scales"),
@@ -321,7 +394,9 @@ impl Case<'_> {
                 .take(k + 1)
                 .map(|m| m.narrow(0, first.min(m.dims()[0])))
                 .collect::<nextscale_tensor::Result<Vec<_>>>()?;
-            let grown = vqvae.quantizer.f_hats_growing(&vqvae.params, &maps, self.pyramid)?;
+            let grown = vqvae
+                .quantizer
+                .f_hats_growing(&vqvae.params, &maps, self.pyramid)?;
             return match grown.get(k) {
                 Some(f) => self.map(name, &vqvae.decode_clamped(f)?, report),
                 None => {
@@ -359,7 +434,15 @@ impl Case<'_> {
         let got = got.narrow(0, n)?;
         let label = self.label(name);
         if got.dims() != want.dims() {
-            report.fact(label, false, format!("has the shape {}, recorded is {}", got.shape(), want.shape()));
+            report.fact(
+                label,
+                false,
+                format!(
+                    "has the shape {}, recorded is {}",
+                    got.shape(),
+                    want.shape()
+                ),
+            );
             return Ok(());
         }
         report.numbers(label, got.f32()?, want.f32()?, self.limit);
@@ -410,5 +493,8 @@ fn every(map: &Tensor, step: usize) -> Result<Tensor> {
             }
         }
     }
-    Ok(Tensor::from_vec([b, h.div_ceil(step), w.div_ceil(step), c], out))
+    Ok(Tensor::from_vec(
+        [b, h.div_ceil(step), w.div_ceil(step), c],
+        out,
+    ))
 }

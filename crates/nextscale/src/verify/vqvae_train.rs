@@ -38,7 +38,13 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
     for stem in folder.stems(".safetensors") {
         let name = format!("{stem}.safetensors");
         if super::kind_of_tensors(&folder.tensor_names(&name)?) == Some(super::Kind::VqvaeTrain) {
-            one(folder, (stem, &folder.tensors(&name)?), &models, (&tokenizer, &floors), report)?;
+            one(
+                folder,
+                (stem, &folder.tensors(&name)?),
+                &models,
+                (&tokenizer, &floors),
+                report,
+            )?;
         }
     }
     Ok(())
@@ -56,7 +62,11 @@ fn batch(models: &Folder, tokenizer: &Tokenizer, file: &Recorded) -> Result<(Ten
     for stem in models.stems(".safetensors") {
         let name = format!("{stem}.safetensors");
         let names = models.tensor_names(&name)?;
-        let key = if names.iter().any(|n| n == "image") { "image" } else { "image_u8" };
+        let key = if names.iter().any(|n| n == "image") {
+            "image"
+        } else {
+            "image_u8"
+        };
         if super::kind_of_tensors(&names) != Some(super::Kind::Vae) {
             continue;
         }
@@ -103,16 +113,31 @@ fn one(
         .flatten()
         .filter_map(|v| v.as_str().map(str::to_owned))
         .collect();
-    let of_grad = |n: &str| n.strip_prefix("grad.").map(|n| !zero.iter().any(|z| z == n));
+    let of_grad = |n: &str| {
+        n.strip_prefix("grad.")
+            .map(|n| !zero.iter().any(|z| z == n))
+    };
     let outputs = floors.section(&[], |n| of_grad(n).is_none());
     let want = file.channels_last("rec")?;
-    report.numbers(format!("{stem}/rec"), rec.f32()?, want.f32()?, outputs.unwrap_or(IMAGES));
+    report.numbers(
+        format!("{stem}/rec"),
+        rec.f32()?,
+        want.f32()?,
+        outputs.unwrap_or(IMAGES),
+    );
     for (name, got) in [("vq_loss", vq_loss), ("total_loss", loss.scalar()?)] {
         if file.has(name) {
-            report.numbers(format!("{stem}/{name}"), &[got], &file.f64(name)?, outputs.unwrap_or(LOSSES));
+            report.numbers(
+                format!("{stem}/{name}"),
+                &[got],
+                &file.f64(name)?,
+                outputs.unwrap_or(LOSSES),
+            );
         }
     }
-    let limit = floors.section(&[], |n| of_grad(n) == Some(true)).unwrap_or(GRADIENTS);
+    let limit = floors
+        .section(&[], |n| of_grad(n) == Some(true))
+        .unwrap_or(GRADIENTS);
     let gradients = Gradients {
         params: &vqvae.params,
         grads: &grads,
@@ -150,7 +175,12 @@ fn usage(
 ) -> Result<()> {
     if file.has("usages") {
         let got = averages.usage(positions);
-        report.numbers(format!("{stem}/usages"), &got, &file.f64("usages")?, Limit::EXACT);
+        report.numbers(
+            format!("{stem}/usages"),
+            &got,
+            &file.f64("usages")?,
+            Limit::EXACT,
+        );
     }
     let after: BTreeSet<u64> = file
         .names()
@@ -163,14 +193,22 @@ fn usage(
             averages.record(hits);
             done += 1;
         }
-        let (ema, usages) = (format!("dist.ema_after.{n}"), format!("dist.usages_after.{n}"));
+        let (ema, usages) = (
+            format!("dist.ema_after.{n}"),
+            format!("dist.usages_after.{n}"),
+        );
         if file.has(&ema) {
             let got: Vec<f32> = averages.ema.concat();
             report.numbers(format!("{stem}/{ema}"), &got, &file.f32(&ema)?, AVERAGES);
         }
         if file.has(&usages) {
             let got = averages.usage(positions);
-            report.numbers(format!("{stem}/{usages}"), &got, &file.f64(&usages)?, Limit::EXACT);
+            report.numbers(
+                format!("{stem}/{usages}"),
+                &got,
+                &file.f64(&usages)?,
+                Limit::EXACT,
+            );
         }
     }
     Ok(())

@@ -37,7 +37,13 @@ pub(super) fn check(stem: &str, file: &Recorded, report: &mut Report<'_>) -> Res
         match what {
             "masked" => {
                 let want = file.f32(name)?;
-                masked(label, (logits.f32()?, filtered.f32()?, &want), v, (k, p), report);
+                masked(
+                    label,
+                    (logits.f32()?, filtered.f32()?, &want),
+                    v,
+                    (k, p),
+                    report,
+                );
             }
             "probs" => {
                 let got: Vec<f64> = filtered.f32()?.chunks_exact(v).flat_map(softmax).collect();
@@ -48,12 +54,20 @@ pub(super) fn check(stem: &str, file: &Recorded, report: &mut Report<'_>) -> Res
                 let got = ops::draw_tokens(&filtered, &Draw::Given(&noise))?;
                 let want = file.ints(name, v)?;
                 let rows = filtered.f32()?.chunks_exact(v).zip(noise.chunks_exact(v));
-                let decided = rows.zip(got.i32()?.iter().zip(&want)).all(|((x, e), (g, w))| {
-                    let score = |i: i32| f64::from(x[i as usize]) - f64::from(e[i as usize]).ln();
-                    g == w || (score(*g) - score(*w)).abs() <= SCORE
-                });
+                let decided = rows
+                    .zip(got.i32()?.iter().zip(&want))
+                    .all(|((x, e), (g, w))| {
+                        let score =
+                            |i: i32| f64::from(x[i as usize]) - f64::from(e[i as usize]).ln();
+                        g == w || (score(*g) - score(*w)).abs() <= SCORE
+                    });
                 let d = difference(got.i32()?, &want);
-                report.judged(label, decided && got.numel() == want.len(), d, "another code is drawn");
+                report.judged(
+                    label,
+                    decided && got.numel() == want.len(),
+                    d,
+                    "another code is drawn",
+                );
             }
             "exp_noise" => {}
             _ => report.unchecked(label, "no known quantity"),
@@ -72,16 +86,30 @@ fn softmax(row: &[f32]) -> Vec<f64> {
 
 /// Compares filtered logits. Among equal logits, which of them top-p removes depends on how the sort breaks ties: how many of
 /// each value stay is what is compared. So is nothing that rounding decides at the bound of top-p.
-fn masked(label: String, (logits, got, want): (&[f32], &[f32], &[f32]), v: usize, (k, p): (usize, f32), report: &mut Report<'_>) {
+fn masked(
+    label: String,
+    (logits, got, want): (&[f32], &[f32], &[f32]),
+    v: usize,
+    (k, p): (usize, f32),
+    report: &mut Report<'_>,
+) {
     if got.len() != want.len() {
-        return report.fact(label, false, format!("{} numbers, recorded are {}", got.len(), want.len()));
+        return report.fact(
+            label,
+            false,
+            format!("{} numbers, recorded are {}", got.len(), want.len()),
+        );
     }
     let d = difference(got, want);
     if d.max_abs == 0.0 {
         return report.judged(label, true, d, "");
     }
     let mut notes = Vec::new();
-    for ((x, g), w) in logits.chunks_exact(v).zip(got.chunks_exact(v)).zip(want.chunks_exact(v)) {
+    for ((x, g), w) in logits
+        .chunks_exact(v)
+        .zip(got.chunks_exact(v))
+        .zip(want.chunks_exact(v))
+    {
         if g == w {
             continue;
         }
@@ -117,7 +145,8 @@ fn at_the_bound(logits: &[f32], got: &[f32], want: &[f32], (k, p): (usize, f32))
         running += q;
         near[i] = (running - (1.0 - f64::from(p))).abs() <= BOUND;
     }
-    (0..logits.len()).all(|i| got[i] == want[i] || (got[i].is_finite() != want[i].is_finite() && near[i]))
+    (0..logits.len())
+        .all(|i| got[i] == want[i] || (got[i].is_finite() != want[i].is_finite() && near[i]))
 }
 
 #[cfg(test)]

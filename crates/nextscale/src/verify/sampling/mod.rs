@@ -70,7 +70,10 @@ fn transformer(folder: &Folder, run: &Recorded) -> Result<Var> {
     let want = run.f32("guided_logits.0")?;
     let mut best: Option<(f64, Var)> = None;
     for stem in weight_stems(folder) {
-        let name = stem.strip_suffix("weights").unwrap_or(&stem).trim_end_matches('_');
+        let name = stem
+            .strip_suffix("weights")
+            .unwrap_or(&stem)
+            .trim_end_matches('_');
         let (dict, source): (StateDict, String) = models::weights(folder, &stem)?;
         let var = models::transformer(&dict, &source, &config["variants"][name], false)?;
         let Some(off) = first_scale(&var, run, &want)? else {

@@ -1,6 +1,6 @@
 //! Autoregressive runs: greedy, random with recorded noise, smooth with recorded noise.
 
-use crate::generate::{Edit, Noise, Region, SampleOptions, Sampled, Sampler};
+use crate::generate::{Edit, Noise, Region, SampleOptions, Sampled, Sampler, ScaleNoise};
 use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
 use crate::verify::compare::{Limit, difference};
@@ -31,7 +31,10 @@ pub(super) struct Models<'a> {
 
 /// Strength of guidance, k and p of a name such as `random_cfg1.5_k20_p0.8`.
 fn parse(stem: &str) -> Option<(f32, usize, f32)> {
-    let number = |lead: &str| stem.split('_').find_map(|part| part.strip_prefix(lead)?.parse::<f32>().ok());
+    let number = |lead: &str| {
+        stem.split('_')
+            .find_map(|part| part.strip_prefix(lead)?.parse::<f32>().ok())
+    };
     let greedy = stem.starts_with("greedy");
     let k = match number("k") {
         Some(k) => k as usize,
@@ -65,7 +68,11 @@ impl Models<'_> {
         let mut trace = self.trace(&r, None)?;
         let mut equal = true;
         for (k, want) in r.tokens.iter().enumerate() {
-            equal &= trace.out.tokens.get(k).is_some_and(|t| t.i32().ok() == want.i32().ok());
+            equal &= trace
+                .out
+                .tokens
+                .get(k)
+                .is_some_and(|t| t.i32().ok() == want.i32().ok());
         }
         if !equal && !r.options.more_smooth {
             // A token went another way, maybe where noise decides: everything else is compared on the recorded way.
@@ -95,7 +102,10 @@ impl Models<'_> {
             let name = format!("idx.{k}");
             let ints = file.ints(&name, c.vocab)?;
             if ints.len() != b * l {
-                return Err(file.bad(&name, format!("has {} tokens, expected {b} maps of {l}", ints.len())));
+                return Err(file.bad(
+                    &name,
+                    format!("has {} tokens, expected {b} maps of {l}", ints.len()),
+                ));
             }
             tokens.push(Tensor::from_i32([b, l], ints));
             let given = |lead: &str| -> Result<Option<Vec<f32>>> {
@@ -107,15 +117,21 @@ impl Models<'_> {
                 if values.len() == b * l * c.vocab {
                     Ok(Some(values))
                 } else {
-                    Err(file.bad(&name, format!("has {} numbers, expected {}", values.len(), b * l * c.vocab)))
+                    Err(file.bad(
+                        &name,
+                        format!("has {} numbers, expected {}", values.len(), b * l * c.vocab),
+                    ))
                 }
             };
             let (e, g) = (given("exp_noise")?, given("gumbel")?);
             // Without recorded noise a draw is of no interest, but it must be possible.
-            both.push((Some(e.clone().unwrap_or_else(|| vec![1.0; b * l * c.vocab])), g));
+            both.push(ScaleNoise {
+                exponential: Some(e.clone().unwrap_or_else(|| vec![1.0; b * l * c.vocab])),
+                gumbel: g,
+            });
             noise.push(e);
         }
-        let more_smooth = both.iter().all(|n| n.1.is_some());
+        let more_smooth = both.iter().all(|n| n.gumbel.is_some());
         Ok(Recording {
             stem,
             file,
@@ -150,17 +166,28 @@ impl Models<'_> {
         let smooth = r.options.more_smooth;
         // A smooth run's noise grows from scale to scale: early scales are held to what was recorded up to them.
         let counts = |name: &str| match (smooth, scale, name.rsplit_once('.')) {
-            (true, Some(k), Some(("guided_logits", i))) => i.parse::<usize>().is_ok_and(|i| i <= k.max(1)),
+            (true, Some(k), Some(("guided_logits", i))) => {
+                i.parse::<usize>().is_ok_and(|i| i <= k.max(1))
+            }
             (true, Some(_), _) => false,
             _ => true,
         };
         let early = scale.is_some_and(|k| k < 2);
-        let suggested = if smooth && !early { SUGGESTED_SMOOTH } else { SUGGESTED };
+        let suggested = if smooth && !early {
+            SUGGESTED_SMOOTH
+        } else {
+            SUGGESTED
+        };
         self.floors.section(&[r.stem], counts).unwrap_or(suggested)
     }
 
     /// Guided logits, f̂, the image, the temperatures.
-    fn compare_numbers(&self, r: &Recording<'_>, trace: &Trace, report: &mut Report<'_>) -> Result<()> {
+    fn compare_numbers(
+        &self,
+        r: &Recording<'_>,
+        trace: &Trace,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
         let last = trace.guided.len().saturating_sub(1);
         for name in r.file.names() {
             let label = format!("{}/{name}", r.stem);
@@ -171,16 +198,28 @@ impl Models<'_> {
             match (lead, scale) {
                 ("labels", None) | ("idx" | "exp_noise" | "gumbel", Some(_)) => {}
                 ("guided_logits", Some(k)) => match trace.guided.get(k) {
-                    Some(got) => report.numbers(label, got.f32()?, &r.file.f32(name)?, self.limit(r, scale)),
+                    Some(got) => {
+                        report.numbers(label, got.f32()?, &r.file.f32(name)?, self.limit(r, scale))
+                    }
                     None => report.fact(label, false, "there is no such scale"),
                 },
                 ("f_hat" | "image", None) => {
-                    let got = if lead == "image" { &trace.out.images } else { &trace.out.f_hat };
+                    let got = if lead == "image" {
+                        &trace.out.images
+                    } else {
+                        &trace.out.f_hat
+                    };
                     let want = r.file.channels_last(name)?;
                     report.numbers(label, got.f32()?, want.f32()?, self.limit(r, None));
                 }
                 ("tau", None) => {
-                    let ratio = |k: usize| if last == 0 { 0.0 } else { k as f64 / last as f64 };
+                    let ratio = |k: usize| {
+                        if last == 0 {
+                            0.0
+                        } else {
+                            k as f64 / last as f64
+                        }
+                    };
                     let got: Vec<f64> = (0..=last).map(|k| smooth_temperature(ratio(k))).collect();
                     report.numbers(label, &got, &r.file.f64(name)?, Limit::relative(1e-15));
                 }
@@ -191,7 +230,12 @@ impl Models<'_> {
     }
 
     /// Every token beside the recorded one.
-    fn compare_tokens(&self, r: &Recording<'_>, trace: &Trace, report: &mut Report<'_>) -> Result<()> {
+    fn compare_tokens(
+        &self,
+        r: &Recording<'_>,
+        trace: &Trace,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
         let gaps = &self.info["cases"][r.stem]["min_top1_top2_gap_per_scale"];
         for (k, want) in r.tokens.iter().enumerate() {
             let label = format!("{}/idx.{k}", r.stem);
@@ -212,17 +256,38 @@ impl Models<'_> {
             }
             let recorded = r.file.f32(&format!("guided_logits.{k}"))?;
             let v = self.var.config.vocab;
-            let largest = recorded.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
+            let largest = recorded
+                .iter()
+                .fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
             let near = DECIDED * largest;
             let settled = r.options.top_k == 1 && gaps[k].as_f64().is_some_and(|g| g > near);
             let rows = recorded.chunks_exact(v).zip(noise.chunks_exact(v));
             let wrong = rows.zip(own.iter().zip(want)).position(|((x, e), (o, w))| {
-                o != w && (settled || !possible(x, e, *o as usize, (r.options.top_k, r.options.top_p, near)))
+                o != w
+                    && (settled
+                        || !possible(x, e, *o as usize, (r.options.top_k, r.options.top_p, near)))
             });
             let differ = own.iter().zip(want).filter(|(o, w)| o != w).count();
             match wrong {
-                Some(i) => report.judged(label, false, d, format!("{differ} of {} tokens differ; token {i}: code {}, recorded {}", want.len(), own[i], want[i])),
-                None => report.fact(label, true, format!("{differ} of {} tokens differ where float noise decides", want.len())),
+                Some(i) => report.judged(
+                    label,
+                    false,
+                    d,
+                    format!(
+                        "{differ} of {} tokens differ; token {i}: code {}, recorded {}",
+                        want.len(),
+                        own[i],
+                        want[i]
+                    ),
+                ),
+                None => report.fact(
+                    label,
+                    true,
+                    format!(
+                        "{differ} of {} tokens differ where float noise decides",
+                        want.len()
+                    ),
+                ),
             }
         }
         Ok(())
@@ -250,7 +315,13 @@ fn passing(x: &[f32], k: usize, near: f64, p: f64, use_p: bool) -> Vec<bool> {
     let mut keep: Vec<bool> = x.iter().map(|&x| f64::from(x) >= least - near).collect();
     if use_p {
         let max = f64::from(order.last().map_or(0.0, |&i| x[i]));
-        let weight = |i: usize| if f64::from(x[i]) >= least { (f64::from(x[i]) - max).exp() } else { 0.0 };
+        let weight = |i: usize| {
+            if f64::from(x[i]) >= least {
+                (f64::from(x[i]) - max).exp()
+            } else {
+                0.0
+            }
+        };
         let sum: f64 = order.iter().map(|&i| weight(i)).sum();
         let mut running = 0.0;
         for &i in order.iter().take(x.len().saturating_sub(1)) {

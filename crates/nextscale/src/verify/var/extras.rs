@@ -1,12 +1,14 @@
 //! Other labels, label smoothing, progressive stages, stochastic depth.
 
 use super::pass::{Batch, Options, Pass};
-use super::{Context, GRADIENTS, LOSSES, OUTPUTS, Variant, batch, check_tokens, check_words, tokenizer_of};
+use super::{
+    Context, GRADIENTS, LOSSES, OUTPUTS, Variant, batch, check_tokens, check_words, tokenizer_of,
+};
+use crate::Result;
 use crate::model::var::{Keep, Var};
 use crate::verify::compare::{Limit, difference, sampled};
 use crate::verify::recorded::Recorded;
 use crate::verify::report::Report;
-use crate::Result;
 use std::collections::BTreeSet;
 
 /// The limits of one section of quantities.
@@ -28,10 +30,18 @@ impl Limits {
 }
 
 /// Checks the groups of quantities `GROUP.WHAT` of a file.
-pub(super) fn check(context: &Context<'_>, variant: &Variant<'_>, file: &Recorded, report: &mut Report<'_>) -> Result<()> {
+pub(super) fn check(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    file: &Recorded,
+    report: &mut Report<'_>,
+) -> Result<()> {
     let var = variant.build(true)?;
     let batch = batch(context, variant, &var)?;
-    let groups: BTreeSet<&str> = file.names().filter_map(|n| Some(n.split_once('.')?.0)).collect();
+    let groups: BTreeSet<&str> = file
+        .names()
+        .filter_map(|n| Some(n.split_once('.')?.0))
+        .collect();
     for group in groups {
         let limits = Limits::of(context, &["extras", group]);
         let group = Group {
@@ -43,10 +53,16 @@ pub(super) fn check(context: &Context<'_>, variant: &Variant<'_>, file: &Recorde
             limits,
         };
         match group.name {
-            "uncond" => group.plain(&batch.labelled(vec![var.no_class(); batch.labels.len()]), report)?,
+            "uncond" => group.plain(
+                &batch.labelled(vec![var.no_class(); batch.labels.len()]),
+                report,
+            )?,
             "half_uncond" => group.half(report)?,
             "smooth" => group.smooth(report)?,
-            other => match other.strip_prefix("prog").and_then(|k| k.parse::<usize>().ok()) {
+            other => match other
+                .strip_prefix("prog")
+                .and_then(|k| k.parse::<usize>().ok())
+            {
                 Some(k) if k < var.config.pyramid.count() => group.stage(context, k, report)?,
                 _ => report.unchecked(variant.label(format!("{other}.*")), "no known group"),
             },
@@ -72,9 +88,17 @@ impl Group<'_> {
 
     /// Compares what one pass gives: logits, costs, loss, gradient norm, gradients. Quantities that `skip` picks are not its
     /// business.
-    fn compare(&self, pass: &Pass, skip: impl Fn(&str) -> bool, report: &mut Report<'_>) -> Result<()> {
+    fn compare(
+        &self,
+        pass: &Pass,
+        skip: impl Fn(&str) -> bool,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
         for name in self.file.names() {
-            let Some(what) = name.strip_prefix(self.name).and_then(|n| n.strip_prefix('.')) else {
+            let Some(what) = name
+                .strip_prefix(self.name)
+                .and_then(|n| n.strip_prefix('.'))
+            else {
                 continue;
             };
             let label = self.variant.label(name);
@@ -84,8 +108,13 @@ impl Group<'_> {
                 "logits" => report.numbers(label, pass.logits()?, &self.file.f32(name)?, l.outputs),
                 "ce_BL" => report.numbers(label, &pass.ce, &self.file.f32(name)?, l.outputs),
                 "loss" => report.numbers(label, &[pass.loss], &self.file.f64(name)?, l.losses),
-                "grad_norm" => report.numbers(label, &[pass.grad_norm], &self.file.f64(name)?, l.gradients),
-                _ => match what.strip_prefix("grad.").and_then(|p| self.var.params.info(p)) {
+                "grad_norm" => {
+                    report.numbers(label, &[pass.grad_norm], &self.file.f64(name)?, l.gradients)
+                }
+                _ => match what
+                    .strip_prefix("grad.")
+                    .and_then(|p| self.var.params.info(p))
+                {
                     Some(info) => {
                         let want = self.file.f32(name)?;
                         let got = sampled(&pass.grads.export(info), want.len());
@@ -108,7 +137,11 @@ impl Group<'_> {
         let (labels, none) = (&self.batch.labels, self.var.no_class());
         let b = labels.len();
         let choose = |drop: &dyn Fn(usize) -> bool| -> Vec<i32> {
-            labels.iter().enumerate().map(|(i, &l)| if drop(i) { none } else { l }).collect()
+            labels
+                .iter()
+                .enumerate()
+                .map(|(i, &l)| if drop(i) { none } else { l })
+                .collect()
         };
         let choices = [
             choose(&|i| i >= b.div_ceil(2)),
@@ -145,7 +178,10 @@ impl Group<'_> {
         };
         let (plain, even) = (run(0.0)?, run(1.0)?);
         let costs = |p: &Pass| -> (Vec<f64>, f64) {
-            (p.ce.iter().map(|&v| f64::from(v)).collect(), f64::from(p.loss))
+            (
+                p.ce.iter().map(|&v| f64::from(v)).collect(),
+                f64::from(p.loss),
+            )
         };
         let ((p, pl), (e, el)) = (costs(&plain), costs(&even));
         let key = self.key("ce_BL");
@@ -177,7 +213,10 @@ impl Group<'_> {
             .file
             .names()
             .filter_map(|n| {
-                let ramp = n.strip_prefix(self.name)?.strip_prefix('.')?.strip_prefix(lead)?;
+                let ramp = n
+                    .strip_prefix(self.name)?
+                    .strip_prefix('.')?
+                    .strip_prefix(lead)?;
                 Some((n.to_owned(), ramp.parse().ok()?))
             })
             .collect();
@@ -207,33 +246,68 @@ impl Group<'_> {
         for (name, ramp) in &ramps {
             let pass = run(*ramp)?;
             let want = self.file.f64(name)?;
-            report.numbers(self.variant.label(name), &[pass.loss], &want, self.limits.losses);
+            report.numbers(
+                self.variant.label(name),
+                &[pass.loss],
+                &want,
+                self.limits.losses,
+            );
             let off = norm.map_or(0.0, |n| (n - pass.grad_norm).abs());
             if nearest.as_ref().is_none_or(|(best, _)| off < *best) {
                 nearest = Some((off, pass));
             }
         }
         match nearest {
-            Some((_, pass)) => self.compare(&pass, |w| w.starts_with(lead) || w == "x_BLCv_wo_first_l", report),
+            Some((_, pass)) => self.compare(
+                &pass,
+                |w| w.starts_with(lead) || w == "x_BLCv_wo_first_l",
+                report,
+            ),
             None => Ok(()),
         }
     }
 
     /// The input of a stage: the beginning of the whole one, and what the tokenizer makes of the targets.
-    fn words(&self, context: &Context<'_>, cut: &Batch, key: &str, report: &mut Report<'_>) -> Result<()> {
+    fn words(
+        &self,
+        context: &Context<'_>,
+        cut: &Batch,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
         let label = self.variant.label(key);
         let want = self.file.f32(key)?;
         match &cut.words {
-            Some(words) => report.numbers(format!("{label} cut"), words.f32()?, &want, self.limits.outputs),
-            None => report.fact(label.clone(), want.is_empty(), "the first scale has no input"),
+            Some(words) => report.numbers(
+                format!("{label} cut"),
+                words.f32()?,
+                &want,
+                self.limits.outputs,
+            ),
+            None => report.fact(
+                label.clone(),
+                want.is_empty(),
+                "the first scale has no input",
+            ),
         }
         let Ok(vqvae) = tokenizer_of(context, self.var)? else {
             return Ok(());
         };
         let maps = self.batch.maps(self.var);
         let end = cut.targets.shape().last();
-        let active = self.var.config.pyramid.ends().iter().filter(|&&e| e <= end).count();
-        if let Some(got) = vqvae.quantizer.var_input(&vqvae.params, &maps, &self.var.config.pyramid, active)? {
+        let active = self
+            .var
+            .config
+            .pyramid
+            .ends()
+            .iter()
+            .filter(|&&e| e <= end)
+            .count();
+        if let Some(got) =
+            vqvae
+                .quantizer
+                .var_input(&vqvae.params, &maps, &self.var.config.pyramid, active)?
+        {
             report.numbers(label, got.f32()?, &want, self.limits.outputs);
         }
         Ok(())
@@ -241,22 +315,46 @@ impl Group<'_> {
 }
 
 /// Training mode with recorded draws of class dropout and stochastic depth.
-pub(super) fn drop_masks(context: &Context<'_>, variant: &Variant<'_>, file: &Recorded, report: &mut Report<'_>) -> Result<()> {
+pub(super) fn drop_masks(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    file: &Recorded,
+    report: &mut Report<'_>,
+) -> Result<()> {
     let var = variant.build(true)?;
     let batch = Batch::read(file, &var)?;
     let limits = Limits::of(context, &["droppath"]);
     let label = |what: &str| variant.label(format!("drop_masks.{what}"));
     let before = file.ints("labels", var.config.classes + 1)?;
     let fine = before.len() == batch.labels.len()
-        && before.iter().zip(&batch.labels).all(|(b, a)| a == b || *a == var.no_class());
-    report.fact(label("labels_after_drop"), fine, "each label is kept or becomes \"no class\"");
+        && before
+            .iter()
+            .zip(&batch.labels)
+            .all(|(b, a)| a == b || *a == var.no_class());
+    report.fact(
+        label("labels_after_drop"),
+        fine,
+        "each label is kept or becomes \"no class\"",
+    );
     if file.has("images_u8") {
         match tokenizer_of(context, &var)? {
             Err(why) => report.unchecked(label("gt_BL"), why),
-            Ok(vqvae) => check_tokens(&vqvae, &file.images("images_u8")?, &batch.maps(&var), &label("gt_BL"), report)?,
+            Ok(vqvae) => check_tokens(
+                &vqvae,
+                &file.images("images_u8")?,
+                &batch.maps(&var),
+                &label("gt_BL"),
+                report,
+            )?,
         }
     }
-    check_words(context, &var, &batch, (label("x_BLCv_wo_first_l"), limits.outputs), report)?;
+    check_words(
+        context,
+        &var,
+        &batch,
+        (label("x_BLCv_wo_first_l"), limits.outputs),
+        report,
+    )?;
 
     let mask = file.f32("keep_mask")?;
     let want = file.f32("logits")?;
@@ -268,7 +366,13 @@ pub(super) fn drop_masks(context: &Context<'_>, variant: &Variant<'_>, file: &Re
     rates.extend((1..100).map(|i| f64::from(i) / 100.0));
     for rate in rates {
         let Some(keep) = keep_of(&var, &mask, b, rate) else {
-            return Err(file.bad("keep_mask", format!("{} numbers do not make two rows a block for a batch of {b}", mask.len())));
+            return Err(file.bad(
+                "keep_mask",
+                format!(
+                    "{} numbers do not make two rows a block for a batch of {b}",
+                    mask.len()
+                ),
+            ));
         };
         let options = Options {
             keep: Some(&keep),
@@ -287,10 +391,20 @@ pub(super) fn drop_masks(context: &Context<'_>, variant: &Variant<'_>, file: &Re
     if let Some((_, pass)) = best {
         report.numbers(label("logits"), pass.logits()?, &want, limits.outputs);
         if file.has("loss") {
-            report.numbers(label("loss"), &[pass.loss], &file.f64("loss")?, limits.losses);
+            report.numbers(
+                label("loss"),
+                &[pass.loss],
+                &file.f64("loss")?,
+                limits.losses,
+            );
         }
         if file.has("grad_norm") {
-            report.numbers(label("grad_norm"), &[pass.grad_norm], &file.f64("grad_norm")?, limits.gradients);
+            report.numbers(
+                label("grad_norm"),
+                &[pass.grad_norm],
+                &file.f64("grad_norm")?,
+                limits.gradients,
+            );
         }
     }
     Ok(())
@@ -301,7 +415,7 @@ pub(super) fn drop_masks(context: &Context<'_>, variant: &Variant<'_>, file: &Re
 fn keep_of(var: &Var, mask: &[f32], b: usize, rate: f64) -> Option<Keep> {
     let depth = var.config.depth;
     let rows = mask.len() / b.max(1);
-    if b == 0 || mask.len() != rows * b || rows % 2 != 0 || rows / 2 > depth {
+    if b == 0 || mask.len() != rows * b || !rows.is_multiple_of(2) || rows / 2 > depth {
         return None;
     }
     let skipped = depth - rows / 2;

@@ -19,8 +19,8 @@ use crate::model::vqvae::Vqvae;
 use crate::{Error, Result};
 use nextscale_tensor::Tensor;
 use pass::Batch;
-pub(super) use steps::Batches;
 use serde_json::Value as Json;
+pub(super) use steps::Batches;
 
 /// What the README suggests where no floor is recorded: logits and block outputs.
 const OUTPUTS: Limit = Limit::relative(1e-5).or_absolute(5e-5);
@@ -99,7 +99,10 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
         describe(&context, &variant, report)?;
         for file in folder.stems(".safetensors") {
             // A variant's name may begin another's.
-            let owner = names.iter().filter(|n| part_of(file, n).is_some()).max_by_key(|n| n.len());
+            let owner = names
+                .iter()
+                .filter(|n| part_of(file, n).is_some())
+                .max_by_key(|n| n.len());
             if owner == Some(name)
                 && let Some(part) = part_of(file, name)
             {
@@ -118,11 +121,21 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
 /// What follows a variant's name in a file's.
 fn part_of<'f>(file: &'f str, variant: &str) -> Option<&'f str> {
     let rest = file.strip_prefix(variant)?;
-    if variant.is_empty() { Some(rest) } else { rest.strip_prefix('_') }
+    if variant.is_empty() {
+        Some(rest)
+    } else {
+        rest.strip_prefix('_')
+    }
 }
 
 /// Checks one file of a variant.
-fn one(context: &Context<'_>, variant: &Variant<'_>, stem: &str, part: &str, report: &mut Report<'_>) -> Result<()> {
+fn one(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    stem: &str,
+    part: &str,
+    report: &mut Report<'_>,
+) -> Result<()> {
     if part == "weights" {
         return Ok(());
     }
@@ -148,7 +161,11 @@ fn describe(context: &Context<'_>, variant: &Variant<'_>, report: &mut Report<'_
     let var = variant.build(false)?;
     check_var_state(&variant.label(""), &var, variant.dict, report)?;
     let c = &var.config;
-    let scale = if c.attn_l2_norm { 1.0 } else { 0.25 / (c.head_dim as f64).sqrt() };
+    let scale = if c.attn_l2_norm {
+        1.0
+    } else {
+        0.25 / (c.head_dim as f64).sqrt()
+    };
     for (key, got) in [
         ("depth", c.depth as f64),
         ("embed_dim", c.width() as f64),
@@ -166,7 +183,10 @@ fn describe(context: &Context<'_>, variant: &Variant<'_>, report: &mut Report<'_
             report.same(variant.label(format!("config.{key}")), &got, &want);
         }
     }
-    for (key, got) in [("shared_aln", c.shared_aln), ("attn_l2_norm", c.attn_l2_norm)] {
+    for (key, got) in [
+        ("shared_aln", c.shared_aln),
+        ("attn_l2_norm", c.attn_l2_norm),
+    ] {
         if let Some(want) = variant.options[key].as_bool() {
             report.same(variant.label(format!("config.{key}")), &got, &want);
         }
@@ -216,7 +236,10 @@ fn check_words(
             let maps = batch.maps(var);
             let pyramid = &var.config.pyramid;
             let active = maps.len();
-            match vqvae.quantizer.var_input(&vqvae.params, &maps, pyramid, active)? {
+            match vqvae
+                .quantizer
+                .var_input(&vqvae.params, &maps, pyramid, active)?
+            {
                 Some(got) => report.numbers(label, got.f32()?, words.f32()?, limit),
                 None => report.fact(label, false, "there is no such input"),
             }
@@ -235,36 +258,74 @@ fn check_tokens(
 ) -> Result<()> {
     let pyramid = &vqvae.config.pyramid;
     let f = vqvae.features(&Run::off(), images, None)?;
-    let code = vqvae.quantizer.encode(&Run::off(), &vqvae.params, &f, pyramid)?;
+    let code = vqvae
+        .quantizer
+        .encode(&Run::off(), &vqvae.params, &f, pyramid)?;
     let maps = Maps {
         vqvae,
         pyramid,
         f: &f,
         recorded,
     };
-    maps.compare(&code.indices, None, |k| format!("{label} scale {k}"), report)?;
+    maps.compare(
+        &code.indices,
+        None,
+        |k| format!("{label} scale {k}"),
+        report,
+    )?;
     Ok(())
 }
 
 /// The forward pass: everything inside it, the loss, the norm of its gradients.
-fn forward(context: &Context<'_>, variant: &Variant<'_>, file: &Recorded, report: &mut Report<'_>) -> Result<()> {
+fn forward(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    file: &Recorded,
+    report: &mut Report<'_>,
+) -> Result<()> {
     let var = variant.build(true)?;
     let batch = Batch::read(file, &var)?;
     let section = [variant.name];
     let outputs = context.floors.section(&section, |n| !n.starts_with("grad"));
     let norm = context.floors.section(&section, |n| n.starts_with("grad"));
     let label = variant.label("x_BLCv_wo_first_l");
-    check_words(context, &var, &batch, (label, outputs.unwrap_or(OUTPUTS)), report)?;
+    check_words(
+        context,
+        &var,
+        &batch,
+        (label, outputs.unwrap_or(OUTPUTS)),
+        report,
+    )?;
     let pass = pass::Pass::run(&var, &batch, &pass::Options::default())?;
     for name in file.names() {
         let label = variant.label(name);
         match name {
             "gt_BL" | "labels" | "x_BLCv_wo_first_l" => {}
-            "ce_BL" => report.numbers(label, &pass.ce, &file.f32(name)?, outputs.unwrap_or(OUTPUTS)),
-            "loss" => report.numbers(label, &[pass.loss], &file.f64(name)?, outputs.unwrap_or(LOSSES)),
-            "grad_norm" => report.numbers(label, &[pass.grad_norm], &file.f64(name)?, norm.unwrap_or(GRADIENTS)),
+            "ce_BL" => report.numbers(
+                label,
+                &pass.ce,
+                &file.f32(name)?,
+                outputs.unwrap_or(OUTPUTS),
+            ),
+            "loss" => report.numbers(
+                label,
+                &[pass.loss],
+                &file.f64(name)?,
+                outputs.unwrap_or(LOSSES),
+            ),
+            "grad_norm" => report.numbers(
+                label,
+                &[pass.grad_norm],
+                &file.f64(name)?,
+                norm.unwrap_or(GRADIENTS),
+            ),
             _ => match pass.seen.get(name) {
-                Some(got) => report.numbers(label, got.f32()?, &file.f32(name)?, outputs.unwrap_or(OUTPUTS)),
+                Some(got) => report.numbers(
+                    label,
+                    got.f32()?,
+                    &file.f32(name)?,
+                    outputs.unwrap_or(OUTPUTS),
+                ),
                 None => report.unchecked(label, "no known quantity"),
             },
         }
@@ -273,7 +334,12 @@ fn forward(context: &Context<'_>, variant: &Variant<'_>, file: &Recorded, report
 }
 
 /// The gradient of every parameter.
-fn gradients(context: &Context<'_>, variant: &Variant<'_>, file: &Recorded, report: &mut Report<'_>) -> Result<()> {
+fn gradients(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    file: &Recorded,
+    report: &mut Report<'_>,
+) -> Result<()> {
     let var = variant.build(true)?;
     let batch = batch(context, variant, &var)?;
     let pass = pass::Pass::run(&var, &batch, &pass::Options::default())?;
@@ -294,7 +360,12 @@ fn gradients(context: &Context<'_>, variant: &Variant<'_>, file: &Recorded, repo
         gradients.statistics(&context.folder.json(&stats)?, report);
     }
     // Above ln 100 the scale is clamped, so nothing flows.
-    for info in var.params.infos().iter().filter(|i| i.name.ends_with("scale_mul_1H11")) {
+    for info in var
+        .params
+        .infos()
+        .iter()
+        .filter(|i| i.name.ends_with("scale_mul_1H11"))
+    {
         let values = var.params.export(&info.name)?;
         let grads = pass.grads.export(info);
         let clamped: Vec<f32> = values
@@ -305,7 +376,12 @@ fn gradients(context: &Context<'_>, variant: &Variant<'_>, file: &Recorded, repo
             .collect();
         if !clamped.is_empty() {
             let zeros = vec![0.0f32; clamped.len()];
-            report.numbers(variant.label(format!("grad.{} clamped", info.name)), &clamped, &zeros, Limit::EXACT);
+            report.numbers(
+                variant.label(format!("grad.{} clamped", info.name)),
+                &clamped,
+                &zeros,
+                Limit::EXACT,
+            );
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! One forward and backward pass of a transformer over a recorded batch.
 
+use crate::Result;
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
 use crate::verify::recorded::{Recorded, split_tokens};
-use crate::Result;
 use nextscale_tensor::{Cx, GradBuffer, Tape, Tensor, ops};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -75,7 +75,9 @@ impl Batch {
             Some(w) if end > first => {
                 let c = w.shape().last();
                 let rows = w.f32()?.chunks_exact((total - first) * c);
-                let cut: Vec<f32> = rows.flat_map(|r| r[..(end - first) * c].iter().copied()).collect();
+                let cut: Vec<f32> = rows
+                    .flat_map(|r| r[..(end - first) * c].iter().copied())
+                    .collect();
                 Some(Tensor::from_vec([b, end - first, c], cut))
             }
             _ => None,
@@ -135,11 +137,19 @@ impl Pass {
             cx: Cx::on(&tape),
             probe: Some(&probe),
         };
-        let logits = var.forward(&run, &batch.labels, batch.words.as_ref(), active, options.keep)?;
+        let logits = var.forward(
+            &run,
+            &batch.labels,
+            batch.words.as_ref(),
+            active,
+            options.keep,
+        )?;
         // Weights stay 1/L of the whole sequence when it is cut.
         let mut weights = vec![1.0 / pyramid.total() as f32; batch.targets.shape().last()];
         if let Some((k, factor)) = options.newest {
-            weights[pyramid.range(k)].iter_mut().for_each(|w| *w *= factor);
+            weights[pyramid.range(k)]
+                .iter_mut()
+                .for_each(|w| *w *= factor);
         }
         let out = ops::cross_entropy(&run.cx, logits, &batch.targets, &weights, options.smoothing)?;
         let mut grads = var.params.buffer();

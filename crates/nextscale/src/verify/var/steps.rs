@@ -34,12 +34,18 @@ impl Hyper {
     /// `param_groups.json`, or what the README states.
     pub(super) fn read(folder: &Folder) -> Result<Self> {
         let name = "param_groups.json";
-        let json = if folder.has(name) { folder.json(name)? } else { Json::Null };
+        let json = if folder.has(name) {
+            folder.json(name)?
+        } else {
+            Json::Null
+        };
         let bad = |why: String| Error::input(format!("{}: {why}", folder.file(name).display()));
         let number = |key: &str, default: f64| json[key].as_f64().unwrap_or(default);
         let eps = number("eps", ADAM_EPS);
         if eps != ADAM_EPS {
-            return Err(bad(format!("eps is {eps}; only {ADAM_EPS}, the reference's value, is supported")));
+            return Err(bad(format!(
+                "eps is {eps}; only {ADAM_EPS}, the reference's value, is supported"
+            )));
         }
         let mut groups = Vec::new();
         for g in json["order"].as_array().into_iter().flatten() {
@@ -47,10 +53,14 @@ impl Hyper {
                 .as_array()
                 .and_then(|l| l.iter().map(|v| v.as_str().map(str::to_owned)).collect());
             let (Some(names), Some(scale)) = (names, g["wd_sc"].as_f64()) else {
-                return Err(bad("each group under \"order\" needs params and wd_sc".into()));
+                return Err(bad(
+                    "each group under \"order\" needs params and wd_sc".into()
+                ));
             };
             if g["lr_sc"].as_f64().is_some_and(|s| s != 1.0) || (scale != 0.0 && scale != 1.0) {
-                return Err(bad("lr_sc must be 1 and wd_sc 0 or 1, as in the reference".into()));
+                return Err(bad(
+                    "lr_sc must be 1 and wd_sc 0 or 1, as in the reference".into()
+                ));
             }
             groups.push((scale, names));
         }
@@ -77,7 +87,12 @@ impl Hyper {
         let ours = param_groups(infos.iter().map(|i| (i.name.as_str(), i.shape.dims())));
         let ours: Vec<(f64, Vec<String>)> = ours
             .iter()
-            .map(|g| (g.wd_scale(), g.params.iter().map(|&i| infos[i].name.clone()).collect()))
+            .map(|g| {
+                (
+                    g.wd_scale(),
+                    g.params.iter().map(|&i| infos[i].name.clone()).collect(),
+                )
+            })
             .collect();
         report.same(variant.label("param_groups"), &ours, &self.groups);
     }
@@ -105,7 +120,10 @@ pub(super) fn params_after(
     let mut opt = hyper.optimizer(&var);
     let section = ["opt_fixed_batch"];
     let limit = context.floors.section(&section, |n| n.starts_with("step"));
-    let runs = context.floors.section(&section, |n| !n.starts_with("step")).unwrap_or(LOSSES);
+    let runs = context
+        .floors
+        .section(&section, |n| !n.starts_with("step"))
+        .unwrap_or(LOSSES);
     let recorded: Vec<(usize, &str, &str)> = file
         .names()
         .filter_map(|n| {
@@ -113,7 +131,11 @@ pub(super) fn params_after(
             Some((step.parse().ok()?, param, n))
         })
         .collect();
-    let steps = if file.has("losses") { file.f64("losses")?.len() } else { 0 };
+    let steps = if file.has("losses") {
+        file.f64("losses")?.len()
+    } else {
+        0
+    };
     let steps = recorded.iter().map(|r| r.0).fold(steps, usize::max);
     let stats_name = format!("{stem}_stats.json");
     let stats = if context.folder.has(&stats_name) {
@@ -133,16 +155,29 @@ pub(super) fn params_after(
             let got = sampled(&var.params.export(param)?, want.len());
             let label = variant.label(name);
             if got.len() != want.len() {
-                report.fact(label, false, format!("{} numbers, recorded are {}", got.len(), want.len()));
+                report.fact(
+                    label,
+                    false,
+                    format!("{} numbers, recorded are {}", got.len(), want.len()),
+                );
                 continue;
             }
             let d = difference(&got, &want);
-            report.judged(label, holds(&d), d, format!("limit rel {AFTER_STEPS:e}, {} elements off", d.over_1e5));
+            report.judged(
+                label,
+                holds(&d),
+                d,
+                format!("limit rel {AFTER_STEPS:e}, {} elements off", d.over_1e5),
+            );
         }
         let of_step = &stats[format!("step{step}")];
         if of_step.is_object() {
             let tensors = var.params.infos().iter().map(|i| {
-                (i.name.as_str(), var.params.export(&i.name).unwrap_or_default(), i.shape.dims())
+                (
+                    i.name.as_str(),
+                    var.params.export(&i.name).unwrap_or_default(),
+                    i.shape.dims(),
+                )
             });
             let limit = |_: &str| Limit {
                 rel_l2: AFTER_STEPS.max(limit.map_or(0.0, |l| l.rel_l2)),
@@ -150,12 +185,29 @@ pub(super) fn params_after(
                 abs: 0.0,
                 peak: limit.map_or(0.0, |l| l.peak),
             };
-            compare_stats(variant.label(format!("{stats_name} step{step}")), tensors, of_step, limit, report);
+            compare_stats(
+                variant.label(format!("{stats_name} step{step}")),
+                tensors,
+                of_step,
+                limit,
+                report,
+            );
         }
     }
-    for (name, got) in [("losses", losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>()), ("grad_norms", norms)] {
+    for (name, got) in [
+        (
+            "losses",
+            losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>(),
+        ),
+        ("grad_norms", norms),
+    ] {
         if file.has(name) {
-            report.numbers(variant.label(format!("params_after.{name}")), &got, &file.f64(name)?, runs);
+            report.numbers(
+                variant.label(format!("params_after.{name}")),
+                &got,
+                &file.f64(name)?,
+                runs,
+            );
         }
     }
     Ok(())
@@ -177,7 +229,10 @@ pub(super) fn run(
     report: &mut Report<'_>,
 ) -> Result<()> {
     let hyper = &context.hyper;
-    let part = stem.strip_prefix(variant.name).unwrap_or(stem).trim_start_matches('_');
+    let part = stem
+        .strip_prefix(variant.name)
+        .unwrap_or(stem)
+        .trim_start_matches('_');
     let label = |what: &str| variant.label(format!("{part}.{what}"));
     let var = variant.build(true)?;
     let vqvae = match tokenizer_of(context, &var)? {
@@ -204,20 +259,30 @@ pub(super) fn run(
         steps.push(trainer.step_tokens(&maps[i], &batches.labels[i], &plan)?);
     }
     let losses: Vec<f64> = steps.iter().map(|s| s.loss).collect();
-    let norms: Vec<f64> = steps.iter().map(|s| s.grad_norm.unwrap_or(f64::NAN)).collect();
+    let norms: Vec<f64> = steps
+        .iter()
+        .map(|s| s.grad_norm.unwrap_or(f64::NAN))
+        .collect();
     let floor = [part, "run20"]
         .iter()
         .find_map(|name| context.floors.section(&[name], |_| true));
     report_losses(label("losses"), &losses, &want, report);
     if file.has("grad_norms") {
-        report_norms(label("grad_norms"), &norms, &file.f64("grad_norms")?, floor, report);
+        report_norms(
+            label("grad_norms"),
+            &norms,
+            &file.f64("grad_norms")?,
+            floor,
+            report,
+        );
     }
     let json_name = format!("{stem}.json");
     if !context.folder.has(&json_name) {
         return Ok(());
     }
     let json = context.folder.json(&json_name)?;
-    let list = |json: &Json| -> Option<Vec<f64>> { json.as_array()?.iter().map(Json::as_f64).collect() };
+    let list =
+        |json: &Json| -> Option<Vec<f64>> { json.as_array()?.iter().map(Json::as_f64).collect() };
     if let Some(want) = list(&json["losses"]) {
         report_losses(label("json losses"), &losses, &want, report);
     }
@@ -250,7 +315,12 @@ pub(super) fn run(
             });
             // Noise may flip the likeliest code of one token, where two are as good.
             let one = 100.0 / tokens(&first.measures, scale).max(1) as f64;
-            report.numbers(label(&format!("metrics.{key}")), &got, &want, Limit::absolute(1.01 * one));
+            report.numbers(
+                label(&format!("metrics.{key}")),
+                &got,
+                &want,
+                Limit::absolute(1.01 * one),
+            );
         }
     }
     if let Some(want) = column("tnm") {
@@ -291,15 +361,25 @@ impl Batches {
     pub(in crate::verify) fn read(file: &Recorded, classes: usize) -> Result<Self> {
         let shape = file.shape("images_u8")?;
         let &[n, b, 3, _, _] = shape else {
-            return Err(file.bad("images_u8", format!("has the shape {shape:?}, expected [batches, B, 3, H, W]")));
+            return Err(file.bad(
+                "images_u8",
+                format!("has the shape {shape:?}, expected [batches, B, 3, H, W]"),
+            ));
         };
         let labels = file.shape("labels")?;
         if n * b == 0 || labels != [n, b] {
-            return Err(file.bad("labels", format!("has the shape {labels:?}, expected [{n}, {b}]")));
+            return Err(file.bad(
+                "labels",
+                format!("has the shape {labels:?}, expected [{n}, {b}]"),
+            ));
         }
         Ok(Self {
             images: file.images("images_u8")?,
-            labels: file.ints("labels", classes + 1)?.chunks_exact(b).map(<[i32]>::to_vec).collect(),
+            labels: file
+                .ints("labels", classes + 1)?
+                .chunks_exact(b)
+                .map(<[i32]>::to_vec)
+                .collect(),
             size: b,
         })
     }
@@ -320,7 +400,10 @@ impl Batches {
         let want = [self.count(), self.size, p.total()];
         let shape = file.shape("gt_BL")?;
         if shape != want {
-            return Err(file.bad("gt_BL", format!("has the shape {shape:?}, expected {want:?}")));
+            return Err(file.bad(
+                "gt_BL",
+                format!("has the shape {shape:?}, expected {want:?}"),
+            ));
         }
         let lengths: Vec<usize> = (0..p.count()).map(|k| p.len_of(k)).collect();
         let tokens = file.ints("gt_BL", var.config.vocab)?;
@@ -334,15 +417,34 @@ fn report_losses(label: String, got: &[f64], want: &[f64], report: &mut Report<'
     const EACH: f64 = 1e-4;
     let d = difference(got, want);
     let holds = got.len() == want.len() && d.max_rel <= EACH;
-    report.judged(label, holds, d, format!("limit {EACH:e} of each, largest {:.1e}", d.max_rel));
+    report.judged(
+        label,
+        holds,
+        d,
+        format!("limit {EACH:e} of each, largest {:.1e}", d.max_rel),
+    );
 }
 
 /// Gradient norms of a run: near in the first steps, then within the growing noise.
-fn report_norms(label: String, got: &[f64], want: &[f64], floor: Option<Limit>, report: &mut Report<'_>) {
+fn report_norms(
+    label: String,
+    got: &[f64],
+    want: &[f64],
+    floor: Option<Limit>,
+    report: &mut Report<'_>,
+) {
     let d = difference(got, want);
     let early = EARLY.min(got.len()).min(want.len());
     let start = difference(&got[..early], &want[..early]);
     let each = start.max_rel <= 1e-3 && d.max_rel <= 2e-2;
     let holds = got.len() == want.len() && (each || floor.is_some_and(|f| f.holds(&d)));
-    report.judged(label, holds, d, format!("limit 1e-3 of each in the first {EARLY} steps, then 2e-2; largest {:.1e}", d.max_rel));
+    report.judged(
+        label,
+        holds,
+        d,
+        format!(
+            "limit 1e-3 of each in the first {EARLY} steps, then 2e-2; largest {:.1e}",
+            d.max_rel
+        ),
+    );
 }
