@@ -72,7 +72,7 @@ pub fn tokenizer_options(out: &Path, seed: u64) -> TokenizerOptions {
         vocab: 256,
         pn: PN.into(),
         bs: 16,
-        steps: Some(600),
+        steps: Some(300),
         lr: 1e-3,
         wd: 0.0,
         sche: "cos".into(),

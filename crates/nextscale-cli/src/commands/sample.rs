@@ -71,7 +71,7 @@ pub struct Args {
 enum Sink {
     Folder(PathBuf),
     Grid(PathBuf, Vec<u8>),
-    Npz(NpzImages),
+    Npz(Box<NpzImages>),
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -189,7 +189,9 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
                 }
                 Ok(Sink::Grid(args.out.clone(), Vec::new()))
             } else {
-                Ok(Sink::Npz(NpzImages::create(&args.out, n, height, width)?))
+                Ok(Sink::Npz(Box::new(NpzImages::create(
+                    &args.out, n, height, width,
+                )?)))
             }
         }
         _ => {

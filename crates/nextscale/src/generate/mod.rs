@@ -4,4 +4,4 @@ mod edit;
 mod sample;
 
 pub use edit::{Edit, Region};
-pub use sample::{Noise, SampleOptions, Sampled, Sampler};
+pub use sample::{Noise, SampleOptions, Sampled, Sampler, ScaleNoise, Watch};

@@ -8,13 +8,25 @@ use crate::model::{Pyramid, Run};
 use nextscale_tensor::ops::{self, Draw};
 use nextscale_tensor::{Cx, Tensor};
 
+/// Given random numbers of one scale.
+#[derive(Clone, Debug, Default)]
+pub struct ScaleNoise {
+    /// Unit-exponential numbers \[B, l, V\], where codes are drawn.
+    pub exponential: Option<Vec<f32>>,
+    /// Gumbel numbers \[B, l, V\], where codes are blended.
+    pub gumbel: Option<Vec<f32>>,
+}
+
+/// Sees, after every scale, its index, the guided logits \[B, l, V\] before filtering, and f̂.
+pub type Watch<'a> = dyn FnMut(usize, &Tensor, &Tensor) -> Result<()> + 'a;
+
 /// Where random numbers come from.
 #[derive(Clone, Debug)]
 pub enum Noise {
     /// From the seed and each image's number: an image does not depend on the batch it is drawn in.
     Seed(u64),
-    /// Given, for each scale: unit-exponential numbers \[B, l, V\] and, for smooth drawing, Gumbel numbers \[B, l, V\].
-    Given(Vec<(Option<Vec<f32>>, Option<Vec<f32>>)>),
+    /// Given, for each scale.
+    Given(Vec<ScaleNoise>),
 }
 
 /// How images are drawn.
@@ -80,7 +92,7 @@ impl Sampler<'_> {
         first: u64,
         options: &SampleOptions,
         edit: Option<&Edit>,
-        mut watch: Option<&mut dyn FnMut(usize, &Tensor, &Tensor) -> Result<()>>,
+        mut watch: Option<&mut Watch<'_>>,
     ) -> Result<Sampled> {
         let (var, pyramid) = (self.var, self.pyramid());
         var.check_labels(labels)?;
@@ -120,10 +132,10 @@ impl Sampler<'_> {
                     (d, d)
                 }
                 Noise::Given(all) => {
-                    let (e, g) = &all[k];
+                    let noise = &all[k];
                     (
-                        Draw::Given(e.as_deref().unwrap_or(&[])),
-                        Draw::Given(g.as_deref().unwrap_or(&[])),
+                        Draw::Given(noise.exponential.as_deref().unwrap_or(&[])),
+                        Draw::Given(noise.gumbel.as_deref().unwrap_or(&[])),
                     )
                 }
             };

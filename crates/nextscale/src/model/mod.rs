@@ -11,13 +11,16 @@ use nextscale_tensor::{Cx, Tensor};
 
 pub use pyramid::Pyramid;
 
+/// Is shown named intermediate results.
+pub type Probe<'a> = dyn Fn(&str, &Tensor) + 'a;
+
 /// How a forward pass runs: with or without a tape, and who looks at what happens inside.
 #[derive(Clone, Copy)]
 pub struct Run<'a> {
     /// With a tape for training, without for everything else.
     pub cx: Cx<'a>,
     /// Is shown named intermediate results (for verification against the reference).
-    pub probe: Option<&'a dyn Fn(&str, &Tensor)>,
+    pub probe: Option<&'a Probe<'a>>,
 }
 
 impl<'a> Run<'a> {

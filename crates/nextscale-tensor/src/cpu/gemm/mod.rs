@@ -246,10 +246,8 @@ fn run_block<S: Simd, A: PackA, F: Finish, const MR: usize>(simd: S, job: Block<
     let nr = 2 * S::F32_LANES;
     let rows = c.len() / n;
     let panels_a = rows.div_ceil(MR);
-    if !accumulate {
-        if k == 0 {
-            c.fill(0.0);
-        }
+    if !accumulate && k == 0 {
+        c.fill(0.0);
     }
     let mut packed_a = PoolVec::scratch(panels_a * MR * KC);
     for k0 in (0..k).step_by(KC) {

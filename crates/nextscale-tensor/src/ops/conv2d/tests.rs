@@ -9,8 +9,8 @@ fn naive(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> (Vec<f64>, [
     for b in 0..s.batch {
         for p in 0..s.oh {
             for q in 0..s.ow {
-                for o in 0..s.outputs {
-                    let mut sum = f64::from(bs[o]);
+                for (o, bias) in bs.iter().enumerate() {
+                    let mut sum = f64::from(*bias);
                     for ty in 0..s.kh {
                         for tx in 0..s.kw {
                             let iy = (p * conv.stride + ty) as isize - conv.pad[0] as isize;

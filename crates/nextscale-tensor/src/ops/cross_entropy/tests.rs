@@ -39,7 +39,7 @@ fn gradients_match_differences() {
     let x = random([2, 3, 11], 1);
     let t = targets(6, 11);
     for s in [0.0, 0.2] {
-        check_gradients(&[x.clone()], 1e-2, 1e-3, |cx, x| {
+        check_gradients(std::slice::from_ref(&x), 1e-2, 1e-3, |cx, x| {
             Ok(cross_entropy(cx, x[0].clone(), &t, &[0.5, 1.0, 2.0], s)?.loss)
         });
     }

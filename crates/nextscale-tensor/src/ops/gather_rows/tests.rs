@@ -8,7 +8,7 @@ fn gathers_and_scatters() {
     let y = gather_rows(&Cx::off(), &table, &idx).unwrap();
     assert_eq!(y.dims(), [2, 3, 3]);
     assert_eq!(y.f32().unwrap()[..3], table.f32().unwrap()[12..15]);
-    check_gradients(&[table.clone()], 1e-2, 1e-3, |cx, t| {
+    check_gradients(std::slice::from_ref(&table), 1e-2, 1e-3, |cx, t| {
         gather_rows(cx, &t[0], &idx)
     });
     let bad = Tensor::from_i32([1], vec![5]);

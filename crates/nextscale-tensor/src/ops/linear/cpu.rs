@@ -168,7 +168,7 @@ pub(crate) fn column_sums(data: &[f32], n: usize, at: usize, out: &mut [f32]) {
         .for_each(|(o, t)| *o += *t as f32);
 }
 
-const ROOT_2_OVER_PI: f32 = 0.797_884_56;
+const ROOT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 
 /// GELU in its tanh form.

@@ -201,8 +201,7 @@ impl Quantizer {
         let full = pyramid.finest();
         let mut f_hat: Option<Tensor> = None;
         let mut parts = Vec::new();
-        for k in 0..active.saturating_sub(1) {
-            let idx = &indices[k];
+        for (k, idx) in indices.iter().enumerate().take(active.saturating_sub(1)) {
             let b = idx.dims()[0];
             let codes = ops::gather_rows(&run.cx, &codebook, idx)?;
             let c = codes.shape().last();
