@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 /// Flags of `tokenize`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// The tokenizer, or a training checkpoint that holds it
     #[arg(long, value_name = "FILE")]
