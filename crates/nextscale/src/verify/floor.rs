@@ -31,32 +31,47 @@ impl Floors {
     /// differences, and of the absolute differences as shares of their quantity's largest magnitude. `None` where nothing
     /// is recorded.
     pub fn section(&self, path: &[&str], which: impl Fn(&str) -> bool) -> Option<Limit> {
+        Some(self.worst(path, which)?.1)
+    }
+
+    /// The same of gradients, where moreover the worst absolute difference counts as it is: a gradient is a sum whose terms may
+    /// cancel, so its noise follows the terms and not what is left of them.
+    pub fn gradients(&self, path: &[&str], which: impl Fn(&str) -> bool) -> Option<Limit> {
+        let (abs, limit) = self.worst(path, which)?;
+        Some(limit.or_absolute(FACTOR * abs))
+    }
+
+    /// The worst absolute difference, and the limit without it.
+    fn worst(&self, path: &[&str], which: impl Fn(&str) -> bool) -> Option<(f64, Limit)> {
         let mut at = self.0.as_ref()?;
         for key in path {
             at = at.get(key)?;
         }
-        let (mut rel, mut peak, mut seen) = (LEAST, LEAST, false);
+        let (mut rel, mut peak, mut worst, mut seen) = (LEAST, LEAST, 0.0f64, false);
         for run in ["threads1_vs_2", "f32_vs_f64"] {
             let Some(entries) = at.get(run).and_then(Json::as_object) else {
                 continue;
             };
             for (_, e) in entries.iter().filter(|(n, _)| which(n)) {
                 let number = |key: &str| e.get(key).and_then(Json::as_f64);
-                let (Some(abs), Some(r)) = (number("max_abs"), number("rel_l2")) else {
+                let Some(abs) = number("max_abs") else {
                     continue;
                 };
                 seen = true;
-                rel = rel.max(r);
+                worst = worst.max(abs);
+                // Of a quantity that is zero throughout there is no relative difference.
+                rel = rel.max(number("rel_l2").unwrap_or(0.0));
                 if let Some(absmax) = number("absmax").filter(|&m| m > 0.0) {
                     peak = peak.max(abs / absmax);
                 }
             }
         }
-        seen.then_some(Limit {
+        let limit = Limit {
             rel_l2: FACTOR * rel,
             abs: 0.0,
             peak: FACTOR * peak,
-        })
+        };
+        seen.then_some((worst, limit))
     }
 }
 
@@ -74,6 +89,11 @@ mod tests {
         }})));
         let l = floors.section(&["s"], |n| !n.starts_with("grad.")).unwrap();
         assert_eq!((l.rel_l2, l.peak), (6e-6, 2e-6));
+        assert_eq!(l.abs, 0.0);
+        let l = floors
+            .gradients(&["s"], |n| !n.starts_with("grad."))
+            .unwrap();
+        assert_eq!((l.rel_l2, l.abs), (6e-6, 4e-6));
         assert!(floors.section(&["s"], |n| n == "n").is_none());
         assert!(floors.section(&["t"], |_| true).is_none());
         assert!(Floors(None).section(&[], |_| true).is_none());

@@ -14,13 +14,14 @@
 //!   the reference is from itself with another number of threads and in float64; a section's floor is the worst of its
 //!   quantities, as its README states it. It counts in two ways, either of which suffices: as relative L2 difference, and as
 //!   largest absolute difference relative to the quantity's own largest magnitude. (A floor in plain absolute numbers would
-//!   let a quantity of small numbers pass whatever it is.) Forward results and gradients of one section have floors of their
-//!   own, since gradients are noisier. Without a record, the tolerance that the READMEs suggest for the kind holds.
+//!   let a quantity of small numbers pass whatever it is.) Parameters' gradients have a floor apart from the forward results of their
+//!   section, being noisier; among gradients the worst absolute difference counts as it is too, since their noise is that of the
+//!   terms which cancel in them. Without a record, the tolerance that the READMEs suggest for the kind holds.
 //! - **Parameters after optimizer steps**: where a gradient is all but zero, Adam turns its rounding noise into a step of up to the learning
 //!   rate. So there the READMEs' tolerance holds too: 5e-5 relative L2, at most 0.1 % of the elements more than 1e-5 apart and none more
 //!   than the learning rate.
 //! - **Runs of many steps** amplify noise: each loss keeps within 1e-4 of its value; gradient norms within 1e-3 in the first five
-//!   steps and 2e-2 later.
+//!   steps and 2e-2 later. Smooth sampling amplifies it too: from the third scale on, 2e-3 suffices.
 //! - **Schedules** agree to 1e-15 of each value, loss-scaler traces, token counts, file contents and layouts exactly.
 //! - **Images** from lossless files are nowhere more than one grey level from Pillow's and equal in 99.5 % of the values; those from JPEG files,
 //!   which depend on the decoder, differ by at most half a grey level in the mean.

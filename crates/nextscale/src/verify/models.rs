@@ -157,11 +157,6 @@ impl Tokenizer {
         self.base.using_znorm
     }
 
-    /// Pixels that a patch's side spans.
-    pub(super) fn patch(&self) -> usize {
-        self.base.downsample()
-    }
-
     /// The model with these scales.
     pub(super) fn build(&self, pyramid: &Pyramid, trainable: bool) -> Result<Vqvae> {
         let config = VqvaeConfig {

@@ -24,11 +24,6 @@ impl Recorded {
         &self.source
     }
 
-    /// All tensors.
-    pub fn dict(&self) -> &StateDict {
-        &self.tensors
-    }
-
     /// Names in the file's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.names()
@@ -168,23 +163,6 @@ impl Recorded {
             .collect()
     }
 
-    /// A batch of token maps, one \[B, l\] tensor a scale, from a tensor \[B, L\] that holds them one after another.
-    ///
-    /// # Errors
-    /// As [`Recorded::ints`], and when L is another than `lengths` make.
-    pub fn token_maps(&self, name: &str, vocab: usize, lengths: &[usize]) -> Result<Vec<Tensor>> {
-        let total: usize = lengths.iter().sum();
-        let shape = self.shape(name)?;
-        let ints = self.ints(name, vocab)?;
-        if shape.last() != Some(&total) {
-            return Err(self.bad(
-                name,
-                format!("has the shape {shape:?}, expected {total} tokens a sample"),
-            ));
-        }
-        Ok(split_tokens(&ints, lengths))
-    }
-
     /// Images in \[−1, 1\], \[B, H, W, 3\], from a U8 tensor \[B, 3, H, W\] (extents before these are taken as more samples).
     ///
     /// # Errors
@@ -267,7 +245,7 @@ mod tests {
             (x.dims(), x.f32().unwrap()),
             (&[1, 1, 2, 2][..], &[1.0, 3.0, 2.0, 4.0][..])
         );
-        let maps = r.token_maps("i", 6, &[1, 2]).unwrap();
+        let maps = split_tokens(&r.ints("i", 6).unwrap(), &[1, 2]);
         assert_eq!(maps[1].i32().unwrap(), [1, 2, 4, 5]);
         assert_eq!(
             r.images("u").unwrap().f32().unwrap(),
@@ -286,7 +264,6 @@ mod tests {
             r.channels_last("d").unwrap_err(),
             r.ints("i", 5).unwrap_err(),
             r.ints("x", 5).unwrap_err(),
-            r.token_maps("i", 6, &[1, 1]).unwrap_err(),
             r.images("i").unwrap_err(),
             r.bytes("x").unwrap_err(),
             r.scalar("x").unwrap_err(),

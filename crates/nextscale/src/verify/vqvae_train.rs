@@ -20,6 +20,8 @@ use std::collections::BTreeSet;
 const LOSSES: Limit = Limit::relative(1e-5);
 const GRADIENTS: Limit = Limit::relative(1e-4);
 const IMAGES: Limit = Limit::relative(2e-5).or_absolute(1e-4);
+/// Percentages are means of zeros and ones in float32; one code more or less is a millionth only of a million.
+const USAGES: Limit = Limit::relative(1e-6);
 /// Averages are a product and a sum a record, in float32.
 const AVERAGES: Limit = Limit::relative(1e-6);
 /// Most training passes whose averages are followed.
@@ -136,7 +138,7 @@ fn one(
         }
     }
     let limit = floors
-        .section(&[], |n| of_grad(n) == Some(true))
+        .gradients(&[], |n| of_grad(n) == Some(true))
         .unwrap_or(GRADIENTS);
     let gradients = Gradients {
         params: &vqvae.params,
@@ -175,12 +177,7 @@ fn usage(
 ) -> Result<()> {
     if file.has("usages") {
         let got = averages.usage(positions);
-        report.numbers(
-            format!("{stem}/usages"),
-            &got,
-            &file.f64("usages")?,
-            Limit::EXACT,
-        );
+        report.numbers(format!("{stem}/usages"), &got, &file.f64("usages")?, USAGES);
     }
     let after: BTreeSet<u64> = file
         .names()
@@ -207,7 +204,7 @@ fn usage(
                 format!("{stem}/{usages}"),
                 &got,
                 &file.f64(&usages)?,
-                Limit::EXACT,
+                USAGES,
             );
         }
     }

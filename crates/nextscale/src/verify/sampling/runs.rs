@@ -1,6 +1,6 @@
 //! Autoregressive runs: greedy, random with recorded noise, smooth with recorded noise.
 
-use crate::generate::{Edit, Noise, Region, SampleOptions, Sampled, Sampler, ScaleNoise};
+use crate::generate::{Edit, Noise, Region, SampleOptions, Sampled, Sampler};
 use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
 use crate::verify::compare::{Limit, difference};
@@ -14,8 +14,8 @@ use serde_json::Value as Json;
 
 /// What the README suggests where no floor is recorded.
 const SUGGESTED: Limit = Limit::absolute(1e-4);
-/// The same for smooth runs from the third scale on: low temperatures amplify rounding.
-const SUGGESTED_SMOOTH: Limit = Limit::absolute(2e-3);
+/// Absolute difference that the README suggests for smooth runs from the third scale on: low temperatures amplify rounding.
+const SMOOTH: f64 = 2e-3;
 /// Gaps of logits are decided above this share of the largest magnitude.
 const DECIDED: f64 = 1e-5;
 /// A running probability nearer to the bound than this is not decided.
@@ -125,13 +125,13 @@ impl Models<'_> {
             };
             let (e, g) = (given("exp_noise")?, given("gumbel")?);
             // Without recorded noise a draw is of no interest, but it must be possible.
-            both.push(ScaleNoise {
-                exponential: Some(e.clone().unwrap_or_else(|| vec![1.0; b * l * c.vocab])),
-                gumbel: g,
-            });
+            both.push((
+                Some(e.clone().unwrap_or_else(|| vec![1.0; b * l * c.vocab])),
+                g,
+            ));
             noise.push(e);
         }
-        let more_smooth = both.iter().all(|n| n.gumbel.is_some());
+        let more_smooth = both.iter().all(|n| n.1.is_some());
         Ok(Recording {
             stem,
             file,
@@ -173,12 +173,14 @@ impl Models<'_> {
             _ => true,
         };
         let early = scale.is_some_and(|k| k < 2);
-        let suggested = if smooth && !early {
-            SUGGESTED_SMOOTH
-        } else {
-            SUGGESTED
-        };
-        self.floors.section(&[r.stem], counts).unwrap_or(suggested)
+        let floor = self.floors.section(&[r.stem], counts);
+        match (smooth && !early, floor) {
+            // How much is amplified is so much a matter of chance that two records do not bound it.
+            (true, Some(limit)) => limit.or_absolute(SMOOTH),
+            (true, None) => Limit::absolute(SMOOTH),
+            (false, Some(limit)) => limit,
+            (false, None) => SUGGESTED,
+        }
     }
 
     /// Guided logits, f̂, the image, the temperatures.

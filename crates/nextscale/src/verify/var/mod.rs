@@ -345,7 +345,7 @@ fn gradients(
     let pass = pass::Pass::run(&var, &batch, &pass::Options::default())?;
     let limit = context
         .floors
-        .section(&[variant.name], |n| n.starts_with("grad."))
+        .gradients(&[variant.name], |n| n.starts_with("grad."))
         .unwrap_or(GRADIENTS);
     let gradients = super::grads::Gradients {
         params: &var.params,

@@ -1,129 +1,41 @@
-//! The tokenizer in use: intermediate results, token maps, reconstructions, the transformer's input.
+//! One image batch: everything between it and its reconstruction.
 
-use super::compare::Limit;
-use super::floor::Floors;
-use super::folder::Folder;
-use super::models::{Tokenizer, check_formats, pyramid_of_lengths};
-use super::recorded::Recorded;
-use super::report::Report;
-use super::tokens::{Maps, Search};
 use crate::model::vqvae::Vqvae;
 use crate::model::{Pyramid, Run};
+use crate::verify::compare::Limit;
+use crate::verify::models::Tokenizer;
+use crate::verify::recorded::Recorded;
+use crate::verify::report::Report;
+use crate::verify::tokens::Maps;
 use crate::{Error, Result};
 use nextscale_tensor::{Cx, Tensor, ops};
-use serde_json::Value as Json;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
-/// What the README suggests where no floor is recorded: features and images.
-const SUGGESTED: Limit = Limit::relative(2e-5).or_absolute(1e-4);
-
-/// Checks every case of the folder.
-pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
-    check_formats(folder, report)?;
-    let floors = Floors::open(folder)?;
-    let tokenizer = Tokenizer::open(folder)?;
-    let mut described = false;
-    for stem in folder.stems(".safetensors") {
-        let name = format!("{stem}.safetensors");
-        if super::kind_of_tensors(&folder.tensor_names(&name)?) != Some(super::Kind::Vae) {
-            continue;
-        }
-        let file = folder.tensors(&name)?;
-        let pyramid = scales(&tokenizer, stem, &file)?;
-        let vqvae = tokenizer.build(&pyramid, false)?;
-        if !described {
-            describe(&tokenizer, &vqvae, report)?;
-            described = true;
-        }
-        let limit = floors.section(&[stem], |_| true).unwrap_or(SUGGESTED);
-        Case {
-            stem,
-            file: &file,
-            tokenizer: &tokenizer,
-            vqvae: &vqvae,
-            pyramid: &pyramid,
-            limit,
-        }
-        .check(report)?;
-    }
-    Ok(())
-}
-
-/// The scales of a case: as `config.json` states them, or square maps of the recorded lengths.
-pub(super) fn scales(tokenizer: &Tokenizer, stem: &str, file: &Recorded) -> Result<Pyramid> {
-    if let Some(p) = tokenizer.scales_of(stem)? {
-        return Ok(p);
-    }
-    let mut lengths = Vec::new();
-    while file.has(&format!("idx.{}", lengths.len())) {
-        let shape = file.shape(&format!("idx.{}", lengths.len()))?;
-        lengths.push(shape.last().copied().unwrap_or(0));
-    }
-    pyramid_of_lengths(&lengths, file.source())
-}
-
-/// The images of a case, \[B, H, W, 3\].
-pub(super) fn images(file: &Recorded) -> Result<Tensor> {
-    if file.has("image") {
-        file.channels_last("image")
-    } else {
-        file.images("image_u8")
-    }
-}
-
-/// Compares what `config.json` says of the whole model.
-fn describe(tokenizer: &Tokenizer, vqvae: &Vqvae, report: &mut Report<'_>) -> Result<()> {
-    tokenizer.check_state(vqvae, report)?;
-    let config = &tokenizer.config;
-    for (key, got) in [
-        ("n_params", vqvae.params.count()),
-        ("key_count", tokenizer.dict.len()),
-    ] {
-        if let Some(want) = config[key].as_u64() {
-            report.same(key, &(got as u64), &want);
-        }
-    }
-    let options = tokenizer.options();
-    let c = &vqvae.config;
-    for (key, got) in [
-        ("vocab_size", Json::from(c.vocab)),
-        ("z_channels", Json::from(c.cvae)),
-        ("ch", Json::from(c.ch)),
-        ("ch_mult", Json::from(c.ch_mult.clone())),
-        ("num_res_blocks", Json::from(c.num_res_blocks)),
-        ("quant_conv_ks", Json::from(c.quant_conv_ks)),
-    ] {
-        if let Some(want) = options.get(key) {
-            report.same(format!("vae.{key}"), &got, want);
-        }
-    }
-    Ok(())
-}
-
 /// One file of recorded numbers.
-struct Case<'a> {
-    stem: &'a str,
-    file: &'a Recorded,
-    tokenizer: &'a Tokenizer,
-    vqvae: &'a Vqvae,
-    pyramid: &'a Pyramid,
-    limit: Limit,
+pub(super) struct Case<'a> {
+    pub(super) stem: &'a str,
+    pub(super) file: &'a Recorded,
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) vqvae: &'a Vqvae,
+    pub(super) pyramid: &'a Pyramid,
+    pub(super) limit: Limit,
 }
 
 impl Case<'_> {
-    fn label(&self, what: impl std::fmt::Display) -> String {
+    pub(super) fn label(&self, what: impl std::fmt::Display) -> String {
         format!("{}/{what}", self.stem)
     }
 
-    fn check(&self, report: &mut Report<'_>) -> Result<()> {
+    /// Compares everything that the file holds.
+    pub(super) fn check(&self, report: &mut Report<'_>) -> Result<()> {
         let (file, vqvae) = (self.file, self.vqvae);
         if file.has("image") && file.has("image_u8") {
             let got = file.images("image_u8")?;
             let want = file.channels_last("image")?;
             report.numbers(self.label("image"), got.f32()?, want.f32()?, Limit::EXACT);
         }
-        let image = images(file)?;
+        let image = super::images(file)?;
         let (seen, f) = probed(|run| vqvae.features(run, &image, None))?;
         let mut done: BTreeSet<String> = ["image", "image_u8"].map(str::to_owned).into();
 
@@ -215,134 +127,6 @@ impl Case<'_> {
             ))
         });
         maps.collect::<Result<_>>().map(Some)
-    }
-
-    fn codes(&self) -> &Json {
-        &self.tokenizer.config[self.stem]["codes"]
-    }
-
-    /// The smallest gap of each scale that `config.json` records.
-    fn gaps(&self) -> Option<Vec<f64>> {
-        let list = self.codes()["per_scale_margin_min"].as_array()?;
-        list.iter().map(Json::as_f64).collect()
-    }
-
-    /// The statistics of the codes in `config.json`.
-    fn statistics(
-        &self,
-        maps: &Maps<'_>,
-        f_hats: &[Tensor],
-        report: &mut Report<'_>,
-    ) -> Result<()> {
-        let codes = self.codes();
-        if !codes.is_object() {
-            return Ok(());
-        }
-        let mut used = BTreeSet::new();
-        let mut tokens = 0u64;
-        for map in maps.recorded {
-            tokens += map.numel() as u64;
-            used.extend(map.i32()?.iter().copied());
-        }
-        let usage = used.len() as f64 / self.tokenizer.vocab() as f64;
-        for (key, got) in [
-            ("tokens", tokens as f64),
-            ("distinct", used.len() as f64),
-            ("usage", usage),
-        ] {
-            if let Some(want) = codes[key].as_f64() {
-                report.numbers(
-                    self.label(format!("codes.{key}")),
-                    &[got],
-                    &[want],
-                    Limit::EXACT,
-                );
-            }
-        }
-        let rms = |t: &[f32]| {
-            let sum: f64 = t.iter().map(|&v| f64::from(v).powi(2)).sum();
-            (sum / t.len().max(1) as f64).sqrt()
-        };
-        let rest = match f_hats.last() {
-            Some(h) => ops::sub(&Cx::off(), maps.f, h)?,
-            None => maps.f.clone(),
-        };
-        for (key, got) in [
-            ("f_rms", rms(maps.f.f32()?)),
-            ("rest_rms", rms(rest.f32()?)),
-        ] {
-            if let Some(want) = codes[key].as_f64() {
-                report.numbers(
-                    self.label(format!("codes.{key}")),
-                    &[got],
-                    &[want],
-                    SUGGESTED,
-                );
-            }
-        }
-        if self.tokenizer.znorm() {
-            // Gaps of cosines are recorded differently from gaps of distances, if at all.
-            return Ok(());
-        }
-        let searches = (0..self.pyramid.count())
-            .map(|k| maps.search(f_hats, k))
-            .collect::<Result<Vec<_>>>()?;
-        self.margins(&searches, report);
-        Ok(())
-    }
-
-    /// Gaps and distances of the search.
-    fn margins(&self, searches: &[Vec<Search>], report: &mut Report<'_>) {
-        let codes = self.codes();
-        let least = |s: &[Search]| s.iter().map(|s| s.gap).fold(f64::INFINITY, f64::min);
-        // The lower of the two middle values, as the reference's framework takes it.
-        let median = |what: fn(&Search) -> f64| {
-            let mut all: Vec<f64> = searches.iter().flatten().map(what).collect();
-            all.sort_by(f64::total_cmp);
-            all.get(all.len().saturating_sub(1) / 2)
-                .copied()
-                .unwrap_or(0.0)
-        };
-        let per_scale: Vec<f64> = searches.iter().map(|s| least(s)).collect();
-        // A gap is the difference of two distances and as noisy as these.
-        let noise = searches
-            .iter()
-            .flatten()
-            .map(|s| s.noise)
-            .fold(0.0, f64::max);
-        let limit = Limit::absolute(noise);
-        for (key, got) in [
-            (
-                "margin_min",
-                per_scale.iter().copied().fold(f64::INFINITY, f64::min),
-            ),
-            ("margin_median", median(|s| s.gap)),
-            ("best_median", median(|s| s.best)),
-        ] {
-            if let Some(want) = codes[key].as_f64() {
-                report.numbers(self.label(format!("codes.{key}")), &[got], &[want], limit);
-            }
-        }
-        if let Some(want) = self.gaps() {
-            report.numbers(
-                self.label("codes.per_scale_margin_min"),
-                &per_scale,
-                &want,
-                limit,
-            );
-        }
-    }
-
-    /// The share of values that clamping changes.
-    fn clamped(&self, plain: &Tensor, report: &mut Report<'_>) -> Result<()> {
-        let key = format!("clamped_fraction_{}", self.stem);
-        if let Some(want) = self.tokenizer.config[&key].as_f64() {
-            let over = plain.f32()?.iter().filter(|v| v.abs() > 1.0).count();
-            let n = plain.numel() as f64;
-            // Two values may lie so near to ±1 that noise moves them across.
-            report.numbers(key, &[over as f64 / n], &[want], Limit::absolute(2.0 / n));
-        }
-        Ok(())
     }
 
     /// Compares one recorded tensor.
