@@ -1,6 +1,6 @@
 //! Autoregressive runs: greedy, random with recorded noise, smooth with recorded noise.
 
-use crate::generate::{Edit, Noise, Region, SampleOptions, Sampled, Sampler};
+use crate::generate::{Edit, Noise, Region, SampleOptions, Sampled, Sampler, ScaleNoise};
 use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
 use crate::verify::compare::{Limit, difference};
@@ -125,13 +125,13 @@ impl Models<'_> {
             };
             let (e, g) = (given("exp_noise")?, given("gumbel")?);
             // Without recorded noise a draw is of no interest, but it must be possible.
-            both.push((
-                Some(e.clone().unwrap_or_else(|| vec![1.0; b * l * c.vocab])),
-                g,
-            ));
+            both.push(ScaleNoise {
+                exponential: Some(e.clone().unwrap_or_else(|| vec![1.0; b * l * c.vocab])),
+                gumbel: g,
+            });
             noise.push(e);
         }
-        let more_smooth = both.iter().all(|n| n.1.is_some());
+        let more_smooth = both.iter().all(|n| n.gumbel.is_some());
         Ok(Recording {
             stem,
             file,
