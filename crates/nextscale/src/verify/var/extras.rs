@@ -415,7 +415,7 @@ pub(super) fn drop_masks(
 fn keep_of(var: &Var, mask: &[f32], b: usize, rate: f64) -> Option<Keep> {
     let depth = var.config.depth;
     let rows = mask.len() / b.max(1);
-    if b == 0 || mask.len() != rows * b || rows % 2 != 0 || rows / 2 > depth {
+    if b == 0 || mask.len() != rows * b || !rows.is_multiple_of(2) || rows / 2 > depth {
         return None;
     }
     let skipped = depth - rows / 2;
