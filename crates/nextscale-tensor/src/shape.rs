@@ -5,7 +5,7 @@ use std::fmt;
 /// Most axes a tensor has here (NHWC feature maps and B×L×3×H×D projections fit).
 pub const MAX_RANK: usize = 6;
 
-/// Extents of a contiguous row-major tensor, at most [`MAX_RANK`] axes.
+/// Extents of a contiguous row-major tensor, at most 6 axes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     dims: [usize; MAX_RANK],
@@ -47,7 +47,7 @@ impl Shape {
 
 impl From<&[usize]> for Shape {
     /// # Panics
-    /// When there are more than [`MAX_RANK`] axes: a programming error, shapes from files are checked before.
+    /// When there are more than 6 axes: a programming error, shapes from files are checked before.
     fn from(d: &[usize]) -> Self {
         assert!(
             d.len() <= MAX_RANK,

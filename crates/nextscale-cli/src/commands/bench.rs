@@ -20,6 +20,7 @@ use std::time::Instant;
 
 /// Flags of `bench`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// What to time
     #[arg(value_enum)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 /// Flags of `convert`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// The checkpoint to read: .safetensors or .pth
     #[arg(value_name = "FROM")]

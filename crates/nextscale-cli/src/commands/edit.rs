@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 /// Flags of `edit`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// The transformer: a training checkpoint or weights, .safetensors or .pth
     #[arg(long, value_name = "FILE")]

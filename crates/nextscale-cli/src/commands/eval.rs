@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 /// Flags of `eval`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// The transformer: a training checkpoint or weights, .safetensors or .pth
     #[arg(long, value_name = "FILE")]

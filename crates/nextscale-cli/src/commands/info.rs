@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 /// Flags of `info`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// Checkpoints: .safetensors or .pth
     #[arg(required = true, value_name = "FILE")]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 /// Flags of `quickstart`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// Folder for checkpoints, logs, pictures and summary.json; an interrupted quickstart goes on in it
     #[arg(long, value_name = "DIR", default_value = "quickstart")]

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 /// Flags of `reconstruct`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// The tokenizer, or a training checkpoint that holds it
     #[arg(long, value_name = "FILE")]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Flags of `sample`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// The transformer: a training checkpoint or weights, .safetensors or .pth
     #[arg(long, value_name = "FILE")]

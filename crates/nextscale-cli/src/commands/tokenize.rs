@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 /// Flags of `tokenize`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// The tokenizer, or a training checkpoint that holds it
     #[arg(long, value_name = "FILE")]
@@ -32,7 +33,7 @@ pub struct Args {
     /// Images are resized to this many times their final side before the centre crop
     #[arg(long, value_name = "X", default_value_t = 1.125)]
     mid_reso: f64,
-    /// The file to write (safetensors): tokens [N, L] int32 (all scales, coarse to fine), labels [N] int32
+    /// The file to write (safetensors): tokens of N images, N x L int32 (all scales, coarse to fine), and N labels, int32
     #[arg(long, value_name = "FILE", default_value = "tokens.safetensors")]
     out: PathBuf,
     /// Overwrite an existing file

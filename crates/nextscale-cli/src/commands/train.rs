@@ -8,6 +8,7 @@ use nextscale::train::signal::StopSignal;
 
 /// Flags of `train`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     #[command(flatten)]
     train: TrainArgs,

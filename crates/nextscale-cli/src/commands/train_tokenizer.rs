@@ -8,6 +8,7 @@ use nextscale::train::tokenizer_options::TokenizerOptions;
 
 /// Flags of `train-tokenizer`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     #[command(flatten)]
     options: TokenizerOptions,

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 /// Flags of `verify`.
 #[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
 pub struct Args {
     /// Folders of recorded numbers (such as fixtures/vae), or folders of such folders
     #[arg(required = true, value_name = "BUNDLE")]

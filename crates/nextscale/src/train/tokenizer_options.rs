@@ -63,6 +63,9 @@ pub struct TokenizerOptions {
     /// Weight of the mean squared error of the image
     #[arg(long, value_name = "X", default_value_t = Self::default().l2, help_heading = "Optimization")]
     pub l2: f64,
+    /// Move codes that are hardly ever used to features of the current images every so many steps; 0: never
+    #[arg(long, value_name = "STEPS", default_value_t = Self::default().revive, help_heading = "Optimization")]
+    pub revive: u64,
     /// Peak learning rate; it is not scaled with the batch
     #[arg(long, value_name = "X", default_value_t = Self::default().lr, help_heading = "Optimization")]
     pub lr: f64,
@@ -145,6 +148,7 @@ impl Default for TokenizerOptions {
             beta: 0.25,
             l1: 0.2,
             l2: 1.0,
+            revive: 50,
             lr: 3e-4,
             betas: "0.9_0.95".to_owned(),
             wd: 0.005,

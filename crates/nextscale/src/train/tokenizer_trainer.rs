@@ -6,6 +6,7 @@ use crate::Result;
 use crate::model::Run;
 use crate::model::vqvae::{DropoutDraw, Vqvae};
 use nextscale_tensor::ops;
+use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Tape, Tensor};
 
 /// The tokenizer with its optimizer's state.
@@ -107,6 +108,117 @@ impl TokenizerTrainer {
             .opt
             .step(&mut self.vqvae.params, plan.lr, plan.wd, plan.clip)?;
         Ok(report)
+    }
+}
+
+/// How a dead code is told: fewer average hits a batch, over all scales, than this.
+const DEAD_BELOW: f32 = 0.02;
+
+impl TokenizerTrainer {
+    /// Fills the codebook with vectors that the untrained encoder makes of `images`, the leftovers of every scale in
+    /// turn: codes then start where features are, and most are in use from the beginning.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn seed_codebook(&mut self, images: &Tensor) -> Result<()> {
+        let vocab = self.vqvae.config.vocab;
+        let scales = self.vqvae.config.pyramid.count();
+        let f = self.vqvae.features(&Run::off(), images, None)?;
+        let (mean_square, n) = (f.f32()?, f.numel().max(1) as f64);
+        let mean_square = mean_square.iter().map(|v| f64::from(v * v)).sum::<f64>() / n;
+        let scale = (1.0 / mean_square.sqrt().max(1e-6)) as f32;
+        // Features of unit size: what the decoder's first layer and the codebook's learning rate expect.
+        let ranges: Vec<_> = ["quant_conv.weight", "quant_conv.bias"]
+            .iter()
+            .filter_map(|n| Some(self.vqvae.params.info(n)?.range()))
+            .collect();
+        let flat = self.vqvae.params.flat_mut()?;
+        for range in ranges {
+            flat[range].iter_mut().for_each(|w| *w *= scale);
+        }
+        let f = self.vqvae.features(&Run::off(), images, None)?;
+        let mut filled = 0;
+        for k in 0..scales {
+            let z = self
+                .vqvae
+                .quantizer
+                .leftovers(&self.vqvae.params, &f, filled)?;
+            let rows = z[k].dims()[0];
+            // Coarse scales have few vectors; what they leave goes to the finer ones.
+            let share = (vocab - filled) / (scales - k);
+            let last = k + 1 == scales;
+            let n = if last {
+                vocab - filled
+            } else {
+                share.min(rows)
+            };
+            let codes: Vec<usize> = (filled..filled + n).collect();
+            self.put_codes(&codes, &z[k], k as u64)?;
+            filled += n;
+        }
+        Ok(())
+    }
+
+    /// Moves codes that are hardly ever hit to vectors of the current batch (random restart; Dhariwal et al. 2020,
+    /// "Jukebox", section 3.2). Returns how many.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn revive_dead_codes(&mut self, images: &Tensor, it: u64) -> Result<usize> {
+        let vocab = self.vqvae.config.vocab;
+        let dead: Vec<usize> = (0..vocab)
+            .filter(|&v| self.hits.ema.iter().map(|e| e[v]).sum::<f32>() < DEAD_BELOW)
+            .collect();
+        if dead.is_empty() {
+            return Ok(0);
+        }
+        let f = self.vqvae.features(&Run::off(), images, None)?;
+        let z = self
+            .vqvae
+            .quantizer
+            .leftovers(&self.vqvae.params, &f, vocab)?;
+        // Spread over the scales by their number of vectors: leftovers side by side.
+        let rows: usize = z.iter().map(|z| z.dims()[0]).sum();
+        let c = self.vqvae.config.cvae;
+        let mut all = Vec::with_capacity(rows * c);
+        for z in &z {
+            all.extend_from_slice(z.f32()?);
+        }
+        self.put_codes(&dead, &Tensor::from_vec([rows, c], all), 1000 + it)?;
+        // A revived code counts as in use until the averages say otherwise.
+        for &v in &dead {
+            self.hits
+                .ema
+                .iter_mut()
+                .for_each(|e| e[v] = e[v].max(2.0 * DEAD_BELOW));
+        }
+        Ok(dead.len())
+    }
+
+    /// Sets codes to randomly chosen vectors \[n, Cvae\], a little off where one is used twice, and forgets their
+    /// moments.
+    fn put_codes(&mut self, codes: &[usize], vectors: &Tensor, draw: u64) -> Result<()> {
+        let c = self.vqvae.config.cvae;
+        let rows = vectors.dims()[0];
+        let values = vectors.f32()?;
+        let mean_square =
+            values.iter().map(|v| f64::from(v * v)).sum::<f64>() / values.len().max(1) as f64;
+        let jitter = 0.05 * mean_square.sqrt() as f32;
+        let mut s = Stream::new(self.seed, Purpose::Init, draw, 2);
+        let order = s.permutation(rows);
+        let range = self.vqvae.codebook_range();
+        let flat = self.vqvae.params.flat_mut()?;
+        for (i, &code) in codes.iter().enumerate() {
+            let source = order[i % rows] as usize * c;
+            let at = range.start + code * c;
+            for (j, v) in flat[at..at + c].iter_mut().enumerate() {
+                let off = if i < rows { 0.0 } else { jitter * s.normal() };
+                *v = values[source + j] + off;
+            }
+            self.opt.exp_avg.as_mut_slice()[at..at + c].fill(0.0);
+            self.opt.exp_avg_sq.as_mut_slice()[at..at + c].fill(0.0);
+        }
+        Ok(())
     }
 }
 

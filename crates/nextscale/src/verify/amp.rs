@@ -7,6 +7,9 @@ use crate::train::loss_scale::LossScale;
 use crate::{Error, Result};
 use serde::Deserialize;
 
+/// Most steps that are repeated.
+const MOST_STEPS: u64 = 100_000_000;
+
 #[derive(Deserialize)]
 struct Trace {
     init_scale: f64,
@@ -51,6 +54,13 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
         }
         let trace: Trace = serde_json::from_value(json)
             .map_err(|e| Error::input(format!("{}: {e}", folder.file(&name).display())))?;
+        if trace.n_steps > MOST_STEPS {
+            return Err(Error::input(format!(
+                "{}: {} steps are too many to repeat; at most {MOST_STEPS}",
+                folder.file(&name).display(),
+                trace.n_steps
+            )));
+        }
         replay(stem, &trace, report);
     }
     Ok(())

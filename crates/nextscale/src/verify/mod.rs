@@ -149,17 +149,25 @@ impl Bundle {
     pub fn check(&self, see: &mut dyn FnMut(&Line)) -> Result<Counts> {
         let folder = Folder::open(&self.path)?;
         let mut report = Report::new(see);
-        match self.kind {
-            Kind::Amp => amp::check(&folder, &mut report)?,
-            Kind::Checkpoint => checkpoint::check(&folder, &mut report)?,
-            Kind::Interpolate => interpolate::check(&folder, &mut report)?,
-            Kind::Sampling => sampling::check(&folder, &mut report)?,
-            Kind::Schedules => schedules::check(&folder, &mut report)?,
-            Kind::Transforms => transforms::check(&folder, &mut report)?,
-            Kind::Vae => vae::check(&folder, &mut report)?,
-            Kind::Var => var::check(&folder, &mut report)?,
-            Kind::VqvaeTrain => vqvae_train::check(&folder, &mut report)?,
-        }
+        let check = match self.kind {
+            Kind::Amp => amp::check,
+            Kind::Checkpoint => checkpoint::check,
+            Kind::Interpolate => interpolate::check,
+            Kind::Sampling => sampling::check,
+            Kind::Schedules => schedules::check,
+            Kind::Transforms => transforms::check,
+            Kind::Vae => vae::check,
+            Kind::Var => var::check,
+            Kind::VqvaeTrain => vqvae_train::check,
+        };
+        check(&folder, &mut report).map_err(|e| match e {
+            // Models are sound by themselves: what an operator refuses comes from the bundle.
+            Error::Tensor(e) => Error::input(format!(
+                "{}: its numbers do not fit each other: {e}",
+                self.path.display()
+            )),
+            other => other,
+        })?;
         if report.counts.passed + report.counts.failed == 0 {
             return Err(Error::input(format!(
                 "{}: holds nothing that can be compared",

@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 /// How far a value may be from the recorded one, relative to it.
 const LIMIT: f64 = 1e-15;
 
+/// Longest warm-up that is tried where none is known.
+const MOST_WARMUP: u64 = 10_000;
+
 const LR_COLUMNS: [&str; 6] = ["sche", "wpe", "wd_end", "it", "lr", "wd"];
 const STAGE_COLUMNS: [&str; 5] = ["pg", "pg0", "stages", "it", "prog_si"];
 
@@ -202,7 +205,7 @@ fn stages(
         ramp_its: 0.0,
     };
     let mut candidates: Vec<u64> = warmups.to_vec();
-    candidates.extend(0..max_it);
+    candidates.extend(0..max_it.min(MOST_WARMUP));
     let stages =
         |plan: &StagePlan| -> Vec<u32> { its.iter().map(|&it| plan.stage(it) as u32).collect() };
     let fits = candidates.iter().copied().find(|&w| {

@@ -13,6 +13,8 @@ use std::path::Path;
 const EQUAL: f64 = 0.995;
 /// Largest mean difference in grey levels where it is not.
 const MEAN: f64 = 0.5;
+/// Most pixels of a resized picture whose crop is looked at.
+const MOST_PIXELS: usize = 1 << 26;
 /// The shorter side in multiples of the crop, where `meta.json` does not state it.
 const MID_RESO: f64 = 1.125;
 
@@ -236,6 +238,13 @@ fn sizes(path: &Path, name: &str, entry: &Json, report: &mut Report<'_>) -> Resu
             report.unchecked(label(&format!("R{side}")), "sizes or offsets are missing");
             continue;
         };
+        if w * h > MOST_PIXELS {
+            report.unchecked(
+                label(&format!("R{side}")),
+                "the resized picture is too large",
+            );
+            continue;
+        }
         let (top, left) = offsets(&transform, (w, h))?;
         let got = [h as f64, w as f64, top as f64, left as f64];
         report.numbers(label(&format!("R{side}")), &got, &want, Limit::EXACT);

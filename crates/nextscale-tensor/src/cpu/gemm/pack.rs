@@ -4,7 +4,7 @@ use super::KC;
 
 /// The left operand.
 pub trait PackA: Sync {
-    /// Whether panels are stored k-major (MR floats for every k) instead of by rows ([`KC`] floats apart).
+    /// Whether panels are stored k-major (MR floats for every k) instead of by rows (`KC` floats apart).
     const K_MAJOR: bool;
 
     /// Fills the panel of rows `row0..row0 + rows` (at most `mr`) and inner indices `k0..k0 + kc`. Rows past

@@ -4,7 +4,7 @@
 //! Shapes: x, h, x′, y \[B, L, C\]; γ, scale, shift rows of modulation tables \[B, n, C\], the gate's and the norm's tables
 //! may be different tensors. `keep` are the factors of stochastic depth, one a sample.
 //!
-//! Gradient, with d the gradient of x′ plus what comes through the norm (see [`adaptive_norm`](super::adaptive_norm)):
+//! Gradient, with d the gradient of x′ plus what comes through the norm (see `adaptive_norm`):
 //! dx = d, dh = keep·γ·d, dγ = Σ keep·h·d over the sample's tokens. Kept on the tape: x′, h, the rows' statistics.
 
 mod cpu;

@@ -1,8 +1,9 @@
 //! Initial weights of the tokenizer.
 //!
-//! The reference never trains one, so it specifies none; these are the framework defaults that its published weights
-//! were trained from: convolutions uniform within ±1/√fan_in (weights and biases), norms 1 and 0, and a codebook
-//! uniform within ±1/V as in VQ-VAE practice, which lets the encoder's features find the codes early on.
+//! The reference never trains one, so it specifies none. Convolutions keep the variance of what goes in (uniform within
+//! ±√(3/fan_in)); the last one of every branch starts small, so that the deep stack begins near the identity; norms are 1
+//! and 0, biases 0. The codebook and the scale of the features are set from the first batch, see
+//! `TokenizerTrainer::seed_codebook`.
 
 use super::VqvaeConfig;
 use crate::Result;
@@ -12,31 +13,36 @@ use nextscale_tensor::rng::{Purpose, Stream};
 pub(super) fn init(params: &mut Params, config: &VqvaeConfig, seed: u64) -> Result<()> {
     let infos = params.infos().to_vec();
     let flat = params.flat_mut()?;
-    let mut fan_in = 1usize;
     for (i, info) in infos.iter().enumerate() {
         let values = &mut flat[info.range()];
         let mut s = Stream::new(seed, Purpose::Init, i as u64, 1);
-        let mut uniform = |bound: f32, values: &mut [f32]| {
-            values
-                .iter_mut()
-                .for_each(|v| *v = (2.0 * s.uniform() - 1.0) * bound);
-        };
-        let norm = info.name.contains("norm");
-        if info.name == "quantize.embedding.weight" {
-            uniform(1.0 / config.vocab as f32, values);
-        } else if norm {
-            values.fill(if info.name.ends_with("weight") {
-                1.0
-            } else {
-                0.0
-            });
-        } else {
-            // A bias follows its weight and shares its fan-in.
-            if let &[_, i, kh, kw] = info.shape.dims() {
-                fan_in = i * kh * kw;
+        let name = info.name.as_str();
+        let bound = match info.shape.dims() {
+            _ if name == "quantize.embedding.weight" => 1.0 / config.vocab as f32,
+            &[_, i, kh, kw] => {
+                let gain = if LAST.iter().any(|l| name.contains(l)) {
+                    0.2
+                } else {
+                    1.0
+                };
+                gain * (3.0 / (i * kh * kw) as f32).sqrt()
             }
-            uniform(1.0 / (fan_in as f32).sqrt(), values);
-        }
+            _ => {
+                // One-dimensional: norms' weights are 1, everything else 0.
+                values.fill(if name.contains("norm") && name.ends_with("weight") {
+                    1.0
+                } else {
+                    0.0
+                });
+                continue;
+            }
+        };
+        values
+            .iter_mut()
+            .for_each(|v| *v = (2.0 * s.uniform() - 1.0) * bound);
     }
     Ok(())
 }
+
+/// The last convolution of residual branches, and the one that makes the image.
+const LAST: [&str; 3] = [".conv2.", ".proj_out.", "decoder.conv_out."];

@@ -263,6 +263,13 @@ impl Vqvae {
         Ok(f)
     }
 
+    /// The codebook's place among the parameters.
+    pub fn codebook_range(&self) -> std::ops::Range<usize> {
+        self.params
+            .info("quantize.embedding.weight")
+            .map_or(0..0, nextscale_tensor::ParamInfo::range)
+    }
+
     /// The token maps of images, one \[B, h·w\] tensor a scale of `pyramid` (`img_to_idxBl`).
     ///
     /// # Errors

@@ -297,6 +297,31 @@ impl Quantizer {
         Ok((f_hat, Some(z)))
     }
 
+    /// What each scale has to code of f \[B, h, w, Cvae\]: the vectors \[B·h·w, Cvae\] that are left over before it, when
+    /// the scales before it are coded with the codebook's first `codes` rows.
+    ///
+    /// # Errors
+    /// When f is not of the finest scale's size.
+    pub fn leftovers(&self, p: &Params, f: &Tensor, codes: usize) -> Result<Vec<Tensor>> {
+        let run = Run::off();
+        let pyramid = &self.pyramid;
+        let (b, full, c) = dims(f)?;
+        let codebook = self.codebook(p).detach().narrow(0, codes)?;
+        let mut rest = f.detach();
+        let mut out = Vec::new();
+        for (k, &(ph, pw)) in pyramid.scales().iter().enumerate() {
+            let z = ops::area(&run.cx, &rest, (ph, pw))?.reshape([b * ph * pw, c])?;
+            if k + 1 < pyramid.count() && codes > 0 {
+                let idx = ops::nearest_code(&z, &codebook, self.znorm)?.reshape([b, ph * pw])?;
+                let chosen = ops::gather_rows(&run.cx, &codebook, &idx)?;
+                let h = self.contribution(&run, p, &chosen, (k, pyramid), full)?;
+                rest = ops::sub(&run.cx, &rest, &h)?;
+            }
+            out.push(z);
+        }
+        Ok(out)
+    }
+
     /// The training pass over f \[B, h, w, Cvae\].
     ///
     /// # Errors

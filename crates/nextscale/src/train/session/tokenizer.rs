@@ -249,6 +249,11 @@ impl Session<'_> {
             wd: now.wd,
             clip: self.plan.clip,
         };
+        if it == 0 {
+            self.trainer.seed_codebook(&images)?;
+        } else if o.revive > 0 && it.is_multiple_of(o.revive) {
+            self.trainer.revive_dead_codes(&images, it)?;
+        }
         let report = self.trainer.step(&images, &plan)?;
         if !report.loss.is_finite() {
             return Err(Error::failed(format!(

@@ -17,6 +17,8 @@ use serde_json::Value as Json;
 
 /// Parameters after steps, by the READMEs' tolerance (see the module `verify`).
 const AFTER_STEPS: f64 = 5e-5;
+/// Most steps that are repeated.
+const MOST_STEPS: usize = 100_000;
 /// Steps of a run in which gradient norms must be near.
 const EARLY: usize = 5;
 
@@ -137,6 +139,12 @@ pub(super) fn params_after(
         0
     };
     let steps = recorded.iter().map(|r| r.0).fold(steps, usize::max);
+    if steps > MOST_STEPS {
+        return Err(Error::input(format!(
+            "{}: {steps} steps are too many to repeat; at most {MOST_STEPS}",
+            file.source()
+        )));
+    }
     let stats_name = format!("{stem}_stats.json");
     let stats = if context.folder.has(&stats_name) {
         context.folder.json(&stats_name)?

@@ -1,0 +1,143 @@
+//! A run that is killed goes on exactly where its last checkpoint was, whenever the kill comes.
+
+mod common;
+
+use common::{nextscale, succeed, tiny_tokenizer};
+use nextscale::checkpoint::TrainerState;
+use nextscale_tensor::rng::{Purpose, Stream};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Flags of the run under test.
+fn flags(tokenizer: &Path, out: &Path, more: &[&str]) -> Vec<String> {
+    let mut f: Vec<String> = [
+        "train",
+        "--data_path=builtin:shapes",
+        "--pn=1_2",
+        "--depth=2",
+        "--bs=6",
+        "--ac=2",
+        "--ep=1",
+        "--mid_reso=1.125",
+        "--hflip=1",
+        "--seed=5",
+        "--log_every=1",
+        "--quiet",
+        "--threads=2",
+    ]
+    .iter()
+    .map(|s| (*s).to_owned())
+    .collect();
+    f.push(format!("--tokenizer={}", tokenizer.display()));
+    f.push(format!("--out={}", out.display()));
+    f.extend(more.iter().map(|s| (*s).to_owned()));
+    f
+}
+
+/// Starts the run, kills it after `pause`; whether it was still going.
+fn start_and_kill(flags: &[String], pause: Duration) -> bool {
+    let args: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut child = nextscale(&args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(pause);
+    let alive = child.try_wait().unwrap().is_none();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    alive
+}
+
+/// The logged steps without what depends on the clock.
+fn steps(out: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(out.join("steps.jsonl")).unwrap();
+    text.lines()
+        .map(|line| {
+            let mut v: serde_json::Value = serde_json::from_str(line).unwrap();
+            let o = v.as_object_mut().unwrap();
+            o.remove("images_per_s");
+            o.remove("data_wait");
+            v.to_string()
+        })
+        .collect()
+}
+
+#[test]
+fn killed_runs_end_bit_for_bit_like_whole_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = tiny_tokenizer(dir.path());
+    let limits = ["--stop_after=24", "--save_every=3"];
+    let whole = dir.path().join("whole");
+    let f = flags(&tokenizer, &whole, &limits);
+    let start = Instant::now();
+    succeed(&f.iter().map(String::as_str).collect::<Vec<_>>());
+    let time = start.elapsed();
+    let broken = dir.path().join("broken");
+    let f = flags(&tokenizer, &broken, &limits);
+    let mut draw = Stream::new(1, Purpose::Test, 0, 1);
+    let mut kills = 0;
+    while kills < 3 {
+        // Somewhere within the time that the whole run took.
+        let share = 0.2 + 0.6 * draw.uniform();
+        if !start_and_kill(&f, time.mul_f32(share / 2.0)) {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills > 0, "the run was over before it could be killed");
+    succeed(&f.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(steps(&whole), steps(&broken));
+    let load =
+        |dir: &Path| TrainerState::load_safetensors(dir.join("ar-ckpt-last.safetensors")).unwrap();
+    let (a, b) = (load(&whole), load(&broken));
+    assert_eq!(a.g_it, Some(48));
+    assert!(a.var == b.var && a.exp_avg == b.exp_avg && a.exp_avg_sq == b.exp_avg_sq);
+    assert!(a.extra == b.extra && a.config == b.config && a.adam_step == b.adam_step);
+}
+
+#[test]
+fn fifty_kills_while_saving_leave_a_folder_that_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = tiny_tokenizer(dir.path());
+    let out = dir.path().join("run");
+    // A checkpoint after every step of a small batch: most of the time goes into saving.
+    let f = flags(&tokenizer, &out, &["--save_every=1", "--bs=2"]);
+    let last = out.join("ar-ckpt-last.safetensors");
+    let mut draw = Stream::new(2, Purpose::Test, 0, 1);
+    let mut before = 0;
+    let mut kills = 0;
+    for _ in 0..200 {
+        if kills == 50 {
+            break;
+        }
+        let pause = Duration::from_millis(u64::from(120 + draw.below(260)));
+        assert!(start_and_kill(&f, pause), "the run ended by itself");
+        if !last.exists() {
+            continue;
+        }
+        kills += 1;
+        let state = TrainerState::load_safetensors(&last).unwrap();
+        let now = state.g_it.unwrap();
+        assert!(now >= before, "a run went back from {before} to {now}");
+        before = now;
+    }
+    assert_eq!(kills, 50, "too few runs lived to their first checkpoint");
+    let mut rest = f.clone();
+    rest.push(format!("--stop_after={}", before / 2 + 2));
+    let text = succeed(&rest.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(text.contains("stopped after step"), "{text}");
+    // Nothing of the killed runs is left lying about.
+    let stale = std::fs::read_dir(&out)
+        .unwrap()
+        .filter(|e| {
+            e.as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .ends_with(".tmp")
+        })
+        .count();
+    assert_eq!(stale, 0);
+}
