@@ -19,11 +19,16 @@ pub(crate) fn norm_row(
     y: &mut [f32],
 ) -> [f32; 2] {
     let c = x.len();
-    let mean = simd::sum_by(c, |i| x[i]) / c as f32;
-    let var = simd::sum_by(c, |i| {
-        let d = x[i] - mean;
-        d * d
-    }) / c as f32;
+    let mean = simd::sum_of(
+        x,
+        #[inline(always)]
+        |x| x,
+    ) / c as f32;
+    let var = simd::sum_of(
+        x,
+        #[inline(always)]
+        |x| (x - mean) * (x - mean),
+    ) / c as f32;
     let rstd = 1.0 / (var + eps).sqrt();
     for (((y, x), s), t) in y.iter_mut().zip(x).zip(scale).zip(shift) {
         *y = ((x - mean) * rstd) * (s + 1.0) + t;
@@ -42,17 +47,26 @@ pub(crate) fn norm_row_backward(
     (dscale, dshift): (&mut [f32], &mut [f32]),
 ) {
     let c = x.len();
-    let (scale, g) = (&scale[..c], &g[..c]);
-    let u = |i: usize| g[i] * (scale[i] + 1.0);
-    let hat = |i: usize| (x[i] - mean) * rstd;
-    let mean_u = simd::sum_by(c, u) / c as f32;
-    let mean_ux = simd::sum_by(c, |i| u(i) * hat(i)) / c as f32;
-    let (dx, dscale, dshift) = (&mut dx[..c], &mut dscale[..c], &mut dshift[..c]);
-    for i in 0..c {
-        let h = hat(i);
-        dx[i] += rstd * (u(i) - mean_u - h * mean_ux);
-        dscale[i] += g[i] * h;
-        dshift[i] += g[i];
+    let mean_u = simd::sum_of2(
+        g,
+        scale,
+        #[inline(always)]
+        |g, s| g * (s + 1.0),
+    ) / c as f32;
+    let mean_ux = simd::sum_of3(
+        g,
+        scale,
+        x,
+        #[inline(always)]
+        |g, s, x| (g * (s + 1.0)) * ((x - mean) * rstd),
+    ) / c as f32;
+    let inputs = x.iter().zip(scale).zip(g);
+    let outputs = dx.iter_mut().zip(dscale).zip(dshift);
+    for (((x, s), g), ((dx, ds), dt)) in inputs.zip(outputs) {
+        let hat = (x - mean) * rstd;
+        *dx += rstd * (g * (s + 1.0) - mean_u - hat * mean_ux);
+        *ds += g * hat;
+        *dt += g;
     }
 }
 
@@ -102,19 +116,25 @@ pub(super) fn backward(
     let (xs, gs, t) = (x.f32()?, g.f32()?, table.f32()?);
     let (c, n) = (s.c, table.dims()[1]);
     let mut dx = PoolVec::zeros(xs.len());
-    let sums = by_blocks(s, 2, &mut [&mut dx], |b, row, out, sums| {
-        let at = row * c;
-        let (ds, dt) = sums.split_at_mut(c);
-        let scale = table_row(t, n, c, b, scale);
-        norm_row_backward(
-            &xs[at..][..c],
-            stats[row],
-            scale,
-            &gs[at..][..c],
-            out[0],
-            (ds, dt),
-        );
-    });
+    let sums = by_blocks(
+        s,
+        2,
+        &mut [&mut dx],
+        #[inline(always)]
+        |b, row, out, sums| {
+            let at = row * c;
+            let (ds, dt) = sums.split_at_mut(c);
+            let scale = table_row(t, n, c, b, scale);
+            norm_row_backward(
+                &xs[at..][..c],
+                stats[row],
+                scale,
+                &gs[at..][..c],
+                out[0],
+                (ds, dt),
+            );
+        },
+    );
     add_to_table(s, table, &[scale, shift], &sums, grads)?;
     grads.add(x, Tensor::from_buf(x.shape(), dx))
 }

@@ -96,11 +96,19 @@ fn forward(logits: &[f32], targets: &[i32], v: usize, smoothing: f32) -> Vec<Row
                 #[inline(always)]
                 || {
                     let max = simd::max(x);
-                    let sum = simd::sum_by(v, |i| simd::exp(x[i] - max));
+                    let sum = simd::sum_of(
+                        x,
+                        #[inline(always)]
+                        |x| simd::exp(x - max),
+                    );
                     let lse = max + sum.ln();
                     let plain = lse - x[t as usize];
                     let smoothed = if smoothing > 0.0 {
-                        let mean = simd::sum_by(v, |i| x[i]) / v as f32;
+                        let mean = simd::sum_of(
+                            x,
+                            #[inline(always)]
+                            |x| x,
+                        ) / v as f32;
                         (1.0 - smoothing) * plain + smoothing * (lse - mean)
                     } else {
                         plain

@@ -94,26 +94,33 @@ pub(super) fn backward(
     );
     let (g, t) = (gates.f32()?, table.f32()?);
     let (ng, nt) = (gates.dims()[1], table.dims()[1]);
-    let sums = by_blocks(s, 3, &mut [d.make_mut()?, &mut dh], |b, row, out, sums| {
-        let at = row * c;
-        let (d_gamma, rest) = sums.split_at_mut(c);
-        let (d_scale, d_shift) = rest.split_at_mut(c);
-        let [d, dh] = out else { return };
-        if let Some(gy) = gy {
-            let scale = table_row(t, nt, c, b, scale);
-            let x = &sums_in[at..][..c];
-            norm_row_backward(x, stats[row], scale, &gy[at..][..c], d, (d_scale, d_shift));
-        }
-        let gamma = table_row(g, ng, c, b, slot);
-        let k = keep.as_ref().map_or(1.0, |k| k[b]);
-        let h = &hs[at..][..c];
-        let (d, dh, d_gamma) = (&d[..c], &mut dh[..c], &mut d_gamma[..c]);
-        for i in 0..c {
-            let dk = d[i] * k;
-            dh[i] = dk * gamma[i];
-            d_gamma[i] += dk * h[i];
-        }
-    });
+    let sums = by_blocks(
+        s,
+        3,
+        &mut [d.make_mut()?, &mut dh],
+        #[inline(always)]
+        |b, row, out, sums| {
+            let at = row * c;
+            let (d_gamma, rest) = sums.split_at_mut(c);
+            let (d_scale, d_shift) = rest.split_at_mut(c);
+            let [d, dh] = out else { return };
+            if let Some(gy) = gy {
+                let scale = table_row(t, nt, c, b, scale);
+                let x = &sums_in[at..][..c];
+                norm_row_backward(x, stats[row], scale, &gy[at..][..c], d, (d_scale, d_shift));
+            }
+            let gamma = table_row(g, ng, c, b, slot);
+            let k = keep.as_ref().map_or(1.0, |k| k[b]);
+            let h = &hs[at..][..c];
+            let outputs = dh.iter_mut().zip(d_gamma);
+            let inputs = d.iter().zip(gamma).zip(h);
+            for (((d, gamma), h), (dh, dg)) in inputs.zip(outputs) {
+                let dk = d * k;
+                *dh = dk * gamma;
+                *dg += dk * h;
+            }
+        },
+    );
     let width = 3 * c;
     let pick = |from: usize, n: usize| -> Vec<f32> {
         sums.chunks_exact(width)

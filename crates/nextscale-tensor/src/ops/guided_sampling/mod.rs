@@ -144,7 +144,11 @@ fn draw(x: &[f32], noise: &RowNoise<'_>) -> i32 {
             for (p, x) in p.iter_mut().zip(x) {
                 *p = simd::exp(x - max);
             }
-            simd::sum_by(p.len(), |i| p[i])
+            simd::sum_of(
+                &p,
+                #[inline(always)]
+                |p| p,
+            )
         },
     );
     let (mut best, mut at) = (f32::NEG_INFINITY, 0);
@@ -238,7 +242,11 @@ fn softmax(x: &mut [f32]) {
             for x in x.iter_mut() {
                 *x = simd::exp(*x - max);
             }
-            let sum = simd::sum_by(x.len(), |i| x[i]);
+            let sum = simd::sum_of(
+                x,
+                #[inline(always)]
+                |x| x,
+            );
             for x in x.iter_mut() {
                 *x /= sum;
             }

@@ -55,7 +55,14 @@ fn mean_of(
                     // Short runs in float32, their sums in float64.
                     a.chunks(256)
                         .zip(b.chunks(256))
-                        .map(|(a, b)| f64::from(simd::sum_by(a.len(), |i| value(a[i] - b[i]))))
+                        .map(|(a, b)| {
+                            f64::from(simd::sum_of2(
+                                a,
+                                b,
+                                #[inline(always)]
+                                |a, b| value(a - b),
+                            ))
+                        })
                         .sum()
                 })
                 .collect();

@@ -26,7 +26,7 @@ impl Axis {
         let scale = from as f32 / to as f32;
         let rows = (0..to)
             .map(|i| {
-                let at = scale * (i as f32 + 0.5) - 0.5;
+                let at = scale.mul_add(i as f32 + 0.5, -0.5);
                 let floor = at.floor();
                 let t = at - floor;
                 let weights = [outer(t + 1.0), inner(t), inner(1.0 - t), outer(2.0 - t)];
@@ -70,10 +70,10 @@ const A: f32 = -0.75;
 
 /// The kernel within one pixel.
 fn inner(x: f32) -> f32 {
-    ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    ((A + 2.0).mul_add(x, -(A + 3.0)) * x * x) + 1.0
 }
 
 /// The kernel from one to two pixels.
 fn outer(x: f32) -> f32 {
-    ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
+    (A.mul_add(x, -5.0 * A).mul_add(x, 8.0 * A)) * x - 4.0 * A
 }

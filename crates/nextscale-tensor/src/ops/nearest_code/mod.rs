@@ -38,7 +38,13 @@ pub fn nearest_code(x: &Tensor, codebook: &Tensor, by_angle: bool) -> Result<Ten
             }
             let square = |rows: &[f32]| -> Vec<f32> {
                 rows.chunks_exact(c)
-                    .map(|r| simd::sum_by(c, |i| r[i] * r[i]))
+                    .map(|r| {
+                        simd::sum_of(
+                            r,
+                            #[inline(always)]
+                            |r| r * r,
+                        )
+                    })
                     .collect()
             };
             let code_squares = square(&codes);
@@ -97,7 +103,13 @@ fn first_minimum(x: &[f32]) -> i32 {
 /// Divides every row of `c` numbers by its length, at least 1e-12.
 fn normalise(rows: &mut [f32], c: usize) {
     for r in rows.chunks_exact_mut(c) {
-        let norm = simd::sum_by(c, |i| r[i] * r[i]).sqrt().max(1e-12);
+        let norm = simd::sum_of(
+            r,
+            #[inline(always)]
+            |r| r * r,
+        )
+        .sqrt()
+        .max(1e-12);
         r.iter_mut().for_each(|x| *x /= norm);
     }
 }

@@ -41,7 +41,13 @@ pub fn grad_norm(grads: &GradBuffer) -> f64 {
                 .map(|r| {
                     f64::from(simd::run(
                         #[inline(always)]
-                        || simd::sum_by(r.len(), |i| r[i] * r[i]),
+                        || {
+                            simd::sum_of(
+                                r,
+                                #[inline(always)]
+                                |r| r * r,
+                            )
+                        },
                     ))
                 })
                 .sum()

@@ -23,7 +23,11 @@ fn probabilities(s: Sizes, q: &[f32], keys: &PackedB, queries: usize) -> PoolVec
             for x in x.iter_mut() {
                 *x = simd::exp((*x - max) * scale);
             }
-            let sum = simd::sum_by(x.len(), |i| x[i]);
+            let sum = simd::sum_of(
+                x,
+                #[inline(always)]
+                |x| x,
+            );
             for x in x.iter_mut() {
                 *x /= sum;
             }
@@ -87,7 +91,12 @@ pub(super) fn backward(s: Sizes, qkv: &Tensor, g: &Tensor) -> Result<Tensor> {
                     #[inline(always)]
                     |row: usize, x: &mut [f32]| {
                         let p = &p[row * n..][..n];
-                        let d = simd::sum_by(n, |i| p[i] * x[i]);
+                        let d = simd::sum_of2(
+                            p,
+                            x,
+                            #[inline(always)]
+                            |p, x| p * x,
+                        );
                         for (x, p) in x.iter_mut().zip(p) {
                             *x = p * (*x - d) * scale;
                         }
