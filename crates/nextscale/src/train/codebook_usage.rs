@@ -46,8 +46,9 @@ impl HitAverages {
         self.ema
             .iter()
             .map(|ema| {
-                let margin = positions as f64 / ema.len().max(1) as f64 * 0.08;
-                let used = ema.iter().filter(|&&e| f64::from(e) >= margin).count();
+                // The averages are float32, and so is the comparison in the reference.
+                let margin = (positions as f64 / ema.len().max(1) as f64 * 0.08) as f32;
+                let used = ema.iter().filter(|&&e| e >= margin).count();
                 100.0 * used as f64 / ema.len().max(1) as f64
             })
             .collect()

@@ -54,7 +54,10 @@ fn resize(
     };
     if cx.records(&[x]) {
         let x = x.without_data();
+        let shape = y.shape();
         cx.record_one(&mut y, move |g, grads| {
+            // A gradient comes by element, whatever shape the result went on in.
+            let g = g.reshape(shape)?;
             let dx = match g.device() {
                 Device::Cpu => cpu::apply(&g, &rows.transposed(), &cols.transposed())?,
             };
