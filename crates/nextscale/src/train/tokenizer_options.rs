@@ -32,6 +32,12 @@ pub struct TokenizerOptions {
     /// Base width of the encoder and the decoder, a multiple of 32
     #[arg(long, value_name = "N", default_value_t = Self::default().ch, help_heading = "Model")]
     pub ch: usize,
+    /// Widths of the levels as multiples of ch, finest first; every level but the last halves the image
+    #[arg(long, value_name = "LIST", default_value_t = Self::default().ch_mult, help_heading = "Model")]
+    pub ch_mult: String,
+    /// Residual blocks of each level of the encoder; the decoder has one more
+    #[arg(long, value_name = "N", default_value_t = Self::default().num_res_blocks, help_heading = "Model")]
+    pub num_res_blocks: usize,
     /// Codes in the codebook
     #[arg(long, value_name = "N", default_value_t = Self::default().vocab, help_heading = "Model")]
     pub vocab: usize,
@@ -138,6 +144,8 @@ impl Default for TokenizerOptions {
             device: DeviceChoice::Auto,
             threads: 0,
             ch: 160,
+            ch_mult: "1_1_2_2_4".into(),
+            num_res_blocks: 2,
             vocab: 4096,
             cvae: 32,
             pn: "256".to_owned(),
@@ -184,6 +192,8 @@ pub struct TokenizerPlan {
     pub batch: usize,
     /// Images in one step of all processes.
     pub global_batch: usize,
+    /// Widths of the levels as multiples of the base width.
+    pub ch_mult: Vec<usize>,
     /// AdamW's two decay rates.
     pub betas: (f64, f64),
     /// Largest global gradient norm.
@@ -230,6 +240,7 @@ impl TokenizerOptions {
             patch_nums,
             batch,
             global_batch: batch * world,
+            ch_mult: parse_ch_mult(&self.ch_mult)?,
             betas: parse_betas(&self.betas)?,
             clip: (self.clip > 0.0).then_some(self.clip),
             curve,
@@ -239,7 +250,12 @@ impl TokenizerOptions {
     }
 
     fn check(&self) -> Result<()> {
-        check::counts(&[("cvae", self.cvae), ("bs", self.bs), ("ep", self.ep)])?;
+        check::counts(&[
+            ("cvae", self.cvae),
+            ("bs", self.bs),
+            ("ep", self.ep),
+            ("num_res_blocks", self.num_res_blocks),
+        ])?;
         check::that(
             self.ch >= 32 && self.ch.is_multiple_of(32),
             "ch",
@@ -297,6 +313,22 @@ impl TokenizerOptions {
             "it must be at least 1 step",
         )
     }
+}
+
+/// Levels of the tokenizer: a patch spans 16 pixels, so the image is halved four times.
+const LEVELS: usize = 5;
+
+/// Reads `--ch_mult`: five numbers from 1 to 64 joined by `_`.
+fn parse_ch_mult(text: &str) -> Result<Vec<usize>> {
+    let widths: Option<Vec<usize>> = text
+        .split('_')
+        .map(|w| w.parse().ok().filter(|w| (1..=64).contains(w)))
+        .collect();
+    widths.filter(|w| w.len() == LEVELS).ok_or_else(|| {
+        Error::input(format!(
+            "--ch_mult={text}: expected {LEVELS} numbers from 1 to 64, such as 1_1_2_2_4"
+        ))
+    })
 }
 
 /// Reads `--betas`: two numbers in [0, 1) joined by `_`.
@@ -401,6 +433,9 @@ mod tests {
         for flag in [
             "--ch=0",
             "--ch=100",
+            "--ch_mult=1_2",
+            "--ch_mult=1_1_2_2_0",
+            "--num_res_blocks=0",
             "--vocab=1",
             "--cvae=0",
             "--pn=2_1",

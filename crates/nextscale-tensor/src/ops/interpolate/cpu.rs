@@ -36,7 +36,7 @@ fn along(x: &[f32], outer: usize, n: usize, inner: usize, axis: &Axis) -> PoolVe
                     out.fill(0.0);
                     for &(j, w) in row {
                         for (o, x) in out.iter_mut().zip(source(j)) {
-                            *o = w.mul_add(*x, *o);
+                            *o += w * x;
                         }
                     }
                 },

@@ -113,6 +113,8 @@ impl TokenizerRun<'_> {
             vocab: o.vocab,
             cvae: o.cvae,
             ch: o.ch,
+            ch_mult: plan.ch_mult.clone(),
+            num_res_blocks: o.num_res_blocks,
             dropout: o.dropout as f32,
             beta: o.beta as f32,
             using_znorm: o.znorm,
