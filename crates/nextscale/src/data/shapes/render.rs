@@ -40,9 +40,9 @@ impl Scene {
     pub(super) fn draw(class: &Class, seed: u64, step: u64, index: u64) -> Self {
         let mut stream = Stream::new(seed, Purpose::Shapes, step, index);
         let mut within = |low: f32, high: f32| low + (high - low) * stream.uniform();
-        let center = [within(0.44, 0.56), within(0.44, 0.56)];
-        let radius = within(0.30, 0.38);
-        let angle = within(-0.26, 0.26);
+        let center = [within(0.41, 0.59), within(0.41, 0.59)];
+        let radius = within(0.29, 0.38);
+        let angle = within(-0.35, 0.35);
         let shade = within(0.85, 1.0);
         // Textures sit nearly where their shape does: any offset would make the smallest models learn noise.
         let phase = [within(0.0, 0.2), within(0.0, 0.2)];
