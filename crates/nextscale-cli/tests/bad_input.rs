@@ -158,3 +158,18 @@ fn a_failed_write_leaves_the_old_file() {
     assert!(line.contains("exists already"), "{line}");
     assert_eq!(fs::read(&tokenizer).unwrap(), before);
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = tiny_tokenizer(dir.path());
+    let mut child = nextscale(&["info", &tokenizer.display().to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(!text.contains("panicked"), "{text}");
+}

@@ -56,6 +56,13 @@ pub enum Command {
 /// # Errors
 /// Bad input or a failed run.
 pub fn run(command: Command) -> Result<ExitCode> {
+    let trains = matches!(
+        command,
+        Command::Train(_) | Command::TrainTokenizer(_) | Command::Quickstart(_)
+    );
+    if !trains {
+        nextscale::train::signal::end_with_the_reader()?;
+    }
     match command {
         Command::Quickstart(a) => quickstart::run(&a),
         Command::TrainTokenizer(a) => train_tokenizer::run(&a),
@@ -115,4 +122,10 @@ pub(crate) fn class_list(
             }
         })
         .collect()
+}
+
+/// Prints a result; a reader that has gone away does not matter any more at the end of a run.
+pub(crate) fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -30,8 +30,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     .run()?;
     match summary {
-        Some(s) => print!("{}", report(&s, &args.out)),
-        None => println!("stopped; run the same command again to go on"),
+        Some(s) => super::say(&report(&s, &args.out)),
+        None => super::say("stopped; run the same command again to go on"),
     }
     Ok(())
 }

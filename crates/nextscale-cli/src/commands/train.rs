@@ -23,6 +23,6 @@ pub fn run(args: &Args) -> Result<()> {
         stop: StopSignal::install()?,
     }
     .run()?;
-    println!("{}", outcome.message);
+    super::say(&outcome.message);
     Ok(())
 }

@@ -52,6 +52,18 @@ impl StopSignal {
     }
 }
 
+/// Lets a reader that has gone away (`| head`) end the process quietly, as command line tools do. Not for training: a
+/// closed terminal must not end a run.
+///
+/// # Errors
+/// [`Error::Failed`] if the system refuses a handler.
+pub fn end_with_the_reader() -> Result<()> {
+    let always = Arc::new(AtomicBool::new(true));
+    signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always)
+        .map(|_| ())
+        .map_err(|cause| Error::failed(format!("can't watch closed pipes: {cause}")))
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
