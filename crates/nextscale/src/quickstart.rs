@@ -96,7 +96,7 @@ pub fn train_options(out: &Path, seed: u64) -> TrainOptions {
         depth: 3,
         pn: PN.into(),
         bs: 32,
-        ep: 4,
+        ep: 2,
         tblr: 8e-3,
         alng: 1e-2,
         hd: 0.1,
