@@ -74,7 +74,7 @@ pub(super) fn k_major<S: Simd, const MR: usize>(
 
 /// Writes (or adds) the valid part of a tile into C, whose rows are `n` apart.
 #[inline(always)]
-pub(super) fn write_tile<S: Simd, const MR: usize>(
+pub(crate) fn write_tile<S: Simd, const MR: usize>(
     simd: S,
     acc: &[[S::f32s; 2]; MR],
     c: &mut [f32],

@@ -12,6 +12,7 @@ pub mod pack;
 
 pub use dot::{SMALL_ROWS, dot_rows};
 pub use kernel::tile;
+pub(crate) use kernel::write_tile;
 
 use crate::cpu::pool::PoolVec;
 use pack::{PackA, PackB};

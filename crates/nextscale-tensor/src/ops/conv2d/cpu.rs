@@ -1,6 +1,7 @@
 //! Convolution on the CPU.
 
 use super::patches::{Patches, Turned};
+use super::{direct, direct_weights};
 use super::{Conv, Sizes};
 use crate::cpu::gemm::pack::Transposed;
 use crate::cpu::gemm::{Finish, Plain, finishing, gemm, gemm_long};
@@ -51,10 +52,20 @@ pub(crate) fn forward_with<F: Finish>(
     let m = s.batch * s.oh * s.ow;
     let k = s.kh * s.kw * s.inputs;
     let mut y = PoolVec::scratch(m * s.outputs);
-    let patches = input_patches(s, conv, x.f32()?);
     let w = Transposed::new(weight.f32()?, k);
+    if direct::keeps_size(s, conv) && direct::serves(s.w, s.inputs) {
+        let (map, x) = ((s.h, s.w, s.inputs), x.f32()?);
+        direct::product(map, s.outputs, x, &w, around(1), &mut y, finish);
+        return Ok(Tensor::from_buf([s.batch, s.oh, s.ow, s.outputs], y));
+    }
+    let patches = input_patches(s, conv, x.f32()?);
     gemm((m, s.outputs, k), &patches, &w, &mut y, false, finish);
     Ok(Tensor::from_buf([s.batch, s.oh, s.ow, s.outputs], y))
+}
+
+/// Offsets of the taps of a 3×3 kernel from its middle, in the weight's order; `sign` −1 turns the kernel.
+fn around(sign: isize) -> [(isize, isize); 9] {
+    std::array::from_fn(|t| (sign * (t as isize / 3 - 1), sign * (t as isize % 3 - 1)))
 }
 
 /// Every tap of the kernel with its offset from a position's pixel.
@@ -93,6 +104,10 @@ pub(crate) fn backward(
         Ok(())
     })?;
     grads.accumulate(weight, |slot| {
+        if direct::keeps_size(s, conv) && direct_weights::serves(s) {
+            direct_weights::add(s, x.f32()?, dy, slot);
+            return Ok(());
+        }
         let m = s.batch * s.oh * s.ow;
         let k = s.kh * s.kw * s.inputs;
         let patches = input_patches(s, conv, x.f32()?);
@@ -118,6 +133,18 @@ fn input_gradient(s: Sizes, conv: Conv, weight: &[f32], dy: &[f32]) -> PoolVec {
     let [top, left, ..] = conv.pad;
     if stride == 1 {
         let mut dx = PoolVec::scratch(s.batch * s.h * s.w * s.inputs);
+        if direct::keeps_size(s, conv) && direct::serves(s.w, s.outputs) {
+            let turned = Turned {
+                weight,
+                outputs: s.outputs,
+                inputs: s.inputs,
+                all: 9,
+                taps: (0..9).collect(),
+            };
+            let map = (s.h, s.w, s.outputs);
+            direct::product(map, s.inputs, dy, &turned, around(-1), &mut dx, &Plain);
+            return dx;
+        }
         phase_gradient(s, (top, left), 1, weight, dy, (s.h, s.w), &mut dx);
         return dx;
     }

@@ -3,11 +3,14 @@
 //! Shapes: x \[B, H, W, I\], weight \[O, kh, kw, I\] (the flat buffer's layout; checkpoints hold \[O, I, kh, kw\]),
 //! bias \[O\], residual and y \[B, H′, W′, O\]. Padding is zeros, given for each side.
 //!
-//! Computed as a matrix product whose left operand, the patches, is gathered while it is packed. Gradient: dx is the
+//! Computed as a matrix product whose left operand, the patches, is gathered while it is packed; 3×3 kernels on narrow
+//! maps read their pixels in place (`direct`). Gradient: dx is the
 //! convolution of g with the turned weights (for stride s, one such product for each of the s² phases of x), dW is gᵀ
 //! times the patches, db the sums of g over positions. Kept on the tape: x.
 
 pub(crate) mod cpu;
+mod direct;
+mod direct_weights;
 mod patches;
 #[cfg(test)]
 mod tests;

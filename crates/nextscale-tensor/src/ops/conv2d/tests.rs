@@ -33,7 +33,7 @@ fn naive(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> (Vec<f64>, [
     (y, [s.batch, s.oh, s.ow, s.outputs])
 }
 
-const CASES: [(usize, usize, usize, usize, usize, usize, bool); 8] = [
+const CASES: [(usize, usize, usize, usize, usize, usize, bool); 12] = [
     // batch, height, width, inputs, outputs, kernel, halve
     (1, 1, 1, 1, 1, 3, false),
     (2, 5, 7, 3, 4, 3, false),
@@ -43,6 +43,10 @@ const CASES: [(usize, usize, usize, usize, usize, usize, bool); 8] = [
     (2, 8, 6, 5, 7, 3, true),
     (1, 7, 9, 34, 8, 3, true),
     (3, 4, 4, 64, 33, 3, false),
+    (2, 4, 18, 32, 40, 3, false),
+    (1, 5, 17, 64, 32, 3, false),
+    (1, 1, 16, 32, 7, 3, false),
+    (9, 2, 5, 96, 8, 3, false),
 ];
 
 fn case(c: (usize, usize, usize, usize, usize, usize, bool)) -> ([Tensor; 3], Conv) {
