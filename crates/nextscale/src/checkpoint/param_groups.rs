@@ -170,5 +170,6 @@ mod tests {
             reference_rank("head_nm.ada_lin.1.weight") > reference_rank("blocks.29.ada_lin.1.bias")
         );
         assert!(is_decayed("class_emb.weight", 2) && !is_decayed("lvl_embed.weight", 2));
+        assert!(!is_decayed("blocks.3.ada_gss", 4) && is_decayed("shared_ada_lin.1.weight", 2));
     }
 }

@@ -207,14 +207,8 @@ pub(crate) mod check {
         })
     }
 
-    /// What the tokenizer and the transforms need.
-    pub(crate) fn image(patch_size: usize, mid_reso: f64) -> Result<()> {
-        that(
-            patch_size == 16,
-            "patch_size",
-            patch_size,
-            "the tokenizer halves an image four times, so it must be 16",
-        )?;
+    /// The margin around the crop.
+    pub(crate) fn margin(mid_reso: f64) -> Result<()> {
         that(
             mid_reso.is_finite() && (1.0..=16.0).contains(&mid_reso),
             "mid_reso",

@@ -1,6 +1,5 @@
 //! Training: options, schedules, optimizer state and the loops.
 pub mod codebook_usage;
-pub mod decay;
 pub mod flags;
 pub mod loss_scale;
 pub mod options;

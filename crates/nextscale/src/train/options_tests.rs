@@ -205,7 +205,7 @@ fn each_bad_flag_is_named() {
         "--ls=-0.1",
         "--mid_reso=0.9",
         "--mid_reso=nan",
-        "--patch_size=8",
+        "--patch_size=12",
         "--fp16=3",
         "--tblr=0",
         "--tblr=-1",

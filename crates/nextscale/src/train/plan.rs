@@ -225,7 +225,13 @@ impl TrainOptions {
             &self.opt,
             "no such optimizer; use adamw",
         )?;
-        check::image(self.patch_size, self.mid_reso)?;
+        check::that(
+            self.patch_size.is_power_of_two() && self.patch_size <= 64,
+            "patch_size",
+            self.patch_size,
+            "use the tokenizer's: a power of two up to 64, 16 for the published one",
+        )?;
+        check::margin(self.mid_reso)?;
         check::that(
             self.stop_after != Some(0),
             "stop_after",

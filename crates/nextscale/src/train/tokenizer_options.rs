@@ -235,12 +235,15 @@ impl TokenizerOptions {
             )?;
         }
         let batch = process_batch(self.bs, 1, world)?;
+        let ch_mult = parse_ch_mult(&self.ch_mult)?;
+        // Every level but the last halves the image.
+        let patch_size = 1 << (ch_mult.len() - 1);
         Ok(TokenizerPlan {
-            image_size: 16 * patch_nums.last().copied().unwrap_or(0),
+            image_size: patch_size * patch_nums.last().copied().unwrap_or(0),
             patch_nums,
             batch,
             global_batch: batch * world,
-            ch_mult: parse_ch_mult(&self.ch_mult)?,
+            ch_mult,
             betas: parse_betas(&self.betas)?,
             clip: (self.clip > 0.0).then_some(self.clip),
             curve,
@@ -304,7 +307,7 @@ impl TokenizerOptions {
             self.wp,
             &format!("so many epochs of warm-up don't fit into --ep={}", self.ep),
         )?;
-        check::image(16, self.mid_reso)?;
+        check::margin(self.mid_reso)?;
         check::that(self.steps != Some(0), "steps", 0, "it must be at least 1")?;
         check::that(
             self.stop_after != Some(0),
@@ -315,18 +318,18 @@ impl TokenizerOptions {
     }
 }
 
-/// Levels of the tokenizer: a patch spans 16 pixels, so the image is halved four times.
-const LEVELS: usize = 5;
+/// Most levels of a tokenizer: with 7 a token stands for 64×64 pixels.
+const MOST_LEVELS: usize = 7;
 
-/// Reads `--ch_mult`: five numbers from 1 to 64 joined by `_`.
+/// Reads `--ch_mult`: a number from 1 to 64 for each level, joined by `_`.
 fn parse_ch_mult(text: &str) -> Result<Vec<usize>> {
     let widths: Option<Vec<usize>> = text
         .split('_')
         .map(|w| w.parse().ok().filter(|w| (1..=64).contains(w)))
         .collect();
-    widths.filter(|w| w.len() == LEVELS).ok_or_else(|| {
+    widths.filter(|w| (1..=MOST_LEVELS).contains(&w.len())).ok_or_else(|| {
         Error::input(format!(
-            "--ch_mult={text}: expected {LEVELS} numbers from 1 to 64, such as 1_1_2_2_4"
+            "--ch_mult={text}: expected 1 to {MOST_LEVELS} numbers from 1 to 64, such as 1_1_2_2_4"
         ))
     })
 }
@@ -433,7 +436,7 @@ mod tests {
         for flag in [
             "--ch=0",
             "--ch=100",
-            "--ch_mult=1_2",
+            "--ch_mult=1_1_1_1_1_1_1_1",
             "--ch_mult=1_1_2_2_0",
             "--num_res_blocks=0",
             "--vocab=1",

@@ -1,8 +1,8 @@
 //! One training step of the transformer, and its evaluation.
 
-use super::decay::is_decayed;
 use super::progressive::Stage;
 use crate::Result;
+use crate::checkpoint::param_groups::is_decayed;
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
 use crate::model::vqvae::Vqvae;
@@ -196,7 +196,9 @@ pub struct StepReport {
 impl VarTrainer {
     /// A trainer with fresh optimizer state.
     pub fn new(vqvae: Vqvae, var: Var, smoothing: f32, seed: u64) -> Self {
-        let opt = Optimizer::new(&var.params, BETAS, is_decayed);
+        let opt = Optimizer::new(&var.params, BETAS, |name, shape| {
+            is_decayed(name, shape.len())
+        });
         Self {
             vqvae,
             var,

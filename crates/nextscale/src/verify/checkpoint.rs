@@ -6,13 +6,13 @@ use super::models::{Tokenizer, same_tensors, transformer};
 use super::recorded::Recorded;
 use super::report::Report;
 use super::var::Batches;
+use crate::checkpoint::param_groups::param_groups;
 use crate::checkpoint::pickle::{Dict, TensorRef, Value};
 use crate::checkpoint::pth::PthFile;
 use crate::checkpoint::{HostDType, StateDict, TrainerState};
 use crate::model::Pyramid;
 use crate::model::state::load_buffer;
 use crate::model::var::Var;
-use crate::train::decay::{param_groups, param_order};
 use crate::train::progressive::Stage;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
@@ -233,10 +233,15 @@ fn check_order(layout: &Json, var: &Var, report: &mut Report<'_>) {
         return;
     };
     let infos = var.params.infos();
-    let groups = param_groups(infos.iter().map(|i| (i.name.as_str(), i.shape.dims())));
-    let got: Vec<Json> = param_order(&groups)
-        .into_iter()
-        .map(|i| json!(infos[i].name))
+    let groups = param_groups(
+        infos
+            .iter()
+            .map(|i| (i.name.as_str(), i.shape.dims().len())),
+    );
+    let got: Vec<Json> = groups
+        .iter()
+        .flat_map(|g| &g.names)
+        .map(|name| json!(name))
         .collect();
     report.same("index_to_name", &got, want);
 }

@@ -38,6 +38,14 @@ impl<'a> Rows<'a> {
     pub fn new(data: &'a [f32], stride: usize) -> Self {
         Self { data, stride }
     }
+
+    /// The same rows without their first `k` columns.
+    pub fn from_column(self, k: usize) -> Self {
+        Self {
+            data: &self.data[k..],
+            ..self
+        }
+    }
 }
 
 impl<'a> Transposed<'a> {

@@ -1,8 +1,8 @@
 //! Convolution on the CPU.
 
 use super::patches::{Patches, Turned};
-use super::{direct, direct_weights};
 use super::{Conv, Sizes};
+use super::{direct, direct_weights};
 use crate::cpu::gemm::pack::Transposed;
 use crate::cpu::gemm::{Finish, Plain, finishing, gemm, gemm_long};
 use crate::cpu::pool::PoolVec;

@@ -119,6 +119,14 @@ impl VarRun<'_> {
         let dataset = Dataset::open(data_path, plan.image_size, o.mid_reso, o.hflip)?;
         let horizon = plan.horizon(dataset.train.len())?;
         let tok = open_tokenizer(tokenizer, Some(&pyramid), false)?;
+        let patch_size = tok.vqvae.config.downsample();
+        if patch_size != o.patch_size {
+            return Err(Error::input(format!(
+                "--patch_size={}: a token of {} stands for {patch_size}x{patch_size} pixels; use --patch_size={patch_size}",
+                o.patch_size,
+                tokenizer.display()
+            )));
+        }
         make_folder(&o.out)?;
         let lock = RunLock::acquire(&o.out)?;
         clean_stale(&o.out)?;

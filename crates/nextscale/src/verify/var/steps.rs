@@ -2,8 +2,8 @@
 
 use super::pass::{Options, Pass};
 use super::{Context, LOSSES, Variant, batch, check_tokens, tokenizer_of};
+use crate::checkpoint::param_groups::{is_decayed, param_groups};
 use crate::model::var::Var;
-use crate::train::decay::{is_decayed, param_groups};
 use crate::train::progressive::Stage;
 use crate::train::var_trainer::{ADAM_EPS, BETAS, Optimizer, StepPlan, VarTrainer};
 use crate::verify::compare::{Difference, Limit, difference, sampled};
@@ -86,15 +86,14 @@ impl Hyper {
         if listed != infos.len() || !self.groups.iter().flat_map(|g| &g.1).all(known) {
             return;
         }
-        let ours = param_groups(infos.iter().map(|i| (i.name.as_str(), i.shape.dims())));
+        let ours = param_groups(
+            infos
+                .iter()
+                .map(|i| (i.name.as_str(), i.shape.dims().len())),
+        );
         let ours: Vec<(f64, Vec<String>)> = ours
-            .iter()
-            .map(|g| {
-                (
-                    g.wd_scale(),
-                    g.params.iter().map(|&i| infos[i].name.clone()).collect(),
-                )
-            })
+            .into_iter()
+            .map(|g| (f64::from(u8::from(g.decayed)), g.names))
             .collect();
         report.same(variant.label("param_groups"), &ours, &self.groups);
     }
@@ -104,7 +103,9 @@ impl Hyper {
     }
 
     fn optimizer(&self, var: &Var) -> Optimizer {
-        Optimizer::new(&var.params, self.betas, is_decayed)
+        Optimizer::new(&var.params, self.betas, |name, shape| {
+            is_decayed(name, shape.len())
+        })
     }
 }
 
@@ -122,10 +123,11 @@ pub(super) fn params_after(
     let mut opt = hyper.optimizer(&var);
     let section = ["opt_fixed_batch"];
     let limit = context.floors.section(&section, |n| n.starts_with("step"));
-    let runs = context
-        .floors
-        .section(&section, |n| !n.starts_with("step"))
-        .unwrap_or(LOSSES);
+    let floors =
+        |which: fn(&str) -> bool| context.floors.section(&section, which).unwrap_or(LOSSES);
+    // Losses have a floor of their own. Gradient norms follow the parameters that the steps left, so what is stated for
+    // those bounds them too.
+    let limits = [floors(|n| !n.starts_with("step")), floors(|_| true)];
     let recorded: Vec<(usize, &str, &str)> = file
         .names()
         .filter_map(|n| {
@@ -202,19 +204,17 @@ pub(super) fn params_after(
             );
         }
     }
-    for (name, got) in [
-        (
-            "losses",
-            losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>(),
-        ),
-        ("grad_norms", norms),
-    ] {
+    let losses: Vec<f64> = losses.into_iter().map(f64::from).collect();
+    for ((name, got), limit) in [("losses", losses), ("grad_norms", norms)]
+        .into_iter()
+        .zip(limits)
+    {
         if file.has(name) {
             report.numbers(
                 variant.label(format!("params_after.{name}")),
                 &got,
                 &file.f64(name)?,
-                runs,
+                limit,
             );
         }
     }

@@ -3,7 +3,7 @@
 use super::rows::{exp_and_sum, max, vector_pass};
 use super::tiles::Plan;
 use crate::cpu::gemm::pack::{Rows, Transposed};
-use crate::cpu::gemm::{KC, PackedB, Plain, dot_rows, gemm, gemm_packed};
+use crate::cpu::gemm::{KC, PackedB, Plain, dot_rows, gemm_packed};
 use crate::cpu::pool::PoolVec;
 
 /// Up to this many queries, packing keys and values costs more than it saves.
@@ -18,33 +18,42 @@ pub(super) struct Head<'a> {
     pub v_stride: usize,
 }
 
-/// Products with the first n rows of a matrix, transposed; packed once for every n where the inner dimension is a
-/// single block.
-pub(super) struct ByRows<'a> {
-    source: Transposed<'a>,
-    packed: Option<PackedB>,
+/// Scores are sums of this many products at a time: normalised queries are multiplied by up to 100, so that one chain of
+/// additions over a whole head would leave more noise than everything before it.
+pub(super) const SCORE_CHAIN: usize = 16;
+/// The same for the gradients of probabilities, which lose digits in the difference that follows.
+pub(super) const PROBABILITY_CHAIN: usize = 32;
+
+/// Products with the first n rows of a matrix, transposed; packed once for every n, a part of the inner dimension at a
+/// time.
+pub(super) struct ByRows {
+    parts: Vec<PackedB>,
     dim: usize,
+    chain: usize,
 }
 
-impl<'a> ByRows<'a> {
-    /// `data` has rows of `dim`, `stride` apart; at most the first `most` are asked for.
-    pub fn new(data: &'a [f32], stride: usize, dim: usize, most: usize) -> Self {
-        let source = Transposed::new(data, stride);
-        // Panels of one block follow each other, so the first panels serve any smaller n.
-        let packed = (dim <= KC).then(|| PackedB::new(&source, most, dim));
-        Self {
-            source,
-            packed,
-            dim,
-        }
+impl ByRows {
+    /// `data` has rows of `dim`, `stride` apart; at most the first `most` are asked for. Sums are taken over `chain`
+    /// (at most [`KC`]) products at a time.
+    pub fn new(data: &[f32], stride: usize, (dim, most): (usize, usize), chain: usize) -> Self {
+        let chain = chain.min(KC);
+        let parts = (0..dim)
+            .step_by(chain)
+            // A part is a single block, whose panels follow each other: the first panels serve any smaller n.
+            .map(|k| {
+                let part = Transposed::new(&data[k..], stride);
+                PackedB::new(&part, most, chain.min(dim - k))
+            })
+            .collect();
+        Self { parts, dim, chain }
     }
 
     /// C\[m×n\] = A·(the first n rows)ᵀ.
     pub fn product(&self, (m, n): (usize, usize), a: &Rows<'_>, c: &mut [f32]) {
-        let extents = (m, n, self.dim);
-        match &self.packed {
-            Some(b) => gemm_packed(extents, a, b, c, false, &Plain),
-            None => gemm(extents, a, &self.source, c, false, &Plain),
+        for (i, b) in self.parts.iter().enumerate() {
+            let k = i * self.chain;
+            let extents = (m, n, self.chain.min(self.dim - k));
+            gemm_packed(extents, &a.from_column(k), b, c, i > 0, &Plain);
         }
     }
 }
@@ -88,7 +97,7 @@ pub(super) fn forward(head: &Head<'_>, plan: &Plan, out: &mut [&mut [f32]], stat
         return forward_few(head, plan, &mut scores, out, stats);
     }
     let dim = head.dim;
-    let keys = ByRows::new(head.k, dim, dim, plan.keys());
+    let keys = ByRows::new(head.k, dim, (dim, plan.keys()), SCORE_CHAIN);
     let mut values = Prefix::new(head.v, head.v_stride, dim);
     let mut sums = PoolVec::scratch(plan.most_rows() * dim);
     for tile in &plan.tiles {

@@ -1,6 +1,6 @@
 //! One head of one batch element, backward.
 
-use super::attend::{ByRows, Head, Prefix};
+use super::attend::{ByRows, Head, PROBABILITY_CHAIN, Prefix, SCORE_CHAIN};
 use super::rows::{dot, vector_pass};
 use super::tiles::{Plan, Tile};
 use crate::cpu::gemm::pack::{Rows, Transposed};
@@ -32,8 +32,8 @@ pub(super) fn backward(head: &Head<'_>, plan: &Plan, up: &Upstream<'_>) -> HeadG
         k: PoolVec::zeros(plan.keys() * dim),
         v: PoolVec::zeros(plan.keys() * dim),
     };
-    let keys = ByRows::new(head.k, dim, dim, plan.keys());
-    let values = ByRows::new(head.v, head.v_stride, dim, plan.keys());
+    let keys = ByRows::new(head.k, dim, (dim, plan.keys()), SCORE_CHAIN);
+    let values = ByRows::new(head.v, head.v_stride, (dim, plan.keys()), PROBABILITY_CHAIN);
     let mut key_rows = Prefix::new(head.k, dim, dim);
     let mut p = PoolVec::scratch(plan.most_scores());
     let mut ds = PoolVec::scratch(plan.most_scores());
