@@ -20,8 +20,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Scales of the small models: 32×32 pixels in 2×2 patches would say little, so images are 64×64 with 4×4 patches.
-const PN: &str = "1_2_3_4";
+/// Scales of the small models.
+const PN: &str = "1_2_4_8";
+/// Widths of the tokenizer's levels: three halvings, so that a token stands for 8×8 pixels and an image has 64×64.
+const CH_MULT: &str = "1_1_2_2";
+/// Pixels along a side of a token.
+const PATCH_SIZE: usize = 8;
 /// Samples that the classifier judges.
 const JUDGED: usize = 200;
 /// Real images that the classifier learns from.
@@ -69,11 +73,15 @@ pub fn tokenizer_options(out: &Path, seed: u64) -> TokenizerOptions {
         out: out.join("tokenizer"),
         device: DeviceChoice::Cpu,
         ch: 32,
+        ch_mult: CH_MULT.into(),
         num_res_blocks: 1,
         vocab: 256,
         pn: PN.into(),
         bs: 8,
-        steps: Some(1300),
+        steps: Some(1000),
+        // Pictures first: with so few steps the quantizer's terms would hold the encoder back.
+        l1: 2.0,
+        l2: 20.0,
         lr: 1e-3,
         wd: 0.0,
         sche: "cos".into(),
@@ -95,8 +103,9 @@ pub fn train_options(out: &Path, seed: u64) -> TrainOptions {
         device: DeviceChoice::Cpu,
         depth: 3,
         pn: PN.into(),
+        patch_size: PATCH_SIZE,
         bs: 32,
-        ep: 2,
+        ep: 1,
         tblr: 8e-3,
         alng: 1e-2,
         hd: 0.1,
