@@ -23,11 +23,11 @@ fi
 # A token for every 8x8 pixels.
 $nextscale train-tokenizer --data_path="$out/images" --out="$out/tokenizer" --pn=1_2_4_8 --ch_mult=1_1_2_2 \
   --ch=32 --num_res_blocks=1 --vocab=512 --bs=8 --ep="${TOKENIZER_EPOCHS:-9}" --lr=1e-3 --wd=0 --sche=cos --wpe=0.02 --l1=2 --l2=20 \
-  --hflip=1 --seed=1 --save_every=200
+  --hflip=1 --seed=1 --eval_every=1 --save_every=200
 
 $nextscale train --data_path="$out/images" --tokenizer="$out/tokenizer/tokenizer.safetensors" --out="$out/var" \
-  --pn=1_2_4_8 --patch_size=8 --depth=4 --bs=32 --ep="${EPOCHS:-12}" --tblr=6e-3 --alng=1e-2 --wp=1 --hd=0.1 --sche=cos \
-  --hflip=1 --seed=1 --save_every=200
+  --pn=1_2_4_8 --patch_size=8 --depth=4 --bs=32 --ep="${EPOCHS:-15}" --tblr=6e-3 --alng=1e-2 --wp=1 --hd=0.1 --sche=cos \
+  --hflip=1 --seed=1 --eval_every=1 --save_every=200
 
 $nextscale reconstruct --tokenizer="$out/tokenizer/tokenizer.safetensors" --data_path="$out/images" --out="$out/reconstruction.png" --force
 $nextscale eval --model="$out/var/ar-ckpt-last.safetensors" --data_path="$out/images"

@@ -5,9 +5,9 @@ use crate::data::{KnnClassifier, LoaderConfig};
 use crate::eval::evaluate_reconstruction;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::model::open::{open_pair, open_tokenizer};
+use crate::pictures::{before_after, grid, labelled_rows};
 use crate::train::flags::DeviceChoice;
 use crate::train::options::TrainOptions;
-use crate::train::session::pictures::{before_after, grid};
 use crate::train::session::{
     BUILTIN_SHAPES, Dataset, TokenizerRun, VarRun, make_folder, tokenizer_paths, var_paths,
 };
@@ -254,7 +254,7 @@ impl Quickstart {
             .zip(shown)
             .map(|(name, tiles)| (name.as_str(), tiles.as_slice()))
             .collect();
-        crate::labels::labelled_rows(&rows, data.side).save_png(&self.out.join("samples.png"))?;
+        labelled_rows(&rows, data.side).save_png(&self.out.join("samples.png"))?;
         // Without the names, for pages that have their own.
         let tiles: Vec<u8> = shown.concat();
         grid(&tiles, data.side, SHOWN).save_png(&self.out.join("samples_plain.png"))

@@ -3,8 +3,8 @@
 use super::images::{in_range, load, may_write};
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
 use nextscale::model::open::open_pair;
+use nextscale::pictures::grid;
 use nextscale::train::flags::DeviceChoice;
-use nextscale::train::session::pictures::grid;
 use nextscale::train::session::{init_threads, resolve_device};
 use nextscale::{Error, Result};
 use nextscale_tensor::ops;

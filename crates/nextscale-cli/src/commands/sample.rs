@@ -3,9 +3,9 @@
 use super::images::in_range;
 use nextscale::generate::{Noise, SampleOptions, Sampler};
 use nextscale::model::open::open_pair;
-use nextscale::npz::NpzImages;
+
+use nextscale::pictures::{GridFile, NpzImages, Picture};
 use nextscale::train::flags::DeviceChoice;
-use nextscale::train::session::pictures::{Picture, grid};
 use nextscale::train::session::{init_threads, resolve_device};
 use nextscale::{Error, Result};
 use nextscale_tensor::ops;
@@ -71,7 +71,7 @@ pub struct Args {
 /// Where the images go.
 enum Sink {
     Folder(PathBuf),
-    Grid(PathBuf, Vec<u8>),
+    Grid(Box<GridFile>),
     Npz(Box<NpzImages>),
 }
 
@@ -126,11 +126,11 @@ pub fn run(args: &Args) -> Result<()> {
                     }
                 }
             }
-            Sink::Grid(_, all) => all.extend_from_slice(&pixels),
+            Sink::Grid(file) => file.append(&pixels)?,
             Sink::Npz(file) => file.append(&pixels)?,
         }
     }
-    finish(args, sink, labels.len(), size)
+    finish(sink, labels.len())
 }
 
 fn save(path: &Path, rgb: &[u8], (width, height): (usize, usize)) -> Result<()> {
@@ -142,21 +142,11 @@ fn save(path: &Path, rgb: &[u8], (width, height): (usize, usize)) -> Result<()> 
     .save_png(path)
 }
 
-fn finish(args: &Args, sink: Sink, n: usize, (width, height): (usize, usize)) -> Result<()> {
+fn finish(sink: Sink, n: usize) -> Result<()> {
     match sink {
         Sink::Folder(dir) => println!("{n} images in {}", dir.display()),
-        Sink::Grid(path, all) => {
-            let columns = match args.columns {
-                0 if args.per_class > 1 => args.per_class,
-                0 => 8,
-                n => n,
-            };
-            if width != height {
-                return Err(Error::input(
-                    "a grid needs square images; write to a folder",
-                ));
-            }
-            grid(&all, width, columns).save_png(&path)?;
+        Sink::Grid(file) => {
+            let path = file.finish()?;
             println!("{n} images in {}", path.display());
         }
         Sink::Npz(file) => {
@@ -188,7 +178,18 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
                         folder.display()
                     )));
                 }
-                Ok(Sink::Grid(args.out.clone(), Vec::new()))
+                if width != height {
+                    return Err(Error::input(
+                        "a grid needs square images; write to a folder",
+                    ));
+                }
+                let columns = match args.columns {
+                    0 if args.per_class > 1 => args.per_class,
+                    0 => 8,
+                    n => n,
+                };
+                let file = GridFile::create(&args.out, n, width, columns)?;
+                Ok(Sink::Grid(Box::new(file)))
             } else {
                 Ok(Sink::Npz(Box::new(NpzImages::create(
                     &args.out, n, height, width,

@@ -155,6 +155,9 @@ pub struct TrainOptions {
     /// Save and stop after this many optimizer steps of the whole run; the same command continues it
     #[arg(long, value_name = "STEPS", help_heading = "Output")]
     pub stop_after: Option<u64>,
+    /// Evaluate (and save) after every so many epochs; 0: only after the last
+    #[arg(long, value_name = "EPOCHS", default_value_t = Self::default().eval_every, help_heading = "Output")]
+    pub eval_every: u64,
     /// Save a checkpoint every so many optimizer steps; 0: only with evaluations and at the end
     #[arg(long, value_name = "STEPS", default_value_t = Self::default().save_every, help_heading = "Output")]
     pub save_every: u64,
@@ -213,6 +216,7 @@ impl Default for TrainOptions {
             workers: 0,
             bad_images: BadImages::Fail,
             stop_after: None,
+            eval_every: 10,
             save_every: 0,
             log_every: 10,
             quiet: false,

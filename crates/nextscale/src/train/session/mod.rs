@@ -1,7 +1,6 @@
 //! Whole runs: data, models, logs, checkpoints and the loop, for each of the two trainers.
 
 mod dataset;
-pub mod pictures;
 mod progress;
 mod tokenizer;
 mod tokenizer_state;

@@ -1,7 +1,6 @@
 //! Training the tokenizer from start, or from its checkpoint, to the end.
 
 use super::dataset::{Dataset, loader_config};
-use super::pictures::before_after;
 use super::progress::StepClock;
 use super::tokenizer_state;
 use super::var::copy_whole;
@@ -15,6 +14,7 @@ use crate::log::tags;
 use crate::log::tensorboard::EventWriter;
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
+use crate::pictures::before_after;
 use crate::train::run_lock::RunLock;
 use crate::train::signal::StopSignal;
 use crate::train::tokenizer_options::{TokenizerHorizon, TokenizerOptions, TokenizerPlan};
@@ -24,8 +24,6 @@ use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Epochs between evaluations.
-const EVALUATE_EVERY: u64 = 10;
 /// Images in TensorBoard's before/after picture.
 const SHOWN: usize = 16;
 
@@ -216,7 +214,7 @@ impl Session<'_> {
             stop = done >= limit || self.run.stop.is_asked();
             let epoch_ended = done.is_multiple_of(its);
             let evaluates = done == self.horizon.max_it
-                || epoch_ended && (done / its).is_multiple_of(EVALUATE_EVERY);
+                || epoch_ended && (done / its).is_multiple_of(o.eval_every);
             if evaluates {
                 self.evaluate()?;
             }

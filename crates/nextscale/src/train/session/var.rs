@@ -1,7 +1,6 @@
 //! Training the transformer from start, or from its checkpoint, to the end.
 
 use super::dataset::{Dataset, loader_config};
-use super::pictures::grid;
 use super::progress::StepClock;
 use super::var_state::{self, Saving};
 use super::{Outcome, choose_seed, make_folder, resolve_device};
@@ -19,6 +18,7 @@ use crate::model::Pyramid;
 use crate::model::open::open_tokenizer;
 use crate::model::state::vqvae_state;
 use crate::model::var::{InitScales, Var, VarConfig};
+use crate::pictures::grid;
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan, Precision};
 use crate::train::progressive::StageState;
@@ -32,8 +32,6 @@ use std::time::SystemTime;
 
 pub use super::var_state::var_paths;
 
-/// Epochs between evaluations, as in the reference.
-const EVALUATE_EVERY: u64 = 10;
 /// Images in TensorBoard's sample grid.
 const SHOWN: usize = 16;
 
@@ -393,7 +391,7 @@ impl Session<'_> {
 
     /// Whether the end of the `epoch`-th epoch (from 1) brings an evaluation and a checkpoint.
     fn evaluates(&self, epoch: u64) -> bool {
-        epoch.is_multiple_of(EVALUATE_EVERY) || epoch == self.plan.epochs as u64
+        epoch.is_multiple_of(self.run.options.eval_every) || epoch == self.plan.epochs as u64
     }
 
     fn end_epoch(&mut self) -> Result<()> {

@@ -1,4 +1,12 @@
-//! Pictures made of pictures: grids and before/after pairs, as 8-bit RGB.
+//! Pictures and files of many images that commands and runs write: grids, before/after pairs, labelled rows, `.npz`.
+
+mod grid_file;
+mod labels;
+mod npz;
+
+pub use grid_file::GridFile;
+pub use labels::labelled_rows;
+pub use npz::NpzImages;
 
 use crate::checkpoint::write_atomic;
 use crate::{Error, Result};

@@ -1,6 +1,6 @@
 //! Rows of tiles with a name before each, for pictures of samples by class.
 
-use crate::train::session::pictures::Picture;
+use super::Picture;
 use font8x8::legacy::BASIC_LEGACY;
 
 /// Side of a letter in pixels.
