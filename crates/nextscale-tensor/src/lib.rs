@@ -4,6 +4,7 @@
 //! version per device and knows its own gradient. Training runs them with a [`Tape`], everything else without.
 
 pub mod cpu;
+pub mod cuda;
 pub mod ops;
 pub mod params;
 pub mod rng;

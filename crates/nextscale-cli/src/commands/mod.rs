@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod doctor;
 mod edit;
 mod eval;
 mod images;
@@ -41,6 +42,8 @@ pub enum Command {
     Tokenize(tokenize::Args),
     /// Validation losses and accuracies of a transformer, by scale
     Eval(eval::Args),
+    /// List devices, NVIDIA's libraries with versions and paths, and what is missing
+    Doctor(doctor::Args),
     /// Say what a checkpoint is
     Info(info::Args),
     /// Convert checkpoints between .safetensors and the reference's .pth
@@ -72,6 +75,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Reconstruct(a) => reconstruct::run(&a),
         Command::Tokenize(a) => tokenize::run(&a),
         Command::Eval(a) => eval::run(&a),
+        Command::Doctor(a) => doctor::run(&a),
         Command::Info(a) => info::run(&a),
         Command::Convert(a) => convert::run(&a),
         Command::Bench(a) => bench::run(&a),

@@ -10,6 +10,24 @@ pub fn arch() -> Arch {
     *ARCH
 }
 
+/// The name of the instruction set that was found.
+pub fn arch_name() -> &'static str {
+    struct Lanes;
+    impl pulp::WithSimd for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _simd: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    match ARCH.dispatch(Lanes) {
+        16 => "AVX-512",
+        8 => "AVX2 with FMA",
+        4 => "128-bit vectors",
+        _ => "no vector instructions",
+    }
+}
+
 /// Runs `f` compiled for the machine's widest vectors (AVX-512, AVX2 with FMA, NEON, …). `f` has to be a
 /// closure whose loops can be inlined into it; helpers it calls need `#[inline(always)]`.
 #[inline(always)]

@@ -29,7 +29,7 @@ pub(super) fn serves(width: usize, channels: usize) -> bool {
 pub(super) fn strip_rows(height: usize, most: usize) -> usize {
     (1..=most.min(height).max(1))
         .rev()
-        .find(|r| height % r == 0)
+        .find(|r| height.is_multiple_of(*r))
         .unwrap_or(1)
 }
 

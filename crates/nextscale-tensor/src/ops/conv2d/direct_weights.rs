@@ -14,7 +14,7 @@ const MOST_PARTS: usize = 8;
 /// Whether [`add`] serves these channels.
 pub(super) fn serves(s: Sizes) -> bool {
     let (_, nr) = tile();
-    s.inputs % nr == 0 && s.outputs % 8 == 0
+    s.inputs.is_multiple_of(nr) && s.outputs.is_multiple_of(8)
 }
 
 /// Adds the gradient of the weight \[O, 3, 3, I\] to `slot`.

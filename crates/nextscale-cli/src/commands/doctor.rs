@@ -1,0 +1,139 @@
+//! `nextscale doctor`: what this machine can compute on, and what is missing.
+
+use nextscale::{Error, Result};
+use nextscale_tensor::cuda::{self, Arch, Library};
+use std::time::Instant;
+
+/// Flags of `doctor`.
+#[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
+pub struct Args {
+    /// Also compile every kernel, without running any, for these compute capabilities, such as 80,90,100
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    compile: Vec<u32>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    println!(
+        "processor    {} threads, {}",
+        nextscale::compute_threads(),
+        nextscale_tensor::cpu::simd::arch_name()
+    );
+    let missing = libraries();
+    let usable = gpus();
+    kernels();
+    println!(
+        "device       --device=auto computes on the CPU{}",
+        if usable > 0 {
+            " (models on the GPU are not part of this version)"
+        } else {
+            ""
+        }
+    );
+    for library in missing {
+        println!(
+            "missing      {} ({}): install {}",
+            library.name(),
+            library.purpose(),
+            library.package()
+        );
+    }
+    for &number in &args.compile {
+        compile(number)?;
+    }
+    Ok(())
+}
+
+/// Prints what was found; what was not.
+fn libraries() -> Vec<Library> {
+    let mut missing = Vec::new();
+    for library in Library::ALL {
+        let Some(found) = library.find() else {
+            missing.push(library);
+            continue;
+        };
+        let version = match library.version() {
+            Some((major, minor, 0)) => format!("{major}.{minor}"),
+            Some((major, minor, patch)) => format!("{major}.{minor}.{patch}"),
+            None => "version unknown".into(),
+        };
+        println!(
+            "library      {} {version}, {}",
+            library.name(),
+            found.path.display()
+        );
+    }
+    missing
+}
+
+/// Prints the GPUs; how many can be used.
+fn gpus() -> usize {
+    let there = cuda::count();
+    let mut usable = 0;
+    for ordinal in 0..there {
+        match cuda::gpu::describe(ordinal) {
+            Ok(g) => {
+                let old = g.arch < Arch::LEAST;
+                usable += usize::from(!old);
+                println!(
+                    "gpu {ordinal}        {}, compute capability {}.{}, {:.0} GiB, {} multiprocessors{}",
+                    g.name,
+                    g.arch.major,
+                    g.arch.minor,
+                    g.memory as f64 / f64::from(1 << 30),
+                    g.multiprocessors,
+                    if old { ": too old, 8.0 is needed" } else { "" }
+                );
+            }
+            Err(e) => println!("gpu {ordinal}        {e}"),
+        }
+    }
+    if there == 0 {
+        println!("gpu          none");
+    }
+    usable
+}
+
+fn kernels() {
+    let Some(folder) = cuda::compile::cache_folder() else {
+        println!("kernel cache none: neither HOME nor NEXTSCALE_KERNEL_CACHE is set");
+        return;
+    };
+    let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let (mut count, mut bytes) = (0, 0);
+    for file in files {
+        count += 1;
+        bytes += file.metadata().map_or(0, |m| m.len());
+    }
+    println!(
+        "kernel cache {}: {count} files, {} KiB",
+        folder.display(),
+        bytes / 1024
+    );
+}
+
+/// Compiles every module for one compute capability, given as 80 or 100.
+fn compile(number: u32) -> Result<()> {
+    let arch = Arch {
+        major: number / 10,
+        minor: number % 10,
+    };
+    if arch < Arch::LEAST {
+        return Err(Error::input(format!(
+            "--compile={number}: compute capabilities are written as 80, 90 or 100; the least is 80"
+        )));
+    }
+    for module in cuda::modules() {
+        let start = Instant::now();
+        let code = cuda::compile(module, arch)?;
+        println!(
+            "compiled     {} for {}: {} kernels, {} bytes, {:.0} ms",
+            module.name,
+            arch.name(module.specific),
+            module.kernels.len(),
+            code.len(),
+            1e3 * start.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! A GPU: its context, its stream, its memory and its kernels.
+
+use super::compile::{Arch, load_or_compile};
+use super::error::Checked;
+use super::kernel::Module;
+use super::libraries::Library;
+use super::pool::{DeviceBuffer, Pool, PoolUse};
+use crate::{Error, Result};
+use cudarc::driver::result;
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUmodule, CUstream};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::sync::{Mutex, OnceLock};
+
+/// What is known of a GPU.
+#[derive(Clone, Debug)]
+pub struct GpuInfo {
+    /// Its number, from 0.
+    pub ordinal: usize,
+    /// Its name, such as `NVIDIA H200`.
+    pub name: String,
+    /// Its compute capability.
+    pub arch: Arch,
+    /// Its multiprocessors.
+    pub multiprocessors: usize,
+    /// Bytes of memory.
+    pub memory: usize,
+    /// Bytes of second-level cache.
+    pub l2: usize,
+}
+
+/// A GPU in use by this process.
+pub struct Gpu {
+    info: GpuInfo,
+    context: Handle<sys::CUcontext>,
+    stream: Handle<CUstream>,
+    pool: Pool,
+    modules: Mutex<HashMap<&'static str, Loaded>>,
+}
+
+/// A driver's handle. They are opaque addresses that any thread may use.
+#[derive(Clone, Copy)]
+struct Handle<T>(T);
+// SAFETY: contexts, streams, modules and functions may be used from any thread (CUDA driver API, "Context Management"); the
+// calls that need a current context are preceded by `Gpu::bind`.
+unsafe impl<T> Send for Handle<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Handle<T> {}
+
+struct Loaded {
+    module: Handle<CUmodule>,
+    functions: HashMap<String, Handle<CUfunction>>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.info.ordinal)
+    }
+}
+
+/// GPUs that the driver shows; 0 where there is no driver.
+pub fn count() -> usize {
+    if !Library::Driver.is_there() || result::init().is_err() {
+        return 0;
+    }
+    result::device::get_count().map_or(0, |n| n.max(0) as usize)
+}
+
+/// What the driver says of GPU `ordinal`, without taking it into use.
+///
+/// # Errors
+/// When there is no driver or no such GPU.
+pub fn describe(ordinal: usize) -> Result<GpuInfo> {
+    Library::Driver.required()?;
+    result::init().doing("starting the NVIDIA driver")?;
+    let there = count();
+    if ordinal >= there {
+        return Err(Error::Device(format!(
+            "there is no GPU {ordinal}: the driver shows {there}"
+        )));
+    }
+    let device = result::device::get(ordinal as i32).doing("opening the GPU")?;
+    let name = result::device::get_name(device).doing("asking for the GPU's name")?;
+    // SAFETY: `device` is a valid handle.
+    let attribute = |a| unsafe { result::device::get_attribute(device, a) }.doing("asking the GPU");
+    Ok(GpuInfo {
+        ordinal,
+        name,
+        arch: Arch {
+            major: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32,
+            minor: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32,
+        },
+        multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+        l2: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
+        // SAFETY: as above.
+        memory: unsafe { result::device::total_mem(device) }.doing("asking the GPU")?,
+    })
+}
+
+impl Gpu {
+    /// GPU `ordinal`, taken into use at the first call.
+    ///
+    /// # Errors
+    /// When it is not there, too old, or can't be used.
+    pub fn get(ordinal: usize) -> Result<&'static Self> {
+        const MOST: usize = 64;
+        static ALL: [OnceLock<Gpu>; MOST] = [const { OnceLock::new() }; MOST];
+        static STARTING: Mutex<()> = Mutex::new(());
+        let Some(slot) = ALL.get(ordinal) else {
+            return Err(Error::Device(format!("there is no GPU {ordinal}")));
+        };
+        let _one = STARTING.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(gpu) = slot.get() {
+            return Ok(gpu);
+        }
+        let gpu = Self::open(ordinal)?;
+        Ok(slot.get_or_init(|| gpu))
+    }
+
+    fn open(ordinal: usize) -> Result<Self> {
+        let info = describe(ordinal)?;
+        if info.arch < Arch::LEAST {
+            return Err(Error::Device(format!(
+                "GPU {ordinal} ({}) has compute capability {}.{}; nextscale needs 8.0 (Ampere) or newer",
+                info.name, info.arch.major, info.arch.minor
+            )));
+        }
+        let device = result::device::get(ordinal as i32).doing("opening the GPU")?;
+        // SAFETY: the primary context is retained once and never released; it becomes current before the stream is made.
+        let context = unsafe {
+            let context = result::primary_ctx::retain(device).doing("taking the GPU into use")?;
+            result::ctx::set_current(context).doing("taking the GPU into use")?;
+            context
+        };
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
+            .doing("making a stream")?;
+        Ok(Self {
+            info,
+            context: Handle(context),
+            stream: Handle(stream),
+            pool: Pool::default(),
+            modules: Mutex::default(),
+        })
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> &GpuInfo {
+        &self.info
+    }
+
+    /// What its pool holds.
+    pub fn usage(&self) -> PoolUse {
+        self.pool.usage()
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn stream(&self) -> CUstream {
+        self.stream.0
+    }
+
+    /// Makes its context the calling thread's.
+    pub(super) fn bind(&self) -> Result<()> {
+        // SAFETY: the context is never released.
+        unsafe { result::ctx::set_current(self.context.0) }.doing("turning to the GPU")
+    }
+
+    /// Waits until everything asked for so far is done.
+    ///
+    /// # Errors
+    /// When any of it failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the stream is never destroyed.
+        unsafe { result::stream::synchronize(self.stream.0) }.doing("computing on the GPU")
+    }
+
+    /// Copies `bytes` to the start of `to`; returns when they are there.
+    ///
+    /// # Errors
+    /// When they do not fit or the copy fails.
+    pub fn upload(&self, bytes: &[u8], to: &DeviceBuffer) -> Result<()> {
+        fits(bytes.len(), to)?;
+        self.bind()?;
+        // SAFETY: both ranges are as long as said; the source outlives the copy because of the wait.
+        unsafe { result::memcpy_htod_async(to.address(), bytes, self.stream.0) }
+            .doing("copying to the GPU")?;
+        self.synchronize()
+    }
+
+    /// Copies the first bytes of `from`; returns when they are here.
+    ///
+    /// # Errors
+    /// When there are not so many or the copy fails.
+    pub fn download(&self, from: &DeviceBuffer, bytes: &mut [u8]) -> Result<()> {
+        fits(bytes.len(), from)?;
+        self.bind()?;
+        // SAFETY: both ranges are as long as said; the target outlives the copy because of the wait.
+        unsafe { result::memcpy_dtoh_async(bytes, from.address(), self.stream.0) }
+            .doing("copying from the GPU")?;
+        self.synchronize()
+    }
+
+    /// The function `name` of a module, compiled and loaded at the first call.
+    pub(super) fn function(&self, module: &'static Module, name: &str) -> Result<CUfunction> {
+        self.bind()?;
+        let mut modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
+        if !modules.contains_key(module.name) {
+            let code = load_or_compile(module, self.info.arch)?;
+            // SAFETY: the image is a whole cubin, read during the call.
+            let handle = unsafe { result::module::load_data(code.as_ptr().cast()) }
+                .doing(&format!("loading the kernels {}", module.name))?;
+            let loaded = Loaded {
+                module: Handle(handle),
+                functions: HashMap::new(),
+            };
+            modules.insert(module.name, loaded);
+        }
+        let Some(loaded) = modules.get_mut(module.name) else {
+            return Err(Error::Device(format!("kernels {} are gone", module.name)));
+        };
+        if let Some(f) = loaded.functions.get(name) {
+            return Ok(f.0);
+        }
+        let c_name = CString::new(name)
+            .map_err(|_| Error::Device(format!("kernel {name:?} has a zero byte")))?;
+        // SAFETY: the module is loaded and never unloaded.
+        let f = unsafe { result::module::get_function(loaded.module.0, c_name) }
+            .doing(&format!("looking for the kernel {name}"))?;
+        loaded.functions.insert(name.to_owned(), Handle(f));
+        Ok(f)
+    }
+}
+
+fn fits(bytes: usize, buffer: &DeviceBuffer) -> Result<()> {
+    if bytes <= buffer.bytes() {
+        return Ok(());
+    }
+    Err(Error::Device(format!(
+        "{bytes} bytes for a buffer of {}",
+        buffer.bytes()
+    )))
+}

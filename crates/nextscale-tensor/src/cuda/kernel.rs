@@ -1,0 +1,173 @@
+//! Kernels as declared by the operator that owns them, and their launch.
+
+use super::error::Checked;
+use super::gpu::Gpu;
+use super::pool::DeviceBuffer;
+use crate::{Error, Result};
+use cudarc::driver::result;
+use std::ffi::c_void;
+
+/// A source file of kernels, compiled as one.
+#[derive(Debug)]
+pub struct Module {
+    /// The operator's name.
+    pub name: &'static str,
+    /// CUDA C++; `common.cuh` goes before it.
+    pub source: &'static str,
+    /// Whether it needs instructions that only this very architecture has (`sm_90a`).
+    pub specific: bool,
+    /// The kernels in it.
+    pub kernels: &'static [Kernel],
+}
+
+/// One kernel's name and the kinds of its arguments, in order: `p` a buffer, `i` an i32, `u` a u64, `f` an f32. A launch
+/// with other arguments is refused before it reaches the GPU.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The function's name.
+    pub name: &'static str,
+    /// The arguments' kinds.
+    pub signature: &'static str,
+}
+
+/// An argument of a launch.
+#[derive(Clone, Copy, Debug)]
+pub enum Arg<'a> {
+    /// A buffer that is read.
+    In(&'a DeviceBuffer),
+    /// A buffer that is written, from this byte on.
+    At(&'a DeviceBuffer, usize),
+    /// A 32-bit integer.
+    I32(i32),
+    /// A 64-bit count.
+    U64(u64),
+    /// A float.
+    F32(f32),
+}
+
+impl Arg<'_> {
+    fn kind(&self) -> char {
+        match self {
+            Self::In(_) | Self::At(..) => 'p',
+            Self::I32(_) => 'i',
+            Self::U64(_) => 'u',
+            Self::F32(_) => 'f',
+        }
+    }
+}
+
+/// Blocks, threads a block, bytes of dynamic shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Blocks along x, y, z.
+    pub grid: [u32; 3],
+    /// Threads a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
+impl Shape {
+    /// A pass over `n` elements in loops that step by the whole grid: enough blocks to fill `gpu`, no more.
+    pub fn pass(gpu: &Gpu, n: usize) -> Self {
+        const THREADS: usize = 256;
+        let most = gpu.info().multiprocessors * 8;
+        Self {
+            grid: [n.div_ceil(THREADS).clamp(1, most) as u32, 1, 1],
+            threads: THREADS as u32,
+            shared: 0,
+        }
+    }
+}
+
+impl Gpu {
+    /// Puts a kernel into the stream.
+    ///
+    /// # Errors
+    /// When the arguments are not those declared, or the driver refuses.
+    pub fn launch(
+        &self,
+        module: &'static Module,
+        name: &str,
+        shape: Shape,
+        args: &[Arg<'_>],
+    ) -> Result<()> {
+        let kernel = module.kernels.iter().find(|k| k.name == name);
+        let declared = kernel.map_or("nothing", |k| k.signature);
+        if kernel.is_none() || !args.iter().map(Arg::kind).eq(declared.chars()) {
+            return Err(Error::Device(format!(
+                "kernel {name} of {} takes {declared}, not these {} arguments",
+                module.name,
+                args.len()
+            )));
+        }
+        let function = self.function(module, name)?;
+        // Every argument as the eight bytes that the driver reads through a pointer.
+        let mut words: Vec<u64> = args
+            .iter()
+            .map(|a| match *a {
+                Arg::In(b) => b.address(),
+                Arg::At(b, offset) => b.address() + offset as u64,
+                Arg::I32(v) => u64::from(v as u32),
+                Arg::U64(v) => v,
+                Arg::F32(v) => u64::from(v.to_bits()),
+            })
+            .collect();
+        let mut pointers: Vec<*mut c_void> = words
+            .iter_mut()
+            .map(|w| std::ptr::from_mut(w).cast())
+            .collect();
+        let [x, y, z] = shape.grid;
+        self.bind()?;
+        // SAFETY: the function belongs to a module that is never unloaded; the arguments are as many and as wide as
+        // declared beside its source; buffers go back to the pool only for work that comes later in the same stream.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                (shape.threads, 1, 1),
+                shape.shared,
+                self.stream(),
+                &mut pointers,
+            )
+        }
+        .doing(&format!("launching {name}"))
+    }
+}
+
+/// Filling and converting buffers.
+pub static MEMORY: Module = Module {
+    name: "memory",
+    source: include_str!("memory.cu"),
+    specific: false,
+    kernels: &[
+        Kernel {
+            name: "fill_f32",
+            signature: "pfu",
+        },
+        Kernel {
+            name: "fill_bf16",
+            signature: "pfu",
+        },
+        Kernel {
+            name: "fill_f16",
+            signature: "pfu",
+        },
+        Kernel {
+            name: "convert_f32_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_f32_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_bf16_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_f16_f32",
+            signature: "ppu",
+        },
+    ],
+};

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Gathers what a machine with a GPU but without cargo needs to check this tree: the program and the test binaries, stripped,
+# in target/gpu. Copy the repository with that folder there and run scripts/gpu/check.sh.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=target/gpu
+rm -rf "$out"
+mkdir -p "$out"
+cargo build --release --locked
+cp target/release/nextscale "$out/"
+cargo test --release --locked --no-run --message-format=json -p nextscale-tensor -p nextscale --lib 2>/dev/null |
+  python3 -c '
+import json, sys
+for line in sys.stdin:
+    m = json.loads(line)
+    if m.get("reason") == "compiler-artifact" and m["profile"]["test"] and m.get("executable"):
+        print(m["executable"], m["target"]["name"])' |
+  while read -r file name; do cp "$file" "$out/test-$name"; done
+strip "$out"/*
+du -sh "$out"/*
