@@ -95,7 +95,7 @@ fn gpus() -> usize {
 }
 
 fn kernels() {
-    let Some(folder) = cuda::compile::cache_folder() else {
+    let Some(folder) = cuda::kept::folder() else {
         println!("kernel cache none: neither HOME nor NEXTSCALE_KERNEL_CACHE is set");
         return;
     };

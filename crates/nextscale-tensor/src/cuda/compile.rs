@@ -1,16 +1,11 @@
 //! From CUDA C++ to machine code: NVRTC, and what it made kept on disk.
-//!
-//! A file of the cache is named by a hash of everything it was made from. It is written under another name and renamed,
-//! so that many processes may start at once: whoever is last leaves the same bytes.
 
+use super::kept;
 use super::kernel::Module;
 use super::libraries::Library;
 use crate::{Error, Result};
 use cudarc::nvrtc::sys;
 use std::ffi::{CString, c_char};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::ptr;
 
 /// A kind of GPU by its compute capability.
@@ -42,17 +37,12 @@ const COMMON: &str = include_str!("common.cuh");
 /// # Errors
 /// When NVRTC is missing, or refuses the source: with its log.
 pub fn load_or_compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
-    let cached = cache_folder().map(|d| d.join(file_name(module, arch)));
-    if let Some(code) = cached.as_ref().and_then(|p| std::fs::read(p).ok())
-        && let Some(code) = checked(&code)
-    {
-        return Ok(code.to_vec());
+    let key = key(module, arch);
+    if let Some(code) = kept::load(module.name, &key) {
+        return Ok(code);
     }
     let code = compile(module, arch)?;
-    if let Some(path) = cached {
-        // A cache that can't be written costs time, not correctness.
-        let _ = keep(&path, &code);
-    }
+    kept::store(module.name, &key, &code);
     Ok(code)
 }
 
@@ -123,76 +113,16 @@ fn options(module: &Module, arch: Arch) -> Vec<String> {
     ]
 }
 
-/// The folder of the cache: `NEXTSCALE_KERNEL_CACHE`, else under the user's cache folder. `None` where there is neither.
-pub fn cache_folder() -> Option<PathBuf> {
-    if let Some(d) = std::env::var_os("NEXTSCALE_KERNEL_CACHE") {
-        return Some(d.into());
-    }
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
-    Some(base.join("nextscale/kernels"))
-}
-
-fn file_name(module: &Module, arch: Arch) -> String {
-    // The compiler's version is left out: where none is there, what an earlier one left will do.
+/// Everything that machine code follows from, but the compiler's version: where none is there, what an earlier one left
+/// will do.
+fn key(module: &Module, arch: Arch) -> String {
     let options = options(module, arch).join(" ");
-    let hash = hash(&[
-        COMMON.as_bytes(),
-        module.source.as_bytes(),
-        options.as_bytes(),
-    ]);
-    let arch = arch.name(module.specific);
-    format!("{}-{arch}-{hash:016x}.cubin", module.name)
-}
-
-/// A code's length and hash go before it, so that a damaged file is told from a whole one.
-fn keep(path: &Path, code: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let part = folder.join(format!(
-        ".{}.{}.tmp",
-        path.file_name().unwrap_or_default().to_string_lossy(),
-        std::process::id()
-    ));
-    let mut file = std::fs::File::create(&part)?;
-    file.write_all(&(code.len() as u64).to_le_bytes())?;
-    file.write_all(&hash(&[code]).to_le_bytes())?;
-    file.write_all(code)?;
-    file.sync_all()?;
-    std::fs::rename(&part, path)
-}
-
-fn checked(file: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = file.split_first_chunk::<8>()?;
-    let (stated, code) = rest.split_first_chunk::<8>()?;
-    let whole = u64::from_le_bytes(*length) == code.len() as u64;
-    (whole && u64::from_le_bytes(*stated) == hash(&[code])).then_some(code)
-}
-
-/// A hash to name and check files by; no defence against anybody.
-fn hash(parts: &[&[u8]]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    parts.hash(&mut hasher);
-    hasher.finish()
+    format!("{options}\n{COMMON}\n{}", module.source)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_damaged_cache_file_is_not_used() {
-        let dir = std::env::temp_dir().join(format!("nextscale-cache-{}", std::process::id()));
-        let path = dir.join("x.cubin");
-        keep(&path, b"machine code").unwrap();
-        let mut file = std::fs::read(&path).unwrap();
-        assert_eq!(checked(&file), Some(&b"machine code"[..]));
-        *file.last_mut().unwrap() ^= 1;
-        assert_eq!(checked(&file), None);
-        assert_eq!(checked(&file[..9]), None);
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
 
     #[test]
     fn names_tell_architectures_apart() {
@@ -202,6 +132,6 @@ mod tests {
             ("sm_80".into(), "sm_90a".into(), "sm_90".into())
         );
         let module = &super::super::kernel::MEMORY;
-        assert_ne!(file_name(module, a), file_name(module, b));
+        assert_ne!(key(module, a), key(module, b));
     }
 }

@@ -4,6 +4,7 @@ use super::compile::{Arch, load_or_compile};
 use super::error::Checked;
 use super::kernel::Module;
 use super::libraries::Library;
+use super::matmul;
 use super::pool::{DeviceBuffer, Pool, PoolUse};
 use crate::{Error, Result};
 use cudarc::driver::result;
@@ -36,6 +37,7 @@ pub struct Gpu {
     stream: Handle<CUstream>,
     pool: Pool,
     modules: Mutex<HashMap<&'static str, Loaded>>,
+    matmul: matmul::Slot,
 }
 
 /// A driver's handle. They are opaque addresses that any thread may use.
@@ -140,6 +142,7 @@ impl Gpu {
             stream: Handle(stream),
             pool: Pool::default(),
             modules: Mutex::default(),
+            matmul: matmul::Slot::default(),
         })
     }
 
@@ -155,6 +158,10 @@ impl Gpu {
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    pub(super) fn matmul_slot(&self) -> &matmul::Slot {
+        &self.matmul
     }
 
     pub(super) fn stream(&self) -> CUstream {

@@ -9,8 +9,10 @@
 
 pub mod compile;
 pub mod gpu;
+pub mod kept;
 pub mod kernel;
 pub mod libraries;
+pub mod matmul;
 pub mod pool;
 
 mod error;

@@ -1,0 +1,554 @@
+//! Matrix products by cuBLASLt: row-major operands, sums in float32, and what follows a product done by the product.
+//!
+//! The library counts columns first, so C = A·B is asked for as Cᵀ = Bᵀ·Aᵀ and nothing is moved. The algorithm of a
+//! shape is chosen once by measuring those that the library proposes, and the choice is kept on disk: a run that is
+//! repeated takes the same one and adds in the same order.
+
+use super::error::Checked;
+use super::gpu::Gpu;
+use super::kept;
+use super::libraries::Library;
+use super::pool::DeviceBuffer;
+use crate::{Error, Result};
+use cudarc::cublaslt::sys::{self, cublasLtMatmulDescAttributes_t as Attribute};
+use cudarc::driver::result::event;
+use cudarc::driver::sys::CUevent_flags;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::Mutex;
+
+/// Element types of operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// 32-bit float.
+    F32,
+    /// The upper half of a 32-bit float.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+
+    fn code(self) -> sys::cudaDataType {
+        match self {
+            Self::F32 => sys::cudaDataType_t::CUDA_R_32F,
+            Self::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+            Self::F16 => sys::cudaDataType_t::CUDA_R_16F,
+        }
+    }
+}
+
+/// What a product does to its result before writing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Follow {
+    /// Nothing.
+    Plain,
+    /// Adds a vector of n to every row.
+    Bias,
+    /// Adds the vector, writes that to `aux`, then applies GELU (tanh form).
+    BiasGelu,
+    /// Multiplies by GELU's slope at `aux`: the gradient before an activation from the one behind it.
+    GeluSlope,
+    /// The same, and writes the column sums of the result, n, to `vector`.
+    GeluSlopeSums,
+    /// Writes the row sums of A, m, to `vector`: with A = dyᵀ the gradient of a bias.
+    RowSums,
+}
+
+impl Follow {
+    fn code(self) -> sys::cublasLtEpilogue_t {
+        use sys::cublasLtEpilogue_t as E;
+        match self {
+            Self::Plain => E::CUBLASLT_EPILOGUE_DEFAULT,
+            Self::Bias => E::CUBLASLT_EPILOGUE_BIAS,
+            Self::BiasGelu => E::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+            Self::GeluSlope => E::CUBLASLT_EPILOGUE_DGELU,
+            Self::GeluSlopeSums => E::CUBLASLT_EPILOGUE_DGELU_BGRAD,
+            Self::RowSums => E::CUBLASLT_EPILOGUE_BGRADB,
+        }
+    }
+
+    fn has_vector(self) -> bool {
+        !matches!(self, Self::Plain | Self::GeluSlope)
+    }
+
+    fn has_aux(self) -> bool {
+        matches!(self, Self::BiasGelu | Self::GeluSlope | Self::GeluSlopeSums)
+    }
+}
+
+/// The kind of a product: everything but the operands' places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Product {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Terms of every sum.
+    pub k: usize,
+    /// Element type of A and B.
+    pub operands: Element,
+    /// Element type of C, the vector and `aux`.
+    pub result: Element,
+    /// A lies as k×m instead of m×k.
+    pub a_transposed: bool,
+    /// B lies as n×k instead of k×n.
+    pub b_transposed: bool,
+    /// Adds to what C holds.
+    pub accumulate: bool,
+    /// Rounds float32 operands to TF32.
+    pub tf32: bool,
+    /// What follows.
+    pub follow: Follow,
+}
+
+/// A place in a buffer: the buffer and the first byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a>(pub &'a DeviceBuffer, pub usize);
+
+impl Place<'_> {
+    fn address(self) -> u64 {
+        self.0.address() + self.1 as u64
+    }
+
+    fn holds(self, what: &str, bytes: usize) -> Result<u64> {
+        if self.1 + bytes <= self.0.bytes() {
+            return Ok(self.address());
+        }
+        Err(Error::Device(format!(
+            "matmul: {what} needs {bytes} bytes from {} of a buffer of {}",
+            self.1,
+            self.0.bytes()
+        )))
+    }
+}
+
+/// The operands of one product.
+#[derive(Clone, Copy, Debug)]
+pub struct Operands<'a> {
+    /// The left factor.
+    pub a: Place<'a>,
+    /// The right factor.
+    pub b: Place<'a>,
+    /// The result.
+    pub c: Place<'a>,
+    /// The bias, or the sums that come out, where [`Follow`] has one.
+    pub vector: Option<Place<'a>>,
+    /// The activation's input, m×n, where [`Follow`] has one.
+    pub aux: Option<Place<'a>>,
+}
+
+/// Most bytes of scratch memory that an algorithm may take.
+const WORKSPACE: usize = 64 << 20;
+/// Algorithms that are tried.
+const TRIED: usize = 8;
+/// Runs of each; the fastest counts.
+const RUNS: usize = 5;
+
+/// What is needed to ask for a kind of product again.
+struct Plan {
+    desc: sys::cublasLtMatmulDesc_t,
+    /// Of the library's A, B and C, which are our B, A and C.
+    layouts: [sys::cublasLtMatrixLayout_t; 3],
+    algorithm: sys::cublasLtMatmulAlgo_t,
+    workspace: usize,
+}
+
+/// The library's handle and the plans of one GPU.
+pub(super) struct Matmul {
+    handle: sys::cublasLtHandle_t,
+    plans: HashMap<(Product, u32), Plan>,
+}
+// SAFETY: the library's objects may be used from any thread, one at a time; they are only reached through a mutex.
+unsafe impl Send for Matmul {}
+
+/// Filled at the first product.
+pub(super) type Slot = Mutex<Option<Matmul>>;
+
+/// Addresses of one call, in the library's order.
+#[derive(Clone, Copy)]
+struct Call {
+    a: u64,
+    b: u64,
+    c: u64,
+    vector: u64,
+    aux: u64,
+}
+
+fn check(doing: &str, status: sys::cublasStatus_t) -> Result<()> {
+    use sys::cublasStatus_t as S;
+    let why = match status {
+        S::CUBLAS_STATUS_SUCCESS => return Ok(()),
+        S::CUBLAS_STATUS_NOT_SUPPORTED => "the library has no algorithm for it",
+        S::CUBLAS_STATUS_ALLOC_FAILED => "the GPU's memory is full",
+        S::CUBLAS_STATUS_INVALID_VALUE => "its operands do not fit each other",
+        S::CUBLAS_STATUS_ARCH_MISMATCH => "the GPU can't do it",
+        _ => "cuBLASLt could not run it",
+    };
+    Err(Error::Device(format!("{doing}: {why}")))
+}
+
+impl Gpu {
+    /// C = A·B (or C += A·B) and what follows, into the stream.
+    ///
+    /// # Errors
+    /// When an operand does not fit, the library is missing, or it has no algorithm for the product.
+    pub fn matmul(&'static self, p: &Product, o: &Operands<'_>) -> Result<()> {
+        let (m, n, k) = (p.m, p.n, p.k);
+        if m == 0 || n == 0 || k == 0 {
+            return Err(Error::Device(format!(
+                "matmul: {m}×{k} by {k}×{n} is empty"
+            )));
+        }
+        let (operand, result) = (p.operands.bytes(), p.result.bytes());
+        let extra = |wanted: bool, place: Option<Place<'_>>, what: &str, bytes: usize| match place {
+            Some(place) if wanted => place.holds(what, bytes),
+            None if !wanted => Ok(0),
+            _ => Err(Error::Device(format!(
+                "matmul: {:?} and {what} do not go together",
+                p.follow
+            ))),
+        };
+        let rows = if p.follow == Follow::RowSums { m } else { n };
+        let call = Call {
+            a: o.b.holds("B", k * n * operand)?,
+            b: o.a.holds("A", m * k * operand)?,
+            c: o.c.holds("C", m * n * result)?,
+            vector: extra(p.follow.has_vector(), o.vector, "vector", rows * result)?,
+            aux: extra(p.follow.has_aux(), o.aux, "aux", m * n * result)?,
+        };
+        // Vector loads depend on how operands are aligned, and so do algorithms.
+        let places = [call.a, call.b, call.c, call.aux];
+        let alignment = places
+            .iter()
+            .fold(256u64, |all, a| all | a)
+            .trailing_zeros()
+            .min(8);
+        self.bind()?;
+        let mut slot = self.matmul_slot().lock().unwrap_or_else(|e| e.into_inner());
+        let library = match &mut *slot {
+            Some(library) => library,
+            None => slot.insert(Matmul::open()?),
+        };
+        let key = (*p, alignment);
+        if !library.plans.contains_key(&key) {
+            let plan = library.plan(self, p, alignment, call)?;
+            library.plans.insert(key, plan);
+        }
+        let Some(plan) = library.plans.get(&key) else {
+            return Err(Error::Device("matmul: the plan is gone".into()));
+        };
+        plan.point(call)?;
+        let workspace = DeviceBuffer::new(self, plan.workspace)?;
+        library.run(self, plan, p, call, &workspace)
+    }
+}
+
+impl Matmul {
+    fn open() -> Result<Self> {
+        Library::CublasLt.required()?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: points at a handle; a context is current.
+        check("starting cuBLASLt", unsafe {
+            sys::cublasLtCreate(&mut handle)
+        })?;
+        Ok(Self {
+            handle,
+            plans: HashMap::new(),
+        })
+    }
+
+    /// Describes a product and chooses its algorithm.
+    fn plan(&self, gpu: &'static Gpu, p: &Product, alignment: u32, call: Call) -> Result<Plan> {
+        let doing = format!(
+            "matmul {}×{}×{} {:?}→{:?} {:?}",
+            p.m, p.n, p.k, p.operands, p.result, p.follow
+        );
+        let compute = match (p.operands, p.tf32) {
+            (Element::F32, true) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+        };
+        let (mut desc, mut layouts) = (std::ptr::null_mut(), [std::ptr::null_mut(); 3]);
+        // Rows and columns as the library counts them.
+        let stored = |transposed: bool, rows: usize, cols: usize| {
+            if transposed {
+                (rows, cols)
+            } else {
+                (cols, rows)
+            }
+        };
+        let (ar, ac) = stored(p.b_transposed, p.k, p.n);
+        let (br, bc) = stored(p.a_transposed, p.m, p.k);
+        let sizes = [
+            (p.operands, ar, ac),
+            (p.operands, br, bc),
+            (p.result, p.n, p.m),
+        ];
+        // SAFETY: every pointer is to a live value of the size given; descriptors live as long as the process.
+        unsafe {
+            check(
+                &doing,
+                sys::cublasLtMatmulDescCreate(&mut desc, compute, Element::F32.code()),
+            )?;
+            for (layout, (element, rows, cols)) in layouts.iter_mut().zip(sizes) {
+                let made = sys::cublasLtMatrixLayoutCreate(
+                    layout,
+                    element.code(),
+                    rows as u64,
+                    cols as u64,
+                    rows as i64,
+                );
+                check(&doing, made)?;
+            }
+        }
+        let empty = sys::cublasLtMatmulAlgo_t { data: [0; 8] };
+        let mut plan = Plan {
+            desc,
+            layouts,
+            algorithm: empty,
+            workspace: 0,
+        };
+        plan.set(
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
+            &i32::from(p.b_transposed),
+        )?;
+        plan.set(
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
+            &i32::from(p.a_transposed),
+        )?;
+        plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &p.follow.code())?;
+        if p.follow.has_aux() {
+            let ld = p.n as i64;
+            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld)?;
+        }
+        plan.point(call)?;
+        let version = Library::CublasLt.version();
+        let name = format!("{p:?} {alignment} {} {version:?}", gpu.info().name);
+        if let Some((algorithm, workspace)) = kept_choice(&name) {
+            plan.algorithm = algorithm;
+            plan.workspace = workspace;
+            return Ok(plan);
+        }
+        self.choose(gpu, p, alignment, call, &mut plan, &doing)?;
+        let mut bytes: Vec<u8> = plan
+            .algorithm
+            .data
+            .iter()
+            .flat_map(|w| w.to_le_bytes())
+            .collect();
+        bytes.extend((plan.workspace as u64).to_le_bytes());
+        kept::store("matmul", &name, &bytes);
+        Ok(plan)
+    }
+
+    /// Measures what the library proposes, on memory of its own so that results stay as they are.
+    fn choose(
+        &self,
+        gpu: &'static Gpu,
+        p: &Product,
+        alignment: u32,
+        call: Call,
+        plan: &mut Plan,
+        doing: &str,
+    ) -> Result<()> {
+        let mut found: Vec<sys::cublasLtMatmulHeuristicResult_t> = Vec::with_capacity(TRIED);
+        let mut count = 0;
+        // SAFETY: as in `plan`; the array has room for as many results as are asked for.
+        unsafe {
+            let mut preference = std::ptr::null_mut();
+            check(doing, sys::cublasLtMatmulPreferenceCreate(&mut preference))?;
+            use sys::cublasLtMatmulPreferenceAttributes_t as Wish;
+            let set = |wish: Wish, value: *const c_void, size: usize| {
+                check(
+                    doing,
+                    sys::cublasLtMatmulPreferenceSetAttribute(preference, wish, value, size),
+                )
+            };
+            let most = WORKSPACE;
+            set(
+                Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                (&raw const most).cast(),
+                size_of::<usize>(),
+            )?;
+            let least = 1u32 << alignment;
+            for wish in [
+                Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+            ] {
+                set(wish, (&raw const least).cast(), size_of::<u32>())?;
+            }
+            let [a, b, c] = plan.layouts;
+            let status = sys::cublasLtMatmulAlgoGetHeuristic(
+                self.handle,
+                plan.desc,
+                a,
+                b,
+                c,
+                c,
+                preference,
+                TRIED as i32,
+                found.as_mut_ptr(),
+                &mut count,
+            );
+            sys::cublasLtMatmulPreferenceDestroy(preference);
+            check(doing, status)?;
+            found.set_len(count.clamp(0, TRIED as i32) as usize);
+        }
+        let result = p.result.bytes();
+        let own = |bytes: usize| DeviceBuffer::new(gpu, bytes);
+        let (c, aux) = (own(p.m * p.n * result)?, own(p.m * p.n * result)?);
+        let (vector, workspace) = (own(p.m.max(p.n) * result)?, own(WORKSPACE)?);
+        let trial = Call {
+            c: c.address(),
+            vector: vector.address(),
+            aux: aux.address(),
+            ..call
+        };
+        plan.point(trial)?;
+        let mut best = f32::INFINITY;
+        let mut fastest = None;
+        for candidate in &found {
+            plan.algorithm = candidate.algo;
+            plan.workspace = candidate.workspaceSize;
+            let Ok(time) = self.time(gpu, plan, p, trial, &workspace) else {
+                continue;
+            };
+            if time < best {
+                best = time;
+                fastest = Some((candidate.algo, candidate.workspaceSize));
+            }
+        }
+        let Some((algorithm, workspace)) = fastest else {
+            return check(doing, sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED);
+        };
+        plan.algorithm = algorithm;
+        plan.workspace = workspace;
+        Ok(())
+    }
+
+    /// Milliseconds of the fastest of a few runs.
+    fn time(
+        &self,
+        gpu: &'static Gpu,
+        plan: &Plan,
+        p: &Product,
+        call: Call,
+        workspace: &DeviceBuffer,
+    ) -> Result<f32> {
+        let event = || event::create(CUevent_flags::CU_EVENT_DEFAULT).doing("timing");
+        let (from, to) = (event()?, event()?);
+        let mut best = f32::INFINITY;
+        let mut run = || -> Result<()> {
+            for _ in 0..=RUNS {
+                // SAFETY: both events live until the end of this function; the stream is never destroyed.
+                unsafe {
+                    event::record(from, gpu.stream()).doing("timing")?;
+                    self.run(gpu, plan, p, call, workspace)?;
+                    event::record(to, gpu.stream()).doing("timing")?;
+                    event::synchronize(to).doing("timing")?;
+                    best = best.min(event::elapsed(from, to).doing("timing")?);
+                }
+            }
+            Ok(())
+        };
+        let done = run();
+        // SAFETY: nothing waits for them any more.
+        unsafe {
+            event::destroy(from).doing("timing")?;
+            event::destroy(to).doing("timing")?;
+        }
+        done.map(|()| best)
+    }
+
+    fn run(
+        &self,
+        gpu: &'static Gpu,
+        plan: &Plan,
+        p: &Product,
+        call: Call,
+        workspace: &DeviceBuffer,
+    ) -> Result<()> {
+        let (alpha, beta) = (1.0f32, if p.accumulate { 1.0f32 } else { 0.0 });
+        let [a, b, c] = plan.layouts;
+        // SAFETY: operands are as long as `Gpu::matmul` checked, the workspace as the algorithm asked for; all memory goes
+        // back to the pool only for work that comes later in the stream.
+        let status = unsafe {
+            sys::cublasLtMatmul(
+                self.handle,
+                plan.desc,
+                (&raw const alpha).cast(),
+                call.a as *const c_void,
+                a,
+                call.b as *const c_void,
+                b,
+                (&raw const beta).cast(),
+                call.c as *const c_void,
+                c,
+                call.c as *mut c_void,
+                c,
+                &plan.algorithm,
+                workspace.address() as *mut c_void,
+                plan.workspace,
+                gpu.stream().cast(),
+            )
+        };
+        check("matmul", status)
+    }
+}
+
+impl Plan {
+    fn set<T>(&self, attribute: Attribute, value: &T) -> Result<()> {
+        // SAFETY: the descriptor is alive and the value as large as said; the attribute's type is the caller's care.
+        let status = unsafe {
+            sys::cublasLtMatmulDescSetAttribute(
+                self.desc,
+                attribute,
+                std::ptr::from_ref(value).cast(),
+                size_of::<T>(),
+            )
+        };
+        check("describing a matmul", status)
+    }
+
+    /// Puts the addresses that belong to the description into it.
+    fn point(&self, call: Call) -> Result<()> {
+        if call.vector != 0 {
+            self.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &call.vector)?;
+        }
+        if call.aux != 0 {
+            self.set(
+                Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+                &call.aux,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn kept_choice(name: &str) -> Option<(sys::cublasLtMatmulAlgo_t, usize)> {
+    let bytes = kept::load("matmul", name)?;
+    let words: Vec<u64> = bytes
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|w| u64::from_le_bytes(*w))
+        .collect();
+    let (data, workspace) = words.split_first_chunk::<8>()?;
+    let &[workspace] = workspace else {
+        return None;
+    };
+    Some((
+        sys::cublasLtMatmulAlgo_t { data: *data },
+        workspace as usize,
+    ))
+}
