@@ -408,10 +408,12 @@ impl Matmul {
         let own = |bytes: usize| DeviceBuffer::new(gpu, bytes);
         let (c, aux) = (own(p.m * p.n * result)?, own(p.m * p.n * result)?);
         let (vector, workspace) = (own(p.m.max(p.n) * result)?, own(WORKSPACE)?);
+        // A pointer that what follows does not use would make the library refuse.
+        let instead = |used: u64, own: &DeviceBuffer| if used == 0 { 0 } else { own.address() };
         let trial = Call {
             c: c.address(),
-            vector: vector.address(),
-            aux: aux.address(),
+            vector: instead(call.vector, &vector),
+            aux: instead(call.aux, &aux),
             ..call
         };
         plan.point(trial)?;

@@ -316,6 +316,8 @@ mod products {
             .unwrap_or_else(|e| panic!("{p:?}: {e}"));
         let most = match (p.operands, p.result) {
             (Element::F32, _) if p.tf32 => 1e-3,
+            // The library's tanh is good to a few units in the last place.
+            (_, Element::F32) if has_aux => 1e-5,
             (_, Element::F32) => 2e-6,
             (_, Element::Bf16) => 5e-3,
             (_, Element::F16) => 6e-4,
