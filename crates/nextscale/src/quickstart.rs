@@ -78,7 +78,7 @@ pub fn tokenizer_options(out: &Path, seed: u64) -> TokenizerOptions {
         vocab: 256,
         pn: PN.into(),
         bs: 8,
-        steps: Some(800),
+        steps: Some(1000),
         // Pictures first: with so few steps the quantizer's terms would hold the encoder back.
         l1: 2.0,
         l2: 20.0,
@@ -105,7 +105,7 @@ pub fn train_options(out: &Path, seed: u64) -> TrainOptions {
         pn: PN.into(),
         patch_size: PATCH_SIZE,
         bs: 32,
-        ep: 2,
+        ep: 1,
         tblr: 8e-3,
         alng: 1e-2,
         hd: 0.1,
