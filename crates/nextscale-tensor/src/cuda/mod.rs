@@ -2,7 +2,7 @@
 //!
 //! Nothing is linked: the libraries are looked for at run time ([`libraries`]), and a machine without them runs on the
 //! CPU. Kernels are CUDA C++ kept beside their operator; NVRTC compiles them for the GPU at hand and the result is kept on
-//! disk ([`compile`]). Memory comes from a pool ([`pool`]) so that a steady state never asks the driver. A kernel is
+//! disk ([`mod@compile`]). Memory comes from a pool ([`pool`]) so that a steady state never asks the driver. A kernel is
 //! launched through its declared signature ([`kernel`]), and all work of a GPU goes to one stream, in order.
 
 #![allow(unsafe_code)]
