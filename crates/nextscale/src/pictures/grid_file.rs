@@ -1,18 +1,17 @@
 //! A grid of images as one PNG file, written a row of images at a time: memory does not grow with the number of images.
 
 use super::GAP;
+use super::unfinished::Unfinished;
 use crate::{Error, Result};
 use png::{BitDepth, ColorType, Encoder, StreamWriter};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// A file in the making; it appears under its name when it is whole.
 pub struct GridFile {
-    lines: StreamWriter<'static, BufWriter<File>>,
-    file: NamedTempFile,
-    path: PathBuf,
+    lines: StreamWriter<'static, File>,
+    file: Unfinished,
     side: usize,
     columns: usize,
     missing: usize,
@@ -27,15 +26,7 @@ impl GridFile {
     /// # Errors
     /// When the folder can't be written to or the picture would be too large for PNG.
     pub fn create(path: &Path, n: usize, side: usize, columns: usize) -> Result<Self> {
-        let folder = match path.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".png-")
-            .suffix(".tmp")
-            .tempfile_in(folder)
-            .map_err(Error::io(folder))?;
+        let file = Unfinished::create(path)?;
         let columns = columns.clamp(1, n.max(1));
         let width = columns * (side + GAP) + GAP;
         let height = n.div_ceil(columns) * (side + GAP) + GAP;
@@ -47,8 +38,8 @@ impl GridFile {
                 ))
             })
         };
-        let target = file.as_file().try_clone().map_err(Error::io(path))?;
-        let mut encoder = Encoder::new(BufWriter::new(target), extent(width)?, extent(height)?);
+        // Without a buffer of our own: what is left in one when it is dropped could fail unseen.
+        let mut encoder = Encoder::new(file.writer()?, extent(width)?, extent(height)?);
         encoder.set_color(ColorType::Rgb);
         encoder.set_depth(BitDepth::Eight);
         let failed = |e: png::EncodingError| Error::failed(format!("{}: {e}", path.display()));
@@ -59,7 +50,6 @@ impl GridFile {
         Ok(Self {
             lines,
             file,
-            path: path.to_owned(),
             side,
             columns,
             missing: n,
@@ -89,7 +79,7 @@ impl GridFile {
             if self.held == self.columns || self.missing == 0 {
                 self.lines
                     .write_all(&self.row)
-                    .map_err(Error::io(&self.path))?;
+                    .map_err(Error::io(self.file.path()))?;
                 self.row.fill(255);
                 self.held = 0;
             }
@@ -105,24 +95,27 @@ impl GridFile {
         if self.missing > 0 {
             return Err(Error::failed("fewer images than announced"));
         }
-        let path = self.path;
         let gap = (self.columns * (self.side + GAP) + GAP) * 3 * GAP;
         self.lines
             .write_all(&self.row[..gap])
-            .map_err(Error::io(&path))?;
+            .map_err(Error::io(self.file.path()))?;
         self.lines
             .finish()
-            .map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
-        self.file.as_file().sync_all().map_err(Error::io(&path))?;
-        self.file
-            .persist(&path)
-            .map_err(|e| Error::io(&path)(e.error))?;
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(folder)
-                .and_then(|d| d.sync_all())
-                .map_err(Error::io(folder))?;
+            .map_err(|e| Error::failed(format!("{}: {e}", self.file.path().display())))?;
+        // The encoder writes the last chunk as it is dropped and says nothing when that fails.
+        let mut end = [0; 8];
+        let mut written = self.file.writer()?;
+        written
+            .seek(SeekFrom::End(-8))
+            .and_then(|_| written.read_exact(&mut end))
+            .map_err(Error::io(self.file.path()))?;
+        if end != *b"IEND\xaeB`\x82" {
+            let path = self.file.path().display();
+            return Err(Error::failed(format!(
+                "{path}: the end could not be written; is the disk full?"
+            )));
         }
-        Ok(path)
+        self.file.finish()
     }
 }
 

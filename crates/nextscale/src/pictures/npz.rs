@@ -1,6 +1,7 @@
 //! Images as one `.npz` file, `arr_0` of type uint8 `[N, H, W, 3]`, as FID tools read them. Written batch by batch: memory
 //! does not grow with the number of images.
 
+use super::unfinished::Unfinished;
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,8 +11,8 @@ use zip::{CompressionMethod, ZipWriter};
 
 /// A file in the making; it appears under its name when it is whole.
 pub struct NpzImages {
-    zip: ZipWriter<BufWriter<tempfile::NamedTempFile>>,
-    path: PathBuf,
+    zip: ZipWriter<BufWriter<File>>,
+    file: Unfinished,
     missing: usize,
 }
 
@@ -21,16 +22,8 @@ impl NpzImages {
     /// # Errors
     /// When the folder can't be written to.
     pub fn create(path: &Path, n: usize, height: usize, width: usize) -> Result<Self> {
-        let folder = match path.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".npz-")
-            .suffix(".tmp")
-            .tempfile_in(folder)
-            .map_err(Error::io(folder))?;
-        let mut zip = ZipWriter::new(BufWriter::new(file));
+        let file = Unfinished::create(path)?;
+        let mut zip = ZipWriter::new(BufWriter::new(file.writer()?));
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .large_file(n * height * width * 3 > 1 << 31);
@@ -40,7 +33,7 @@ impl NpzImages {
             .map_err(Error::io(path))?;
         Ok(Self {
             zip,
-            path: path.to_owned(),
+            file,
             missing: n * height * width * 3,
         })
     }
@@ -54,7 +47,9 @@ impl NpzImages {
             .missing
             .checked_sub(pixels.len())
             .ok_or_else(|| Error::failed("more images than announced"))?;
-        self.zip.write_all(pixels).map_err(Error::io(&self.path))
+        self.zip
+            .write_all(pixels)
+            .map_err(Error::io(self.file.path()))
     }
 
     /// Ends the file and gives it its name.
@@ -65,21 +60,13 @@ impl NpzImages {
         if self.missing > 0 {
             return Err(Error::failed("fewer images than announced"));
         }
-        let path = self.path;
+        let path = self.file.path();
         let failed = |e: zip::result::ZipError| Error::failed(format!("{}: {e}", path.display()));
         let buffered = self.zip.finish().map_err(failed)?;
-        let file = buffered
+        buffered
             .into_inner()
-            .map_err(|e| Error::io(&path)(e.into_error()))?;
-        file.as_file().sync_all().map_err(Error::io(&path))?;
-        let kept: File = file.persist(&path).map_err(|e| Error::io(&path)(e.error))?;
-        drop(kept);
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(folder)
-                .and_then(|d| d.sync_all())
-                .map_err(Error::io(folder))?;
-        }
-        Ok(path)
+            .map_err(|e| Error::io(path)(e.into_error()))?;
+        self.file.finish()
     }
 }
 
