@@ -1,5 +1,7 @@
-//! Where tensors live.
+//! Where tensors live, and how precisely products are computed there.
 
+use crate::cuda::Gpu;
+use crate::{DType, Result};
 use std::fmt;
 
 /// A place that holds tensors and runs operators.
@@ -8,12 +10,52 @@ use std::fmt;
 pub enum Device {
     /// The processor, in float32, on the threads of rayon's pool.
     Cpu,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
+}
+
+impl Device {
+    /// The GPU, taken into use at the first call; `None` for the processor.
+    ///
+    /// # Errors
+    /// When the GPU is not there or can't be used.
+    pub fn gpu(self) -> Result<Option<&'static Gpu>> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda(ordinal) => Gpu::get(ordinal).map(Some),
+        }
+    }
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
+    }
+}
+
+/// How matrix products, convolutions and attention compute on a GPU. Sums are float32 in every case; a processor
+/// computes in float32 whatever is said here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Math {
+    /// Type that operands are rounded to: float32, bf16 or fp16.
+    pub operands: DType,
+    /// Whether float32 operands may be rounded to TF32.
+    pub tf32: bool,
+}
+
+impl Math {
+    /// Float32 throughout.
+    pub const FULL: Self = Self {
+        operands: DType::F32,
+        tf32: false,
+    };
+}
+
+impl Default for Math {
+    fn default() -> Self {
+        Self::FULL
     }
 }

@@ -15,7 +15,7 @@ mod error;
 mod shape;
 mod tensor;
 
-pub use device::Device;
+pub use device::{Device, Math};
 pub use error::{Error, Result};
 pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder};
 pub use shape::Shape;

@@ -4,8 +4,10 @@
 //! one pass over a range.
 
 use crate::cpu::pool::PoolVec;
+use crate::cuda::tensor::OnGpu;
 use crate::tape::Var;
-use crate::{Error, Result, Shape, Tensor};
+use crate::tensor::Storage;
+use crate::{DType, Device, Error, Result, Shape, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -88,7 +90,8 @@ impl ParamsBuilder {
     /// Makes the store, all zeros, trainable or frozen.
     pub fn build(self, trainable: bool) -> Params {
         Params {
-            flat: Arc::new(PoolVec::zeros(self.len)),
+            flat: Storage::CpuF32(Arc::new(PoolVec::zeros(self.len))),
+            len: self.len,
             infos: self.infos,
             by_name: self.by_name,
             token: trainable.then(|| Arc::new(())),
@@ -97,9 +100,11 @@ impl ParamsBuilder {
     }
 }
 
-/// All parameters of one model in one float32 buffer.
+/// All parameters of one model in one float32 buffer, on the processor or a GPU. On a GPU there may be a copy of them in
+/// half precision beside it, for matrix products.
 pub struct Params {
-    flat: Arc<PoolVec>,
+    flat: Storage,
+    len: usize,
     infos: Vec<ParamInfo>,
     by_name: HashMap<String, usize>,
     // Present when gradients are wanted; the same Arc as `identity` would do, kept apart for clarity of intent.
@@ -112,6 +117,64 @@ impl Params {
         Arc::clone(self.token.as_ref().unwrap_or(&self.identity))
     }
 
+    /// Where they are.
+    pub fn device(&self) -> Device {
+        match &self.flat {
+            Storage::Cuda(on) => on.device(),
+            _ => Device::Cpu,
+        }
+    }
+
+    /// Moves them to `device`, with a copy in half precision where one is asked for and the device is a GPU.
+    ///
+    /// # Errors
+    /// When the GPU can't be used or its memory is full.
+    pub fn to_device(&mut self, device: Device, half: Option<DType>) -> Result<()> {
+        let moved = self.whole().to(device)?;
+        self.flat = moved.storage;
+        if let Storage::Cuda(on) = &mut self.flat {
+            on.half = None;
+        }
+        if let (Device::Cuda(_), Some(half)) = (device, half) {
+            let copy = self.whole().cast(half)?;
+            let buffer = Arc::clone(&copy.on_gpu()?.buffer);
+            if let Storage::Cuda(on) = &mut self.flat {
+                on.half = Some((buffer, half));
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole flat buffer as one tensor, gaps included, float32. It has the copy in half precision with it.
+    pub(crate) fn whole(&self) -> Tensor {
+        Tensor {
+            shape: Shape::from([self.len]),
+            storage: self.flat.clone(),
+            offset: 0,
+            var: None,
+        }
+    }
+
+    /// The copy in half precision, where there is one: the flat buffer's elements in another type.
+    pub(crate) fn half(&self) -> Option<Tensor> {
+        match &self.flat {
+            Storage::Cuda(OnGpu {
+                half: Some((buffer, dtype)),
+                ..
+            }) => Some(Tensor {
+                shape: Shape::from([self.len]),
+                storage: Storage::Cuda(OnGpu {
+                    buffer: Arc::clone(buffer),
+                    dtype: *dtype,
+                    half: None,
+                }),
+                offset: 0,
+                var: None,
+            }),
+            _ => None,
+        }
+    }
+
     /// The parameter as a tensor in the flat buffer's layout (convolutions: `[out, kh, kw, in]`), sharing memory.
     pub fn get(&self, id: ParamId) -> Tensor {
         let info = &self.infos[id.0];
@@ -119,8 +182,12 @@ impl Params {
             (Layout::Conv, &[o, i, kh, kw]) => Shape::from([o, kh, kw, i]),
             _ => info.shape,
         };
-        let var = self.token.as_ref().map(|t| Var::Param(Arc::clone(t)));
-        Tensor::view_of(&self.flat, info.offset, shape, var)
+        Tensor {
+            shape,
+            storage: self.flat.clone(),
+            offset: info.offset,
+            var: self.token.as_ref().map(|t| Var::Param(Arc::clone(t))),
+        }
     }
 
     /// What is known of every parameter, in declaration order (the reference's order of parameters).
@@ -135,7 +202,7 @@ impl Params {
 
     /// Length of the flat buffer in floats, gaps included.
     pub fn flat_len(&self) -> usize {
-        self.flat.len()
+        self.len
     }
 
     /// Number of trainable numbers, gaps not counted.
@@ -143,28 +210,48 @@ impl Params {
         self.infos.iter().map(|i| i.shape.numel()).sum()
     }
 
-    /// The flat buffer.
-    pub fn flat(&self) -> &[f32] {
-        &self.flat
-    }
-
-    /// The flat buffer for writing.
+    /// The flat buffer, on the processor.
     ///
     /// # Errors
-    /// While a tape or tensor still holds a parameter.
+    /// When the parameters are on a GPU.
+    pub fn flat(&self) -> Result<&[f32]> {
+        match &self.flat {
+            Storage::CpuF32(v) => Ok(v),
+            _ => Err(elsewhere()),
+        }
+    }
+
+    /// The flat buffer for writing, on the processor.
+    ///
+    /// # Errors
+    /// While a tape or tensor still holds a parameter, or when they are on a GPU.
     pub fn flat_mut(&mut self) -> Result<&mut [f32]> {
-        Arc::get_mut(&mut self.flat)
-            .map(|v| &mut v[..])
-            .ok_or_else(|| Error::Params("still held by a tape or a tensor".into()))
+        match &mut self.flat {
+            Storage::CpuF32(v) => Arc::get_mut(v).map(|v| &mut v[..]).ok_or_else(held),
+            _ => Err(elsewhere()),
+        }
+    }
+
+    /// Fails while a tape or a tensor still holds a parameter: what changes them in place asks first.
+    ///
+    /// # Errors
+    /// While one does.
+    pub(crate) fn must_be_free(&self) -> Result<()> {
+        let holders = match &self.flat {
+            Storage::CpuF32(v) => Arc::strong_count(v),
+            Storage::CpuI32(v) => Arc::strong_count(v),
+            Storage::Cuda(on) => Arc::strong_count(&on.buffer),
+        };
+        if holders == 1 { Ok(()) } else { Err(held()) }
     }
 
     /// The elements of `name` in the checkpoint's order.
     ///
     /// # Errors
-    /// When there is no such parameter.
+    /// When there is no such parameter, or it can't be brought from the GPU.
     pub fn export(&self, name: &str) -> Result<Vec<f32>> {
         let info = self.known(name)?;
-        Ok(export_from(info, &self.flat))
+        export_from(info, &self.whole())
     }
 
     /// Overwrites `name` with elements in the checkpoint's order.
@@ -173,7 +260,19 @@ impl Params {
     /// When there is no such parameter, the count differs, or the buffer is held.
     pub fn import(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let info = self.known(name)?.clone();
-        import_into(&info, self.flat_mut()?, values)
+        self.must_be_free()?;
+        if self.device() == Device::Cpu {
+            return import_into(&info, self.flat_mut()?, values);
+        }
+        import_to_gpu(&info, &self.whole(), values)?;
+        if let Some(half) = self.half() {
+            let part = |t: Tensor| t.narrow(info.offset, info.shape.numel());
+            let (whole, half) = (part(self.whole())?, part(half)?);
+            let cast = whole.cast(half.dtype())?;
+            let bytes = half.numel() * half.dtype().bytes();
+            half.gpu()?.copy(cast.place()?, half.place()?, bytes)?;
+        }
+        Ok(())
     }
 
     fn known(&self, name: &str) -> Result<&ParamInfo> {
@@ -181,34 +280,88 @@ impl Params {
             .ok_or_else(|| Error::Params(format!("there is none called {name}")))
     }
 
-    /// A zeroed gradient (or moment) buffer of the same layout.
-    pub fn buffer(&self) -> GradBuffer {
-        GradBuffer(PoolVec::zeros(self.flat.len()))
+    /// A zeroed gradient (or moment) buffer of the same layout on the same device.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn buffer(&self) -> Result<GradBuffer> {
+        let zeros = Tensor::zeros_on(self.device(), [self.len], DType::F32)?;
+        Ok(GradBuffer(zeros))
     }
 }
 
-/// A flat buffer laid out as a [`Params`]: gradients or an optimizer's moments.
+fn held() -> Error {
+    Error::Params("still held by a tape or a tensor".into())
+}
+
+fn elsewhere() -> Error {
+    Error::Params("they are on a GPU, not in this memory".into())
+}
+
+/// A flat float32 buffer laid out as a [`Params`]: gradients or an optimizer's moments.
 #[derive(Debug)]
-pub struct GradBuffer(PoolVec);
+pub struct GradBuffer(Tensor);
 
 impl GradBuffer {
-    /// The elements.
-    pub fn as_slice(&self) -> &[f32] {
-        &self.0
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        self.0.device()
     }
 
-    /// The elements for writing.
-    pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.0
+    /// The elements, on the processor.
+    ///
+    /// # Errors
+    /// When they are on a GPU.
+    pub fn cpu(&self) -> Result<&[f32]> {
+        self.0.f32()
+    }
+
+    /// The elements for writing, on the processor.
+    ///
+    /// # Errors
+    /// When they are on a GPU.
+    pub fn cpu_mut(&mut self) -> Result<&mut [f32]> {
+        self.0.make_mut()
+    }
+
+    /// The buffer on a GPU as a tensor that shares its memory.
+    ///
+    /// # Errors
+    /// When it is on the processor: there, a second handle would make the next write a copy.
+    pub(crate) fn tensor(&self) -> Result<Tensor> {
+        self.0.on_gpu()?;
+        Ok(self.0.detach())
     }
 
     /// Sets everything to zero.
-    pub fn zero(&mut self) {
-        crate::cpu::fill_zero(&mut self.0);
+    ///
+    /// # Errors
+    /// When the GPU refuses.
+    pub fn zero(&mut self) -> Result<()> {
+        match self.device() {
+            Device::Cpu => crate::cpu::fill_zero(self.0.make_mut()?),
+            Device::Cuda(_) => {
+                let bytes = self.0.numel() * 4;
+                self.0.gpu()?.zero(self.0.place()?, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves it to another device.
+    ///
+    /// # Errors
+    /// When the GPU can't be used or its memory is full.
+    pub fn to_device(&mut self, device: Device) -> Result<()> {
+        self.0 = self.0.to(device)?;
+        Ok(())
     }
 
     /// The elements of a parameter in the checkpoint's order.
-    pub fn export(&self, info: &ParamInfo) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// When they can't be brought from the GPU.
+    pub fn export(&self, info: &ParamInfo) -> Result<Vec<f32>> {
         export_from(info, &self.0)
     }
 
@@ -217,20 +370,39 @@ impl GradBuffer {
     /// # Errors
     /// When the count differs.
     pub fn import(&mut self, info: &ParamInfo, values: &[f32]) -> Result<()> {
-        import_into(info, &mut self.0, values)
+        match self.device() {
+            Device::Cpu => import_into(info, self.0.make_mut()?, values),
+            Device::Cuda(_) => import_to_gpu(info, &self.0, values),
+        }
     }
 }
 
-fn export_from(info: &ParamInfo, flat: &[f32]) -> Vec<f32> {
-    let src = &flat[info.range()];
-    match (info.layout, info.shape.dims()) {
+fn import_to_gpu(info: &ParamInfo, flat: &Tensor, values: &[f32]) -> Result<()> {
+    // The same code that orders elements in memory, on a buffer that holds this parameter alone.
+    let alone = ParamInfo {
+        offset: 0,
+        ..info.clone()
+    };
+    let mut ordered = vec![0.0; info.shape.numel()];
+    import_into(&alone, &mut ordered, values)?;
+    let bytes: Vec<u8> = ordered.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let part = flat.narrow(info.offset, info.shape.numel())?;
+    part.gpu()?.upload_to(&bytes, part.place()?)
+}
+
+fn export_from(info: &ParamInfo, flat: &Tensor) -> Result<Vec<f32>> {
+    let part = flat
+        .narrow(info.offset, info.shape.numel())?
+        .to(Device::Cpu)?;
+    let src = part.f32()?;
+    Ok(match (info.layout, info.shape.dims()) {
         (Layout::Conv, &[o, i, kh, kw]) => {
             let mut out = vec![0.0; src.len()];
             for_conv(o, i, kh * kw, |oihw, ohwi| out[oihw] = src[ohwi]);
             out
         }
         _ => src.to_vec(),
-    }
+    })
 }
 
 fn import_into(info: &ParamInfo, flat: &mut [f32], values: &[f32]) -> Result<()> {

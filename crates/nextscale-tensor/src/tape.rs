@@ -3,7 +3,7 @@
 //! Operators record a closure that holds what their gradient needs. Without a tape nothing is recorded and
 //! nothing is kept. The backward pass takes the closures from the end, so saved memory is freed as it walks.
 
-use crate::{Error, Result, Tensor};
+use crate::{DType, Device, Error, Math, Result, Tensor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,21 +26,59 @@ pub struct Tape {
     next: Cell<u64>,
 }
 
-/// How operators run: with a tape (training) or without.
+/// How operators run: with a tape (training) or without, and how precisely products are computed on a GPU.
 #[derive(Clone, Copy, Default)]
 pub struct Cx<'t> {
     tape: Option<&'t Tape>,
+    math: Math,
+    wide: bool,
 }
 
 impl<'t> Cx<'t> {
     /// Records on `tape`.
     pub fn on(tape: &'t Tape) -> Self {
-        Self { tape: Some(tape) }
+        Self {
+            tape: Some(tape),
+            ..Self::default()
+        }
     }
 
     /// Records nothing: for inference.
     pub fn off() -> Self {
-        Self { tape: None }
+        Self::default()
+    }
+
+    /// The same with another arithmetic of products.
+    pub fn with(self, math: Math) -> Self {
+        Self { math, ..self }
+    }
+
+    /// The same with float32 operands (TF32 as it was): embeddings and the head.
+    pub fn full(self) -> Self {
+        let math = Math {
+            operands: DType::F32,
+            ..self.math
+        };
+        self.with(math)
+    }
+
+    /// The same with float32 results of products whatever their operands: modulation tables.
+    pub fn wide(self) -> Self {
+        Self { wide: true, ..self }
+    }
+
+    /// The arithmetic of products.
+    pub fn math(&self) -> Math {
+        self.math
+    }
+
+    /// The type of products' results.
+    pub fn result(&self) -> DType {
+        if self.wide {
+            DType::F32
+        } else {
+            self.math.operands
+        }
     }
 
     /// Whether an operator on these inputs has to record its gradient.
@@ -67,16 +105,16 @@ impl<'t> Cx<'t> {
         }
     }
 
-    /// The common case of one output: marks it and records `backward`, which gets y's gradient. The rule is
-    /// skipped when no gradient reached y.
+    /// The common case of one output: marks it and records `backward`, which gets y's gradient in y's type. The rule
+    /// is skipped when no gradient reached y.
     pub fn record_one(
         &self,
         y: &mut Tensor,
         backward: impl FnOnce(Tensor, &mut Grads<'_>) -> Result<()> + 'static,
     ) {
-        let key = self.output(y);
+        let (key, dtype) = (self.output(y), y.dtype());
         self.record(move |grads| match grads.take(key) {
-            Some(g) => backward(g, grads),
+            Some(g) => backward(g.cast(dtype)?, grads),
             None => Ok(()),
         });
     }
@@ -99,8 +137,16 @@ pub struct Key(u64);
 /// Gradients during the backward pass: of values by key, of parameters in the flat buffer.
 pub struct Grads<'p> {
     values: HashMap<u64, Tensor>,
-    flat: &'p mut [f32],
+    flat: Flat<'p>,
     store: Option<Arc<()>>,
+}
+
+/// The parameters' gradients, where they are wanted.
+enum Flat<'p> {
+    None,
+    Cpu(&'p mut [f32]),
+    /// The whole flat buffer, float32.
+    Cuda(Tensor),
 }
 
 impl Grads<'_> {
@@ -136,33 +182,82 @@ impl Grads<'_> {
         match &x.var {
             None => Ok(()),
             Some(Var::Node(id)) => {
-                if let Some(sum) = self.values.get_mut(id) {
-                    crate::cpu::add_assign(sum.make_mut()?, g.f32()?);
-                } else {
-                    self.values.insert(*id, g);
+                match (self.values.remove(id), g.device()) {
+                    (None, _) => {
+                        self.values.insert(*id, g);
+                    }
+                    (Some(mut sum), Device::Cpu) => {
+                        crate::cpu::add_assign(sum.make_mut()?, g.f32()?);
+                        self.values.insert(*id, sum);
+                    }
+                    (Some(sum), Device::Cuda(_)) => {
+                        // The wider of the two takes the other in.
+                        let (sum, other) = if sum.dtype() == DType::F32 || g.dtype() != DType::F32 {
+                            (sum, g)
+                        } else {
+                            (g, sum)
+                        };
+                        let sum = sum.into_unique()?;
+                        sum.add_in_place(&other)?;
+                        self.values.insert(*id, sum);
+                    }
                 }
                 Ok(())
             }
-            Some(Var::Param(_)) => {
-                if let Some(slot) = self.param(x) {
-                    crate::cpu::add_assign(slot, g.f32()?);
+            Some(Var::Param(_)) => match g.device() {
+                Device::Cpu => {
+                    if let Some(slot) = self.param(x) {
+                        crate::cpu::add_assign(slot, g.f32()?);
+                    }
+                    Ok(())
                 }
-                Ok(())
-            }
+                Device::Cuda(_) => match self.sums(x)? {
+                    Some(slot) => slot.add_in_place(&g),
+                    None => Ok(()),
+                },
+            },
         }
     }
 
-    /// The gradient of the parameter `w` in the flat buffer, to add to; `None` when it is not wanted.
+    /// On a GPU: the float32 sums that belong to `w`, for a kernel to add to (a parameter's place in the flat buffer, or
+    /// the value's gradient, zeros at first). `None` when no gradient is wanted.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub(crate) fn sums(&mut self, w: &Tensor) -> Result<Option<Tensor>> {
+        match (&w.var, &self.flat) {
+            (Some(Var::Param(token)), Flat::Cuda(flat)) if self.owns(token) => {
+                let mut view = flat.detach();
+                view.shape = w.shape();
+                view.offset = w.offset;
+                Ok(Some(view))
+            }
+            (Some(Var::Node(id)), _) => {
+                let sum = match self.values.remove(id) {
+                    Some(sum) => sum.cast(DType::F32)?.into_unique()?,
+                    None => Tensor::zeros_on(w.device(), w.shape(), DType::F32)?,
+                };
+                // Both handles see what is added: the order of the stream keeps it sound.
+                self.values.insert(*id, sum.clone());
+                Ok(Some(sum))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// On the processor: the gradient of the parameter `w` in the flat buffer, to add to; `None` when it is not wanted.
     pub fn param(&mut self, w: &Tensor) -> Option<&mut [f32]> {
-        match &w.var {
-            Some(Var::Param(token)) if self.owns(token) => {
-                Some(&mut self.flat[w.offset..w.offset + w.numel()])
+        match (&w.var, &mut self.flat) {
+            (Some(Var::Param(token)), Flat::Cpu(flat))
+                if self.store.as_ref().is_some_and(|s| Arc::ptr_eq(s, token)) =>
+            {
+                Some(&mut flat[w.offset..w.offset + w.numel()])
             }
             _ => None,
         }
     }
 
-    /// Adds into the gradient of `w`, parameter or value, through `fill`, which gets the target to add to.
+    /// On the processor: adds into the gradient of `w`, parameter or value, through `fill`, which gets the target to add to.
     /// Does nothing when the gradient is not wanted.
     ///
     /// # Errors
@@ -196,8 +291,8 @@ impl Tape {
     }
 
     /// Runs the backward pass from the scalar `loss` with the given seed (1, divided by the accumulation
-    /// steps, times the loss scale). Parameter gradients are added to `grads` of the store that `params`
-    /// belongs to; the gradients of the `wanted` leaves come back in order.
+    /// steps). Parameter gradients are added to `grads` of the store that `params` belongs to; the gradients of the
+    /// `wanted` leaves come back in order.
     ///
     /// # Errors
     /// When `loss` was not made on this tape, or a rule fails.
@@ -208,15 +303,36 @@ impl Tape {
         target: Option<(&crate::params::Params, &mut crate::params::GradBuffer)>,
         wanted: &[Key],
     ) -> Result<Vec<Option<Tensor>>> {
+        let seed = Tensor::from_vec(loss.shape(), vec![seed]).to(loss.device())?;
+        self.backward_from(loss, seed, target, wanted)
+    }
+
+    /// [`Tape::backward`] with the seed as a tensor beside the loss: a loss scale that stays on the GPU.
+    ///
+    /// # Errors
+    /// As [`Tape::backward`].
+    pub fn backward_from(
+        self,
+        loss: &Tensor,
+        seed: Tensor,
+        target: Option<(&crate::params::Params, &mut crate::params::GradBuffer)>,
+        wanted: &[Key],
+    ) -> Result<Vec<Option<Tensor>>> {
         let Some(Var::Node(id)) = loss.var else {
             return Err(Error::shape("backward", "the loss was not made on a tape"));
         };
-        let (flat, store): (&mut [f32], _) = match target {
-            Some((params, grads)) => (grads.as_mut_slice(), Some(params.token())),
-            None => (&mut [], None),
+        let (flat, store) = match target {
+            Some((params, grads)) => {
+                let token = Some(params.token());
+                match grads.device() {
+                    Device::Cpu => (Flat::Cpu(grads.cpu_mut()?), token),
+                    Device::Cuda(_) => (Flat::Cuda(grads.tensor()?), token),
+                }
+            }
+            None => (Flat::None, None),
         };
         let mut grads = Grads {
-            values: HashMap::from([(id, Tensor::from_vec(loss.shape(), vec![seed]))]),
+            values: HashMap::from([(id, seed)]),
             flat,
             store,
         };

@@ -1,6 +1,7 @@
 //! Tensors: contiguous, row-major, cheap to clone, immutable once shared.
 
 use crate::cpu::pool::PoolVec;
+use crate::cuda::tensor::OnGpu;
 use crate::tape::Var;
 use crate::{Device, Error, Result, Shape};
 use std::sync::Arc;
@@ -11,6 +12,10 @@ use std::sync::Arc;
 pub enum DType {
     /// 32-bit float.
     F32,
+    /// The upper half of a 32-bit float; on a GPU only.
+    Bf16,
+    /// IEEE half precision; on a GPU only.
+    F16,
     /// 32-bit signed integer (token indices, labels).
     I32,
 }
@@ -20,8 +25,23 @@ impl DType {
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
             Self::I32 => "i32",
         }
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::I32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+
+    /// Whether it is one of the two 16-bit floats.
+    pub fn is_half(self) -> bool {
+        matches!(self, Self::Bf16 | Self::F16)
     }
 }
 
@@ -30,6 +50,7 @@ impl DType {
 pub(crate) enum Storage {
     CpuF32(Arc<PoolVec>),
     CpuI32(Arc<Vec<i32>>),
+    Cuda(OnGpu),
 }
 
 /// A contiguous row-major array: a shape, a shared buffer, an offset into it, and, where it was produced on
@@ -88,21 +109,6 @@ impl Tensor {
         Self::from_buf(shape, PoolVec::zeros(shape.numel()))
     }
 
-    /// A view into a shared flat buffer (a parameter).
-    pub(crate) fn view_of(
-        flat: &Arc<PoolVec>,
-        offset: usize,
-        shape: Shape,
-        var: Option<Var>,
-    ) -> Self {
-        Self {
-            shape,
-            storage: Storage::CpuF32(Arc::clone(flat)),
-            offset,
-            var,
-        }
-    }
-
     /// The shape.
     pub fn shape(&self) -> Shape {
         self.shape
@@ -120,46 +126,52 @@ impl Tensor {
 
     /// The element type.
     pub fn dtype(&self) -> DType {
-        match self.storage {
+        match &self.storage {
             Storage::CpuF32(_) => DType::F32,
             Storage::CpuI32(_) => DType::I32,
+            Storage::Cuda(on) => on.dtype,
         }
     }
 
     /// Where the tensor lives.
     pub fn device(&self) -> Device {
-        match self.storage {
+        match &self.storage {
             Storage::CpuF32(_) | Storage::CpuI32(_) => Device::Cpu,
+            Storage::Cuda(on) => on.device(),
         }
     }
 
     /// The elements of a float tensor on the CPU, row-major.
     ///
     /// # Errors
-    /// When the tensor holds integers.
+    /// When the tensor holds integers or lies on a GPU ([`Tensor::to`] brings it here).
     pub fn f32(&self) -> Result<&[f32]> {
         match &self.storage {
             Storage::CpuF32(b) => Ok(&b[self.offset..self.offset + self.numel()]),
-            Storage::CpuI32(_) => Err(self.wrong("f32")),
+            Storage::CpuI32(_) | Storage::Cuda(_) => Err(self.wrong("f32 on the processor")),
         }
     }
 
     /// The elements of an integer tensor on the CPU, row-major.
     ///
     /// # Errors
-    /// When the tensor holds floats.
+    /// When the tensor holds floats or lies on a GPU ([`Tensor::to`] brings it here).
     pub fn i32(&self) -> Result<&[i32]> {
         match &self.storage {
             Storage::CpuI32(b) => Ok(&b[self.offset..self.offset + self.numel()]),
-            Storage::CpuF32(_) => Err(self.wrong("i32")),
+            Storage::CpuF32(_) | Storage::Cuda(_) => Err(self.wrong("i32 on the processor")),
         }
     }
 
-    fn wrong(&self, expected: &'static str) -> Error {
+    pub(crate) fn wrong(&self, expected: &'static str) -> Error {
         Error::DType {
             op: "tensor",
             expected,
-            found: self.dtype().name(),
+            found: match (&self.storage, self.dtype()) {
+                (Storage::Cuda(_), DType::F32) => "f32 on a GPU",
+                (Storage::Cuda(_), DType::I32) => "i32 on a GPU",
+                (_, other) => other.name(),
+            },
         }
     }
 
@@ -167,12 +179,14 @@ impl Tensor {
     /// backward rules that may overwrite what they were given.
     ///
     /// # Errors
-    /// When the tensor holds integers.
+    /// When the tensor holds integers or lies on a GPU.
     pub fn make_mut(&mut self) -> Result<&mut [f32]> {
         let n = self.numel();
         let whole = match &mut self.storage {
             Storage::CpuF32(b) => self.offset == 0 && b.len() == n && Arc::get_mut(b).is_some(),
-            Storage::CpuI32(_) => return Err(self.wrong("f32")),
+            Storage::CpuI32(_) | Storage::Cuda(_) => {
+                return Err(self.wrong("f32 on the processor"));
+            }
         };
         if !whole {
             let copy = Self::from_slice(self.shape, self.f32()?);
@@ -181,7 +195,7 @@ impl Tensor {
         }
         match &mut self.storage {
             Storage::CpuF32(b) => Ok(Arc::get_mut(b).expect("made private above")),
-            Storage::CpuI32(_) => unreachable!("refused above"),
+            Storage::CpuI32(_) | Storage::Cuda(_) => unreachable!("refused above"),
         }
     }
 
@@ -217,6 +231,7 @@ impl Tensor {
         match &self.var {
             // A parameter's gradient is found by its place in the flat buffer, so it keeps the buffer.
             Some(Var::Param(_)) => self.clone(),
+            _ if matches!(self.storage, Storage::Cuda(_)) => self.without_gpu_data(),
             _ => Self {
                 shape: self.shape,
                 storage: Storage::CpuF32(Arc::new(PoolVec::scratch(0))),
@@ -231,12 +246,12 @@ impl Tensor {
         self.var.is_some()
     }
 
-    /// The single element of a one-element float tensor.
+    /// The single element of a one-element float tensor; waits for it where it is on a GPU.
     ///
     /// # Errors
     /// When there is not exactly one float.
     pub fn scalar(&self) -> Result<f32> {
-        match self.f32()? {
+        match self.to(Device::Cpu)?.f32()? {
             [x] => Ok(*x),
             other => Err(Error::shape(
                 "scalar",

@@ -192,7 +192,7 @@ fn train(args: &Args) -> Result<()> {
     });
     let images = random_images(batch, side);
     let labels: Vec<i32> = (0..batch as i32).map(|i| i % 10).collect();
-    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1);
+    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
     time(args, "train", batch, |it| {
         let plan = StepPlan {
             it,
@@ -218,7 +218,7 @@ fn train_tokenizer(args: &Args) -> Result<()> {
         Preset::Wide => 1,
     });
     let images = random_images(batch, side);
-    let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 1);
+    let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 1)?;
     time(args, "train-tokenizer", batch, |it| {
         let plan = TokenizerStep {
             it,

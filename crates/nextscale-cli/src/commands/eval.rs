@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
             var.config.classes
         )));
     }
-    let trainer = VarTrainer::new(tok.vqvae, var, 0.0, 0);
+    let trainer = VarTrainer::new(tok.vqvae, var, 0.0, 0)?;
     let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
     let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(()))?;
     println!("scale    tokens      loss  accuracy");

@@ -4,7 +4,7 @@ use super::compile::{Arch, load_or_compile};
 use super::error::Checked;
 use super::kernel::Module;
 use super::libraries::Library;
-use super::matmul;
+use super::matmul::{self, Place};
 use super::pool::{DeviceBuffer, Pool, PoolUse};
 use crate::{Error, Result};
 use cudarc::driver::result;
@@ -51,7 +51,8 @@ unsafe impl<T> Sync for Handle<T> {}
 
 struct Loaded {
     module: Handle<CUmodule>,
-    functions: HashMap<String, Handle<CUfunction>>,
+    /// By name, with the dynamic shared memory that each was told of.
+    functions: HashMap<&'static str, (Handle<CUfunction>, u32)>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -184,17 +185,28 @@ impl Gpu {
         unsafe { result::stream::synchronize(self.stream.0) }.doing("computing on the GPU")
     }
 
-    /// Copies `bytes` to the start of `to`; returns when they are there.
+    /// Copies `bytes` to the start of `to`.
     ///
     /// # Errors
     /// When they do not fit or the copy fails.
     pub fn upload(&self, bytes: &[u8], to: &DeviceBuffer) -> Result<()> {
-        fits(bytes.len(), to)?;
+        self.upload_to(bytes, Place(to, 0))
+    }
+
+    /// Copies `bytes` to a place.
+    ///
+    /// # Errors
+    /// When they do not fit or the copy fails.
+    pub fn upload_to(&self, bytes: &[u8], to: Place<'_>) -> Result<()> {
+        let address = to.holds("a copy", bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.bind()?;
-        // SAFETY: both ranges are as long as said; the source outlives the copy because of the wait.
-        unsafe { result::memcpy_htod_async(to.address(), bytes, self.stream.0) }
-            .doing("copying to the GPU")?;
-        self.synchronize()
+        // SAFETY: both ranges are as long as said. The source is ordinary memory, which the driver has read to the end
+        // when the call returns (CUDA driver API, "API synchronization behavior").
+        unsafe { result::memcpy_htod_async(address, bytes, self.stream.0) }
+            .doing("copying to the GPU")
     }
 
     /// Copies the first bytes of `from`; returns when they are here.
@@ -202,16 +214,65 @@ impl Gpu {
     /// # Errors
     /// When there are not so many or the copy fails.
     pub fn download(&self, from: &DeviceBuffer, bytes: &mut [u8]) -> Result<()> {
-        fits(bytes.len(), from)?;
+        self.download_from(Place(from, 0), bytes)
+    }
+
+    /// Copies bytes from a place; returns when they are here.
+    ///
+    /// # Errors
+    /// When there are not so many or the copy fails.
+    pub fn download_from(&self, from: Place<'_>, bytes: &mut [u8]) -> Result<()> {
+        let address = from.holds("a copy", bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.bind()?;
         // SAFETY: both ranges are as long as said; the target outlives the copy because of the wait.
-        unsafe { result::memcpy_dtoh_async(bytes, from.address(), self.stream.0) }
+        unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.0) }
             .doing("copying from the GPU")?;
         self.synchronize()
     }
 
-    /// The function `name` of a module, compiled and loaded at the first call.
-    pub(super) fn function(&self, module: &'static Module, name: &str) -> Result<CUfunction> {
+    /// Copies bytes on the GPU, in the stream; the ranges do not overlap.
+    ///
+    /// # Errors
+    /// When they are not all there or the copy fails.
+    pub fn copy(&self, from: Place<'_>, to: Place<'_>, bytes: usize) -> Result<()> {
+        let (from, to) = (from.holds("a copy", bytes)?, to.holds("a copy", bytes)?);
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.bind()?;
+        // SAFETY: both ranges are as long as said and stay so for work that was asked for before they were let go.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.0) }
+            .doing("copying on the GPU")
+    }
+
+    /// Sets bytes to zero, in the stream.
+    ///
+    /// # Errors
+    /// When they are not all there or the driver refuses.
+    pub fn zero(&self, to: Place<'_>, bytes: usize) -> Result<()> {
+        let address = to.holds("zeros", bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.bind()?;
+        // SAFETY: the range is as long as said.
+        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.0) }
+            .doing("clearing memory on the GPU")
+    }
+
+    /// The function `name` of a module, compiled and loaded at the first call and allowed `shared` bytes of dynamic shared
+    /// memory.
+    pub(super) fn function(
+        &self,
+        module: &'static Module,
+        name: &'static str,
+        shared: u32,
+    ) -> Result<CUfunction> {
+        /// What a kernel may have without asking.
+        const FREE: u32 = 48 << 10;
         self.bind()?;
         let mut modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
         if !modules.contains_key(module.name) {
@@ -228,25 +289,30 @@ impl Gpu {
         let Some(loaded) = modules.get_mut(module.name) else {
             return Err(Error::Device(format!("kernels {} are gone", module.name)));
         };
-        if let Some(f) = loaded.functions.get(name) {
-            return Ok(f.0);
+        let (function, allowed) = match loaded.functions.get(name) {
+            Some(&(f, allowed)) => (f, allowed),
+            None => {
+                let c_name = CString::new(name)
+                    .map_err(|_| Error::Device(format!("kernel {name:?} has a zero byte")))?;
+                // SAFETY: the module is loaded and never unloaded.
+                let f = unsafe { result::module::get_function(loaded.module.0, c_name) }
+                    .doing(&format!("looking for the kernel {name}"))?;
+                loaded.functions.insert(name, (Handle(f), FREE));
+                (Handle(f), FREE)
+            }
+        };
+        if shared > allowed {
+            // SAFETY: the function is valid.
+            unsafe {
+                result::function::set_function_attribute(
+                    function.0,
+                    sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                    shared as i32,
+                )
+            }
+            .doing(&format!("giving {name} {shared} bytes of shared memory"))?;
+            loaded.functions.insert(name, (function, shared));
         }
-        let c_name = CString::new(name)
-            .map_err(|_| Error::Device(format!("kernel {name:?} has a zero byte")))?;
-        // SAFETY: the module is loaded and never unloaded.
-        let f = unsafe { result::module::get_function(loaded.module.0, c_name) }
-            .doing(&format!("looking for the kernel {name}"))?;
-        loaded.functions.insert(name.to_owned(), Handle(f));
-        Ok(f)
+        Ok(function.0)
     }
-}
-
-fn fits(bytes: usize, buffer: &DeviceBuffer) -> Result<()> {
-    if bytes <= buffer.bytes() {
-        return Ok(());
-    }
-    Err(Error::Device(format!(
-        "{bytes} bytes for a buffer of {}",
-        buffer.bytes()
-    )))
 }

@@ -35,8 +35,10 @@ pub struct Kernel {
 pub enum Arg<'a> {
     /// A buffer that is read.
     In(&'a DeviceBuffer),
-    /// A buffer that is written, from this byte on.
+    /// A buffer from this byte on.
     At(&'a DeviceBuffer, usize),
+    /// No buffer: the kernel is told by a null pointer.
+    Null,
     /// A 32-bit integer.
     I32(i32),
     /// A 64-bit count.
@@ -48,7 +50,7 @@ pub enum Arg<'a> {
 impl Arg<'_> {
     fn kind(&self) -> char {
         match self {
-            Self::In(_) | Self::At(..) => 'p',
+            Self::In(_) | Self::At(..) | Self::Null => 'p',
             Self::I32(_) => 'i',
             Self::U64(_) => 'u',
             Self::F32(_) => 'f',
@@ -88,7 +90,7 @@ impl Gpu {
     pub fn launch(
         &self,
         module: &'static Module,
-        name: &str,
+        name: &'static str,
         shape: Shape,
         args: &[Arg<'_>],
     ) -> Result<()> {
@@ -101,13 +103,14 @@ impl Gpu {
                 args.len()
             )));
         }
-        let function = self.function(module, name)?;
+        let function = self.function(module, name, shape.shared)?;
         // Every argument as the eight bytes that the driver reads through a pointer.
         let mut words: Vec<u64> = args
             .iter()
             .map(|a| match *a {
                 Arg::In(b) => b.address(),
                 Arg::At(b, offset) => b.address() + offset as u64,
+                Arg::Null => 0,
                 Arg::I32(v) => u64::from(v as u32),
                 Arg::U64(v) => v,
                 Arg::F32(v) => u64::from(v.to_bits()),
@@ -135,7 +138,7 @@ impl Gpu {
     }
 }
 
-/// Filling and converting buffers.
+/// Filling, converting and adding.
 pub static MEMORY: Module = Module {
     name: "memory",
     source: include_str!("memory.cu"),
@@ -167,6 +170,42 @@ pub static MEMORY: Module = Module {
         },
         Kernel {
             name: "convert_f16_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_bf16_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_f16_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f32_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f32_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f32_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_bf16_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f16_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_bf16_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f16_f32",
             signature: "ppu",
         },
     ],

@@ -119,12 +119,12 @@ impl Place<'_> {
         self.0.address() + self.1 as u64
     }
 
-    fn holds(self, what: &str, bytes: usize) -> Result<u64> {
+    pub(super) fn holds(self, what: &str, bytes: usize) -> Result<u64> {
         if self.1 + bytes <= self.0.bytes() {
             return Ok(self.address());
         }
         Err(Error::Device(format!(
-            "matmul: {what} needs {bytes} bytes from {} of a buffer of {}",
+            "{what} needs {bytes} bytes from {} of a buffer of {}",
             self.1,
             self.0.bytes()
         )))

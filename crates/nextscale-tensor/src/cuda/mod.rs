@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod libraries;
 pub mod matmul;
 pub mod pool;
+pub mod tensor;
 
 mod error;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What operator tests share: random tensors and gradients against central differences.
 
 use crate::rng::{Purpose, Stream};
-use crate::{Cx, Result, Shape, Tape, Tensor};
+use crate::{Cx, DType, Device, Math, Result, Shape, Tape, Tensor};
 
 /// Standard normal numbers; `lane` names the sequence.
 pub(crate) fn random(shape: impl Into<Shape>, lane: u64) -> Tensor {
@@ -92,4 +92,137 @@ pub(crate) fn check_gradients(
             "input {which} has no influence: the test shows nothing"
         );
     }
+}
+
+/// What an input is on a GPU: an activation comes in the type of the products, anything else in float32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Activation,
+    Float32,
+}
+
+/// The first GPU, or `None` after saying that there is none.
+pub(crate) fn gpu() -> Option<Device> {
+    if crate::cuda::count() == 0 {
+        println!("skipped: no CUDA device");
+        return None;
+    }
+    Some(Device::Cuda(0))
+}
+
+/// ‖got − want‖ / ‖want‖, not a number where any of `got` is not.
+pub(crate) fn distance(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let of = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+        let pairs = got.iter().zip(want);
+        pairs.map(|(g, w)| f(f64::from(*g), f64::from(*w))).sum()
+    };
+    (of(&|g, w| (g - w) * (g - w)) / of(&|_, w| w * w).max(1e-30)).sqrt()
+}
+
+/// x rounded to a type and back.
+pub(crate) fn rounded(x: &Tensor, dtype: DType) -> Tensor {
+    let round = |v: &f32| match dtype {
+        DType::Bf16 => half::bf16::from_f32(*v).to_f32(),
+        DType::F16 => half::f16::from_f32(*v).to_f32(),
+        _ => *v,
+    };
+    Tensor::from_vec(x.shape(), x.f32().unwrap().iter().map(round).collect())
+}
+
+/// Runs `f` with its gradients on the processor and, in every type, on the GPU, and compares its outputs and the gradient
+/// of every input by ‖difference‖/‖value‖. Inputs are rounded to the type first, so only the arithmetic differs. The limits
+/// are those for float32, bf16 and fp16. Says so where there is no GPU.
+pub(crate) fn check_cuda(
+    inputs: &[(Tensor, Role)],
+    limits: [f64; 3],
+    f: impl Fn(&Cx<'_>, &[Tensor]) -> Result<Vec<Tensor>>,
+) {
+    let Some(device) = gpu() else { return };
+    for (dtype, limit) in [DType::F32, DType::Bf16, DType::F16]
+        .into_iter()
+        .zip(limits)
+    {
+        let rounds: Vec<Tensor> = inputs.iter().map(|(x, _)| rounded(x, dtype)).collect();
+        let want = outputs_and_gradients(&rounds, dtype, Device::Cpu, &f);
+        let there: Vec<Tensor> = rounds
+            .iter()
+            .zip(inputs)
+            .map(|(x, (_, role))| {
+                let x = x.to(device).unwrap();
+                match role {
+                    Role::Activation => x.cast(dtype).unwrap(),
+                    Role::Float32 => x,
+                }
+            })
+            .collect();
+        let got = outputs_and_gradients(&there, dtype, device, &f);
+        let again = outputs_and_gradients(&there, dtype, device, &f);
+        assert_eq!(got.len(), want.len());
+        for (i, (((name, got), (_, want)), (_, again))) in
+            got.iter().zip(&want).zip(&again).enumerate()
+        {
+            let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(
+                bits(got) == bits(again),
+                "{name}: two runs differ in {}",
+                dtype.name()
+            );
+            let d = distance(got, want);
+            // Not a number fails too.
+            assert!(
+                d <= limit,
+                "{name} (number {i}) in {}: off by {d:e}",
+                dtype.name()
+            );
+        }
+    }
+}
+
+/// Outputs, then the gradient of every input that got one, under fixed upstream gradients.
+fn outputs_and_gradients(
+    inputs: &[Tensor],
+    dtype: DType,
+    device: Device,
+    f: &impl Fn(&Cx<'_>, &[Tensor]) -> Result<Vec<Tensor>>,
+) -> Vec<(String, Vec<f32>)> {
+    let tape = Tape::new();
+    let cx = Cx::on(&tape).with(Math {
+        operands: dtype,
+        tf32: false,
+    });
+    let (leaves, keys): (Vec<_>, Vec<_>) = inputs.iter().map(|x| cx.leaf(x)).unzip();
+    let outs = f(&cx, &leaves).unwrap();
+    let here = |x: &Tensor| x.to(Device::Cpu).unwrap().f32().unwrap().to_vec();
+    let mut all: Vec<(String, Vec<f32>)> = outs
+        .iter()
+        .enumerate()
+        .map(|(i, y)| (format!("output {i}"), here(y)))
+        .collect();
+    if !outs.iter().any(Tensor::wants_grad) {
+        return all;
+    }
+    let mut loss = Tensor::zeros_on(device, [1], DType::F32).unwrap();
+    let ups: Vec<(Tensor, Tensor)> = outs
+        .iter()
+        .enumerate()
+        .map(|(i, y)| {
+            let up = rounded(&random(y.shape(), 999 + i as u64), dtype);
+            (
+                y.without_data(),
+                up.to(device).unwrap().cast(y.dtype()).unwrap(),
+            )
+        })
+        .collect();
+    cx.record_one(&mut loss, move |_, grads| {
+        ups.into_iter().try_for_each(|(y, up)| grads.add(&y, up))
+    });
+    drop((leaves, outs));
+    let grads = tape.backward(&loss, 1.0, None, &keys).unwrap();
+    for (i, g) in grads.iter().enumerate() {
+        if let Some(g) = g {
+            all.push((format!("gradient of input {i}"), here(g)));
+        }
+    }
+    all
 }

@@ -47,7 +47,7 @@ pub fn buffer_state(buffer: &GradBuffer, params: &Params) -> Result<StateDict> {
         .infos()
         .iter()
         .map(|i| {
-            let t = HostTensor::from_f32(i.shape.dims(), &buffer.export(i))?;
+            let t = HostTensor::from_f32(i.shape.dims(), &buffer.export(i)?)?;
             Ok((i.name.clone(), t))
         })
         .collect()

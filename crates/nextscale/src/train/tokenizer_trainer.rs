@@ -2,9 +2,9 @@
 
 use super::codebook_usage::HitAverages;
 use super::var_trainer::Optimizer;
-use crate::Result;
 use crate::model::Run;
-use crate::model::vqvae::{DropoutDraw, Vqvae};
+use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
+use crate::{Error, Result};
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Tape, Tensor};
@@ -56,17 +56,20 @@ pub struct TokenizerReport {
 impl TokenizerTrainer {
     /// A trainer with fresh optimizer state. Convolution and linear weights and the codebook are decayed, norms and
     /// biases are not.
-    pub fn new(vqvae: Vqvae, betas: (f64, f64), (l1, l2): (f32, f32), seed: u64) -> Self {
-        let opt = Optimizer::new(&vqvae.params, betas, |_, shape| shape.len() > 1);
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn new(vqvae: Vqvae, betas: (f64, f64), (l1, l2): (f32, f32), seed: u64) -> Result<Self> {
+        let opt = Optimizer::new(&vqvae.params, betas, |_, shape| shape.len() > 1)?;
         let hits = HitAverages::new(vqvae.config.pyramid.count(), vqvae.config.vocab);
-        Self {
+        Ok(Self {
             vqvae,
             opt,
             hits,
             l1,
             l2,
             seed,
-        }
+        })
     }
 
     /// One iteration on images \[B, R, R, 3\] in \[−1, 1\].
@@ -128,13 +131,10 @@ impl TokenizerTrainer {
         let mean_square = mean_square.iter().map(|v| f64::from(v * v)).sum::<f64>() / n;
         let scale = (1.0 / mean_square.sqrt().max(1e-6)) as f32;
         // Features of unit size: what the decoder's first layer and the codebook's learning rate expect.
-        let ranges: Vec<_> = ["quant_conv.weight", "quant_conv.bias"]
-            .iter()
-            .filter_map(|n| Some(self.vqvae.params.info(n)?.range()))
-            .collect();
-        let flat = self.vqvae.params.flat_mut()?;
-        for range in ranges {
-            flat[range].iter_mut().for_each(|w| *w *= scale);
+        for name in ["quant_conv.weight", "quant_conv.bias"] {
+            let mut values = self.vqvae.params.export(name)?;
+            values.iter_mut().for_each(|w| *w *= scale);
+            self.vqvae.params.import(name, &values)?;
         }
         let f = self.vqvae.features(&Run::off(), images, None)?;
         let mut filled = 0;
@@ -206,17 +206,25 @@ impl TokenizerTrainer {
         let jitter = 0.05 * mean_square.sqrt() as f32;
         let mut s = Stream::new(self.seed, Purpose::Init, draw, 2);
         let order = s.permutation(rows);
-        let range = self.vqvae.codebook_range();
-        let flat = self.vqvae.params.flat_mut()?;
+        let params = &mut self.vqvae.params;
+        let Some(info) = params.info(CODEBOOK).cloned() else {
+            return Err(Error::failed("a tokenizer has a codebook"));
+        };
+        let mut table = params.export(CODEBOOK)?;
+        let mut moments = [&mut self.opt.exp_avg, &mut self.opt.exp_avg_sq];
+        let mut kept = [moments[0].export(&info)?, moments[1].export(&info)?];
         for (i, &code) in codes.iter().enumerate() {
             let source = order[i % rows] as usize * c;
-            let at = range.start + code * c;
-            for (j, v) in flat[at..at + c].iter_mut().enumerate() {
+            let at = code * c;
+            for (j, v) in table[at..at + c].iter_mut().enumerate() {
                 let off = if i < rows { 0.0 } else { jitter * s.normal() };
                 *v = values[source + j] + off;
             }
-            self.opt.exp_avg.as_mut_slice()[at..at + c].fill(0.0);
-            self.opt.exp_avg_sq.as_mut_slice()[at..at + c].fill(0.0);
+            kept.iter_mut().for_each(|m| m[at..at + c].fill(0.0));
+        }
+        params.import(CODEBOOK, &table)?;
+        for (moment, kept) in moments.iter_mut().zip(&kept) {
+            moment.import(&info, kept)?;
         }
         Ok(())
     }

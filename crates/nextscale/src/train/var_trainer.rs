@@ -47,12 +47,16 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Fresh state for a model's parameters; `decayed` says which of them are decayed, by name and shape.
+    /// Fresh state for a model's parameters, on their device; `decayed` says which of them are decayed, by name and
+    /// shape.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
     pub fn new(
         params: &nextscale_tensor::Params,
         betas: (f64, f64),
         decayed: impl Fn(&str, &[usize]) -> bool,
-    ) -> Self {
+    ) -> Result<Self> {
         let decay = params
             .infos()
             .iter()
@@ -61,14 +65,14 @@ impl Optimizer {
                 (i.range(), if on { 1.0 } else { 0.0 })
             })
             .collect();
-        Self {
-            grads: params.buffer(),
-            exp_avg: params.buffer(),
-            exp_avg_sq: params.buffer(),
+        Ok(Self {
+            grads: params.buffer()?,
+            exp_avg: params.buffer()?,
+            exp_avg_sq: params.buffer()?,
             updates: 0,
             betas,
             decay,
-        }
+        })
     }
 
     /// Clips, updates the parameters and zeroes the gradients. Returns the gradient's norm before clipping.
@@ -82,7 +86,7 @@ impl Optimizer {
         wd: f64,
         clip: Option<f64>,
     ) -> Result<f64> {
-        let norm = ops::grad_norm(&self.grads);
+        let norm = ops::grad_norm(&self.grads)?;
         // A norm that is not a number must reach the weights' log, not be hidden by the clip.
         let factor = match clip {
             Some(c) => (c / (norm + 1e-6)).min(1.0),
@@ -106,7 +110,7 @@ impl Optimizer {
             &hyper,
             &self.decay,
         )?;
-        self.grads.zero();
+        self.grads.zero()?;
         Ok(norm)
     }
 }
@@ -194,19 +198,22 @@ pub struct StepReport {
 }
 
 impl VarTrainer {
-    /// A trainer with fresh optimizer state.
-    pub fn new(vqvae: Vqvae, var: Var, smoothing: f32, seed: u64) -> Self {
+    /// A trainer with fresh optimizer state, on the device of the transformer's parameters.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn new(vqvae: Vqvae, var: Var, smoothing: f32, seed: u64) -> Result<Self> {
         let opt = Optimizer::new(&var.params, BETAS, |name, shape| {
             is_decayed(name, shape.len())
-        });
-        Self {
+        })?;
+        Ok(Self {
             vqvae,
             var,
             opt,
             smoothing,
             seed,
             rank: 0,
-        }
+        })
     }
 
     /// One iteration on images \[B, R, R, 3\] in \[−1, 1\].

@@ -318,7 +318,7 @@ fn resume(
     for i in 0..batches.count() {
         tokens.push(vqvae.tokenize(&batches.images_of(i)?, &pyramid)?);
     }
-    let mut trainer = VarTrainer::new(vqvae, var, state.config.label_smooth as f32, 0);
+    let mut trainer = VarTrainer::new(vqvae, var, state.config.label_smooth as f32, 0)?;
     load_buffer(
         &mut trainer.opt.exp_avg,
         &trainer.var.params,

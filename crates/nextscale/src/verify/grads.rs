@@ -42,7 +42,7 @@ impl Gradients<'_> {
                 continue;
             };
             let want = file.f32(name)?;
-            let got = sampled(&self.grads.export(info), want.len());
+            let got = sampled(&self.grads.export(info)?, want.len());
             if got.len() == want.len() && self.is_zero(param) {
                 let largest = got.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
                 let limit = format!("the true gradient is 0, found {largest:.1e}");
@@ -70,20 +70,18 @@ impl Gradients<'_> {
     }
 
     /// Compares statistics of all gradients, recorded under the parameters' names, as one quantity.
-    pub(super) fn statistics(&self, stats: &Json, report: &mut Report<'_>) {
+    pub(super) fn statistics(&self, stats: &Json, report: &mut Report<'_>) -> Result<()> {
         let quantity = format!("{}grad_stats", self.label);
         let params = self
             .params
             .infos()
             .iter()
             .filter(|i| !self.is_zero(&i.name));
-        compare_stats(
-            quantity,
-            params.map(|i| (i.name.as_str(), self.grads.export(i), i.shape.dims())),
-            stats,
-            |_| self.limit,
-            report,
-        );
+        let tensors = params
+            .map(|i| Ok((i.name.as_str(), self.grads.export(i)?, i.shape.dims())))
+            .collect::<Result<Vec<_>>>()?;
+        compare_stats(quantity, tensors.into_iter(), stats, |_| self.limit, report);
+        Ok(())
     }
 }
 

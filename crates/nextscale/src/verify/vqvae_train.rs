@@ -105,7 +105,7 @@ fn one(
 ) -> Result<()> {
     let (images, pyramid) = batch(models, tokenizer, file)?;
     let vqvae = tokenizer.build(&pyramid, true)?;
-    let mut grads = vqvae.params.buffer();
+    let mut grads = vqvae.params.buffer()?;
     let tape = Tape::new();
     let run = Run::on(Cx::on(&tape));
     let out = vqvae.train_forward(&run, &images, None)?;
@@ -161,7 +161,7 @@ fn one(
     };
     gradients.samples(file, "grad.", report)?;
     if stats.is_object() {
-        gradients.statistics(&stats, report);
+        gradients.statistics(&stats, report)?;
     }
     let start = HitAverages {
         ema: hit_averages(&tokenizer.dict, pyramid.count(), tokenizer.vocab()),

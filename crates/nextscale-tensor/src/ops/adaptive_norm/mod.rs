@@ -72,12 +72,14 @@ pub fn adaptive_norm(cx: &Cx<'_>, x: &Tensor, m: &Modulation<'_>, eps: f32) -> R
     let s = sizes(OP, x)?;
     check_table(OP, s, m.table, &[m.scale, m.shift])?;
     let (mut y, stats) = match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("adaptive_norm")),
         Device::Cpu => cpu::forward(s, x, m, eps)?,
     };
     if cx.records(&[x, m.table]) {
         let (x, table) = (x.clone(), m.table.clone());
         let slots = (m.scale, m.shift);
         cx.record_one(&mut y, move |g, grads| match x.device() {
+            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("adaptive_norm")),
             Device::Cpu => cpu::backward(s, &x, &table, slots, &stats, &g, grads),
         });
     }

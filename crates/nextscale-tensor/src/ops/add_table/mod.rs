@@ -21,6 +21,7 @@ pub fn add_table(cx: &Cx<'_>, shared: &Tensor, own: &Tensor) -> Result<Tensor> {
         return Err(Error::shape("add_table", detail));
     }
     let mut y = match shared.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("add_table")),
         Device::Cpu => {
             let mut y = Tensor::from_slice(shared.shape(), shared.f32()?);
             let own = own.f32()?;

@@ -18,6 +18,7 @@ pub(crate) fn zip_map(
 ) -> Result<Tensor> {
     expect_dims(op, "the second operand", b, a.dims())?;
     match a.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("arithmetic")),
         Device::Cpu => {
             let (x, y) = (a.f32()?, b.f32()?);
             let mut out = PoolVec::scratch(x.len());

@@ -85,6 +85,7 @@ pub fn attention_cached(
         ));
     }
     let y = match qkv.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("attention")),
         Device::Cpu => cpu::cached(
             qkv,
             scale_mul,

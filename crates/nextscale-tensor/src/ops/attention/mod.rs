@@ -50,6 +50,7 @@ pub fn attention(
         ));
     }
     let (mut y, stats) = match qkv.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("attention")),
         Device::Cpu => cpu::forward(qkv, scale_mul, sizes, level_ends)?,
     };
     let mut inputs = vec![qkv];
@@ -58,6 +59,7 @@ pub fn attention(
         let (qkv, scale_mul) = (qkv.clone(), scale_mul.cloned());
         let (ends, out) = (level_ends.to_vec(), y.clone());
         cx.record_one(&mut y, move |g, grads| match qkv.device() {
+            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("attention")),
             Device::Cpu => {
                 let scale_mul = scale_mul.as_ref();
                 cpu::backward(&qkv, scale_mul, sizes, &ends, (&out, &stats), &g, grads)

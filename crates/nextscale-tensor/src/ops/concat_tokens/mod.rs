@@ -36,6 +36,7 @@ pub fn concat_tokens(parts: &[&Tensor]) -> Result<Tensor> {
     dims[1] = total;
     let shape = Shape::from(dims.as_slice());
     match first.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("concat_tokens")),
         Device::Cpu if first.f32().is_ok() => {
             let parts = parts.iter().map(|p| p.f32()).collect::<Result<Vec<_>>>()?;
             let mut out = PoolVec::scratch(shape.numel());

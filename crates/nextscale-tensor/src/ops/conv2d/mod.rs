@@ -124,6 +124,7 @@ pub fn conv2d(
         crate::expect_dims(OP, "residual", r, &[s.batch, s.oh, s.ow, s.outputs])?;
     }
     let mut y = match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("conv2d")),
         Device::Cpu => cpu::forward(s, conv, x, weight, bias, residual)?,
     };
     let mut inputs = vec![x, weight, bias];
@@ -135,6 +136,7 @@ pub fn conv2d(
         let residual = residual.cloned();
         cx.record_one(&mut y, move |g, grads| {
             match x.device() {
+                Device::Cuda(_) => return Err(crate::Error::not_on_gpu("conv2d")),
                 Device::Cpu => cpu::backward(s, conv, &x, &weight, &bias, &g, grads)?,
             }
             match residual {

@@ -59,6 +59,7 @@ pub fn cross_entropy(
         return Err(Error::shape(OP, format!("target {bad} among {v} codes")));
     }
     let rows = match logits.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("cross_entropy")),
         Device::Cpu => forward(logits.f32()?, wanted, v, smoothing),
     };
     let mut total = 0.0f64;

@@ -34,6 +34,7 @@ pub fn dropout(cx: &Cx<'_>, x: &Tensor, p: f32, stream: &Stream) -> Result<Tenso
 
 fn masked(x: &Tensor, p: f32, stream: &Stream) -> Result<Tensor> {
     match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("dropout")),
         Device::Cpu => {
             let xs = x.f32()?;
             let scale = 1.0 / (1.0 - p);

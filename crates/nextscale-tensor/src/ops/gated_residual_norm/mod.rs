@@ -50,6 +50,7 @@ pub fn gated_residual_norm(
         ));
     }
     let (mut sum, mut y, stats) = match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("gated_residual_norm")),
         Device::Cpu => cpu::forward(s, x, h, gate, keep, next, eps)?,
     };
     if cx.records(&[x, h, gate.table, next.table]) {
@@ -68,6 +69,7 @@ pub fn gated_residual_norm(
             match (d_sum, d_y) {
                 (None, None) => Ok(()),
                 (d_sum, d_y) => match saved.x.device() {
+                    Device::Cuda(_) => return Err(crate::Error::not_on_gpu("gated_residual_norm")),
                     Device::Cpu => cpu::backward(s, saved, d_sum, d_y, grads),
                 },
             }

@@ -29,6 +29,7 @@ pub fn gather_rows(cx: &Cx<'_>, table: &Tensor, indices: &Tensor) -> Result<Tens
     let mut dims = indices.dims().to_vec();
     dims.push(c);
     let mut y = match table.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("gather_rows")),
         Device::Cpu => {
             let rows = table.f32()?;
             let mut out = PoolVec::scratch(idx.len() * c);

@@ -46,11 +46,13 @@ pub fn group_norm(
     expect_dims(OP, "beta", beta, &[c])?;
     let norm = cpu::Norm::new(samples, x.numel(), c, groups, silu);
     let (mut y, moments) = match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("group_norm")),
         Device::Cpu => cpu::forward(&norm, x, gamma, beta, eps)?,
     };
     if cx.records(&[x, gamma, beta]) {
         let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
         cx.record_one(&mut y, move |g, grads| match x.device() {
+            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("group_norm")),
             Device::Cpu => cpu::backward(&norm, &x, &gamma, &beta, &moments, g, grads),
         });
     }

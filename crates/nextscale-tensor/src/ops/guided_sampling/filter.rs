@@ -19,6 +19,7 @@ pub fn filter_logits(logits: &Tensor, top_k: usize, top_p: f32) -> Result<Tensor
         ));
     }
     match logits.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("guided_sampling")),
         Device::Cpu => {
             let mut out = PoolVec::scratch(logits.numel());
             out.par_chunks_mut(v)

@@ -73,6 +73,7 @@ pub fn guide(logits: &Tensor, t: Option<f32>) -> Result<Tensor> {
         ));
     }
     match logits.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("guided_sampling")),
         Device::Cpu => {
             let (cond, uncond) = logits.f32()?.split_at(b / 2 * l * v);
             let mut out = PoolVec::scratch(cond.len());
@@ -98,6 +99,7 @@ pub fn draw_tokens(filtered: &Tensor, noise: &Draw<'_>) -> Result<Tensor> {
     let (b, l, v) = dims(OP, filtered)?;
     check_draw(OP, noise, filtered.numel())?;
     match filtered.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("guided_sampling")),
         Device::Cpu => {
             let mut out = vec![0i32; b * l];
             out.par_iter_mut()
@@ -198,6 +200,7 @@ pub fn smooth_codes(
     }
     let tau = smooth_temperature(f64::from(ratio)) as f32;
     match filtered.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("guided_sampling")),
         Device::Cpu => {
             let mut p = PoolVec::scratch(filtered.numel());
             p.par_chunks_mut(v)

@@ -46,6 +46,7 @@ fn mean_of(
     expect_dims(op, "the second operand", b, a.dims())?;
     let n = a.numel().max(1) as f64;
     let sum: f64 = match a.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("image_loss")),
         Device::Cpu => {
             let parts: Vec<f64> = a
                 .f32()?

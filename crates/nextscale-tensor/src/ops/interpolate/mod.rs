@@ -50,6 +50,7 @@ fn resize(
     }
     let (rows, cols) = (axis(from_h, h), axis(from_w, w));
     let mut y = match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("interpolate")),
         Device::Cpu => cpu::apply(x, &rows, &cols)?,
     };
     if cx.records(&[x]) {
@@ -59,6 +60,7 @@ fn resize(
             // A gradient comes by element, whatever shape the result went on in.
             let g = g.reshape(shape)?;
             let dx = match g.device() {
+                Device::Cuda(_) => return Err(crate::Error::not_on_gpu("interpolate")),
                 Device::Cpu => cpu::apply(&g, &rows.transposed(), &cols.transposed())?,
             };
             grads.add(&x, dx)

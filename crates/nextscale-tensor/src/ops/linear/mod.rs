@@ -77,6 +77,7 @@ pub fn linear(
     }
     let keep_sum = activation != Activation::None && cx.records(&[x, w]);
     let (mut y, sum) = match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("linear")),
         Device::Cpu => cpu::forward(x, w, bias, activation, keep_sum)?,
     };
     let biases: Vec<(Tensor, usize)> = match bias {
@@ -89,6 +90,7 @@ pub fn linear(
     if cx.records(&inputs) {
         let (x, w) = (x.clone(), w.clone());
         cx.record_one(&mut y, move |g, grads| match x.device() {
+            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("linear")),
             Device::Cpu => cpu::backward(&x, &w, &biases, sum, g, grads),
         });
     }

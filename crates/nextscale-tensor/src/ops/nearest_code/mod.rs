@@ -30,6 +30,7 @@ pub fn nearest_code(x: &Tensor, codebook: &Tensor, by_angle: bool) -> Result<Ten
         return Err(Error::shape("nearest_code", detail));
     }
     match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("nearest_code")),
         Device::Cpu => {
             let (mut xs, mut codes) = (x.f32()?.to_vec(), codebook.f32()?.to_vec());
             if by_angle {

@@ -31,9 +31,12 @@ pub struct AdamW {
 }
 
 /// The Euclidean norm of all gradients, summed in float64 in a fixed order.
-pub fn grad_norm(grads: &GradBuffer) -> f64 {
+///
+/// # Errors
+/// When the gradients are on a GPU.
+pub fn grad_norm(grads: &GradBuffer) -> Result<f64> {
     let parts: Vec<f64> = grads
-        .as_slice()
+        .cpu()?
         .par_chunks(CHUNK)
         .map(|c| {
             // Squares of short runs in float32 lose nothing that matters; their sums are kept in float64.
@@ -53,7 +56,7 @@ pub fn grad_norm(grads: &GradBuffer) -> f64 {
                 .sum()
         })
         .collect();
-    parts.iter().sum::<f64>().sqrt()
+    Ok(parts.iter().sum::<f64>().sqrt())
 }
 
 /// Updates `params` and the moments. `ranges` are the parameters' places, ascending, with each one's factor on the
@@ -70,8 +73,8 @@ pub fn adamw_step(
     ranges: &[(Range<usize>, f32)],
 ) -> Result<()> {
     let n = params.len();
-    let g = grads.as_slice();
-    let (m, v) = (exp_avg.as_mut_slice(), exp_avg_sq.as_mut_slice());
+    let g = grads.cpu()?;
+    let (m, v) = (exp_avg.cpu_mut()?, exp_avg_sq.cpu_mut()?);
     if g.len() != n || m.len() != n || v.len() != n {
         return Err(Error::Params(
             "gradients or moments of another model".into(),

@@ -20,7 +20,11 @@ fn matches_f64_over_several_steps() {
         .map(|(i, info)| (info.range(), if i == 1 { 1.0 } else { 0.0 }))
         .collect();
     let n = params.flat_len();
-    let (mut g, mut m, mut v) = (params.buffer(), params.buffer(), params.buffer());
+    let (mut g, mut m, mut v) = (
+        params.buffer().unwrap(),
+        params.buffer().unwrap(),
+        params.buffer().unwrap(),
+    );
     let mut draw = Stream::new(1, Purpose::Test, 0, 7);
     let inside = |i: usize| ranges.iter().position(|r| r.0.contains(&i));
     for i in 0..n {
@@ -30,12 +34,13 @@ fn matches_f64_over_several_steps() {
     }
     let mut want: Vec<[f64; 3]> = params
         .flat()
+        .unwrap()
         .iter()
         .map(|&p| [f64::from(p), 0.0, 0.0])
         .collect();
     for step in 1..=3 {
         for i in 0..n {
-            g.as_mut_slice()[i] = draw.normal();
+            g.cpu_mut().unwrap()[i] = draw.normal();
         }
         let hyper = AdamW {
             lr: 1e-3,
@@ -50,7 +55,7 @@ fn matches_f64_over_several_steps() {
         adamw_step(flat, &g, &mut m, &mut v, &hyper, &ranges).unwrap();
         for (i, w) in want.iter_mut().enumerate() {
             let Some(r) = inside(i) else { continue };
-            let g = f64::from(g.as_slice()[i]) * 0.5;
+            let g = f64::from(g.cpu().unwrap()[i]) * 0.5;
             w[0] *= 1.0 - 1e-3 * 0.05 * f64::from(ranges[r].1);
             w[1] = 0.9 * w[1] + 0.1 * g;
             w[2] = 0.95 * w[2] + 0.05 * g * g;
@@ -61,7 +66,7 @@ fn matches_f64_over_several_steps() {
             w[0] -= 1e-3 / c1 * w[1] / ((w[2] / c2).sqrt() + 1e-8);
         }
     }
-    for (p, w) in params.flat().iter().zip(&want) {
+    for (p, w) in params.flat().unwrap().iter().zip(&want) {
         assert!((f64::from(*p) - w[0]).abs() < 2e-6, "{p} {}", w[0]);
     }
 }
@@ -69,16 +74,20 @@ fn matches_f64_over_several_steps() {
 #[test]
 fn norm_in_f64() {
     let params = store(&[100_000]);
-    let mut g = params.buffer();
+    let mut g = params.buffer().unwrap();
     let mut draw = Stream::new(1, Purpose::Test, 0, 8);
-    g.as_mut_slice().iter_mut().for_each(|g| *g = draw.normal());
+    g.cpu_mut()
+        .unwrap()
+        .iter_mut()
+        .for_each(|g| *g = draw.normal());
     let want = g
-        .as_slice()
+        .cpu()
+        .unwrap()
         .iter()
         .map(|&g| f64::from(g).powi(2))
         .sum::<f64>()
         .sqrt();
-    assert!((grad_norm(&g) / want - 1.0).abs() < 1e-6);
+    assert!((grad_norm(&g).unwrap() / want - 1.0).abs() < 1e-6);
 }
 
 #[test]
@@ -93,9 +102,13 @@ fn buffers_must_fit() {
         step: 1,
         grad_scale: 1.0,
     };
-    let (g, mut m, mut v) = (b.buffer(), a.buffer(), a.buffer());
+    let (g, mut m, mut v) = (
+        b.buffer().unwrap(),
+        a.buffer().unwrap(),
+        a.buffer().unwrap(),
+    );
     assert!(adamw_step(a.flat_mut().unwrap(), &g, &mut m, &mut v, &hyper, &[]).is_err());
-    let g = a.buffer();
+    let g = a.buffer().unwrap();
     let wide = [(0..5, 0.0)];
     assert!(adamw_step(a.flat_mut().unwrap(), &g, &mut m, &mut v, &hyper, &wide).is_err());
 }

@@ -22,6 +22,7 @@ pub fn phi(cx: &Cx<'_>, x: &Tensor, weight: &Tensor, bias: &Tensor, rho: f32) ->
     let s = sizes(OP, x, weight, bias, conv)?;
     crate::expect_dims(OP, "weight", weight, &[s.inputs, 3, 3, s.inputs])?;
     let mut y = match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("phi")),
         Device::Cpu => {
             let (xs, b, n) = (x.f32()?, bias.f32()?, s.inputs);
             cpu::forward_with(
@@ -44,6 +45,7 @@ pub fn phi(cx: &Cx<'_>, x: &Tensor, weight: &Tensor, bias: &Tensor, rho: f32) ->
     if cx.records(&[x, weight, bias]) {
         let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
         cx.record_one(&mut y, move |g, grads| match x.device() {
+            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("phi")),
             Device::Cpu => {
                 let scaled = times(&g, rho)?;
                 cpu::backward(s, conv, &x, &weight, &bias, &scaled, grads)?;

@@ -36,6 +36,7 @@ pub fn from_pixels(shape: impl Into<Shape>, pixels: &[u8]) -> Result<Tensor> {
 /// When x holds integers.
 pub fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
     match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("pixels")),
         Device::Cpu => Ok(x
             .f32()?
             .par_iter()

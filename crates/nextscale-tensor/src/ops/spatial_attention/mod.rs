@@ -37,12 +37,14 @@ pub fn spatial_attention(cx: &Cx<'_>, qkv: &Tensor) -> Result<Tensor> {
         c: c3 / 3,
     };
     let mut y = match qkv.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("spatial_attention")),
         Device::Cpu => cpu::forward(s, qkv)?,
     };
     if cx.records(&[qkv]) {
         let qkv = qkv.clone();
         cx.record_one(&mut y, move |g, grads| {
             let d = match qkv.device() {
+                Device::Cuda(_) => return Err(crate::Error::not_on_gpu("spatial_attention")),
                 Device::Cpu => cpu::backward(s, &qkv, &g)?,
             };
             grads.add(&qkv, d)

@@ -46,6 +46,7 @@ pub fn token_embedding(
         None => return Err(Error::shape(OP, "words are missing")),
     }
     let mut x = match cond.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("token_embedding")),
         Device::Cpu => {
             let (cond, start, pos, lvl) = (cond.f32()?, pos_start.f32()?, pos.f32()?, lvl.f32()?);
             let words = words.map(Tensor::f32).transpose()?;
@@ -159,6 +160,7 @@ pub fn scale_embedding(
         return Err(Error::shape(OP, detail));
     }
     match words.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("token_embedding")),
         Device::Cpu => {
             let (w, pos) = (words.f32()?, &pos.f32()?[start * c..]);
             let base = &lvl.f32()?[level * c..][..c];

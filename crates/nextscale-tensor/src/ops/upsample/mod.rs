@@ -19,6 +19,7 @@ pub fn upsample_nearest2x(cx: &Cx<'_>, x: &Tensor) -> Result<Tensor> {
         return Err(Error::shape("upsample_nearest2x", detail));
     };
     let mut y = match x.device() {
+        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("upsample")),
         Device::Cpu => {
             let xs = x.f32()?;
             let mut y = PoolVec::scratch(4 * xs.len());

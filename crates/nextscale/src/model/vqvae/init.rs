@@ -18,7 +18,7 @@ pub(super) fn init(params: &mut Params, config: &VqvaeConfig, seed: u64) -> Resu
         let mut s = Stream::new(seed, Purpose::Init, i as u64, 1);
         let name = info.name.as_str();
         let bound = match info.shape.dims() {
-            _ if name == "quantize.embedding.weight" => 1.0 / config.vocab as f32,
+            _ if name == super::CODEBOOK => 1.0 / config.vocab as f32,
             &[_, i, kh, kw] => {
                 let gain = if LAST.iter().any(|l| name.contains(l)) {
                     0.2

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// Groups of every group normalisation.
 const GROUPS: usize = 32;
+/// The codebook's name among the parameters.
+pub(crate) const CODEBOOK: &str = "quantize.embedding.weight";
 /// Added to variances in group normalisation.
 const EPS: f32 = 1e-6;
 
@@ -261,13 +263,6 @@ impl Vqvae {
         let f = self.quant_conv.forward(run, &self.params, &z)?;
         run.see(|| "f".into(), &f);
         Ok(f)
-    }
-
-    /// The codebook's place among the parameters.
-    pub fn codebook_range(&self) -> std::ops::Range<usize> {
-        self.params
-            .info("quantize.embedding.weight")
-            .map_or(0..0, nextscale_tensor::ParamInfo::range)
     }
 
     /// The token maps of images, one \[B, h·w\] tensor a scale of `pyramid` (`img_to_idxBl`).

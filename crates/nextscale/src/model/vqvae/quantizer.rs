@@ -102,7 +102,7 @@ impl Quantizer {
             })
             .collect();
         Self {
-            codebook: b.add("quantize.embedding.weight", [c.vocab, c.cvae], Layout::Same),
+            codebook: b.add(super::CODEBOOK, [c.vocab, c.cvae], Layout::Same),
             phis,
             ticks: ticks(count),
             rho,

@@ -125,7 +125,7 @@ impl TokenizerRun<'_> {
             vqvae.init(seed)?;
         }
         let losses = (o.l1 as f32, o.l2 as f32);
-        let mut trainer = TokenizerTrainer::new(vqvae, plan.betas, losses, seed);
+        let mut trainer = TokenizerTrainer::new(vqvae, plan.betas, losses, seed)?;
         if let Some(p) = &found {
             tokenizer_state::restore(&mut trainer, p, &paths.state)?;
         }

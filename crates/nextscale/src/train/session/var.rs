@@ -156,7 +156,7 @@ impl VarRun<'_> {
             var.init(scales, seed)?;
         }
         let vae_state = vqvae_state(&tok.vqvae, &tok.hits)?;
-        let mut trainer = VarTrainer::new(tok.vqvae, var, o.ls as f32, seed);
+        let mut trainer = VarTrainer::new(tok.vqvae, var, o.ls as f32, seed)?;
         let mut stage = StageState::default();
         if let Some((state, path)) = &found {
             var_state::restore(&mut trainer, state, path)?;

@@ -117,7 +117,7 @@ impl Group<'_> {
                 {
                     Some(info) => {
                         let want = self.file.f32(name)?;
-                        let got = sampled(&pass.grads.export(info), want.len());
+                        let got = sampled(&pass.grads.export(info)?, want.len());
                         report.numbers(label, &got, &want, l.gradients);
                     }
                     None => report.unchecked(label, "no known quantity"),

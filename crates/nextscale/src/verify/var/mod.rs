@@ -357,7 +357,7 @@ fn gradients(
     gradients.samples(file, "", report)?;
     let stats = format!("{}_grad_stats.json", variant.name);
     if context.folder.has(&stats) {
-        gradients.statistics(&context.folder.json(&stats)?, report);
+        gradients.statistics(&context.folder.json(&stats)?, report)?;
     }
     // Above ln 100 the scale is clamped, so nothing flows.
     for info in var
@@ -367,7 +367,7 @@ fn gradients(
         .filter(|i| i.name.ends_with("scale_mul_1H11"))
     {
         let values = var.params.export(&info.name)?;
-        let grads = pass.grads.export(info);
+        let grads = pass.grads.export(info)?;
         let clamped: Vec<f32> = values
             .iter()
             .zip(&grads)

@@ -152,12 +152,12 @@ impl Pass {
                 .for_each(|w| *w *= factor);
         }
         let out = ops::cross_entropy(&run.cx, logits, &batch.targets, &weights, options.smoothing)?;
-        let mut grads = var.params.buffer();
+        let mut grads = var.params.buffer()?;
         tape.backward(&out.loss, 1.0, Some((&var.params, &mut grads)), &[])?;
         Ok(Self {
             ce: out.smoothed,
             loss: out.loss.scalar()?,
-            grad_norm: ops::grad_norm(&grads),
+            grad_norm: ops::grad_norm(&grads)?,
             grads,
             seen: seen.into_inner(),
         })

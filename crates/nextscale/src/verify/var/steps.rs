@@ -102,7 +102,7 @@ impl Hyper {
         (self.clip > 0.0).then_some(self.clip)
     }
 
-    fn optimizer(&self, var: &Var) -> Optimizer {
+    fn optimizer(&self, var: &Var) -> Result<Optimizer> {
         Optimizer::new(&var.params, self.betas, |name, shape| {
             is_decayed(name, shape.len())
         })
@@ -120,7 +120,7 @@ pub(super) fn params_after(
     let hyper = &context.hyper;
     let mut var = variant.build(true)?;
     let batch = batch(context, variant, &var)?;
-    let mut opt = hyper.optimizer(&var);
+    let mut opt = hyper.optimizer(&var)?;
     let section = ["opt_fixed_batch"];
     let limit = context.floors.section(&section, |n| n.starts_with("step"));
     let floors =
@@ -258,8 +258,8 @@ pub(super) fn run(
     }
     let want = file.f64("losses")?;
     let last = var.config.pyramid.count() - 1;
-    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 0);
-    trainer.opt = hyper.optimizer(&trainer.var);
+    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 0)?;
+    trainer.opt = hyper.optimizer(&trainer.var)?;
     let mut steps = Vec::new();
     for it in 0..want.len() {
         let i = it % batches.count();
