@@ -51,26 +51,27 @@ c.add_argument("--limit", type=float, default=0.005)
 args = p.parse_args()
 
 INIT, SHUFFLE, CLASS_DROP, DROP_PATH = 1, 2, 4, 5
+MASK, SHIFT = 0xFFFFFFFF, np.uint64(32)
 
 
 class Stream:
-    """nextscale's random numbers: Philox4x32-10 keyed by the seed, counted by (position, purpose, step, lane)."""
+    """nextscale's random numbers: Philox4x32-10 keyed by the seed, counted by (position, purpose, step, lane).
 
-    def __init__(self, seed, purpose, step, lane):
-        high = rotate((lane >> 32) & MASK, 8) ^ rotate((step >> 32) & MASK, 16)
-        self.key = seed & MASK, (seed >> 32 & MASK) ^ high
-        self.tail = purpose, step & MASK, lane & MASK
+    Step and lane, below 2^32, may be arrays that broadcast; draws are then along one more axis.
+    """
 
-    def words(self, count, start=0):
-        """Words at positions start to start + count; start is a multiple of 4."""
-        blocks = np.arange(start // 4, (start + count + 3) // 4, dtype=np.uint64)
-        x = [blocks & MASK] + [np.full_like(blocks, v) for v in self.tail]
-        a, b = self.key
+    def __init__(self, purpose, step, lane):
+        self.tail = [np.asarray(v, dtype=np.uint64)[..., None] for v in (purpose, step, lane)]
+
+    def words(self, count):
+        """The words at positions 0 to count."""
+        x = np.broadcast_arrays(np.arange((count + 3) // 4, dtype=np.uint64), *self.tail)
+        a, b = args.seed & MASK, args.seed >> 32 & MASK
         for _ in range(10):
             m, n = x[0] * np.uint64(0xD2511F53), x[2] * np.uint64(0xCD9E8D57)
             x = [(n >> SHIFT) ^ x[1] ^ np.uint64(a), n & np.uint64(MASK), (m >> SHIFT) ^ x[3] ^ np.uint64(b), m & np.uint64(MASK)]
             a, b = (a + 0x9E3779B9) & MASK, (b + 0xBB67AE85) & MASK
-        return np.stack(x, 1).reshape(-1)[:count]
+        return np.stack(x, -1).reshape(*x[0].shape[:-1], -1)[..., :count]
 
     def uniforms(self, count):
         """Numbers in the open interval (0, 1): middles of 2^23 cells."""
@@ -95,16 +96,9 @@ class Stream:
         return order
 
 
-MASK, SHIFT = 0xFFFFFFFF, np.uint64(32)
-
-
-def rotate(word, by):
-    return (word << by | word >> (32 - by)) & MASK
-
-
 def epoch_order(epoch, images, batch):
     """The images of an epoch's batches [iterations, batch]; the tail is filled from the permutation's start."""
-    order = Stream(args.seed, SHUFFLE, epoch, 0).permutation(images)
+    order = Stream(SHUFFLE, epoch, 0).permutation(images)
     its = -(-images // batch)
     return np.resize(order, its * batch).reshape(its, batch)
 
@@ -120,7 +114,7 @@ def initial_weights(var):
         if name.endswith("scale_mul_1H11"):
             param.data.fill_(math.log(4))
             continue
-        values = Stream(args.seed, INIT, i, 0).normals(param.numel()) * (
+        values = Stream(INIT, i, 0).normals(param.numel()) * (
             np.float32(automatic) if name in ("pos_start", "pos_1LC") else std)
         values = torch.from_numpy(values).view(param.shape)
         if name == "head.weight" and args.hd >= 0:
@@ -190,32 +184,34 @@ class Depth(torch.nn.Module):
 class Draws:
     """Labels after class dropout, and factors of stochastic depth, for every step."""
 
-    def __init__(self, var, rate, device):
-        self.var, self.rate, self.device = var, rate, device
-        self.drops = [0.1 * var.depth / 24 * i / max(var.depth - 1, 1) for i in range(var.depth)]
-        if args.draws == "nextscale":
-            for block, drop in zip(var.blocks, self.drops):
-                if drop > 0:
-                    block.drop_path = Depth()
+    RATE = 0.1
+
+    def __init__(self, var, steps, batch, device):
+        self.none, self.device, self.blocks = var.num_classes, device, []
+        if args.draws == "torch":
+            return
+        it = np.arange(steps)
+        self.gone = torch.from_numpy(Stream(CLASS_DROP, it, 0).uniforms(batch) < self.RATE).to(device)
+        drops = [0.1 * var.depth / 24 * i / max(var.depth - 1, 1) for i in range(var.depth)]
+        factors = []
+        for i, drop in enumerate(drops):
+            if drop > 0:
+                var.blocks[i].drop_path = Depth()
+                self.blocks.append(var.blocks[i].drop_path)
+                kept = Stream(DROP_PATH, it[:, None], [2 * i, 2 * i + 1]).uniforms(batch) < 1 - drop
+                factors.append(np.where(kept, 1 / (1 - drop), 0.0))
+        if factors:
+            # [steps, blocks, branches, batch, 1, 1]
+            self.factors = torch.from_numpy(np.stack(factors, 1)).float().to(device)[..., None, None]
 
     def step(self, labels, it):
-        b = len(labels)
         if args.draws == "torch":
-            gone = torch.rand(b, device=self.device) < self.rate
-            return torch.where(gone, self.var.num_classes, labels)
-        gone = torch.from_numpy(Stream(args.seed, CLASS_DROP, it, 0).uniforms(b) < self.rate).to(self.device)
-        rows = []
-        for i, drop in enumerate(self.drops):
-            if drop > 0:
-                for branch in range(2):
-                    kept = Stream(args.seed, DROP_PATH, it, 2 * i + branch).uniforms(b) < 1 - drop
-                    rows.append(np.where(kept, 1 / (1 - drop), 0.0))
-        if rows:
-            factors = torch.tensor(np.array(rows), dtype=torch.float32, device=self.device).view(-1, b, 1, 1)
-            blocks = [m for m in self.var.blocks if isinstance(m.drop_path, Depth)]
-            for i, block in enumerate(blocks):
-                block.drop_path.factors = [factors[2 * i], factors[2 * i + 1]]
-        return torch.where(gone, self.var.num_classes, labels)
+            gone = torch.rand(len(labels), device=self.device) < self.RATE
+        else:
+            gone = self.gone[it]
+            for i, block in enumerate(self.blocks):
+                block.factors = list(self.factors[it, i])
+        return torch.where(gone, self.none, labels)
 
 
 def train():
@@ -238,14 +234,15 @@ def train():
         var.load_state_dict({n: v for n, v in weights.items() if n in var.state_dict()}, strict=False)
     else:
         initial_weights(var)
-    draws = Draws(var, 0.1, args.device)
     peak = args.tblr * args.bs / 256
     trainer = o.trainer(vae, var, pn, fp16=args.fp16, lr=peak, clip=args.tclip, smoothing=args.ls)
     its = -(-len(rows) // args.bs)
     steps = args.ep * its
+    run = min(steps, args.stop_after or steps)
+    draws = Draws(var, run, args.bs, args.device)
     log, lines, start = o.Metrics(always=True), [], time.perf_counter()
     var.train()
-    for it in range(min(steps, args.stop_after or steps)):
+    for it in range(run):
         if it % its == 0:
             order = torch.from_numpy(epoch_order(it // its, len(rows), args.bs)).to(args.device)
         pick_ = order[it % its]

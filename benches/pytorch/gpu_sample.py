@@ -56,7 +56,7 @@ def official(var, batch, precision, top_k, top_p):
     return run
 
 
-# The pieces that are compiled. Shapes change with every scale, so they are compiled for any length.
+# The pieces that are compiled.
 
 def modulate(x, scale, shift):
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
@@ -102,10 +102,11 @@ class Tuned:
 
     def __init__(self, vae, var, batch, dtype, top_k, top_p, fast=True):
         self.batch, self.dtype, self.top_k, self.top_p = batch, dtype, top_k, top_p
-        compiled = (lambda f: torch.compile(f, dynamic=True)) if fast else (lambda f: f)
-        self.project, self.finish, self.draw, self.guided = map(compiled, (project, finish, draw, guided))
+        compiled = (lambda f, d: torch.compile(f, dynamic=d, fullgraph=True)) if fast else (lambda f, d: f)
+        # Shapes change with every scale, so the pieces are compiled for any length.
+        self.project, self.finish, self.draw, self.guided = (compiled(f, True) for f in (project, finish, draw, guided))
         half = lambda t: t.detach().to(dtype)  # noqa: E731
-        self.var, self.q = var, vae.quantize
+        self.var, self.phis = var, o.phis(vae.quantize)
         self.blocks = []
         for b in var.blocks:
             bias = torch.cat((b.attn.q_bias, b.attn.zero_k_bias, b.attn.v_bias))
@@ -124,7 +125,7 @@ class Tuned:
         # As tensors: the compiled pieces would take each number for another program.
         self.guidance = torch.linspace(0, args.cfg, len(args.pn), device=args.device)
         decoder = torch.nn.Sequential(copy.deepcopy(vae.post_quant_conv), copy.deepcopy(vae.decoder))
-        self.decoder = compiled(decoder.to(dtype=dtype, memory_format=torch.channels_last))
+        self.decoder = compiled(decoder.to(dtype=dtype, memory_format=torch.channels_last), False)
         shape = (2, args.depth, 2 * batch, var.num_heads, var.L, var.C // var.num_heads)
         self.keys, self.values = torch.empty(shape, device=args.device, dtype=dtype)
         none = torch.full((batch,), var.num_classes, device=args.device)
@@ -151,7 +152,7 @@ class Tuned:
             values, index = logits.topk(self.top_k or logits.shape[-1], dim=-1, sorted=True)
             noise = torch.empty_like(values).exponential_()
             h = self.maps.up[k] @ self.codes[self.draw(values, index, noise, self.top_p)]
-            f_hat = f_hat + o.phi(self.q, k, h)
+            f_hat = f_hat + o.phi(self.phis[k], h, pn[-1])
             if end < var.L:
                 word = F.linear((self.maps.down[k + 1] @ f_hat).to(self.dtype), *self.word)
                 x = (word + self.place[:, end:end + pn[k + 1] ** 2]).repeat(2, 1, 1)

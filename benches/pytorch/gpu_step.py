@@ -11,7 +11,8 @@ tokenizer's encoder in bfloat16, channels last, compiled; tokens and teacher-for
 
 Weights and images are random: they do not change the amount of work. For each case a whole step, the transformer alone on
 fixed tokens (forward, backward, clip, AdamW) and the tokenizer alone (tokens and teacher-forcing input) are timed; memory is the
-peak over a whole step; first_s are the first calls of the two parts, compilation included. Prints one JSON line a case.
+peak over a whole step (of a case with CUDA graphs, --tfast=1, take reserved_gib: their pools are counted only there); first_s are the
+first calls of the two parts, compilation included. Prints one JSON line a case.
 """
 import copy
 
@@ -116,14 +117,14 @@ class Tokenizer:
     """The tokenizer by hand: a compiled encoder, and one pass over the scales for tokens and teacher-forcing input."""
 
     def __init__(self, vae, dtype):
-        self.dtype, self.pn, self.q = dtype, args.pn, vae.quantize
+        self.dtype, self.pn, self.phis = dtype, args.pn, o.phis(vae.quantize)
         self.encoder = torch.nn.Sequential(copy.deepcopy(vae.encoder), copy.deepcopy(vae.quant_conv))
         self.encoder = self.encoder.to(dtype=dtype, memory_format=torch.channels_last)
         self.codes = vae.quantize.embedding.weight.detach()
         self.half_norm = 0.5 * self.codes.square().sum(1)
         self.maps = o.Resampling(args.pn, args.device)
-        self.encode = torch.compile(self.encoder, dynamic=False)
-        self.quantize = torch.compile(self.scales, dynamic=False)
+        self.encode = torch.compile(self.encoder, dynamic=False, fullgraph=True)
+        self.quantize = torch.compile(self.scales, dynamic=False, fullgraph=True)
 
     def scales(self, f):
         """f [B, Cvae, h, w] to tokens [B, L] and the input [B, L − first, Cvae]."""
@@ -139,7 +140,7 @@ class Tokenizer:
             index = (z @ self.codes.T - self.half_norm).argmax(-1)
             tokens.append(index)
             if not last:
-                f_hat = f_hat + o.phi(self.q, k, up @ self.codes[index])
+                f_hat = f_hat + o.phi(self.phis[k], up @ self.codes[index], self.pn[-1])
                 words.append(self.maps.down[k + 1] @ f_hat)
         return torch.cat(tokens, 1), torch.cat(words, 1)
 
@@ -170,7 +171,7 @@ def tuned():
     dense = basic_var.slow_attn
     o.precise(tf32=True)
     inductor.max_autotune_gemm_backends = args.gemm
-    inductor.autotune_num_choices_displayed = 0
+    o.quiet_autotuning()
     vae, var = models()
     images, labels = batch()
     tokenizer = Tokenizer(vae, torch.bfloat16)
@@ -185,7 +186,7 @@ def tuned():
         ce = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
         return ce.view(target.shape).mean(1).mean()
 
-    compiled = torch.compile(loss_of, mode="max-autotune-no-cudagraphs", dynamic=False)
+    compiled = torch.compile(loss_of, mode="max-autotune-no-cudagraphs", dynamic=False, fullgraph=True)
 
     def learn(target, words):
         loss = compiled(labels, words, target)

@@ -7,7 +7,6 @@ import argparse
 import builtins
 import gc
 import json
-import math
 import os
 import statistics
 import sys
@@ -162,13 +161,16 @@ class Resampling:
             self.up.append(wide.reshape(n * n, side * side).T.contiguous())
 
 
-def phi(quantizer, k, h):
-    """φ of scale k on maps [B, side², C]."""
+def phis(quantizer):
+    """The module φ of every scale. (They are looked up by numpy, which would break a compiled graph.)"""
+    last = len(quantizer.v_patch_nums) - 1
+    return [quantizer.quant_resi[k / last] for k in range(last + 1)]
+
+
+def phi(module, h, side):
+    """φ on maps [B, side², C]."""
     b, n, c = h.shape
-    side = math.isqrt(n)
-    module = quantizer.quant_resi[k / (len(quantizer.v_patch_nums) - 1)]
-    out = module(h.transpose(1, 2).reshape(b, c, side, side))
-    return out.flatten(2).transpose(1, 2)
+    return module(h.transpose(1, 2).reshape(b, c, side, side)).flatten(2).transpose(1, 2)
 
 
 def sync(device):
@@ -206,6 +208,14 @@ def clock(step, device, steps=10, warm_up=2):
 
 def median(times):
     return round(statistics.median(times), 3)
+
+
+def quiet_autotuning():
+    """torch.compile's tables of tried kernels stay unprinted."""
+    import torch._inductor.config as config
+    import torch._inductor.select_algorithm as tried
+    config.autotune_num_choices_displayed = 0
+    tried.PRINT_AUTOTUNE = False
 
 
 def fresh(device):
