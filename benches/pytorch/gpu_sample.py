@@ -34,7 +34,7 @@ p.add_argument("--steps", type=int, default=10)
 p.add_argument("--check", type=int, default=0)
 args = p.parse_args()
 o.load(args.repo, args.device)
-TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
+TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def models():
@@ -48,9 +48,8 @@ def official(var, batch, precision, top_k, top_p):
     labels = torch.arange(batch, device=args.device) % 1000
 
     def run():
-        half = precision != "tf32"
         kind = torch.device(args.device).type
-        with torch.inference_mode(), torch.autocast(kind, enabled=half, dtype=TYPES["bf16" if precision == "tf32" else precision]):
+        with torch.inference_mode(), torch.autocast(kind, enabled=precision in TYPES, dtype=TYPES.get(precision)):
             return var.autoregressive_infer_cfg(batch, labels, g_seed=0, cfg=args.cfg, top_k=top_k, top_p=top_p)
 
     return run
