@@ -5,13 +5,13 @@
     python benches/pytorch/gpu_learning.py compare RUN_FOLDER FILE.json [--window=50] [--limit=0.005]
 
 TRAIN and VAL are files of `nextscale tokenize --mid_reso=1` (--split=train, --split=val); of the tokenizer only the quantizer
-is used. A run of `nextscale train` with the same flags, --mid_reso=1 --hflip=0 --log_every=1 --eval_every=EP, sees the same images.
-Trainer, optimizer, schedules, autocast and loss scale are the official code's. So that the runs differ by arithmetic alone, the
-order of the images, class dropout, stochastic depth and, without --init, the initial weights are nextscale's: pure functions
-of the seed, computed here from its counter-based generator (--draws=torch takes PyTorch's draws for the two dropouts
+is used. A run of `nextscale train` with the same flags, --mid_reso=1 --hflip=0 --log_every=1 --eval_every=EP, sees the same
+images. Trainer, optimizer, schedules, autocast and loss scale are the official code's. So that the runs differ by arithmetic
+alone, the order of the images, class dropout, stochastic depth and, without --init, the initial weights are nextscale's: pure
+functions of the seed, computed here from its counter-based generator (--draws=torch takes PyTorch's draws for the two dropouts
 instead). --init reads initial weights from a file (.safetensors or .pth, a state dict or a trainer's checkpoint). Validation
-drops no labels and computes in float32/TF32, as the official evaluation. The JSON file holds loss, gradient norm, rate and loss
-scale of every step.
+drops no labels and computes in float32/TF32, as the official evaluation. The JSON file holds loss, gradient norm, rate and
+loss scale of every step.
 
 `compare` reads steps.jsonl and log.txt of a nextscale run: largest relative difference of the mean losses of windows, and of the
 validation loss. Exit code 1 where one exceeds the limit.

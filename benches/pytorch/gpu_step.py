@@ -7,7 +7,8 @@ Case eager: the official trainer's step as published with --fp16=1: tokenizer in
 float16 with a loss scale, clip, fused AdamW. Case compiled: the same with the transformer under torch.compile as the official
 flag does (--tfast=1 reduce-overhead, 2 max-autotune, 3 default). Case tuned: bfloat16; transformer and loss compiled as one
 graph with FlexAttention and a block mask of the levels, its kernels autotuned (--gemm=ATEN,TRITON tries Triton's matrix
-products too); the tokenizer's encoder in bfloat16, channels last, compiled; tokens and teacher-forcing input made in one pass, compiled.
+products too); the tokenizer's encoder in bfloat16, channels last, compiled; tokens and teacher-forcing input made in one pass,
+compiled.
 
 Weights and images are random: they do not change the amount of work. For each case a whole step, the transformer alone on
 fixed tokens (forward, backward, clip, AdamW) and the tokenizer alone (tokens and teacher-forcing input) are timed; memory is the
