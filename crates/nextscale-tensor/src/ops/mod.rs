@@ -27,6 +27,7 @@ pub mod silu;
 pub mod spatial_attention;
 pub mod straight_through;
 pub mod token_embedding;
+pub mod token_measures;
 pub mod upsample;
 
 pub use adaptive_norm::{Modulation, adaptive_norm};
@@ -54,6 +55,7 @@ pub use silu::silu;
 pub use spatial_attention::spatial_attention;
 pub use straight_through::straight_through;
 pub use token_embedding::{scale_embedding, token_embedding};
+pub use token_measures::token_measures;
 pub use upsample::upsample_nearest2x;
 
 #[cfg(test)]
