@@ -9,6 +9,7 @@
 
 pub mod compile;
 pub mod gpu;
+pub mod graph;
 pub mod kept;
 pub mod kernel;
 pub mod libraries;
@@ -16,18 +17,29 @@ pub mod matmul;
 pub mod pool;
 pub mod tensor;
 
+mod constants;
 mod error;
+#[cfg(test)]
+mod graph_tests;
 #[cfg(test)]
 mod tests;
 
+use crate::ops;
+
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
+pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
 pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: [&Module; 1] = [&kernel::MEMORY];
-    &ALL
+    static ALL: &[&Module] = &[
+        &kernel::MEMORY,
+        &ops::cross_entropy::MODULE,
+        &ops::guided_sampling::MODULE,
+        &ops::token_measures::MODULE,
+    ];
+    ALL
 }
