@@ -7,7 +7,7 @@ use super::VqvaeConfig;
 use crate::model::{Pyramid, Run};
 use crate::{Error, Result};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{ParamId, Params, ParamsBuilder, Tensor, ops};
+use nextscale_tensor::{Cx, DType, ParamId, Params, ParamsBuilder, Tensor, ops};
 
 /// `quantize.*` of the reference.
 pub struct Quantizer {
@@ -164,12 +164,12 @@ impl Quantizer {
             )));
         }
         let off = Run {
-            cx: nextscale_tensor::Cx::off(),
+            cx: Cx::off(),
             ..*run
         };
         let codebook = self.codebook(p).detach();
         let mut rest = f.detach();
-        let mut f_hat = Tensor::zeros(f.shape());
+        let mut f_hat = Tensor::zeros_on(f.device(), f.shape(), DType::F32)?;
         let mut indices = Vec::new();
         for (k, &(ph, pw)) in pyramid.scales().iter().enumerate() {
             let z = ops::area(&off.cx, &rest, (ph, pw))?.reshape([b * ph * pw, c])?;
@@ -327,6 +327,7 @@ impl Quantizer {
     /// # Errors
     /// When f is not of the finest scale's size.
     pub fn train_forward(&self, run: &Run<'_>, p: &Params, f: &Tensor) -> Result<Quantized> {
+        let run = &run.exact();
         let cx = &run.cx;
         let pyramid = &self.pyramid;
         let (b, full, c) = dims(f)?;
@@ -339,7 +340,7 @@ impl Quantizer {
                 full.1
             )));
         }
-        let off = nextscale_tensor::Cx::off();
+        let off = Cx::off();
         let codebook = self.codebook(p);
         let frozen = codebook.detach();
         let constant = f.detach();
