@@ -47,7 +47,9 @@ pub use image_loss::{l1, mse};
 pub use interpolate::{area, bicubic};
 pub use linear::{Activation, Bias, linear};
 pub use nearest_code::nearest_code;
-pub use optimizer::{AdamW, adamw_step, grad_norm};
+pub use optimizer::{
+    AdamW, Decay, Moments, Progress, Scaling, StepNumbers, StepValues, Steps, grad_norm,
+};
 pub use phi::phi;
 pub use pixels::{clamp, from_pixels, to_pixels, to_unit_range};
 pub use silu::silu;

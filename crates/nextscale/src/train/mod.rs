@@ -2,6 +2,7 @@
 pub mod codebook_usage;
 pub mod flags;
 pub mod loss_scale;
+pub mod optimizer;
 pub mod options;
 #[cfg(test)]
 mod options_tests;

@@ -1,7 +1,7 @@
 //! One training step of the tokenizer, and its evaluation.
 
 use super::codebook_usage::HitAverages;
-use super::var_trainer::Optimizer;
+use super::optimizer::Optimizer;
 use crate::model::Run;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::{Error, Result};
@@ -60,7 +60,7 @@ impl TokenizerTrainer {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(vqvae: Vqvae, betas: (f64, f64), (l1, l2): (f32, f32), seed: u64) -> Result<Self> {
-        let opt = Optimizer::new(&vqvae.params, betas, |_, shape| shape.len() > 1)?;
+        let opt = Optimizer::new(&vqvae.params, betas, |_, shape| shape.len() > 1, None)?;
         let hits = HitAverages::new(vqvae.config.pyramid.count(), vqvae.config.vocab);
         Ok(Self {
             vqvae,
@@ -107,9 +107,9 @@ impl TokenizerTrainer {
             Some((&self.vqvae.params, &mut self.opt.grads)),
             &[],
         )?;
-        report.grad_norm = self
-            .opt
-            .step(&mut self.vqvae.params, plan.lr, plan.wd, plan.clip)?;
+        let params = &mut self.vqvae.params;
+        let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
+        report.grad_norm = numbers.read()?.norm;
         Ok(report)
     }
 }

@@ -1,19 +1,15 @@
 //! One training step of the transformer, and its evaluation.
 
+use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
 use crate::Result;
 use crate::checkpoint::param_groups::is_decayed;
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
 use crate::model::vqvae::Vqvae;
-use nextscale_tensor::ops::{self, AdamW};
+use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, GradBuffer, Tape, Tensor};
-
-/// AdamW's constants in the reference.
-pub const BETAS: (f64, f64) = (0.9, 0.95);
-/// Added to the root of AdamW's second moment.
-pub const ADAM_EPS: f64 = 1e-8;
+use nextscale_tensor::{Cx, Tape, Tensor};
 
 /// The transformer, the frozen tokenizer and the optimizer's state.
 pub struct VarTrainer {
@@ -29,90 +25,6 @@ pub struct VarTrainer {
     pub seed: u64,
     /// This process's number.
     pub rank: u64,
-}
-
-/// Gradients, AdamW's moments and the number of updates made.
-pub struct Optimizer {
-    /// Sum of the gradients since the last update.
-    pub grads: GradBuffer,
-    /// First moment.
-    pub exp_avg: GradBuffer,
-    /// Second moment.
-    pub exp_avg_sq: GradBuffer,
-    /// Updates made.
-    pub updates: u64,
-    betas: (f64, f64),
-    /// Ranges of the flat buffer with (1) and without (0) weight decay.
-    decay: Vec<(std::ops::Range<usize>, f32)>,
-}
-
-impl Optimizer {
-    /// Fresh state for a model's parameters, on their device; `decayed` says which of them are decayed, by name and
-    /// shape.
-    ///
-    /// # Errors
-    /// When the GPU's memory is full.
-    pub fn new(
-        params: &nextscale_tensor::Params,
-        betas: (f64, f64),
-        decayed: impl Fn(&str, &[usize]) -> bool,
-    ) -> Result<Self> {
-        let decay = params
-            .infos()
-            .iter()
-            .map(|i| {
-                let on = decayed(&i.name, i.shape.dims());
-                (i.range(), if on { 1.0 } else { 0.0 })
-            })
-            .collect();
-        Ok(Self {
-            grads: params.buffer()?,
-            exp_avg: params.buffer()?,
-            exp_avg_sq: params.buffer()?,
-            updates: 0,
-            betas,
-            decay,
-        })
-    }
-
-    /// Clips, updates the parameters and zeroes the gradients. Returns the gradient's norm before clipping.
-    ///
-    /// # Errors
-    /// While a tensor still holds the parameters.
-    pub fn step(
-        &mut self,
-        params: &mut nextscale_tensor::Params,
-        lr: f64,
-        wd: f64,
-        clip: Option<f64>,
-    ) -> Result<f64> {
-        let norm = ops::grad_norm(&self.grads)?;
-        // A norm that is not a number must reach the weights' log, not be hidden by the clip.
-        let factor = match clip {
-            Some(c) => (c / (norm + 1e-6)).min(1.0),
-            None => 1.0,
-        };
-        self.updates += 1;
-        let hyper = AdamW {
-            lr,
-            beta1: self.betas.0,
-            beta2: self.betas.1,
-            eps: ADAM_EPS,
-            weight_decay: wd,
-            step: self.updates,
-            grad_scale: factor as f32,
-        };
-        ops::adamw_step(
-            params.flat_mut()?,
-            &self.grads,
-            &mut self.exp_avg,
-            &mut self.exp_avg_sq,
-            &hyper,
-            &self.decay,
-        )?;
-        self.grads.zero()?;
-        Ok(norm)
-    }
 }
 
 /// What one iteration is to do.
@@ -203,9 +115,8 @@ impl VarTrainer {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(vqvae: Vqvae, var: Var, smoothing: f32, seed: u64) -> Result<Self> {
-        let opt = Optimizer::new(&var.params, BETAS, |name, shape| {
-            is_decayed(name, shape.len())
-        })?;
+        let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
+        let opt = Optimizer::new(&var.params, BETAS, decayed, None)?;
         Ok(Self {
             vqvae,
             var,
@@ -261,13 +172,13 @@ impl VarTrainer {
         let tape = Tape::new();
         let run = Run::on(Cx::on(&tape));
         let pass = self.pass(&run, tokens, labels, keep, plan.stage)?;
-        let seed = 1.0 / plan.accumulate as f32;
+        let seed = self.opt.seed(plan.accumulate)?;
         let Pass {
             loss,
             measures,
             predicted,
         } = pass;
-        tape.backward(
+        tape.backward_from(
             &loss,
             seed,
             Some((&self.var.params, &mut self.opt.grads)),
@@ -275,10 +186,9 @@ impl VarTrainer {
         )?;
         let value = f64::from(loss.scalar()?);
         let grad_norm = if plan.update {
-            Some(
-                self.opt
-                    .step(&mut self.var.params, plan.lr, plan.wd, plan.clip)?,
-            )
+            let params = &mut self.var.params;
+            let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
+            Some(numbers.read()?.norm)
         } else {
             None
         };

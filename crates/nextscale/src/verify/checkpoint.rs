@@ -329,7 +329,7 @@ fn resume(
         &trainer.var.params,
         &state.exp_avg_sq,
     )?;
-    trainer.opt.updates = state.adam_step;
+    trainer.opt.resume(state.adam_step, None)?;
     let clip = state
         .args
         .get("tclip")

@@ -4,10 +4,11 @@ use super::var::Progress;
 use crate::checkpoint::weights::TOKENIZER_KEY;
 use crate::checkpoint::{AdamSettings, StateDict, TrainerConfig, TrainerState};
 use crate::model::state::{buffer_state, load_buffer, load_var, params_state};
+use crate::train::optimizer::{ADAM_EPS, BETAS};
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
-use crate::train::var_trainer::{ADAM_EPS, BETAS, VarTrainer};
+use crate::train::var_trainer::VarTrainer;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -87,8 +88,8 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
     let params = &trainer.var.params;
     load_buffer(&mut trainer.opt.exp_avg, params, &state.exp_avg)?;
     load_buffer(&mut trainer.opt.exp_avg_sq, params, &state.exp_avg_sq)?;
-    trainer.opt.updates = state.adam_step;
-    Ok(())
+    let scaler = trainer.opt.scaler()?;
+    trainer.opt.resume(state.adam_step, scaler)
 }
 
 /// The stage of progressive training that a checkpoint holds.
@@ -147,7 +148,7 @@ pub(super) fn save(
         vae: std::mem::take(vae),
         exp_avg: buffer_state(&trainer.opt.exp_avg, params)?,
         exp_avg_sq: buffer_state(&trainer.opt.exp_avg_sq, params)?,
-        adam_step: trainer.opt.updates,
+        adam_step: trainer.opt.updates()?,
         adam: AdamSettings {
             lr: now.lr,
             weight_decay: now.wd,

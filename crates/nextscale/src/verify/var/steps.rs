@@ -4,8 +4,9 @@ use super::pass::{Options, Pass};
 use super::{Context, LOSSES, Variant, batch, check_tokens, tokenizer_of};
 use crate::checkpoint::param_groups::{is_decayed, param_groups};
 use crate::model::var::Var;
+use crate::train::optimizer::{ADAM_EPS, BETAS, Optimizer};
 use crate::train::progressive::Stage;
-use crate::train::var_trainer::{ADAM_EPS, BETAS, Optimizer, StepPlan, VarTrainer};
+use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::verify::compare::{Difference, Limit, difference, sampled};
 use crate::verify::folder::Folder;
 use crate::verify::grads::compare_stats;
@@ -103,9 +104,8 @@ impl Hyper {
     }
 
     fn optimizer(&self, var: &Var) -> Result<Optimizer> {
-        Optimizer::new(&var.params, self.betas, |name, shape| {
-            is_decayed(name, shape.len())
-        })
+        let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
+        Optimizer::new(&var.params, self.betas, decayed, None)
     }
 }
 
@@ -159,7 +159,8 @@ pub(super) fn params_after(
         let pass = Pass::run(&var, &batch, &Options::default())?;
         losses.push(pass.loss);
         opt.grads = pass.grads;
-        norms.push(opt.step(&mut var.params, hyper.lr, hyper.wd, hyper.clip())?);
+        let numbers = opt.step(&mut var.params, hyper.lr, hyper.wd, hyper.clip())?;
+        norms.push(numbers.read()?.norm);
         for (_, param, name) in recorded.iter().filter(|r| r.0 == step) {
             let want = file.f32(name)?;
             let got = sampled(&var.params.export(param)?, want.len());
