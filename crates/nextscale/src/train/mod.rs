@@ -1,5 +1,6 @@
 //! Training: options, schedules, optimizer state and the loops.
 pub mod codebook_usage;
+pub mod device;
 pub mod flags;
 pub mod loss_scale;
 pub mod optimizer;

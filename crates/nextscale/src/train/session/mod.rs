@@ -10,10 +10,10 @@ mod var_state;
 pub use dataset::{BUILTIN_SHAPES, Dataset};
 pub use tokenizer::{TokenizerRun, tokenizer_paths};
 pub use tokenizer_state::TOKENIZER_STATE_KEY;
+pub use super::device::resolve_device;
 pub use var::{VarRun, var_paths};
 
 use crate::{Error, Result};
-use nextscale_tensor::Device;
 use std::path::{Path, PathBuf};
 
 /// How a run ended.
@@ -43,20 +43,6 @@ pub fn init_threads(threads: usize) -> Result<()> {
         // The pool is there already: fine when its size is what is asked for.
         Err(_) if threads == 0 || rayon::current_num_threads() == threads => Ok(()),
         Err(e) => Err(Error::failed(format!("--threads={threads}: {e}"))),
-    }
-}
-
-/// The device that a choice comes to on this machine.
-///
-/// # Errors
-/// When a GPU is asked for and can't be used.
-pub fn resolve_device(choice: super::flags::DeviceChoice) -> Result<Device> {
-    use super::flags::DeviceChoice::{Auto, Cpu, Cuda};
-    match choice {
-        Auto | Cpu => Ok(Device::Cpu),
-        Cuda(_) => Err(Error::input(format!(
-            "--device={choice}: this version of nextscale computes on the CPU only; use --device=cpu"
-        ))),
     }
 }
 
