@@ -13,6 +13,7 @@ pub mod kept;
 pub mod kernel;
 pub mod libraries;
 pub mod matmul;
+pub mod pinned;
 pub mod pool;
 pub mod tensor;
 

@@ -3,6 +3,7 @@ pub mod codebook_usage;
 pub mod device;
 pub mod flags;
 pub mod loss_scale;
+pub mod measures;
 pub mod optimizer;
 pub mod options;
 #[cfg(test)]

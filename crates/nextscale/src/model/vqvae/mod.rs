@@ -289,7 +289,20 @@ impl Vqvae {
     /// # Errors
     /// When the finest scale is not the size of the feature map.
     pub fn tokenize(&self, image: &Tensor, pyramid: &Pyramid) -> Result<Vec<Tensor>> {
-        let run = Run::plain(self.math);
+        self.tokenize_in(self.math, image, pyramid)
+    }
+
+    /// [`Vqvae::tokenize`] with the encoder in this arithmetic.
+    ///
+    /// # Errors
+    /// As [`Vqvae::tokenize`].
+    pub fn tokenize_in(
+        &self,
+        math: Math,
+        image: &Tensor,
+        pyramid: &Pyramid,
+    ) -> Result<Vec<Tensor>> {
+        let run = Run::plain(math);
         let f = self.features(&run, image, None)?;
         Ok(self
             .quantizer
