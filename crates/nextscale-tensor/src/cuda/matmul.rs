@@ -4,15 +4,13 @@
 //! shape is chosen once by measuring those that the library proposes, and the choice is kept on disk: a run that is
 //! repeated takes the same one and adds in the same order.
 
-use super::error::Checked;
 use super::gpu::Gpu;
 use super::kept;
 use super::libraries::Library;
 use super::pool::DeviceBuffer;
+use super::timing::fastest;
 use crate::{Error, Result};
 use cudarc::cublaslt::sys::{self, cublasLtMatmulDescAttributes_t as Attribute};
-use cudarc::driver::result::event;
-use cudarc::driver::sys::CUevent_flags;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Mutex;
@@ -115,7 +113,8 @@ pub struct Product {
 pub struct Place<'a>(pub &'a DeviceBuffer, pub usize);
 
 impl Place<'_> {
-    fn address(self) -> u64 {
+    /// Where it is.
+    pub(super) fn address(self) -> u64 {
         self.0.address() + self.1 as u64
     }
 
@@ -418,58 +417,24 @@ impl Matmul {
         };
         plan.point(trial)?;
         let mut best = f32::INFINITY;
-        let mut fastest = None;
+        let mut chosen = None;
         for candidate in &found {
             plan.algorithm = candidate.algo;
             plan.workspace = candidate.workspaceSize;
-            let Ok(time) = self.time(gpu, plan, p, trial, &workspace) else {
+            let Ok(time) = fastest(gpu, RUNS, || self.run(gpu, plan, p, trial, &workspace)) else {
                 continue;
             };
             if time < best {
                 best = time;
-                fastest = Some((candidate.algo, candidate.workspaceSize));
+                chosen = Some((candidate.algo, candidate.workspaceSize));
             }
         }
-        let Some((algorithm, workspace)) = fastest else {
+        let Some((algorithm, workspace)) = chosen else {
             return check(doing, sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED);
         };
         plan.algorithm = algorithm;
         plan.workspace = workspace;
         Ok(())
-    }
-
-    /// Milliseconds of the fastest of a few runs.
-    fn time(
-        &self,
-        gpu: &'static Gpu,
-        plan: &Plan,
-        p: &Product,
-        call: Call,
-        workspace: &DeviceBuffer,
-    ) -> Result<f32> {
-        let event = || event::create(CUevent_flags::CU_EVENT_DEFAULT).doing("timing");
-        let (from, to) = (event()?, event()?);
-        let mut best = f32::INFINITY;
-        let mut run = || -> Result<()> {
-            for _ in 0..=RUNS {
-                // SAFETY: both events live until the end of this function; the stream is never destroyed.
-                unsafe {
-                    event::record(from, gpu.stream()).doing("timing")?;
-                    self.run(gpu, plan, p, call, workspace)?;
-                    event::record(to, gpu.stream()).doing("timing")?;
-                    event::synchronize(to).doing("timing")?;
-                    best = best.min(event::elapsed(from, to).doing("timing")?);
-                }
-            }
-            Ok(())
-        };
-        let done = run();
-        // SAFETY: nothing waits for them any more.
-        unsafe {
-            event::destroy(from).doing("timing")?;
-            event::destroy(to).doing("timing")?;
-        }
-        done.map(|()| best)
     }
 
     fn run(

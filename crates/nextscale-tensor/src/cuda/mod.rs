@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 pub mod compile;
+pub mod conv;
 pub mod gpu;
 pub mod kept;
 pub mod kernel;
@@ -15,6 +16,7 @@ pub mod libraries;
 pub mod matmul;
 pub mod pool;
 pub mod tensor;
+pub mod timing;
 
 mod error;
 #[cfg(test)]
@@ -28,6 +30,6 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: [&Module; 1] = [&kernel::MEMORY];
+    static ALL: [&Module; 2] = [&kernel::MEMORY, &conv::MODULE];
     &ALL
 }
