@@ -17,16 +17,11 @@ pub static MODULE: Module = Module {
         kernel("add_cropped_f32", "ppiui"),
         kernel("add_cropped_bf16", "ppiui"),
         kernel("add_cropped_f16", "ppiui"),
-        kernel("finish_f32_f32", "pipppuiii"),
-        kernel("finish_bf16_bf16", "pipppuiii"),
-        kernel("finish_f16_f16", "pipppuiii"),
-        kernel("finish_f32_bf16", "pipppuiii"),
-        kernel("finish_f32_f16", "pipppuiii"),
-        kernel("finish_eight_f32_f32", "ppppuiii"),
-        kernel("finish_eight_bf16_bf16", "ppppuiii"),
-        kernel("finish_eight_f16_f16", "ppppuiii"),
-        kernel("finish_eight_f32_bf16", "ppppuiii"),
-        kernel("finish_eight_f32_f16", "ppppuiii"),
+        kernel("finish_f32_f32", "pipppui"),
+        kernel("finish_bf16_bf16", "pipppui"),
+        kernel("finish_f16_f16", "pipppui"),
+        kernel("finish_f32_bf16", "pipppui"),
+        kernel("finish_f32_f16", "pipppui"),
         kernel("patches_2", "ppiiiiiiiiiiii"),
         kernel("patches_4", "ppiiiiiiiiiiii"),
         kernel("patches_16", "ppiiiiiiiiiiii"),
@@ -36,9 +31,9 @@ pub static MODULE: Module = Module {
         kernel("sum_rows_f32", "ppuii"),
         kernel("sum_rows_bf16", "ppuii"),
         kernel("sum_rows_f16", "ppuii"),
-        kernel("sum_rows_vector_f32", "ppuii"),
-        kernel("sum_rows_vector_bf16", "ppuii"),
-        kernel("sum_rows_vector_f16", "ppuii"),
+        kernel("sum_rows_by_8_f32", "ppuii"),
+        kernel("sum_rows_by_8_bf16", "ppuii"),
+        kernel("sum_rows_by_8_f16", "ppuii"),
         kernel("add_partial_sums", "ppii"),
     ],
 };
@@ -47,12 +42,12 @@ const fn kernel(name: &'static str, signature: &'static str) -> Kernel {
     Kernel { name, signature }
 }
 
-/// An element type's part of a kernel's name.
-fn tag(element: Element) -> &'static str {
+/// The name for a type among those for float32, bf16 and fp16.
+fn named(element: Element, names: [&'static str; 3]) -> &'static str {
     match element {
-        Element::F32 => "f32",
-        Element::Bf16 => "bf16",
-        Element::F16 => "f16",
+        Element::F32 => names[0],
+        Element::Bf16 => names[1],
+        Element::F16 => names[2],
     }
 }
 
@@ -108,7 +103,10 @@ pub(super) fn add_cropped(
     let n = to.0 * to.1;
     gpu.launch(
         &MODULE,
-        &format!("add_cropped_{}", tag(element)),
+        named(
+            element,
+            ["add_cropped_f32", "add_cropped_bf16", "add_cropped_f16"],
+        ),
         Shape::pass(gpu, n),
         &[at(x), at(y), int(width), Arg::U64(to.0 as u64), int(to.1)],
     )
@@ -130,26 +128,21 @@ pub(super) fn finish(
     extent: Extent,
 ) -> Result<()> {
     let (rows, channels) = extent;
-    // Where nothing is added, any place will do: it is not read.
-    let (bias, residual) = (added.bias.unwrap_or(y), added.residual.unwrap_or(y));
-    let flags = [
+    let name = match (from, to) {
+        (Element::F32, to) => named(to, ["finish_f32_f32", "finish_f32_bf16", "finish_f32_f16"]),
+        (_, to) => named(to, ["finish_f32_f32", "finish_bf16_bf16", "finish_f16_f16"]),
+    };
+    let args = [
+        at(x),
+        int(width),
+        added.bias.map_or(Arg::Null, at),
+        added.residual.map_or(Arg::Null, at),
+        at(y),
         Arg::U64(rows as u64),
         int(channels),
-        int(added.bias.is_some().into()),
-        int(added.residual.is_some().into()),
     ];
-    let fits = channels.is_multiple_of(8) && width == channels;
-    let name = format!("{}_{}", tag(from), tag(to));
-    if fits && [x, y, residual].into_iter().all(aligned) {
-        let mut args = vec![at(x), at(bias), at(residual), at(y)];
-        args.extend(flags);
-        let shape = Shape::pass(gpu, rows * channels / 8);
-        return gpu.launch(&MODULE, &format!("finish_eight_{name}"), shape, &args);
-    }
-    let mut args = vec![at(x), int(width), at(bias), at(residual), at(y)];
-    args.extend(flags);
-    let shape = Shape::pass(gpu, rows * channels);
-    gpu.launch(&MODULE, &format!("finish_{name}"), shape, &args)
+    let shape = Shape::pass(gpu, (rows * channels).div_ceil(8));
+    gpu.launch(&MODULE, name, shape, &args)
 }
 
 fn geometry(c: &Convolution, channels: usize, width: usize) -> [Arg<'static>; 12] {
@@ -194,12 +187,8 @@ pub(super) fn collect(
     let mut args = vec![at(y), at(x)];
     args.extend(geometry(c, c.inputs, width));
     let shape = Shape::pass(gpu, c.x_rows() * c.inputs);
-    gpu.launch(
-        &MODULE,
-        &format!("collect_{}", tag(c.element)),
-        shape,
-        &args,
-    )
+    let name = named(c.element, ["collect_f32", "collect_bf16", "collect_f16"]);
+    gpu.launch(&MODULE, name, shape, &args)
 }
 
 /// Adds the column sums of a matrix to float32 numbers.
@@ -214,10 +203,8 @@ pub(super) fn add_row_sums(
     if rows == 0 || columns == 0 {
         return Ok(());
     }
-    let lanes = 16 / element.bytes();
-    let vectors = columns.is_multiple_of(lanes) && aligned(x);
-    let (part, n) = if vectors { ("vector_", lanes) } else { ("", 1) };
-    let groups = columns / n;
+    let vectors = columns.is_multiple_of(8) && aligned(x);
+    let groups = if vectors { columns / 8 } else { columns };
     // As many pieces for every GPU, so that the order of the sums does not depend on it.
     const PIECES: usize = 1024;
     let per = rows.div_ceil(PIECES).max(64);
@@ -235,12 +222,16 @@ pub(super) fn add_row_sums(
         int(columns),
         int(per),
     ];
-    gpu.launch(
-        &MODULE,
-        &format!("sum_rows_{part}{}", tag(element)),
-        shape,
-        &args,
-    )?;
+    let names = if vectors {
+        [
+            "sum_rows_by_8_f32",
+            "sum_rows_by_8_bf16",
+            "sum_rows_by_8_f16",
+        ]
+    } else {
+        ["sum_rows_f32", "sum_rows_bf16", "sum_rows_f16"]
+    };
+    gpu.launch(&MODULE, named(element, names), shape, &args)?;
     let shape = Shape {
         grid: [(columns * 32).div_ceil(256) as u32, 1, 1],
         threads: 256,

@@ -1,7 +1,5 @@
 // What surrounds a convolution: channels padded and cropped, bias and residual, patches and back, sums over positions.
 
-struct alignas(16) vec16 { u32 words[4]; };
-
 #define EVERY(i, n) \
     for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < (n); i += (u64)gridDim.x * blockDim.x)
 
@@ -41,83 +39,56 @@ extern "C" __global__ void add_cropped_f16(const f16* x, float* y, int width, u6
     add_cropped(x, y, width, to_rows, to_width);
 }
 
-// y = x (rows of `width`) + bias + residual, each where wanted; y and x may be the same.
+// y = x (rows of `width`) + bias + residual, each where there is one; y and x may be the same. Eight elements a thread
+// where nothing is in the way.
 template <typename S, typename T>
-__device__ void finish(const S* x, int width, const float* bias, const T* residual, T* y, u64 rows, int channels,
-                       int has_bias, int has_residual) {
+__device__ void finish(const S* x, int width, const float* bias, const T* residual, T* y, u64 rows, int channels) {
+    if (width == channels && channels % 8 == 0 && aligned16(x) && aligned16(y) && aligned16(residual)) {
+        u32 groups = (u32)channels / 8;
+        EVERY(i, rows * groups) {
+            const float* b = bias + i % groups * 8;
+            float v[8], r[8];
+            load8(x + 8 * i, v);
+            if (residual) {
+                load8(residual + 8 * i, r);
+                if (bias) for (int j = 0; j < 8; j++) v[j] += b[j];
+                for (int j = 0; j < 8; j++) v[j] += r[j];
+            } else if (bias) {
+                for (int j = 0; j < 8; j++) v[j] += b[j];
+            }
+            store8(y + 8 * i, v);
+        }
+        return;
+    }
     EVERY(i, rows * channels) {
         u64 row = i / (u32)channels;
         u32 c = (u32)(i - row * (u32)channels);
         float v = to_f32(x[row * (u32)width + c]);
-        if (has_bias) v += bias[c];
-        if (has_residual) v += to_f32(residual[i]);
+        if (bias) v += bias[c];
+        if (residual) v += to_f32(residual[i]);
         y[i] = from_f32<T>(v);
     }
 }
 
-// The same for rows without gaps whose channels come in eights: 8 elements a thread and step.
-template <typename T> struct alignas(8 * sizeof(T)) eight { T v[8]; };
-
-template <typename S, typename T>
-__device__ void finish_eight(const S* x, const float* bias, const T* residual, T* y, u64 rows, int channels,
-                             int has_bias, int has_residual) {
-    u32 groups = (u32)channels / 8;
-    EVERY(i, rows * groups) {
-        u32 c = (u32)(i % groups) * 8;
-        eight<S> a = ((const eight<S>*)x)[i];
-        eight<T> r;
-        if (has_residual) r = ((const eight<T>*)residual)[i];
-        eight<T> out;
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            float v = to_f32(a.v[j]);
-            if (has_bias) v += bias[c + j];
-            if (has_residual) v += to_f32(r.v[j]);
-            out.v[j] = from_f32<T>(v);
-        }
-        ((eight<T>*)y)[i] = out;
-    }
-}
-
 extern "C" __global__ void finish_f32_f32(const float* x, int width, const float* bias, const float* residual, float* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish(x, width, bias, residual, y, rows, channels, has_bias, has_residual);
-}
-extern "C" __global__ void finish_eight_f32_f32(const float* x, const float* bias, const float* residual, float* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish_eight(x, bias, residual, y, rows, channels, has_bias, has_residual);
+    int channels) {
+    finish(x, width, bias, residual, y, rows, channels);
 }
 extern "C" __global__ void finish_bf16_bf16(const bf16* x, int width, const float* bias, const bf16* residual, bf16* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish(x, width, bias, residual, y, rows, channels, has_bias, has_residual);
-}
-extern "C" __global__ void finish_eight_bf16_bf16(const bf16* x, const float* bias, const bf16* residual, bf16* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish_eight(x, bias, residual, y, rows, channels, has_bias, has_residual);
+    int channels) {
+    finish(x, width, bias, residual, y, rows, channels);
 }
 extern "C" __global__ void finish_f16_f16(const f16* x, int width, const float* bias, const f16* residual, f16* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish(x, width, bias, residual, y, rows, channels, has_bias, has_residual);
-}
-extern "C" __global__ void finish_eight_f16_f16(const f16* x, const float* bias, const f16* residual, f16* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish_eight(x, bias, residual, y, rows, channels, has_bias, has_residual);
+    int channels) {
+    finish(x, width, bias, residual, y, rows, channels);
 }
 extern "C" __global__ void finish_f32_bf16(const float* x, int width, const float* bias, const bf16* residual, bf16* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish(x, width, bias, residual, y, rows, channels, has_bias, has_residual);
-}
-extern "C" __global__ void finish_eight_f32_bf16(const float* x, const float* bias, const bf16* residual, bf16* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish_eight(x, bias, residual, y, rows, channels, has_bias, has_residual);
+    int channels) {
+    finish(x, width, bias, residual, y, rows, channels);
 }
 extern "C" __global__ void finish_f32_f16(const float* x, int width, const float* bias, const f16* residual, f16* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish(x, width, bias, residual, y, rows, channels, has_bias, has_residual);
-}
-extern "C" __global__ void finish_eight_f32_f16(const float* x, const float* bias, const f16* residual, f16* y, u64 rows,
-    int channels, int has_bias, int has_residual) {
-    finish_eight(x, bias, residual, y, rows, channels, has_bias, has_residual);
+    int channels) {
+    finish(x, width, bias, residual, y, rows, channels);
 }
 
 // Patches of x [b, h, w, c]: a row of `width` for every output position, in it the channels of every tap, then zeros.
@@ -148,7 +119,7 @@ extern "C" __global__ void patches_4(const u32* x, u32* y, int batch, int h, int
     int kw, int stride, int top, int left, int width) {
     patches(x, y, batch, h, w, c, oh, ow, kh, kw, stride, top, left, width);
 }
-extern "C" __global__ void patches_16(const vec16* x, vec16* y, int batch, int h, int w, int c, int oh, int ow, int kh,
+extern "C" __global__ void patches_16(const Words4* x, Words4* y, int batch, int h, int w, int c, int oh, int ow, int kh,
     int kw, int stride, int top, int left, int width) {
     patches(x, y, batch, h, w, c, oh, ow, kh, kw, stride, top, left, width);
 }
@@ -195,9 +166,10 @@ extern "C" __global__ void collect_f16(const float* y, f16* x, int batch, int h,
 
 // Sums over rows, first part: block (x, y) sums the rows x·per … of the columns y·256·N …, N columns a thread, and writes
 // a row of `partial`. As many rows as fit a block are taken at once; their sums are added in order.
-template <typename T, int N> struct alignas(N * sizeof(T)) several { T v[N]; };
+template <typename T> __device__ __forceinline__ void load(const T* x, float (&y)[8]) { load8(x, y); }
+template <typename T> __device__ __forceinline__ void load(const T* x, float (&y)[1]) { y[0] = to_f32(*x); }
 
-template <typename T, int N>
+template <int N, typename T>
 __device__ void sum_rows(const T* x, float* partial, u64 rows, int columns, int per) {
     __shared__ float shared[256 * N];
     int groups = columns / N, first = blockIdx.y * 256;
@@ -208,16 +180,14 @@ __device__ void sum_rows(const T* x, float* partial, u64 rows, int columns, int 
     if (lane < lanes) {
 #pragma unroll 4
         for (u64 row = begin + lane; row < end; row += lanes) {
-            several<T, N> a = ((const several<T, N>*)x)[row * groups + group];
-#pragma unroll
-            for (int j = 0; j < N; j++) sum[j] += to_f32(a.v[j]);
+            float a[N];
+            load(x + row * columns + group * N, a);
+            for (int j = 0; j < N; j++) sum[j] += a[j];
         }
     }
-#pragma unroll
     for (int j = 0; j < N; j++) shared[j * 256 + threadIdx.x] = sum[j];
     __syncthreads();
     if (lane == 0) {
-#pragma unroll
         for (int j = 0; j < N; j++) {
             float all = 0.0f;
             for (int l = 0; l < lanes; l++) all += shared[j * 256 + l * here + threadIdx.x];
@@ -227,22 +197,22 @@ __device__ void sum_rows(const T* x, float* partial, u64 rows, int columns, int 
 }
 
 extern "C" __global__ void sum_rows_f32(const float* x, float* partial, u64 rows, int columns, int per) {
-    sum_rows<float, 1>(x, partial, rows, columns, per);
+    sum_rows<1>(x, partial, rows, columns, per);
+}
+extern "C" __global__ void sum_rows_by_8_f32(const float* x, float* partial, u64 rows, int columns, int per) {
+    sum_rows<8>(x, partial, rows, columns, per);
 }
 extern "C" __global__ void sum_rows_bf16(const bf16* x, float* partial, u64 rows, int columns, int per) {
-    sum_rows<bf16, 1>(x, partial, rows, columns, per);
+    sum_rows<1>(x, partial, rows, columns, per);
+}
+extern "C" __global__ void sum_rows_by_8_bf16(const bf16* x, float* partial, u64 rows, int columns, int per) {
+    sum_rows<8>(x, partial, rows, columns, per);
 }
 extern "C" __global__ void sum_rows_f16(const f16* x, float* partial, u64 rows, int columns, int per) {
-    sum_rows<f16, 1>(x, partial, rows, columns, per);
+    sum_rows<1>(x, partial, rows, columns, per);
 }
-extern "C" __global__ void sum_rows_vector_f32(const float* x, float* partial, u64 rows, int columns, int per) {
-    sum_rows<float, 4>(x, partial, rows, columns, per);
-}
-extern "C" __global__ void sum_rows_vector_bf16(const bf16* x, float* partial, u64 rows, int columns, int per) {
-    sum_rows<bf16, 8>(x, partial, rows, columns, per);
-}
-extern "C" __global__ void sum_rows_vector_f16(const f16* x, float* partial, u64 rows, int columns, int per) {
-    sum_rows<f16, 8>(x, partial, rows, columns, per);
+extern "C" __global__ void sum_rows_by_8_f16(const f16* x, float* partial, u64 rows, int columns, int per) {
+    sum_rows<8>(x, partial, rows, columns, per);
 }
 
 // Second part: adds the rows of `partial` to y, one warp a column, always in the same order.
@@ -251,6 +221,6 @@ extern "C" __global__ void add_partial_sums(const float* partial, float* y, int 
     if (column >= columns) return;
     float sum = 0.0f;
     for (int row = lane; row < rows; row += 32) sum += partial[(u64)row * columns + column];
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    sum = warp_sum(sum);
     if (lane == 0) y[column] += sum;
 }
