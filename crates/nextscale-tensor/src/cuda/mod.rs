@@ -22,6 +22,8 @@ mod error;
 #[cfg(test)]
 mod tests;
 
+use crate::ops;
+
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
 pub use kernel::{Arg, Kernel, Module};
@@ -30,6 +32,14 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: [&Module; 2] = [&kernel::MEMORY, &conv::MODULE];
-    &ALL
+    static ALL: &[&Module] = &[
+        &kernel::MEMORY,
+        &conv::MODULE,
+        &ops::group_norm::cuda::MODULE,
+        &ops::phi::cuda::MODULE,
+        &ops::silu::cuda::MODULE,
+        &ops::spatial_attention::cuda::MODULE,
+        &ops::upsample::cuda::MODULE,
+    ];
+    ALL
 }
