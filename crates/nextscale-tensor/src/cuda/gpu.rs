@@ -1,6 +1,7 @@
 //! A GPU: its context, its stream, its memory and its kernels.
 
 use super::compile::{Arch, load_or_compile};
+use super::conv;
 use super::error::Checked;
 use super::kernel::Module;
 use super::libraries::Library;
@@ -38,6 +39,7 @@ pub struct Gpu {
     pool: Pool,
     modules: Mutex<HashMap<&'static str, Loaded>>,
     matmul: matmul::Slot,
+    conv: conv::Slot,
 }
 
 /// A driver's handle. They are opaque addresses that any thread may use.
@@ -144,6 +146,7 @@ impl Gpu {
             pool: Pool::default(),
             modules: Mutex::default(),
             matmul: matmul::Slot::default(),
+            conv: conv::Slot::default(),
         })
     }
 
@@ -163,6 +166,10 @@ impl Gpu {
 
     pub(super) fn matmul_slot(&self) -> &matmul::Slot {
         &self.matmul
+    }
+
+    pub(super) fn conv_slot(&self) -> &conv::Slot {
+        &self.conv
     }
 
     pub(super) fn stream(&self) -> CUstream {

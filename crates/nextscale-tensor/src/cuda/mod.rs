@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 pub mod compile;
+pub mod conv;
 pub mod gpu;
 pub mod kept;
 pub mod kernel;
@@ -16,10 +17,13 @@ pub mod matmul;
 pub mod pinned;
 pub mod pool;
 pub mod tensor;
+pub mod timing;
 
 mod error;
 #[cfg(test)]
 mod tests;
+
+use crate::ops;
 
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
@@ -29,6 +33,14 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: [&Module; 1] = [&kernel::MEMORY];
-    &ALL
+    static ALL: &[&Module] = &[
+        &kernel::MEMORY,
+        &conv::MODULE,
+        &ops::group_norm::cuda::MODULE,
+        &ops::phi::cuda::MODULE,
+        &ops::silu::cuda::MODULE,
+        &ops::spatial_attention::cuda::MODULE,
+        &ops::upsample::cuda::MODULE,
+    ];
+    ALL
 }
