@@ -5,7 +5,7 @@
 use super::error::Checked;
 use super::gpu::Gpu;
 use crate::tensor::Storage;
-use crate::{DType, Device, Error, Result, Shape, Tensor};
+use crate::{DType, Error, Result, Shape, Tensor};
 use cudarc::driver::{result, sys};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -164,8 +164,10 @@ impl Tensor {
             let address = source.place()?.holds("a copy", bytes)?;
             gpu.bind()?;
             // SAFETY: both ranges are as long as said. The target is not touched until the event after the copy is passed.
-            unsafe { result::memcpy_dtoh_async(&mut host.bytes_mut()[..bytes], address, gpu.stream()) }
-                .doing("copying from the GPU")?;
+            unsafe {
+                result::memcpy_dtoh_async(&mut host.bytes_mut()[..bytes], address, gpu.stream())
+            }
+            .doing("copying from the GPU")?;
         }
         done.record(gpu.stream())?;
         Ok(Fetch(State::Coming {
@@ -225,12 +227,15 @@ impl Drop for State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda;
+    use crate::{Device, cuda};
 
     #[test]
     fn values_on_the_processor_are_there_at_once() {
         let t = Tensor::from_i32([3], vec![1, -2, 3]);
-        assert_eq!(t.fetch().unwrap().wait().unwrap().i32().unwrap(), [1, -2, 3]);
+        assert_eq!(
+            t.fetch().unwrap().wait().unwrap().i32().unwrap(),
+            [1, -2, 3]
+        );
     }
 
     #[test]
@@ -244,13 +249,22 @@ mod tests {
         let x = Tensor::from_slice([values.len()], &values);
         let on = x.to(device).unwrap();
         let late = on.fetch().unwrap();
-        let half = on.narrow(1, 3).unwrap().cast(DType::F16).unwrap().fetch().unwrap();
+        let half = on
+            .narrow(1, 3)
+            .unwrap()
+            .cast(DType::F16)
+            .unwrap()
+            .fetch()
+            .unwrap();
         // One that nobody waits for gives its memory back in order.
         drop(on.fetch().unwrap());
         drop(on);
         assert_eq!(late.wait().unwrap().f32().unwrap(), values);
         assert_eq!(half.wait().unwrap().f32().unwrap(), [1.0, 2.0, 3.0]);
         let ints = Tensor::from_i32([2], vec![7, -7]).to(device).unwrap();
-        assert_eq!(ints.fetch().unwrap().wait().unwrap().i32().unwrap(), [7, -7]);
+        assert_eq!(
+            ints.fetch().unwrap().wait().unwrap().i32().unwrap(),
+            [7, -7]
+        );
     }
 }

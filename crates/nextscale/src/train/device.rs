@@ -55,7 +55,8 @@ fn usable(number: usize) -> Result<(), String> {
     Gpu::get(number).map_err(text)?;
     Library::CublasLt.required().map_err(text)?;
     // Kernels that were compiled before do without the compiler; which are missing shows when they are called.
-    let kept = cuda::kept::folder().is_some_and(|f| f.read_dir().is_ok_and(|mut d| d.next().is_some()));
+    let kept =
+        cuda::kept::folder().is_some_and(|f| f.read_dir().is_ok_and(|mut d| d.next().is_some()));
     if kept {
         return Ok(());
     }
@@ -164,7 +165,10 @@ mod tests {
         let choice = DeviceChoice::Cuda(Some(63));
         let e = resolve_device(choice).unwrap_err();
         let text = e.to_string();
-        assert!(e.exit_code() == 2 && text.starts_with("--device=cuda:63: "), "{text}");
+        assert!(
+            e.exit_code() == 2 && text.starts_with("--device=cuda:63: "),
+            "{text}"
+        );
         assert!(!text.contains('\n'));
         let (device, passed_over) = automatic();
         assert!(device == Device::Cpu || matches!(device, Device::Cuda(_)));

@@ -90,6 +90,8 @@ pub struct StepReport {
     pub grad_norm: Option<f64>,
     /// The loss scale after the step; 1 without one.
     pub scale: f64,
+    /// Whether gradients were not finite and the update was left out.
+    pub skipped: bool,
     /// How often each code was predicted.
     pub predicted: Vec<u32>,
 }
@@ -116,6 +118,7 @@ impl LateReport {
             measures: self.measures.read()?,
             grad_norm: numbers.map(|n| n.norm),
             scale: numbers.map_or(1.0, |n| n.scale),
+            skipped: numbers.is_some_and(|n| n.skipped),
             predicted: predicted.i32()?.iter().map(|&n| n as u32).collect(),
         })
     }

@@ -165,7 +165,12 @@ impl VarTrainer {
         let (mut changed, mut all) = (0, 0);
         for (a, b) in used.iter().zip(&exact) {
             let (a, b) = (a.to(Device::Cpu)?, b.to(Device::Cpu)?);
-            changed += a.i32()?.iter().zip(b.i32()?).filter(|(a, b)| a != b).count();
+            changed += a
+                .i32()?
+                .iter()
+                .zip(b.i32()?)
+                .filter(|(a, b)| a != b)
+                .count();
             all += a.numel();
         }
         Ok(changed as f64 / all.max(1) as f64)
@@ -217,8 +222,6 @@ impl VarTrainer {
                 .for_each(|w| *w *= stage.newest_weight as f32);
         }
         let ce = ops::cross_entropy(&run.cx, logits, &targets, &weights, self.smoothing)?;
-        let ranges: Vec<_> = (0..active).map(|k| pyramid.range(k)).collect();
-        let sums = ops::token_measures(&ce.plain, &ce.predicted, &targets, &ranges)?;
         let ranges: Vec<_> = (0..active).map(|k| pyramid.range(k)).collect();
         let sums = ops::token_measures(&ce.plain, &ce.predicted, &targets, &ranges)?;
         let tokens = ranges.iter().map(|r| (labels.len() * r.len()) as u64);

@@ -188,8 +188,8 @@ pub struct TrainOutput {
     pub image: Tensor,
     /// The quantizer's loss, \[1\].
     pub vq_loss: Tensor,
-    /// How often each code was hit, by scale.
-    pub hits: Vec<Vec<u32>>,
+    /// How often each code was hit, by scale: integers \[V\].
+    pub hits: Vec<Tensor>,
 }
 
 /// The tokenizer with its weights.

@@ -36,8 +36,8 @@ pub struct Quantized {
     pub f_hat: Tensor,
     /// Mean over scales of β·MSE(sg\[f̂\], f) + MSE(f̂, sg\[f\]), \[1\].
     pub vq_loss: Tensor,
-    /// How often each code was hit, by scale.
-    pub hits: Vec<Vec<u32>>,
+    /// How often each code was hit, by scale: integers \[V\].
+    pub hits: Vec<Tensor>,
 }
 
 /// The positions of `n` shared φ on \[0, 1\], as float64 of the reference's recipe: start + i·step, the last set to the end.
@@ -352,9 +352,7 @@ impl Quantizer {
         for (k, &(ph, pw)) in pyramid.scales().iter().enumerate() {
             let z = ops::area(&off, &rest, (ph, pw))?.reshape([b * ph * pw, c])?;
             let idx = ops::nearest_code(&z, &frozen, self.znorm)?.reshape([b, ph * pw])?;
-            let mut count = vec![0u32; self.vocab];
-            idx.i32()?.iter().for_each(|&i| count[i as usize] += 1);
-            hits.push(count);
+            hits.push(ops::histogram(&idx, self.vocab)?);
             let codes = ops::gather_rows(cx, &codebook, &idx)?;
             let h = self.contribution(run, p, &codes, (k, pyramid), full)?;
             rest = ops::sub(&off, &rest, &h.detach())?;
