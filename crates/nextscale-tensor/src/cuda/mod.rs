@@ -20,6 +20,8 @@ mod error;
 #[cfg(test)]
 mod tests;
 
+use crate::ops;
+
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
 pub use kernel::{Arg, Kernel, Module};
@@ -28,6 +30,6 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: [&Module; 1] = [&kernel::MEMORY];
-    &ALL
+    static ALL: &[&Module] = &[&kernel::MEMORY, &ops::linear::cuda::MODULE];
+    ALL
 }
