@@ -41,6 +41,7 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::silu::cuda::MODULE,
         &ops::spatial_attention::cuda::MODULE,
         &ops::upsample::cuda::MODULE,
+        &ops::linear::cuda::MODULE,
     ];
     ALL
 }
