@@ -28,6 +28,12 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: [&Module; 1] = [&kernel::MEMORY];
+    use crate::ops::attention::cuda as attention;
+    static ALL: [&Module; 4] = [
+        &kernel::MEMORY,
+        &attention::FORWARD,
+        &attention::BACKWARD,
+        &attention::PLAIN,
+    ];
     &ALL
 }

@@ -55,7 +55,7 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
     __shared__ float warp_slopes[THREADS / 32];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
-    Rows my(tokens, BLOCBLOCK_ROWS);
+    Rows my(tokens);
     int first = my.first, rows = my.count;
     // Keys that the block's last query sees, that the group's last and first see.
     int seen = plan[my.block_end - 1];
@@ -318,23 +318,6 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
     T* out = dqkv + ((u64)b * tokens + first) * stride + width + h * WIDTH;
     store_rows(stage, dk, out, stride, rows);
     store_rows(stage, dv, out + width, stride, rows);
-}
-
-// The gradient of scale_mul from that of every block of queries, [B, H, blocks], added in a fixed order to `to` [H]; a block of
-// 128 threads a head. Where it is clamped it gets none.
-extern "C" __global__ void scale_gradient(const float* slopes, const float* scale_mul, float* to, int heads, int batch,
-                                          int blocks) {
-    __shared__ float sums[128];
-    int h = blockIdx.x;
-    float s = 0;
-    for (int i = threadIdx.x; i < batch * blocks; i += 128)
-        s += slopes[((u64)(i / blocks) * heads + h) * blocks + i % blocks];
-    sums[threadIdx.x] = s;
-    for (int w = 64; w > 0; w /= 2) {
-        __syncthreads();
-        if (threadIdx.x < w) sums[threadIdx.x] += sums[threadIdx.x + w];
-    }
-    if (threadIdx.x == 0 && scale_mul[h] <= MOST_SCALE_MUL) to[h] += sums[0];
 }
 
 #define BACKWARD(T)                                                                                                      \

@@ -182,6 +182,7 @@ __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, 
             if (flags & KEEP) {
                 stats[of_head + row] = lse;
                 stats[(u64)gridDim.y * queries + of_head + row] = rq[i];
+                if (!unit_keys) stats[2 * (u64)gridDim.y * queries + of_head + row] = 1;
             }
             if (splits > 1) parts[(u64)blockIdx.z * gridDim.y * queries + of_head + row] = lse;
         }
