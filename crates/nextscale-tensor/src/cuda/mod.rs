@@ -33,6 +33,7 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
+<<<<<<< HEAD
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
         &conv::MODULE,
@@ -44,4 +45,14 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::linear::cuda::MODULE,
     ];
     ALL
+=======
+    use crate::ops::attention::cuda as attention;
+    static ALL: [&Module; 4] = [
+        &kernel::MEMORY,
+        &attention::FORWARD,
+        &attention::BACKWARD,
+        &attention::PLAIN,
+    ];
+    &ALL
+>>>>>>> attn
 }
