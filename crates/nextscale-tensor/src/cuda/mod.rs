@@ -33,7 +33,6 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-<<<<<<< HEAD
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
         &conv::MODULE,
@@ -43,16 +42,9 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::spatial_attention::cuda::MODULE,
         &ops::upsample::cuda::MODULE,
         &ops::linear::cuda::MODULE,
+        &ops::attention::cuda::FORWARD,
+        &ops::attention::cuda::BACKWARD,
+        &ops::attention::cuda::PLAIN,
     ];
     ALL
-=======
-    use crate::ops::attention::cuda as attention;
-    static ALL: [&Module; 4] = [
-        &kernel::MEMORY,
-        &attention::FORWARD,
-        &attention::BACKWARD,
-        &attention::PLAIN,
-    ];
-    &ALL
->>>>>>> attn
 }
