@@ -54,6 +54,8 @@ pub enum Follow {
     Bias,
     /// Adds the vector, writes that to `aux`, then applies GELU (tanh form).
     BiasGelu,
+    /// Adds the vector and applies GELU: [`Follow::BiasGelu`] without `aux`.
+    BiasGeluOnly,
     /// Multiplies by GELU's slope at `aux`: the gradient before an activation from the one behind it.
     GeluSlope,
     /// The same, and writes the column sums of the result, n, to `vector`.
@@ -69,6 +71,7 @@ impl Follow {
             Self::Plain => E::CUBLASLT_EPILOGUE_DEFAULT,
             Self::Bias => E::CUBLASLT_EPILOGUE_BIAS,
             Self::BiasGelu => E::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+            Self::BiasGeluOnly => E::CUBLASLT_EPILOGUE_GELU_BIAS,
             Self::GeluSlope => E::CUBLASLT_EPILOGUE_DGELU,
             Self::GeluSlopeSums => E::CUBLASLT_EPILOGUE_DGELU_BGRAD,
             Self::RowSums => E::CUBLASLT_EPILOGUE_BGRADB,

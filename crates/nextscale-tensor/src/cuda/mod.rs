@@ -15,6 +15,7 @@ pub mod kept;
 pub mod kernel;
 pub mod libraries;
 pub mod matmul;
+pub mod pinned;
 pub mod pool;
 pub mod tensor;
 pub mod timing;
@@ -48,6 +49,10 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::silu::cuda::MODULE,
         &ops::spatial_attention::cuda::MODULE,
         &ops::upsample::cuda::MODULE,
+        &ops::linear::cuda::MODULE,
+        &ops::attention::cuda::FORWARD,
+        &ops::attention::cuda::BACKWARD,
+        &ops::attention::cuda::PLAIN,
     ];
     ALL
 }
