@@ -28,12 +28,17 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    use crate::ops::attention::cuda as attention;
-    static ALL: [&Module; 4] = [
+    use crate::ops::attention::cuda::modules as attention;
+    static ALL: [&Module; 9] = [
         &kernel::MEMORY,
         &attention::FORWARD,
         &attention::BACKWARD,
-        &attention::PLAIN,
+        &attention::F32_64,
+        &attention::BF16_64,
+        &attention::F16_64,
+        &attention::F32_128,
+        &attention::BF16_128,
+        &attention::F16_128,
     ];
     &ALL
 }
