@@ -356,12 +356,7 @@ impl Call<'_> {
             &[flag(UNIT_QUERIES), flag(UNIT_KEYS)],
             &strides,
         ];
-        gpu.launch(
-            plain(dtype, s.dim)?,
-            "plain_forward",
-            shape,
-            &args.concat(),
-        )
+        gpu.launch(plain(dtype, s.dim)?, "plain_forward", shape, &args.concat())
     }
 }
 
