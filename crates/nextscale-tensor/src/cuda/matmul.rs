@@ -6,6 +6,7 @@
 
 use super::error::Checked;
 use super::gpu::Gpu;
+use super::graph::Turn;
 use super::kept;
 use super::libraries::Library;
 use super::pool::DeviceBuffer;
@@ -232,6 +233,8 @@ impl Gpu {
             .fold(256u64, |all, a| all | a)
             .trailing_zeros()
             .min(8);
+        // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
+        let _turn = Turn::take();
         self.bind()?;
         let mut slot = self.matmul_slot().lock().unwrap_or_else(|e| e.into_inner());
         let library = match &mut *slot {
@@ -240,6 +243,7 @@ impl Gpu {
         };
         let key = (*p, alignment);
         if !library.plans.contains_key(&key) {
+            self.outside_capture("choosing the algorithm of a product that was never run")?;
             let plan = library.plan(self, p, alignment, call)?;
             library.plans.insert(key, plan);
         }

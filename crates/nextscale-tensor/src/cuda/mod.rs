@@ -9,6 +9,7 @@
 
 pub mod compile;
 pub mod gpu;
+pub mod graph;
 pub mod kept;
 pub mod kernel;
 pub mod libraries;
@@ -16,20 +17,26 @@ pub mod matmul;
 pub mod pool;
 pub mod tensor;
 
+mod constants;
 mod error;
+#[cfg(test)]
+mod graph_tests;
 #[cfg(test)]
 mod tests;
 
+use crate::ops;
+
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
+pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
 pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    use crate::ops::attention::cuda::modules as attention;
-    static ALL: [&Module; 9] = [
+    use ops::attention::cuda::modules as attention;
+    static ALL: &[&Module] = &[
         &kernel::MEMORY,
         &attention::FORWARD,
         &attention::BACKWARD,
@@ -39,6 +46,9 @@ pub fn modules() -> &'static [&'static Module] {
         &attention::F32_128,
         &attention::BF16_128,
         &attention::F16_128,
+        &ops::cross_entropy::MODULE,
+        &ops::guided_sampling::MODULE,
+        &ops::token_measures::MODULE,
     ];
-    &ALL
+    ALL
 }
