@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 pub mod compile;
+pub mod conv;
 pub mod gpu;
 pub mod graph;
 pub mod kept;
@@ -16,6 +17,7 @@ pub mod libraries;
 pub mod matmul;
 pub mod pool;
 pub mod tensor;
+pub mod timing;
 
 mod constants;
 mod error;
@@ -49,6 +51,12 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::cross_entropy::MODULE,
         &ops::guided_sampling::MODULE,
         &ops::token_measures::MODULE,
+        &conv::MODULE,
+        &ops::group_norm::cuda::MODULE,
+        &ops::phi::cuda::MODULE,
+        &ops::silu::cuda::MODULE,
+        &ops::spatial_attention::cuda::MODULE,
+        &ops::upsample::cuda::MODULE,
     ];
     ALL
 }
