@@ -40,6 +40,16 @@ pub use pool::DeviceBuffer;
 pub fn modules() -> &'static [&'static Module] {
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
+    use ops::attention::cuda::modules as attention;
+    static ALL: &[&Module] = &[
+        &attention::FORWARD,
+        &attention::BACKWARD,
+        &attention::F32_64,
+        &attention::BF16_64,
+        &attention::F16_64,
+        &attention::F32_128,
+        &attention::BF16_128,
+        &attention::F16_128,
         &ops::cross_entropy::MODULE,
         &ops::guided_sampling::MODULE,
         &ops::token_measures::MODULE,
