@@ -5,6 +5,7 @@
 //! repeated takes the same one and adds in the same order.
 
 use super::gpu::Gpu;
+use super::graph::Turn;
 use super::kept;
 use super::libraries::Library;
 use super::pool::DeviceBuffer;
@@ -295,6 +296,8 @@ impl Gpu {
             .fold(256u64, |all, a| all | a)
             .trailing_zeros()
             .min(8);
+        // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
+        let _turn = Turn::take();
         self.bind()?;
         let mut slot = self.matmul_slot().lock().unwrap_or_else(|e| e.into_inner());
         let library = match &mut *slot {
@@ -303,6 +306,7 @@ impl Gpu {
         };
         let key = (*p, *batch, alignment);
         if !library.plans.contains_key(&key) {
+            self.outside_capture("choosing the algorithm of a product that was never run")?;
             let plan = library.plan(self, p, batch, alignment, call)?;
             library.plans.insert(key, plan);
         }

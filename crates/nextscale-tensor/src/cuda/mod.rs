@@ -10,6 +10,7 @@
 pub mod compile;
 pub mod conv;
 pub mod gpu;
+pub mod graph;
 pub mod kept;
 pub mod kernel;
 pub mod libraries;
@@ -19,7 +20,10 @@ pub mod pool;
 pub mod tensor;
 pub mod timing;
 
+mod constants;
 mod error;
+#[cfg(test)]
+mod graph_tests;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +31,7 @@ use crate::ops;
 
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
+pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
 pub use pool::DeviceBuffer;
@@ -35,6 +40,9 @@ pub use pool::DeviceBuffer;
 pub fn modules() -> &'static [&'static Module] {
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
+        &ops::cross_entropy::MODULE,
+        &ops::guided_sampling::MODULE,
+        &ops::token_measures::MODULE,
         &conv::MODULE,
         &ops::group_norm::cuda::MODULE,
         &ops::phi::cuda::MODULE,

@@ -26,8 +26,8 @@ pub(super) mod id {
     pub const BIAS: i64 = 4;
     /// What is added.
     pub const RESIDUAL: i64 = 5;
-    /// The bare convolution, then with the bias: never in memory.
-    pub const INNER: [i64; 2] = [6, 7];
+    /// What is between the steps of a forward pass: never in memory.
+    pub const INNER: [i64; 3] = [6, 7, 8];
 }
 
 fn check(doing: &str, status: sys::cudnnStatus_t) -> Result<()> {
@@ -247,34 +247,50 @@ fn tensor(uid: i64, element: Element, dims: [usize; 4], alignment: i64) -> Resul
         .finish()
 }
 
-/// a + b → y.
-fn sum(a: &Descriptor, b: &Descriptor, y: &Descriptor) -> Result<[Descriptor; 2]> {
+/// What follows the sums of a forward pass before they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Adds the bias, in float32.
+    Bias,
+    /// Adds the bias, rounded to the operands' type.
+    RoundedBias,
+    /// Adds a map like the output.
+    Residual,
+    /// Nothing: the activation that compiled-in engines expect at the end.
+    Identity,
+}
+
+impl Step {
+    /// All of them, each at its own number.
+    pub(super) const ALL: [Self; 4] = [
+        Self::Bias,
+        Self::RoundedBias,
+        Self::Residual,
+        Self::Identity,
+    ];
+}
+
+/// A step from a to y, with b added where there is one.
+fn pointwise(a: &Descriptor, b: Option<&Descriptor>, y: &Descriptor) -> Result<[Descriptor; 2]> {
+    let mode = match b {
+        Some(_) => Pointwise::CUDNN_POINTWISE_ADD,
+        None => Pointwise::CUDNN_POINTWISE_IDENTITY,
+    };
     let how = Descriptor::new(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
-        .set(
-            Name::CUDNN_ATTR_POINTWISE_MODE,
-            &[Pointwise::CUDNN_POINTWISE_ADD],
-        )?
+        .set(Name::CUDNN_ATTR_POINTWISE_MODE, &[mode])?
         .set(
             Name::CUDNN_ATTR_POINTWISE_MATH_PREC,
             &[Data::CUDNN_DATA_FLOAT],
         )?
         .finish()?;
-    let op = Descriptor::new(Kind::CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)?
+    let mut op = Descriptor::new(Kind::CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)?
         .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, &[&how])?
         .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_XDESC, &[a])?
-        .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_BDESC, &[b])?
-        .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_YDESC, &[y])?
-        .finish()?;
-    Ok([op, how])
-}
-
-/// What a forward pass adds before it writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fused {
-    /// The bias, in float32.
-    pub(super) bias: bool,
-    /// A map like the output.
-    pub(super) residual: bool,
+        .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_YDESC, &[y])?;
+    if let Some(b) = b {
+        op = op.link(Name::CUDNN_ATTR_OPERATION_POINTWISE_BDESC, &[b])?;
+    }
+    Ok([op.finish()?, how])
 }
 
 /// A graph of operations and what it is made of. Fields are destroyed in this order: the graph before its parts.
@@ -287,7 +303,7 @@ pub(super) struct Graph {
 fn operations(
     c: &Convolution,
     pass: Pass,
-    fused: Fused,
+    steps: &[Step],
     result: Element,
     alignment: i64,
 ) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
@@ -322,10 +338,9 @@ fn operations(
     let (mut ops, mut parts) = (Vec::new(), Vec::new());
     match pass {
         Pass::Forward => {
-            // The convolution's own sum, then with the bias, then with the residual; the last one is the output.
-            let steps = usize::from(fused.bias) + usize::from(fused.residual);
+            // The convolution's own sum, then what every step makes of it; the last one is the output.
             let step = |i: usize| {
-                if i == steps {
+                if i == steps.len() {
                     tensor(id::Y, result, y_dims)
                 } else {
                     tensor(id::INNER[i], Element::F32, y_dims)
@@ -349,15 +364,18 @@ fn operations(
                     .finish()?,
             );
             let bias_dims = [1, c.outputs, 1, 1];
-            let added = [
-                (fused.bias, id::BIAS, Element::F32, bias_dims),
-                (fused.residual, id::RESIDUAL, c.element, y_dims),
-            ];
-            for (i, (_, uid, element, dims)) in added.into_iter().filter(|a| a.0).enumerate() {
-                let (term, next) = (tensor(uid, element, dims)?, step(i + 1)?);
-                let [op, how] = sum(&last, &term, &next)?;
+            for (i, kind) in steps.iter().enumerate() {
+                let term = match kind {
+                    Step::Bias => Some(tensor(id::BIAS, Element::F32, bias_dims)?),
+                    Step::RoundedBias => Some(tensor(id::BIAS, c.element, bias_dims)?),
+                    Step::Residual => Some(tensor(id::RESIDUAL, c.element, y_dims)?),
+                    Step::Identity => None,
+                };
+                let next = step(i + 1)?;
+                let [op, how] = pointwise(&last, term.as_ref(), &next)?;
                 ops.push(op);
-                parts.extend([how, term, std::mem::replace(&mut last, next)]);
+                parts.extend(term);
+                parts.extend([how, std::mem::replace(&mut last, next)]);
             }
             parts.push(last);
         }
@@ -421,11 +439,11 @@ pub(super) fn graph(
     handle: &Handle,
     c: &Convolution,
     pass: Pass,
-    fused: Fused,
+    steps: &[Step],
     result: Element,
     alignment: i64,
 ) -> Result<Graph> {
-    let (ops, mut parts) = operations(c, pass, fused, result, alignment)?;
+    let (ops, mut parts) = operations(c, pass, steps, result, alignment)?;
     let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?
         .set(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, &[handle.0])?
         .link(
@@ -613,13 +631,16 @@ mod tests {
                     element,
                     tf32: false,
                 };
-                for (bias, residual) in [(false, false), (true, false), (true, true), (false, true)]
-                {
-                    let fused = Fused { bias, residual };
-                    let made = operations(&c, Pass::Forward, fused, element, 16).unwrap();
-                    assert_eq!(made.0.len(), 1 + usize::from(bias) + usize::from(residual));
+                for steps in [
+                    &[][..],
+                    &[Step::Bias],
+                    &[Step::Bias, Step::Residual],
+                    &[Step::Residual, Step::RoundedBias, Step::Identity],
+                ] {
+                    let made = operations(&c, Pass::Forward, steps, element, 16).unwrap();
+                    assert_eq!(made.0.len(), 1 + steps.len());
                 }
-                let none = Fused::default();
+                let none = &[];
                 operations(&c, Pass::Data, none, element, 16).unwrap();
                 operations(&c, Pass::Weights, none, Element::F32, 16).unwrap();
                 let wrong = Convolution { outputs: 0, ..c };

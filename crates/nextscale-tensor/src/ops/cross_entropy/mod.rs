@@ -5,12 +5,15 @@
 //! positions. Gradient: weight/B·(softmax(x) − (1 − s)·onehot(t) − s/V), written over the logits where nobody else holds
 //! them. Kept on the tape: logits, targets, lse.
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use crate::cpu::simd;
 use crate::{Cx, Device, Error, Result, Tensor, expect_dims};
 use rayon::prelude::*;
+
+pub(crate) use cuda::MODULE;
 
 /// What the operator gives, on the device of the logits.
 #[derive(Debug)]
@@ -39,7 +42,8 @@ struct Row {
 /// See the module for shapes and formulas.
 ///
 /// # Errors
-/// When shapes do not fit or a target is out of range.
+/// When shapes do not fit or, on the processor, a target is out of range. On a GPU nobody waits to look: the costs of such a
+/// token are no numbers, and so is the loss.
 pub fn cross_entropy(
     cx: &Cx<'_>,
     logits: Tensor,
@@ -56,7 +60,7 @@ pub fn cross_entropy(
         return Err(Error::shape(OP, detail));
     }
     match logits.device() {
-        Device::Cuda(_) => Err(crate::Error::not_on_gpu("cross_entropy")),
+        Device::Cuda(_) => cuda::run(cx, logits, targets, weights, smoothing),
         Device::Cpu => on_cpu(cx, logits, targets, weights, smoothing),
     }
 }

@@ -3,11 +3,14 @@
 //! Shapes: costs, predicted codes and right codes \[B, L\]; for each of K ranges of positions the sum of its costs over the
 //! batch and the number of its right predictions, \[K, 2\]. Sums are taken in float64. Not differentiable.
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use crate::{Device, Error, Result, Tensor, expect_dims};
 use std::ops::Range;
+
+pub(crate) use cuda::MODULE;
 
 const OP: &str = "token_measures";
 
@@ -31,7 +34,7 @@ pub fn token_measures(
         return Err(Error::shape(OP, detail));
     }
     match costs.device() {
-        Device::Cuda(_) => Err(crate::Error::not_on_gpu(OP)),
+        Device::Cuda(_) => cuda::run(costs, predicted, targets, ranges),
         Device::Cpu => {
             let (costs, predicted, targets) = (costs.f32()?, predicted.i32()?, targets.i32()?);
             let mut out = Vec::with_capacity(2 * ranges.len());
