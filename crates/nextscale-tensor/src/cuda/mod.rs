@@ -30,6 +30,10 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: &[&Module] = &[&kernel::MEMORY, &ops::linear::cuda::MODULE];
+    static ALL: &[&Module] = &[
+        &kernel::MEMORY,
+        &ops::linear::cuda::MODULE,
+        &ops::adaptive_norm::cuda::MODULE,
+    ];
     ALL
 }
