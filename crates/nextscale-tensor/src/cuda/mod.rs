@@ -53,6 +53,8 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::attention::cuda::FORWARD,
         &ops::attention::cuda::BACKWARD,
         &ops::attention::cuda::PLAIN,
+        &ops::linear::cuda::MODULE,
+        &ops::adaptive_norm::cuda::MODULE,
     ];
     ALL
 }
