@@ -38,8 +38,17 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
+    use ops::attention::cuda::modules as attention;
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
+        &attention::FORWARD,
+        &attention::BACKWARD,
+        &attention::F32_64,
+        &attention::BF16_64,
+        &attention::F16_64,
+        &attention::F32_128,
+        &attention::BF16_128,
+        &attention::F16_128,
         &ops::cross_entropy::MODULE,
         &ops::guided_sampling::MODULE,
         &ops::token_measures::MODULE,
@@ -49,10 +58,6 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::silu::cuda::MODULE,
         &ops::spatial_attention::cuda::MODULE,
         &ops::upsample::cuda::MODULE,
-        &ops::linear::cuda::MODULE,
-        &ops::attention::cuda::FORWARD,
-        &ops::attention::cuda::BACKWARD,
-        &ops::attention::cuda::PLAIN,
         &ops::linear::cuda::MODULE,
         &ops::adaptive_norm::cuda::MODULE,
     ];
