@@ -2,6 +2,7 @@
 
 use super::compile::{Arch, load_or_compile};
 use super::constants::Constants;
+use super::conv;
 use super::error::Checked;
 use super::graph::Turn;
 use super::kernel::Module;
@@ -41,6 +42,7 @@ pub struct Gpu {
     modules: Mutex<HashMap<&'static str, Loaded>>,
     matmul: matmul::Slot,
     constants: Constants,
+    conv: conv::Slot,
 }
 
 /// A driver's handle. They are opaque addresses that any thread may use.
@@ -148,6 +150,7 @@ impl Gpu {
             modules: Mutex::default(),
             matmul: matmul::Slot::default(),
             constants: Constants::default(),
+            conv: conv::Slot::default(),
         })
     }
 
@@ -171,6 +174,10 @@ impl Gpu {
 
     pub(super) fn constants(&self) -> &Constants {
         &self.constants
+    }
+
+    pub(super) fn conv_slot(&self) -> &conv::Slot {
+        &self.conv
     }
 
     pub(super) fn stream(&self) -> CUstream {

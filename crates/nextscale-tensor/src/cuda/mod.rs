@@ -8,14 +8,17 @@
 #![allow(unsafe_code)]
 
 pub mod compile;
+pub mod conv;
 pub mod gpu;
 pub mod graph;
 pub mod kept;
 pub mod kernel;
 pub mod libraries;
 pub mod matmul;
+pub mod pinned;
 pub mod pool;
 pub mod tensor;
+pub mod timing;
 
 mod constants;
 mod error;
@@ -35,11 +38,22 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
+    use crate::ops::attention::cuda as attention;
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
+        &conv::MODULE,
+        &attention::FORWARD,
+        &attention::BACKWARD,
+        &attention::PLAIN,
         &ops::cross_entropy::MODULE,
+        &ops::group_norm::cuda::MODULE,
         &ops::guided_sampling::MODULE,
+        &ops::linear::cuda::MODULE,
+        &ops::phi::cuda::MODULE,
+        &ops::silu::cuda::MODULE,
+        &ops::spatial_attention::cuda::MODULE,
         &ops::token_measures::MODULE,
+        &ops::upsample::cuda::MODULE,
     ];
     ALL
 }

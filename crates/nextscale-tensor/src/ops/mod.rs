@@ -12,10 +12,12 @@ pub mod concat_tokens;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod dropout;
+pub mod feed_forward;
 pub mod gated_residual_norm;
 pub mod gather_rows;
 pub mod group_norm;
 pub mod guided_sampling;
+pub mod histogram;
 pub mod image_loss;
 pub mod interpolate;
 pub mod linear;
@@ -38,6 +40,7 @@ pub use concat_tokens::concat_tokens;
 pub use conv2d::{Conv, conv2d};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use dropout::dropout;
+pub use feed_forward::{FeedForward, feed_forward};
 pub use gated_residual_norm::{Gate, gated_residual_norm};
 pub use gather_rows::gather_rows;
 pub use group_norm::group_norm;
@@ -45,11 +48,14 @@ pub use guided_sampling::{
     Draw, draw_params, draw_tokens, filter_logits, guide, sample_tokens, smooth_codes,
     smooth_temperature,
 };
+pub use histogram::histogram;
 pub use image_loss::{l1, mse};
 pub use interpolate::{area, bicubic};
 pub use linear::{Activation, Bias, linear};
 pub use nearest_code::nearest_code;
-pub use optimizer::{AdamW, adamw_step, grad_norm};
+pub use optimizer::{
+    AdamW, Decay, Moments, Progress, Scaling, StepNumbers, StepValues, Steps, grad_norm,
+};
 pub use phi::phi;
 pub use pixels::{clamp, from_pixels, to_pixels, to_unit_range};
 pub use silu::silu;

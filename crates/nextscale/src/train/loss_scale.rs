@@ -1,11 +1,11 @@
 //! The dynamic loss scale of float16 training.
 
+use nextscale_tensor::ops::Scaling;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::ScalerState;
 use crate::{Error, Result};
 
-/// A scale above this is put back to it after one step: products with float16 would overflow.
-const CAP: f64 = 32768.0;
 /// A scale below this means that the gradients themselves are not finite.
 const FLOOR: f64 = 1.0 / 65536.0;
 
@@ -38,25 +38,61 @@ impl Default for LossScale {
     }
 }
 
-impl LossScale {
-    /// Ends an optimizer step and sets the next scale. `overflow`: some gradient was not finite, so the
-    /// step was skipped.
-    ///
-    /// A scale above 2¹⁵ becomes 2¹⁵ and nothing else happens: an overflow on that step causes no backoff,
-    /// and the count of finite steps stays.
-    pub fn update(&mut self, overflow: bool) {
-        if self.scale > CAP {
-            self.scale = CAP;
-        } else if overflow {
-            self.scale *= self.backoff_factor;
-            self.growth_tracker = 0;
-        } else {
-            self.growth_tracker += 1;
-            if self.growth_tracker >= self.growth_interval {
-                self.scale *= self.growth_factor;
-                self.growth_tracker = 0;
-            }
+impl From<LossScale> for Scaling {
+    fn from(s: LossScale) -> Self {
+        Self {
+            scale: s.scale,
+            growth_factor: s.growth_factor,
+            backoff_factor: s.backoff_factor,
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
         }
+    }
+}
+
+impl From<LossScale> for ScalerState {
+    fn from(s: LossScale) -> Self {
+        Self {
+            scale: s.scale,
+            growth_factor: s.growth_factor,
+            backoff_factor: s.backoff_factor,
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
+        }
+    }
+}
+
+impl From<&ScalerState> for LossScale {
+    fn from(s: &ScalerState) -> Self {
+        Self {
+            scale: s.scale,
+            growth_factor: s.growth_factor,
+            backoff_factor: s.backoff_factor,
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
+        }
+    }
+}
+
+impl From<Scaling> for LossScale {
+    fn from(s: Scaling) -> Self {
+        Self {
+            scale: s.scale,
+            growth_factor: s.growth_factor,
+            backoff_factor: s.backoff_factor,
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
+        }
+    }
+}
+
+impl LossScale {
+    /// Ends an optimizer step and sets the next scale ([`Scaling::update`]). `overflow`: some gradient was not finite,
+    /// so the step was skipped.
+    pub fn update(&mut self, overflow: bool) {
+        let mut scaling = Scaling::from(*self);
+        scaling.update(overflow);
+        *self = scaling.into();
     }
 
     /// log2 of the scale in force: what the logs show, taken before [`Self::update`].

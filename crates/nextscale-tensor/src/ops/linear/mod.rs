@@ -7,6 +7,7 @@
 //! db = column sums of dz. Kept on the tape: x, and z where there is an activation.
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -77,7 +78,7 @@ pub fn linear(
     }
     let keep_sum = activation != Activation::None && cx.records(&[x, w]);
     let (mut y, sum) = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("linear")),
+        Device::Cuda(_) => cuda::forward(cx, x, w, bias, activation, keep_sum)?,
         Device::Cpu => cpu::forward(x, w, bias, activation, keep_sum)?,
     };
     let biases: Vec<(Tensor, usize)> = match bias {
@@ -88,9 +89,9 @@ pub fn linear(
     let mut inputs = vec![x, w];
     inputs.extend(biases.iter().map(|(b, _)| b));
     if cx.records(&inputs) {
-        let (x, w) = (x.clone(), w.clone());
+        let (x, w, math) = (x.clone(), w.clone(), cx.math());
         cx.record_one(&mut y, move |g, grads| match x.device() {
-            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("linear")),
+            Device::Cuda(_) => cuda::backward(math, (&x, &w), &biases, sum, g, grads),
             Device::Cpu => cpu::backward(&x, &w, &biases, sum, g, grads),
         });
     }

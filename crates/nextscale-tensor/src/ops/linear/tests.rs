@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 /// The layer in float64.
 fn naive(x: &Tensor, w: &Tensor, b: &[f64], activation: Activation) -> Vec<f64> {
@@ -93,4 +93,73 @@ fn shapes_are_checked() {
         )
         .is_err()
     );
+}
+
+#[test]
+fn a_gpu_agrees() {
+    let limits = [1e-5, 8e-3, 1e-3];
+    for (m, k, n) in [(300, 72, 144), (37, 13, 21), (1, 64, 24)] {
+        let factor = 1.0 / (k as f32).sqrt();
+        let w = random([n, k], 2);
+        let w = Tensor::from_vec(
+            [n, k],
+            w.f32().unwrap().iter().map(|w| w * factor).collect(),
+        );
+        let inputs = [
+            (random([m, k], 1), Role::Activation),
+            (w, Role::Float32),
+            (random([n], 3), Role::Float32),
+            (random([n / 3], 4), Role::Float32),
+            (random([n / 3], 5), Role::Float32),
+        ];
+        for activation in [Activation::None, Activation::Gelu] {
+            check_cuda(&inputs[..3], limits, |cx, t| {
+                Ok(vec![linear(
+                    cx,
+                    &t[0],
+                    &t[1],
+                    Bias::Full(&t[2]),
+                    activation,
+                )?])
+            });
+            check_cuda(&inputs[..2], limits, |cx, t| {
+                Ok(vec![linear(cx, &t[0], &t[1], Bias::None, activation)?])
+            });
+            // Without a tape, and with float32 results and inputs.
+            check_cuda(&inputs[..3], limits, |cx, t| {
+                let cx = Cx::off().with(cx.math());
+                Ok(vec![linear(
+                    &cx,
+                    &t[0],
+                    &t[1],
+                    Bias::Full(&t[2]),
+                    activation,
+                )?])
+            });
+        }
+        check_cuda(&inputs, limits, |cx, t| {
+            let bias = Bias::QkV { q: &t[3], v: &t[4] };
+            Ok(vec![linear(cx, &t[0], &t[1], bias, Activation::None)?])
+        });
+        let mut wide = inputs[..3].to_vec();
+        wide[0].1 = Role::Float32;
+        check_cuda(&wide, limits, |cx, t| {
+            let y = linear(
+                &cx.wide(),
+                &t[0],
+                &t[1],
+                Bias::Full(&t[2]),
+                Activation::None,
+            )?;
+            let full = linear(
+                &cx.full(),
+                &t[0],
+                &t[1],
+                Bias::Full(&t[2]),
+                Activation::None,
+            )?;
+            assert!(y.dtype() == crate::DType::F32 && full.dtype() == y.dtype());
+            Ok(vec![y, full])
+        });
+    }
 }

@@ -1,14 +1,18 @@
-//! The optimizer: gradient norm and AdamW, each one pass over flat buffers.
+//! The optimizer: gradient norm, loss scale, clipping and AdamW, each one pass over flat buffers.
 //!
 //! AdamW (Loshchilov and Hutter 2019) with decoupled decay first, as PyTorch orders it: p ← p·(1 − lr·wd);
 //! m ← β1·m + (1 − β1)·g; v ← β2·v + (1 − β2)·g²; p ← p − lr/(1 − β1ᵗ)·m/(√v/√(1 − β2ᵗ) + ε).
+//!
+//! A step ([`Steps::step`]): the norm of all gradients over the loss scale; with a loss scale, a norm that is not finite makes
+//! the step an overflow, which updates nothing; otherwise gradients are divided by the loss scale, multiplied by
+//! min(1, clip/(norm + 1e-6)) and given to AdamW. Then the loss scale moves ([`Scaling::update`]) and the gradients are zeroed.
+//! On a GPU the decision is made there too, so that nothing waits for it.
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::cpu::{CHUNK, simd};
-use crate::{Error, GradBuffer, Result};
-use rayon::prelude::*;
+use crate::{Device, Error, GradBuffer, Params, Result, Tensor};
 use std::ops::Range;
 
 /// AdamW's numbers for one update.
@@ -24,101 +28,232 @@ pub struct AdamW {
     pub eps: f64,
     /// Weight decay, times each range's own factor.
     pub weight_decay: f64,
-    /// Number of this update, from 1.
-    pub step: u64,
-    /// Factor on the gradients: clipping, and one over the loss scale.
-    pub grad_scale: f32,
+    /// Largest norm of the gradients.
+    pub clip: Option<f64>,
 }
 
-/// The Euclidean norm of all gradients, summed in float64 in a fixed order.
-///
-/// # Errors
-/// When the gradients are on a GPU.
-pub fn grad_norm(grads: &GradBuffer) -> Result<f64> {
-    let parts: Vec<f64> = grads
-        .cpu()?
-        .par_chunks(CHUNK)
-        .map(|c| {
-            // Squares of short runs in float32 lose nothing that matters; their sums are kept in float64.
-            c.chunks(256)
-                .map(|r| {
-                    f64::from(simd::run(
-                        #[inline(always)]
-                        || {
-                            simd::sum_of(
-                                r,
-                                #[inline(always)]
-                                |r| r * r,
-                            )
-                        },
-                    ))
-                })
-                .sum()
-        })
-        .collect();
-    Ok(parts.iter().sum::<f64>().sqrt())
+/// A dynamic loss scale: the factor on the loss that keeps float16 gradients from vanishing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// The scale in force.
+    pub scale: f64,
+    /// The factor on the scale after `growth_interval` finite steps.
+    pub growth_factor: f64,
+    /// The factor on the scale after an overflow.
+    pub backoff_factor: f64,
+    /// Finite steps between two growths.
+    pub growth_interval: u64,
+    /// Finite steps since the last change.
+    pub growth_tracker: u64,
 }
 
-/// Updates `params` and the moments. `ranges` are the parameters' places, ascending, with each one's factor on the
-/// weight decay; what lies between them is left alone.
-///
-/// # Errors
-/// When buffers differ in length, or ranges overlap or leave them.
-pub fn adamw_step(
-    params: &mut [f32],
-    grads: &GradBuffer,
-    exp_avg: &mut GradBuffer,
-    exp_avg_sq: &mut GradBuffer,
-    hyper: &AdamW,
-    ranges: &[(Range<usize>, f32)],
-) -> Result<()> {
-    let n = params.len();
-    let g = grads.cpu()?;
-    let (m, v) = (exp_avg.cpu_mut()?, exp_avg_sq.cpu_mut()?);
-    if g.len() != n || m.len() != n || v.len() != n {
-        return Err(Error::Params(
-            "gradients or moments of another model".into(),
-        ));
-    }
-    let ordered = ranges.windows(2).all(|w| w[0].0.end <= w[1].0.start);
-    if !ordered || ranges.last().is_some_and(|r| r.0.end > n) {
-        return Err(Error::Params("ranges overlap or leave the buffer".into()));
-    }
-    let bias1 = 1.0 - hyper.beta1.powf(hyper.step as f64);
-    let bias2 = 1.0 - hyper.beta2.powf(hyper.step as f64);
-    let (b1, b2) = (hyper.beta1 as f32, hyper.beta2 as f32);
-    let (c1, c2) = ((1.0 - hyper.beta1) as f32, (1.0 - hyper.beta2) as f32);
-    let size = (hyper.lr / bias1) as f32;
-    let root = bias2.sqrt() as f32;
-    let (eps, gs) = (hyper.eps as f32, hyper.grad_scale);
-    let update = |p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], keep: f32| {
-        simd::run(
-            #[inline(always)]
-            || {
-                for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                    let g = g * gs;
-                    *m = b1.mul_add(*m, c1 * g);
-                    *v = b2.mul_add(*v, c2 * g * g);
-                    let denominator = v.sqrt() / root + eps;
-                    *p = *p * keep - size * (*m / denominator);
-                }
-            },
-        );
-    };
-    params
-        .par_chunks_mut(CHUNK)
-        .zip(m.par_chunks_mut(CHUNK))
-        .zip(v.par_chunks_mut(CHUNK))
-        .zip(g.par_chunks(CHUNK))
-        .enumerate()
-        .for_each(|(i, (((p, m), v), g))| {
-            let (from, to) = (i * CHUNK, i * CHUNK + p.len());
-            let first = ranges.partition_point(|r| r.0.end <= from);
-            for (range, factor) in ranges[first..].iter().take_while(|r| r.0.start < to) {
-                let (a, b) = (range.start.max(from) - from, range.end.min(to) - from);
-                let keep = (1.0 - hyper.lr * hyper.weight_decay * f64::from(*factor)) as f32;
-                update(&mut p[a..b], &mut m[a..b], &mut v[a..b], &g[a..b], keep);
+impl Scaling {
+    /// A scale above this is put back to it after one step: products with float16 would overflow.
+    pub const CAP: f64 = 32768.0;
+
+    /// Ends a step and sets the next scale. `overflow`: some gradient was not finite, so the step was skipped.
+    ///
+    /// A scale above 2¹⁵ becomes 2¹⁵ and nothing else happens: an overflow on that step causes no backoff, and the count of
+    /// finite steps stays.
+    pub fn update(&mut self, overflow: bool) {
+        if self.scale > Self::CAP {
+            self.scale = Self::CAP;
+        } else if overflow {
+            self.scale *= self.backoff_factor;
+            self.growth_tracker = 0;
+        } else {
+            self.growth_tracker += 1;
+            if self.growth_tracker >= self.growth_interval {
+                self.scale *= self.growth_factor;
+                self.growth_tracker = 0;
             }
-        });
-    Ok(())
+        }
+    }
+}
+
+/// A range of the flat buffer and its factor on the weight decay.
+pub type Decay = (Range<usize>, f32);
+
+/// What a run of steps carries from one to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Updates made.
+    pub updates: u64,
+    /// The loss scale, where there is one.
+    pub scaling: Option<Scaling>,
+}
+
+/// What a step found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepValues {
+    /// The gradients' norm, without the loss scale, before clipping.
+    pub norm: f64,
+    /// The loss scale after the step; 1 without one.
+    pub scale: f64,
+    /// Whether gradients were not finite and the step was left out.
+    pub skipped: bool,
+    /// Updates made, this one included.
+    pub updates: u64,
+}
+
+/// A step's numbers where they were made.
+#[derive(Clone, Debug)]
+pub struct StepNumbers(Numbers);
+
+#[derive(Clone, Debug)]
+enum Numbers {
+    Here(StepValues),
+}
+
+impl StepNumbers {
+    /// The numbers; waits for the step where it runs on a GPU.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn read(&self) -> Result<StepValues> {
+        match &self.0 {
+            Numbers::Here(values) => Ok(*values),
+        }
+    }
+}
+
+/// The buffers of one step.
+#[derive(Debug)]
+pub struct Moments<'a> {
+    /// Sum of the gradients; zero afterwards.
+    pub grads: &'a mut GradBuffer,
+    /// First moment.
+    pub exp_avg: &'a mut GradBuffer,
+    /// Second moment.
+    pub exp_avg_sq: &'a mut GradBuffer,
+}
+
+/// A run of optimizer steps on one model.
+#[derive(Debug)]
+pub struct Steps {
+    ranges: Vec<Decay>,
+    len: usize,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Cpu(Progress),
+}
+
+impl Steps {
+    /// For the parameters `params`, on their device. `ranges` are the parameters' places, ascending, with each one's factor on
+    /// the weight decay; what lies between them is left alone.
+    ///
+    /// # Errors
+    /// When ranges overlap or leave the buffer, or the GPU's memory is full.
+    pub fn new(params: &Params, ranges: Vec<Decay>, progress: Progress) -> Result<Self> {
+        let len = params.flat_len();
+        let ordered = ranges.windows(2).all(|w| w[0].0.end <= w[1].0.start);
+        if !ordered || ranges.last().is_some_and(|r| r.0.end > len) {
+            return Err(Error::Params("ranges overlap or leave the buffer".into()));
+        }
+        let place = match params.device() {
+            Device::Cpu => Place::Cpu(progress),
+            Device::Cuda(_) => return Err(Error::not_on_gpu("optimizer")),
+        };
+        Ok(Self { ranges, len, place })
+    }
+
+    /// Where the run is; waits for it where it is on a GPU.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn progress(&self) -> Result<Progress> {
+        match &self.place {
+            Place::Cpu(progress) => Ok(*progress),
+        }
+    }
+
+    /// Goes on from another place.
+    ///
+    /// # Errors
+    /// When the GPU refuses.
+    pub fn set_progress(&mut self, to: Progress) -> Result<()> {
+        match &mut self.place {
+            Place::Cpu(progress) => *progress = to,
+        }
+        Ok(())
+    }
+
+    /// The gradient to begin a backward pass with, \[1\] float32 on the device: the loss scale over the number of passes whose
+    /// gradients are summed.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn seed(&self, accumulate: usize) -> Result<Tensor> {
+        match &self.place {
+            Place::Cpu(progress) => {
+                let scale = progress.scaling.map_or(1.0, |s| s.scale);
+                Ok(Tensor::from_vec(
+                    [1],
+                    vec![(scale / accumulate as f64) as f32],
+                ))
+            }
+        }
+    }
+
+    /// One step; see the module for what happens. Nothing waits for a GPU.
+    ///
+    /// # Errors
+    /// When buffers differ in length, or while a tape or tensor holds a parameter.
+    pub fn step(
+        &mut self,
+        params: &mut Params,
+        buffers: &mut Moments<'_>,
+        hyper: &AdamW,
+    ) -> Result<StepNumbers> {
+        if params.flat_len() != self.len {
+            return Err(Error::Params("ranges of another model".into()));
+        }
+        match &mut self.place {
+            Place::Cpu(progress) => {
+                let flat = params.flat_mut()?;
+                let scale = progress.scaling.map_or(1.0, |s| s.scale);
+                let norm = cpu::grad_norm(buffers.grads)? / scale;
+                let skipped = progress.scaling.is_some() && !norm.is_finite();
+                if !skipped {
+                    // A norm that is not a number must reach the weights' log, not be hidden by the clip.
+                    let factor = match hyper.clip {
+                        Some(c) => (c / (norm + 1e-6)).min(1.0),
+                        None => 1.0,
+                    };
+                    progress.updates += 1;
+                    let Moments {
+                        grads,
+                        exp_avg,
+                        exp_avg_sq,
+                    } = buffers;
+                    let step = (progress.updates, (factor / scale) as f32);
+                    cpu::adamw(flat, grads, exp_avg, exp_avg_sq, hyper, step, &self.ranges)?;
+                }
+                if let Some(s) = &mut progress.scaling {
+                    s.update(skipped);
+                }
+                buffers.grads.zero()?;
+                Ok(StepNumbers(Numbers::Here(StepValues {
+                    norm,
+                    scale: progress.scaling.map_or(1.0, |s| s.scale),
+                    skipped,
+                    updates: progress.updates,
+                })))
+            }
+        }
+    }
+}
+
+/// The Euclidean norm of all gradients, summed in a fixed order; waits for it where they are on a GPU.
+///
+/// # Errors
+/// When the GPU failed.
+pub fn grad_norm(grads: &GradBuffer) -> Result<f64> {
+    match grads.device() {
+        Device::Cpu => cpu::grad_norm(grads),
+        Device::Cuda(_) => Err(Error::not_on_gpu("grad_norm")),
+    }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cpu::CHUNK;
 use crate::params::{Layout, Params, ParamsBuilder};
 use crate::rng::{Purpose, Stream};
 
@@ -38,6 +39,7 @@ fn matches_f64_over_several_steps() {
         .iter()
         .map(|&p| [f64::from(p), 0.0, 0.0])
         .collect();
+    let mut steps = Steps::new(&params, ranges.clone(), Progress::default()).unwrap();
     for step in 1..=3 {
         for i in 0..n {
             g.cpu_mut().unwrap()[i] = draw.normal();
@@ -48,14 +50,21 @@ fn matches_f64_over_several_steps() {
             beta2: 0.95,
             eps: 1e-8,
             weight_decay: 0.05,
-            step,
-            grad_scale: 0.5,
+            // Halves the gradients.
+            clip: Some(0.5 * (grad_norm(&g).unwrap() + 1e-6)),
         };
-        let flat = params.flat_mut().unwrap();
-        adamw_step(flat, &g, &mut m, &mut v, &hyper, &ranges).unwrap();
+        let before = g.cpu().unwrap().to_vec();
+        let mut buffers = Moments {
+            grads: &mut g,
+            exp_avg: &mut m,
+            exp_avg_sq: &mut v,
+        };
+        let found = steps.step(&mut params, &mut buffers, &hyper).unwrap();
+        assert_eq!(found.read().unwrap().updates, step);
+        assert!(g.cpu().unwrap().iter().all(|g| *g == 0.0));
         for (i, w) in want.iter_mut().enumerate() {
             let Some(r) = inside(i) else { continue };
-            let g = f64::from(g.cpu().unwrap()[i]) * 0.5;
+            let g = f64::from(before[i]) * 0.5;
             w[0] *= 1.0 - 1e-3 * 0.05 * f64::from(ranges[r].1);
             w[1] = 0.9 * w[1] + 0.1 * g;
             w[2] = 0.95 * w[2] + 0.05 * g * g;
@@ -99,16 +108,73 @@ fn buffers_must_fit() {
         beta2: 0.9,
         eps: 1.0,
         weight_decay: 0.0,
-        step: 1,
-        grad_scale: 1.0,
+        clip: None,
     };
-    let (g, mut m, mut v) = (
-        b.buffer().unwrap(),
-        a.buffer().unwrap(),
-        a.buffer().unwrap(),
-    );
-    assert!(adamw_step(a.flat_mut().unwrap(), &g, &mut m, &mut v, &hyper, &[]).is_err());
-    let g = a.buffer().unwrap();
-    let wide = [(0..5, 0.0)];
-    assert!(adamw_step(a.flat_mut().unwrap(), &g, &mut m, &mut v, &hyper, &wide).is_err());
+    let mut of_b = Steps::new(&b, vec![], Progress::default()).unwrap();
+    let mut of_a = Steps::new(&a, vec![], Progress::default()).unwrap();
+    let mut moments = [&b, &a, &a].map(|p| p.buffer().unwrap());
+    let [grads, exp_avg, exp_avg_sq] = &mut moments;
+    let mut buffers = Moments {
+        grads,
+        exp_avg,
+        exp_avg_sq,
+    };
+    assert!(of_a.step(&mut a, &mut buffers, &hyper).is_err());
+    assert!(of_b.step(&mut a, &mut buffers, &hyper).is_err());
+    let new = |ranges| Steps::new(&a, ranges, Progress::default());
+    assert!(new(vec![(0..5, 0.0)]).is_err());
+    assert!(new(vec![(0..3, 0.0), (2..4, 0.0)]).is_err());
+    assert!(new(vec![(0..2, 0.0), (2..4, 0.0)]).is_ok());
+}
+
+#[test]
+fn an_overflow_updates_nothing() {
+    let mut params = store(&[20]);
+    let ranges = vec![(0..20, 1.0)];
+    let scaling = Scaling {
+        scale: 1024.0,
+        growth_factor: 2.0,
+        backoff_factor: 0.5,
+        growth_interval: 2,
+        growth_tracker: 0,
+    };
+    let start = Progress {
+        updates: 6,
+        scaling: Some(scaling),
+    };
+    let mut steps = Steps::new(&params, ranges, start).unwrap();
+    let mut buffers = [(); 3].map(|()| params.buffer().unwrap());
+    let hyper = AdamW {
+        lr: 0.1,
+        beta1: 0.9,
+        beta2: 0.9,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        clip: None,
+    };
+    let mut run = |value: f32| {
+        let [grads, exp_avg, exp_avg_sq] = &mut buffers;
+        grads.cpu_mut().unwrap()[..20].fill(2.0);
+        grads.cpu_mut().unwrap()[3] = value;
+        let mut buffers = Moments {
+            grads,
+            exp_avg,
+            exp_avg_sq,
+        };
+        let found = steps.step(&mut params, &mut buffers, &hyper).unwrap();
+        let seed = steps.seed(4).unwrap().scalar().unwrap();
+        let found = found.read().unwrap();
+        assert_eq!(f64::from(seed), found.scale / 4.0);
+        assert_eq!(found.updates, steps.progress().unwrap().updates);
+        (found, params.flat().unwrap()[0])
+    };
+    let (one, p) = run(2.0);
+    assert!(!one.skipped && p != 0.0);
+    assert!((one.norm - 80f64.sqrt() / 1024.0).abs() < 1e-9);
+    for bad in [f32::INFINITY, f32::NAN] {
+        let (two, q) = run(bad);
+        assert!(two.skipped && q == p && two.updates == 7);
+    }
+    assert_eq!(run(2.0).0.scale, 256.0);
+    assert_eq!(run(2.0).0.scale, 512.0);
 }

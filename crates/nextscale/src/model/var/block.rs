@@ -192,7 +192,7 @@ impl Block {
     }
 
     /// From the stream x and its modulated norm y (both \[B, L, C\]) to those after the block, y already in the `next`
-    /// modulation.
+    /// modulation and of the type that products in the context beside it read.
     #[allow(
         clippy::too_many_arguments,
         reason = "the block's whole surroundings, each used once"
@@ -203,7 +203,7 @@ impl Block {
         p: &Params,
         (x, y): (Tensor, Tensor),
         table: &Tensor,
-        next: &Modulation<'_>,
+        (next, into): (Modulation<'_>, &Cx<'_>),
         attend: &mut Attend<'_>,
         keep: Option<&Keep>,
     ) -> Result<(Tensor, Tensor)> {
@@ -235,12 +235,12 @@ impl Block {
         run.see(|| format!("block.{i}.ffn"), &f);
         let kept = keep.and_then(|k| k.of(i, Branch::FeedForward));
         Ok(ops::gated_residual_norm(
-            cx,
+            into,
             &x,
             &f,
             &gate(1),
             kept,
-            next,
+            &next,
             EPS,
         )?)
     }

@@ -89,7 +89,7 @@ pub(super) fn restore(
     let params = &trainer.vqvae.params;
     load_buffer(&mut trainer.opt.exp_avg, params, &m)?;
     load_buffer(&mut trainer.opt.exp_avg_sq, params, &v)?;
-    trainer.opt.updates = progress.it;
+    trainer.opt.resume(progress.it, None)?;
     Ok(())
 }
 

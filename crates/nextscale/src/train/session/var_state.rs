@@ -1,13 +1,15 @@
 //! A transformer's run as a checkpoint and back.
 
-use super::var::Progress;
+use super::var_epoch::Progress;
 use crate::checkpoint::weights::TOKENIZER_KEY;
-use crate::checkpoint::{AdamSettings, StateDict, TrainerConfig, TrainerState};
+use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
 use crate::model::state::{buffer_state, load_buffer, load_var, params_state};
+use crate::train::loss_scale::LossScale;
+use crate::train::optimizer::{ADAM_EPS, BETAS};
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
-use crate::train::var_trainer::{ADAM_EPS, BETAS, VarTrainer};
+use crate::train::var_trainer::VarTrainer;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -87,8 +89,10 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
     let params = &trainer.var.params;
     load_buffer(&mut trainer.opt.exp_avg, params, &state.exp_avg)?;
     load_buffer(&mut trainer.opt.exp_avg_sq, params, &state.exp_avg_sq)?;
-    trainer.opt.updates = state.adam_step;
-    Ok(())
+    // A run in another precision than before begins with its own loss scale, or without one.
+    let own = trainer.opt.scaler()?;
+    let scaler = own.map(|own| state.scaler.as_ref().map_or(own, LossScale::from));
+    trainer.opt.resume(state.adam_step, scaler)
 }
 
 /// The stage of progressive training that a checkpoint holds.
@@ -147,7 +151,7 @@ pub(super) fn save(
         vae: std::mem::take(vae),
         exp_avg: buffer_state(&trainer.opt.exp_avg, params)?,
         exp_avg_sq: buffer_state(&trainer.opt.exp_avg_sq, params)?,
-        adam_step: trainer.opt.updates,
+        adam_step: trainer.opt.updates()?,
         adam: AdamSettings {
             lr: now.lr,
             weight_decay: now.wd,
@@ -155,7 +159,7 @@ pub(super) fn save(
             eps: ADAM_EPS,
             ..AdamSettings::default()
         },
-        scaler: None,
+        scaler: trainer.opt.scaler()?.map(ScalerState::from),
         args: reference_args(s)?,
         extra,
     };

@@ -1,0 +1,384 @@
+//! The linear layer on a GPU: products by cuBLASLt with what follows done by the product where it can be.
+
+use super::{Activation, Bias};
+use crate::cuda::kernel::Shape as Launch;
+use crate::cuda::matmul::{Follow, Operands, Product};
+use crate::cuda::tensor::by_dtype;
+use crate::cuda::{Arg, Kernel, Module};
+use crate::{Cx, DType, Grads, Math, Result, Tensor};
+
+/// A product y = x·Wᵀ and those of its gradient: x \[m, k\], W \[n, k\], y \[m, n\].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layer {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) math: Math,
+}
+
+impl Layer {
+    pub(crate) fn new(x: &Tensor, w: &Tensor, math: Math) -> Self {
+        let (m, k, n) = (x.shape().rows(), x.shape().last(), w.dims()[0]);
+        Self { m, n, k, math }
+    }
+
+    /// Whether the library can apply GELU or its slope to a result with `columns`: its second result has rows of whole
+    /// 16 bytes.
+    fn follows_gelu(columns: usize) -> bool {
+        columns.is_multiple_of(8)
+    }
+
+    /// x·Wᵀ in `result`, and what follows.
+    fn forward(
+        self,
+        x: &Tensor,
+        w: &Tensor,
+        result: DType,
+        follow: Follow,
+        (vector, aux): (Option<&Tensor>, Option<&Tensor>),
+    ) -> Result<Tensor> {
+        let gpu = x.gpu()?;
+        let y = Tensor::scratch(gpu, x.shape().with_last(self.n), result)?;
+        let p = Product {
+            m: self.m,
+            n: self.n,
+            k: self.k,
+            operands: self.math.operands.element()?,
+            result: result.element()?,
+            a_transposed: false,
+            b_transposed: true,
+            accumulate: false,
+            tf32: self.math.tf32,
+            follow,
+        };
+        let o = Operands {
+            a: x.place()?,
+            b: w.place()?,
+            c: y.place()?,
+            vector: vector.map(Tensor::place).transpose()?,
+            aux: aux.map(Tensor::place).transpose()?,
+        };
+        gpu.matmul(&p, &o)?;
+        Ok(y)
+    }
+
+    /// dx = dy·W, times GELU's slope at `z` \[m, k\] where given.
+    pub(crate) fn input_gradient(
+        self,
+        dy: &Tensor,
+        w: &Tensor,
+        result: DType,
+        z: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let gpu = dy.gpu()?;
+        let dx = Tensor::scratch(gpu, dy.shape().with_last(self.k), result)?;
+        let at_once = z.filter(|_| Self::follows_gelu(self.k));
+        let p = Product {
+            m: self.m,
+            n: self.k,
+            k: self.n,
+            operands: self.math.operands.element()?,
+            result: result.element()?,
+            a_transposed: false,
+            b_transposed: false,
+            accumulate: false,
+            tf32: self.math.tf32,
+            follow: at_once.map_or(Follow::Plain, |_| Follow::GeluSlope),
+        };
+        let o = Operands {
+            a: dy.place()?,
+            b: w.place()?,
+            c: dx.place()?,
+            vector: None,
+            aux: at_once.map(Tensor::place).transpose()?,
+        };
+        gpu.matmul(&p, &o)?;
+        if let (Some(z), None) = (z, at_once) {
+            times_slope(&dx, z)?;
+        }
+        Ok(dx)
+    }
+
+    /// sums += dyᵀ·x in float32.
+    pub(crate) fn add_weight_gradient(self, dy: &Tensor, x: &Tensor, sums: &Tensor) -> Result<()> {
+        let p = Product {
+            m: self.n,
+            n: self.k,
+            k: self.m,
+            operands: self.math.operands.element()?,
+            result: DType::F32.element()?,
+            a_transposed: true,
+            b_transposed: false,
+            accumulate: true,
+            tf32: self.math.tf32,
+            follow: Follow::Plain,
+        };
+        let o = Operands {
+            a: dy.place()?,
+            b: x.place()?,
+            c: sums.place()?,
+            vector: None,
+            aux: None,
+        };
+        dy.gpu()?.matmul(&p, &o)
+    }
+}
+
+/// y and, when asked for, the sum before the activation.
+pub(crate) fn forward(
+    cx: &Cx<'_>,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Bias<'_>,
+    activation: Activation,
+    keep_sum: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (math, result) = (cx.math(), cx.result());
+    let layer = Layer::new(x, w, math);
+    let (x, w) = (x.operand(math.operands)?, w.operand(math.operands)?);
+    let bias = match bias {
+        Bias::None => None,
+        Bias::Full(b) => Some(b.operand(result)?),
+        Bias::QkV { q, v } => Some(qkv_bias(q, v, layer.n, result)?),
+    };
+    let vector = bias.as_ref();
+    let plain = vector.map_or(Follow::Plain, |_| Follow::Bias);
+    match activation {
+        Activation::None => Ok((layer.forward(&x, &w, result, plain, (vector, None))?, None)),
+        Activation::Gelu if vector.is_some() && Layer::follows_gelu(layer.n) => {
+            if !keep_sum {
+                let y = layer.forward(&x, &w, result, Follow::BiasGeluOnly, (vector, None))?;
+                return Ok((y, None));
+            }
+            let z = Tensor::scratch(x.gpu()?, x.shape().with_last(layer.n), result)?;
+            let y = layer.forward(&x, &w, result, Follow::BiasGelu, (vector, Some(&z)))?;
+            Ok((y, Some(z)))
+        }
+        Activation::Gelu => {
+            let z = layer.forward(&x, &w, result, plain, (vector, None))?;
+            if !keep_sum {
+                return Ok((into_gelu(z)?, None));
+            }
+            let gpu = z.gpu()?;
+            let y = Tensor::scratch(gpu, z.shape(), result)?;
+            let name = by_dtype(result, ["gelu_f32", "gelu_bf16", "gelu_f16"])?;
+            let args = [z.arg()?, y.arg()?, Arg::U64(z.numel() as u64)];
+            gpu.launch(&MODULE, name, Launch::pass(gpu, z.numel()), &args)?;
+            Ok((y, Some(z)))
+        }
+    }
+}
+
+/// Adds to the gradients of x, W and the biases. `sum` is what was kept where there is an activation.
+pub(super) fn backward(
+    math: Math,
+    (x, w): (&Tensor, &Tensor),
+    biases: &[(Tensor, usize)],
+    sum: Option<Tensor>,
+    g: Tensor,
+    grads: &mut Grads<'_>,
+) -> Result<()> {
+    let layer = Layer::new(x, w, math);
+    let dz = match sum {
+        Some(z) => {
+            let g = g.into_unique()?;
+            times_slope(&g, &z)?;
+            g
+        }
+        None => g,
+    };
+    for (b, at) in biases {
+        if let Some(sums) = grads.sums(b)? {
+            add_column_sums(&dz, layer.n, *at, &sums)?;
+        }
+    }
+    weight_and_input(layer, x, w, dz, grads)
+}
+
+/// Adds dzᵀ·x to the gradient of W and dz·W to that of x.
+pub(crate) fn weight_and_input(
+    layer: Layer,
+    x: &Tensor,
+    w: &Tensor,
+    dz: Tensor,
+    grads: &mut Grads<'_>,
+) -> Result<()> {
+    let operands = layer.math.operands;
+    let dz = dz.cast(operands)?;
+    if let Some(sums) = grads.sums(w)? {
+        layer.add_weight_gradient(&dz, &x.operand(operands)?, &sums)?;
+    }
+    if grads.wants(x) {
+        // In x's own type where the library can write it.
+        let result = if x.dtype() == operands {
+            operands
+        } else {
+            DType::F32
+        };
+        let dx = layer.input_gradient(&dz, &w.operand(operands)?, result, None)?;
+        grads.add(x, dx)?;
+    }
+    Ok(())
+}
+
+/// q, zeros, v as one vector of n.
+fn qkv_bias(q: &Tensor, v: &Tensor, n: usize, dtype: DType) -> Result<Tensor> {
+    const OP: &str = "linear";
+    let gpu = q.gpu()?;
+    let y = Tensor::scratch(gpu, [n], dtype)?;
+    let name = by_dtype(dtype, ["qkv_bias_f32", "qkv_bias_bf16", "qkv_bias_f16"])?;
+    let (q, v) = (q.arg_of(OP, DType::F32)?, v.arg_of(OP, DType::F32)?);
+    let shape = Launch {
+        grid: [n.div_ceil(256) as u32, 1, 1],
+        threads: 256,
+        shared: 0,
+    };
+    let args = [q, v, y.arg()?, Arg::I32((n / 3) as i32)];
+    gpu.launch(&MODULE, name, shape, &args)?;
+    Ok(y)
+}
+
+/// GELU(z) in z's memory where nobody else holds it.
+pub(crate) fn into_gelu(z: Tensor) -> Result<Tensor> {
+    let z = z.into_unique()?;
+    let gpu = z.gpu()?;
+    let name = by_dtype(z.dtype(), ["gelu_at_f32", "gelu_at_bf16", "gelu_at_f16"])?;
+    let args = [z.arg()?, Arg::U64(z.numel() as u64)];
+    gpu.launch(&MODULE, name, Launch::pass(gpu, z.numel()), &args)?;
+    Ok(z)
+}
+
+/// g ← g·GELU′(z), both of one type.
+fn times_slope(g: &Tensor, z: &Tensor) -> Result<()> {
+    let gpu = g.gpu()?;
+    let names = ["gelu_slope_f32", "gelu_slope_bf16", "gelu_slope_f16"];
+    let z_arg = z.arg_of("linear", g.dtype())?;
+    let args = [g.arg()?, z_arg, Arg::U64(g.numel() as u64)];
+    gpu.launch(
+        &MODULE,
+        by_dtype(g.dtype(), names)?,
+        Launch::pass(gpu, g.numel()),
+        &args,
+    )
+}
+
+/// Adds the sums of the columns `at..at + out.numel()` of a matrix with `n` columns to `out`, float32. Blocks of rows are
+/// summed apart and then in a fixed order.
+pub(crate) fn add_column_sums(x: &Tensor, n: usize, at: usize, out: &Tensor) -> Result<()> {
+    const ROWS: usize = 256;
+    let gpu = x.gpu()?;
+    let (m, width) = (x.numel() / n.max(1), out.numel());
+    if m == 0 || width == 0 {
+        return Ok(());
+    }
+    let blocks = m.div_ceil(ROWS);
+    let partial = Tensor::scratch(gpu, [blocks, width], DType::F32)?;
+    let names = ["column_sums_f32", "column_sums_bf16", "column_sums_f16"];
+    let shape = Launch {
+        grid: [width.div_ceil(256) as u32, blocks as u32, 1],
+        threads: 256,
+        shared: 0,
+    };
+    let args = [
+        x.arg()?,
+        partial.arg()?,
+        Arg::I32(m as i32),
+        Arg::I32(n as i32),
+        Arg::I32(at as i32),
+        Arg::I32(width as i32),
+    ];
+    gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args)?;
+    add_rows(&partial, out)
+}
+
+/// out += the sum of the rows of partial \[rows, out.numel()\], in a fixed order.
+pub(crate) fn add_rows(partial: &Tensor, out: &Tensor) -> Result<()> {
+    let gpu = partial.gpu()?;
+    let width = out.numel();
+    let rows = partial.numel() / width.max(1);
+    let shape = Launch {
+        grid: [width.div_ceil(32).max(1) as u32, 1, 1],
+        threads: 1024,
+        shared: 0,
+    };
+    let args = [
+        partial.arg_of("add_rows", DType::F32)?,
+        out.arg_of("add_rows", DType::F32)?,
+        Arg::I32(rows as i32),
+        Arg::I32(width as i32),
+    ];
+    gpu.launch(&MODULE, "add_rows", shape, &args)
+}
+
+/// The kernels of linear layers.
+pub(crate) static MODULE: Module = Module {
+    name: "linear",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel {
+            name: "qkv_bias_f32",
+            signature: "pppi",
+        },
+        Kernel {
+            name: "gelu_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "gelu_at_f32",
+            signature: "pu",
+        },
+        Kernel {
+            name: "gelu_slope_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "column_sums_f32",
+            signature: "ppiiii",
+        },
+        Kernel {
+            name: "qkv_bias_bf16",
+            signature: "pppi",
+        },
+        Kernel {
+            name: "gelu_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "gelu_at_bf16",
+            signature: "pu",
+        },
+        Kernel {
+            name: "gelu_slope_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "column_sums_bf16",
+            signature: "ppiiii",
+        },
+        Kernel {
+            name: "qkv_bias_f16",
+            signature: "pppi",
+        },
+        Kernel {
+            name: "gelu_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "gelu_at_f16",
+            signature: "pu",
+        },
+        Kernel {
+            name: "gelu_slope_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "column_sums_f16",
+            signature: "ppiiii",
+        },
+        Kernel {
+            name: "add_rows",
+            signature: "ppii",
+        },
+    ],
+};

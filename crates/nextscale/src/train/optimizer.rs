@@ -1,0 +1,120 @@
+//! The optimizer of a run: gradients, AdamW's moments, the loss scale and the number of updates, on the model's device.
+
+use super::loss_scale::LossScale;
+use crate::Result;
+pub use nextscale_tensor::ops::StepNumbers;
+use nextscale_tensor::ops::{AdamW, Decay, Moments, Progress, Scaling, Steps};
+use nextscale_tensor::{GradBuffer, Params, Tensor};
+
+/// AdamW's constants in the reference.
+pub const BETAS: (f64, f64) = (0.9, 0.95);
+/// Added to the root of AdamW's second moment.
+pub const ADAM_EPS: f64 = 1e-8;
+
+/// Gradients, AdamW's moments, and what a run of steps carries along.
+#[derive(Debug)]
+pub struct Optimizer {
+    /// Sum of the gradients since the last update, times the loss scale.
+    pub grads: GradBuffer,
+    /// First moment.
+    pub exp_avg: GradBuffer,
+    /// Second moment.
+    pub exp_avg_sq: GradBuffer,
+    steps: Steps,
+    betas: (f64, f64),
+}
+
+impl Optimizer {
+    /// Fresh state for a model's parameters, on their device; `decayed` says which of them are decayed, by name and
+    /// shape. With a `scaler` losses are scaled and steps whose gradients are not finite are left out.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn new(
+        params: &Params,
+        betas: (f64, f64),
+        decayed: impl Fn(&str, &[usize]) -> bool,
+        scaler: Option<LossScale>,
+    ) -> Result<Self> {
+        let ranges: Vec<Decay> = params
+            .infos()
+            .iter()
+            .map(|i| {
+                let on = decayed(&i.name, i.shape.dims());
+                (i.range(), if on { 1.0 } else { 0.0 })
+            })
+            .collect();
+        let start = Progress {
+            updates: 0,
+            scaling: scaler.map(Scaling::from),
+        };
+        Ok(Self {
+            grads: params.buffer()?,
+            exp_avg: params.buffer()?,
+            exp_avg_sq: params.buffer()?,
+            steps: Steps::new(params, ranges, start)?,
+            betas,
+        })
+    }
+
+    /// The gradient to begin a backward pass with, \[1\] float32 on the device: the loss scale (1 without one) over the
+    /// number of passes whose gradients are summed for one update.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn seed(&self, accumulate: usize) -> Result<Tensor> {
+        Ok(self.steps.seed(accumulate)?)
+    }
+
+    /// Takes the loss scale out, clips, updates the parameters and zeroes the gradients. Nothing waits for a GPU.
+    ///
+    /// # Errors
+    /// While a tensor still holds the parameters.
+    pub fn step(
+        &mut self,
+        params: &mut Params,
+        lr: f64,
+        wd: f64,
+        clip: Option<f64>,
+    ) -> Result<StepNumbers> {
+        let hyper = AdamW {
+            lr,
+            beta1: self.betas.0,
+            beta2: self.betas.1,
+            eps: ADAM_EPS,
+            weight_decay: wd,
+            clip,
+        };
+        let mut buffers = Moments {
+            grads: &mut self.grads,
+            exp_avg: &mut self.exp_avg,
+            exp_avg_sq: &mut self.exp_avg_sq,
+        };
+        Ok(self.steps.step(params, &mut buffers, &hyper)?)
+    }
+
+    /// Updates made; waits for them where they are made on a GPU.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn updates(&self) -> Result<u64> {
+        Ok(self.steps.progress()?.updates)
+    }
+
+    /// The loss scale, where there is one; waits as [`Optimizer::updates`].
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn scaler(&self) -> Result<Option<LossScale>> {
+        Ok(self.steps.progress()?.scaling.map(LossScale::from))
+    }
+
+    /// Goes on after so many updates, with this loss scale: from a checkpoint.
+    ///
+    /// # Errors
+    /// When the GPU refuses.
+    pub fn resume(&mut self, updates: u64, scaler: Option<LossScale>) -> Result<()> {
+        let scaling = scaler.map(Scaling::from);
+        Ok(self.steps.set_progress(Progress { updates, scaling })?)
+    }
+}
