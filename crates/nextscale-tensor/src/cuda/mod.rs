@@ -49,17 +49,17 @@ pub fn modules() -> &'static [&'static Module] {
         &attention::F32_128,
         &attention::BF16_128,
         &attention::F16_128,
-        &ops::cross_entropy::MODULE,
-        &ops::guided_sampling::MODULE,
-        &ops::token_measures::MODULE,
         &conv::MODULE,
+        &ops::adaptive_norm::cuda::MODULE,
+        &ops::cross_entropy::MODULE,
         &ops::group_norm::cuda::MODULE,
+        &ops::guided_sampling::MODULE,
+        &ops::linear::cuda::MODULE,
         &ops::phi::cuda::MODULE,
         &ops::silu::cuda::MODULE,
         &ops::spatial_attention::cuda::MODULE,
+        &ops::token_measures::MODULE,
         &ops::upsample::cuda::MODULE,
-        &ops::linear::cuda::MODULE,
-        &ops::adaptive_norm::cuda::MODULE,
     ];
     ALL
 }
