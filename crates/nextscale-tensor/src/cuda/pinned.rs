@@ -4,6 +4,7 @@
 
 use super::error::Checked;
 use super::gpu::Gpu;
+use super::graph::Turn;
 use crate::tensor::Storage;
 use crate::{DType, Error, Result, Shape, Tensor};
 use cudarc::driver::{result, sys};
@@ -157,6 +158,8 @@ impl Tensor {
             self.detach()
         };
         let gpu = source.gpu()?;
+        let _turn = Turn::take();
+        gpu.outside_capture("a copy from the GPU")?;
         let bytes = source.numel() * 4;
         let mut host = Pinned::new(gpu, bytes)?;
         let done = Event::new(gpu)?;

@@ -2,6 +2,7 @@
 
 use super::error::Checked;
 use super::gpu::Gpu;
+use super::graph::Turn;
 use crate::Result;
 use cudarc::driver::result::event;
 use cudarc::driver::sys::CUevent_flags;
@@ -11,6 +12,8 @@ use cudarc::driver::sys::CUevent_flags;
 /// # Errors
 /// When a run fails.
 pub fn fastest(gpu: &'static Gpu, runs: usize, mut run: impl FnMut() -> Result<()>) -> Result<f32> {
+    let _turn = Turn::take();
+    gpu.outside_capture("timing")?;
     gpu.bind()?;
     let event = || event::create(CUevent_flags::CU_EVENT_DEFAULT).doing("timing");
     let (from, to) = (event()?, event()?);

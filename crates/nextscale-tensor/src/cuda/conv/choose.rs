@@ -1,5 +1,6 @@
 //! Which way a convolution goes: measured at its first call, kept on disk, taken again ever after.
 
+use super::super::graph::Turn;
 use super::super::kept;
 use super::super::libraries::Library;
 use super::super::matmul::{Element, Place};
@@ -79,6 +80,8 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
         alignment,
     };
     gpu.bind()?;
+    // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
+    let _turn = Turn::take();
     let mut slot = gpu.conv_slot().lock().unwrap_or_else(|e| e.into_inner());
     let chooser = match &mut *slot {
         Some(chooser) => chooser,
@@ -88,6 +91,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
         }),
     };
     if !chooser.choices.contains_key(&key) {
+        gpu.outside_capture("choosing the engine of a convolution that was never run")?;
         let choice = chooser.choose(gpu, &key, call)?;
         chooser.choices.insert(key, choice);
     }
