@@ -38,10 +38,9 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: &[&Module] = &[
-        &kernel::MEMORY,
     use ops::attention::cuda::modules as attention;
     static ALL: &[&Module] = &[
+        &kernel::MEMORY,
         &attention::FORWARD,
         &attention::BACKWARD,
         &attention::F32_64,
@@ -61,9 +60,6 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::silu::cuda::MODULE,
         &ops::spatial_attention::cuda::MODULE,
         &ops::upsample::cuda::MODULE,
-        &ops::attention::cuda::FORWARD,
-        &ops::attention::cuda::BACKWARD,
-        &ops::attention::cuda::PLAIN,
     ];
     ALL
 }
