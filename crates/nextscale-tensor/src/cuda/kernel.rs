@@ -30,6 +30,13 @@ pub struct Kernel {
     pub signature: &'static str,
 }
 
+impl Kernel {
+    /// One by its name and signature.
+    pub const fn new(name: &'static str, signature: &'static str) -> Self {
+        Self { name, signature }
+    }
+}
+
 /// An argument of a launch.
 #[derive(Clone, Copy, Debug)]
 pub enum Arg<'a> {

@@ -28,6 +28,15 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    static ALL: [&Module; 1] = [&kernel::MEMORY];
-    &ALL
+    use crate::ops;
+    static ALL: &[&Module] = &[
+        &kernel::MEMORY,
+        &ops::arithmetic::cuda::MODULE,
+        &ops::concat_tokens::cuda::MODULE,
+        &ops::dropout::cuda::MODULE,
+        &ops::histogram::cuda::MODULE,
+        &ops::image_loss::cuda::MODULE,
+        &ops::pixels::cuda::MODULE,
+    ];
+    ALL
 }

@@ -16,6 +16,7 @@ pub mod gated_residual_norm;
 pub mod gather_rows;
 pub mod group_norm;
 pub mod guided_sampling;
+pub mod histogram;
 pub mod image_loss;
 pub mod interpolate;
 pub mod linear;
@@ -43,13 +44,14 @@ pub use group_norm::group_norm;
 pub use guided_sampling::{
     Draw, draw_tokens, filter_logits, guide, smooth_codes, smooth_temperature,
 };
+pub use histogram::histogram;
 pub use image_loss::{l1, mse};
 pub use interpolate::{area, bicubic};
 pub use linear::{Activation, Bias, linear};
 pub use nearest_code::nearest_code;
 pub use optimizer::{AdamW, adamw_step, grad_norm};
 pub use phi::phi;
-pub use pixels::{clamp, from_pixels, to_pixels, to_unit_range};
+pub use pixels::{clamp, from_pixels, from_pixels_on, to_pixels, to_unit_range};
 pub use silu::silu;
 pub use spatial_attention::spatial_attention;
 pub use straight_through::straight_through;
