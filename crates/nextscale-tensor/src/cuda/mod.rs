@@ -36,6 +36,8 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::dropout::cuda::MODULE,
         &ops::histogram::cuda::MODULE,
         &ops::image_loss::cuda::MODULE,
+        &ops::interpolate::cuda::MODULE,
+        &ops::nearest_code::cuda::MODULE,
         &ops::pixels::cuda::MODULE,
     ];
     ALL
