@@ -39,6 +39,7 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::interpolate::cuda::MODULE,
         &ops::nearest_code::cuda::MODULE,
         &ops::pixels::cuda::MODULE,
+        &ops::residual_quantize::cuda::MODULE,
     ];
     ALL
 }

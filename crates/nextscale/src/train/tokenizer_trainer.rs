@@ -99,7 +99,7 @@ impl TokenizerTrainer {
             vq: f64::from(out.vq_loss.scalar()?),
             grad_norm: 0.0,
         };
-        self.hits.record(&out.hits);
+        self.hits.record(&out.hits)?;
         drop_all((out, terms, l1, l2));
         tape.backward(
             &loss,

@@ -184,7 +184,7 @@ fn usage(
     stem: &str,
     file: &Recorded,
     mut averages: HitAverages,
-    (hits, positions): (&[Vec<u32>], usize),
+    (hits, positions): (&[Tensor], usize),
     report: &mut Report<'_>,
 ) -> Result<()> {
     if file.has("usages") {
@@ -199,7 +199,7 @@ fn usage(
     let mut done = 0;
     for n in after {
         while done < n {
-            averages.record(hits);
+            averages.record(hits)?;
             done += 1;
         }
         let (ema, usages) = (

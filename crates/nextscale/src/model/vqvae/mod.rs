@@ -189,7 +189,7 @@ pub struct TrainOutput {
     /// The quantizer's loss, \[1\].
     pub vq_loss: Tensor,
     /// How often each code was hit, by scale.
-    pub hits: Vec<Vec<u32>>,
+    pub hits: Vec<Tensor>,
 }
 
 /// The tokenizer with its weights.
