@@ -60,6 +60,15 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::silu::cuda::MODULE,
         &ops::spatial_attention::cuda::MODULE,
         &ops::upsample::cuda::MODULE,
+        &ops::arithmetic::cuda::MODULE,
+        &ops::concat_tokens::cuda::MODULE,
+        &ops::dropout::cuda::MODULE,
+        &ops::histogram::cuda::MODULE,
+        &ops::image_loss::cuda::MODULE,
+        &ops::interpolate::cuda::MODULE,
+        &ops::nearest_code::cuda::MODULE,
+        &ops::pixels::cuda::MODULE,
+        &ops::residual_quantize::cuda::MODULE,
     ];
     ALL
 }
