@@ -2,6 +2,7 @@
 
 use super::error::Checked;
 use super::gpu::Gpu;
+use super::graph::Turn;
 use super::pool::DeviceBuffer;
 use crate::{Error, Result};
 use cudarc::driver::result;
@@ -110,6 +111,7 @@ impl Gpu {
                 args.len()
             )));
         }
+        let _turn = Turn::take();
         let function = self.function(module, name, shape.shared)?;
         // Every argument as the eight bytes that the driver reads through a pointer.
         let mut words: Vec<u64> = args

@@ -8,38 +8,55 @@
 #![allow(unsafe_code)]
 
 pub mod compile;
+pub mod conv;
 pub mod gpu;
+pub mod graph;
 pub mod kept;
 pub mod kernel;
 pub mod libraries;
 pub mod matmul;
 pub mod pool;
 pub mod tensor;
+pub mod timing;
 
+mod constants;
 mod error;
+#[cfg(test)]
+mod graph_tests;
 #[cfg(test)]
 mod tests;
 
+use crate::ops;
+
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
+pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
 pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    use crate::ops;
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
+        &conv::MODULE,
         &ops::arithmetic::cuda::MODULE,
         &ops::concat_tokens::cuda::MODULE,
+        &ops::cross_entropy::MODULE,
         &ops::dropout::cuda::MODULE,
+        &ops::group_norm::cuda::MODULE,
+        &ops::guided_sampling::MODULE,
         &ops::histogram::cuda::MODULE,
         &ops::image_loss::cuda::MODULE,
         &ops::interpolate::cuda::MODULE,
         &ops::nearest_code::cuda::MODULE,
+        &ops::phi::cuda::MODULE,
         &ops::pixels::cuda::MODULE,
         &ops::residual_quantize::cuda::MODULE,
+        &ops::silu::cuda::MODULE,
+        &ops::spatial_attention::cuda::MODULE,
+        &ops::token_measures::MODULE,
+        &ops::upsample::cuda::MODULE,
     ];
     ALL
 }

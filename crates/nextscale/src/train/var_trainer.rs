@@ -8,7 +8,7 @@ use crate::model::var::{Keep, Var};
 use crate::model::vqvae::Vqvae;
 use nextscale_tensor::ops::{self, AdamW};
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, GradBuffer, Tape, Tensor};
+use nextscale_tensor::{Cx, Device, GradBuffer, Tape, Tensor};
 
 /// AdamW's constants in the reference.
 pub const BETAS: (f64, f64) = (0.9, 0.95);
@@ -359,27 +359,18 @@ impl VarTrainer {
                 .for_each(|w| *w *= stage.newest_weight as f32);
         }
         let ce = ops::cross_entropy(&run.cx, logits, &targets, &weights, self.smoothing)?;
+        let ranges: Vec<_> = (0..active).map(|k| pyramid.range(k)).collect();
+        let sums = ops::token_measures(&ce.plain, &ce.predicted, &targets, &ranges)?;
         let mut measures = Measures::default();
-        let wanted = targets.i32()?;
-        let length = weights.len();
-        for k in 0..active {
-            let (mut loss, mut correct, mut n) = (0.0, 0, 0);
-            for b in 0..labels.len() {
-                for t in pyramid.range(k) {
-                    let at = b * length + t;
-                    loss += f64::from(ce.plain[at]);
-                    correct += u64::from(ce.predicted[at] == wanted[at]);
-                    n += 1;
-                }
-            }
-            measures.loss.push(loss);
-            measures.correct.push(correct);
-            measures.tokens.push(n);
+        for (pair, range) in sums.to(Device::Cpu)?.f32()?.chunks_exact(2).zip(&ranges) {
+            measures.loss.push(f64::from(pair[0]));
+            measures.correct.push(pair[1] as u64);
+            measures.tokens.push((labels.len() * range.len()) as u64);
         }
         let mut predicted = vec![0; self.var.config.vocab];
-        ce.predicted
-            .iter()
-            .for_each(|&i| predicted[i as usize] += 1);
+        for &i in ce.predicted.to(Device::Cpu)?.i32()? {
+            predicted[i as usize] += 1;
+        }
         Ok(Pass {
             loss: ce.loss,
             measures,

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
 use crate::verify::recorded::{Recorded, split_tokens};
-use nextscale_tensor::{Cx, GradBuffer, Tape, Tensor, ops};
+use nextscale_tensor::{Cx, Device, GradBuffer, Tape, Tensor, ops};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -155,7 +155,7 @@ impl Pass {
         let mut grads = var.params.buffer()?;
         tape.backward(&out.loss, 1.0, Some((&var.params, &mut grads)), &[])?;
         Ok(Self {
-            ce: out.smoothed,
+            ce: out.smoothed.to(Device::Cpu)?.f32()?.to_vec(),
             loss: out.loss.scalar()?,
             grad_norm: ops::grad_norm(&grads)?,
             grads,
