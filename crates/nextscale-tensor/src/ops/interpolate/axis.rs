@@ -1,7 +1,7 @@
 //! One axis of a resize: which inputs make up each output, with which weights.
 
 /// Which resize.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::ops) enum Kind {
     Area,
     Bicubic,

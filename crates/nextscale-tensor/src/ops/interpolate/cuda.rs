@@ -1,11 +1,9 @@
-//! Resizing on a GPU. An axis' weights are made on the processor and kept on the GPU for good: there are few sizes.
+//! Resizing on a GPU. An axis' weights are made on the processor and kept on the GPU.
 
 use super::axis::{Axis, Kind};
+use crate::cuda::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
-use crate::cuda::{DeviceBuffer, Gpu};
 use crate::{DType, Error, Result, Tensor};
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex};
 
 pub(crate) static MODULE: Module = Module {
     name: "interpolate",
@@ -16,18 +14,6 @@ pub(crate) static MODULE: Module = Module {
         Kernel::new("resize_1", "ppppiiiiiu"),
     ],
 };
-
-/// Which axis: its kind, from, to, and whether it is that of the gradient.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    ordinal: usize,
-    kind: Kind,
-    from: usize,
-    to: usize,
-    transposed: bool,
-}
-
-static TABLES: LazyLock<Mutex<HashMap<Key, Arc<DeviceBuffer>>>> = LazyLock::new(Mutex::default);
 
 impl Axis {
     /// As taps.cuh reads it.
@@ -54,26 +40,10 @@ fn table(
     kind: Kind,
     (from, to): (usize, usize),
     transposed: bool,
-) -> Result<Arc<DeviceBuffer>> {
-    let key = Key {
-        ordinal: gpu.info().ordinal,
-        kind,
-        from,
-        to,
-        transposed,
-    };
-    let mut tables = TABLES.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(t) = tables.get(&key) {
-        return Ok(Arc::clone(t));
-    }
+) -> Result<Tensor> {
     let axis = Axis::new(kind, from, to);
     let axis = if transposed { axis.transposed() } else { axis };
-    let words = axis.table();
-    let buffer = Arc::new(DeviceBuffer::new(gpu, 4 * words.len())?);
-    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    gpu.upload(&bytes, &buffer)?;
-    tables.insert(key, Arc::clone(&buffer));
-    Ok(buffer)
+    gpu.constant_i32(&axis.table())
 }
 
 /// x \[B, H, W, C\] resized by two axes `(from, to)`, or a gradient sent back through them (`transposed`).
@@ -107,8 +77,8 @@ pub(super) fn apply(
     let args = [
         x.arg()?,
         y.arg()?,
-        Arg::In(&down),
-        Arg::In(&right),
+        down.arg()?,
+        right.arg()?,
         Arg::I32(h as i32),
         Arg::I32(w as i32),
         Arg::I32(to_h as i32),

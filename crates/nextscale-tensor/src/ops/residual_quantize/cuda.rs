@@ -1,14 +1,13 @@
 //! The fused quantizer: one block of threads an image.
 
 use super::{Residual, ResidualCodes};
+use crate::cuda::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
 use crate::cuda::matmul::Place;
-use crate::cuda::{DeviceBuffer, Gpu};
 use crate::ops::interpolate::axis::{Axis, Kind};
 use crate::ops::nearest_code::cuda::pack;
 use crate::{DType, Error, Result, Tensor};
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::Arc;
 
 pub(crate) static MODULE: Module = Module {
     name: "residual_quantize",
@@ -29,22 +28,6 @@ const CHANNELS: usize = 32;
 const THREADS: u32 = 256;
 /// Numbers that the plan has of a scale.
 const PER_SCALE: usize = 10;
-
-type Scales = Vec<(usize, usize)>;
-
-/// What a plan follows from: the GPU, the scales, and where each scale's φ begins.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    ordinal: usize,
-    scales: Scales,
-    phis: Vec<(usize, usize)>,
-}
-
-/// Plans are small and few: they are kept on the GPU for good.
-static PLANS: LazyLock<Mutex<HashMap<Key, Arc<DeviceBuffer>>>> = LazyLock::new(Mutex::default);
-
-/// The most plans kept; models seldom come and go within a process.
-const MOST_PLANS: usize = 256;
 
 /// Bytes of shared memory for maps of this size, laid out as kernel.cu does.
 fn shared((h, w): (usize, usize), searches: bool) -> usize {
@@ -111,33 +94,8 @@ fn phis(gpu: &'static Gpu, codes: &ResidualCodes<'_>) -> Result<(Tensor, Vec<(us
     Ok((all, offsets))
 }
 
-/// The plan on the GPU: ten numbers a scale, then the axes' tables.
-fn plan(
-    gpu: &'static Gpu,
-    scales: &[(usize, usize)],
-    phis: Vec<(usize, usize)>,
-) -> Result<Arc<DeviceBuffer>> {
-    let key = Key {
-        ordinal: gpu.info().ordinal,
-        scales: scales.to_vec(),
-        phis,
-    };
-    let mut plans = PLANS.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(p) = plans.get(&key) {
-        return Ok(Arc::clone(p));
-    }
-    let words = plan_words(scales, &key.phis)?;
-    let buffer = Arc::new(DeviceBuffer::new(gpu, 4 * words.len())?);
-    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    gpu.upload(&bytes, &buffer)?;
-    if plans.len() >= MOST_PLANS {
-        plans.clear();
-    }
-    plans.insert(key, Arc::clone(&buffer));
-    Ok(buffer)
-}
-
-fn plan_words(scales: &[(usize, usize)], phis: &[(usize, usize)]) -> Result<Vec<i32>> {
+/// The plan: ten numbers a scale, then the axes' tables.
+fn plan(scales: &[(usize, usize)], phis: &[(usize, usize)]) -> Result<Vec<i32>> {
     let full = scales.last().copied().unwrap_or((1, 1));
     let first = scales.first().map_or(0, |s| s.0 * s.1);
     let number = |n: usize| {
@@ -197,7 +155,7 @@ pub(super) fn encode(
     let packed = pack(codes.codebook, codes.by_angle)?;
     let (weights, offsets) = phis(gpu, codes)?;
     let with_phi = !offsets.is_empty();
-    let plan = plan(gpu, scales, offsets)?;
+    let plan = gpu.constant_i32(&plan(scales, &offsets)?)?;
     let (total, length) = lengths(scales, active);
     let tokens = Tensor::scratch(gpu, [b * total], DType::I32)?;
     let f_hat = Tensor::scratch(gpu, f.shape(), DType::F32)?;
@@ -212,7 +170,7 @@ pub(super) fn encode(
         packed.codes.arg()?,
         packed.squares.arg()?,
         weights.arg()?,
-        Arg::In(&plan),
+        plan.arg()?,
         f_hat.arg()?,
         input.as_ref().map_or(Ok(Arg::Null), Tensor::arg)?,
         Arg::I32(full.0 as i32),
@@ -281,14 +239,14 @@ pub(super) fn input(
     let run = one_run(gpu, tokens)?;
     let (weights, offsets) = phis(gpu, codes)?;
     let with_phi = !offsets.is_empty();
-    let plan = plan(gpu, scales, offsets)?;
+    let plan = gpu.constant_i32(&plan(scales, &offsets)?)?;
     let (_, length) = lengths(scales, active);
     let y = Tensor::scratch(gpu, [b, length, CHANNELS], DType::F32)?;
     let args = [
         run.arg()?,
         codes.codebook.arg()?,
         weights.arg()?,
-        Arg::In(&plan),
+        plan.arg()?,
         y.arg()?,
         Arg::I32(full.0 as i32),
         Arg::I32(full.1 as i32),
