@@ -34,6 +34,10 @@ pub fn modules() -> &'static [&'static Module] {
         &kernel::MEMORY,
         &ops::linear::cuda::MODULE,
         &ops::adaptive_norm::cuda::MODULE,
+        &ops::silu::cuda::MODULE,
+        &ops::add_table::cuda::MODULE,
+        &ops::token_embedding::cuda::MODULE,
+        &ops::gather_rows::cuda::MODULE,
     ];
     ALL
 }

@@ -2,6 +2,7 @@
 //!
 //! Gradient: dx = g·σ(x)·(1 + x·(1 − σ(x))). Kept on the tape: x.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +17,13 @@ use rayon::prelude::*;
 /// When x holds integers.
 pub fn silu(cx: &Cx<'_>, x: &Tensor) -> Result<Tensor> {
     let mut y = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("silu")),
+        Device::Cuda(_) => cuda::forward(x)?,
         Device::Cpu => map(x, &Tensor::clone(x), |x, _| x * simd::sigmoid(x))?,
     };
     if cx.records(&[x]) {
         let x = x.clone();
         cx.record_one(&mut y, move |g, grads| match x.device() {
-            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("silu")),
+            Device::Cuda(_) => grads.add(&x, cuda::backward(&x, &g)?),
             Device::Cpu => {
                 let dx = map(&x, &g, |x, g| {
                     let s = simd::sigmoid(x);

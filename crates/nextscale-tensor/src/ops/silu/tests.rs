@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 #[test]
 fn matches_f64_and_differences() {
@@ -13,4 +13,13 @@ fn matches_f64_and_differences() {
         .collect();
     assert!(worst(y.f32().unwrap(), &want) < 1e-6);
     check_gradients(&[x], 1e-2, 1e-3, |cx, t| silu(cx, &t[0]));
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for role in [Role::Activation, Role::Float32] {
+        let inputs = [(random([3, 1037], 1), role)];
+        let limits = [2e-6, 8e-3, 1e-3];
+        check_cuda(&inputs, limits, |cx, t| Ok(vec![silu(cx, &t[0])?]));
+    }
 }
