@@ -38,6 +38,7 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::add_table::cuda::MODULE,
         &ops::token_embedding::cuda::MODULE,
         &ops::gather_rows::cuda::MODULE,
+        &ops::optimizer::cuda::MODULE,
     ];
     ALL
 }
