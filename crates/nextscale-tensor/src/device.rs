@@ -25,6 +25,11 @@ impl Device {
             Self::Cuda(ordinal) => Gpu::get(ordinal).map(Some),
         }
     }
+
+    /// Whether operators return before their results are there, so that values are better asked for late.
+    pub fn is_async(self) -> bool {
+        matches!(self, Self::Cuda(_))
+    }
 }
 
 impl fmt::Display for Device {

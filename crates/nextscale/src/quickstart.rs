@@ -1,11 +1,12 @@
 //! Everything once on built-in data: a small tokenizer, a small transformer, their figures and pictures.
 
 use crate::checkpoint::write_atomic;
-use crate::data::{KnnClassifier, LoaderConfig};
+use crate::data::{Feed, KnnClassifier, LoaderConfig};
 use crate::eval::evaluate_reconstruction;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::model::open::{open_pair, open_tokenizer};
 use crate::pictures::{before_after, grid, labelled_rows};
+use crate::train::device::{Arithmetic, resolve_device};
 use crate::train::flags::DeviceChoice;
 use crate::train::options::TrainOptions;
 use crate::train::session::{
@@ -41,6 +42,8 @@ const BATCH: usize = 25;
 pub struct Quickstart {
     /// Output folder.
     pub out: PathBuf,
+    /// Where to compute.
+    pub device: DeviceChoice,
     /// Seed of all random draws.
     pub seed: u64,
     /// Asks for an early end.
@@ -67,11 +70,11 @@ pub struct Summary {
 }
 
 /// Flags of the small tokenizer.
-pub fn tokenizer_options(out: &Path, seed: u64) -> TokenizerOptions {
+pub fn tokenizer_options(out: &Path, device: DeviceChoice, seed: u64) -> TokenizerOptions {
     TokenizerOptions {
         data_path: Some(BUILTIN_SHAPES.into()),
         out: out.join("tokenizer"),
-        device: DeviceChoice::Cpu,
+        device,
         ch: 32,
         ch_mult: CH_MULT.into(),
         num_res_blocks: 1,
@@ -94,13 +97,13 @@ pub fn tokenizer_options(out: &Path, seed: u64) -> TokenizerOptions {
 }
 
 /// Flags of the small transformer.
-pub fn train_options(out: &Path, seed: u64) -> TrainOptions {
+pub fn train_options(out: &Path, device: DeviceChoice, seed: u64) -> TrainOptions {
     TrainOptions {
         data_path: Some(BUILTIN_SHAPES.into()),
         exp_name: "quickstart".into(),
         out: out.join("var"),
         tokenizer: Some(tokenizer_paths(&out.join("tokenizer")).weights),
-        device: DeviceChoice::Cpu,
+        device,
         depth: 3,
         pn: PN.into(),
         patch_size: PATCH_SIZE,
@@ -128,7 +131,7 @@ impl Quickstart {
         make_folder(&self.out)?;
         let cmd = "quickstart".to_owned();
         eprintln!("1/4  training a tokenizer on built-in images");
-        let options = tokenizer_options(&self.out, self.seed);
+        let options = tokenizer_options(&self.out, self.device, self.seed);
         let outcome = TokenizerRun {
             options: &options,
             cmd: cmd.clone(),
@@ -139,7 +142,7 @@ impl Quickstart {
             return Ok(None);
         }
         eprintln!("2/4  training a transformer on its tokens");
-        let train = train_options(&self.out, self.seed);
+        let train = train_options(&self.out, self.device, self.seed);
         let outcome = VarRun {
             options: &train,
             cmd,
@@ -174,14 +177,16 @@ impl Quickstart {
     }
 
     fn reconstruct(&self, tokenizer: &Path, data: &Dataset) -> Result<(f64, f64)> {
-        let tok = open_tokenizer(tokenizer, None, false)?;
+        let device = resolve_device(self.device)?;
+        let mut tok = open_tokenizer(tokenizer, None, false)?;
+        tok.vqvae.to_device(device, Arithmetic::Tf32.math())?;
         let pyramid = tok.vqvae.config.pyramid.clone();
         let side = data.side;
         let mut all = data.val_loader(BATCH, LoaderConfig::default())?;
         let r = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side)?;
         let mut first = data.val_loader(24, LoaderConfig::default())?;
         if let Some(batch) = first.next_batch()? {
-            let x = ops::from_pixels([batch.len(), side, side, 3], &batch.images)?;
+            let (x, _) = Feed::new(device)?.batch(&batch, side)?;
             let (back, _) = tok.vqvae.reconstruct(&x, &pyramid)?;
             let back = ops::to_pixels(&ops::to_unit_range(&back)?)?;
             let path = self.out.join("reconstruction.png");
@@ -214,7 +219,10 @@ impl Quickstart {
             n += batch.len();
         }
         let real = hits as f64 / n.max(1) as f64;
-        let (var, tok) = open_pair(&var_paths(&train.out).last, None)?;
+        let device = resolve_device(self.device)?;
+        let (mut var, mut tok) = open_pair(&var_paths(&train.out).last, None)?;
+        var.to_device(device, Arithmetic::Tf32.math())?;
+        tok.vqvae.to_device(device, Arithmetic::Tf32.math())?;
         let sampler = Sampler {
             var: &var,
             vqvae: &tok.vqvae,

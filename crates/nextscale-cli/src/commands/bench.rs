@@ -207,7 +207,7 @@ fn train(args: &Args) -> Result<()> {
                 ramp: 1.0,
             },
         };
-        trainer.step(&images, &labels, &plan).map(|_| ())
+        trainer.step(&images, &labels, &plan)?.read().map(|_| ())
     })
 }
 
@@ -226,7 +226,8 @@ fn train_tokenizer(args: &Args) -> Result<()> {
             wd: 0.0,
             clip: Some(2.0),
         };
-        trainer.step(&images, &plan).map(|_| ())
+        let late = trainer.step(&images, &plan)?;
+        trainer.read(late).map(|_| ())
     })
 }
 

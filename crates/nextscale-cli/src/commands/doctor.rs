@@ -1,5 +1,6 @@
 //! `nextscale doctor`: what this machine can compute on, and what is missing.
 
+use nextscale::train::device::automatic;
 use nextscale::{Error, Result};
 use nextscale_tensor::cuda::{self, Arch, Library};
 use std::time::Instant;
@@ -20,16 +21,13 @@ pub fn run(args: &Args) -> Result<()> {
         nextscale_tensor::cpu::simd::arch_name()
     );
     let missing = libraries();
-    let usable = gpus();
+    gpus();
     kernels();
-    println!(
-        "device       --device=auto computes on the CPU{}",
-        if usable > 0 {
-            " (models on the GPU are not part of this version)"
-        } else {
-            ""
-        }
-    );
+    let (device, passed_over) = automatic();
+    println!("device       --device=auto computes on {device}");
+    for why in passed_over {
+        println!("not used     {why}");
+    }
     for library in missing {
         println!(
             "missing      {} ({}): install {}",
@@ -66,15 +64,13 @@ fn libraries() -> Vec<Library> {
     missing
 }
 
-/// Prints the GPUs; how many can be used.
-fn gpus() -> usize {
+/// Prints the GPUs.
+fn gpus() {
     let there = cuda::count();
-    let mut usable = 0;
     for ordinal in 0..there {
         match cuda::gpu::describe(ordinal) {
             Ok(g) => {
                 let old = g.arch < Arch::LEAST;
-                usable += usize::from(!old);
                 println!(
                     "gpu {ordinal}        {}, compute capability {}.{}, {:.0} GiB, {} multiprocessors{}",
                     g.name,
@@ -91,7 +87,6 @@ fn gpus() -> usize {
     if there == 0 {
         println!("gpu          none");
     }
-    usable
 }
 
 fn kernels() {

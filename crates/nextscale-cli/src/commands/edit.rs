@@ -1,11 +1,11 @@
 //! `nextscale edit`: redraw a part of an image.
 
 use super::images::{in_range, load, may_write};
+use super::machine::Machine;
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
 use nextscale::model::open::open_pair;
 use nextscale::pictures::grid;
-use nextscale::train::flags::DeviceChoice;
-use nextscale::train::session::{init_threads, resolve_device};
+use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result};
 use nextscale_tensor::ops;
 use std::path::PathBuf;
@@ -59,12 +59,8 @@ pub struct Args {
     /// Overwrite an existing file
     #[arg(long)]
     force: bool,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
-    /// Threads that compute on the CPU; 0: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 /// Which side of the region is drawn anew.
@@ -79,7 +75,6 @@ enum Mode {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    resolve_device(args.device)?;
     in_range("cfg", f64::from(args.cfg), 0.0..=1000.0)?;
     in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
     if args.count == 0 {
@@ -89,8 +84,10 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::input("--mode=reclass needs --class"));
     }
     may_write(&args.out, args.force)?;
-    init_threads(args.threads)?;
-    let (var, tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let (device, math) = args.machine.start(Arithmetic::Bf16)?;
+    let (mut var, mut tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    var.to_device(device, math)?;
+    tok.vqvae.to_device(device, math)?;
     let pyramid = &var.config.pyramid;
     let (h, w) = pyramid.finest();
     if h != w {
@@ -108,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let (image, pixels) = load(&args.image, side, 1.0)?;
     let region = region(args, side)?;
-    let (back, tokens) = tok.vqvae.reconstruct(&image, pyramid)?;
+    let (back, tokens) = tok.vqvae.reconstruct(&image.to(device)?, pyramid)?;
     let edit = Edit {
         source: tokens,
         region,

@@ -1,10 +1,11 @@
 //! `nextscale eval`: validation losses by scale.
 
+use super::machine::Machine;
 use nextscale::data::LoaderConfig;
 use nextscale::eval::evaluate_losses;
 use nextscale::model::open::open_pair;
-use nextscale::train::flags::DeviceChoice;
-use nextscale::train::session::{Dataset, init_threads, resolve_device};
+use nextscale::train::device::Arithmetic;
+use nextscale::train::session::Dataset;
 use nextscale::train::var_trainer::VarTrainer;
 use nextscale::{Error, Result};
 use std::path::PathBuf;
@@ -28,21 +29,16 @@ pub struct Args {
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
-    /// Threads that compute on the CPU; 0: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    resolve_device(args.device)?;
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
-    init_threads(args.threads)?;
-    let (var, tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let (device, math) = args.machine.start(Arithmetic::Tf32)?;
+    let (mut var, mut tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
     let pyramid = var.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
     let data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;
@@ -54,6 +50,8 @@ pub fn run(args: &Args) -> Result<()> {
             var.config.classes
         )));
     }
+    var.to_device(device, math)?;
+    tok.vqvae.to_device(device, math)?;
     let trainer = VarTrainer::new(tok.vqvae, var, 0.0, 0)?;
     let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
     let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(()))?;

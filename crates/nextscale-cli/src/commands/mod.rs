@@ -7,6 +7,7 @@ mod edit;
 mod eval;
 mod images;
 mod info;
+mod machine;
 mod quickstart;
 mod reconstruct;
 mod sample;

@@ -2,6 +2,7 @@
 
 use nextscale::Result;
 use nextscale::quickstart::{Quickstart, report};
+use nextscale::train::flags::DeviceChoice;
 use nextscale::train::session::init_threads;
 use nextscale::train::signal::StopSignal;
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ pub struct Args {
     /// Folder for checkpoints, logs, pictures and summary.json; an interrupted quickstart goes on in it
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     out: PathBuf,
+    /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is a usable one
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
     /// Threads that compute on the CPU; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -25,6 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
     init_threads(args.threads)?;
     let summary = Quickstart {
         out: args.out.clone(),
+        device: args.device,
         seed: args.seed,
         stop: StopSignal::install()?,
     }

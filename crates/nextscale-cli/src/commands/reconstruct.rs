@@ -1,15 +1,17 @@
 //! `nextscale reconstruct`: images through the tokenizer and back.
 
 use super::images::{load, may_write};
-use nextscale::data::LoaderConfig;
+use super::machine::Machine;
+use nextscale::data::{Feed, LoaderConfig};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::pictures::before_after;
-use nextscale::train::flags::{DeviceChoice, parse_pn};
-use nextscale::train::session::{Dataset, init_threads, resolve_device};
+use nextscale::train::device::Arithmetic;
+use nextscale::train::flags::parse_pn;
+use nextscale::train::session::Dataset;
 use nextscale::{Error, Result};
-use nextscale_tensor::ops;
+use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
 
 /// Flags of `reconstruct`.
@@ -40,19 +42,14 @@ pub struct Args {
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
-    /// Threads that compute on the CPU; 0: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 /// Images in the picture of a whole set.
 const SHOWN: usize = 16;
 
 pub fn run(args: &Args) -> Result<()> {
-    resolve_device(args.device)?;
     may_write(&args.out, args.force)?;
     if args.images.is_empty() == args.data_path.is_none() {
         return Err(Error::input("give either image files or --data_path"));
@@ -60,12 +57,13 @@ pub fn run(args: &Args) -> Result<()> {
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
-    init_threads(args.threads)?;
+    let (device, math) = args.machine.start(Arithmetic::Tf32)?;
     let asked = match &args.pn {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,
     };
-    let tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
+    let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
+    tok.vqvae.to_device(device, math)?;
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
     let (mut before, mut after) = (Vec::new(), Vec::new());
@@ -79,7 +77,7 @@ pub fn run(args: &Args) -> Result<()> {
             let data = Dataset::open(path, side, args.mid_reso, false)?;
             let mut first = data.val_loader(SHOWN, LoaderConfig::default())?;
             if let Some(batch) = first.next_batch()? {
-                let x = ops::from_pixels([batch.len(), side, side, 3], &batch.images)?;
+                let (x, _) = Feed::new(device)?.batch(&batch, side)?;
                 show(&batch.images, &tok.vqvae.reconstruct(&x, &pyramid)?.0)?;
             }
             let mut all = data.val_loader(args.batch, LoaderConfig::default())?;
@@ -90,8 +88,9 @@ pub fn run(args: &Args) -> Result<()> {
         None => {
             for path in &args.images {
                 let (x, pixels) = load(path, side, args.mid_reso)?;
-                let (back, _) = tok.vqvae.reconstruct(&x, &pyramid)?;
+                let (back, _) = tok.vqvae.reconstruct(&x.to(device)?, &pyramid)?;
                 show(&pixels, &back)?;
+                let back = back.to(Device::Cpu)?;
                 println!("{}: {:.2} dB", path.display(), psnr(x.f32()?, back.f32()?));
             }
         }

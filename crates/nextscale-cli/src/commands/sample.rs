@@ -1,12 +1,12 @@
 //! `nextscale sample`: draw images.
 
 use super::images::in_range;
+use super::machine::Machine;
 use nextscale::generate::{Noise, SampleOptions, Sampler};
 use nextscale::model::open::open_pair;
 
 use nextscale::pictures::{GridFile, NpzImages, Picture};
-use nextscale::train::flags::DeviceChoice;
-use nextscale::train::session::{init_threads, resolve_device};
+use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result};
 use nextscale_tensor::ops;
 use std::path::{Path, PathBuf};
@@ -60,12 +60,8 @@ pub struct Args {
     /// Overwrite existing files
     #[arg(long)]
     force: bool,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
-    /// Threads that compute on the CPU; 0: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 /// Where the images go.
@@ -76,14 +72,15 @@ enum Sink {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    resolve_device(args.device)?;
     in_range("cfg", f64::from(args.cfg), 0.0..=1000.0)?;
     in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
     if args.batch == 0 || args.per_class == 0 {
         return Err(Error::input("--batch and --per_class must be at least 1"));
     }
-    init_threads(args.threads)?;
-    let (var, tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let (device, math) = args.machine.start(Arithmetic::Bf16)?;
+    let (mut var, mut tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    var.to_device(device, math)?;
+    tok.vqvae.to_device(device, math)?;
     let labels = parse_classes(args, var.config.classes)?;
     let (h, w) = var.config.pyramid.finest();
     let step = tok.vqvae.config.downsample();

@@ -1,16 +1,18 @@
 //! `nextscale tokenize`: the tokens of a folder of images.
 
 use super::images::may_write;
+use super::machine::Machine;
 use nextscale::checkpoint::safetensors::{TextMetadata, write_safetensors};
 use nextscale::checkpoint::weights::{PATCH_NUMS_KEY, format_patch_nums};
 use nextscale::checkpoint::{HostTensor, StateDict};
-use nextscale::data::LoaderConfig;
+use nextscale::data::{Feed, LoaderConfig};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
-use nextscale::train::flags::{DeviceChoice, parse_pn};
-use nextscale::train::session::{Dataset, init_threads, resolve_device};
+use nextscale::train::device::Arithmetic;
+use nextscale::train::flags::parse_pn;
+use nextscale::train::session::Dataset;
 use nextscale::{Error, Result};
-use nextscale_tensor::ops;
+use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,12 +44,8 @@ pub struct Args {
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
-    /// Threads that compute on the CPU; 0: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 /// One of the two halves of a data folder.
@@ -60,17 +58,17 @@ enum Split {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    resolve_device(args.device)?;
     may_write(&args.out, args.force)?;
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
-    init_threads(args.threads)?;
+    let (device, math) = args.machine.start(Arithmetic::Tf32)?;
     let asked = match &args.pn {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,
     };
-    let tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
+    let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
+    tok.vqvae.to_device(device, math)?;
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
     let mut data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;
@@ -79,10 +77,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let (mut tokens, mut labels) = (Vec::new(), Vec::new());
     let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
+    let mut feed = Feed::new(device)?;
     while let Some(batch) = loader.next_batch()? {
-        let x = ops::from_pixels([batch.len(), side, side, 3], &batch.images)?;
+        let (x, _) = feed.batch(&batch, side)?;
         let maps = tok.vqvae.tokenize(&x, &pyramid)?;
-        let all = ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?;
+        let all = ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.to(Device::Cpu)?;
         tokens.extend(all.i32()?.iter().flat_map(|t| t.to_le_bytes()));
         labels.extend(batch.labels.iter().flat_map(|&l| (l as i32).to_le_bytes()));
     }

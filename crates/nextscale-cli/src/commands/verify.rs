@@ -1,8 +1,9 @@
 //! `nextscale verify`: this build beside recorded numbers of the reference.
 
 use nextscale::train::flags::DeviceChoice;
+use nextscale::train::plan::Precision;
 use nextscale::train::session::resolve_device;
-use nextscale::verify::{Bundle, Counts};
+use nextscale::verify::{Bundle, Counts, Machine};
 use nextscale::{Error, Result};
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,9 +17,15 @@ pub struct Args {
     /// Folders of recorded numbers (such as fixtures/vae), or folders of such folders
     #[arg(required = true, value_name = "BUNDLE")]
     bundles: Vec<PathBuf>,
-    /// Where to compute: auto or cpu
+    /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
+    /// Precision on a GPU: 0 float32 (without TF32), 1 float16, 2 bfloat16; with 1 and 2 only losses are judged
+    #[arg(long, value_name = "0|1|2", default_value_t = 0)]
+    fp16: u8,
+    /// Also write logits and all gradients of the recorded forward passes to this file (safetensors), to compare elsewhere
+    #[arg(long, value_name = "FILE")]
+    dump_grads: Option<PathBuf>,
     /// Print only what fails or is not compared, and the summaries
     #[arg(long)]
     quiet: bool,
@@ -30,6 +37,14 @@ pub struct Args {
 /// When a folder is missing or no bundle, before anything is checked.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let device = resolve_device(args.device)?;
+    let precision = Precision::of_flag(args.fp16)?;
+    if !device.is_async() && precision != Precision::Float32 {
+        return Err(Error::input(format!(
+            "--fp16={}: half precision is for GPUs; use --fp16=0 on the CPU",
+            args.fp16
+        )));
+    }
+    let machine = Machine::new(device, precision);
     let mut bundles = Vec::new();
     for path in &args.bundles {
         bundles.extend(Bundle::find(path)?);
@@ -40,13 +55,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let _ = writeln!(out, "{line}");
     };
     print(&format_args!(
-        "abs is the largest absolute difference, rel the relative L2 difference; computed on {device}"
+        "abs is the largest absolute difference, rel the relative L2 difference; computed on {device} in {}",
+        match precision {
+            Precision::Float32 => "float32",
+            Precision::Float16 => "float16",
+            Precision::BFloat16 => "bfloat16",
+        }
     ));
+    if let Some(path) = &args.dump_grads {
+        let n = nextscale::verify::dump_gradients(&bundles, machine, path)?;
+        print(&format_args!("{n} tensors written to {}", path.display()));
+    }
     let mut total = Counts::default();
     let mut unusable: Option<Error> = None;
     for bundle in &bundles {
         let (kind, start) = (bundle.kind.name(), Instant::now());
-        let outcome = bundle.check(&mut |line| {
+        let outcome = bundle.check(machine, &mut |line| {
             if !args.quiet || line.verdict != nextscale::verify::Verdict::Pass {
                 print(&format_args!("{kind:<11}  {line}"));
             }

@@ -99,6 +99,20 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
     return warp_sum(lane < warps ? scratch[lane] : 0.0f);
 }
 
+// The same in float64.
+__device__ __forceinline__ double warp_sum64(double x) {
+    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(0xffffffffu, x, d);
+    return x;
+}
+__device__ __forceinline__ double block_sum64(double x, double* scratch) {
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+    x = warp_sum64(x);
+    __syncthreads();
+    if (lane == 0) scratch[warp] = x;
+    __syncthreads();
+    return warp_sum64(lane < warps ? scratch[lane] : 0.0);
+}
+
 // Philox4x32-10, word for word as the processor draws it: `tail` are words 1..3 of the counter.
 struct Words { u32 w[4]; };
 __device__ __forceinline__ Words philox(u32 block, u32 t0, u32 t1, u32 t2, u32 k0, u32 k1) {

@@ -1,7 +1,10 @@
 //! A GPU: its context, its stream, its memory and its kernels.
 
 use super::compile::{Arch, load_or_compile};
+use super::constants::Constants;
+use super::conv;
 use super::error::Checked;
+use super::graph::Turn;
 use super::kernel::Module;
 use super::libraries::Library;
 use super::matmul::{self, Place};
@@ -38,6 +41,8 @@ pub struct Gpu {
     pool: Pool,
     modules: Mutex<HashMap<&'static str, Loaded>>,
     matmul: matmul::Slot,
+    constants: Constants,
+    conv: conv::Slot,
 }
 
 /// A driver's handle. They are opaque addresses that any thread may use.
@@ -144,6 +149,8 @@ impl Gpu {
             pool: Pool::default(),
             modules: Mutex::default(),
             matmul: matmul::Slot::default(),
+            constants: Constants::default(),
+            conv: conv::Slot::default(),
         })
     }
 
@@ -165,6 +172,14 @@ impl Gpu {
         &self.matmul
     }
 
+    pub(super) fn constants(&self) -> &Constants {
+        &self.constants
+    }
+
+    pub(super) fn conv_slot(&self) -> &conv::Slot {
+        &self.conv
+    }
+
     pub(super) fn stream(&self) -> CUstream {
         self.stream.0
     }
@@ -180,6 +195,8 @@ impl Gpu {
     /// # Errors
     /// When any of it failed.
     pub fn synchronize(&self) -> Result<()> {
+        let _turn = Turn::take();
+        self.outside_capture("waiting for the GPU")?;
         self.bind()?;
         // SAFETY: the stream is never destroyed.
         unsafe { result::stream::synchronize(self.stream.0) }.doing("computing on the GPU")
@@ -202,6 +219,8 @@ impl Gpu {
         if bytes.is_empty() {
             return Ok(());
         }
+        let _turn = Turn::take();
+        self.outside_capture("a copy to the GPU")?;
         self.bind()?;
         // SAFETY: both ranges are as long as said. The source is ordinary memory, which the driver has read to the end
         // when the call returns (CUDA driver API, "API synchronization behavior").
@@ -226,6 +245,8 @@ impl Gpu {
         if bytes.is_empty() {
             return Ok(());
         }
+        let _turn = Turn::take();
+        self.outside_capture("a copy from the GPU")?;
         self.bind()?;
         // SAFETY: both ranges are as long as said; the target outlives the copy because of the wait.
         unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.0) }
@@ -242,6 +263,7 @@ impl Gpu {
         if bytes == 0 {
             return Ok(());
         }
+        let _turn = Turn::take();
         self.bind()?;
         // SAFETY: both ranges are as long as said and stay so for work that was asked for before they were let go.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.0) }
@@ -257,6 +279,7 @@ impl Gpu {
         if bytes == 0 {
             return Ok(());
         }
+        let _turn = Turn::take();
         self.bind()?;
         // SAFETY: the range is as long as said.
         unsafe { result::memset_d8_async(address, 0, bytes, self.stream.0) }
@@ -276,6 +299,7 @@ impl Gpu {
         self.bind()?;
         let mut modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
         if !modules.contains_key(module.name) {
+            self.outside_capture(&format!("loading the kernels {}", module.name))?;
             let code = load_or_compile(module, self.info.arch)?;
             // SAFETY: the image is a whole cubin, read during the call.
             let handle = unsafe { result::module::load_data(code.as_ptr().cast()) }

@@ -2,6 +2,7 @@
 
 use super::error::Checked;
 use super::gpu::Gpu;
+use super::graph::Turn;
 use super::pool::DeviceBuffer;
 use crate::{Error, Result};
 use cudarc::driver::result;
@@ -28,6 +29,13 @@ pub struct Kernel {
     pub name: &'static str,
     /// The arguments' kinds.
     pub signature: &'static str,
+}
+
+impl Kernel {
+    /// One by its name and signature.
+    pub const fn new(name: &'static str, signature: &'static str) -> Self {
+        Self { name, signature }
+    }
 }
 
 /// An argument of a launch.
@@ -103,6 +111,7 @@ impl Gpu {
                 args.len()
             )));
         }
+        let _turn = Turn::take();
         let function = self.function(module, name, shape.shared)?;
         // Every argument as the eight bytes that the driver reads through a pointer.
         let mut words: Vec<u64> = args

@@ -4,15 +4,14 @@
 //! shape is chosen once by measuring those that the library proposes, and the choice is kept on disk: a run that is
 //! repeated takes the same one and adds in the same order.
 
-use super::error::Checked;
 use super::gpu::Gpu;
+use super::graph::Turn;
 use super::kept;
 use super::libraries::Library;
 use super::pool::DeviceBuffer;
+use super::timing::fastest;
 use crate::{Error, Result};
 use cudarc::cublaslt::sys::{self, cublasLtMatmulDescAttributes_t as Attribute};
-use cudarc::driver::result::event;
-use cudarc::driver::sys::CUevent_flags;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Mutex;
@@ -113,12 +112,54 @@ pub struct Product {
     pub follow: Follow,
 }
 
+impl Product {
+    /// Rows and columns of A, B and C as they lie.
+    fn stored(&self) -> [(usize, usize); 3] {
+        let turned =
+            |t: bool, rows: usize, cols: usize| if t { (cols, rows) } else { (rows, cols) };
+        [
+            turned(self.a_transposed, self.m, self.k),
+            turned(self.b_transposed, self.k, self.n),
+            (self.m, self.n),
+        ]
+    }
+}
+
+/// Several products of one kind whose operands lie at even distances; in elements, for A, B and C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Batch {
+    /// Products.
+    pub count: usize,
+    /// From one row of an operand, as it lies, to the next.
+    pub rows: [usize; 3],
+    /// From one product's operand to the next one's.
+    pub steps: [usize; 3],
+}
+
+impl Batch {
+    /// One product of operands without gaps.
+    pub fn one(p: &Product) -> Self {
+        Self {
+            count: 1,
+            rows: p.stored().map(|(_, cols)| cols),
+            steps: p.stored().map(|(rows, cols)| rows * cols),
+        }
+    }
+
+    /// Elements from the first to the last of an operand.
+    fn reach(&self, p: &Product, operand: usize) -> usize {
+        let (rows, cols) = p.stored()[operand];
+        (self.count - 1) * self.steps[operand] + (rows - 1) * self.rows[operand] + cols
+    }
+}
+
 /// A place in a buffer: the buffer and the first byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a>(pub &'a DeviceBuffer, pub usize);
 
 impl Place<'_> {
-    fn address(self) -> u64 {
+    /// Where it is.
+    pub(super) fn address(self) -> u64 {
         self.0.address() + self.1 as u64
     }
 
@@ -168,7 +209,7 @@ struct Plan {
 /// The library's handle and the plans of one GPU.
 pub(super) struct Matmul {
     handle: sys::cublasLtHandle_t,
-    plans: HashMap<(Product, u32), Plan>,
+    plans: HashMap<(Product, Batch, u32), Plan>,
 }
 // SAFETY: the library's objects may be used from any thread, one at a time; they are only reached through a mutex.
 unsafe impl Send for Matmul {}
@@ -205,10 +246,30 @@ impl Gpu {
     /// # Errors
     /// When an operand does not fit, the library is missing, or it has no algorithm for the product.
     pub fn matmul(&'static self, p: &Product, o: &Operands<'_>) -> Result<()> {
+        self.matmul_batch(p, &Batch::one(p), o)
+    }
+
+    /// Several products at once; the operands' places are those of the first. What follows may only be
+    /// [`Follow::Plain`] where there is more than one or C has gaps.
+    ///
+    /// # Errors
+    /// As [`Gpu::matmul`].
+    pub fn matmul_batch(&'static self, p: &Product, batch: &Batch, o: &Operands<'_>) -> Result<()> {
         let (m, n, k) = (p.m, p.n, p.k);
-        if m == 0 || n == 0 || k == 0 {
+        if m == 0 || n == 0 || k == 0 || batch.count == 0 {
             return Err(Error::Device(format!(
                 "matmul: {m}×{k} by {k}×{n} is empty"
+            )));
+        }
+        let short = batch
+            .rows
+            .iter()
+            .zip(p.stored())
+            .any(|(row, (_, cols))| *row < cols);
+        let plain = batch.count == 1 && batch.rows[2] == n;
+        if short || !plain && p.follow != Follow::Plain {
+            return Err(Error::Device(format!(
+                "matmul: {batch:?} does not go with {p:?}"
             )));
         }
         let (operand, result) = (p.operands.bytes(), p.result.bytes());
@@ -222,9 +283,9 @@ impl Gpu {
         };
         let rows = if p.follow == Follow::RowSums { m } else { n };
         let call = Call {
-            a: o.b.holds("B", k * n * operand)?,
-            b: o.a.holds("A", m * k * operand)?,
-            c: o.c.holds("C", m * n * result)?,
+            a: o.b.holds("B", batch.reach(p, 1) * operand)?,
+            b: o.a.holds("A", batch.reach(p, 0) * operand)?,
+            c: o.c.holds("C", batch.reach(p, 2) * result)?,
             vector: extra(p.follow.has_vector(), o.vector, "vector", rows * result)?,
             aux: extra(p.follow.has_aux(), o.aux, "aux", m * n * result)?,
         };
@@ -235,15 +296,18 @@ impl Gpu {
             .fold(256u64, |all, a| all | a)
             .trailing_zeros()
             .min(8);
+        // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
+        let _turn = Turn::take();
         self.bind()?;
         let mut slot = self.matmul_slot().lock().unwrap_or_else(|e| e.into_inner());
         let library = match &mut *slot {
             Some(library) => library,
             None => slot.insert(Matmul::open()?),
         };
-        let key = (*p, alignment);
+        let key = (*p, *batch, alignment);
         if !library.plans.contains_key(&key) {
-            let plan = library.plan(self, p, alignment, call)?;
+            self.outside_capture("choosing the algorithm of a product that was never run")?;
+            let plan = library.plan(self, p, batch, alignment, call)?;
             library.plans.insert(key, plan);
         }
         let Some(plan) = library.plans.get(&key) else {
@@ -270,7 +334,14 @@ impl Matmul {
     }
 
     /// Describes a product and chooses its algorithm.
-    fn plan(&self, gpu: &'static Gpu, p: &Product, alignment: u32, call: Call) -> Result<Plan> {
+    fn plan(
+        &self,
+        gpu: &'static Gpu,
+        p: &Product,
+        batch: &Batch,
+        alignment: u32,
+        call: Call,
+    ) -> Result<Plan> {
         let doing = format!(
             "matmul {}×{}×{} {:?}→{:?} {:?}",
             p.m, p.n, p.k, p.operands, p.result, p.follow
@@ -280,36 +351,33 @@ impl Matmul {
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let (mut desc, mut layouts) = (std::ptr::null_mut(), [std::ptr::null_mut(); 3]);
-        // Rows and columns as the library counts them.
-        let stored = |transposed: bool, rows: usize, cols: usize| {
-            if transposed {
-                (rows, cols)
-            } else {
-                (cols, rows)
-            }
-        };
-        let (ar, ac) = stored(p.b_transposed, p.k, p.n);
-        let (br, bc) = stored(p.a_transposed, p.m, p.k);
-        let sizes = [
-            (p.operands, ar, ac),
-            (p.operands, br, bc),
-            (p.result, p.n, p.m),
-        ];
+        // The library's A, B and C, in its order; its rows are our columns.
+        let types = [p.operands, p.operands, p.result];
+        let order = [1, 0, 2].map(|i| (types[i], p.stored()[i], batch.rows[i], batch.steps[i]));
+        let count = batch.count as i32;
         // SAFETY: every pointer is to a live value of the size given; descriptors live as long as the process.
         unsafe {
             check(
                 &doing,
                 sys::cublasLtMatmulDescCreate(&mut desc, compute, Element::F32.code()),
             )?;
-            for (layout, (element, rows, cols)) in layouts.iter_mut().zip(sizes) {
-                let made = sys::cublasLtMatrixLayoutCreate(
-                    layout,
-                    element.code(),
-                    rows as u64,
-                    cols as u64,
-                    rows as i64,
-                );
+            for (layout, (element, (rows, cols), row, step)) in layouts.iter_mut().zip(order) {
+                let (rows, cols) = (rows as u64, cols as u64);
+                let code = element.code();
+                let made = sys::cublasLtMatrixLayoutCreate(layout, code, cols, rows, row as i64);
                 check(&doing, made)?;
+                if batch.count == 1 {
+                    continue;
+                }
+                use sys::cublasLtMatrixLayoutAttribute_t as Of;
+                let (step, size) = (step as i64, size_of::<i64>());
+                let (many, apart) = ((&raw const count).cast(), (&raw const step).cast());
+                let many_of = Of::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT;
+                let apart_of = Of::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
+                let told = sys::cublasLtMatrixLayoutSetAttribute(*layout, many_of, many, 4);
+                check(&doing, told)?;
+                let told = sys::cublasLtMatrixLayoutSetAttribute(*layout, apart_of, apart, size);
+                check(&doing, told)?;
             }
         }
         let empty = sys::cublasLtMatmulAlgo_t { data: [0; 8] };
@@ -334,13 +402,16 @@ impl Matmul {
         }
         plan.point(call)?;
         let version = Library::CublasLt.version();
-        let name = format!("{p:?} {alignment} {} {version:?}", gpu.info().name);
+        let name = format!(
+            "{p:?} {batch:?} {alignment} {} {version:?}",
+            gpu.info().name
+        );
         if let Some((algorithm, workspace)) = kept_choice(&name) {
             plan.algorithm = algorithm;
             plan.workspace = workspace;
             return Ok(plan);
         }
-        self.choose(gpu, p, alignment, call, &mut plan, &doing)?;
+        self.choose(gpu, p, batch, alignment, call, &mut plan, &doing)?;
         let mut bytes: Vec<u8> = plan
             .algorithm
             .data
@@ -353,10 +424,15 @@ impl Matmul {
     }
 
     /// Measures what the library proposes, on memory of its own so that results stay as they are.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one caller, and all of it is told apart"
+    )]
     fn choose(
         &self,
         gpu: &'static Gpu,
         p: &Product,
+        batch: &Batch,
         alignment: u32,
         call: Call,
         plan: &mut Plan,
@@ -409,7 +485,7 @@ impl Matmul {
         }
         let result = p.result.bytes();
         let own = |bytes: usize| DeviceBuffer::new(gpu, bytes);
-        let (c, aux) = (own(p.m * p.n * result)?, own(p.m * p.n * result)?);
+        let (c, aux) = (own(batch.reach(p, 2) * result)?, own(p.m * p.n * result)?);
         let (vector, workspace) = (own(p.m.max(p.n) * result)?, own(WORKSPACE)?);
         // A pointer that what follows does not use would make the library refuse.
         let instead = |used: u64, own: &DeviceBuffer| if used == 0 { 0 } else { own.address() };
@@ -421,58 +497,24 @@ impl Matmul {
         };
         plan.point(trial)?;
         let mut best = f32::INFINITY;
-        let mut fastest = None;
+        let mut chosen = None;
         for candidate in &found {
             plan.algorithm = candidate.algo;
             plan.workspace = candidate.workspaceSize;
-            let Ok(time) = self.time(gpu, plan, p, trial, &workspace) else {
+            let Ok(time) = fastest(gpu, RUNS, || self.run(gpu, plan, p, trial, &workspace)) else {
                 continue;
             };
             if time < best {
                 best = time;
-                fastest = Some((candidate.algo, candidate.workspaceSize));
+                chosen = Some((candidate.algo, candidate.workspaceSize));
             }
         }
-        let Some((algorithm, workspace)) = fastest else {
+        let Some((algorithm, workspace)) = chosen else {
             return check(doing, sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED);
         };
         plan.algorithm = algorithm;
         plan.workspace = workspace;
         Ok(())
-    }
-
-    /// Milliseconds of the fastest of a few runs.
-    fn time(
-        &self,
-        gpu: &'static Gpu,
-        plan: &Plan,
-        p: &Product,
-        call: Call,
-        workspace: &DeviceBuffer,
-    ) -> Result<f32> {
-        let event = || event::create(CUevent_flags::CU_EVENT_DEFAULT).doing("timing");
-        let (from, to) = (event()?, event()?);
-        let mut best = f32::INFINITY;
-        let mut run = || -> Result<()> {
-            for _ in 0..=RUNS {
-                // SAFETY: both events live until the end of this function; the stream is never destroyed.
-                unsafe {
-                    event::record(from, gpu.stream()).doing("timing")?;
-                    self.run(gpu, plan, p, call, workspace)?;
-                    event::record(to, gpu.stream()).doing("timing")?;
-                    event::synchronize(to).doing("timing")?;
-                    best = best.min(event::elapsed(from, to).doing("timing")?);
-                }
-            }
-            Ok(())
-        };
-        let done = run();
-        // SAFETY: nothing waits for them any more.
-        unsafe {
-            event::destroy(from).doing("timing")?;
-            event::destroy(to).doing("timing")?;
-        }
-        done.map(|()| best)
     }
 
     fn run(

@@ -8,15 +8,22 @@
 #![allow(unsafe_code)]
 
 pub mod compile;
+pub mod conv;
 pub mod gpu;
+pub mod graph;
 pub mod kept;
 pub mod kernel;
 pub mod libraries;
 pub mod matmul;
+pub mod pinned;
 pub mod pool;
 pub mod tensor;
+pub mod timing;
 
+mod constants;
 mod error;
+#[cfg(test)]
+mod graph_tests;
 #[cfg(test)]
 mod tests;
 
@@ -24,17 +31,35 @@ use crate::ops;
 
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
+pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
 pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
+    use ops::attention::cuda::modules as attention;
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
-        &ops::linear::cuda::MODULE,
+        &attention::FORWARD,
+        &attention::BACKWARD,
+        &attention::F32_64,
+        &attention::BF16_64,
+        &attention::F16_64,
+        &attention::F32_128,
+        &attention::BF16_128,
+        &attention::F16_128,
+        &ops::cross_entropy::MODULE,
+        &ops::guided_sampling::MODULE,
+        &ops::token_measures::MODULE,
+        &conv::MODULE,
         &ops::adaptive_norm::cuda::MODULE,
+        &ops::group_norm::cuda::MODULE,
+        &ops::linear::cuda::MODULE,
+        &ops::phi::cuda::MODULE,
         &ops::silu::cuda::MODULE,
+        &ops::spatial_attention::cuda::MODULE,
+        &ops::upsample::cuda::MODULE,
         &ops::add_table::cuda::MODULE,
         &ops::token_embedding::cuda::MODULE,
         &ops::gather_rows::cuda::MODULE,

@@ -1,14 +1,15 @@
 //! Device memory: blocks are taken from the driver once and then handed out again and again.
 //!
 //! All work of a GPU is in one stream, so a block may be handed out as soon as its last holder lets go: what the new
-//! holder does comes after what the old one asked for.
+//! holder does comes after what the old one asked for. Memory of captured graphs is kept apart ([`super::graph`]).
 
 use super::error::Checked;
 use super::gpu::Gpu;
+use super::graph::{self, Arena, Turn};
 use crate::Result;
 use cudarc::driver::result;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Sizes are rounded up to this many bytes; also the alignment.
 const GRAIN: usize = 512;
@@ -53,6 +54,8 @@ pub struct DeviceBuffer {
     address: u64,
     bytes: usize,
     block: usize,
+    /// Of buffers that were made while a graph was captured: where the memory belongs.
+    arena: Option<Arc<Arena>>,
 }
 
 impl DeviceBuffer {
@@ -62,12 +65,13 @@ impl DeviceBuffer {
     /// When the GPU's memory is full.
     pub fn new(gpu: &'static Gpu, bytes: usize) -> Result<Self> {
         let block = block_size(bytes);
-        let address = gpu.pool().take(gpu, block)?;
+        let (address, arena) = graph::take(gpu, block)?;
         Ok(Self {
             gpu,
             address,
             bytes,
             block,
+            arena,
         })
     }
 
@@ -89,7 +93,10 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        self.gpu.pool().give(self.address, self.block);
+        match &self.arena {
+            Some(arena) => arena.give(self.address, self.block),
+            None => graph::give_back(self.gpu, self.address, self.block),
+        }
     }
 }
 
@@ -103,7 +110,9 @@ impl Pool {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn take(&self, gpu: &Gpu, block: usize) -> Result<u64> {
+    pub(super) fn take(&self, gpu: &Gpu, block: usize) -> Result<u64> {
+        // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
+        let _turn = Turn::take();
         let mut s = self.state();
         let found = s.free.get_mut(&block).and_then(Vec::pop);
         let address = match found {
@@ -116,7 +125,7 @@ impl Pool {
                 let address = match first {
                     Ok(address) => address,
                     // What lies free in other sizes may make room.
-                    Err(_) if s.held > s.used => {
+                    Err(_) if s.held > s.used && !gpu.captures() => {
                         release(gpu, &mut s)?;
                         // SAFETY: as above.
                         unsafe { result::malloc_sync(block) }
@@ -135,7 +144,7 @@ impl Pool {
         Ok(address)
     }
 
-    fn give(&self, address: u64, block: usize) {
+    pub(super) fn give(&self, address: u64, block: usize) {
         let mut s = self.state();
         s.used -= block;
         s.free.entry(block).or_default().push(address);

@@ -314,6 +314,22 @@ impl Tensor {
         gpu.launch(&MEMORY, name, Launch::pass(gpu, n), &args)
     }
 
+    /// Writes integers over the elements, in place whoever holds the memory: the inputs of a captured graph.
+    ///
+    /// # Errors
+    /// When it is no integer tensor on a GPU or the counts differ.
+    pub fn write_i32(&self, values: &[i32]) -> Result<()> {
+        if values.len() != self.numel() {
+            let detail = format!("{} values for {}", values.len(), self.shape);
+            return Err(Error::shape("write_i32", detail));
+        }
+        if self.dtype() != DType::I32 {
+            return Err(self.wrong("i32 on a GPU"));
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.gpu()?.upload_to(&bytes, self.place()?)
+    }
+
     /// The place on the tape and the shape, with as good as no memory.
     pub(crate) fn without_gpu_data(&self) -> Self {
         let Ok(on) = self.on_gpu() else {

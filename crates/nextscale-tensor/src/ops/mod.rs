@@ -17,6 +17,7 @@ pub mod gated_residual_norm;
 pub mod gather_rows;
 pub mod group_norm;
 pub mod guided_sampling;
+pub mod histogram;
 pub mod image_loss;
 pub mod interpolate;
 pub mod linear;
@@ -28,6 +29,7 @@ pub mod silu;
 pub mod spatial_attention;
 pub mod straight_through;
 pub mod token_embedding;
+pub mod token_measures;
 pub mod upsample;
 
 pub use adaptive_norm::{Modulation, adaptive_norm};
@@ -43,8 +45,10 @@ pub use gated_residual_norm::{Gate, gated_residual_norm};
 pub use gather_rows::gather_rows;
 pub use group_norm::group_norm;
 pub use guided_sampling::{
-    Draw, draw_tokens, filter_logits, guide, smooth_codes, smooth_temperature,
+    Draw, draw_params, draw_tokens, filter_logits, guide, sample_tokens, smooth_codes,
+    smooth_temperature,
 };
+pub use histogram::histogram;
 pub use image_loss::{l1, mse};
 pub use interpolate::{area, bicubic};
 pub use linear::{Activation, Bias, linear};
@@ -58,6 +62,7 @@ pub use silu::silu;
 pub use spatial_attention::spatial_attention;
 pub use straight_through::straight_through;
 pub use token_embedding::{scale_embedding, token_embedding};
+pub use token_measures::token_measures;
 pub use upsample::upsample_nearest2x;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! [`ValLoader`] does so on threads of its own, ahead of the trainer.
 
 mod decode;
+mod feed;
 mod folder;
 mod image8;
 mod knn;
@@ -16,6 +17,7 @@ mod source;
 mod transform;
 
 pub use decode::{LoadBuffers, MAX_FILE_BYTES, MAX_PIXELS, decode_bytes, decode_file};
+pub use feed::Feed;
 pub use folder::{FolderSource, FolderSplits, IMAGE_EXTENSIONS};
 pub use image8::RgbImage8;
 pub use knn::KnnClassifier;

@@ -1,9 +1,9 @@
 //! Validation losses of the transformer.
 
 use crate::Result;
-use crate::data::{Batch, ValLoader};
-use crate::train::var_trainer::{Measures, VarTrainer};
-use nextscale_tensor::{Tensor, ops};
+use crate::data::{Feed, ValLoader};
+use crate::train::measures::{LateMeasures, Measures};
+use crate::train::var_trainer::VarTrainer;
 
 /// Losses and accuracies by scale over all images of a loader.
 ///
@@ -15,20 +15,20 @@ pub fn evaluate_losses(
     side: usize,
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Measures> {
+    let mut feed = Feed::new(trainer.var.device())?;
     let mut all = Measures::default();
+    // A batch's figures are read when the next one was asked for, so that a GPU never waits.
+    let mut out: Option<LateMeasures> = None;
     while let Some(batch) = loader.next_batch()? {
-        let (images, labels) = tensors(&batch, side)?;
-        all.add(&trainer.evaluate(&images, &labels)?);
+        let (images, labels) = feed.batch(&batch, side)?;
+        let late = trainer.evaluate(&images, &labels)?;
+        if let Some(before) = out.replace(late) {
+            all.add(&before.read()?);
+        }
         each(batch.len())?;
     }
+    if let Some(last) = out {
+        all.add(&last.read()?);
+    }
     Ok(all)
-}
-
-/// A batch as images \[B, R, R, 3\] in \[−1, 1\] and labels.
-///
-/// # Errors
-/// When the batch is not of side `side`.
-pub(crate) fn tensors(batch: &Batch, side: usize) -> Result<(Tensor, Vec<i32>)> {
-    let images = ops::from_pixels([batch.len(), side, side, 3], &batch.images)?;
-    Ok((images, batch.labels.iter().map(|&l| l as i32).collect()))
 }

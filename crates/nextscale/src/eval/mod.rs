@@ -4,5 +4,4 @@ mod losses;
 mod reconstruction;
 
 pub use losses::evaluate_losses;
-pub(crate) use losses::tensors;
 pub use reconstruction::{Reconstruction, evaluate_reconstruction};

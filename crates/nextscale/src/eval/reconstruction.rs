@@ -1,11 +1,10 @@
 //! How well a tokenizer gives images back, and how much of its codebook it uses.
 
-use super::losses::tensors;
 use crate::Result;
-use crate::data::ValLoader;
+use crate::data::{Feed, ValLoader};
 use crate::model::Pyramid;
 use crate::model::vqvae::Vqvae;
-use nextscale_tensor::Tensor;
+use nextscale_tensor::{Device, Tensor};
 
 /// Figures over a set of images.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +46,7 @@ impl Tally {
     /// Adds a batch: originals and reconstructions \[B, R, R, 3\] in \[−1, 1\], and the token maps between.
     pub(crate) fn add(&mut self, image: &Tensor, back: &Tensor, tokens: &[Tensor]) -> Result<()> {
         let n = image.dims()[0];
+        let (image, back) = (image.to(Device::Cpu)?, back.to(Device::Cpu)?);
         let (a, b) = (image.f32()?, back.f32()?);
         let each = a.len() / n.max(1);
         for (a, b) in a.chunks_exact(each.max(1)).zip(b.chunks_exact(each.max(1))) {
@@ -64,7 +64,10 @@ impl Tally {
             self.images += 1;
         }
         for (seen, t) in self.seen.iter_mut().zip(tokens) {
-            t.i32()?.iter().for_each(|&i| seen[i as usize] = true);
+            t.to(Device::Cpu)?
+                .i32()?
+                .iter()
+                .for_each(|&i| seen[i as usize] = true);
         }
         Ok(())
     }
@@ -102,8 +105,9 @@ pub fn evaluate_reconstruction(
     side: usize,
 ) -> Result<Reconstruction> {
     let mut tally = Tally::new(pyramid.count(), vqvae.config.vocab);
+    let mut feed = Feed::new(vqvae.device())?;
     while let Some(batch) = loader.next_batch()? {
-        let (images, _) = tensors(&batch, side)?;
+        let (images, _) = feed.batch(&batch, side)?;
         let (back, tokens) = vqvae.reconstruct(&images, pyramid)?;
         tally.add(&images, &back, &tokens)?;
     }

@@ -3,7 +3,7 @@
 
 use crate::model::Pyramid;
 use crate::{Error, Result};
-use nextscale_tensor::Tensor;
+use nextscale_tensor::{Device, Tensor};
 
 /// A region of an image, as the share of each pixel that belongs to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,15 +101,16 @@ impl Edit {
     pub(crate) fn apply(&self, drawn: &Tensor, k: usize, pyramid: &Pyramid) -> Result<Tensor> {
         let (ph, pw) = pyramid.scales()[k];
         let keep = self.region.tokens(ph, pw);
-        let source = self.source[k].i32()?;
+        let source = self.source[k].to(Device::Cpu)?;
+        let source = source.i32()?;
         let l = ph * pw;
-        let mut out = drawn.i32()?.to_vec();
+        let mut out = drawn.to(Device::Cpu)?.i32()?.to_vec();
         for (i, token) in out.iter_mut().enumerate() {
             if !keep[i % l] {
                 *token = source[i % source.len()];
             }
         }
-        Ok(Tensor::from_i32(drawn.shape(), out))
+        Ok(Tensor::from_i32(drawn.shape(), out).to(drawn.device())?)
     }
 }
 

@@ -96,7 +96,7 @@ impl Sampler<'_> {
     ) -> Result<Sampled> {
         let (var, pyramid) = (self.var, self.pyramid());
         var.check_labels(labels)?;
-        let run = Run::off();
+        let run = Run::plain(var.math);
         let batch = labels.len();
         // Without guidance the second half of the batch would have no influence.
         let guided = options.cfg != 0.0;
@@ -105,7 +105,7 @@ impl Sampler<'_> {
         if guided {
             all.extend(std::iter::repeat_n(var.no_class(), batch));
         }
-        let cond = var.condition(&Cx::off(), &all)?;
+        let cond = var.condition(&run.cx.full(), &all)?;
         let conditions = var.conditions(&run, &cond)?;
         let mut caches = var.caches(copies * batch);
         let codebook = self.vqvae.quantizer.codebook(&self.vqvae.params);

@@ -7,7 +7,7 @@ pub mod state;
 pub mod var;
 pub mod vqvae;
 
-use nextscale_tensor::{Cx, Tensor};
+use nextscale_tensor::{Cx, DType, Math, Tensor};
 
 pub use pyramid::Pyramid;
 
@@ -24,10 +24,15 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Without a tape or a probe.
+    /// Without a tape or a probe, in float32.
     pub fn off() -> Self {
+        Self::plain(Math::FULL)
+    }
+
+    /// Without a tape or a probe, products in this arithmetic.
+    pub fn plain(math: Math) -> Self {
         Self {
-            cx: Cx::off(),
+            cx: Cx::off().with(math),
             probe: None,
         }
     }
@@ -37,10 +42,31 @@ impl<'a> Run<'a> {
         Self { cx, probe: None }
     }
 
+    /// The same with float32 operands (TF32 as it was).
+    pub fn full(&self) -> Self {
+        Self {
+            cx: self.cx.full(),
+            ..*self
+        }
+    }
+
+    /// The same in float32 without TF32: for the quantizer, whose choices must not depend on rounding.
+    pub fn exact(&self) -> Self {
+        Self {
+            cx: self.cx.with(Math::FULL),
+            ..*self
+        }
+    }
+
     /// Shows a result to the probe, if there is one.
     pub fn see(&self, name: impl FnOnce() -> String, value: &Tensor) {
         if let Some(probe) = self.probe {
             probe(&name(), value);
         }
     }
+}
+
+/// The type of the copy of the weights that products in `math` read, where they do not read the weights themselves.
+pub(crate) fn half_copy(math: Math) -> Option<DType> {
+    math.operands.is_half().then_some(math.operands)
 }

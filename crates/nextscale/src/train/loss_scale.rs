@@ -3,6 +3,7 @@
 use nextscale_tensor::ops::Scaling;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::ScalerState;
 use crate::{Error, Result};
 
 /// A scale below this means that the gradients themselves are not finite.
@@ -39,6 +40,30 @@ impl Default for LossScale {
 
 impl From<LossScale> for Scaling {
     fn from(s: LossScale) -> Self {
+        Self {
+            scale: s.scale,
+            growth_factor: s.growth_factor,
+            backoff_factor: s.backoff_factor,
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
+        }
+    }
+}
+
+impl From<LossScale> for ScalerState {
+    fn from(s: LossScale) -> Self {
+        Self {
+            scale: s.scale,
+            growth_factor: s.growth_factor,
+            backoff_factor: s.backoff_factor,
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
+        }
+    }
+}
+
+impl From<&ScalerState> for LossScale {
+    fn from(s: &ScalerState) -> Self {
         Self {
             scale: s.scale,
             growth_factor: s.growth_factor,

@@ -1,7 +1,9 @@
 //! Training: options, schedules, optimizer state and the loops.
 pub mod codebook_usage;
+pub mod device;
 pub mod flags;
 pub mod loss_scale;
+pub mod measures;
 pub mod optimizer;
 pub mod options;
 #[cfg(test)]

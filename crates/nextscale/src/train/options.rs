@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, FromArgMatches};
 use serde::{Deserialize, Serialize};
 
+use super::device::TokenizerPrecision;
 use super::flags::{BadImages, DeviceChoice, parse_bool};
 use super::recipes::Recipe;
 
@@ -87,6 +88,9 @@ pub struct TrainOptions {
     /// TF32 in float32 matrix products on GPUs
     #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, default_value_t = Self::default().tf32, help_heading = "Machine")]
     pub tf32: bool,
+    /// Precision of the tokenizer on a GPU; without it bf16 with --fp16=1 or 2, else as --tf32 says
+    #[arg(long, value_enum, help_heading = "Machine")]
+    pub tokenizer_precision: Option<TokenizerPrecision>,
     /// Learning rate for 256 images a step; it is scaled with the batch
     #[arg(long, value_name = "X", default_value_t = Self::default().tblr, help_heading = "Optimization")]
     pub tblr: f64,
@@ -194,6 +198,7 @@ impl Default for TrainOptions {
             alng: 1e-5,
             fp16: 0,
             tf32: true,
+            tokenizer_precision: None,
             tblr: 1e-4,
             twd: 0.05,
             twde: 0.0,

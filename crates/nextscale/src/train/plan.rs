@@ -134,11 +134,7 @@ impl TrainOptions {
             warmup_epochs: or(self.wp, ep / 50.0),
             ramp_epochs: or(self.pgwp, ep / 300.0),
             curve,
-            precision: match self.fp16 {
-                1 => Precision::Float16,
-                2 => Precision::BFloat16,
-                _ => Precision::Float32,
-            },
+            precision: Precision::of_flag(self.fp16)?,
             workers: (self.workers.max(0) as usize).min(batch),
             tb_dir: self.out.join(self.tb_name(global_batch)),
             patch_nums,

@@ -25,6 +25,9 @@ pub struct TokenizerOptions {
     /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
     #[arg(long, default_value_t = Self::default().device, help_heading = "Machine")]
     pub device: DeviceChoice,
+    /// TF32 in matrix products and convolutions on GPUs
+    #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, default_value_t = Self::default().tf32, help_heading = "Machine")]
+    pub tf32: bool,
     /// Threads that compute on the CPU; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = Self::default().threads, help_heading = "Machine")]
     pub threads: usize,
@@ -145,6 +148,7 @@ impl Default for TokenizerOptions {
             data_path: None,
             out: PathBuf::from("local_output"),
             device: DeviceChoice::Auto,
+            tf32: true,
             threads: 0,
             ch: 160,
             ch_mult: "1_1_2_2_4".into(),

@@ -1,13 +1,14 @@
 //! One training step of the tokenizer, and its evaluation.
 
 use super::codebook_usage::HitAverages;
-use super::optimizer::Optimizer;
+use super::optimizer::{Optimizer, StepNumbers};
 use crate::model::Run;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::{Error, Result};
+use nextscale_tensor::cuda::pinned::Fetch;
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, Tape, Tensor};
+use nextscale_tensor::{Cx, Device, Tape, Tensor};
 
 /// The tokenizer with its optimizer's state.
 pub struct TokenizerTrainer {
@@ -53,6 +54,15 @@ pub struct TokenizerReport {
     pub grad_norm: f64,
 }
 
+/// [`TokenizerReport`] on its way, with how often each code was hit.
+#[derive(Debug)]
+pub struct LateTokenizerReport {
+    /// Loss, mean absolute and squared error, the quantizer's loss.
+    losses: [Fetch; 4],
+    hits: Vec<Fetch>,
+    numbers: StepNumbers,
+}
+
 impl TokenizerTrainer {
     /// A trainer with fresh optimizer state. Convolution and linear weights and the codebook are decayed, norms and
     /// biases are not.
@@ -76,9 +86,9 @@ impl TokenizerTrainer {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn step(&mut self, images: &Tensor, plan: &TokenizerStep) -> Result<TokenizerReport> {
+    pub fn step(&mut self, images: &Tensor, plan: &TokenizerStep) -> Result<LateTokenizerReport> {
         let tape = Tape::new();
-        let run = Run::on(Cx::on(&tape));
+        let run = Run::on(Cx::on(&tape).with(self.vqvae.math));
         let drop = DropoutDraw {
             seed: self.seed,
             step: plan.it,
@@ -92,14 +102,17 @@ impl TokenizerTrainer {
             (l1.clone(), self.l1),
         ];
         let loss = ops::weighted_sum(&run.cx, &terms)?;
-        let mut report = TokenizerReport {
-            loss: f64::from(loss.scalar()?),
-            l1: f64::from(l1.scalar()?),
-            l2: f64::from(l2.scalar()?),
-            vq: f64::from(out.vq_loss.scalar()?),
-            grad_norm: 0.0,
-        };
-        self.hits.record(&out.hits);
+        let losses = [
+            loss.fetch()?,
+            l1.fetch()?,
+            l2.fetch()?,
+            out.vq_loss.fetch()?,
+        ];
+        let hits = out
+            .hits
+            .iter()
+            .map(Tensor::fetch)
+            .collect::<nextscale_tensor::Result<_>>()?;
         drop_all((out, terms, l1, l2));
         tape.backward(
             &loss,
@@ -109,7 +122,29 @@ impl TokenizerTrainer {
         )?;
         let params = &mut self.vqvae.params;
         let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
-        report.grad_norm = numbers.read()?.norm;
+        Ok(LateTokenizerReport {
+            losses,
+            hits,
+            numbers,
+        })
+    }
+
+    /// The report of a step; waits for it, and takes its hits into the averages. Steps are to be read in order.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn read(&mut self, late: LateTokenizerReport) -> Result<TokenizerReport> {
+        let read = |f: Fetch| -> Result<f64> { Ok(f64::from(f.wait()?.scalar()?)) };
+        let [loss, l1, l2, vq] = late.losses.map(read);
+        let report = TokenizerReport {
+            loss: loss?,
+            l1: l1?,
+            l2: l2?,
+            vq: vq?,
+            grad_norm: late.numbers.read()?.norm,
+        };
+        let hits = late.hits.into_iter().map(Fetch::wait);
+        self.hits.record(&counts(hits)?);
         Ok(report)
     }
 }
@@ -126,7 +161,8 @@ impl TokenizerTrainer {
     pub fn seed_codebook(&mut self, images: &Tensor) -> Result<()> {
         let vocab = self.vqvae.config.vocab;
         let scales = self.vqvae.config.pyramid.count();
-        let f = self.vqvae.features(&Run::off(), images, None)?;
+        let run = Run::plain(self.vqvae.math);
+        let f = self.vqvae.features(&run, images, None)?.to(Device::Cpu)?;
         let (mean_square, n) = (f.f32()?, f.numel().max(1) as f64);
         let mean_square = mean_square.iter().map(|v| f64::from(v * v)).sum::<f64>() / n;
         let scale = (1.0 / mean_square.sqrt().max(1e-6)) as f32;
@@ -136,7 +172,7 @@ impl TokenizerTrainer {
             values.iter_mut().for_each(|w| *w *= scale);
             self.vqvae.params.import(name, &values)?;
         }
-        let f = self.vqvae.features(&Run::off(), images, None)?;
+        let f = self.vqvae.features(&run, images, None)?;
         let mut filled = 0;
         for k in 0..scales {
             let z = self
@@ -172,7 +208,8 @@ impl TokenizerTrainer {
         if dead.is_empty() {
             return Ok(0);
         }
-        let f = self.vqvae.features(&Run::off(), images, None)?;
+        let run = Run::plain(self.vqvae.math);
+        let f = self.vqvae.features(&run, images, None)?;
         let z = self
             .vqvae
             .quantizer
@@ -182,7 +219,7 @@ impl TokenizerTrainer {
         let c = self.vqvae.config.cvae;
         let mut all = Vec::with_capacity(rows * c);
         for z in &z {
-            all.extend_from_slice(z.f32()?);
+            all.extend_from_slice(z.to(Device::Cpu)?.f32()?);
         }
         self.put_codes(&dead, &Tensor::from_vec([rows, c], all), 1000 + it)?;
         // A revived code counts as in use until the averages say otherwise.
@@ -200,6 +237,7 @@ impl TokenizerTrainer {
     fn put_codes(&mut self, codes: &[usize], vectors: &Tensor, draw: u64) -> Result<()> {
         let c = self.vqvae.config.cvae;
         let rows = vectors.dims()[0];
+        let vectors = vectors.to(Device::Cpu)?;
         let values = vectors.f32()?;
         let mean_square =
             values.iter().map(|v| f64::from(v * v)).sum::<f64>() / values.len().max(1) as f64;
@@ -228,6 +266,17 @@ impl TokenizerTrainer {
         }
         Ok(())
     }
+}
+
+/// Hit counts on the processor, by scale, as the averages take them.
+///
+/// # Errors
+/// When one is an error or holds floats.
+pub(crate) fn counts(
+    hits: impl Iterator<Item = nextscale_tensor::Result<Tensor>>,
+) -> Result<Vec<Vec<u32>>> {
+    hits.map(|h| Ok(h?.i32()?.iter().map(|&n| n as u32).collect()))
+        .collect()
 }
 
 /// Frees what the backward pass does not need before it starts.

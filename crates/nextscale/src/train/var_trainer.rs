@@ -1,5 +1,7 @@
 //! One training step of the transformer, and its evaluation.
 
+use super::loss_scale::LossScale;
+use super::measures::{LateMeasures, LateReport};
 use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
 use crate::Result;
@@ -9,7 +11,7 @@ use crate::model::var::{Keep, Var};
 use crate::model::vqvae::Vqvae;
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, Tape, Tensor};
+use nextscale_tensor::{Cx, DType, Device, Math, Tape, Tensor};
 
 /// The transformer, the frozen tokenizer and the optimizer's state.
 pub struct VarTrainer {
@@ -46,77 +48,16 @@ pub struct StepPlan {
     pub stage: Stage,
 }
 
-/// Cross entropy and accuracy by scale and over all tokens.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Measures {
-    /// Sum of the cross entropies (without smoothing) by scale.
-    pub loss: Vec<f64>,
-    /// Right predictions by scale.
-    pub correct: Vec<u64>,
-    /// Tokens by scale.
-    pub tokens: Vec<u64>,
-}
-
-impl Measures {
-    /// Adds another batch.
-    pub fn add(&mut self, other: &Self) {
-        for (k, n) in other.tokens.iter().enumerate() {
-            if self.tokens.len() <= k {
-                self.loss.push(0.0);
-                self.correct.push(0);
-                self.tokens.push(0);
-            }
-            self.loss[k] += other.loss[k];
-            self.correct[k] += other.correct[k];
-            self.tokens[k] += n;
-        }
-    }
-
-    /// Mean loss over all tokens (Lm).
-    pub fn loss_mean(&self) -> f64 {
-        self.loss.iter().sum::<f64>() / self.tokens.iter().sum::<u64>().max(1) as f64
-    }
-
-    /// Accuracy over all tokens in percent (Accm).
-    pub fn acc_mean(&self) -> f64 {
-        let all = self.tokens.iter().sum::<u64>().max(1);
-        100.0 * self.correct.iter().sum::<u64>() as f64 / all as f64
-    }
-
-    /// Mean loss of scale `k`; `None` when it took no part.
-    pub fn loss_of(&self, k: usize) -> Option<f64> {
-        let n = *self.tokens.get(k)?;
-        (n > 0).then(|| self.loss[k] / n as f64)
-    }
-
-    /// Accuracy of scale `k` in percent; `None` when it took no part.
-    pub fn acc_of(&self, k: usize) -> Option<f64> {
-        let n = *self.tokens.get(k)?;
-        (n > 0).then(|| 100.0 * self.correct[k] as f64 / n as f64)
-    }
-}
-
-/// What an iteration found.
-#[derive(Clone, Debug)]
-pub struct StepReport {
-    /// The loss that was minimised, before division by the accumulation.
-    pub loss: f64,
-    /// Losses and accuracies.
-    pub measures: Measures,
-    /// Gradient norm before clipping, where there was an update.
-    pub grad_norm: Option<f64>,
-    /// How often each code was predicted.
-    pub predicted: Vec<u32>,
-}
-
 impl VarTrainer {
-    /// A trainer with fresh optimizer state, on the device of the transformer's parameters.
+    /// A trainer with fresh optimizer state, on the device of the transformer's parameters; with a loss scale where the
+    /// transformer's products are in float16.
     ///
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(vqvae: Vqvae, var: Var, smoothing: f32, seed: u64) -> Result<Self> {
         let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
-        let opt = Optimizer::new(&var.params, BETAS, decayed, None)?;
+        let scaler = scaler_of(&var);
+        let opt = Optimizer::new(&var.params, BETAS, decayed, scaler)?;
         Ok(Self {
             vqvae,
             var,
@@ -127,11 +68,11 @@ impl VarTrainer {
         })
     }
 
-    /// One iteration on images \[B, R, R, 3\] in \[−1, 1\].
+    /// One iteration on images \[B, R, R, 3\] in \[−1, 1\], on the models' device.
     ///
     /// # Errors
     /// When shapes do not fit or a label is out of range.
-    pub fn step(&mut self, images: &Tensor, labels: &[i32], plan: &StepPlan) -> Result<StepReport> {
+    pub fn step(&mut self, images: &Tensor, labels: &[i32], plan: &StepPlan) -> Result<LateReport> {
         let tokens = self.vqvae.tokenize(images, &self.var.config.pyramid)?;
         self.step_tokens(&tokens, labels, plan)
     }
@@ -145,7 +86,7 @@ impl VarTrainer {
         tokens: &[Tensor],
         labels: &[i32],
         plan: &StepPlan,
-    ) -> Result<StepReport> {
+    ) -> Result<LateReport> {
         let labels = self.drop_labels(labels, plan.it);
         let keep = Keep::draw(
             &self.var.config,
@@ -158,7 +99,7 @@ impl VarTrainer {
     }
 
     /// [`VarTrainer::step_tokens`] with the random draws given: labels after class dropout, and the factors of
-    /// stochastic depth.
+    /// stochastic depth. Nothing waits for a GPU: what was found is read from the report later.
     ///
     /// # Errors
     /// When shapes do not fit or a label is out of range.
@@ -168,35 +109,24 @@ impl VarTrainer {
         labels: &[i32],
         keep: Option<&Keep>,
         plan: &StepPlan,
-    ) -> Result<StepReport> {
+    ) -> Result<LateReport> {
         let tape = Tape::new();
-        let run = Run::on(Cx::on(&tape));
+        let run = Run::on(Cx::on(&tape).with(self.var.math));
         let pass = self.pass(&run, tokens, labels, keep, plan.stage)?;
         let seed = self.opt.seed(plan.accumulate)?;
-        let Pass {
-            loss,
-            measures,
-            predicted,
-        } = pass;
-        tape.backward_from(
-            &loss,
-            seed,
-            Some((&self.var.params, &mut self.opt.grads)),
-            &[],
-        )?;
-        let value = f64::from(loss.scalar()?);
-        let grad_norm = if plan.update {
+        let target = Some((&self.var.params, &mut self.opt.grads));
+        tape.backward_from(&pass.loss, seed, target, &[])?;
+        let numbers = if plan.update {
             let params = &mut self.var.params;
-            let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
-            Some(numbers.read()?.norm)
+            Some(self.opt.step(params, plan.lr, plan.wd, plan.clip)?)
         } else {
             None
         };
-        Ok(StepReport {
-            loss: value,
-            measures,
-            grad_norm,
-            predicted,
+        Ok(LateReport {
+            loss: pass.loss.fetch()?,
+            measures: pass.measures,
+            predicted: ops::histogram(&pass.predicted, self.var.config.vocab)?.fetch()?,
+            numbers,
         })
     }
 
@@ -205,7 +135,7 @@ impl VarTrainer {
     ///
     /// # Errors
     /// When shapes do not fit or a label is out of range.
-    pub fn evaluate(&self, images: &Tensor, labels: &[i32]) -> Result<Measures> {
+    pub fn evaluate(&self, images: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
         let tokens = self.vqvae.tokenize(images, &self.var.config.pyramid)?;
         self.evaluate_tokens(&tokens, labels)
     }
@@ -214,13 +144,36 @@ impl VarTrainer {
     ///
     /// # Errors
     /// When shapes do not fit or a label is out of range.
-    pub fn evaluate_tokens(&self, tokens: &[Tensor], labels: &[i32]) -> Result<Measures> {
+    pub fn evaluate_tokens(&self, tokens: &[Tensor], labels: &[i32]) -> Result<LateMeasures> {
         let all = Stage {
             highest: None,
             newest_weight: 1.0,
             ramp: 1.0,
         };
-        Ok(self.pass(&Run::off(), tokens, labels, None, all)?.measures)
+        let run = Run::plain(self.var.math);
+        Ok(self.pass(&run, tokens, labels, None, all)?.measures)
+    }
+
+    /// Share of the tokens of `images` that the tokenizer's arithmetic changes against float32, 0 to 1.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn tokens_changed(&self, images: &Tensor) -> Result<f64> {
+        let pyramid = &self.var.config.pyramid;
+        let used = self.vqvae.tokenize(images, pyramid)?;
+        let exact = self.vqvae.tokenize_in(Math::FULL, images, pyramid)?;
+        let (mut changed, mut all) = (0, 0);
+        for (a, b) in used.iter().zip(&exact) {
+            let (a, b) = (a.to(Device::Cpu)?, b.to(Device::Cpu)?);
+            changed += a
+                .i32()?
+                .iter()
+                .zip(b.i32()?)
+                .filter(|(a, b)| a != b)
+                .count();
+            all += a.numel();
+        }
+        Ok(changed as f64 / all.max(1) as f64)
     }
 
     /// Labels after class dropout at iteration `it`.
@@ -269,31 +222,16 @@ impl VarTrainer {
                 .for_each(|w| *w *= stage.newest_weight as f32);
         }
         let ce = ops::cross_entropy(&run.cx, logits, &targets, &weights, self.smoothing)?;
-        let mut measures = Measures::default();
-        let wanted = targets.i32()?;
-        let length = weights.len();
-        for k in 0..active {
-            let (mut loss, mut correct, mut n) = (0.0, 0, 0);
-            for b in 0..labels.len() {
-                for t in pyramid.range(k) {
-                    let at = b * length + t;
-                    loss += f64::from(ce.plain[at]);
-                    correct += u64::from(ce.predicted[at] == wanted[at]);
-                    n += 1;
-                }
-            }
-            measures.loss.push(loss);
-            measures.correct.push(correct);
-            measures.tokens.push(n);
-        }
-        let mut predicted = vec![0; self.var.config.vocab];
-        ce.predicted
-            .iter()
-            .for_each(|&i| predicted[i as usize] += 1);
+        let ranges: Vec<_> = (0..active).map(|k| pyramid.range(k)).collect();
+        let sums = ops::token_measures(&ce.plain, &ce.predicted, &targets, &ranges)?;
+        let tokens = ranges.iter().map(|r| (labels.len() * r.len()) as u64);
         Ok(Pass {
             loss: ce.loss,
-            measures,
-            predicted,
+            measures: LateMeasures {
+                sums: sums.fetch()?,
+                tokens: tokens.collect(),
+            },
+            predicted: ce.predicted,
         })
     }
 }
@@ -301,6 +239,12 @@ impl VarTrainer {
 /// A forward pass with its loss.
 struct Pass {
     loss: Tensor,
-    measures: Measures,
-    predicted: Vec<u32>,
+    measures: LateMeasures,
+    /// The likeliest code of every token.
+    predicted: Tensor,
+}
+
+/// The loss scale that training of a transformer starts with, where its products are in float16.
+pub(crate) fn scaler_of(var: &Var) -> Option<LossScale> {
+    (var.math.operands == DType::F16).then(LossScale::default)
 }

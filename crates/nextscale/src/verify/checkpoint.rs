@@ -2,6 +2,7 @@
 
 use super::compare::{Limit, difference, sampled};
 use super::folder::Folder;
+use super::machine::HALF_LOSSES;
 use super::models::{Tokenizer, same_tensors, transformer};
 use super::recorded::Recorded;
 use super::report::Report;
@@ -43,6 +44,7 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
         check_written(folder, &state, &layout, report)?;
         let source = folder.file(&name).display().to_string();
         let var = transformer(
+            folder.machine,
             &state.var,
             &source,
             &json!({"patch_nums": state.config.patch_nums}),
@@ -302,7 +304,12 @@ fn resume(
         _ => Json::Null,
     };
     let pyramid = Pyramid::square(&state.config.patch_nums)?;
-    let tokenizer = Tokenizer::of_dict(state.vae.clone(), source.to_owned(), &options)?;
+    let tokenizer = Tokenizer::of_dict(
+        folder.machine,
+        state.vae.clone(),
+        source.to_owned(),
+        &options,
+    )?;
     let vqvae = tokenizer.build(&pyramid, false)?;
     if let Some(f) = folder.sibling("vae")
         && let Ok(beside) = Tokenizer::open(&f)
@@ -316,7 +323,8 @@ fn resume(
     }
     let mut tokens = Vec::new();
     for i in 0..batches.count() {
-        tokens.push(vqvae.tokenize(&batches.images_of(i)?, &pyramid)?);
+        let images = batches.images_of(i)?.to(folder.machine.device)?;
+        tokens.push(vqvae.tokenize(&images, &pyramid)?);
     }
     let mut trainer = VarTrainer::new(vqvae, var, state.config.label_smooth as f32, 0)?;
     load_buffer(
@@ -329,7 +337,8 @@ fn resume(
         &trainer.var.params,
         &state.exp_avg_sq,
     )?;
-    trainer.opt.resume(state.adam_step, None)?;
+    let scaler = trainer.opt.scaler()?;
+    trainer.opt.resume(state.adam_step, scaler)?;
     let clip = state
         .args
         .get("tclip")
@@ -354,15 +363,22 @@ fn resume(
         losses.push(
             trainer
                 .step_tokens(&tokens[i], &batches.labels[i], &plan)?
+                .read()?
                 .loss,
         );
     }
     let d = difference(&losses, &want);
+    let machine = report.machine();
+    let limit = if machine.is_half() {
+        HALF_LOSSES
+    } else {
+        machine.slack() * LOSSES
+    };
     report.judged(
         name,
-        d.max_rel <= LOSSES,
+        d.max_rel <= limit,
         d,
-        format!("limit {LOSSES:e} of each, largest {:.1e}", d.max_rel),
+        format!("limit {limit:e} of each, largest {:.1e}", d.max_rel),
     );
     Ok(())
 }

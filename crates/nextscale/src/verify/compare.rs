@@ -106,6 +106,15 @@ impl Limit {
         Self { abs, ..self }
     }
 
+    /// This limit times a factor.
+    pub fn times(self, factor: f64) -> Self {
+        Self {
+            rel_l2: factor * self.rel_l2,
+            abs: factor * self.abs,
+            peak: factor * self.peak,
+        }
+    }
+
     /// Whether a difference keeps within it.
     pub fn holds(&self, d: &Difference) -> bool {
         d.rel_l2 <= self.rel_l2 || d.max_abs <= self.abs || d.max_abs <= self.peak * d.absmax

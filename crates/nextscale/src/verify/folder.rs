@@ -1,5 +1,6 @@
 //! A bundle's folder: its files, gzipped or not.
 
+use super::machine::Machine;
 use super::recorded::Recorded;
 use crate::checkpoint::safetensors::read_safetensors;
 use crate::{Error, Result};
@@ -16,6 +17,8 @@ const MAX_HEADER: u64 = 100_000_000;
 /// A folder with the names of its files; `X.gz` counts as `X`.
 pub struct Folder {
     path: PathBuf,
+    /// Where what is checked against it computes.
+    pub machine: Machine,
     /// Names without `.gz`, and whether the file has it.
     files: BTreeMap<String, bool>,
 }
@@ -46,7 +49,16 @@ impl Folder {
                 }
             }
         }
-        Ok(Self { path, files })
+        Ok(Self {
+            path,
+            machine: Machine::CPU,
+            files,
+        })
+    }
+
+    /// The same for checks on another machine.
+    pub fn on(self, machine: Machine) -> Self {
+        Self { machine, ..self }
     }
 
     /// Where it is.
@@ -71,7 +83,8 @@ impl Folder {
 
     /// The folder `name` beside this one, if there is one.
     pub fn sibling(&self, name: &str) -> Option<Self> {
-        Self::open(self.path.join("..").join(name)).ok()
+        let beside = Self::open(self.path.join("..").join(name)).ok()?;
+        Some(beside.on(self.machine))
     }
 
     /// The path as it is on disk.

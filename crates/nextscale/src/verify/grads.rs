@@ -4,7 +4,7 @@ use super::compare::{Limit, Stats, difference, sampled};
 use super::recorded::Recorded;
 use super::report::Report;
 use crate::Result;
-use nextscale_tensor::{GradBuffer, Params};
+use nextscale_tensor::{GradBuffer, ParamInfo, Params};
 use serde_json::Value as Json;
 
 /// Most that an element may be where the true gradient is zero.
@@ -20,11 +20,18 @@ pub(super) struct Gradients<'a> {
     pub(super) limit: Limit,
     /// Names of parameters whose true gradient is zero: only rounding noise is recorded of them.
     pub(super) zero: Vec<String>,
+    /// What the gradients were multiplied by.
+    pub(super) scale: f32,
     /// Put before quantities' names.
     pub(super) label: String,
 }
 
 impl Gradients<'_> {
+    /// A parameter's gradient.
+    fn of(&self, info: &ParamInfo) -> Result<Vec<f32>> {
+        unscaled(self.grads, info, self.scale)
+    }
+
     /// Compares the tensors of `file` whose names begin with `prefix`, which a parameter's name follows.
     pub(super) fn samples(
         &self,
@@ -42,14 +49,20 @@ impl Gradients<'_> {
                 continue;
             };
             let want = file.f32(name)?;
-            let got = sampled(&self.grads.export(info)?, want.len());
+            let got = sampled(&self.of(info)?, want.len());
             if got.len() == want.len() && self.is_zero(param) {
                 let largest = got.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+                let d = difference(&got, &want);
+                if report.machine().is_half() {
+                    report.shown(quantity, d);
+                    continue;
+                }
                 let limit = format!("the true gradient is 0, found {largest:.1e}");
-                report.judged(quantity, largest < ZERO, difference(&got, &want), limit);
+                let least = ZERO * report.machine().slack();
+                report.judged(quantity, largest < least, d, limit);
                 continue;
             }
-            report.numbers(quantity, &got, &want, self.limit);
+            report.computed(quantity, &got, &want, self.limit);
         }
         let missing = self
             .params
@@ -78,11 +91,20 @@ impl Gradients<'_> {
             .iter()
             .filter(|i| !self.is_zero(&i.name));
         let tensors = params
-            .map(|i| Ok((i.name.as_str(), self.grads.export(i)?, i.shape.dims())))
+            .map(|i| Ok((i.name.as_str(), self.of(i)?, i.shape.dims())))
             .collect::<Result<Vec<_>>>()?;
         compare_stats(quantity, tensors.into_iter(), stats, |_| self.limit, report);
         Ok(())
     }
+}
+
+/// A parameter's gradient in the checkpoint's order, of gradients that are `scale` times as large.
+pub(super) fn unscaled(grads: &GradBuffer, info: &ParamInfo, scale: f32) -> Result<Vec<f32>> {
+    let mut values = grads.export(info)?;
+    if scale != 1.0 {
+        values.iter_mut().for_each(|v| *v /= scale);
+    }
+    Ok(values)
 }
 
 /// Compares statistics of tensors (name, values, shape) with their records as one quantity; the tensor that is farthest off
@@ -100,7 +122,8 @@ pub(super) fn compare_stats<'n>(
             continue;
         };
         count += 1;
-        let (holds, d) = Stats::of(&values).hold(&want, values.len(), &limit(name));
+        let limit = limit(name).times(report.machine().slack());
+        let (holds, d) = Stats::of(&values).hold(&want, values.len(), &limit);
         let recorded: Option<Vec<u64>> = stats[name]["shape"]
             .as_array()
             .and_then(|s| s.iter().map(Json::as_u64).collect());
@@ -118,6 +141,9 @@ pub(super) fn compare_stats<'n>(
     match worst {
         None => report.unchecked(quantity, "nothing is recorded"),
         Some(d) => {
+            if report.machine().is_half() {
+                return report.shown(quantity, d);
+            }
             let note = odd
                 .as_ref()
                 .map_or(String::new(), |n| format!("{n} of {count} tensors"));

@@ -6,6 +6,7 @@
 
 use super::compare::Limit;
 use super::folder::Folder;
+use super::machine::host;
 use super::recorded::Recorded;
 use super::report::Report;
 use crate::model::vqvae::quantizer::{nearest_tick, ticks};
@@ -88,7 +89,9 @@ fn resize(stem: &str, file: &Recorded, name: &str, report: &mut Report<'_>) -> R
         }
         let mut got = Vec::with_capacity(want.numel());
         for sample in 0..x.dims()[0] {
+            let device = report.machine().device;
             let (x, gy) = (x.narrow(sample, 1)?, gy.narrow(sample, 1)?);
+            let (x, gy) = (x.to(device)?, gy.to(device)?);
             let tape = Tape::new();
             let cx = Cx::on(&tape);
             let (x, key) = cx.leaf(&x);
@@ -98,11 +101,11 @@ fn resize(stem: &str, file: &Recorded, name: &str, report: &mut Report<'_>) -> R
                 stride: 1,
                 pad: [0; 4],
             };
-            let sum = ops::conv2d(&cx, &y, &gy, &Tensor::zeros([1]), whole, None)?;
+            let sum = ops::conv2d(&cx, &y, &gy, &Tensor::zeros([1]).to(device)?, whole, None)?;
             drop(y);
             let back = tape.backward(&sum, 1.0, None, &[key])?;
             if let Some(Some(g)) = back.first() {
-                got.extend_from_slice(g.f32()?);
+                got.extend_from_slice(host(g)?.f32()?);
             }
         }
         let side = from.0.max(from.1).max(to.0).max(to.1);
@@ -110,7 +113,8 @@ fn resize(stem: &str, file: &Recorded, name: &str, report: &mut Report<'_>) -> R
     } else if let Some((from, _)) = rest.split_once("_to_") {
         let (want, to) = maps(name)?;
         let (x, from) = maps(&format!("in_{from}"))?;
-        let got = apply(&Cx::off(), &x, to)?;
+        let x = x.to(report.machine().device)?;
+        let got = host(&apply(&Cx::off(), &x, to)?)?;
         let side = from.0.max(from.1).max(to.0).max(to.1);
         report.numbers(quantity, got.f32()?, want.f32()?, limit(side));
     } else {

@@ -1,6 +1,7 @@
 //! The models of a bundle: weights from its files, options from its JSON, sizes from the tensors.
 
 use super::folder::Folder;
+use super::machine::Machine;
 use super::report::Report;
 use crate::checkpoint::buffers::add_reference_buffers;
 use crate::checkpoint::outline::Outline;
@@ -87,6 +88,7 @@ pub(super) fn same_tensors(
 
 /// The tokenizer of a `vae` bundle.
 pub(super) struct Tokenizer {
+    machine: Machine,
     /// What messages call the weights' file.
     source: String,
     /// The weights.
@@ -113,6 +115,7 @@ impl Tokenizer {
         };
         let base = tokenizer_config(&dict, &source, &config["vae"])?;
         Ok(Self {
+            machine: folder.machine,
             source,
             dict,
             config,
@@ -121,9 +124,15 @@ impl Tokenizer {
     }
 
     /// A tokenizer out of a training checkpoint, which states none of its options: the published ones are taken.
-    pub(super) fn of_dict(dict: StateDict, source: String, options: &Json) -> Result<Self> {
+    pub(super) fn of_dict(
+        machine: Machine,
+        dict: StateDict,
+        source: String,
+        options: &Json,
+    ) -> Result<Self> {
         let base = tokenizer_config(&dict, &source, options)?;
         Ok(Self {
+            machine,
             source,
             dict,
             config: Json::Null,
@@ -165,6 +174,7 @@ impl Tokenizer {
         };
         let mut model = Vqvae::new(config, trainable)?;
         load_vqvae(&mut model, &self.dict, &self.source)?;
+        model.to_device(self.machine.device, self.machine.tokenizer)?;
         Ok(model)
     }
 
@@ -247,8 +257,9 @@ pub(super) fn pyramid_of_lengths(lengths: &[usize], what: &str) -> Result<Pyrami
     }
 }
 
-/// A transformer from weights. `options` is its entry in `config.json`, or null.
+/// A transformer from weights, on a machine. `options` is its entry in `config.json`, or null.
 pub(super) fn transformer(
+    machine: Machine,
     dict: &StateDict,
     source: &str,
     options: &Json,
@@ -306,6 +317,7 @@ pub(super) fn transformer(
     };
     let mut model = Var::new(config, trainable)?;
     load_var(&mut model, dict, source)?;
+    model.to_device(machine.device, machine.math)?;
     Ok(model)
 }
 

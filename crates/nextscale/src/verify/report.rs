@@ -1,6 +1,7 @@
 //! What a check says: one line a quantity, counts for the summary.
 
 use super::compare::{Difference, Limit, difference};
+use super::machine::{HALF_LOSSES, Machine};
 use std::fmt;
 
 /// How a quantity fared.
@@ -73,15 +74,17 @@ impl fmt::Display for Counts {
 
 /// Takes the outcomes of one bundle, hands each line on and counts.
 pub struct Report<'a> {
+    machine: Machine,
     see: &'a mut dyn FnMut(&Line),
     /// Outcomes so far.
     pub counts: Counts,
 }
 
 impl<'a> Report<'a> {
-    /// An empty report; `see` gets every line as it is made.
-    pub fn new(see: &'a mut dyn FnMut(&Line)) -> Self {
+    /// An empty report on a machine; `see` gets every line as it is made.
+    pub fn new(machine: Machine, see: &'a mut dyn FnMut(&Line)) -> Self {
         Self {
+            machine,
             see,
             counts: Counts::default(),
         }
@@ -94,6 +97,51 @@ impl<'a> Report<'a> {
             Verdict::Unchecked => self.counts.unchecked += 1,
         }
         (self.see)(line);
+    }
+
+    /// Where what is reported was computed.
+    pub fn machine(&self) -> Machine {
+        self.machine
+    }
+
+    /// Compares numbers that a model computed: in half precision they are shown and not judged. A wrong count fails.
+    pub fn computed<T: Copy + Into<f64>, U: Copy + Into<f64>>(
+        &mut self,
+        quantity: impl Into<String>,
+        got: &[T],
+        want: &[U],
+        limit: Limit,
+    ) {
+        if self.machine.is_half() && got.len() == want.len() {
+            return self.shown(quantity, difference(got, want));
+        }
+        self.numbers(quantity, got, want, limit);
+    }
+
+    /// Compares losses: in half precision each keeps within 1 %.
+    pub fn losses<T: Copy + Into<f64>, U: Copy + Into<f64>>(
+        &mut self,
+        quantity: impl Into<String>,
+        got: &[T],
+        want: &[U],
+        limit: Limit,
+    ) {
+        if self.machine.is_half() && got.len() == want.len() {
+            let d = difference(got, want);
+            let rule = format!("limit {HALF_LOSSES:e} of each, largest {:.1e}", d.max_rel);
+            return self.judged(quantity, d.max_rel <= HALF_LOSSES, d, rule);
+        }
+        self.numbers(quantity, got, want, limit);
+    }
+
+    /// A difference that is not judged.
+    pub fn shown(&mut self, quantity: impl Into<String>, difference: Difference) {
+        self.line(&Line {
+            quantity: quantity.into(),
+            verdict: Verdict::Unchecked,
+            difference: Some(difference),
+            note: "half precision, not judged".into(),
+        });
     }
 
     /// Compares numbers. A wrong count fails.
@@ -109,6 +157,7 @@ impl<'a> Report<'a> {
             return self.fact(quantity, false, note);
         }
         let d = difference(got, want);
+        let limit = limit.times(self.machine.slack());
         self.judged(quantity, limit.holds(&d), d, limit.to_string());
     }
 
@@ -182,7 +231,7 @@ mod tests {
     fn lines_count_and_print() {
         let mut lines = Vec::new();
         let mut see = |l: &Line| lines.push(l.to_string());
-        let mut r = Report::new(&mut see);
+        let mut r = Report::new(Machine::CPU, &mut see);
         r.numbers("a", &[1.0f32, 2.0], &[1.0f32, 2.0], Limit::EXACT);
         r.numbers("b", &[1.0f32, 2.5], &[1.0f32, 2.0], Limit::relative(1e-3));
         r.numbers("c", &[1.0f32], &[1.0f32, 2.0], Limit::EXACT);

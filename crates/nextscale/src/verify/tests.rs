@@ -18,7 +18,7 @@ fn check(path: &Path) -> Result<(Counts, Vec<String>)> {
                 odd.push(format!("{} {line}", bundle.kind.name()));
             }
         };
-        let c = bundle.check(&mut see)?;
+        let c = bundle.check(Machine::CPU, &mut see)?;
         total.passed += c.passed;
         total.failed += c.failed;
         total.unchecked += c.unchecked;

@@ -1,6 +1,7 @@
 //! Token maps: equal wherever they are decided.
 
 use super::compare::difference;
+use super::machine::host;
 use super::report::Report;
 use crate::Result;
 use crate::model::Pyramid;
@@ -84,8 +85,8 @@ pub(super) struct Maps<'a> {
 impl Maps<'_> {
     /// The search of every token of scale `k` after the recorded coarser scales.
     pub(super) fn search(&self, f_hats: &[Tensor], k: usize) -> Result<Vec<Search>> {
-        let z = wanted(self.f, f_hats, k, self.pyramid)?;
-        let codebook = self.vqvae.quantizer.codebook(&self.vqvae.params);
+        let z = host(&wanted(self.f, f_hats, k, self.pyramid)?)?;
+        let codebook = host(&self.vqvae.quantizer.codebook(&self.vqvae.params))?;
         let c = codebook.shape().last();
         Ok(search(
             z.f32()?,
@@ -104,6 +105,17 @@ impl Maps<'_> {
         label: impl Fn(usize) -> String,
         report: &mut Report<'_>,
     ) -> Result<bool> {
+        let got = got.iter().map(host).collect::<Result<Vec<_>>>()?;
+        if report.machine().is_half() {
+            for (k, want) in self.recorded.iter().enumerate() {
+                match got.get(k) {
+                    Some(g) => report.shown(label(k), difference(g.i32()?, want.i32()?)),
+                    None => report.fact(label(k), false, "there is no such scale"),
+                }
+            }
+            return Ok(false);
+        }
+        let slack = report.machine().slack();
         let equal = |k: usize| -> Result<bool> {
             Ok(match got.get(k) {
                 Some(g) => g.i32()? == self.recorded[k].i32()?,
@@ -123,17 +135,22 @@ impl Maps<'_> {
         }
         // Some scale went another way: look at each by itself, after the recorded coarser ones.
         let params = &self.vqvae.params;
+        let recorded = report.machine().all(self.recorded)?;
         let f_hats = self
             .vqvae
             .quantizer
-            .f_hats(params, self.recorded, self.pyramid)?;
+            .f_hats(params, &recorded, self.pyramid)?;
         let codebook = self.vqvae.quantizer.codebook(params).detach();
         for (k, want) in self.recorded.iter().enumerate() {
             let z = wanted(self.f, &f_hats, k, self.pyramid)?;
-            let own = ops::nearest_code(&z, &codebook, self.vqvae.config.using_znorm)?;
+            let own = host(&ops::nearest_code(
+                &z,
+                &codebook,
+                self.vqvae.config.using_znorm,
+            )?)?;
             let (own, want) = (own.i32()?, want.i32()?);
             let searches = self.search(&f_hats, k)?;
-            let noise = searches.iter().map(|s| s.noise).fold(0.0, f64::max);
+            let noise = slack * searches.iter().map(|s| s.noise).fold(0.0, f64::max);
             let settled = gaps.and_then(|g| g.get(k)).is_some_and(|&g| g > noise);
             let mut other = 0;
             let mut worst: Option<(usize, f64)> = None;
@@ -142,7 +159,7 @@ impl Maps<'_> {
                     continue;
                 }
                 other += 1;
-                if (settled || s.gap > s.noise) && worst.is_none_or(|(_, g)| s.gap > g) {
+                if (settled || s.gap > slack * s.noise) && worst.is_none_or(|(_, g)| s.gap > g) {
                     worst = Some((i, s.gap));
                 }
             }

@@ -4,6 +4,7 @@ use super::compare::{Limit, difference};
 use super::floor::Floors;
 use super::folder::Folder;
 use super::grads::Gradients;
+use super::machine::host;
 use super::models::Tokenizer;
 use super::recorded::Recorded;
 use super::report::Report;
@@ -11,8 +12,9 @@ use super::vae;
 use crate::model::state::hit_averages;
 use crate::model::{Pyramid, Run};
 use crate::train::codebook_usage::HitAverages;
+use crate::train::tokenizer_trainer::counts;
 use crate::{Error, Result};
-use nextscale_tensor::{Cx, Tape, Tensor, ops};
+use nextscale_tensor::{Cx, Device, Tape, Tensor, ops};
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 
@@ -79,10 +81,11 @@ fn batch(models: &Folder, tokenizer: &Tokenizer, file: &Recorded) -> Result<(Ten
         if case.shape(key)? != shape || scales.is_some_and(|n| n != pyramid.count()) {
             continue;
         }
-        let images = vae::images(&case)?;
+        let images = vae::images(&case)?.to(models.machine.device)?;
         let vqvae = tokenizer.build(&pyramid, false)?;
-        let rec = vqvae.train_forward(&Run::off(), &images, None)?.image;
-        let off = difference(rec.f32()?, want.f32()?).rel_l2;
+        let run = Run::plain(vqvae.math);
+        let rec = vqvae.train_forward(&run, &images, None)?.image;
+        let off = difference(host(&rec)?.f32()?, want.f32()?).rel_l2;
         if best.as_ref().is_none_or(|(b, ..)| off < *b) {
             best = Some((off, images, pyramid));
         }
@@ -107,12 +110,12 @@ fn one(
     let vqvae = tokenizer.build(&pyramid, true)?;
     let mut grads = vqvae.params.buffer()?;
     let tape = Tape::new();
-    let run = Run::on(Cx::on(&tape));
+    let run = Run::on(Cx::on(&tape).with(vqvae.math));
     let out = vqvae.train_forward(&run, &images, None)?;
     let mse = ops::mse(&run.cx, &out.image, &images)?;
     let loss = ops::weighted_sum(&run.cx, &[(out.vq_loss.clone(), 1.0), (mse, 1.0)])?;
-    let (rec, vq_loss) = (out.image.detach(), out.vq_loss.scalar()?);
-    let hits = out.hits;
+    let (rec, vq_loss) = (host(&out.image)?, out.vq_loss.scalar()?);
+    let hits = counts(out.hits.iter().map(|h| h.to(Device::Cpu)))?;
     drop(out.image);
     tape.backward(&loss, 1.0, Some((&vqvae.params, &mut grads)), &[])?;
 
@@ -133,7 +136,7 @@ fn one(
     };
     let outputs = floors.section(&[], |n| of_grad(n).is_none());
     let want = file.channels_last("rec")?;
-    report.numbers(
+    report.computed(
         format!("{stem}/rec"),
         rec.f32()?,
         want.f32()?,
@@ -141,7 +144,7 @@ fn one(
     );
     for (name, got) in [("vq_loss", vq_loss), ("total_loss", loss.scalar()?)] {
         if file.has(name) {
-            report.numbers(
+            report.losses(
                 format!("{stem}/{name}"),
                 &[got],
                 &file.f64(name)?,
@@ -157,6 +160,7 @@ fn one(
         grads: &grads,
         limit,
         zero,
+        scale: 1.0,
         label: format!("{stem}/"),
     };
     gradients.samples(file, "grad.", report)?;
@@ -189,7 +193,7 @@ fn usage(
 ) -> Result<()> {
     if file.has("usages") {
         let got = averages.usage(positions);
-        report.numbers(format!("{stem}/usages"), &got, &file.f64("usages")?, USAGES);
+        report.computed(format!("{stem}/usages"), &got, &file.f64("usages")?, USAGES);
     }
     let after: BTreeSet<u64> = file
         .names()
@@ -208,11 +212,11 @@ fn usage(
         );
         if file.has(&ema) {
             let got: Vec<f32> = averages.ema.concat();
-            report.numbers(format!("{stem}/{ema}"), &got, &file.f32(&ema)?, AVERAGES);
+            report.computed(format!("{stem}/{ema}"), &got, &file.f32(&ema)?, AVERAGES);
         }
         if file.has(&usages) {
             let got = averages.usage(positions);
-            report.numbers(
+            report.computed(
                 format!("{stem}/{usages}"),
                 &got,
                 &file.f64(&usages)?,

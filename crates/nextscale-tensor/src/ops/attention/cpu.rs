@@ -20,7 +20,7 @@ pub(super) fn forward(
     scale_mul: Option<&Tensor>,
     s: Sizes,
     level_ends: &[usize],
-) -> Result<(Tensor, PoolVec)> {
+) -> Result<(Tensor, Tensor)> {
     let scalings = scalings(scale_mul, s)?;
     let plan = Plan::levels(level_ends);
     let (l, c, x) = (s.tokens, s.width(), qkv.f32()?);
@@ -40,6 +40,7 @@ pub(super) fn forward(
                     attend::forward(&head(x, s, h, &q, &k), &plan, y, stats);
                 });
         });
+    let stats = Tensor::from_buf([s.batch, s.heads, l, 2], stats);
     Ok((Tensor::from_buf([s.batch, l, c], y), stats))
 }
 
@@ -49,13 +50,14 @@ pub(super) fn backward(
     scale_mul: Option<&Tensor>,
     s: Sizes,
     level_ends: &[usize],
-    (y, stats): (&Tensor, &PoolVec),
+    (y, stats): (&Tensor, &Tensor),
     g: &Tensor,
     grads: &mut Grads<'_>,
 ) -> Result<()> {
     let scalings = scalings(scale_mul, s)?;
     let plan = Plan::levels(level_ends);
     let (l, c, x, y, g) = (s.tokens, s.width(), qkv.f32()?, y.f32()?, g.f32()?);
+    let stats = stats.f32()?;
     let mut dx = PoolVec::scratch(s.batch * l * 3 * c);
     // The gradient of scale_mul for every batch element and head.
     let slopes: Vec<Vec<f64>> = dx

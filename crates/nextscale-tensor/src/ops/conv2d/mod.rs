@@ -7,8 +7,12 @@
 //! maps read their pixels in place (`direct`). Gradient: dx is the
 //! convolution of g with the turned weights (for stride s, one such product for each of the s² phases of x), dW is gᵀ
 //! times the patches, db the sums of g over positions. Kept on the tape: x.
+//!
+//! On a GPU y has the type of the context's products, to which x, W and the residual are cast, and b too where the fastest
+//! engine takes it so; sums are float32.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod direct;
 mod direct_weights;
 mod patches;
@@ -124,19 +128,20 @@ pub fn conv2d(
         crate::expect_dims(OP, "residual", r, &[s.batch, s.oh, s.ow, s.outputs])?;
     }
     let mut y = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("conv2d")),
+        Device::Cuda(_) => cuda::forward(cx.math(), s, conv, x, weight, bias, residual)?,
         Device::Cpu => cpu::forward(s, conv, x, weight, bias, residual)?,
     };
     let mut inputs = vec![x, weight, bias];
     inputs.extend(residual);
     if cx.records(&inputs) {
-        let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
-        // Only the residual's place on the tape is needed, not its values: an alias of nothing would do, but the
-        // tensor is alive anyway as another operator's input.
-        let residual = residual.cloned();
+        let (x, weight, bias, math) = (x.clone(), weight.clone(), bias.clone(), cx.math());
+        // Only the residual's place on the tape is needed, not its values.
+        let residual = residual.map(Tensor::without_data);
         cx.record_one(&mut y, move |g, grads| {
             match x.device() {
-                Device::Cuda(_) => return Err(crate::Error::not_on_gpu("conv2d")),
+                Device::Cuda(_) => {
+                    cuda::backward(math, s, conv, &x, &weight, &bias, &g, grads)?;
+                }
                 Device::Cpu => cpu::backward(s, conv, &x, &weight, &bias, &g, grads)?,
             }
             match residual {

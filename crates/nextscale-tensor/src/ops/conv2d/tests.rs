@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 /// The convolution in float64.
 fn naive(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> (Vec<f64>, [usize; 4]) {
@@ -118,4 +118,32 @@ fn shapes_are_checked() {
         .is_err()
     );
     assert!(conv2d(&cx, &x, &w, &b, Conv::same(3), Some(&tiny)).is_err());
+}
+
+#[test]
+fn a_gpu_agrees() {
+    let more = [
+        (2, 16, 16, 32, 32, 3, false),
+        (3, 9, 8, 16, 24, 3, true),
+        (2, 8, 8, 64, 3, 3, false),
+        (2, 7, 5, 24, 40, 1, false),
+        (2, 12, 12, 160, 96, 3, false),
+    ];
+    for c in CASES.into_iter().chain(more) {
+        let ([x, w, b], conv) = case(c);
+        let (_, dims) = naive(&x, &w, &b, conv);
+        let r = random(dims, 5);
+        let inputs = [
+            (x, Role::Activation),
+            (w, Role::Float32),
+            (b, Role::Float32),
+            (r, Role::Activation),
+        ];
+        check_cuda(&inputs[..3], [3e-6, 5e-3, 6e-4], |cx, t| {
+            Ok(vec![conv2d(cx, &t[0], &t[1], &t[2], conv, None)?])
+        });
+        check_cuda(&inputs, [3e-6, 5e-3, 6e-4], |cx, t| {
+            Ok(vec![conv2d(cx, &t[0], &t[1], &t[2], conv, Some(&t[3]))?])
+        });
+    }
 }

@@ -5,6 +5,7 @@
 //! positions. Gradient: weight/B·(softmax(x) − (1 − s)·onehot(t) − s/V), written over the logits where nobody else holds
 //! them. Kept on the tape: logits, targets, lse.
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -12,18 +13,22 @@ use crate::cpu::simd;
 use crate::{Cx, Device, Error, Result, Tensor, expect_dims};
 use rayon::prelude::*;
 
-/// What the operator gives; everything by token is row-major \[B, L\].
+pub(crate) use cuda::MODULE;
+
+/// What the operator gives, on the device of the logits.
 #[derive(Debug)]
 pub struct CrossEntropy {
     /// The loss, \[1\].
     pub loss: Tensor,
-    /// Cost of every token, with smoothing, without weight.
-    pub smoothed: Vec<f32>,
-    /// Cost of every token without smoothing.
-    pub plain: Vec<f32>,
-    /// The likeliest code of every token; the first where several are.
-    pub predicted: Vec<i32>,
+    /// Cost of every token, with smoothing, without weight: \[B, L\].
+    pub smoothed: Tensor,
+    /// Cost of every token without smoothing: \[B, L\].
+    pub plain: Tensor,
+    /// The likeliest code of every token, the first where several are: integers \[B, L\].
+    pub predicted: Tensor,
 }
+
+const OP: &str = "cross_entropy";
 
 /// One row's figures.
 #[derive(Clone, Copy, Default)]
@@ -37,7 +42,8 @@ struct Row {
 /// See the module for shapes and formulas.
 ///
 /// # Errors
-/// When shapes do not fit or a target is out of range.
+/// When shapes do not fit or, on the processor, a target is out of range. On a GPU nobody waits to look: the costs of such a
+/// token are no numbers, and so is the loss.
 pub fn cross_entropy(
     cx: &Cx<'_>,
     logits: Tensor,
@@ -45,7 +51,6 @@ pub fn cross_entropy(
     weights: &[f32],
     smoothing: f32,
 ) -> Result<CrossEntropy> {
-    const OP: &str = "cross_entropy";
     let &[b, l, v] = logits.dims() else {
         return Err(Error::shape(OP, format!("logits are {}", logits.shape())));
     };
@@ -54,14 +59,26 @@ pub fn cross_entropy(
         let detail = format!("{} weights for {}", weights.len(), logits.shape());
         return Err(Error::shape(OP, detail));
     }
+    match logits.device() {
+        Device::Cuda(_) => cuda::run(cx, logits, targets, weights, smoothing),
+        Device::Cpu => on_cpu(cx, logits, targets, weights, smoothing),
+    }
+}
+
+fn on_cpu(
+    cx: &Cx<'_>,
+    logits: Tensor,
+    targets: &Tensor,
+    weights: &[f32],
+    smoothing: f32,
+) -> Result<CrossEntropy> {
+    let (shape, l, v) = (targets.shape(), weights.len(), logits.shape().last());
+    let b = logits.dims()[0];
     let wanted = targets.i32()?;
     if let Some(bad) = wanted.iter().find(|&&t| t < 0 || t as usize >= v) {
         return Err(Error::shape(OP, format!("target {bad} among {v} codes")));
     }
-    let rows = match logits.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("cross_entropy")),
-        Device::Cpu => forward(logits.f32()?, wanted, v, smoothing),
-    };
+    let rows = forward(logits.f32()?, wanted, v, smoothing);
     let mut total = 0.0f64;
     for (i, row) in rows.iter().enumerate() {
         total += f64::from(row.smoothed) * f64::from(weights[i % l]);
@@ -79,11 +96,12 @@ pub fn cross_entropy(
             grads.add(&place, d.detach())
         });
     }
+    let floats = |of: fn(&Row) -> f32| Tensor::from_vec(shape, rows.iter().map(of).collect());
     Ok(CrossEntropy {
         loss,
-        smoothed: rows.iter().map(|r| r.smoothed).collect(),
-        plain: rows.iter().map(|r| r.plain).collect(),
-        predicted: rows.iter().map(|r| r.predicted).collect(),
+        smoothed: floats(|r| r.smoothed),
+        plain: floats(|r| r.plain),
+        predicted: Tensor::from_i32(shape, rows.iter().map(|r| r.predicted).collect()),
     })
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, gpu, random, worst};
 
 fn targets(n: usize, v: usize) -> Tensor {
     let idx: Vec<i32> = (0..n).map(|i| ((i * 7 + 3) % v) as i32).collect();
@@ -25,10 +25,10 @@ fn matches_f64() {
                 plain.push(p);
                 smoothed.push(sm);
                 let best = (0..v).fold(0, |b, j| if row[j] > row[b] { j } else { b });
-                assert_eq!(out.predicted[i] as usize, best);
+                assert_eq!(out.predicted.i32().unwrap()[i] as usize, best);
             }
-            assert!(worst(&out.plain, &plain) < 1e-6);
-            assert!(worst(&out.smoothed, &smoothed) < 1e-6);
+            assert!(worst(out.plain.f32().unwrap(), &plain) < 1e-6);
+            assert!(worst(out.smoothed.f32().unwrap(), &smoothed) < 1e-6);
             assert!((f64::from(out.loss.scalar().unwrap()) - total).abs() < 1e-6 * total.max(1.0));
         }
     }
@@ -50,8 +50,88 @@ fn first_maximum_and_checks() {
     let x = Tensor::from_vec([1, 1, 4], vec![1.0, 3.0, 3.0, 0.0]);
     let t = Tensor::from_i32([1, 1], vec![0]);
     let out = cross_entropy(&Cx::off(), x.clone(), &t, &[1.0], 0.0).unwrap();
-    assert_eq!(out.predicted, [1]);
+    assert_eq!(out.predicted.i32().unwrap(), [1]);
     let bad = Tensor::from_i32([1, 1], vec![4]);
     assert!(cross_entropy(&Cx::off(), x.clone(), &bad, &[1.0], 0.0).is_err());
     assert!(cross_entropy(&Cx::off(), x, &t, &[1.0, 1.0], 0.0).is_err());
+}
+
+#[test]
+fn same_on_a_gpu() {
+    for (b, l, v) in [
+        (2, 3, 1),
+        (3, 5, 33),
+        (1, 3, 1024),
+        (2, 7, 4096),
+        (2, 2, 5003),
+    ] {
+        let x = random([b, l, v], 1);
+        let t: Vec<i32> = (0..b * l).map(|i| (i * 977 % v) as i32).collect();
+        let t = Tensor::from_i32([b, l], t);
+        let w: Vec<f32> = (0..l).map(|i| 1.0 / (i + 2) as f32).collect();
+        for s in [0.0, 0.1] {
+            // The gradient of a single code without smoothing is 0.
+            if v == 1 {
+                continue;
+            }
+            let inputs = [(x.clone(), Role::Activation)];
+            check_cuda(&inputs, [2e-6, 8e-3, 1e-3], |cx, x| {
+                let t = t.to(x[0].device())?;
+                let out = cross_entropy(cx, x[0].clone(), &t, &w, s)?;
+                Ok(vec![out.loss, out.smoothed, out.plain])
+            });
+        }
+        let Some(device) = gpu() else { return };
+        let mut x = x.f32().unwrap().to_vec();
+        // Several maxima, far apart and side by side.
+        x[v / 2] = 9.0;
+        x[v - 1] = 9.0;
+        x[v / 3] = 9.0;
+        let x = Tensor::from_vec([b, l, v], x);
+        let off = Cx::off();
+        let want = cross_entropy(&off, x.clone(), &t, &w, 0.0).unwrap();
+        let there = x.to(device).unwrap();
+        let got = cross_entropy(&off, there, &t.to(device).unwrap(), &w, 0.0).unwrap();
+        let got = got.predicted.to(Device::Cpu).unwrap();
+        assert_eq!(got.i32().unwrap(), want.predicted.i32().unwrap());
+    }
+}
+
+#[test]
+fn a_gpu_writes_the_gradient_in_place_and_marks_bad_targets() {
+    let Some(device) = gpu() else { return };
+    let x = random([2, 3, 1030], 4).to(device).unwrap();
+    let gradient = |keep: bool, targets: Vec<i32>| {
+        let t = Tensor::from_i32([2, 3], targets).to(device).unwrap();
+        let tape = crate::Tape::new();
+        let cx = Cx::on(&tape);
+        let own = x.copied().unwrap();
+        let at = own.place().unwrap().0.address();
+        let kept = keep.then(|| own.clone());
+        let (leaf, key) = cx.leaf(&own);
+        drop(own);
+        let out = cross_entropy(&cx, leaf, &t, &[1.0, 0.5, 0.25], 0.1).unwrap();
+        let g = tape.backward(&out.loss, 2.0, None, &[key]).unwrap();
+        let g = g[0].clone().unwrap();
+        drop(kept);
+        let moved = g.place().unwrap().0.address() != at;
+        let plain = out.plain.to(Device::Cpu).unwrap();
+        (
+            moved,
+            g.to(Device::Cpu).unwrap(),
+            plain,
+            out.loss.scalar().unwrap(),
+        )
+    };
+    let good = vec![0, 1029, 512, 7, 8, 9];
+    let (here, there) = (gradient(false, good.clone()), gradient(true, good));
+    assert!(!here.0 && there.0);
+    assert_eq!(here.1.f32().unwrap(), there.1.f32().unwrap());
+    let (_, g, plain, loss) = gradient(false, vec![0, 1030, 512, 7, -1, 9]);
+    let bad: Vec<bool> = plain.f32().unwrap().iter().map(|p| p.is_nan()).collect();
+    assert_eq!(bad, [false, true, false, false, true, false]);
+    assert!(loss.is_nan());
+    for (row, bad) in g.f32().unwrap().chunks_exact(1030).zip(bad) {
+        assert!(row.iter().all(|g| g.is_nan() == bad));
+    }
 }

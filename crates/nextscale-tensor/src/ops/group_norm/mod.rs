@@ -8,6 +8,7 @@
 //! mean and rstd; z is computed again.
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -44,17 +45,28 @@ pub fn group_norm(
     }
     expect_dims(OP, "gamma", gamma, &[c])?;
     expect_dims(OP, "beta", beta, &[c])?;
-    let norm = cpu::Norm::new(samples, x.numel(), c, groups, silu);
-    let (mut y, moments) = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("group_norm")),
-        Device::Cpu => cpu::forward(&norm, x, gamma, beta, eps)?,
-    };
-    if cx.records(&[x, gamma, beta]) {
-        let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
-        cx.record_one(&mut y, move |g, grads| match x.device() {
-            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("group_norm")),
-            Device::Cpu => cpu::backward(&norm, &x, &gamma, &beta, &moments, g, grads),
-        });
+    match x.device() {
+        Device::Cpu => {
+            let norm = cpu::Norm::new(samples, x.numel(), c, groups, silu);
+            let (mut y, moments) = cpu::forward(&norm, x, gamma, beta, eps)?;
+            if cx.records(&[x, gamma, beta]) {
+                let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
+                cx.record_one(&mut y, move |g, grads| {
+                    cpu::backward(&norm, &x, &gamma, &beta, &moments, g, grads)
+                });
+            }
+            Ok(y)
+        }
+        Device::Cuda(_) => {
+            let norm = cuda::Norm::new(samples, x.numel(), c, groups, silu);
+            let (mut y, moments) = cuda::forward(&norm, x, gamma, beta, eps)?;
+            if cx.records(&[x, gamma, beta]) {
+                let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
+                cx.record_one(&mut y, move |g, grads| {
+                    cuda::backward(&norm, &x, &gamma, &beta, &moments, &g, grads)
+                });
+            }
+            Ok(y)
+        }
     }
-    Ok(y)
 }

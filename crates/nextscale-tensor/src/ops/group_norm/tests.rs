@@ -1,6 +1,6 @@
 use super::*;
 use crate::ops::checks::{check_threads, run_all};
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 /// The norm in float64, means and variances in two passes.
 fn naive(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, silu: bool) -> Vec<f64> {
@@ -168,4 +168,34 @@ fn shapes_are_checked() {
     assert!(norm(&g, &g, 2).is_err());
     let none = norm(&Tensor::zeros([0, 3, 3, 6]), &g, 2).unwrap();
     assert_eq!(none.numel(), 0);
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (dims, groups) in [
+        ([2, 16, 16, 32], 32),
+        ([3, 9, 13, 160], 32),
+        ([2, 70, 66, 64], 8),
+        ([2, 5, 7, 12], 4),
+        ([1, 1, 1, 640], 32),
+        ([2, 33, 40, 320], 32),
+    ] {
+        let c = dims[3];
+        for (silu, mean) in [(true, 0.0), (false, 0.0), (true, 30.0)] {
+            let x = random(dims, 1);
+            let x: Vec<f32> = x.f32().unwrap().iter().map(|x| x + mean).collect();
+            let inputs = [
+                (Tensor::from_vec(dims, x), Role::Activation),
+                (random([c], 2), Role::Float32),
+                (random([c], 3), Role::Float32),
+            ];
+            // One position a group has no variance, and differences of rounded numbers close to a mean lose bits.
+            let far = if mean > 0.0 { 20.0 } else { 1.0 };
+            check_cuda(&inputs, [3e-6 * far, 4e-3, 6e-4], |cx, t| {
+                Ok(vec![group_norm(
+                    cx, &t[0], &t[1], &t[2], groups, 1e-6, silu,
+                )?])
+            });
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Top-k and top-p.
 
-use super::dims;
+use super::{cuda, dims};
 use crate::cpu::pool::PoolVec;
 use crate::{Device, Error, Result, Tensor};
 use rayon::prelude::*;
@@ -12,14 +12,9 @@ use rayon::prelude::*;
 pub fn filter_logits(logits: &Tensor, top_k: usize, top_p: f32) -> Result<Tensor> {
     const OP: &str = "filter_logits";
     let (_, _, v) = dims(OP, logits)?;
-    if !(0.0..=1.0).contains(&top_p) {
-        return Err(Error::shape(
-            OP,
-            format!("top_p is {top_p}, expected 0 to 1"),
-        ));
-    }
+    check_top_p(OP, top_p)?;
     match logits.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("guided_sampling")),
+        Device::Cuda(_) => cuda::filter_logits(logits, top_k, top_p),
         Device::Cpu => {
             let mut out = PoolVec::scratch(logits.numel());
             out.par_chunks_mut(v)
@@ -37,6 +32,21 @@ pub fn filter_logits(logits: &Tensor, top_k: usize, top_p: f32) -> Result<Tensor
             Ok(Tensor::from_buf(logits.shape(), out))
         }
     }
+}
+
+pub(super) fn check_top_p(op: &'static str, top_p: f32) -> Result<()> {
+    if (0.0..=1.0).contains(&top_p) {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op,
+        format!("top_p is {top_p}, expected 0 to 1"),
+    ))
+}
+
+/// The running probability up to which top-p removes.
+pub(super) fn removed_share(top_p: f32) -> f32 {
+    (1.0 - f64::from(top_p)) as f32
 }
 
 fn keep_top_k(x: &mut [f32], k: usize) {
@@ -62,7 +72,7 @@ fn keep_top_p(x: &mut [f32], p: f32) {
     let max = x[largest as usize];
     let weights: Vec<f32> = order.iter().map(|&i| (x[i as usize] - max).exp()).collect();
     let sum: f32 = weights.iter().map(|&w| f64::from(w)).sum::<f64>() as f32;
-    let limit = (1.0 - f64::from(p)) as f32;
+    let limit = removed_share(p);
     // The framework sums running probabilities in float64 and stores them in float32.
     let mut running = 0.0f64;
     for (&i, w) in order.iter().zip(&weights) {

@@ -5,35 +5,26 @@
 //! what is left ascending and removes while the running probability is at most 1 − p, never the largest. Removed codes
 //! are −∞. A draw from probabilities p with unit-exponential noise e is argmax(p/e).
 
+mod cuda;
 mod filter;
+mod noise;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_cuda;
 
 use crate::cpu::gemm::pack::Rows;
 use crate::cpu::gemm::{Plain, gemm};
 use crate::cpu::pool::PoolVec;
 use crate::cpu::simd;
-use crate::rng::{Purpose, Stream};
+use crate::rng::Purpose;
 use crate::{Device, Error, Result, Tensor};
 use rayon::prelude::*;
 
+pub(crate) use cuda::MODULE;
 pub use filter::filter_logits;
-
-/// Where a draw's noise comes from.
-#[derive(Clone, Copy, Debug)]
-pub enum Draw<'a> {
-    /// From counters: a token's noise depends on the seed, the scale and its image's number alone.
-    Seed {
-        /// Seed of the whole drawing.
-        seed: u64,
-        /// The scale.
-        scale: u64,
-        /// Number of the batch's first image.
-        first: u64,
-    },
-    /// Given numbers \[B, l, V\].
-    Given(&'a [f32]),
-}
+use noise::RowNoise;
+pub use noise::{Draw, draw_params};
 
 /// Rows and codes of logits \[B, l, V\].
 fn dims(op: &'static str, x: &Tensor) -> Result<(usize, usize, usize)> {
@@ -43,16 +34,6 @@ fn dims(op: &'static str, x: &Tensor) -> Result<(usize, usize, usize)> {
             op,
             format!("logits are {}, expected [B, l, V]", x.shape()),
         )),
-    }
-}
-
-fn check_draw(op: &'static str, noise: &Draw<'_>, n: usize) -> Result<()> {
-    match noise {
-        Draw::Given(e) if e.len() != n => Err(Error::shape(
-            op,
-            format!("{} noise numbers for {n} logits", e.len()),
-        )),
-        _ => Ok(()),
     }
 }
 
@@ -73,7 +54,7 @@ pub fn guide(logits: &Tensor, t: Option<f32>) -> Result<Tensor> {
         ));
     }
     match logits.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("guided_sampling")),
+        Device::Cuda(_) => cuda::guide(logits, t),
         Device::Cpu => {
             let (cond, uncond) = logits.f32()?.split_at(b / 2 * l * v);
             let mut out = PoolVec::scratch(cond.len());
@@ -97,17 +78,18 @@ pub fn guide(logits: &Tensor, t: Option<f32>) -> Result<Tensor> {
 pub fn draw_tokens(filtered: &Tensor, noise: &Draw<'_>) -> Result<Tensor> {
     const OP: &str = "draw_tokens";
     let (b, l, v) = dims(OP, filtered)?;
-    check_draw(OP, noise, filtered.numel())?;
+    noise.check(OP, filtered.numel(), l * v)?;
     match filtered.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("guided_sampling")),
+        Device::Cuda(_) => cuda::sample_tokens(OP, filtered, None, (0, 0.0), noise),
         Device::Cpu => {
+            let noise = noise.here()?;
             let mut out = vec![0i32; b * l];
             out.par_iter_mut()
                 .zip(filtered.f32()?.par_chunks(v))
                 .with_min_len((1 << 12) / v + 1)
                 .enumerate()
                 .for_each(|(row, (out, x))| {
-                    let noise = RowNoise::new(noise, Purpose::Sample, row, l, v);
+                    let noise = RowNoise::new(&noise, Purpose::Sample, row, l, v);
                     *out = draw(x, &noise);
                 });
             Ok(Tensor::from_i32([b, l], out))
@@ -115,25 +97,33 @@ pub fn draw_tokens(filtered: &Tensor, noise: &Draw<'_>) -> Result<Tensor> {
     }
 }
 
-/// The noise of one row.
-enum RowNoise<'a> {
-    Stream(Stream, u64),
-    Given(&'a [f32]),
-}
-
-impl<'a> RowNoise<'a> {
-    fn new(noise: &Draw<'a>, purpose: Purpose, row: usize, l: usize, v: usize) -> Self {
-        match noise {
-            Draw::Seed { seed, scale, first } => {
-                let image = first + (row / l) as u64;
-                Self::Stream(
-                    Stream::new(*seed, purpose, *scale, image),
-                    (row % l * v) as u64,
-                )
-            }
-            Draw::Given(all) => Self::Given(&all[row * v..(row + 1) * v]),
-        }
+/// Guidance, both filters and a draw in one: [`draw_tokens`] of [`filter_logits`] of [`guide`] for logits \[2B, l, V\], or
+/// \[B, l, V\] without `t`. On a GPU one pass, which leaves nothing but the indices \[B, l\].
+///
+/// # Errors
+/// As those three.
+pub fn sample_tokens(
+    logits: &Tensor,
+    t: Option<f32>,
+    top_k: usize,
+    top_p: f32,
+    noise: &Draw<'_>,
+) -> Result<Tensor> {
+    const OP: &str = "sample_tokens";
+    let (b, l, v) = dims(OP, logits)?;
+    if logits.device() == Device::Cpu {
+        return draw_tokens(&filter_logits(&guide(logits, t)?, top_k, top_p)?, noise);
     }
+    filter::check_top_p(OP, top_p)?;
+    if t.is_some() && b % 2 != 0 {
+        return Err(Error::shape(
+            OP,
+            format!("a batch of {b} has no two halves"),
+        ));
+    }
+    let copies = if t.is_some() { 2 } else { 1 };
+    noise.check(OP, b / copies * l * v, l * v)?;
+    cuda::sample_tokens(OP, logits, t, (top_k, top_p), noise)
 }
 
 /// argmax(softmax(x)/e); the first where several are.
@@ -158,11 +148,7 @@ fn draw(x: &[f32], noise: &RowNoise<'_>) -> i32 {
         if p == 0.0 {
             continue;
         }
-        let e = match noise {
-            RowNoise::Stream(s, base) => s.exponential_at(base + i as u64),
-            RowNoise::Given(e) => e[i],
-        };
-        let score = (p / sum) / e;
+        let score = (p / sum) / noise.exponential(i);
         if score > best {
             (best, at) = (score, i);
         }
@@ -188,7 +174,7 @@ pub fn smooth_codes(
 ) -> Result<Tensor> {
     const OP: &str = "smooth_codes";
     let (b, l, v) = dims(OP, filtered)?;
-    check_draw(OP, noise, filtered.numel())?;
+    noise.check(OP, filtered.numel(), l * v)?;
     let &[rows, c] = codebook.dims() else {
         return Err(Error::shape(
             OP,
@@ -200,24 +186,21 @@ pub fn smooth_codes(
     }
     let tau = smooth_temperature(f64::from(ratio)) as f32;
     match filtered.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("guided_sampling")),
+        Device::Cuda(_) => cuda::smooth_codes(filtered, (ratio, tau), noise, codebook),
         Device::Cpu => {
+            let noise = noise.here()?;
             let mut p = PoolVec::scratch(filtered.numel());
             p.par_chunks_mut(v)
                 .zip(filtered.f32()?.par_chunks(v))
                 .enumerate()
                 .for_each(|(row, (p, x))| {
-                    let noise = RowNoise::new(noise, Purpose::Gumbel, row, l, v);
+                    let noise = RowNoise::new(&noise, Purpose::Gumbel, row, l, v);
                     for (i, (p, &x)) in p.iter_mut().zip(x).enumerate() {
                         // A removed code stays removed whatever its noise.
                         *p = if x == f32::NEG_INFINITY {
                             x
                         } else {
-                            let g = match &noise {
-                                RowNoise::Stream(s, at) => -s.exponential_at(at + i as u64).ln(),
-                                RowNoise::Given(g) => g[i],
-                            };
-                            (x * (1.0 + ratio) + g) / tau
+                            (x * (1.0 + ratio) + noise.gumbel(i)) / tau
                         };
                     }
                     softmax(p);

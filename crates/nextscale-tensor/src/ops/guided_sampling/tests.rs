@@ -56,6 +56,29 @@ fn draws_follow_the_probabilities_and_not_the_batch() {
 }
 
 #[test]
+fn parameters_of_a_device_are_the_seeds() {
+    let x = random([2, 3, 50], 2);
+    let (seed, first, scale) = (u64::MAX - 3, 1 << 40, 2);
+    let params = Tensor::from_i32([4], draw_params(seed, first).to_vec());
+    let of = |draw: &Draw<'_>| sample_tokens(&x, Some(1.0), 30, 0.9, draw).unwrap();
+    let a = of(&Draw::Seed { seed, scale, first });
+    let b = of(&Draw::Device {
+        params: &params,
+        scale,
+    });
+    assert_eq!(a.i32().unwrap(), b.i32().unwrap());
+    let filtered = filter_logits(&guide(&x, Some(1.0)).unwrap(), 30, 0.9).unwrap();
+    let apart = draw_tokens(&filtered, &Draw::Seed { seed, scale, first }).unwrap();
+    assert_eq!(a.i32().unwrap(), apart.i32().unwrap());
+    let short = Tensor::from_i32([3], vec![0; 3]);
+    let bad = Draw::Device {
+        params: &short,
+        scale,
+    };
+    assert!(draw_tokens(&x, &bad).is_err());
+}
+
+#[test]
 fn smooth_blend() {
     let x = Tensor::from_vec([1, 1, 3], vec![0.0, 1.0, f32::NEG_INFINITY]);
     let codebook = Tensor::from_vec([3, 2], vec![1.0, 0.0, 0.0, 1.0, 50.0, 50.0]);

@@ -4,6 +4,7 @@
 //! Shapes: x and y \[B, H, W, C\], weight \[C, 3, 3, C\] (flat-buffer layout), bias \[C\]. Gradient: that of the
 //! convolution for ρ·g, plus (1 − ρ)·g for x. Kept on the tape: x.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ pub fn phi(cx: &Cx<'_>, x: &Tensor, weight: &Tensor, bias: &Tensor, rho: f32) ->
     let s = sizes(OP, x, weight, bias, conv)?;
     crate::expect_dims(OP, "weight", weight, &[s.inputs, 3, 3, s.inputs])?;
     let mut y = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("phi")),
+        Device::Cuda(_) => cuda::forward(s, x, weight, bias, rho)?,
         Device::Cpu => {
             let (xs, b, n) = (x.f32()?, bias.f32()?, s.inputs);
             cpu::forward_with(
@@ -45,7 +46,7 @@ pub fn phi(cx: &Cx<'_>, x: &Tensor, weight: &Tensor, bias: &Tensor, rho: f32) ->
     if cx.records(&[x, weight, bias]) {
         let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
         cx.record_one(&mut y, move |g, grads| match x.device() {
-            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("phi")),
+            Device::Cuda(_) => cuda::backward(s, &x, &weight, &bias, rho, &g, grads),
             Device::Cpu => {
                 let scaled = times(&g, rho)?;
                 cpu::backward(s, conv, &x, &weight, &bias, &scaled, grads)?;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ops::conv2d;
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 #[test]
 fn blends_the_convolution() {
@@ -44,4 +44,19 @@ fn weight_must_be_square() {
         random([5], 3),
     );
     assert!(phi(&Cx::off(), &x, &w, &b, 0.5).is_err());
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (b, h, w, c) in [(2, 16, 16, 32), (3, 5, 19, 32), (1, 1, 1, 32), (2, 4, 5, 6)] {
+        let inputs = [
+            (random([b, h, w, c], 1), Role::Float32),
+            (random([c, 3, 3, c], 2), Role::Float32),
+            (random([c], 3), Role::Float32),
+        ];
+        // Float32 whatever the arithmetic of products is.
+        check_cuda(&inputs, [2e-6; 3], |cx, t| {
+            Ok(vec![phi(cx, &t[0], &t[1], &t[2], 0.5)?])
+        });
+    }
 }

@@ -5,6 +5,7 @@
 //! ds = p∘(g·vᵀ − D), dq = ds·k/√C, dk = dsᵀ·q/√C. Kept on the tape: qkv; probabilities are computed again.
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -37,14 +38,14 @@ pub fn spatial_attention(cx: &Cx<'_>, qkv: &Tensor) -> Result<Tensor> {
         c: c3 / 3,
     };
     let mut y = match qkv.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("spatial_attention")),
+        Device::Cuda(_) => cuda::forward(cx.math(), s, qkv)?,
         Device::Cpu => cpu::forward(s, qkv)?,
     };
     if cx.records(&[qkv]) {
-        let qkv = qkv.clone();
+        let (qkv, math) = (qkv.clone(), cx.math());
         cx.record_one(&mut y, move |g, grads| {
             let d = match qkv.device() {
-                Device::Cuda(_) => return Err(crate::Error::not_on_gpu("spatial_attention")),
+                Device::Cuda(_) => cuda::backward(math, s, &qkv, &g)?,
                 Device::Cpu => cpu::backward(s, &qkv, &g)?,
             };
             grads.add(&qkv, d)

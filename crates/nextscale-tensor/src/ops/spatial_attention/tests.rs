@@ -1,6 +1,6 @@
 use super::*;
 use crate::ops::checks::{check_threads, run_all};
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 #[test]
 fn matches_f64() {
@@ -46,4 +46,19 @@ fn threads_and_shapes() {
     check_threads(|| run_all(&x, |cx, t| spatial_attention(cx, &t[0])));
     assert!(spatial_attention(&Cx::off(), &random([1, 2, 2, 4], 1)).is_err());
     assert!(spatial_attention(&Cx::off(), &random([2, 3], 1)).is_err());
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for dims in [
+        [2, 3, 5, 21],
+        [1, 1, 1, 24],
+        [3, 16, 16, 192],
+        [1, 17, 19, 96],
+    ] {
+        let inputs = [(random(dims, 1), Role::Activation)];
+        check_cuda(&inputs, [1e-5, 1.5e-2, 2e-3], |cx, t| {
+            Ok(vec![spatial_attention(cx, &t[0])?])
+        });
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Shapes: x \[B, H, W, C\], y \[B, 2H, 2W, C\]. Gradient: the sum of the four. Nothing is kept on the tape.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ pub fn upsample_nearest2x(cx: &Cx<'_>, x: &Tensor) -> Result<Tensor> {
         return Err(Error::shape("upsample_nearest2x", detail));
     };
     let mut y = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("upsample")),
+        Device::Cuda(_) => cuda::forward(x, [b, h, w, c])?,
         Device::Cpu => {
             let xs = x.f32()?;
             let mut y = PoolVec::scratch(4 * xs.len());
@@ -39,6 +40,9 @@ pub fn upsample_nearest2x(cx: &Cx<'_>, x: &Tensor) -> Result<Tensor> {
     if cx.records(&[x]) {
         let x = x.without_data();
         cx.record_one(&mut y, move |g, grads| {
+            if let Device::Cuda(_) = g.device() {
+                return grads.add(&x, cuda::backward(&g, [b, h, w, c])?);
+            }
             let g = g.f32()?;
             let mut dx = PoolVec::scratch(x.numel());
             dx.par_chunks_mut((w * c).max(1))

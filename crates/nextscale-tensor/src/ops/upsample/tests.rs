@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random};
 
 #[test]
 fn repeats_pixels_and_sums_gradients() {
@@ -15,4 +15,14 @@ fn repeats_pixels_and_sums_gradients() {
     }
     check_gradients(&[x], 1e-2, 1e-3, |cx, t| upsample_nearest2x(cx, &t[0]));
     assert!(upsample_nearest2x(&Cx::off(), &random([2, 2], 1)).is_err());
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for dims in [[2, 3, 5, 4], [1, 7, 6, 160], [3, 1, 1, 8]] {
+        let inputs = [(random(dims, 1), Role::Activation)];
+        check_cuda(&inputs, [1e-7, 3e-3, 4e-4], |cx, t| {
+            Ok(vec![upsample_nearest2x(cx, &t[0])?])
+        });
+    }
 }

@@ -9,12 +9,12 @@ pub use block::{Attend, Branch, Keep};
 pub use config::VarConfig;
 pub use init::InitScales;
 
-use super::Run;
+use super::{Run, half_copy};
 use crate::{Error, Result};
 use block::{Block, Linear, SLOTS, Tables};
 use nextscale_tensor::ops::{self, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Cx, Device, Math, ParamId, Params, ParamsBuilder, Tensor};
 
 /// Added to variances in layer normalisation.
 pub(crate) const EPS: f32 = 1e-6;
@@ -25,6 +25,8 @@ pub struct Var {
     pub config: VarConfig,
     /// All weights, under the reference's names, in the order of its parameters.
     pub params: Params,
+    /// Arithmetic of products where no context is given: while sampling and evaluating.
+    pub math: Math,
     pos_start: ParamId,
     pos: ParamId,
     word_embed: Linear,
@@ -78,6 +80,7 @@ impl Var {
             .collect();
         Ok(Self {
             params: b.build(trainable),
+            math: Math::FULL,
             pos_start,
             pos,
             word_embed,
@@ -100,12 +103,28 @@ impl Var {
         init::init(&mut self.params, &self.config, scales, seed)
     }
 
+    /// Moves the weights to `device`, where products are computed in `math` from then on.
+    ///
+    /// # Errors
+    /// When the GPU can't be used or its memory is full.
+    pub fn to_device(&mut self, device: Device, math: Math) -> Result<()> {
+        self.params.to_device(device, half_copy(math))?;
+        self.math = math;
+        Ok(())
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.params.device()
+    }
+
     /// Class embeddings \[B, C\] of labels; label `classes` means "no class".
     ///
     /// # Errors
     /// When a label is out of range.
     pub fn condition(&self, cx: &Cx<'_>, labels: &[i32]) -> Result<Tensor> {
-        let labels = Tensor::from_i32([labels.len()], labels.to_vec());
+        self.check_labels(labels)?;
+        let labels = Tensor::from_i32([labels.len()], labels.to_vec()).to(self.device())?;
         Ok(ops::gather_rows(
             cx,
             &self.params.get(self.class_emb),
@@ -118,9 +137,11 @@ impl Var {
     /// # Errors
     /// When shapes do not fit.
     pub fn conditions(&self, run: &Run<'_>, cond: &Tensor) -> Result<Conditions> {
-        let (cx, p, c) = (&run.cx, &self.params, self.config.width());
+        let (p, c) = (&self.params, self.config.width());
         let b = cond.dims()[0];
-        let activated = ops::silu(cx, cond)?;
+        // Tables are few numbers with great influence: float32, products read half precision where the rest does.
+        let cx = &run.cx.wide();
+        let activated = ops::silu(&run.cx.full(), cond)?;
         let shared = match &self.shared_ada_lin {
             Some(lin) => {
                 let table = lin.forward(cx, p, &activated)?.reshape([b, SLOTS, c])?;
@@ -156,7 +177,8 @@ impl Var {
         active: usize,
         keep: Option<&Keep>,
     ) -> Result<Tensor> {
-        let (cx, p) = (&run.cx, &self.params);
+        let (full, p) = (run.cx.full(), &self.params);
+        let cx = &full;
         let ends = &self.config.pyramid.ends()[..active];
         let total = ends.last().copied().unwrap_or(0);
         let first = self.config.pyramid.len_of(0);
@@ -215,14 +237,19 @@ impl Var {
             Some(t) => block::before_attention(t),
             None => head,
         };
-        let mut y = ops::adaptive_norm(cx, &x, &entry(0), EPS)?;
+        // The head and the norm before it are in float32 whatever the blocks are in.
+        let full = &cx.full();
+        let depth = self.blocks.len();
+        let into = |i: usize| if i < depth { cx } else { full };
+        let mut y = ops::adaptive_norm(into(0), &x, &entry(0), EPS)?;
         let mut x = x;
         for (i, block) in self.blocks.iter().enumerate() {
-            (x, y) = block.forward(run, p, (x, y), &tables[i], &entry(i + 1), attend, keep)?;
+            let next = (entry(i + 1), into(i + 1));
+            (x, y) = block.forward(run, p, (x, y), &tables[i], next, attend, keep)?;
             run.see(|| format!("block.{i}"), &x);
         }
         run.see(|| "head_nm".into(), &y);
-        let logits = self.head.forward(cx, p, &y)?;
+        let logits = self.head.forward(full, p, &y)?;
         run.see(|| "logits".into(), &logits);
         Ok(logits)
     }
@@ -234,7 +261,7 @@ impl Var {
     pub fn embed_first(&self, cond: &Tensor) -> Result<Tensor> {
         let (p, first) = (&self.params, self.config.pyramid.len_of(0));
         Ok(ops::token_embedding(
-            &Cx::off(),
+            &Cx::off().with(self.math).full(),
             cond,
             None,
             &p.get(self.pos_start),
@@ -251,7 +278,7 @@ impl Var {
     /// # Errors
     /// When shapes do not fit.
     pub fn embed_scale(&self, features: &Tensor, k: usize, copies: usize) -> Result<Tensor> {
-        let (cx, p) = (Cx::off(), &self.params);
+        let (cx, p) = (Cx::off().with(self.math).full(), &self.params);
         let words = self.word_embed.forward(&cx, p, features)?;
         let start = self.config.pyramid.range(k).start;
         Ok(ops::scale_embedding(

@@ -76,7 +76,7 @@ impl Decoder {
             run.see(|| format!("dec.level{i}"), &h);
         }
         let h = self.norm_out.forward(run, p, &h, true)?;
-        let h = self.conv_out.forward(run, p, &h)?;
+        let h = self.conv_out.forward(&run.full(), p, &h)?;
         run.see(|| "dec.conv_out".into(), &h);
         Ok(h)
     }

@@ -132,7 +132,7 @@ impl Encoder {
         }
         let h = self.mid.forward(run, p, &h, drop, "enc")?;
         let h = self.norm_out.forward(run, p, &h, true)?;
-        let h = self.conv_out.forward(run, p, &h)?;
+        let h = self.conv_out.forward(&run.full(), p, &h)?;
         run.see(|| "enc.conv_out".into(), &h);
         Ok(h)
     }

@@ -7,13 +7,13 @@ mod init;
 pub mod quantizer;
 mod resnet_block;
 
-use super::{Pyramid, Run};
+use super::{Pyramid, Run, half_copy};
 use crate::{Error, Result};
 use decoder::Decoder;
 use encoder::Encoder;
 use nextscale_tensor::ops::{self, Conv};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{ParamId, Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Device, Math, ParamId, Params, ParamsBuilder, Tensor};
 use quantizer::Quantizer;
 use serde::{Deserialize, Serialize};
 
@@ -188,8 +188,8 @@ pub struct TrainOutput {
     pub image: Tensor,
     /// The quantizer's loss, \[1\].
     pub vq_loss: Tensor,
-    /// How often each code was hit, by scale.
-    pub hits: Vec<Vec<u32>>,
+    /// How often each code was hit, by scale: integers \[V\].
+    pub hits: Vec<Tensor>,
 }
 
 /// The tokenizer with its weights.
@@ -198,6 +198,8 @@ pub struct Vqvae {
     pub config: VqvaeConfig,
     /// All weights, under the reference's names.
     pub params: Params,
+    /// Arithmetic of the encoder's and decoder's products where no context is given. The quantizer is always exact.
+    pub math: Math,
     encoder: Encoder,
     decoder: Decoder,
     /// The multi-scale quantizer.
@@ -224,6 +226,7 @@ impl Vqvae {
         Ok(Self {
             config,
             params: b.build(trainable),
+            math: Math::FULL,
             encoder,
             decoder,
             quantizer,
@@ -238,6 +241,21 @@ impl Vqvae {
     /// While a tensor still holds the weights.
     pub fn init(&mut self, seed: u64) -> Result<()> {
         init::init(&mut self.params, &self.config, seed)
+    }
+
+    /// Moves the weights to `device`, where the encoder's and the decoder's products are computed in `math` from then on.
+    ///
+    /// # Errors
+    /// When the GPU can't be used or its memory is full.
+    pub fn to_device(&mut self, device: Device, math: Math) -> Result<()> {
+        self.params.to_device(device, half_copy(math))?;
+        self.math = math;
+        Ok(())
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.params.device()
     }
 
     /// The feature f = quant_conv(encoder(image)): \[B, H, W, 3\] in \[−1, 1\] to \[B, h, w, Cvae\].
@@ -260,7 +278,8 @@ impl Vqvae {
             }
         }
         let z = self.encoder.forward(run, &self.params, image, drop)?;
-        let f = self.quant_conv.forward(run, &self.params, &z)?;
+        // What the quantizer searches codes for is float32.
+        let f = self.quant_conv.forward(&run.full(), &self.params, &z)?;
         run.see(|| "f".into(), &f);
         Ok(f)
     }
@@ -270,7 +289,20 @@ impl Vqvae {
     /// # Errors
     /// When the finest scale is not the size of the feature map.
     pub fn tokenize(&self, image: &Tensor, pyramid: &Pyramid) -> Result<Vec<Tensor>> {
-        let run = Run::off();
+        self.tokenize_in(self.math, image, pyramid)
+    }
+
+    /// [`Vqvae::tokenize`] with the encoder in this arithmetic.
+    ///
+    /// # Errors
+    /// As [`Vqvae::tokenize`].
+    pub fn tokenize_in(
+        &self,
+        math: Math,
+        image: &Tensor,
+        pyramid: &Pyramid,
+    ) -> Result<Vec<Tensor>> {
+        let run = Run::plain(math);
         let f = self.features(&run, image, None)?;
         Ok(self
             .quantizer
@@ -297,7 +329,7 @@ impl Vqvae {
     /// # Errors
     /// When shapes do not fit.
     pub fn decode_clamped(&self, f_hat: &Tensor) -> Result<Tensor> {
-        let image = self.decode(&Run::off(), f_hat, None)?;
+        let image = self.decode(&Run::plain(self.math), f_hat, None)?;
         Ok(ops::clamp(&image, -1.0, 1.0)?)
     }
 
@@ -306,7 +338,7 @@ impl Vqvae {
     /// # Errors
     /// When shapes do not fit.
     pub fn reconstruct(&self, image: &Tensor, pyramid: &Pyramid) -> Result<(Tensor, Vec<Tensor>)> {
-        let run = Run::off();
+        let run = Run::plain(self.math);
         let f = self.features(&run, image, None)?;
         let code = self.quantizer.encode(&run, &self.params, &f, pyramid)?;
         Ok((self.decode_clamped(&code.f_hat)?, code.indices))

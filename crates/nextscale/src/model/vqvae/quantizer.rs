@@ -7,7 +7,7 @@ use super::VqvaeConfig;
 use crate::model::{Pyramid, Run};
 use crate::{Error, Result};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{ParamId, Params, ParamsBuilder, Tensor, ops};
+use nextscale_tensor::{Cx, DType, ParamId, Params, ParamsBuilder, Tensor, ops};
 
 /// `quantize.*` of the reference.
 pub struct Quantizer {
@@ -36,8 +36,8 @@ pub struct Quantized {
     pub f_hat: Tensor,
     /// Mean over scales of β·MSE(sg\[f̂\], f) + MSE(f̂, sg\[f\]), \[1\].
     pub vq_loss: Tensor,
-    /// How often each code was hit, by scale.
-    pub hits: Vec<Vec<u32>>,
+    /// How often each code was hit, by scale: integers \[V\].
+    pub hits: Vec<Tensor>,
 }
 
 /// The positions of `n` shared φ on \[0, 1\], as float64 of the reference's recipe: start + i·step, the last set to the end.
@@ -164,12 +164,12 @@ impl Quantizer {
             )));
         }
         let off = Run {
-            cx: nextscale_tensor::Cx::off(),
+            cx: Cx::off(),
             ..*run
         };
         let codebook = self.codebook(p).detach();
         let mut rest = f.detach();
-        let mut f_hat = Tensor::zeros(f.shape());
+        let mut f_hat = Tensor::zeros_on(f.device(), f.shape(), DType::F32)?;
         let mut indices = Vec::new();
         for (k, &(ph, pw)) in pyramid.scales().iter().enumerate() {
             let z = ops::area(&off.cx, &rest, (ph, pw))?.reshape([b * ph * pw, c])?;
@@ -327,6 +327,7 @@ impl Quantizer {
     /// # Errors
     /// When f is not of the finest scale's size.
     pub fn train_forward(&self, run: &Run<'_>, p: &Params, f: &Tensor) -> Result<Quantized> {
+        let run = &run.exact();
         let cx = &run.cx;
         let pyramid = &self.pyramid;
         let (b, full, c) = dims(f)?;
@@ -339,7 +340,7 @@ impl Quantizer {
                 full.1
             )));
         }
-        let off = nextscale_tensor::Cx::off();
+        let off = Cx::off();
         let codebook = self.codebook(p);
         let frozen = codebook.detach();
         let constant = f.detach();
@@ -351,9 +352,7 @@ impl Quantizer {
         for (k, &(ph, pw)) in pyramid.scales().iter().enumerate() {
             let z = ops::area(&off, &rest, (ph, pw))?.reshape([b * ph * pw, c])?;
             let idx = ops::nearest_code(&z, &frozen, self.znorm)?.reshape([b, ph * pw])?;
-            let mut count = vec![0u32; self.vocab];
-            idx.i32()?.iter().for_each(|&i| count[i as usize] += 1);
-            hits.push(count);
+            hits.push(ops::histogram(&idx, self.vocab)?);
             let codes = ops::gather_rows(cx, &codebook, &idx)?;
             let h = self.contribution(run, p, &codes, (k, pyramid), full)?;
             rest = ops::sub(&off, &rest, &h.detach())?;

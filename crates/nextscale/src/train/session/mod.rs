@@ -2,18 +2,23 @@
 
 mod dataset;
 mod progress;
+mod source;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 mod tokenizer_state;
 mod var;
+mod var_epoch;
+mod var_loop;
 mod var_state;
 
+pub use super::device::resolve_device;
 pub use dataset::{BUILTIN_SHAPES, Dataset};
 pub use tokenizer::{TokenizerRun, tokenizer_paths};
 pub use tokenizer_state::TOKENIZER_STATE_KEY;
 pub use var::{VarRun, var_paths};
 
 use crate::{Error, Result};
-use nextscale_tensor::Device;
 use std::path::{Path, PathBuf};
 
 /// How a run ended.
@@ -46,20 +51,6 @@ pub fn init_threads(threads: usize) -> Result<()> {
     }
 }
 
-/// The device that a choice comes to on this machine.
-///
-/// # Errors
-/// When a GPU is asked for and can't be used.
-pub fn resolve_device(choice: super::flags::DeviceChoice) -> Result<Device> {
-    use super::flags::DeviceChoice::{Auto, Cpu, Cuda};
-    match choice {
-        Auto | Cpu => Ok(Device::Cpu),
-        Cuda(_) => Err(Error::input(format!(
-            "--device={choice}: this version of nextscale computes on the CPU only; use --device=cpu"
-        ))),
-    }
-}
-
 /// Makes the output folder.
 pub(crate) fn make_folder(out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).map_err(|e| {
@@ -68,6 +59,12 @@ pub(crate) fn make_folder(out: &Path) -> Result<()> {
             out.display()
         ))
     })
+}
+
+/// Copies a file so that the target is whole at any instant.
+pub(crate) fn copy_whole(from: &Path, to: &Path) -> Result<()> {
+    let mut source = std::fs::File::open(from).map_err(Error::io(from))?;
+    crate::checkpoint::write_atomic(to, |w| std::io::copy(&mut source, w).map(|_| ()))
 }
 
 /// The seed of a run: the one given, the one of the checkpoint, or a new one from the clock and the process.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 pub(super) struct StepClock {
     start: Instant,
     waited: Duration,
-    images: u64,
 }
 
 /// One step's time.
@@ -33,27 +32,18 @@ impl StepClock {
         Self {
             start: Instant::now(),
             waited,
-            images: 0,
         }
     }
 
-    pub(super) fn add_images(&mut self, n: usize) {
-        self.images += n as u64;
-    }
-
-    /// Ends a step and starts the next.
-    pub(super) fn lap(&mut self, waited: Duration) -> StepTime {
+    /// Ends a step of so many images and starts the next.
+    pub(super) fn lap(&mut self, waited: Duration, images: u64) -> StepTime {
         let now = Instant::now();
         let time = StepTime {
             seconds: (now - self.start).as_secs_f64(),
             data_seconds: waited.saturating_sub(self.waited).as_secs_f64(),
-            images: self.images,
+            images,
         };
-        *self = Self {
-            start: now,
-            waited,
-            images: 0,
-        };
+        *self = Self { start: now, waited };
         time
     }
 

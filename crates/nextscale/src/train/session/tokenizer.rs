@@ -3,10 +3,9 @@
 use super::dataset::{Dataset, loader_config};
 use super::progress::StepClock;
 use super::tokenizer_state;
-use super::var::copy_whole;
-use super::{Outcome, choose_seed, make_folder, resolve_device};
+use super::{Outcome, choose_seed, copy_whole, make_folder, resolve_device};
 use crate::checkpoint::clean_stale;
-use crate::data::{LoaderConfig, TrainLoader};
+use crate::data::{Feed, LoaderConfig, TrainLoader};
 use crate::eval::{Reconstruction, evaluate_reconstruction};
 use crate::log::display::{Display, Sample};
 use crate::log::steps::{StepLog, StepRecord};
@@ -15,14 +14,18 @@ use crate::log::tensorboard::EventWriter;
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::pictures::before_after;
+use crate::train::plan::Precision;
 use crate::train::run_lock::RunLock;
 use crate::train::signal::StopSignal;
 use crate::train::tokenizer_options::{TokenizerHorizon, TokenizerOptions, TokenizerPlan};
-use crate::train::tokenizer_trainer::{TokenizerReport, TokenizerStep, TokenizerTrainer};
+use crate::train::tokenizer_trainer::{
+    LateTokenizerReport, TokenizerReport, TokenizerStep, TokenizerTrainer,
+};
 use crate::{Error, Result};
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Images in TensorBoard's before/after picture.
 const SHOWN: usize = 16;
@@ -80,9 +83,15 @@ impl TokenizerRun<'_> {
     /// # Errors
     /// Bad flags or files, each one line; failures while running.
     pub fn run(&self) -> Result<Outcome> {
+        self.run_reading(None)
+    }
+
+    /// [`TokenizerRun::run`] that reads each step's report after the next was asked for, or at once; by itself it does what is
+    /// best for the device.
+    pub(super) fn run_reading(&self, late: Option<bool>) -> Result<Outcome> {
         let o = self.options;
         let plan = o.resolve(1)?;
-        resolve_device(o.device)?;
+        let device = resolve_device(o.device)?;
         let Some(data_path) = &o.data_path else {
             return Err(Error::input(
                 "--data_path is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
@@ -124,6 +133,7 @@ impl TokenizerRun<'_> {
         if found.is_none() {
             vqvae.init(seed)?;
         }
+        vqvae.to_device(device, Precision::Float32.math(o.tf32))?;
         let losses = (o.l1 as f32, o.l2 as f32);
         let mut trainer = TokenizerTrainer::new(vqvae, plan.betas, losses, seed)?;
         if let Some(p) = &found {
@@ -171,6 +181,10 @@ impl TokenizerRun<'_> {
             trainer,
             steps: StepLog::open(&o.out, progress.it)?,
             progress,
+            late: late.unwrap_or(device.is_async()),
+            launched: None,
+            feed: Feed::new(device)?,
+            clock: StepClock::new(Duration::ZERO),
             display,
             tb,
             loader,
@@ -182,6 +196,13 @@ impl TokenizerRun<'_> {
     }
 }
 
+/// A step that was asked for. On a GPU its report is looked at after the next one was asked for.
+struct Launched {
+    report: LateTokenizerReport,
+    step: TokenizerStep,
+    images: u64,
+}
+
 /// Everything a run holds while it goes on.
 struct Session<'a> {
     run: &'a TokenizerRun<'a>,
@@ -191,6 +212,12 @@ struct Session<'a> {
     dataset: Dataset,
     trainer: TokenizerTrainer,
     progress: TokenizerProgress,
+    /// Whether reports are looked at after the next step was asked for.
+    late: bool,
+    /// The step whose report was not looked at yet.
+    launched: Option<Launched>,
+    feed: Feed,
+    clock: StepClock,
     display: Display,
     tb: EventWriter,
     steps: StepLog,
@@ -206,22 +233,25 @@ impl Session<'_> {
             .train_loader(self.plan.batch, start, self.loader)?;
         let o = self.run.options;
         let limit = o.stop_after.unwrap_or(u64::MAX);
-        let mut clock = StepClock::new(loader.waited());
+        self.clock = StepClock::new(loader.waited());
         let mut stop = self.progress.it >= limit;
         while self.progress.it < self.horizon.max_it && !stop {
-            self.step(&mut loader, &mut clock)?;
+            self.step(&mut loader)?;
             let done = self.progress.it;
             stop = done >= limit || self.run.stop.is_asked();
             let epoch_ended = done.is_multiple_of(its);
             let evaluates = done == self.horizon.max_it
                 || epoch_ended && (done / its).is_multiple_of(o.eval_every);
+            let due = o.save_every > 0 && done.is_multiple_of(o.save_every);
+            if evaluates || stop || due {
+                self.settle(&loader)?;
+            }
             if evaluates {
                 self.evaluate()?;
             }
-            let due = o.save_every > 0 && done.is_multiple_of(o.save_every);
             if evaluates || stop || due {
                 self.save()?;
-                clock.restart(loader.waited());
+                self.clock.restart(loader.waited());
             }
         }
         let bad = loader.bad_images();
@@ -235,12 +265,11 @@ impl Session<'_> {
         self.outcome()
     }
 
-    fn step(&mut self, loader: &mut TrainLoader, clock: &mut StepClock) -> Result<()> {
+    fn step(&mut self, loader: &mut TrainLoader) -> Result<()> {
         let o = self.run.options;
         let it = self.progress.it;
         let batch = loader.next_batch()?;
-        let (images, _) = crate::eval::tensors(&batch, self.dataset.side)?;
-        clock.add_images(batch.len());
+        let (images, labels) = self.feed.batch(&batch, self.dataset.side)?;
         drop(batch);
         let now = self.horizon.schedule.at(it);
         let plan = TokenizerStep {
@@ -252,9 +281,38 @@ impl Session<'_> {
         if it == 0 {
             self.trainer.seed_codebook(&images)?;
         } else if o.revive > 0 && it.is_multiple_of(o.revive) {
+            // Which codes are dead shows in the hits of every step before.
+            self.settle(loader)?;
             self.trainer.revive_dead_codes(&images, it)?;
         }
-        let report = self.trainer.step(&images, &plan)?;
+        let launched = Launched {
+            report: self.trainer.step(&images, &plan)?,
+            step: plan,
+            images: labels.len() as u64,
+        };
+        self.progress.it += 1;
+        if let Some(previous) = self.launched.replace(launched) {
+            self.look_at(previous, loader)?;
+        }
+        if !self.late {
+            self.settle(loader)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the report that is still out.
+    fn settle(&mut self, loader: &TrainLoader) -> Result<()> {
+        match self.launched.take() {
+            Some(launched) => self.look_at(launched, loader),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a step's report into averages, logs and display.
+    fn look_at(&mut self, launched: Launched, loader: &TrainLoader) -> Result<()> {
+        let o = self.run.options;
+        let TokenizerStep { it, lr, wd, .. } = launched.step;
+        let report = self.trainer.read(launched.report)?;
         if !report.loss.is_finite() {
             return Err(Error::failed(format!(
                 "the loss is {} at step {it}: the run has diverged; start again from {} with a lower --lr",
@@ -262,10 +320,9 @@ impl Session<'_> {
                 self.paths.state.display()
             )));
         }
-        self.progress.it += 1;
         self.progress.records = self.trainer.hits.records;
-        let time = clock.lap(loader.waited());
-        let done = self.progress.it;
+        let time = self.clock.lap(loader.waited(), launched.images);
+        let done = it + 1;
         let epoch = it / self.horizon.its_per_epoch + 1;
         // A reconstruction has no right or wrong tokens; the share of the codebook in use stands in.
         let positions = self.plan.batch * self.positions();
@@ -278,15 +335,15 @@ impl Session<'_> {
                 loss: report.loss,
                 accuracy: used,
                 grad_norm: report.grad_norm,
-                lr: now.lr,
-                wd: now.wd,
+                lr,
+                wd,
                 loss_scale: None,
                 images_per_s: time.images_per_s(),
                 data_wait: time.data_wait(),
             })?;
         }
         if tags::is_due(it) || done.is_multiple_of(o.log_every.max(1)) {
-            self.write_scalars(it, &report, now.lr, &usage)?;
+            self.write_scalars(it, &report, lr, &usage)?;
         }
         self.display.step(&Sample {
             step: done,
@@ -362,7 +419,7 @@ impl Session<'_> {
         let side = self.dataset.side;
         let mut val = self.dataset.val_loader(SHOWN, self.loader)?;
         if let Some(batch) = val.next_batch()? {
-            let (images, _) = crate::eval::tensors(&batch, side)?;
+            let (images, _) = self.feed.batch(&batch, side)?;
             let (back, _) = self.trainer.vqvae.reconstruct(&images, pyramid)?;
             let back = ops::to_pixels(&ops::to_unit_range(&back)?)?;
             let p = before_after(&batch.images, &back, side, 8);

@@ -1,9 +1,10 @@
 //! A transformer's run as a checkpoint and back.
 
-use super::var::Progress;
+use super::var_epoch::Progress;
 use crate::checkpoint::weights::TOKENIZER_KEY;
-use crate::checkpoint::{AdamSettings, StateDict, TrainerConfig, TrainerState};
+use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
 use crate::model::state::{buffer_state, load_buffer, load_var, params_state};
+use crate::train::loss_scale::LossScale;
 use crate::train::optimizer::{ADAM_EPS, BETAS};
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan};
@@ -88,7 +89,9 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
     let params = &trainer.var.params;
     load_buffer(&mut trainer.opt.exp_avg, params, &state.exp_avg)?;
     load_buffer(&mut trainer.opt.exp_avg_sq, params, &state.exp_avg_sq)?;
-    let scaler = trainer.opt.scaler()?;
+    // A run in another precision than before begins with its own loss scale, or without one.
+    let own = trainer.opt.scaler()?;
+    let scaler = own.map(|own| state.scaler.as_ref().map_or(own, LossScale::from));
     trainer.opt.resume(state.adam_step, scaler)
 }
 
@@ -156,7 +159,7 @@ pub(super) fn save(
             eps: ADAM_EPS,
             ..AdamSettings::default()
         },
-        scaler: None,
+        scaler: trainer.opt.scaler()?.map(ScalerState::from),
         args: reference_args(s)?,
         extra,
     };

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::verify::compare::{Limit, difference};
+use crate::verify::machine::host;
 use crate::verify::recorded::Recorded;
 use crate::verify::report::Report;
 use nextscale_tensor::ops::{self, Draw};
@@ -33,7 +34,8 @@ pub(super) fn check(stem: &str, file: &Recorded, report: &mut Report<'_>) -> Res
         };
         let logits = file.tensor(&format!("{lead}logits"))?;
         let v = logits.shape().last();
-        let filtered = ops::filter_logits(&logits, k, p)?;
+        let on_device = ops::filter_logits(&logits.to(report.machine().device)?, k, p)?;
+        let filtered = host(&on_device)?;
         match what {
             "masked" => {
                 let want = file.f32(name)?;
@@ -51,7 +53,7 @@ pub(super) fn check(stem: &str, file: &Recorded, report: &mut Report<'_>) -> Res
             }
             "idx" => {
                 let noise = file.f32(&name.replace(".idx", ".exp_noise"))?;
-                let got = ops::draw_tokens(&filtered, &Draw::Given(&noise))?;
+                let got = host(&ops::draw_tokens(&on_device, &Draw::Given(&noise))?)?;
                 let want = file.ints(name, v)?;
                 let rows = filtered.f32()?.chunks_exact(v).zip(noise.chunks_exact(v));
                 let decided = rows
@@ -167,7 +169,7 @@ mod tests {
         let none = f32::NEG_INFINITY;
         let judge = |x: &[f32], g: &[f32], w: &[f32], k, p| {
             let mut see = |_: &crate::verify::Line| {};
-            let mut r = Report::new(&mut see);
+            let mut r = Report::new(crate::verify::Machine::CPU, &mut see);
             masked("m".into(), (x, g, w), x.len(), (k, p), &mut r);
             r.counts.failed == 0
         };

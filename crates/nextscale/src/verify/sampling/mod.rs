@@ -5,6 +5,7 @@ mod runs;
 
 use super::floor::Floors;
 use super::folder::Folder;
+use super::machine::host;
 use super::models::{self, Tokenizer, weight_stems};
 use super::recorded::Recorded;
 use super::report::Report;
@@ -12,7 +13,6 @@ use crate::checkpoint::StateDict;
 use crate::model::Run;
 use crate::model::var::Var;
 use crate::{Error, Result};
-use nextscale_tensor::Cx;
 use serde_json::Value as Json;
 
 /// Checks every file of the folder.
@@ -75,7 +75,13 @@ fn transformer(folder: &Folder, run: &Recorded) -> Result<Var> {
             .unwrap_or(&stem)
             .trim_end_matches('_');
         let (dict, source): (StateDict, String) = models::weights(folder, &stem)?;
-        let var = models::transformer(&dict, &source, &config["variants"][name], false)?;
+        let var = models::transformer(
+            folder.machine,
+            &dict,
+            &source,
+            &config["variants"][name],
+            false,
+        )?;
         let Some(off) = first_scale(&var, run, &want)? else {
             continue;
         };
@@ -96,11 +102,12 @@ fn first_scale(var: &Var, run: &Recorded, want: &[f32]) -> Result<Option<f64>> {
     let Ok(labels) = run.ints("labels", var.config.classes + 1) else {
         return Ok(None);
     };
-    let cond = var.condition(&Cx::off(), &labels)?;
-    let conditions = var.conditions(&Run::off(), &cond)?;
+    let run = Run::plain(var.math);
+    let cond = var.condition(&run.cx.full(), &labels)?;
+    let conditions = var.conditions(&run, &cond)?;
     let x = var.embed_first(&cond)?;
     let mut caches = var.caches(labels.len());
-    let logits = var.forward_scale(&Run::off(), x, &conditions, &mut caches)?;
+    let logits = host(&var.forward_scale(&run, x, &conditions, &mut caches)?)?;
     let got = logits.f32()?;
     Ok((got.len() == want.len()).then(|| super::compare::difference(got, want).rel_l2))
 }

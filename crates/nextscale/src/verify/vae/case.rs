@@ -3,12 +3,13 @@
 use crate::model::vqvae::Vqvae;
 use crate::model::{Pyramid, Run};
 use crate::verify::compare::Limit;
+use crate::verify::machine::host;
 use crate::verify::models::Tokenizer;
 use crate::verify::recorded::Recorded;
 use crate::verify::report::Report;
 use crate::verify::tokens::Maps;
 use crate::{Error, Result};
-use nextscale_tensor::{Cx, Tensor, ops};
+use nextscale_tensor::{Cx, Math, Tensor, ops};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
@@ -35,12 +36,14 @@ impl Case<'_> {
             let want = file.channels_last("image")?;
             report.numbers(self.label("image"), got.f32()?, want.f32()?, Limit::EXACT);
         }
-        let image = super::images(file)?;
-        let (seen, f) = probed(|run| vqvae.features(run, &image, None))?;
+        let machine = report.machine();
+        let image = super::images(file)?.to(machine.device)?;
+        let (seen, f) = probed(vqvae.math, |run| vqvae.features(run, &image, None))?;
         let mut done: BTreeSet<String> = ["image", "image_u8"].map(str::to_owned).into();
 
-        let (seen_f_hats, code) =
-            probed(|run| vqvae.quantizer.encode(run, &vqvae.params, &f, self.pyramid))?;
+        let (seen_f_hats, code) = probed(vqvae.math, |run| {
+            vqvae.quantizer.encode(run, &vqvae.params, &f, self.pyramid)
+        })?;
         let recorded = self.recorded_maps(&image)?;
         let mut f_hats: Vec<Tensor> = Vec::new();
         match &recorded {
@@ -63,9 +66,11 @@ impl Case<'_> {
                             .filter_map(|k| seen_f_hats.get(&format!("f_hat.{k}")).cloned()),
                     );
                 } else {
-                    f_hats = vqvae
-                        .quantizer
-                        .f_hats(&vqvae.params, recorded, self.pyramid)?;
+                    f_hats = vqvae.quantizer.f_hats(
+                        &vqvae.params,
+                        &machine.all(recorded)?,
+                        self.pyramid,
+                    )?;
                 }
                 done.extend((0..recorded.len()).map(|k| format!("idx.{k}")));
                 self.statistics(&maps, &f_hats, report)?;
@@ -74,7 +79,7 @@ impl Case<'_> {
         let Some(f_hat) = f_hats.last() else {
             return Err(Error::input(format!("{}: has no scales", file.source())));
         };
-        let (decoded, plain) = probed(|run| vqvae.decode(run, f_hat, None))?;
+        let (decoded, plain) = probed(vqvae.math, |run| vqvae.decode(run, f_hat, None))?;
         let recon = ops::clamp(&plain, -1.0, 1.0)?;
         self.clamped(&plain, report)?;
 
@@ -145,6 +150,7 @@ impl Case<'_> {
                 .and_then(|k| k.parse::<usize>().ok())
         };
         let recorded = recorded.unwrap_or_default();
+        let on_device = report.machine().all(recorded)?;
         let first = file.shape(name)?.first().copied().unwrap_or(0);
         if name == "idx_cat" {
             if recorded.is_empty() {
@@ -162,18 +168,22 @@ impl Case<'_> {
             return Ok(());
         }
         if name == "var_input" {
-            let got =
-                vqvae
-                    .quantizer
-                    .var_input(&vqvae.params, recorded, self.pyramid, recorded.len())?;
+            let got = vqvae.quantizer.var_input(
+                &vqvae.params,
+                &on_device,
+                self.pyramid,
+                recorded.len(),
+            )?;
             match got {
-                Some(got) => report.numbers(label, got.f32()?, &file.f32(name)?, self.limit),
+                Some(got) => {
+                    report.computed(label, host(&got)?.f32()?, &file.f32(name)?, self.limit);
+                }
                 None => report.unchecked(label, "it needs token maps of two scales"),
             }
             return Ok(());
         }
         if let Some(k) = number("idx_to_img_growing.") {
-            let maps = recorded
+            let maps = on_device
                 .iter()
                 .take(k + 1)
                 .map(|m| m.narrow(0, first.min(m.dims()[0])))
@@ -215,7 +225,7 @@ impl Case<'_> {
     fn map(&self, name: &str, got: &Tensor, report: &mut Report<'_>) -> Result<()> {
         let want = self.file.channels_last(name)?;
         let n = want.dims()[0].min(got.dims()[0]);
-        let got = got.narrow(0, n)?;
+        let got = host(&got.narrow(0, n)?)?;
         let label = self.label(name);
         if got.dims() != want.dims() {
             report.fact(
@@ -229,19 +239,22 @@ impl Case<'_> {
             );
             return Ok(());
         }
-        report.numbers(label, got.f32()?, want.f32()?, self.limit);
+        report.computed(label, got.f32()?, want.f32()?, self.limit);
         Ok(())
     }
 }
 
-/// Runs `f` with a probe and returns all that it saw.
-fn probed<T>(f: impl FnOnce(&Run<'_>) -> Result<T>) -> Result<(HashMap<String, Tensor>, T)> {
+/// Runs `f` in this arithmetic with a probe and returns all that it saw.
+fn probed<T>(
+    math: Math,
+    f: impl FnOnce(&Run<'_>) -> Result<T>,
+) -> Result<(HashMap<String, Tensor>, T)> {
     let seen = RefCell::new(HashMap::new());
     let probe = |name: &str, value: &Tensor| {
         seen.borrow_mut().insert(name.to_owned(), value.clone());
     };
     let run = Run {
-        cx: Cx::off(),
+        cx: Cx::off().with(math),
         probe: Some(&probe),
     };
     let out = f(&run)?;
@@ -267,6 +280,7 @@ fn every(map: &Tensor, step: usize) -> Result<Tensor> {
     if step == 1 {
         return Ok(map.clone());
     }
+    let map = host(map)?;
     let values = map.f32()?;
     let mut out = Vec::new();
     for s in 0..b {

@@ -4,6 +4,7 @@ use super::SUGGESTED;
 use super::case::Case;
 use crate::Result;
 use crate::verify::compare::Limit;
+use crate::verify::machine::host;
 use crate::verify::report::Report;
 use crate::verify::tokens::{Maps, Search};
 use nextscale_tensor::{Cx, Tensor, ops};
@@ -62,11 +63,11 @@ impl Case<'_> {
             None => maps.f.clone(),
         };
         for (key, got) in [
-            ("f_rms", rms(maps.f.f32()?)),
-            ("rest_rms", rms(rest.f32()?)),
+            ("f_rms", rms(host(maps.f)?.f32()?)),
+            ("rest_rms", rms(host(&rest)?.f32()?)),
         ] {
             if let Some(want) = codes[key].as_f64() {
-                report.numbers(
+                report.computed(
                     self.label(format!("codes.{key}")),
                     &[got],
                     &[want],
@@ -114,11 +115,11 @@ impl Case<'_> {
             ("best_median", median(|s| s.best)),
         ] {
             if let Some(want) = codes[key].as_f64() {
-                report.numbers(self.label(format!("codes.{key}")), &[got], &[want], limit);
+                report.computed(self.label(format!("codes.{key}")), &[got], &[want], limit);
             }
         }
         if let Some(want) = self.gaps() {
-            report.numbers(
+            report.computed(
                 self.label("codes.per_scale_margin_min"),
                 &per_scale,
                 &want,
@@ -131,10 +132,10 @@ impl Case<'_> {
     pub(super) fn clamped(&self, plain: &Tensor, report: &mut Report<'_>) -> Result<()> {
         let key = format!("clamped_fraction_{}", self.stem);
         if let Some(want) = self.tokenizer.config[&key].as_f64() {
-            let over = plain.f32()?.iter().filter(|v| v.abs() > 1.0).count();
+            let over = host(plain)?.f32()?.iter().filter(|v| v.abs() > 1.0).count();
             let n = plain.numel() as f64;
             // Two values may lie so near to ±1 that noise moves them across.
-            report.numbers(key, &[over as f64 / n], &[want], Limit::absolute(2.0 / n));
+            report.computed(key, &[over as f64 / n], &[want], Limit::absolute(2.0 / n));
         }
         Ok(())
     }

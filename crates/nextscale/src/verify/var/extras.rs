@@ -7,6 +7,8 @@ use super::{
 use crate::Result;
 use crate::model::var::{Keep, Var};
 use crate::verify::compare::{Limit, difference, sampled};
+use crate::verify::grads::unscaled;
+use crate::verify::machine::host;
 use crate::verify::recorded::Recorded;
 use crate::verify::report::Report;
 use std::collections::BTreeSet;
@@ -105,11 +107,13 @@ impl Group<'_> {
             let l = &self.limits;
             match what {
                 what if skip(what) => {}
-                "logits" => report.numbers(label, pass.logits()?, &self.file.f32(name)?, l.outputs),
-                "ce_BL" => report.numbers(label, &pass.ce, &self.file.f32(name)?, l.outputs),
-                "loss" => report.numbers(label, &[pass.loss], &self.file.f64(name)?, l.losses),
+                "logits" => {
+                    report.computed(label, &pass.logits()?, &self.file.f32(name)?, l.outputs)
+                }
+                "ce_BL" => report.computed(label, &pass.ce, &self.file.f32(name)?, l.outputs),
+                "loss" => report.losses(label, &[pass.loss], &self.file.f64(name)?, l.losses),
                 "grad_norm" => {
-                    report.numbers(label, &[pass.grad_norm], &self.file.f64(name)?, l.gradients)
+                    report.computed(label, &[pass.grad_norm], &self.file.f64(name)?, l.gradients)
                 }
                 _ => match what
                     .strip_prefix("grad.")
@@ -117,8 +121,9 @@ impl Group<'_> {
                 {
                     Some(info) => {
                         let want = self.file.f32(name)?;
-                        let got = sampled(&pass.grads.export(info)?, want.len());
-                        report.numbers(label, &got, &want, l.gradients);
+                        let got = unscaled(&pass.grads, info, pass.scale)?;
+                        let got = sampled(&got, want.len());
+                        report.computed(label, &got, &want, l.gradients);
                     }
                     None => report.unchecked(label, "no known quantity"),
                 },
@@ -155,7 +160,7 @@ impl Group<'_> {
         for labels in choices {
             let batch = self.batch.labelled(labels);
             let pass = Pass::run(self.var, &batch, &Options::default())?;
-            let d = difference(pass.logits()?, &want).rel_l2;
+            let d = difference(&pass.logits()?, &want).rel_l2;
             if best.as_ref().is_none_or(|(b, _)| d < *b) {
                 best = Some((d, batch));
             }
@@ -246,7 +251,7 @@ impl Group<'_> {
         for (name, ramp) in &ramps {
             let pass = run(*ramp)?;
             let want = self.file.f64(name)?;
-            report.numbers(
+            report.losses(
                 self.variant.label(name),
                 &[pass.loss],
                 &want,
@@ -293,7 +298,7 @@ impl Group<'_> {
         let Ok(vqvae) = tokenizer_of(context, self.var)? else {
             return Ok(());
         };
-        let maps = self.batch.maps(self.var);
+        let maps = report.machine().all(&self.batch.maps(self.var))?;
         let end = cut.targets.shape().last();
         let active = self
             .var
@@ -308,7 +313,7 @@ impl Group<'_> {
                 .quantizer
                 .var_input(&vqvae.params, &maps, &self.var.config.pyramid, active)?
         {
-            report.numbers(label, got.f32()?, &want, self.limits.outputs);
+            report.computed(label, host(&got)?.f32()?, &want, self.limits.outputs);
         }
         Ok(())
     }
@@ -379,8 +384,8 @@ pub(super) fn drop_masks(
             ..Options::default()
         };
         let pass = Pass::run(&var, &batch, &options)?;
-        let d = difference(pass.logits()?, &want);
-        let fits = limits.outputs.holds(&d);
+        let d = difference(&pass.logits()?, &want);
+        let fits = limits.outputs.times(report.machine().slack()).holds(&d);
         if best.as_ref().is_none_or(|(off, _)| d.rel_l2 < *off) {
             best = Some((d.rel_l2, pass));
         }
@@ -389,9 +394,9 @@ pub(super) fn drop_masks(
         }
     }
     if let Some((_, pass)) = best {
-        report.numbers(label("logits"), pass.logits()?, &want, limits.outputs);
+        report.computed(label("logits"), &pass.logits()?, &want, limits.outputs);
         if file.has("loss") {
-            report.numbers(
+            report.losses(
                 label("loss"),
                 &[pass.loss],
                 &file.f64("loss")?,
@@ -399,7 +404,7 @@ pub(super) fn drop_masks(
             );
         }
         if file.has("grad_norm") {
-            report.numbers(
+            report.computed(
                 label("grad_norm"),
                 &[pass.grad_norm],
                 &file.f64("grad_norm")?,

@@ -8,6 +8,7 @@ mod steps;
 use super::compare::Limit;
 use super::floor::Floors;
 use super::folder::Folder;
+use super::machine::{Machine, host};
 use super::models::{self, Tokenizer, check_formats, check_var_state, weight_stems};
 use super::recorded::Recorded;
 use super::report::Report;
@@ -18,7 +19,7 @@ use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
 use crate::{Error, Result};
 use nextscale_tensor::Tensor;
-use pass::Batch;
+pub(super) use pass::{Batch, Options, Pass};
 use serde_json::Value as Json;
 pub(super) use steps::Batches;
 
@@ -41,6 +42,7 @@ struct Context<'a> {
 
 /// One variant's weights and options.
 struct Variant<'a> {
+    machine: Machine,
     name: &'a str,
     dict: &'a StateDict,
     source: &'a str,
@@ -50,7 +52,13 @@ struct Variant<'a> {
 impl Variant<'_> {
     /// A fresh transformer.
     fn build(&self, trainable: bool) -> Result<Var> {
-        models::transformer(self.dict, self.source, self.options, trainable)
+        models::transformer(
+            self.machine,
+            self.dict,
+            self.source,
+            self.options,
+            trainable,
+        )
     }
 
     fn label(&self, what: impl std::fmt::Display) -> String {
@@ -91,6 +99,7 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
     for (stem, name) in stems.iter().zip(&names) {
         let (dict, source) = models::weights(folder, stem)?;
         let variant = Variant {
+            machine: folder.machine,
             name,
             dict: &dict,
             source: &source,
@@ -233,14 +242,14 @@ fn check_words(
     match tokenizer_of(context, var)? {
         Err(why) => report.unchecked(label, why),
         Ok(vqvae) => {
-            let maps = batch.maps(var);
+            let maps = report.machine().all(&batch.maps(var))?;
             let pyramid = &var.config.pyramid;
             let active = maps.len();
             match vqvae
                 .quantizer
                 .var_input(&vqvae.params, &maps, pyramid, active)?
             {
-                Some(got) => report.numbers(label, got.f32()?, words.f32()?, limit),
+                Some(got) => report.computed(label, host(&got)?.f32()?, words.f32()?, limit),
                 None => report.fact(label, false, "there is no such input"),
             }
         }
@@ -257,7 +266,8 @@ fn check_tokens(
     report: &mut Report<'_>,
 ) -> Result<()> {
     let pyramid = &vqvae.config.pyramid;
-    let f = vqvae.features(&Run::off(), images, None)?;
+    let images = images.to(report.machine().device)?;
+    let f = vqvae.features(&Run::plain(vqvae.math), &images, None)?;
     let code = vqvae
         .quantizer
         .encode(&Run::off(), &vqvae.params, &f, pyramid)?;
@@ -301,28 +311,28 @@ fn forward(
         let label = variant.label(name);
         match name {
             "gt_BL" | "labels" | "x_BLCv_wo_first_l" => {}
-            "ce_BL" => report.numbers(
+            "ce_BL" => report.computed(
                 label,
                 &pass.ce,
                 &file.f32(name)?,
                 outputs.unwrap_or(OUTPUTS),
             ),
-            "loss" => report.numbers(
+            "loss" => report.losses(
                 label,
                 &[pass.loss],
                 &file.f64(name)?,
                 outputs.unwrap_or(LOSSES),
             ),
-            "grad_norm" => report.numbers(
+            "grad_norm" => report.computed(
                 label,
                 &[pass.grad_norm],
                 &file.f64(name)?,
                 norm.unwrap_or(GRADIENTS),
             ),
             _ => match pass.seen.get(name) {
-                Some(got) => report.numbers(
+                Some(got) => report.computed(
                     label,
-                    got.f32()?,
+                    host(got)?.f32()?,
                     &file.f32(name)?,
                     outputs.unwrap_or(OUTPUTS),
                 ),
@@ -352,6 +362,7 @@ fn gradients(
         grads: &pass.grads,
         limit,
         zero: Vec::new(),
+        scale: pass.scale,
         label: variant.label(""),
     };
     gradients.samples(file, "", report)?;

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
+use crate::verify::machine::{Machine, host};
 use crate::verify::recorded::{Recorded, split_tokens};
 use nextscale_tensor::{Cx, GradBuffer, Tape, Tensor, ops};
 use std::cell::RefCell;
@@ -10,17 +11,17 @@ use std::collections::HashMap;
 
 /// Class labels, targets and the teacher-forcing input.
 #[derive(Clone)]
-pub(super) struct Batch {
-    pub(super) labels: Vec<i32>,
+pub(in crate::verify) struct Batch {
+    pub(in crate::verify) labels: Vec<i32>,
     /// \[B, L\].
-    pub(super) targets: Tensor,
+    pub(in crate::verify) targets: Tensor,
     /// \[B, L − first, Cvae\]; `None` where the first scale is all.
-    pub(super) words: Option<Tensor>,
+    pub(in crate::verify) words: Option<Tensor>,
 }
 
 impl Batch {
     /// Reads `labels` (after class dropout, where that is recorded), `gt_BL` and `x_BLCv_wo_first_l`.
-    pub(super) fn read(file: &Recorded, var: &Var) -> Result<Self> {
+    pub(in crate::verify) fn read(file: &Recorded, var: &Var) -> Result<Self> {
         let c = &var.config;
         let after = "labels_after_drop";
         let key = if file.has(after) { after } else { "labels" };
@@ -51,7 +52,7 @@ impl Batch {
     }
 
     /// The targets as one map \[B, l\] a scale.
-    pub(super) fn maps(&self, var: &Var) -> Vec<Tensor> {
+    pub(in crate::verify) fn maps(&self, var: &Var) -> Vec<Tensor> {
         let p = &var.config.pyramid;
         let lengths: Vec<usize> = (0..p.count()).map(|k| p.len_of(k)).collect();
         self.targets
@@ -61,7 +62,7 @@ impl Batch {
     }
 
     /// The batch cut after scale `last`.
-    pub(super) fn cut(&self, var: &Var, last: usize) -> Result<Self> {
+    pub(in crate::verify) fn cut(&self, var: &Var, last: usize) -> Result<Self> {
         let p = &var.config.pyramid;
         let (end, first, total) = (p.range(last).end, p.len_of(0), p.total());
         let b = self.labels.len();
@@ -90,7 +91,7 @@ impl Batch {
     }
 
     /// The same batch with other labels.
-    pub(super) fn labelled(&self, labels: Vec<i32>) -> Self {
+    pub(in crate::verify) fn labelled(&self, labels: Vec<i32>) -> Self {
         Self {
             labels,
             ..self.clone()
@@ -100,32 +101,36 @@ impl Batch {
 
 /// What a pass is to do beside the plain thing.
 #[derive(Default)]
-pub(super) struct Options<'a> {
+pub(in crate::verify) struct Options<'a> {
     /// Label smoothing.
-    pub(super) smoothing: f32,
+    pub(in crate::verify) smoothing: f32,
     /// Factors of stochastic depth.
-    pub(super) keep: Option<&'a Keep>,
+    pub(in crate::verify) keep: Option<&'a Keep>,
     /// The last scale of a cut sequence, and the factor on its weights.
-    pub(super) newest: Option<(usize, f32)>,
+    pub(in crate::verify) newest: Option<(usize, f32)>,
+    /// What the loss is multiplied by before the backward pass; `None` takes what the transformer's arithmetic needs.
+    pub(in crate::verify) scale: Option<f32>,
 }
 
 /// What a pass gave.
-pub(super) struct Pass {
+pub(in crate::verify) struct Pass {
     /// Named intermediate results.
-    pub(super) seen: HashMap<String, Tensor>,
+    pub(in crate::verify) seen: HashMap<String, Tensor>,
     /// Cost of every token, with smoothing.
-    pub(super) ce: Vec<f32>,
+    pub(in crate::verify) ce: Vec<f32>,
     /// The loss.
-    pub(super) loss: f32,
-    /// Gradients.
-    pub(super) grads: GradBuffer,
-    /// Their norm.
-    pub(super) grad_norm: f64,
+    pub(in crate::verify) loss: f32,
+    /// Gradients, `scale` times as large.
+    pub(in crate::verify) grads: GradBuffer,
+    /// What they were multiplied by.
+    pub(in crate::verify) scale: f32,
+    /// Their norm, without the factor.
+    pub(in crate::verify) grad_norm: f64,
 }
 
 impl Pass {
     /// Runs forward and backward over all of `batch`.
-    pub(super) fn run(var: &Var, batch: &Batch, options: &Options<'_>) -> Result<Self> {
+    pub(in crate::verify) fn run(var: &Var, batch: &Batch, options: &Options<'_>) -> Result<Self> {
         let pyramid = &var.config.pyramid;
         let active = options.newest.map_or(pyramid.count(), |(k, _)| k + 1);
         let seen = RefCell::new(HashMap::new());
@@ -134,16 +139,19 @@ impl Pass {
         };
         let tape = Tape::new();
         let run = Run {
-            cx: Cx::on(&tape),
+            cx: Cx::on(&tape).with(var.math),
             probe: Some(&probe),
         };
-        let logits = var.forward(
-            &run,
-            &batch.labels,
-            batch.words.as_ref(),
-            active,
-            options.keep,
-        )?;
+        let machine = Machine {
+            device: var.device(),
+            math: var.math,
+            tokenizer: var.math,
+        };
+        let scale = options.scale.unwrap_or_else(|| machine.loss_scale());
+        let words = batch.words.as_ref().map(|w| w.to(machine.device));
+        let words = words.transpose()?;
+        let targets = batch.targets.to(machine.device)?;
+        let logits = var.forward(&run, &batch.labels, words.as_ref(), active, options.keep)?;
         // Weights stay 1/L of the whole sequence when it is cut.
         let mut weights = vec![1.0 / pyramid.total() as f32; batch.targets.shape().last()];
         if let Some((k, factor)) = options.newest {
@@ -151,22 +159,23 @@ impl Pass {
                 .iter_mut()
                 .for_each(|w| *w *= factor);
         }
-        let out = ops::cross_entropy(&run.cx, logits, &batch.targets, &weights, options.smoothing)?;
+        let out = ops::cross_entropy(&run.cx, logits, &targets, &weights, options.smoothing)?;
         let mut grads = var.params.buffer()?;
-        tape.backward(&out.loss, 1.0, Some((&var.params, &mut grads)), &[])?;
+        tape.backward(&out.loss, scale, Some((&var.params, &mut grads)), &[])?;
         Ok(Self {
-            ce: out.smoothed,
+            ce: host(&out.smoothed)?.f32()?.to_vec(),
             loss: out.loss.scalar()?,
-            grad_norm: ops::grad_norm(&grads)?,
+            grad_norm: ops::grad_norm(&grads)? / f64::from(scale),
+            scale,
             grads,
             seen: seen.into_inner(),
         })
     }
 
     /// The logits.
-    pub(super) fn logits(&self) -> Result<&[f32]> {
+    pub(in crate::verify) fn logits(&self) -> Result<Vec<f32>> {
         match self.seen.get("logits") {
-            Some(t) => Ok(t.f32()?),
+            Some(t) => Ok(host(t)?.f32()?.to_vec()),
             None => Err(crate::Error::failed("the transformer showed no logits")),
         }
     }

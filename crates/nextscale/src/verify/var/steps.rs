@@ -4,12 +4,14 @@ use super::pass::{Options, Pass};
 use super::{Context, LOSSES, Variant, batch, check_tokens, tokenizer_of};
 use crate::checkpoint::param_groups::{is_decayed, param_groups};
 use crate::model::var::Var;
+use crate::train::measures::Measures;
 use crate::train::optimizer::{ADAM_EPS, BETAS, Optimizer};
 use crate::train::progressive::Stage;
-use crate::train::var_trainer::{StepPlan, VarTrainer};
+use crate::train::var_trainer::{StepPlan, VarTrainer, scaler_of};
 use crate::verify::compare::{Difference, Limit, difference, sampled};
 use crate::verify::folder::Folder;
 use crate::verify::grads::compare_stats;
+use crate::verify::machine::HALF_LOSSES;
 use crate::verify::recorded::{Recorded, split_tokens};
 use crate::verify::report::Report;
 use crate::{Error, Result};
@@ -105,7 +107,7 @@ impl Hyper {
 
     fn optimizer(&self, var: &Var) -> Result<Optimizer> {
         let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
-        Optimizer::new(&var.params, self.betas, decayed, None)
+        Optimizer::new(&var.params, self.betas, decayed, scaler_of(var))
     }
 }
 
@@ -153,10 +155,18 @@ pub(super) fn params_after(
     } else {
         Json::Null
     };
-    let holds = |d: &Difference| limit.is_some_and(|l| l.holds(d)) || after_steps(d, hyper.lr);
+    let machine = report.machine();
+    let slack = machine.slack();
+    let holds = |d: &Difference| {
+        limit.is_some_and(|l| l.times(slack).holds(d)) || after_steps(d, hyper.lr, slack)
+    };
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for step in 1..=steps {
-        let pass = Pass::run(&var, &batch, &Options::default())?;
+        let options = Options {
+            scale: Some(opt.scaler()?.map_or(1.0, |s| s.scale as f32)),
+            ..Options::default()
+        };
+        let pass = Pass::run(&var, &batch, &options)?;
         losses.push(pass.loss);
         opt.grads = pass.grads;
         let numbers = opt.step(&mut var.params, hyper.lr, hyper.wd, hyper.clip())?;
@@ -174,6 +184,10 @@ pub(super) fn params_after(
                 continue;
             }
             let d = difference(&got, &want);
+            if machine.is_half() {
+                report.shown(label, d);
+                continue;
+            }
             report.judged(
                 label,
                 holds(&d),
@@ -210,13 +224,17 @@ pub(super) fn params_after(
         .into_iter()
         .zip(limits)
     {
-        if file.has(name) {
-            report.numbers(
-                variant.label(format!("params_after.{name}")),
-                &got,
-                &file.f64(name)?,
-                limit,
-            );
+        if !file.has(name) {
+            continue;
+        }
+        let (label, want) = (
+            variant.label(format!("params_after.{name}")),
+            file.f64(name)?,
+        );
+        if name == "losses" {
+            report.losses(label, &got, &want, limit);
+        } else {
+            report.computed(label, &got, &want, limit);
         }
     }
     Ok(())
@@ -224,9 +242,9 @@ pub(super) fn params_after(
 
 /// Whether parameters keep within the READMEs' tolerance: few elements, whose gradient is all but zero, may be off by a
 /// step.
-fn after_steps(d: &Difference, lr: f64) -> bool {
+fn after_steps(d: &Difference, lr: f64, slack: f64) -> bool {
     let few = (d.count / 1000).max(1);
-    d.rel_l2 <= AFTER_STEPS && d.over_1e5 <= few && d.max_abs <= lr
+    d.rel_l2 <= slack * AFTER_STEPS && d.over_1e5 <= few && d.max_abs <= lr
 }
 
 /// A run over recorded images: tokens, losses, gradient norms, logged figures.
@@ -259,13 +277,21 @@ pub(super) fn run(
     }
     let want = file.f64("losses")?;
     let last = var.config.pyramid.count() - 1;
+    let maps = maps
+        .iter()
+        .map(|m| report.machine().all(m))
+        .collect::<Result<Vec<_>>>()?;
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 0)?;
     trainer.opt = hyper.optimizer(&trainer.var)?;
     let mut steps = Vec::new();
     for it in 0..want.len() {
         let i = it % batches.count();
         let plan = plan(it as u64, hyper);
-        steps.push(trainer.step_tokens(&maps[i], &batches.labels[i], &plan)?);
+        steps.push(
+            trainer
+                .step_tokens(&maps[i], &batches.labels[i], &plan)?
+                .read()?,
+        );
     }
     let losses: Vec<f64> = steps.iter().map(|s| s.loss).collect();
     let norms: Vec<f64> = steps
@@ -302,7 +328,7 @@ pub(super) fn run(
         return Ok(());
     };
     let column = |key: &str| -> Option<Vec<f64>> { rows.iter().map(|r| r[key].as_f64()).collect() };
-    let of = |f: &dyn Fn(&crate::train::var_trainer::Measures) -> f64| -> Vec<f64> {
+    let of = |f: &dyn Fn(&Measures) -> f64| -> Vec<f64> {
         steps.iter().map(|s| f(&s.measures)).collect()
     };
     if let Some(want) = column("Lm") {
@@ -312,7 +338,7 @@ pub(super) fn run(
         let got = of(&|m| m.loss_of(last).unwrap_or(f64::NAN));
         report_losses(label("metrics.Lt"), &got, &want, report);
     }
-    let tokens = |m: &crate::train::var_trainer::Measures, k: Option<usize>| match k {
+    let tokens = |m: &Measures, k: Option<usize>| match k {
         Some(k) => m.tokens.get(k).copied().unwrap_or(0),
         None => m.tokens.iter().sum(),
     };
@@ -324,7 +350,7 @@ pub(super) fn run(
             });
             // Noise may flip the likeliest code of one token, where two are as good.
             let one = 100.0 / tokens(&first.measures, scale).max(1) as f64;
-            report.numbers(
+            report.computed(
                 label(&format!("metrics.{key}")),
                 &got,
                 &want,
@@ -424,13 +450,19 @@ impl Batches {
 /// Losses of a run: each within 1e-4 of its value.
 fn report_losses(label: String, got: &[f64], want: &[f64], report: &mut Report<'_>) {
     const EACH: f64 = 1e-4;
+    let machine = report.machine();
+    let each = if machine.is_half() {
+        HALF_LOSSES
+    } else {
+        machine.slack() * EACH
+    };
     let d = difference(got, want);
-    let holds = got.len() == want.len() && d.max_rel <= EACH;
+    let holds = got.len() == want.len() && d.max_rel <= each;
     report.judged(
         label,
         holds,
         d,
-        format!("limit {EACH:e} of each, largest {:.1e}", d.max_rel),
+        format!("limit {each:e} of each, largest {:.1e}", d.max_rel),
     );
 }
 
@@ -443,16 +475,23 @@ fn report_norms(
     report: &mut Report<'_>,
 ) {
     let d = difference(got, want);
+    if report.machine().is_half() {
+        return report.shown(label, d);
+    }
+    let slack = report.machine().slack();
     let early = EARLY.min(got.len()).min(want.len());
     let start = difference(&got[..early], &want[..early]);
-    let each = start.max_rel <= 1e-3 && d.max_rel <= 2e-2;
-    let holds = got.len() == want.len() && (each || floor.is_some_and(|f| f.holds(&d)));
+    let each = start.max_rel <= slack * 1e-3 && d.max_rel <= slack * 2e-2;
+    let holds =
+        got.len() == want.len() && (each || floor.is_some_and(|f| f.times(slack).holds(&d)));
     report.judged(
         label,
         holds,
         d,
         format!(
-            "limit 1e-3 of each in the first {EARLY} steps, then 2e-2; largest {:.1e}",
+            "limit {:e} of each in the first {EARLY} steps, then {:e}; largest {:.1e}",
+            slack * 1e-3,
+            slack * 2e-2,
             d.max_rel
         ),
     );

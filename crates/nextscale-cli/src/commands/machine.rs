@@ -1,0 +1,34 @@
+//! The flags of every command that computes with a model.
+
+use nextscale::Result;
+use nextscale::train::device::{Arithmetic, resolve_device};
+use nextscale::train::flags::DeviceChoice;
+use nextscale::train::session::init_threads;
+use nextscale_tensor::{Device, Math};
+
+/// Where to compute and how precisely.
+#[derive(clap::Args)]
+#[command(rename_all = "snake_case")]
+pub struct Machine {
+    /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is a usable one
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// Precision of products on a GPU; without it bf16 to draw, tf32 to measure and tokenize
+    #[arg(long, value_enum)]
+    precision: Option<Arithmetic>,
+    /// Threads that compute on the CPU; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+impl Machine {
+    /// Takes the device and the threads into use; `usual` is the precision where none is asked for.
+    pub fn start(&self, usual: Arithmetic) -> Result<(Device, Math)> {
+        let device = resolve_device(self.device)?;
+        init_threads(self.threads)?;
+        if !device.is_async() && self.precision.is_some_and(|p| p != Arithmetic::Fp32) {
+            eprintln!("nextscale: the CPU computes in float32; --precision is for GPUs");
+        }
+        Ok((device, self.precision.unwrap_or(usual).math()))
+    }
+}

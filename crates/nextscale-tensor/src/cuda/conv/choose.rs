@@ -1,0 +1,435 @@
+//! Which way a convolution goes: measured at its first call, kept on disk, taken again ever after.
+
+use super::super::graph::Turn;
+use super::super::kept;
+use super::super::libraries::Library;
+use super::super::matmul::{Element, Place};
+use super::super::pool::DeviceBuffer;
+use super::super::timing::fastest;
+use super::around::{self, Added};
+use super::cudnn::{self, Handle, Plan, Step, id};
+use super::{Call, Convolution, Gpu, Pass, columns};
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// Engines that are tried for a graph. The library names the likely fastest first, and compiles some for half a second.
+const TRIED: usize = 5;
+/// Runs of each; the fastest counts.
+const RUNS: usize = 3;
+/// Most bytes of scratch memory that an engine may take.
+const WORKSPACE: usize = 1 << 30;
+/// Operations below which a launch takes longer than the work: the first engine that works is taken.
+const SMALL: f64 = 2e8;
+/// Elements of a patch up to which a product over patches may be faster than cuDNN.
+const NARROW: usize = 128;
+
+/// A convolution on operands of a certain alignment, with what is added to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    c: Convolution,
+    pass: Pass,
+    bias: bool,
+    residual: bool,
+    alignment: u32,
+}
+
+/// A way to go.
+enum Choice {
+    /// A matrix product over patches.
+    Columns,
+    /// An engine of cuDNN.
+    Cudnn(Way, Plan),
+}
+
+/// What an engine does itself and what type it writes.
+#[derive(Clone, Debug)]
+struct Way {
+    steps: Vec<Step>,
+    result: Element,
+}
+
+/// The library's handle and the choices of one GPU.
+pub(in super::super) struct Chooser {
+    handle: Handle,
+    choices: HashMap<Key, Choice>,
+}
+
+/// Filled at the first convolution.
+pub(in super::super) type Slot = Mutex<Option<Chooser>>;
+
+/// Puts a pass into the stream.
+pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_>) -> Result<()> {
+    let places = [
+        Some(call.x),
+        Some(call.w),
+        Some(call.y),
+        call.bias,
+        call.residual,
+    ];
+    let alignment = places
+        .iter()
+        .flatten()
+        .fold(16, |all, p| all | p.address())
+        .trailing_zeros();
+    let key = Key {
+        c: *c,
+        pass,
+        bias: call.bias.is_some(),
+        residual: call.residual.is_some(),
+        alignment,
+    };
+    gpu.bind()?;
+    // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
+    let _turn = Turn::take();
+    let mut slot = gpu.conv_slot().lock().unwrap_or_else(|e| e.into_inner());
+    let chooser = match &mut *slot {
+        Some(chooser) => chooser,
+        None => slot.insert(Chooser {
+            handle: Handle::open(gpu)?,
+            choices: HashMap::new(),
+        }),
+    };
+    if !chooser.choices.contains_key(&key) {
+        gpu.outside_capture("choosing the engine of a convolution that was never run")?;
+        let choice = chooser.choose(gpu, &key, call)?;
+        chooser.choices.insert(key, choice);
+    }
+    let Some(choice) = chooser.choices.get(&key) else {
+        return Err(Error::Device("convolution: the choice is gone".into()));
+    };
+    chooser.go(gpu, c, pass, choice, call)
+}
+
+/// The convolution with as many channels as engines want them: in eights for half precision, else in fours.
+fn padded(c: &Convolution) -> Convolution {
+    let step = if c.element == Element::F32 { 4 } else { 8 };
+    Convolution {
+        inputs: c.inputs.next_multiple_of(step),
+        outputs: c.outputs.next_multiple_of(step),
+        ..*c
+    }
+}
+
+impl Chooser {
+    fn choose(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<Choice> {
+        let version = Library::Cudnn.version();
+        let name = format!("{key:?} {} {version:?}", gpu.info().name);
+        if let Some(choice) = kept::load("conv", &name).and_then(|b| self.parse(&b)) {
+            return Ok(choice);
+        }
+        let choice = self.measure(gpu, key, call)?;
+        if let Some(bytes) = choice.bytes() {
+            kept::store("conv", &name, &bytes);
+        }
+        Ok(choice)
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Option<Choice> {
+        let (&[way, result, steps], rest) = bytes.split_first_chunk::<3>()?;
+        if way == 0 {
+            return Some(Choice::Columns);
+        }
+        let (steps, text) = rest.split_at_checked(usize::from(steps))?;
+        let steps = steps
+            .iter()
+            .map(|s| Step::ALL.get(usize::from(*s)).copied());
+        let all = [Element::F32, Element::Bf16, Element::F16];
+        let way = Way {
+            steps: steps.collect::<Option<_>>()?,
+            result: all.into_iter().find(|e| *e as u8 == result)?,
+        };
+        let plan = Plan::from_text(&self.handle, text).ok()?;
+        Some(Choice::Cudnn(way, plan))
+    }
+
+    /// Tries what there is, on memory of its own so that results stay as they are.
+    fn measure(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<Choice> {
+        let (c, pass) = (&key.c, key.pass);
+        let bytes = match pass {
+            Pass::Forward => c.y_bytes(),
+            Pass::Data => c.x_bytes(),
+            Pass::Weights => c.weights() * 4,
+        };
+        let own = DeviceBuffer::new(gpu, bytes)?;
+        let own = Place(&own, 0);
+        let trial = match pass {
+            Pass::Forward => Call { y: own, ..*call },
+            Pass::Data => Call { x: own, ..*call },
+            Pass::Weights => Call { w: own, ..*call },
+        };
+        let small = c.operations() < SMALL;
+        let exact = c.element == Element::F32 && !c.tf32;
+        let time =
+            |choice: &Choice, runs| fastest(gpu, runs, || self.go(gpu, c, pass, choice, &trial));
+        let mut best: Option<(f32, Choice)> = None;
+        let take = |best: &mut Option<(f32, Choice)>, choice: Choice| {
+            let Ok(mut t) = time(&choice, 1) else {
+                return false;
+            };
+            // One run tells those that are far behind.
+            let near = best.as_ref().is_none_or(|(b, _)| t < 1.2 * *b);
+            if near && !small {
+                t = time(&choice, RUNS).unwrap_or(t);
+            }
+            if best.as_ref().is_none_or(|(b, _)| t < *b) {
+                *best = Some((t, choice));
+            }
+            true
+        };
+        for (way, enough) in ways(key) {
+            let alignment = 1 << key.alignment;
+            let shape = padded(c);
+            let Ok(graph) = cudnn::graph(
+                &self.handle,
+                &shape,
+                pass,
+                &way.steps,
+                way.result,
+                alignment,
+            ) else {
+                continue;
+            };
+            let most = if small { 1 } else { TRIED };
+            let mut tried = 0;
+            for engine in graph.engines(exact)? {
+                let Ok(plan) = Plan::new(&self.handle, engine) else {
+                    continue;
+                };
+                if plan.workspace() > WORKSPACE {
+                    continue;
+                }
+                tried += usize::from(take(&mut best, Choice::Cudnn(way.clone(), plan)));
+                if tried == most {
+                    break;
+                }
+            }
+            if tried > 0 && (enough || small) {
+                break;
+            }
+        }
+        let narrow = c.taps() * c.inputs <= NARROW || c.pointwise();
+        if best.is_none() || (exact || narrow) && !small {
+            take(&mut best, Choice::Columns);
+        }
+        match best {
+            Some((_, choice)) => Ok(choice),
+            // Nothing worked: say why the way that takes everything did not.
+            None => time(&Choice::Columns, 1).map(|_| Choice::Columns),
+        }
+    }
+
+    fn go(
+        &self,
+        gpu: &'static Gpu,
+        c: &Convolution,
+        pass: Pass,
+        choice: &Choice,
+        call: &Call<'_>,
+    ) -> Result<()> {
+        match choice {
+            Choice::Columns => columns::run(gpu, c, pass, call),
+            Choice::Cudnn(way, plan) => {
+                let engine = Engine {
+                    gpu,
+                    handle: &self.handle,
+                    plan,
+                    way,
+                };
+                engine.go(c, pass, call)
+            }
+        }
+    }
+}
+
+/// What may be asked of cuDNN, the best first, and whether something that works makes the rest needless.
+fn ways(key: &Key) -> Vec<(Way, bool)> {
+    let element = key.c.element;
+    let way = |steps: &[Step], result| Way {
+        steps: steps.to_vec(),
+        result,
+    };
+    match key.pass {
+        Pass::Forward => {
+            // A cropped output is followed by a kernel anyway, which can add the residual.
+            let residual = key.residual && padded(&key.c).outputs == key.c.outputs;
+            let chosen = |all: &[(bool, Step)]| {
+                let steps = all.iter().filter(|(wanted, _)| *wanted);
+                steps.map(|(_, step)| *step).collect::<Vec<_>>()
+            };
+            let fused = chosen(&[(key.bias, Step::Bias), (residual, Step::Residual)]);
+            // The order and types of the engines that come compiled: by far the fastest on large maps.
+            let compiled = chosen(&[(residual, Step::Residual), (key.bias, Step::RoundedBias)]);
+            let mut all = vec![(way(&compiled, element), fused.is_empty())];
+            if !fused.is_empty() {
+                // Then those made on the spot, and a kernel behind the bare convolution where there are none.
+                all.extend([(way(&fused, element), true), (way(&[], element), true)]);
+            }
+            all
+        }
+        Pass::Data => vec![(way(&[], element), true)],
+        Pass::Weights if element == Element::F32 => vec![(way(&[], element), true)],
+        Pass::Weights => vec![(way(&[], Element::F32), true), (way(&[], element), true)],
+    }
+}
+
+impl Choice {
+    /// What is kept of it; `None` where the library does not say.
+    fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Columns => Some(vec![0; 3]),
+            Self::Cudnn(way, plan) => {
+                let mut bytes = vec![1, way.result as u8, way.steps.len() as u8];
+                bytes.extend(way.steps.iter().map(|s| *s as u8));
+                bytes.extend(plan.text().ok()?);
+                Some(bytes)
+            }
+        }
+    }
+}
+
+/// An engine at work.
+struct Engine<'a> {
+    gpu: &'static Gpu,
+    handle: &'a Handle,
+    plan: &'a Plan,
+    way: &'a Way,
+}
+
+impl Engine<'_> {
+    fn go(&self, c: &Convolution, pass: Pass, call: &Call<'_>) -> Result<()> {
+        match pass {
+            Pass::Forward => self.forward(c, call),
+            Pass::Data => self.data_gradient(c, call),
+            Pass::Weights => self.weight_gradient(c, call),
+        }
+    }
+
+    fn scratch(&self, n: usize, element: Element) -> Result<DeviceBuffer> {
+        DeviceBuffer::new(self.gpu, n * element.bytes())
+    }
+
+    /// A copy with other rows or more channels; `None` where they are the same.
+    fn widened(
+        &self,
+        place: Place<'_>,
+        element: Element,
+        from: around::Extent,
+        to: around::Extent,
+    ) -> Result<Option<DeviceBuffer>> {
+        if from == to {
+            return Ok(None);
+        }
+        let copy = self.scratch(to.0 * to.1, element)?;
+        let target = Place(&copy, 0);
+        around::repack(self.gpu, element.bytes(), place, from, target, to)?;
+        Ok(Some(copy))
+    }
+
+    fn run(&self, places: &[(i64, Place<'_>)]) -> Result<()> {
+        let addresses: Vec<_> = places.iter().map(|(id, p)| (*id, p.address())).collect();
+        self.plan.run(self.gpu, self.handle, &addresses)
+    }
+
+    fn forward(&self, c: &Convolution, call: &Call<'_>) -> Result<()> {
+        let (p, e) = (padded(c), c.element);
+        let (rows, taps) = (c.y_rows(), c.taps());
+        let x = self.widened(call.x, e, (c.x_rows(), c.inputs), (c.x_rows(), p.inputs))?;
+        let w = self.widened(
+            call.w,
+            e,
+            (c.outputs * taps, c.inputs),
+            (p.outputs * taps, p.inputs),
+        )?;
+        let mut places = vec![(id::X, or(&x, call.x)), (id::W, or(&w, call.w))];
+        let mut left = Added {
+            bias: call.bias,
+            residual: call.residual,
+        };
+        let has = |step| self.way.steps.contains(&step);
+        let (mut rounded, mut wide) = (None, None);
+        if has(Step::Bias) || has(Step::RoundedBias) {
+            let mut element = Element::F32;
+            let mut bias = left.bias.take().ok_or_else(lost)?;
+            if has(Step::RoundedBias) && e != Element::F32 {
+                element = e;
+                let copy = &*rounded.insert(self.scratch(c.outputs, e)?);
+                around::round(self.gpu, bias, Place(copy, 0), e, c.outputs)?;
+                bias = Place(copy, 0);
+            }
+            let (from, to) = ((1, c.outputs), (1, p.outputs));
+            if let Some(copy) = self.widened(bias, element, from, to)? {
+                bias = Place(wide.insert(copy), 0);
+            }
+            places.push((id::BIAS, bias));
+        }
+        if has(Step::Residual) {
+            places.push((id::RESIDUAL, left.residual.take().ok_or_else(lost)?));
+        }
+        let cropped = if p.outputs == c.outputs {
+            None
+        } else {
+            Some(self.scratch(rows * p.outputs, self.way.result)?)
+        };
+        let y = or(&cropped, call.y);
+        places.push((id::Y, y));
+        self.run(&places)?;
+        if cropped.is_some() || left.bias.is_some() || left.residual.is_some() {
+            let from = (y, self.way.result, p.outputs);
+            around::finish(self.gpu, from, left, (call.y, e), (rows, c.outputs))?;
+        }
+        Ok(())
+    }
+
+    fn data_gradient(&self, c: &Convolution, call: &Call<'_>) -> Result<()> {
+        let (p, e) = (padded(c), c.element);
+        let (rows, taps) = (c.y_rows(), c.taps());
+        let dy = self.widened(call.y, e, (rows, c.outputs), (rows, p.outputs))?;
+        let w = self.widened(
+            call.w,
+            e,
+            (c.outputs * taps, c.inputs),
+            (p.outputs * taps, p.inputs),
+        )?;
+        let wide = if p.inputs == c.inputs {
+            None
+        } else {
+            Some(self.scratch(c.x_rows() * p.inputs, e)?)
+        };
+        let dx = or(&wide, call.x);
+        self.run(&[
+            (id::Y, or(&dy, call.y)),
+            (id::W, or(&w, call.w)),
+            (id::X, dx),
+        ])?;
+        if wide.is_some() {
+            let (from, to) = ((c.x_rows(), p.inputs), (c.x_rows(), c.inputs));
+            around::repack(self.gpu, e.bytes(), dx, from, call.x, to)?;
+        }
+        Ok(())
+    }
+
+    fn weight_gradient(&self, c: &Convolution, call: &Call<'_>) -> Result<()> {
+        let (p, e) = (padded(c), c.element);
+        let (rows, taps) = (c.y_rows(), c.taps());
+        let x = self.widened(call.x, e, (c.x_rows(), c.inputs), (c.x_rows(), p.inputs))?;
+        let dy = self.widened(call.y, e, (rows, c.outputs), (rows, p.outputs))?;
+        let dw = self.scratch(p.weights(), self.way.result)?;
+        let dw = Place(&dw, 0);
+        self.run(&[
+            (id::X, or(&x, call.x)),
+            (id::Y, or(&dy, call.y)),
+            (id::W, dw),
+        ])?;
+        let to = (c.outputs * taps, c.inputs);
+        around::add_cropped(self.gpu, dw, self.way.result, p.inputs, call.w, to)
+    }
+}
+
+fn or<'a>(own: &'a Option<DeviceBuffer>, place: Place<'a>) -> Place<'a> {
+    own.as_ref().map_or(place, |b| Place(b, 0))
+}
+
+fn lost() -> Error {
+    Error::Device("convolution: the plan is for other operands".into())
+}

@@ -1,0 +1,256 @@
+//! Convolutions: channels-last maps, weights [O, kh, kw, I], sums in float32.
+//!
+//! cuDNN's graph interface does most of them (`cudnn.rs`), bias and residual in the same pass. What it has no engine
+//! for, and what is narrow enough, is a matrix product over patches (`columns.rs`). Which way and which engine is
+//! fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in an order of their own each
+//! time are never taken, so that a run repeats bit for bit.
+
+mod around;
+mod choose;
+mod columns;
+mod cudnn;
+#[cfg(test)]
+mod tests;
+
+use super::gpu::Gpu;
+use super::matmul::{Element, Place};
+use crate::{Error, Result};
+
+pub(super) use choose::Slot;
+
+pub use around::MODULE;
+
+/// A kind of convolution: everything but the operands' places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Convolution {
+    /// Images.
+    pub batch: usize,
+    /// Height of x.
+    pub h: usize,
+    /// Width of x.
+    pub w: usize,
+    /// Channels of x.
+    pub inputs: usize,
+    /// Channels of y.
+    pub outputs: usize,
+    /// Height of the kernel.
+    pub kh: usize,
+    /// Width of the kernel.
+    pub kw: usize,
+    /// Step between output positions, on both axes.
+    pub stride: usize,
+    /// Zeros added: top, left, bottom, right.
+    pub pad: [usize; 4],
+    /// Element type of x, y, the weights and the residual.
+    pub element: Element,
+    /// Rounds float32 operands to TF32.
+    pub tf32: bool,
+}
+
+/// What is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// y from x and the weights.
+    Forward,
+    /// The gradient of x from that of y and the weights.
+    Data,
+    /// The gradient of the weights from x and the gradient of y.
+    Weights,
+}
+
+impl Convolution {
+    /// Height and width of y.
+    pub fn out(&self) -> (usize, usize) {
+        let [top, left, bottom, right] = self.pad;
+        let step = |extent: usize, kernel: usize| {
+            (extent + 1)
+                .checked_sub(kernel)
+                .map_or(0, |n| n.div_ceil(self.stride.max(1)))
+        };
+        (
+            step(self.h + top + bottom, self.kh),
+            step(self.w + left + right, self.kw),
+        )
+    }
+
+    /// Multiplications and additions of one pass.
+    pub fn operations(&self) -> f64 {
+        2.0 * (self.y_rows() * self.outputs * self.taps() * self.inputs) as f64
+    }
+
+    fn taps(&self) -> usize {
+        self.kh * self.kw
+    }
+
+    /// Positions of x.
+    fn x_rows(&self) -> usize {
+        self.batch * self.h * self.w
+    }
+
+    /// Positions of y.
+    fn y_rows(&self) -> usize {
+        let (oh, ow) = self.out();
+        self.batch * oh * ow
+    }
+
+    fn x_bytes(&self) -> usize {
+        self.x_rows() * self.inputs * self.element.bytes()
+    }
+
+    fn y_bytes(&self) -> usize {
+        self.y_rows() * self.outputs * self.element.bytes()
+    }
+
+    fn weights(&self) -> usize {
+        self.outputs * self.taps() * self.inputs
+    }
+
+    /// Whether every position of y sees just its own position of x.
+    fn pointwise(&self) -> bool {
+        self.kh == 1 && self.kw == 1 && self.stride == 1 && self.pad == [0; 4]
+    }
+
+    fn check(&self) -> Result<()> {
+        let (oh, ow) = self.out();
+        let sizes = [
+            self.batch,
+            self.h,
+            self.w,
+            self.inputs,
+            self.outputs,
+            self.kh,
+            self.kw,
+            self.stride,
+            oh,
+            ow,
+        ];
+        if sizes.iter().all(|n| (1..1 << 30).contains(n)) {
+            return Ok(());
+        }
+        Err(Error::Device(format!("convolution: {self:?} is empty")))
+    }
+}
+
+/// The places of one call. What a pass writes is `y`, `x` or `w`, after [`Pass`].
+#[derive(Clone, Copy, Debug)]
+struct Call<'a> {
+    x: Place<'a>,
+    w: Place<'a>,
+    y: Place<'a>,
+    bias: Option<Place<'a>>,
+    residual: Option<Place<'a>>,
+}
+
+fn holds(place: Place<'_>, what: &str, bytes: usize) -> Result<()> {
+    if place.1 + bytes <= place.0.bytes() {
+        return Ok(());
+    }
+    Err(Error::Device(format!(
+        "convolution: {what} needs {bytes} bytes from {} of a buffer of {}",
+        place.1,
+        place.0.bytes()
+    )))
+}
+
+impl Gpu {
+    /// y = conv(x, w) (+ bias) (+ residual) into the stream. The bias is float32, and rounded to the element type where the
+    /// fastest engine takes it so; the rest are of the convolution's element type.
+    ///
+    /// # Errors
+    /// When an operand does not fit, or a library is missing.
+    pub fn conv_forward(
+        &'static self,
+        c: &Convolution,
+        x: Place<'_>,
+        w: Place<'_>,
+        bias: Option<Place<'_>>,
+        residual: Option<Place<'_>>,
+        y: Place<'_>,
+    ) -> Result<()> {
+        c.check()?;
+        holds(x, "x", c.x_bytes())?;
+        holds(w, "the weight", c.weights() * c.element.bytes())?;
+        holds(y, "y", c.y_bytes())?;
+        if let Some(b) = bias {
+            holds(b, "the bias", c.outputs * 4)?;
+        }
+        if let Some(r) = residual {
+            holds(r, "the residual", c.y_bytes())?;
+        }
+        let call = Call {
+            x,
+            w,
+            y,
+            bias,
+            residual,
+        };
+        choose::run(self, c, Pass::Forward, &call)
+    }
+
+    /// dx from dy and w, into the stream; all of the convolution's element type.
+    ///
+    /// # Errors
+    /// As [`Gpu::conv_forward`].
+    pub fn conv_data_gradient(
+        &'static self,
+        c: &Convolution,
+        dy: Place<'_>,
+        w: Place<'_>,
+        dx: Place<'_>,
+    ) -> Result<()> {
+        c.check()?;
+        holds(dy, "the gradient of y", c.y_bytes())?;
+        holds(w, "the weight", c.weights() * c.element.bytes())?;
+        holds(dx, "the gradient of x", c.x_bytes())?;
+        let call = Call {
+            x: dx,
+            w,
+            y: dy,
+            bias: None,
+            residual: None,
+        };
+        choose::run(self, c, Pass::Data, &call)
+    }
+
+    /// Adds the weights' gradient, from x and dy, to the float32 numbers at `dw`.
+    ///
+    /// # Errors
+    /// As [`Gpu::conv_forward`].
+    pub fn conv_weight_gradient(
+        &'static self,
+        c: &Convolution,
+        x: Place<'_>,
+        dy: Place<'_>,
+        dw: Place<'_>,
+    ) -> Result<()> {
+        c.check()?;
+        holds(x, "x", c.x_bytes())?;
+        holds(dy, "the gradient of y", c.y_bytes())?;
+        holds(dw, "the gradient of the weight", c.weights() * 4)?;
+        let call = Call {
+            x,
+            w: dw,
+            y: dy,
+            bias: None,
+            residual: None,
+        };
+        choose::run(self, c, Pass::Weights, &call)
+    }
+
+    /// Adds the sums of the rows of x, `rows` by `columns`, to the float32 numbers at `y`: the gradient of a bias.
+    ///
+    /// # Errors
+    /// When an operand does not fit.
+    pub fn add_row_sums(
+        &'static self,
+        x: Place<'_>,
+        element: Element,
+        rows: usize,
+        columns: usize,
+        y: Place<'_>,
+    ) -> Result<()> {
+        holds(x, "what is summed", rows * columns * element.bytes())?;
+        holds(y, "the sums", columns * 4)?;
+        around::add_row_sums(self, x, element, rows, columns, y)
+    }
+}

@@ -1,0 +1,193 @@
+//! Both ways of convolving against each other, and what the operator's tests do not reach. Where no GPU is there, a test
+//! says so and passes.
+
+use super::*;
+use crate::cuda::pool::DeviceBuffer;
+use crate::ops::testing::{distance, gpu, random};
+use crate::{DType, Tensor};
+
+const TYPES: [(DType, bool); 4] = [
+    (DType::F32, false),
+    (DType::F32, true),
+    (DType::Bf16, false),
+    (DType::F16, false),
+];
+
+/// Batch, height, width, inputs, outputs, kernel, stride, padding.
+type Case = (usize, usize, usize, usize, usize, usize, usize, [usize; 4]);
+
+const CASES: [Case; 9] = [
+    (2, 16, 16, 32, 32, 3, 1, [1; 4]),
+    (3, 8, 12, 160, 160, 3, 1, [1; 4]),
+    (2, 17, 15, 64, 32, 3, 2, [0, 0, 1, 1]),
+    (2, 16, 16, 160, 160, 3, 2, [0, 0, 1, 1]),
+    (2, 20, 20, 3, 64, 3, 1, [1; 4]),
+    (2, 20, 20, 64, 3, 3, 1, [1; 4]),
+    (2, 9, 7, 40, 24, 1, 1, [0; 4]),
+    (1, 11, 13, 5, 7, 5, 3, [2, 1, 0, 3]),
+    (2, 16, 16, 640, 640, 3, 1, [1; 4]),
+];
+
+fn convolution(case: Case, dtype: DType, tf32: bool) -> Convolution {
+    let (batch, h, w, inputs, outputs, kernel, stride, pad) = case;
+    Convolution {
+        batch,
+        h,
+        w,
+        inputs,
+        outputs,
+        kh: kernel,
+        kw: kernel,
+        stride,
+        pad,
+        element: dtype.element().unwrap(),
+        tf32,
+    }
+}
+
+/// Random numbers of a type on the first GPU.
+fn on_gpu(n: usize, dtype: DType, lane: u64) -> Tensor {
+    let x = random([n], lane).to(gpu().unwrap()).unwrap();
+    x.cast(dtype).unwrap()
+}
+
+fn here(x: &Tensor) -> Vec<f32> {
+    x.to(crate::Device::Cpu).unwrap().f32().unwrap().to_vec()
+}
+
+#[test]
+fn patches_and_engines_agree() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = Gpu::get(0).unwrap();
+    for (dtype, tf32) in TYPES {
+        for case in CASES {
+            let c = convolution(case, dtype, tf32);
+            let (oh, ow) = c.out();
+            let (nx, ny) = (
+                c.batch * c.h * c.w * c.inputs,
+                c.batch * oh * ow * c.outputs,
+            );
+            let x = on_gpu(nx, dtype, 1);
+            let w = on_gpu(c.weights(), dtype, 2);
+            let (bias, residual) = (on_gpu(c.outputs, DType::F32, 3), on_gpu(ny, dtype, 4));
+            let dy = on_gpu(ny, dtype, 5);
+            let limit = match (dtype, tf32) {
+                (DType::F32, false) => 2e-6,
+                (DType::F32, true) => 2e-3,
+                (DType::Bf16, _) => 6e-3,
+                _ => 8e-4,
+            };
+            let place = |t: &Tensor| t.place().unwrap().1;
+            assert_eq!(place(&x), 0);
+            for pass in [Pass::Forward, Pass::Data, Pass::Weights] {
+                // What is written, twice over; weights' gradients are added to what is there.
+                let outs: Vec<Tensor> = (0..3)
+                    .map(|_| match pass {
+                        Pass::Forward => on_gpu(ny, dtype, 6),
+                        Pass::Data => on_gpu(nx, dtype, 6),
+                        Pass::Weights => on_gpu(c.weights(), DType::F32, 6),
+                    })
+                    .collect();
+                let call = |out: &Tensor, by_patches: bool| {
+                    let out = out.place().unwrap();
+                    let (x, w) = (x.place().unwrap(), w.place().unwrap());
+                    let dy = dy.place().unwrap();
+                    let bias = bias.place().unwrap();
+                    let residual = residual.place().unwrap();
+                    let (b, r) = (Some(bias), Some(residual));
+                    match (pass, by_patches) {
+                        (Pass::Forward, false) => gpu.conv_forward(&c, x, w, b, r, out),
+                        (Pass::Data, false) => gpu.conv_data_gradient(&c, dy, w, out),
+                        (Pass::Weights, false) => gpu.conv_weight_gradient(&c, x, dy, out),
+                        _ => {
+                            let forward = pass == Pass::Forward;
+                            let call = Call {
+                                x: if pass == Pass::Data { out } else { x },
+                                w: if pass == Pass::Weights { out } else { w },
+                                y: if forward { out } else { dy },
+                                bias: b.filter(|_| forward),
+                                residual: r.filter(|_| forward),
+                            };
+                            columns::run(gpu, &c, pass, &call)
+                        }
+                    }
+                    .unwrap_or_else(|e| panic!("{c:?} {pass:?}: {e}"));
+                };
+                call(&outs[0], false);
+                call(&outs[1], false);
+                call(&outs[2], true);
+                let [first, again, patches] = [0, 1, 2].map(|i| here(&outs[i]));
+                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert!(
+                    bits(&first) == bits(&again),
+                    "{c:?} {pass:?}: two runs differ"
+                );
+                let d = distance(&first, &patches);
+                assert!(d <= limit, "{c:?} {pass:?}: {d:e} apart");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_summed_and_added() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = Gpu::get(0).unwrap();
+    for dtype in [DType::F32, DType::Bf16, DType::F16] {
+        for (rows, columns) in [
+            (1, 1),
+            (7, 5),
+            (1000, 160),
+            (70_001, 24),
+            (300, 2056),
+            (65, 261),
+        ] {
+            let (x, y) = (
+                on_gpu(rows * columns, dtype, 1),
+                on_gpu(columns, DType::F32, 2),
+            );
+            let (before, xs) = (here(&y), here(&x));
+            let element = dtype.element().unwrap();
+            gpu.add_row_sums(
+                x.place().unwrap(),
+                element,
+                rows,
+                columns,
+                y.place().unwrap(),
+            )
+            .unwrap();
+            let want: Vec<f32> = (0..columns)
+                .map(|j| {
+                    let sum: f64 = (0..rows).map(|i| f64::from(xs[i * columns + j])).sum();
+                    (sum + f64::from(before[j])) as f32
+                })
+                .collect();
+            let d = distance(&here(&y), &want);
+            assert!(d < 1e-6, "{rows}×{columns} {}: {d:e}", dtype.name());
+        }
+    }
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = Gpu::get(0).unwrap();
+    let c = convolution(CASES[0], DType::F32, false);
+    let small = DeviceBuffer::new(gpu, 64).unwrap();
+    let place = Place(&small, 0);
+    let e = gpu.conv_forward(&c, place, place, None, None, place);
+    assert!(e.unwrap_err().to_string().contains("x needs 65536 bytes"));
+    let empty = Convolution {
+        h: 0,
+        pad: [0; 4],
+        ..c
+    };
+    let e = gpu.conv_data_gradient(&empty, place, place, place);
+    assert!(e.unwrap_err().to_string().contains("is empty"));
+}

@@ -1,0 +1,273 @@
+//! Page-locked memory of the processor, and copies from a GPU that nobody waits for until the values are needed.
+//!
+//! The driver waits for the GPU when such memory is taken, so blocks are kept and handed out again.
+
+use super::error::Checked;
+use super::gpu::Gpu;
+use super::graph::Turn;
+use crate::tensor::Storage;
+use crate::{DType, Error, Result, Shape, Tensor};
+use cudarc::driver::{result, sys};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// Sizes are rounded up to this many bytes.
+const GRAIN: usize = 4096;
+
+/// Free blocks by GPU and size, as addresses.
+static FREE: Mutex<BTreeMap<(usize, usize), Vec<usize>>> = Mutex::new(BTreeMap::new());
+
+/// Page-locked bytes; they go back to be used again when dropped.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    gpu: &'static Gpu,
+    address: usize,
+    block: usize,
+}
+
+impl Pinned {
+    /// At least `bytes` with unspecified content.
+    pub(super) fn new(gpu: &'static Gpu, bytes: usize) -> Result<Self> {
+        let block = bytes.max(1).next_multiple_of(GRAIN);
+        let key = (gpu.info().ordinal, block);
+        let free = || FREE.lock().unwrap_or_else(|e| e.into_inner());
+        let found = free().get_mut(&key).and_then(Vec::pop);
+        let address = match found {
+            Some(address) => address,
+            None => {
+                gpu.bind()?;
+                // SAFETY: a context is current; the block is never freed, and any GPU may use it.
+                let memory = unsafe { result::malloc_host(block, sys::CU_MEMHOSTALLOC_PORTABLE) }
+                    .doing("taking page-locked memory")?;
+                // SAFETY: the block is as long as said; defined content makes slices of it sound.
+                unsafe { memory.cast::<u8>().write_bytes(0, block) };
+                memory as usize
+            }
+        };
+        Ok(Self {
+            gpu,
+            address,
+            block,
+        })
+    }
+
+    /// Its length.
+    pub(super) fn len(&self) -> usize {
+        self.block
+    }
+
+    /// The bytes. No copy into them may be under way.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the block is as long as said, initialised, and nobody else's while this lives.
+        unsafe { std::slice::from_raw_parts(self.address as *const u8, self.block) }
+    }
+
+    /// The bytes for writing. No copy out of them may be under way.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and the borrow is the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.address as *mut u8, self.block) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let key = (self.gpu.info().ordinal, self.block);
+        let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
+        free.entry(key).or_default().push(self.address);
+    }
+}
+
+/// A mark in a stream.
+#[derive(Debug)]
+pub(super) struct Event {
+    gpu: &'static Gpu,
+    handle: sys::CUevent,
+}
+
+// SAFETY: events may be used from any thread (CUDA driver API); calls that need a current context bind it first.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
+
+impl Event {
+    /// One that counts as passed until it is recorded.
+    pub(super) fn new(gpu: &'static Gpu) -> Result<Self> {
+        gpu.bind()?;
+        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
+        let handle = result::event::create(flags).doing("making an event")?;
+        Ok(Self { gpu, handle })
+    }
+
+    /// Marks what was put into `stream` so far.
+    pub(super) fn record(&self, stream: sys::CUstream) -> Result<()> {
+        self.gpu.bind()?;
+        // SAFETY: event and stream live.
+        unsafe { result::event::record(self.handle, stream) }.doing("marking the stream")
+    }
+
+    /// Makes what comes next in `stream` wait for the mark.
+    pub(super) fn hold(&self, stream: sys::CUstream) -> Result<()> {
+        self.gpu.bind()?;
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: event and stream live.
+        unsafe { result::stream::wait_event(stream, self.handle, flags) }.doing("ordering streams")
+    }
+
+    /// Returns when the mark is passed.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.gpu.bind()?;
+        // SAFETY: the event lives.
+        unsafe { result::event::synchronize(self.handle) }.doing("computing on the GPU")
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: destroyed once; the driver keeps what a stream still needs of it.
+        let _ = unsafe { result::event::destroy(self.handle) };
+    }
+}
+
+/// Values on their way to the processor.
+#[derive(Debug)]
+pub struct Fetch(State);
+
+#[derive(Debug)]
+enum State {
+    Here(Tensor),
+    Coming {
+        shape: Shape,
+        dtype: DType,
+        host: Pinned,
+        done: Event,
+    },
+}
+
+impl Tensor {
+    /// Starts a copy to the processor without waiting for it. Half precision comes as float32.
+    ///
+    /// # Errors
+    /// When the GPU refuses or memory is full.
+    pub fn fetch(&self) -> Result<Fetch> {
+        let Storage::Cuda(on) = &self.storage else {
+            return Ok(Fetch(State::Here(self.detach())));
+        };
+        let source = if on.dtype.is_half() {
+            self.cast(DType::F32)?
+        } else {
+            self.detach()
+        };
+        let gpu = source.gpu()?;
+        let _turn = Turn::take();
+        gpu.outside_capture("a copy from the GPU")?;
+        let bytes = source.numel() * 4;
+        let mut host = Pinned::new(gpu, bytes)?;
+        let done = Event::new(gpu)?;
+        if bytes > 0 {
+            let address = source.place()?.holds("a copy", bytes)?;
+            gpu.bind()?;
+            // SAFETY: both ranges are as long as said. The target is not touched until the event after the copy is passed.
+            unsafe {
+                result::memcpy_dtoh_async(&mut host.bytes_mut()[..bytes], address, gpu.stream())
+            }
+            .doing("copying from the GPU")?;
+        }
+        done.record(gpu.stream())?;
+        Ok(Fetch(State::Coming {
+            shape: source.shape(),
+            dtype: source.dtype(),
+            host,
+            done,
+        }))
+    }
+}
+
+impl Fetch {
+    /// The values, on the processor; returns when they are there.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn wait(self) -> Result<Tensor> {
+        match &self.0 {
+            State::Here(t) => Ok(t.clone()),
+            State::Coming {
+                shape,
+                dtype,
+                host,
+                done,
+            } => {
+                done.wait()?;
+                let words = host.bytes()[..shape.numel() * 4].as_chunks::<4>().0.iter();
+                match dtype {
+                    DType::F32 => {
+                        let values = words.map(|w| f32::from_le_bytes(*w)).collect();
+                        Ok(Tensor::from_vec(*shape, values))
+                    }
+                    DType::I32 => {
+                        let values = words.map(|w| i32::from_le_bytes(*w)).collect();
+                        Ok(Tensor::from_i32(*shape, values))
+                    }
+                    other => Err(Error::DType {
+                        op: "fetch",
+                        expected: "f32 or i32",
+                        found: other.name(),
+                    }),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // The memory may be handed out again at once.
+        if let Self::Coming { done, .. } = self {
+            let _ = done.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, cuda};
+
+    #[test]
+    fn values_on_the_processor_are_there_at_once() {
+        let t = Tensor::from_i32([3], vec![1, -2, 3]);
+        assert_eq!(
+            t.fetch().unwrap().wait().unwrap().i32().unwrap(),
+            [1, -2, 3]
+        );
+    }
+
+    #[test]
+    fn values_come_from_a_gpu() {
+        if cuda::count() == 0 {
+            eprintln!("skipped: no CUDA device");
+            return;
+        }
+        let device = Device::Cuda(0);
+        let values: Vec<f32> = (0..70_000).map(|i| i as f32).collect();
+        let x = Tensor::from_slice([values.len()], &values);
+        let on = x.to(device).unwrap();
+        let late = on.fetch().unwrap();
+        let half = on
+            .narrow(1, 3)
+            .unwrap()
+            .cast(DType::F16)
+            .unwrap()
+            .fetch()
+            .unwrap();
+        // One that nobody waits for gives its memory back in order.
+        drop(on.fetch().unwrap());
+        drop(on);
+        assert_eq!(late.wait().unwrap().f32().unwrap(), values);
+        assert_eq!(half.wait().unwrap().f32().unwrap(), [1.0, 2.0, 3.0]);
+        let ints = Tensor::from_i32([2], vec![7, -7]).to(device).unwrap();
+        assert_eq!(
+            ints.fetch().unwrap().wait().unwrap().i32().unwrap(),
+            [7, -7]
+        );
+    }
+}

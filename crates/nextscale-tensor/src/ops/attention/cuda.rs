@@ -1,0 +1,448 @@
+//! Attention on a GPU: half-precision heads of 64 on the tensor cores, everything else in float32 arithmetic.
+
+pub(crate) mod modules;
+
+use super::Sizes;
+use crate::cuda::kernel::Shape;
+use crate::cuda::tensor::by_dtype;
+use crate::cuda::{Arg, DeviceBuffer, Gpu};
+use crate::{DType, Error, Grads, Result, Tensor};
+use modules::{BACKWARD, FORWARD, plain};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The head width of the tensor-core kernels.
+const WIDTH: usize = 64;
+/// Their tiles' rows.
+const TILE: usize = 64;
+/// Their threads a block.
+const THREADS: u32 = 128;
+/// The widest head of the others.
+const WIDEST: usize = 128;
+/// Flags of `forward.cu`.
+const UNIT_QUERIES: i32 = 1;
+const UNIT_KEYS: i32 = 2;
+const LEVELS: i32 = 4;
+const KEEP: i32 = 8;
+
+/// y, and what [`backward`] needs: three (tensor cores) or two (else) numbers a query and head.
+pub(super) fn forward(
+    qkv: &Tensor,
+    scale_mul: Option<&Tensor>,
+    s: Sizes,
+    level_ends: &[usize],
+    keep: bool,
+) -> Result<(Tensor, Tensor)> {
+    let gpu = qkv.gpu()?;
+    let path = Path::of(qkv, s)?;
+    let y = Tensor::scratch(gpu, [s.batch, s.tokens, s.width()], qkv.dtype())?;
+    let per_head = s.batch * s.heads * s.tokens;
+    let stats = Tensor::scratch(gpu, [path.kept(), per_head], DType::F32)?;
+    if s.batch == 0 {
+        return Ok((y, stats));
+    }
+    let plan = plan(gpu, level_ends)?;
+    let mut call = Call {
+        q: qkv.arg()?,
+        k: part(qkv, s, 1)?,
+        v: part(qkv, s, 2)?,
+        y: y.arg()?,
+        stats: stats.arg()?,
+        plan: Arg::In(&plan),
+        scale_mul: scale_arg(scale_mul)?,
+        parts: Arg::Null,
+        keys: s.tokens,
+        splits: 1,
+        flags: LEVELS,
+        k_batch: s.tokens * 3 * s.width(),
+        k_head: s.dim,
+        k_token: 3 * s.width(),
+    };
+    if keep {
+        call.flags |= KEEP;
+    }
+    if scale_mul.is_some() {
+        call.flags |= UNIT_QUERIES | UNIT_KEYS;
+        if path == Path::TensorCores {
+            key_norms(gpu, qkv, s, &stats)?;
+        }
+    }
+    call.launch(gpu, path, qkv.dtype(), s)?;
+    Ok((y, stats))
+}
+
+/// Adds to the gradients of qkv and scale_mul. `out` is what [`forward`] returned.
+pub(super) fn backward(
+    qkv: &Tensor,
+    scale_mul: Option<&Tensor>,
+    s: Sizes,
+    level_ends: &[usize],
+    (y, stats): (&Tensor, &Tensor),
+    g: &Tensor,
+    grads: &mut Grads<'_>,
+) -> Result<()> {
+    let gpu = qkv.gpu()?;
+    let path = Path::of(qkv, s)?;
+    let dqkv = Tensor::scratch(gpu, qkv.shape(), qkv.dtype())?;
+    if s.batch == 0 {
+        return grads.add(qkv, dqkv);
+    }
+    let aligned = |x: &Tensor| -> Result<Tensor> {
+        if on_sixteen(x) {
+            Ok(x.detach())
+        } else {
+            x.copied()
+        }
+    };
+    let (y, g) = (aligned(y)?, aligned(g)?);
+    let plan = plan(gpu, level_ends)?;
+    let deltas = Tensor::scratch(gpu, [s.batch * s.heads * s.tokens], DType::F32)?;
+    let blocks = s.tokens.div_ceil(path.rows(gpu, s));
+    let slopes = Tensor::scratch(gpu, [s.batch * s.heads * blocks], DType::F32)?;
+    let unit = Arg::I32(scale_mul.is_some().into());
+    let scale = scale_arg(scale_mul)?;
+    let mut sizes = vec![Arg::I32(s.heads as i32)];
+    if path == Path::Plain {
+        sizes.push(Arg::I32(s.dim as i32));
+    }
+    sizes.extend([Arg::I32(s.tokens as i32), unit]);
+    let of_queries = [
+        qkv.arg()?,
+        y.arg()?,
+        g.arg()?,
+        stats.arg()?,
+        Arg::In(&plan),
+        scale,
+        dqkv.arg()?,
+        deltas.arg()?,
+        slopes.arg()?,
+    ];
+    let of_keys = [
+        qkv.arg()?,
+        g.arg()?,
+        stats.arg()?,
+        Arg::In(&plan),
+        scale,
+        deltas.arg()?,
+        dqkv.arg()?,
+    ];
+    let (module, queries, keys) = match path {
+        Path::TensorCores => (
+            &BACKWARD,
+            half(
+                qkv.dtype(),
+                ["backward_queries_bf16", "backward_queries_f16"],
+            )?,
+            half(qkv.dtype(), ["backward_keys_bf16", "backward_keys_f16"])?,
+        ),
+        Path::Plain => (
+            plain(qkv.dtype(), s.dim)?,
+            "plain_backward_queries",
+            "plain_backward_keys",
+        ),
+    };
+    let shape = Shape {
+        grid: [blocks as u32, (s.batch * s.heads) as u32, 1],
+        threads: path.threads(),
+        shared: 0,
+    };
+    gpu.launch(module, queries, shape, &[&of_queries[..], &sizes].concat())?;
+    gpu.launch(module, keys, shape, &[&of_keys[..], &sizes].concat())?;
+    if let Some(scale_mul) = scale_mul
+        && let Some(sums) = grads.sums(scale_mul)?
+    {
+        let shape = Shape {
+            grid: [s.heads as u32, 1, 1],
+            threads: 256,
+            shared: 0,
+        };
+        let args = [
+            slopes.arg()?,
+            scale,
+            sums.arg()?,
+            Arg::I32(s.heads as i32),
+            Arg::I32(s.batch as i32),
+            Arg::I32(blocks as i32),
+        ];
+        gpu.launch(module, "scale_gradient", shape, &args)?;
+    }
+    grads.add(qkv, dqkv)
+}
+
+/// Appends keys and values to caches \[B, H, capacity, D\] that hold `held` tokens, then attends to all of it. Nothing
+/// is read back, so it may be captured in a graph.
+pub(super) fn cached(
+    qkv: &Tensor,
+    scale_mul: Option<&Tensor>,
+    s: Sizes,
+    (keys, values): (&Tensor, &Tensor),
+    (held, capacity): (usize, usize),
+) -> Result<Tensor> {
+    const OP: &str = "attention_cached";
+    let (gpu, dtype) = (qkv.gpu()?, qkv.dtype());
+    let path = Path::of(qkv, s)?;
+    let y = Tensor::scratch(gpu, [s.batch, s.tokens, s.width()], dtype)?;
+    if s.batch == 0 {
+        return Ok(y);
+    }
+    let unit = scale_mul.is_some();
+    let total = s.batch * s.tokens * s.heads;
+    let (k, v) = (keys.arg_of(OP, dtype)?, values.arg_of(OP, dtype)?);
+    // The tensor cores' way has a head's width fixed and eight threads a row, the other a warp a row.
+    let ints = [s.heads, s.dim, s.tokens, held, capacity, unit.into(), total];
+    let mut args = vec![qkv.arg()?, k, v];
+    args.extend(ints.map(|i| Arg::I32(i as i32)));
+    match path {
+        Path::TensorCores => {
+            args.remove(4);
+            let name = half(dtype, ["append_rows_bf16", "append_rows_f16"])?;
+            gpu.launch(&FORWARD, name, rows_per_block(total, 32), &args)?;
+        }
+        Path::Plain => {
+            let module = plain(dtype, s.dim)?;
+            gpu.launch(module, "plain_append", rows_per_block(total, 8), &args)?;
+        }
+    }
+
+    let seen = held + s.tokens;
+    let splits = match path {
+        Path::TensorCores => splits(gpu, s, path.rows(gpu, s), seen),
+        Path::Plain => 1,
+    };
+    // The parts' sums and their results.
+    let queries = s.batch * s.heads * s.tokens;
+    let parts = match splits {
+        1 => None,
+        n => Some(Tensor::scratch(
+            gpu,
+            [n * queries * (WIDTH + 1)],
+            DType::F32,
+        )?),
+    };
+    let call = Call {
+        q: qkv.arg()?,
+        k,
+        v,
+        y: y.arg()?,
+        stats: Arg::Null,
+        plan: Arg::Null,
+        scale_mul: scale_arg(scale_mul)?,
+        parts: parts.as_ref().map_or(Ok(Arg::Null), Tensor::arg)?,
+        keys: seen,
+        splits,
+        flags: if unit { UNIT_QUERIES } else { 0 },
+        k_batch: s.heads * capacity * s.dim,
+        k_head: capacity * s.dim,
+        k_token: s.dim,
+    };
+    call.launch(gpu, path, dtype, s)?;
+    if let Some(parts) = &parts {
+        let ints = [s.heads, s.tokens, splits, queries].map(|i| Arg::I32(i as i32));
+        gpu.launch(
+            &FORWARD,
+            half(dtype, ["join_bf16", "join_f16"])?,
+            rows_per_block(queries, 8),
+            &[&[parts.arg()?, y.arg()?][..], &ints].concat(),
+        )?;
+    }
+    Ok(y)
+}
+
+/// Which kernels compute a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    TensorCores,
+    Plain,
+}
+
+impl Path {
+    fn of(qkv: &Tensor, s: Sizes) -> Result<Self> {
+        if s.dim > WIDEST || s.batch * s.heads > 65535 {
+            return Err(Error::Device(format!(
+                "attention on a GPU takes heads of at most {WIDEST} and 65535 heads of all samples, not {} of {}",
+                s.batch * s.heads,
+                s.dim
+            )));
+        }
+        let fits = qkv.dtype().is_half() && s.dim == WIDTH && on_sixteen(qkv);
+        Ok(if fits { Self::TensorCores } else { Self::Plain })
+    }
+
+    /// Queries or keys of a block. On Hopper four warps multiply together and have a fragment each, elsewhere two.
+    fn rows(self, gpu: &Gpu, s: Sizes) -> usize {
+        match self {
+            Self::TensorCores if gpu.info().arch.major == 9 => 64,
+            Self::TensorCores => 128,
+            Self::Plain if s.dim <= 64 => 32,
+            Self::Plain => 16,
+        }
+    }
+
+    fn threads(self) -> u32 {
+        match self {
+            Self::TensorCores => THREADS,
+            Self::Plain => 256,
+        }
+    }
+
+    /// Numbers kept for every query and head.
+    fn kept(self) -> usize {
+        match self {
+            Self::TensorCores => 3,
+            Self::Plain => 2,
+        }
+    }
+}
+
+/// One forward launch: queries lie in a qkv of `Sizes`, keys and values there or in a cache.
+struct Call<'a> {
+    q: Arg<'a>,
+    k: Arg<'a>,
+    v: Arg<'a>,
+    y: Arg<'a>,
+    stats: Arg<'a>,
+    plan: Arg<'a>,
+    scale_mul: Arg<'a>,
+    parts: Arg<'a>,
+    keys: usize,
+    splits: usize,
+    flags: i32,
+    k_batch: usize,
+    k_head: usize,
+    k_token: usize,
+}
+
+impl Call<'_> {
+    fn launch(&self, gpu: &Gpu, path: Path, dtype: DType, s: Sizes) -> Result<()> {
+        let shape = Shape {
+            grid: [
+                s.tokens.div_ceil(path.rows(gpu, s)) as u32,
+                (s.batch * s.heads) as u32,
+                self.splits as u32,
+            ],
+            threads: path.threads(),
+            shared: 0,
+        };
+        let strides = [
+            s.tokens * 3 * s.width(),
+            3 * s.width(),
+            self.k_batch,
+            self.k_head,
+            self.k_token,
+        ];
+        let strides = strides.map(|n| Arg::U64(n as u64));
+        let int = |n: usize| Arg::I32(n as i32);
+        if path == Path::TensorCores {
+            let args = [
+                &[self.q, self.k, self.v, self.y, self.stats][..],
+                &[self.plan, self.scale_mul, self.parts],
+                &[int(s.heads), int(s.tokens), int(self.keys)],
+                &[int(self.splits), Arg::I32(self.flags)],
+                &strides,
+            ];
+            let name = half(dtype, ["forward_bf16", "forward_f16"])?;
+            return gpu.launch(&FORWARD, name, shape, &args.concat());
+        }
+        let flag = |f: i32| Arg::I32((self.flags & f != 0).into());
+        let stats = if self.flags & KEEP != 0 {
+            self.stats
+        } else {
+            Arg::Null
+        };
+        let args = [
+            &[self.q, self.k, self.v, self.y, stats][..],
+            &[self.plan, self.scale_mul],
+            &[int(s.heads), int(s.dim), int(s.tokens), int(self.keys)],
+            &[flag(UNIT_QUERIES), flag(UNIT_KEYS)],
+            &strides,
+        ];
+        gpu.launch(plain(dtype, s.dim)?, "plain_forward", shape, &args.concat())
+    }
+}
+
+/// Into how many parts to cut the keys so that few queries still fill the GPU.
+fn splits(gpu: &Gpu, s: Sizes, rows: usize, keys: usize) -> usize {
+    let blocks = s.batch * s.heads * s.tokens.div_ceil(rows);
+    let room = 2 * gpu.info().multiprocessors;
+    room.div_ceil(blocks).clamp(1, keys.div_ceil(TILE))
+}
+
+/// Writes the reciprocal norms of all keys to the last third of `stats`.
+fn key_norms(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
+    let Arg::At(buffer, at) = stats.arg()? else {
+        return Err(Error::Device("statistics without a place".into()));
+    };
+    let per_head = s.batch * s.heads * s.tokens;
+    let shape = Shape {
+        // 32 rows at a time, four times.
+        grid: [(s.heads * s.tokens).div_ceil(128) as u32, s.batch as u32, 1],
+        threads: 256,
+        shared: 0,
+    };
+    let args = [
+        part(qkv, s, 1)?,
+        Arg::At(buffer, at + 2 * per_head * DType::F32.bytes()),
+        Arg::I32(s.heads as i32),
+        Arg::I32(s.tokens as i32),
+        Arg::U64((s.tokens * 3 * s.width()) as u64),
+        Arg::U64((3 * s.width()) as u64),
+    ];
+    let name = half(qkv.dtype(), ["key_norms_bf16", "key_norms_f16"])?;
+    gpu.launch(&FORWARD, name, shape, &args)
+}
+
+/// For every token the number of keys it sees, then the first token of its scale. Made once for a list of scales.
+fn plan(gpu: &'static Gpu, level_ends: &[usize]) -> Result<Arc<DeviceBuffer>> {
+    type Plans = Mutex<HashMap<(usize, Vec<usize>), Arc<DeviceBuffer>>>;
+    static PLANS: OnceLock<Plans> = OnceLock::new();
+    let key = (gpu.info().ordinal, level_ends.to_vec());
+    let plans = PLANS.get_or_init(Mutex::default);
+    let mut plans = plans.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(plan) = plans.get(&key) {
+        return Ok(Arc::clone(plan));
+    }
+    let starts = std::iter::once(&0).chain(level_ends);
+    let levels: Vec<(usize, usize)> = starts.copied().zip(level_ends.iter().copied()).collect();
+    let each = |pick: fn(&(usize, usize)) -> usize| {
+        let levels = levels.iter();
+        levels.flat_map(move |l| std::iter::repeat_n(pick(l) as i32, l.1 - l.0))
+    };
+    let bytes: Vec<u8> = each(|l| l.1)
+        .chain(each(|l| l.0))
+        .flat_map(i32::to_le_bytes)
+        .collect();
+    let plan = Arc::new(DeviceBuffer::new(gpu, bytes.len())?);
+    gpu.upload(&bytes, &plan)?;
+    plans.insert(key, Arc::clone(&plan));
+    Ok(plan)
+}
+
+/// Where queries (0), keys (1) or values (2) of a qkv begin.
+fn part(qkv: &Tensor, s: Sizes, which: usize) -> Result<Arg<'_>> {
+    let place = qkv.place()?;
+    let bytes = which * s.width() * qkv.dtype().bytes();
+    Ok(Arg::At(place.0, place.1 + bytes))
+}
+
+fn scale_arg(scale_mul: Option<&Tensor>) -> Result<Arg<'_>> {
+    scale_mul.map_or(Ok(Arg::Null), |t| t.arg_of("attention", DType::F32))
+}
+
+/// Whether a tensor's bytes begin on a multiple of 16.
+fn on_sixteen(x: &Tensor) -> bool {
+    (x.offset * x.dtype().bytes()).is_multiple_of(16)
+}
+
+/// Blocks of 256 threads for so many rows each.
+fn rows_per_block(rows: usize, each: usize) -> Shape {
+    Shape {
+        grid: [rows.div_ceil(each) as u32, 1, 1],
+        threads: 256,
+        shared: 0,
+    }
+}
+
+/// The name for bf16 or fp16.
+fn half(dtype: DType, [bf16, f16]: [&'static str; 2]) -> Result<&'static str> {
+    by_dtype(dtype, ["", bf16, f16])
+}

@@ -1,0 +1,335 @@
+// Half precision, heads of 64: gradients, in two kernels that compute the probabilities anew. In the first a warp owns
+// queries and walks the keys; in the second it owns keys and walks the queries that see them. What a warp owns stays in
+// registers, so nothing is added by several warps and the order of every sum is fixed.
+//
+// `stats` is what the forward pass kept, three times [B, H, L]: the logarithm (base 2) of the sum of exponentials, the
+// reciprocal norms of queries and of keys. Without normalisation the latter two are 1.
+//
+// Gradients of scores are multiplied by reciprocal norms before they are rounded to halves; eight times as much keeps the
+// product near one, and the eighth is in the last step.
+constexpr float NORM_SCALE = 8.0f;
+
+// Blocks of a multiprocessor, and columns of the parts that a tile is multiplied in, as registers allow.
+constexpr int BLOCKS = TOGETHER ? 3 : 2;
+constexpr int Q_PART = TOGETHER ? 64 : 16, K_PART = TOGETHER ? 32 : 16;
+
+// The norm's reciprocal to multiply a gradient by before it is rounded. A row of f16 whose norm was under the bound is zero,
+// so that its product is zero whatever the gradient; its reciprocal would only overflow.
+template <typename T> __device__ __forceinline__ float norm_scale(float r) { return r * NORM_SCALE; }
+template <> __device__ __forceinline__ float norm_scale<f16>(float r) {
+    return at_bound(r) ? 0.0f : r * NORM_SCALE;
+}
+
+// From t, the gradient of a unit vector over its factor, to that of the vector x, both a warp's rows: r (t - u (u.t))
+// with u = r x. Returns u.t of every row.
+template <typename T>
+__device__ __forceinline__ void through_norm(float (&t)[M][8][4], const u32 (&x)[M][4][4], const float (&r)[2 * M],
+                                             bool unit, float factor, float (&along)[2 * M]) {
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) {
+        int m = i >> 1, e = 2 * (i & 1);
+        float dot = 0;
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            u32 w = x[m][n >> 1][2 * (n & 1) + (i & 1)];
+            dot += lower<T>(w) * t[m][n][e] + upper<T>(w) * t[m][n][e + 1];
+        }
+        along[i] = quad_sum(dot) * r[i];
+        // At the bound of the norm the divisor is a constant.
+        float back = unit && !at_bound(r[i]) ? along[i] * r[i] : 0.0f, f = factor * r[i];
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            u32 w = x[m][n >> 1][2 * (n & 1) + (i & 1)];
+            t[m][n][e] = f * (t[m][n][e] - back * lower<T>(w));
+            t[m][n][e + 1] = f * (t[m][n][e + 1] - back * upper<T>(w));
+        }
+    }
+}
+
+template <typename T>
+__device__ void backward_queries(const T* qkv, const T* y, const T* g, const float* stats, const int* plan,
+                                 const float* scale_mul, T* dqkv, float* deltas, float* slopes, int heads, int tokens,
+                                 int unit) {
+    __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
+    __shared__ float norms[2][TILE];
+    __shared__ float warp_slopes[THREADS / 32];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    int b = blockIdx.y / heads, h = blockIdx.y % heads;
+    Rows my(tokens);
+    int first = my.first, rows = my.count;
+    // Keys that the block's last query sees, that the group's last and first see.
+    int seen = plan[my.block_end - 1];
+    int most = my.group_end > 0 ? plan[my.group_end - 1] : 0, all = my.group_end > 0 ? plan[my.group_first] : 0;
+    int end = (seen + TILE - 1) / TILE;
+
+    u64 width = (u64)heads * WIDTH, stride = 3 * width;
+    const T* q = qkv + (u64)b * tokens * stride + h * WIDTH;
+    const T *k = q + width, *v = k + width;
+    const float* rk = stats + (u64)(2 * gridDim.y + blockIdx.y) * tokens;
+    u32 base = shared_address(tiles), norms_at = shared_address(norms);
+    auto copy = [&](int tile, int stage) {
+        int at = tile * TILE;
+        copy_tile(base + stage * 2 * TILE_BYTES, k + at * stride, stride, tokens - at);
+        copy_tile(base + (stage * 2 + 1) * TILE_BYTES, v + at * stride, stride, tokens - at);
+        if (threadIdx.x < TILE) {
+            bool there = at + threadIdx.x < tokens;
+            copy_4(norms_at + (stage * TILE + threadIdx.x) * 4, rk + (there ? at + threadIdx.x : 0), there);
+        }
+        copies_begin();
+    };
+    copy(0, 0);
+
+    u32 qa[M][4][4], ga[M][4][4];
+    load_rows(qa, q + first * stride, stride, rows);
+    u64 of_y = ((u64)b * tokens + first) * width + h * WIDTH, of_head = (u64)blockIdx.y * tokens + first;
+    load_rows(ga, g + of_y, width, rows);
+    float factor = query_factor(scale_mul, h, unit, WIDTH);
+    float rq[2 * M], c[2 * M], lse[2 * M], delta[2 * M];
+    {
+        u32 ya[M][4][4];
+        load_rows(ya, y + of_y, width, rows);
+#pragma unroll
+        for (int i = 0; i < 2 * M; i++) {
+            int row = i * 8 + (lane >> 2);
+            bool there = row < rows;
+            float s = 0;
+#pragma unroll
+            for (int kk = 0; kk < 4; kk++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    u32 a = ya[i >> 1][kk][2 * e + (i & 1)], w = ga[i >> 1][kk][2 * e + (i & 1)];
+                    s += lower<T>(a) * lower<T>(w) + upper<T>(a) * upper<T>(w);
+                }
+            delta[i] = quad_sum(s);
+            lse[i] = there ? stats[of_head + row] : 0.0f;
+            rq[i] = there ? stats[(u64)gridDim.y * tokens + of_head + row] : 0.0f;
+            c[i] = rq[i] * factor * LOG2_E;
+            if (there && (lane & 3) == 0) deltas[of_head + row] = delta[i];
+        }
+    }
+    float dq[M][8][4] = {};
+    Places at(lane);
+
+    for (int tile = 0; tile < end; tile++) {
+        int stage = tile & 1;
+        u32 kt = base + stage * 2 * TILE_BYTES, vt = kt + TILE_BYTES;
+        copies_arrive();
+        __syncthreads();
+        if (tile + 1 < end) copy(tile + 1, stage ^ 1);
+        if (tile * TILE >= most) continue;
+        bool hides = (tile + 1) * TILE > all;
+        u32 ds[M][Q_PART / 16][4];
+#pragma unroll
+        for (int part = 0; part < TILE / Q_PART; part++) {
+            float s[M][Q_PART / 8][4], dp[M][Q_PART / 8][4];
+            multiply_across<T, Q_PART>(s, qa, kt, part, at);
+            multiply_across<T, Q_PART>(dp, ga, vt, part, at);
+            finish<1>(s);
+            if (part > 0) keep(ds);
+#pragma unroll
+            for (int n = 0; n < Q_PART / 8; n++) {
+                float2 r = *(const float2*)&norms[stage][part * Q_PART + n * 8 + (lane & 3) * 2];
+#pragma unroll
+                for (int i = 0; i < 2 * M; i++) {
+                    int m = i >> 1, e = 2 * (i & 1);
+                    s[m][n][e] = exp2_fast(s[m][n][e] * r.x * c[i] - lse[i]);
+                    s[m][n][e + 1] = exp2_fast(s[m][n][e + 1] * r.y * c[i] - lse[i]);
+                }
+            }
+            finish<0>(dp);
+#pragma unroll
+            for (int n = 0; n < Q_PART / 8; n++) {
+                float2 r = *(const float2*)&norms[stage][part * Q_PART + n * 8 + (lane & 3) * 2];
+                float nx = norm_scale<T>(r.x), ny = norm_scale<T>(r.y);
+#pragma unroll
+                for (int i = 0; i < 2 * M; i++) {
+                    int m = i >> 1, e = 2 * (i & 1);
+                    s[m][n][e] *= (dp[m][n][e] - delta[i]) * nx;
+                    s[m][n][e + 1] *= (dp[m][n][e + 1] - delta[i]) * ny;
+                }
+            }
+            if (hides) {
+#pragma unroll
+                for (int i = 0; i < 2 * M; i++) {
+                    int row = min(first + i * 8 + (lane >> 2), my.group_end - 1);
+                    int sees = plan[row] - tile * TILE - part * Q_PART - (lane & 3) * 2;
+#pragma unroll
+                    for (int n = 0; n < Q_PART / 8; n++) {
+                        if (n * 8 >= sees) s[i >> 1][n][2 * (i & 1)] = 0;
+                        if (n * 8 + 1 >= sees) s[i >> 1][n][2 * (i & 1) + 1] = 0;
+                    }
+                }
+            }
+            pack_rows<T, Q_PART>(ds, s);
+            multiply_down<T, Q_PART>(dq, ds, kt, part, at);
+        }
+        finish<0>(dq);
+        keep(ds);
+    }
+    keep(qa);
+    keep(ga);
+
+    float along[2 * M], slope = 0;
+    through_norm<T>(dq, qa, rq, unit, factor / NORM_SCALE, along);
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++)
+        if (i * 8 + (lane >> 2) < rows) slope += along[i];
+#pragma unroll
+    for (int w = 4; w < 32; w *= 2) slope += __shfl_xor_sync(ALL_LANES, slope, w);
+    if (lane == 0) warp_slopes[warp] = slope;
+    __syncthreads();
+    if (threadIdx.x == 0 && unit) {
+        float s = 0;
+        for (int w = 0; w < THREADS / 32; w++) s += warp_slopes[w];
+        slopes[(u64)blockIdx.y * gridDim.x + blockIdx.x] = s * factor / NORM_SCALE;
+    }
+    T* out = dqkv + ((u64)b * tokens + first) * stride + h * WIDTH;
+    store_rows(tiles + warp * WARP_ROWS * 128, dq, out, stride, rows);
+}
+
+template <typename T>
+__device__ void backward_keys(const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul,
+                              const float* deltas, T* dqkv, int heads, int tokens, int unit) {
+    __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
+    // Of the tile's queries: logarithm of the sum, reciprocal norm, delta.
+    __shared__ float rows_of[2][3][TILE];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, group = warp / GROUP_WARPS;
+    int b = blockIdx.y / heads, h = blockIdx.y % heads;
+    // The first keys are seen by the most queries, so their blocks come first.
+    int block_first = blockIdx.x * BLOCK_ROWS, group_first = min(block_first + group * GROUP_ROWS, tokens);
+    int group_end = min(group_first + GROUP_ROWS, tokens);
+    int first = min(group_first + warp % GROUP_WARPS * WARP_ROWS, tokens), rows = min(tokens - first, WARP_ROWS);
+    // The first query that sees any of the block's keys and any of the group's; tiles are cut from there.
+    int begin = plan[tokens + block_first], least = group_first < tokens ? plan[tokens + group_first] : tokens;
+    int end = (tokens - begin + TILE - 1) / TILE;
+
+    u64 width = (u64)heads * WIDTH, stride = 3 * width;
+    const T* q = qkv + (u64)b * tokens * stride + h * WIDTH;
+    const T *k = q + width, *v = k + width;
+    g += (u64)b * tokens * width + h * WIDTH;
+    const float* lse = stats + (u64)blockIdx.y * tokens;
+    const float* rq = stats + (u64)(gridDim.y + blockIdx.y) * tokens;
+    const float* delta = deltas + (u64)blockIdx.y * tokens;
+    u32 base = shared_address(tiles), rows_at = shared_address(rows_of);
+    auto copy = [&](int tile, int stage) {
+        int at = begin + tile * TILE;
+        copy_tile(base + stage * 2 * TILE_BYTES, q + at * stride, stride, tokens - at);
+        copy_tile(base + (stage * 2 + 1) * TILE_BYTES, g + at * width, width, tokens - at);
+        if (threadIdx.x < TILE) {
+            bool there = at + threadIdx.x < tokens;
+            int row = there ? at + threadIdx.x : 0;
+            u32 to = rows_at + (stage * 3 * TILE + threadIdx.x) * 4;
+            copy_4(to, lse + row, there);
+            copy_4(to + TILE * 4, rq + row, there);
+            copy_4(to + 2 * TILE * 4, delta + row, there);
+        }
+        copies_begin();
+    };
+    copy(0, 0);
+
+    u32 ka[M][4][4], va[M][4][4];
+    load_rows(ka, k + first * stride, stride, rows);
+    load_rows(va, v + first * stride, stride, rows);
+    float factor = query_factor(scale_mul, h, unit, WIDTH);
+    const float* rk = stats + (u64)(2 * gridDim.y + blockIdx.y) * tokens + first;
+    float c[2 * M];
+    // The first query that sees a key; the first that sees all of the group's.
+    int starts[2 * M], every = group_end > group_first ? plan[tokens + group_end - 1] : 0;
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) {
+        int row = i * 8 + (lane >> 2);
+        c[i] = row < rows ? rk[row] * factor * LOG2_E : 0.0f;
+        starts[i] = row < rows ? plan[tokens + first + row] : 0;
+    }
+    float dk[M][8][4] = {}, dv[M][8][4] = {};
+    Places at(lane);
+
+    for (int tile = 0; tile < end; tile++) {
+        int stage = tile & 1;
+        u32 qt = base + stage * 2 * TILE_BYTES, gt = qt + TILE_BYTES;
+        copies_arrive();
+        __syncthreads();
+        if (tile + 1 < end) copy(tile + 1, stage ^ 1);
+        int from = begin + tile * TILE;
+        if (from + TILE <= least) continue;
+        bool hides = from < every;
+#pragma unroll
+        for (int part = 0; part < TILE / K_PART; part++) {
+            float s[M][K_PART / 8][4], dp[M][K_PART / 8][4];
+            multiply_across<T, K_PART>(s, ka, qt, part, at);
+            if (TOGETHER) multiply_across<T, K_PART>(dp, va, gt, part, at);
+            finish<1>(s);
+            const float* of = &rows_of[stage][0][part * K_PART + (lane & 3) * 2];
+#pragma unroll
+            for (int n = 0; n < K_PART / 8; n++) {
+                float2 l = *(const float2*)(of + n * 8), r = *(const float2*)(of + TILE + n * 8);
+#pragma unroll
+                for (int i = 0; i < 2 * M; i++) {
+                    int m = i >> 1, e = 2 * (i & 1);
+                    s[m][n][e] = exp2_fast(s[m][n][e] * c[i] * r.x - l.x);
+                    s[m][n][e + 1] = exp2_fast(s[m][n][e + 1] * c[i] * r.y - l.y);
+                }
+            }
+            if (hides) {
+#pragma unroll
+                for (int i = 0; i < 2 * M; i++) {
+                    int ahead = starts[i] - from - part * K_PART - (lane & 3) * 2;
+#pragma unroll
+                    for (int n = 0; n < K_PART / 8; n++) {
+                        if (n * 8 < ahead) s[i >> 1][n][2 * (i & 1)] = 0;
+                        if (n * 8 + 1 < ahead) s[i >> 1][n][2 * (i & 1) + 1] = 0;
+                    }
+                }
+            }
+            u32 p[M][K_PART / 16][4];
+            pack_rows<T, K_PART>(p, s);
+            multiply_down<T, K_PART>(dv, p, gt, part, at);
+            if (!TOGETHER) multiply_across<T, K_PART>(dp, va, gt, part, at);
+            finish<1>(dp);
+#pragma unroll
+            for (int n = 0; n < K_PART / 8; n++) {
+                float2 r = *(const float2*)(of + TILE + n * 8), d = *(const float2*)(of + 2 * TILE + n * 8);
+                float nx = norm_scale<T>(r.x), ny = norm_scale<T>(r.y);
+#pragma unroll
+                for (int i = 0; i < 2 * M; i++) {
+                    int m = i >> 1, e = 2 * (i & 1);
+                    s[m][n][e] *= (dp[m][n][e] - d.x) * nx;
+                    s[m][n][e + 1] *= (dp[m][n][e + 1] - d.y) * ny;
+                }
+            }
+            u32 ds[M][K_PART / 16][4];
+            pack_rows<T, K_PART>(ds, s);
+            multiply_down<T, K_PART>(dk, ds, qt, part, at);
+            finish<0>(dv);
+            finish<0>(dk);
+            keep(p);
+            keep(ds);
+        }
+    }
+    keep(ka);
+    keep(va);
+
+    float along[2 * M], inverse[2 * M];
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) inverse[i] = i * 8 + (lane >> 2) < rows ? rk[i * 8 + (lane >> 2)] : 0.0f;
+    through_norm<T>(dk, ka, inverse, unit, factor / NORM_SCALE, along);
+    __syncthreads();
+    char* stage = tiles + warp * WARP_ROWS * 128;
+    T* out = dqkv + ((u64)b * tokens + first) * stride + width + h * WIDTH;
+    store_rows(stage, dk, out, stride, rows);
+    store_rows(stage, dv, out + width, stride, rows);
+}
+
+#define BACKWARD(T)                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_queries_##T(                              \
+        const T* qkv, const T* y, const T* g, const float* stats, const int* plan, const float* scale_mul, T* dqkv,       \
+        float* deltas, float* slopes, int heads, int tokens, int unit) {                                                  \
+        backward_queries(qkv, y, g, stats, plan, scale_mul, dqkv, deltas, slopes, heads, tokens, unit);                   \
+    }                                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_keys_##T(                                 \
+        const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul, const float* deltas,       \
+        T* dqkv, int heads, int tokens, int unit) {                                                                       \
+        backward_keys(qkv, g, stats, plan, scale_mul, deltas, dqkv, heads, tokens, unit);                                 \
+    }
+BACKWARD(bf16)
+BACKWARD(f16)

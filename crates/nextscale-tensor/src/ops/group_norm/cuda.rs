@@ -1,0 +1,280 @@
+//! Group norm on a GPU, in the type of x with statistics in float32: x is read for the statistics, then read again and y
+//! written.
+
+use crate::cuda::DeviceBuffer;
+use crate::cuda::gpu::Gpu;
+use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
+use crate::cuda::tensor::by_dtype;
+use crate::{DType, Grads, Result, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "group_norm",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("moments_f32", "ppiiii"),
+        Kernel::new("moments_bf16", "ppiiii"),
+        Kernel::new("moments_f16", "ppiiii"),
+        Kernel::new("merge_moments", "ppiiiiiif"),
+        Kernel::new("any_moments_f32", "ppiiif"),
+        Kernel::new("any_moments_bf16", "ppiiif"),
+        Kernel::new("any_moments_f16", "ppiiif"),
+        Kernel::new("apply_f32", "pppppiiiii"),
+        Kernel::new("apply_bf16", "pppppiiiii"),
+        Kernel::new("apply_f16", "pppppiiiii"),
+        Kernel::new("any_apply_f32", "pppppuiiii"),
+        Kernel::new("any_apply_bf16", "pppppuiiii"),
+        Kernel::new("any_apply_f16", "pppppuiiii"),
+        Kernel::new("sums_f32", "ppppppiiiii"),
+        Kernel::new("sums_bf16", "ppppppiiiii"),
+        Kernel::new("sums_f16", "ppppppiiiii"),
+        Kernel::new("merge_sums", "ppii"),
+        Kernel::new("any_sums_f32", "ppppppiiii"),
+        Kernel::new("any_sums_bf16", "ppppppiiii"),
+        Kernel::new("any_sums_f16", "ppppppiiii"),
+        Kernel::new("add_parameter_sums", "ppiii"),
+        Kernel::new("averages", "pppiiii"),
+        Kernel::new("back_f32", "pppppppiiiii"),
+        Kernel::new("back_bf16", "pppppppiiiii"),
+        Kernel::new("back_f16", "pppppppiiiii"),
+        Kernel::new("any_back_f32", "pppppppuiiii"),
+        Kernel::new("any_back_bf16", "pppppppuiiii"),
+        Kernel::new("any_back_f16", "pppppppuiiii"),
+    ],
+};
+
+/// Threads a block of the kernels that have slabs.
+const THREADS: usize = 256;
+
+/// Extents of one call.
+#[derive(Clone, Copy)]
+pub(super) struct Norm {
+    samples: usize,
+    positions: usize,
+    c: usize,
+    groups: usize,
+    silu: bool,
+    /// Rows that a block takes: fixed by the extents, so that sums have one order on every GPU.
+    slab: usize,
+}
+
+/// Mean and 1/√(var + eps) of every group of every sample, in float32.
+pub(super) type Moments = DeviceBuffer;
+
+fn int(n: usize) -> Arg<'static> {
+    Arg::I32(n as i32)
+}
+
+fn blocks(x: usize, y: usize) -> Shape {
+    Shape {
+        grid: [x as u32, y as u32, 1],
+        threads: THREADS as u32,
+        shared: 0,
+    }
+}
+
+impl Norm {
+    pub(super) fn new(samples: usize, numel: usize, c: usize, groups: usize, silu: bool) -> Self {
+        let positions = numel / (samples * c).max(1);
+        Self {
+            samples,
+            positions,
+            c,
+            groups,
+            silu,
+            slab: (positions / 32).clamp(64, 2048),
+        }
+    }
+
+    fn slabs(&self) -> usize {
+        self.positions.div_ceil(self.slab)
+    }
+
+    /// Whether channels come in eights that a block of threads can take, at places where vector loads can.
+    fn fits(&self, tensors: &[&Tensor]) -> Result<bool> {
+        let mut fits = self.c.is_multiple_of(8) && self.c / 8 <= THREADS;
+        for t in tensors {
+            let place = t.place()?;
+            fits &= (place.0.address() + place.1 as u64).is_multiple_of(16);
+        }
+        Ok(fits)
+    }
+
+    /// Blocks of slabs, with two floats of shared memory for every number that a block takes at once.
+    fn over_slabs(&self, shared: bool) -> Shape {
+        let lanes = THREADS / (self.c / 8).max(1);
+        let bytes = if shared { 8 * lanes * self.c } else { 0 };
+        Shape {
+            shared: bytes as u32,
+            ..blocks(self.slabs(), self.samples)
+        }
+    }
+
+    fn extents(&self) -> [Arg<'static>; 3] {
+        [self.positions, self.c, self.groups].map(int)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.samples * self.positions * self.c == 0
+    }
+}
+
+pub(super) fn forward(
+    norm: &Norm,
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f32,
+) -> Result<(Tensor, Moments)> {
+    let (gpu, dtype) = (x.gpu()?, x.dtype());
+    let y = Tensor::scratch(gpu, x.shape(), dtype)?;
+    let count = norm.samples * norm.groups;
+    let stats = DeviceBuffer::new(gpu, count * 8)?;
+    if norm.is_empty() {
+        return Ok((y, stats));
+    }
+    let (gamma, beta) = (gamma.arg_of(OP, DType::F32)?, beta.arg_of(OP, DType::F32)?);
+    let fits = norm.fits(&[x, &y])?;
+    moments(norm, gpu, x, &stats, eps, fits)?;
+    let mut args = vec![x.arg()?, gamma, beta, Arg::In(&stats), y.arg()?];
+    let (names, shape) = if fits {
+        args.extend(norm.extents());
+        args.push(int(norm.slab));
+        (
+            ["apply_f32", "apply_bf16", "apply_f16"],
+            norm.over_slabs(false),
+        )
+    } else {
+        args.push(Arg::U64(x.numel() as u64));
+        args.extend(norm.extents());
+        let names = ["any_apply_f32", "any_apply_bf16", "any_apply_f16"];
+        (names, Shape::pass(gpu, x.numel()))
+    };
+    args.push(int(norm.silu.into()));
+    gpu.launch(&MODULE, by_dtype(dtype, names)?, shape, &args)?;
+    Ok((y, stats))
+}
+
+const OP: &str = "group norm";
+
+fn moments(
+    norm: &Norm,
+    gpu: &'static Gpu,
+    x: &Tensor,
+    stats: &DeviceBuffer,
+    eps: f32,
+    fits: bool,
+) -> Result<()> {
+    if !fits {
+        let names = ["any_moments_f32", "any_moments_bf16", "any_moments_f16"];
+        let mut args = vec![x.arg()?, Arg::In(stats)];
+        args.extend(norm.extents());
+        args.push(Arg::F32(eps));
+        let shape = blocks(norm.groups, norm.samples);
+        return gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args);
+    }
+    let (slabs, count) = (norm.slabs(), norm.samples * norm.groups);
+    let partial = DeviceBuffer::new(gpu, slabs * count * 8)?;
+    let mut args = vec![x.arg()?, Arg::In(&partial)];
+    args.extend(norm.extents());
+    args.push(int(norm.slab));
+    let names = ["moments_f32", "moments_bf16", "moments_f16"];
+    let shape = norm.over_slabs(true);
+    gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args)?;
+    let mut args = vec![Arg::In(&partial), Arg::In(stats)];
+    args.extend(norm.extents());
+    args.extend([int(norm.slab), int(slabs), int(count), Arg::F32(eps)]);
+    let shape = blocks((count * 32).div_ceil(THREADS), 1);
+    gpu.launch(&MODULE, "merge_moments", shape, &args)
+}
+
+/// Hands on the gradients of x, gamma and beta for that of y.
+pub(super) fn backward(
+    norm: &Norm,
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    stats: &Moments,
+    g: &Tensor,
+    grads: &mut Grads<'_>,
+) -> Result<()> {
+    let (gpu, dtype) = (x.gpu()?, x.dtype());
+    let g = g.cast(dtype)?;
+    let dx = Tensor::scratch(gpu, x.shape(), dtype)?;
+    if norm.is_empty() {
+        return grads.add(x, dx);
+    }
+    let (gamma_arg, beta_arg) = (gamma.arg_of(OP, DType::F32)?, beta.arg_of(OP, DType::F32)?);
+    let fits = norm.fits(&[x, &g, &dx])?;
+    let width = 2 * norm.c;
+    let all = DeviceBuffer::new(gpu, norm.samples * width * 4)?;
+    let given = [x.arg()?, g.arg()?, gamma_arg, beta_arg, Arg::In(stats)];
+    let silu = int(norm.silu.into());
+    if fits {
+        let slabs = norm.slabs();
+        let partial = DeviceBuffer::new(gpu, norm.samples * slabs * width * 4)?;
+        let mut args = given.to_vec();
+        args.push(Arg::In(&partial));
+        args.extend(norm.extents());
+        args.extend([int(norm.slab), silu]);
+        let names = ["sums_f32", "sums_bf16", "sums_f16"];
+        let shape = norm.over_slabs(true);
+        gpu.launch(&MODULE, by_dtype(dtype, names)?, shape, &args)?;
+        let args = [Arg::In(&partial), Arg::In(&all), int(width), int(slabs)];
+        let shape = blocks(width.div_ceil(THREADS), norm.samples);
+        gpu.launch(&MODULE, "merge_sums", shape, &args)?;
+    } else {
+        let mut args = given.to_vec();
+        args.push(Arg::In(&all));
+        args.extend(norm.extents());
+        args.push(silu);
+        let names = ["any_sums_f32", "any_sums_bf16", "any_sums_f16"];
+        let shape = blocks(norm.c, norm.samples);
+        gpu.launch(&MODULE, by_dtype(dtype, names)?, shape, &args)?;
+    }
+    for (which, parameter) in [beta, gamma].into_iter().enumerate() {
+        if let Some(sum) = grads.sums(parameter)? {
+            let args = [
+                Arg::In(&all),
+                sum.arg()?,
+                int(norm.samples),
+                int(norm.c),
+                int(which),
+            ];
+            let shape = blocks((norm.c * 32).div_ceil(THREADS), 1);
+            gpu.launch(&MODULE, "add_parameter_sums", shape, &args)?;
+        }
+    }
+    if !grads.wants(x) {
+        return Ok(());
+    }
+    let count = norm.samples * norm.groups;
+    let average = DeviceBuffer::new(gpu, count * 8)?;
+    let mut args = vec![Arg::In(&all), gamma_arg, Arg::In(&average)];
+    args.extend(norm.extents());
+    args.push(int(count));
+    gpu.launch(
+        &MODULE,
+        "averages",
+        blocks(count.div_ceil(THREADS), 1),
+        &args,
+    )?;
+    let mut args = given.to_vec();
+    args.extend([Arg::In(&average), dx.arg()?]);
+    let (names, shape) = if fits {
+        args.extend(norm.extents());
+        args.push(int(norm.slab));
+        (
+            ["back_f32", "back_bf16", "back_f16"],
+            norm.over_slabs(false),
+        )
+    } else {
+        args.push(Arg::U64(x.numel() as u64));
+        args.extend(norm.extents());
+        let names = ["any_back_f32", "any_back_bf16", "any_back_f16"];
+        (names, Shape::pass(gpu, x.numel()))
+    };
+    args.push(silu);
+    gpu.launch(&MODULE, by_dtype(dtype, names)?, shape, &args)?;
+    grads.add(x, dx)
+}

@@ -1,0 +1,257 @@
+//! On a GPU: a block takes a row; see the kernels.
+
+use super::noise::Draw;
+use crate::cuda::kernel::Shape as Launch;
+use crate::cuda::matmul::{Element, Follow, Operands, Product};
+use crate::cuda::{Arg, Gpu, Kernel, Module};
+use crate::{DType, Error, Result, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "guided_sampling",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        sample("sample_tokens_small"),
+        sample("sample_tokens_large"),
+        filter("filter_logits_small"),
+        filter("filter_logits_large"),
+        blend("smooth_shares_small"),
+        blend("smooth_shares_large"),
+        Kernel {
+            name: "guide_logits",
+            signature: "ppfu",
+        },
+    ],
+};
+
+const fn sample(name: &'static str) -> Kernel {
+    Kernel {
+        name,
+        signature: "ppppuuuiiuifiif",
+    }
+}
+
+const fn filter(name: &'static str) -> Kernel {
+    Kernel {
+        name,
+        signature: "ppiiif",
+    }
+}
+
+const fn blend(name: &'static str) -> Kernel {
+    Kernel {
+        name,
+        signature: "ppppuuuiiff",
+    }
+}
+
+/// Codes that a thread holds, as in the kernels.
+const ITEMS: usize = 16;
+
+/// Blocks for `rows` rows of `v` codes, and which of the two versions of a kernel they run.
+fn rows_of(
+    op: &'static str,
+    rows: usize,
+    v: usize,
+    names: [&'static str; 2],
+    pairs: bool,
+) -> Result<(Launch, &'static str)> {
+    let (threads, name) = match v {
+        0..=4096 => (256, names[0]),
+        _ => (1024, names[1]),
+    };
+    if v > threads * ITEMS || i32::try_from(rows).is_err() {
+        return Err(Error::shape(
+            op,
+            format!(
+                "{rows} rows of {v} codes; a GPU draws from at most {}",
+                threads * ITEMS
+            ),
+        ));
+    }
+    let shared = if pairs { 8 * v.next_power_of_two() } else { 0 };
+    let launch = Launch {
+        grid: [rows as u32, 1, 1],
+        threads: threads as u32,
+        shared: shared as u32,
+    };
+    Ok((launch, name))
+}
+
+/// Top-k and top-p as the kernels take them: k, whether there is a p, and the bound on running probabilities.
+fn filters(top_k: usize, top_p: f32) -> [Arg<'static>; 3] {
+    [
+        Arg::I32(top_k.min(i32::MAX as usize) as i32),
+        Arg::I32(i32::from(top_p > 0.0)),
+        Arg::F32(super::filter::removed_share(top_p)),
+    ]
+}
+
+/// Noise as the kernels take it. Given numbers are uploaded.
+struct Noise {
+    given: Option<Tensor>,
+    params: Option<Tensor>,
+    words: [u64; 3],
+}
+
+impl Noise {
+    fn new(op: &'static str, gpu: &'static Gpu, draw: &Draw<'_>) -> Result<Self> {
+        let (mut given, mut params, mut words) = (None, None, [0; 3]);
+        match *draw {
+            Draw::Seed { seed, scale, first } => words = [seed, first, scale],
+            Draw::Device { params: p, scale } => {
+                p.arg_of(op, DType::I32)?;
+                params = Some(p.detach());
+                words[2] = scale;
+            }
+            Draw::Given(e) => {
+                let there = Tensor::scratch(gpu, [e.len()], DType::F32)?;
+                let bytes: Vec<u8> = e.iter().flat_map(|x| x.to_le_bytes()).collect();
+                gpu.upload_to(&bytes, there.place()?)?;
+                given = Some(there);
+            }
+        }
+        Ok(Self {
+            given,
+            params,
+            words,
+        })
+    }
+
+    fn args(&self) -> Result<[Arg<'_>; 5]> {
+        fn of(t: &Option<Tensor>) -> Result<Arg<'_>> {
+            t.as_ref().map_or(Ok(Arg::Null), Tensor::arg)
+        }
+        let [seed, first, scale] = self.words.map(Arg::U64);
+        Ok([of(&self.given)?, of(&self.params)?, seed, first, scale])
+    }
+}
+
+pub(super) fn guide(logits: &Tensor, t: f32) -> Result<Tensor> {
+    let x = logits.cast(DType::F32)?;
+    let gpu = x.gpu()?;
+    let mut dims = x.dims().to_vec();
+    dims[0] /= 2;
+    let y = Tensor::scratch(gpu, dims.as_slice(), DType::F32)?;
+    let n = y.numel();
+    let args = [x.arg()?, y.arg()?, Arg::F32(t), Arg::U64(n as u64)];
+    gpu.launch(&MODULE, "guide_logits", Launch::pass(gpu, n), &args)?;
+    Ok(y)
+}
+
+pub(super) fn filter_logits(logits: &Tensor, top_k: usize, top_p: f32) -> Result<Tensor> {
+    let x = logits.cast(DType::F32)?;
+    let (gpu, v) = (x.gpu()?, x.shape().last());
+    let y = Tensor::scratch(gpu, x.shape(), DType::F32)?;
+    let names = ["filter_logits_small", "filter_logits_large"];
+    let rows = x.numel() / v;
+    if rows == 0 {
+        return Ok(y);
+    }
+    let (launch, name) = rows_of("filter_logits", rows, v, names, true)?;
+    let [k, p, limit] = filters(top_k, top_p);
+    let args = [x.arg()?, y.arg()?, Arg::I32(v as i32), k, p, limit];
+    gpu.launch(&MODULE, name, launch, &args)?;
+    Ok(y)
+}
+
+/// Guidance where there is a `t`, filters, one draw a row.
+pub(super) fn sample_tokens(
+    op: &'static str,
+    logits: &Tensor,
+    t: Option<f32>,
+    (top_k, top_p): (usize, f32),
+    draw: &Draw<'_>,
+) -> Result<Tensor> {
+    let x = logits.cast(DType::F32)?;
+    let (gpu, &[b, l, v]) = (x.gpu()?, x.dims()) else {
+        return Err(Error::shape(op, format!("logits are {}", x.shape())));
+    };
+    let b = if t.is_some() { b / 2 } else { b };
+    let y = Tensor::scratch(gpu, [b, l], DType::I32)?;
+    if b * l == 0 {
+        return Ok(y);
+    }
+    let names = ["sample_tokens_small", "sample_tokens_large"];
+    let (launch, name) = rows_of(op, b * l, v, names, true)?;
+    let noise = Noise::new(op, gpu, draw)?;
+    let [given, params, seed, first, scale] = noise.args()?;
+    let [k, p, limit] = filters(top_k, top_p);
+    let args = [
+        x.arg()?,
+        y.arg()?,
+        given,
+        params,
+        seed,
+        first,
+        scale,
+        Arg::I32(l as i32),
+        Arg::I32(v as i32),
+        Arg::U64((b * l) as u64),
+        Arg::I32(i32::from(t.is_some())),
+        Arg::F32(t.unwrap_or(0.0)),
+        k,
+        p,
+        limit,
+    ];
+    gpu.launch(&MODULE, name, launch, &args)?;
+    Ok(y)
+}
+
+pub(super) fn smooth_codes(
+    filtered: &Tensor,
+    (ratio, tau): (f32, f32),
+    draw: &Draw<'_>,
+    codebook: &Tensor,
+) -> Result<Tensor> {
+    const OP: &str = "smooth_codes";
+    let x = filtered.cast(DType::F32)?;
+    let table = codebook.cast(DType::F32)?;
+    let (gpu, &[b, l, v], &[_, c]) = (x.gpu()?, x.dims(), table.dims()) else {
+        return Err(Error::shape(OP, format!("logits are {}", x.shape())));
+    };
+    let y = Tensor::scratch(gpu, [b, l, c], DType::F32)?;
+    if y.numel() == 0 {
+        return Ok(y);
+    }
+    let shares = Tensor::scratch(gpu, x.shape(), DType::F32)?;
+    let names = ["smooth_shares_small", "smooth_shares_large"];
+    let (launch, name) = rows_of(OP, b * l, v, names, false)?;
+    let noise = Noise::new(OP, gpu, draw)?;
+    let [given, params, seed, first, scale] = noise.args()?;
+    let args = [
+        x.arg()?,
+        shares.arg()?,
+        given,
+        params,
+        seed,
+        first,
+        scale,
+        Arg::I32(l as i32),
+        Arg::I32(v as i32),
+        Arg::F32(ratio),
+        Arg::F32(tau),
+    ];
+    gpu.launch(&MODULE, name, launch, &args)?;
+    let product = Product {
+        m: b * l,
+        n: c,
+        k: v,
+        operands: Element::F32,
+        result: Element::F32,
+        a_transposed: false,
+        b_transposed: false,
+        accumulate: false,
+        tf32: false,
+        follow: Follow::Plain,
+    };
+    let operands = Operands {
+        a: shares.place()?,
+        b: table.place()?,
+        c: y.place()?,
+        vector: None,
+        aux: None,
+    };
+    gpu.matmul(&product, &operands)?;
+    Ok(y)
+}

@@ -1,0 +1,26 @@
+//! How often each index occurs: code usage.
+//!
+//! Shapes: indices of any shape, counts \[bins\], both integers. Not differentiable.
+
+use crate::{Device, Error, Result, Tensor};
+
+/// Counts \[bins\] of the indices 0 … bins − 1.
+///
+/// # Errors
+/// When the indices are floats or one is out of range.
+pub fn histogram(indices: &Tensor, bins: usize) -> Result<Tensor> {
+    match indices.device() {
+        Device::Cuda(_) => Err(crate::Error::not_on_gpu("histogram")),
+        Device::Cpu => {
+            let mut counts = vec![0i32; bins];
+            for &i in indices.i32()? {
+                let slot = usize::try_from(i).ok().and_then(|i| counts.get_mut(i));
+                let slot = slot.ok_or_else(|| {
+                    Error::shape("histogram", format!("index {i} among {bins} bins"))
+                })?;
+                *slot += 1;
+            }
+            Ok(Tensor::from_i32([bins], counts))
+        }
+    }
+}

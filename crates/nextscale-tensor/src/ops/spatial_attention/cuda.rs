@@ -1,0 +1,222 @@
+//! The attention on a GPU: scores as batched products in float32, the softmax, products with the probabilities. Images go
+//! in pieces, so that scores never take more than a fixed amount of memory.
+
+use super::Sizes;
+use crate::cuda::DeviceBuffer;
+use crate::cuda::gpu::Gpu;
+use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
+use crate::cuda::matmul::{Batch, Element, Follow, Operands, Place, Product};
+use crate::cuda::tensor::by_dtype;
+use crate::{DType, Math, Result, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "spatial_attention",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("softmax_f32", "ppif"),
+        Kernel::new("softmax_bf16", "ppif"),
+        Kernel::new("softmax_f16", "ppif"),
+        Kernel::new("gradient_f32", "pppif"),
+        Kernel::new("gradient_bf16", "pppif"),
+        Kernel::new("gradient_f16", "pppif"),
+    ],
+};
+
+/// Bytes of scores at a time.
+const ROOM: usize = 512 << 20;
+
+/// A matrix an image: its place, elements from row to row, elements from image to image.
+#[derive(Clone, Copy)]
+struct Matrices<'a>(Place<'a>, usize, usize);
+
+/// What is the same in every step.
+#[derive(Clone, Copy)]
+struct Run {
+    gpu: &'static Gpu,
+    dtype: DType,
+    element: Element,
+    tf32: bool,
+    s: Sizes,
+}
+
+impl Run {
+    fn new(math: Math, s: Sizes, qkv: &Tensor) -> Result<Self> {
+        Ok(Self {
+            gpu: qkv.gpu()?,
+            dtype: math.operands,
+            element: math.operands.element()?,
+            tf32: math.tf32 && math.operands == DType::F32,
+            s,
+        })
+    }
+
+    fn square(&self, element: Element) -> Result<DeviceBuffer> {
+        let n = self.s.positions;
+        DeviceBuffer::new(self.gpu, self.s.batch * n * n * element.bytes())
+    }
+
+    /// The matrices of scores in a buffer.
+    fn scores<'a>(&self, buffer: &'a DeviceBuffer) -> Matrices<'a> {
+        let n = self.s.positions;
+        Matrices(Place(buffer, 0), n, n * n)
+    }
+
+    /// A third of a tensor like qkv (0, 1, 2), or the whole of one like y.
+    fn map<'a>(&self, t: &'a Tensor, first: usize, third: Option<usize>) -> Result<Matrices<'a>> {
+        let (n, c) = (self.s.positions, self.s.c);
+        let width = if third.is_some() { 3 * c } else { c };
+        let Place(buffer, byte) = t.place()?;
+        let skip = first * n * width + third.unwrap_or(0) * c;
+        let place = Place(buffer, byte + skip * self.element.bytes());
+        Ok(Matrices(place, width, n * width))
+    }
+
+    /// c = a·b for every image, each factor turned where `turned` says so.
+    fn product(
+        &self,
+        (m, n, k): (usize, usize, usize),
+        turned: [bool; 2],
+        [a, b, c]: [Matrices<'_>; 3],
+        result: Element,
+    ) -> Result<()> {
+        let p = Product {
+            m,
+            n,
+            k,
+            operands: self.element,
+            result,
+            a_transposed: turned[0],
+            b_transposed: turned[1],
+            accumulate: false,
+            tf32: self.tf32,
+            follow: Follow::Plain,
+        };
+        let batch = Batch {
+            count: self.s.batch,
+            rows: [a.1, b.1, c.1],
+            steps: [a.2, b.2, c.2],
+        };
+        let operands = Operands {
+            a: a.0,
+            b: b.0,
+            c: c.0,
+            vector: None,
+            aux: None,
+        };
+        self.gpu.matmul_batch(&p, &batch, &operands)
+    }
+
+    /// Launches a kernel that has a row a block.
+    fn rows(&self, names: [&'static str; 3], buffers: &[&DeviceBuffer]) -> Result<()> {
+        let (n, rows) = (self.s.positions, self.s.batch * self.s.positions);
+        let mut args: Vec<Arg<'_>> = buffers.iter().map(|b| Arg::In(b)).collect();
+        args.push(Arg::I32(n as i32));
+        args.push(Arg::F32(1.0 / (self.s.c as f32).sqrt()));
+        let shape = Shape {
+            grid: [rows as u32, 1, 1],
+            threads: n.next_multiple_of(32).min(256) as u32,
+            shared: 0,
+        };
+        self.gpu
+            .launch(&MODULE, by_dtype(self.dtype, names)?, shape, &args)
+    }
+
+    /// The probabilities of the images from `first` on.
+    fn probabilities(&self, qkv: &Tensor, first: usize) -> Result<DeviceBuffer> {
+        let (n, c) = (self.s.positions, self.s.c);
+        let scores = self.square(Element::F32)?;
+        let (q, k) = (
+            self.map(qkv, first, Some(0))?,
+            self.map(qkv, first, Some(1))?,
+        );
+        let out = self.scores(&scores);
+        self.product((n, n, c), [false, true], [q, k, out], Element::F32)?;
+        let p = self.square(self.element)?;
+        self.rows(
+            ["softmax_f32", "softmax_bf16", "softmax_f16"],
+            &[&scores, &p],
+        )?;
+        Ok(p)
+    }
+
+    /// Runs `step` on pieces of the batch, with the piece's sizes and first image.
+    fn in_pieces(&self, step: impl Fn(&Self, usize) -> Result<()>) -> Result<()> {
+        let n = self.s.positions;
+        let images = (ROOM / (n * n * 4)).max(1);
+        let mut first = 0;
+        while first < self.s.batch {
+            let batch = images.min(self.s.batch - first);
+            let piece = Self {
+                s: Sizes { batch, ..self.s },
+                ..*self
+            };
+            step(&piece, first)?;
+            first += batch;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn forward(math: Math, s: Sizes, qkv: &Tensor) -> Result<Tensor> {
+    let run = Run::new(math, s, qkv)?;
+    let &[b, h, w, _] = qkv.dims() else {
+        return Err(qkv.wrong("a feature map"));
+    };
+    let qkv = qkv.cast(run.dtype)?;
+    let y = Tensor::scratch(run.gpu, [b, h, w, s.c], run.dtype)?;
+    run.in_pieces(|run, first| {
+        let p = run.probabilities(&qkv, first)?;
+        let (n, c) = (run.s.positions, run.s.c);
+        let (v, y) = (run.map(&qkv, first, Some(2))?, run.map(&y, first, None)?);
+        run.product(
+            (n, c, n),
+            [false, false],
+            [run.scores(&p), v, y],
+            run.element,
+        )
+    })?;
+    Ok(y)
+}
+
+/// The gradient of qkv for that of y.
+pub(super) fn backward(math: Math, s: Sizes, qkv: &Tensor, g: &Tensor) -> Result<Tensor> {
+    let run = Run::new(math, s, qkv)?;
+    let (qkv, g) = (qkv.cast(run.dtype)?, g.cast(run.dtype)?);
+    let d = Tensor::scratch(run.gpu, qkv.shape(), run.dtype)?;
+    run.in_pieces(|run, first| {
+        let (n, c, e) = (run.s.positions, run.s.c, run.element);
+        let third = |t, i| run.map(t, first, Some(i));
+        let g = run.map(&g, first, None)?;
+        let p = run.probabilities(&qkv, first)?;
+        let (probabilities, dv) = (run.scores(&p), third(&d, 2)?);
+        run.product((n, c, n), [true, false], [probabilities, g, dv], e)?;
+        let dp = run.square(Element::F32)?;
+        let out = run.scores(&dp);
+        run.product(
+            (n, n, c),
+            [false, true],
+            [g, third(&qkv, 2)?, out],
+            Element::F32,
+        )?;
+        let ds = run.square(e)?;
+        run.rows(
+            ["gradient_f32", "gradient_bf16", "gradient_f16"],
+            &[&p, &dp, &ds],
+        )?;
+        let ds = run.scores(&ds);
+        run.product(
+            (n, c, n),
+            [false, false],
+            [ds, third(&qkv, 1)?, third(&d, 0)?],
+            e,
+        )?;
+        run.product(
+            (n, c, n),
+            [true, false],
+            [ds, third(&qkv, 0)?, third(&d, 1)?],
+            e,
+        )
+    })?;
+    Ok(d)
+}

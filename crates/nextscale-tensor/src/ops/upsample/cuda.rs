@@ -1,0 +1,48 @@
+//! Upsampling on a GPU, in the type of x.
+
+use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
+use crate::cuda::tensor::by_dtype;
+use crate::{Result, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "upsample",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("repeat_f32", "ppuii"),
+        Kernel::new("repeat_bf16", "ppuii"),
+        Kernel::new("repeat_f16", "ppuii"),
+        Kernel::new("collect_f32", "ppuii"),
+        Kernel::new("collect_bf16", "ppuii"),
+        Kernel::new("collect_f16", "ppuii"),
+    ],
+};
+
+/// y from x, or dx from g: `dims` are the small map's.
+fn launch(names: [&'static str; 3], from: &Tensor, to: &Tensor, dims: [usize; 4]) -> Result<()> {
+    let (gpu, [b, h, w, c]) = (from.gpu()?, dims);
+    let n = b * h * w * c;
+    let args = [
+        from.arg()?,
+        to.arg()?,
+        Arg::U64(n as u64),
+        Arg::I32((w * c) as i32),
+        Arg::I32(c as i32),
+    ];
+    let step = if c % 8 == 0 { 8 } else { 1 };
+    let name = by_dtype(from.dtype(), names)?;
+    gpu.launch(&MODULE, name, Shape::pass(gpu, n / step), &args)
+}
+
+pub(super) fn forward(x: &Tensor, dims: [usize; 4]) -> Result<Tensor> {
+    let [b, h, w, c] = dims;
+    let y = Tensor::scratch(x.gpu()?, [b, 2 * h, 2 * w, c], x.dtype())?;
+    launch(["repeat_f32", "repeat_bf16", "repeat_f16"], x, &y, dims)?;
+    Ok(y)
+}
+
+pub(super) fn backward(g: &Tensor, dims: [usize; 4]) -> Result<Tensor> {
+    let dx = Tensor::scratch(g.gpu()?, dims, g.dtype())?;
+    launch(["collect_f32", "collect_bf16", "collect_f16"], g, &dx, dims)?;
+    Ok(dx)
+}

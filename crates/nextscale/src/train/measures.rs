@@ -1,0 +1,125 @@
+//! What training steps and evaluations find. On a GPU the figures are made there and asked for late, so that nobody waits.
+
+use super::optimizer::StepNumbers;
+use crate::Result;
+use nextscale_tensor::cuda::pinned::Fetch;
+
+/// Cross entropy and accuracy by scale and over all tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measures {
+    /// Sum of the cross entropies (without smoothing) by scale.
+    pub loss: Vec<f64>,
+    /// Right predictions by scale.
+    pub correct: Vec<u64>,
+    /// Tokens by scale.
+    pub tokens: Vec<u64>,
+}
+
+impl Measures {
+    /// Adds another batch.
+    pub fn add(&mut self, other: &Self) {
+        for (k, n) in other.tokens.iter().enumerate() {
+            if self.tokens.len() <= k {
+                self.loss.push(0.0);
+                self.correct.push(0);
+                self.tokens.push(0);
+            }
+            self.loss[k] += other.loss[k];
+            self.correct[k] += other.correct[k];
+            self.tokens[k] += n;
+        }
+    }
+
+    /// Mean loss over all tokens (Lm).
+    pub fn loss_mean(&self) -> f64 {
+        self.loss.iter().sum::<f64>() / self.tokens.iter().sum::<u64>().max(1) as f64
+    }
+
+    /// Accuracy over all tokens in percent (Accm).
+    pub fn acc_mean(&self) -> f64 {
+        let all = self.tokens.iter().sum::<u64>().max(1);
+        100.0 * self.correct.iter().sum::<u64>() as f64 / all as f64
+    }
+
+    /// Mean loss of scale `k`; `None` when it took no part.
+    pub fn loss_of(&self, k: usize) -> Option<f64> {
+        let n = *self.tokens.get(k)?;
+        (n > 0).then(|| self.loss[k] / n as f64)
+    }
+
+    /// Accuracy of scale `k` in percent; `None` when it took no part.
+    pub fn acc_of(&self, k: usize) -> Option<f64> {
+        let n = *self.tokens.get(k)?;
+        (n > 0).then(|| 100.0 * self.correct[k] as f64 / n as f64)
+    }
+}
+
+/// [`Measures`] on their way.
+#[derive(Debug)]
+pub struct LateMeasures {
+    /// Sum of costs and right predictions by scale, \[K, 2\].
+    pub(super) sums: Fetch,
+    /// Tokens by scale.
+    pub(super) tokens: Vec<u64>,
+}
+
+impl LateMeasures {
+    /// The figures; waits until they are made.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn read(self) -> Result<Measures> {
+        let sums = self.sums.wait()?;
+        let (rows, _) = sums.f32()?.as_chunks::<2>();
+        Ok(Measures {
+            loss: rows.iter().map(|r| f64::from(r[0])).collect(),
+            correct: rows.iter().map(|r| r[1] as u64).collect(),
+            tokens: self.tokens,
+        })
+    }
+}
+
+/// What an iteration found.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// The loss that was minimised, before division by the accumulation.
+    pub loss: f64,
+    /// Losses and accuracies.
+    pub measures: Measures,
+    /// Gradient norm before clipping, where there was an update; not a finite number where the update was left out.
+    pub grad_norm: Option<f64>,
+    /// The loss scale after the step; 1 without one.
+    pub scale: f64,
+    /// Whether gradients were not finite and the update was left out.
+    pub skipped: bool,
+    /// How often each code was predicted.
+    pub predicted: Vec<u32>,
+}
+
+/// [`StepReport`] on its way.
+#[derive(Debug)]
+pub struct LateReport {
+    pub(super) loss: Fetch,
+    pub(super) measures: LateMeasures,
+    pub(super) predicted: Fetch,
+    pub(super) numbers: Option<StepNumbers>,
+}
+
+impl LateReport {
+    /// The report; waits for the step, not for what was asked for after it.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn read(self) -> Result<StepReport> {
+        let numbers = self.numbers.map(|n| n.read()).transpose()?;
+        let predicted = self.predicted.wait()?;
+        Ok(StepReport {
+            loss: f64::from(self.loss.wait()?.scalar()?),
+            measures: self.measures.read()?,
+            grad_norm: numbers.map(|n| n.norm),
+            scale: numbers.map_or(1.0, |n| n.scale),
+            skipped: numbers.is_some_and(|n| n.skipped),
+            predicted: predicted.i32()?.iter().map(|&n| n as u32).collect(),
+        })
+    }
+}
