@@ -11,10 +11,10 @@ use crate::{DType, Error, Grads, Result, Tensor};
 const OP: &str = "adaptive_norm";
 /// Most columns: eight a thread, and as many threads as the kernels' registers allow in a block.
 const WIDEST: usize = 4096;
-/// Rows of a block in the forward pass, where a block costs a look at the tables.
+/// Most rows of a block in the forward pass, where a block costs a look at the tables.
 const ROWS: usize = 8;
-/// Rows of a block in the backward pass, where it costs sums in memory too.
-const ROWS_BACK: usize = 16;
+/// Most rows of a block in the backward pass, where it costs sums in memory too.
+const ROWS_BACK: usize = 32;
 
 /// How a pass is cut: blocks of `rows` rows of one sample.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ impl Cut {
             let Place(_, byte) = t.place()?;
             vectors &= byte.is_multiple_of(16);
         }
+        // Blocks of nearly the same number of rows.
+        let rows = s.l.div_ceil(s.l.div_ceil(rows).max(1)).max(1);
         Ok(Self { s, rows, vectors })
     }
 
@@ -207,73 +209,22 @@ pub(crate) static MODULE: Module = Module {
     source: include_str!("kernel.cu"),
     specific: false,
     kernels: &[
-        Kernel {
-            name: "adaptive_norm_f32",
-            signature: "ppppiiiiiiif",
-        },
-        Kernel {
-            name: "adaptive_norm_backward_f32",
-            signature: "ppppppiiiiii",
-        },
-        Kernel {
-            name: "adaptive_norm_bf16",
-            signature: "ppppiiiiiiif",
-        },
-        Kernel {
-            name: "adaptive_norm_backward_bf16",
-            signature: "ppppppiiiiii",
-        },
-        Kernel {
-            name: "adaptive_norm_f16",
-            signature: "ppppiiiiiiif",
-        },
-        Kernel {
-            name: "adaptive_norm_backward_f16",
-            signature: "ppppppiiiiii",
-        },
-        Kernel {
-            name: "gated_f32_f32",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_f32_f32",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "gated_bf16_bf16",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_bf16_bf16",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "gated_f16_f16",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_f16_f16",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "gated_bf16_f32",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_bf16_f32",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "gated_f16_f32",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_f16_f32",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "norm_sums",
-            signature: "pppiiiiiiii",
-        },
+        Kernel::new("adaptive_norm_f32", "ppppiiiiiiif"),
+        Kernel::new("adaptive_norm_backward_f32", "ppppppiiiiii"),
+        Kernel::new("adaptive_norm_bf16", "ppppiiiiiiif"),
+        Kernel::new("adaptive_norm_backward_bf16", "ppppppiiiiii"),
+        Kernel::new("adaptive_norm_f16", "ppppiiiiiiif"),
+        Kernel::new("adaptive_norm_backward_f16", "ppppppiiiiii"),
+        Kernel::new("gated_f32_f32", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_f32_f32", "ppppppppppiiiiiiiiii"),
+        Kernel::new("gated_bf16_bf16", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_bf16_bf16", "ppppppppppiiiiiiiiii"),
+        Kernel::new("gated_f16_f16", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_f16_f16", "ppppppppppiiiiiiiiii"),
+        Kernel::new("gated_bf16_f32", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_bf16_f32", "ppppppppppiiiiiiiiii"),
+        Kernel::new("gated_f16_f32", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_f16_f32", "ppppppppppiiiiiiiiii"),
+        Kernel::new("norm_sums", "pppiiiiiiii"),
     ],
 };

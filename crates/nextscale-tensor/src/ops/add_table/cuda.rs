@@ -37,8 +37,5 @@ pub(crate) static MODULE: Module = Module {
     name: "add_table",
     source: include_str!("kernel.cu"),
     specific: false,
-    kernels: &[Kernel {
-        name: "add_table",
-        signature: "pppuu",
-    }],
+    kernels: &[Kernel::new("add_table", "pppuu")],
 };

@@ -55,13 +55,7 @@ pub(crate) static MODULE: Module = Module {
     source: include_str!("kernel.cu"),
     specific: false,
     kernels: &[
-        Kernel {
-            name: "gather_rows",
-            signature: "pppiiu",
-        },
-        Kernel {
-            name: "gather_rows_backward",
-            signature: "pppii",
-        },
+        Kernel::new("gather_rows", "pppiiu"),
+        Kernel::new("gather_rows_backward", "pppii"),
     ],
 };

@@ -227,33 +227,12 @@ pub(crate) static MODULE: Module = Module {
     source: include_str!("kernel.cu"),
     specific: false,
     kernels: &[
-        Kernel {
-            name: "sum_squares",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "grad_norm",
-            signature: "ppi",
-        },
-        Kernel {
-            name: "decide",
-            signature: "ppppiiuuuu",
-        },
-        Kernel {
-            name: "seed",
-            signature: "ppi",
-        },
-        Kernel {
-            name: "adamw_f32",
-            signature: "pppppppuufffff",
-        },
-        Kernel {
-            name: "adamw_bf16",
-            signature: "pppppppuufffff",
-        },
-        Kernel {
-            name: "adamw_f16",
-            signature: "pppppppuufffff",
-        },
+        Kernel::new("sum_squares", "ppu"),
+        Kernel::new("grad_norm", "ppi"),
+        Kernel::new("decide", "ppppiiuuuu"),
+        Kernel::new("seed", "ppi"),
+        Kernel::new("adamw_f32", "pppppppuufffff"),
+        Kernel::new("adamw_bf16", "pppppppuufffff"),
+        Kernel::new("adamw_f16", "pppppppuufffff"),
     ],
 };

@@ -178,17 +178,8 @@ pub(crate) static MODULE: Module = Module {
     source: include_str!("kernel.cu"),
     specific: false,
     kernels: &[
-        Kernel {
-            name: "token_embedding",
-            signature: "pppppppiiiiiu",
-        },
-        Kernel {
-            name: "token_embedding_backward",
-            signature: "pppiiiiu",
-        },
-        Kernel {
-            name: "scale_embedding",
-            signature: "ppppiiiiu",
-        },
+        Kernel::new("token_embedding", "pppppppiiiiiu"),
+        Kernel::new("token_embedding_backward", "pppiiiiu"),
+        Kernel::new("scale_embedding", "ppppiiiiu"),
     ],
 };
