@@ -3,7 +3,7 @@
 use super::{EPS, VarConfig};
 use crate::Result;
 use crate::model::Run;
-use nextscale_tensor::ops::{self, Activation, Bias, Gate, KvCache, Modulation};
+use nextscale_tensor::ops::{self, Activation, Bias, FeedForward, Gate, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, Tensor};
@@ -26,12 +26,8 @@ impl Linear {
     }
 
     pub(super) fn forward(&self, cx: &Cx<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
-        self.forward_act(cx, p, x, Activation::None)
-    }
-
-    fn forward_act(&self, cx: &Cx<'_>, p: &Params, x: &Tensor, act: Activation) -> Result<Tensor> {
         let (w, b) = (p.get(self.weight), p.get(self.bias));
-        Ok(ops::linear(cx, x, &w, Bias::Full(&b), act)?)
+        Ok(ops::linear(cx, x, &w, Bias::Full(&b), Activation::None)?)
     }
 }
 
@@ -230,8 +226,15 @@ impl Block {
         let gate = |slot| Gate { table, slot };
         let kept = keep.and_then(|k| k.of(i, Branch::Attention));
         let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate(0), kept, &middle, EPS)?;
-        let h = self.fc1.forward_act(cx, p, &y, Activation::Gelu)?;
-        let f = self.fc2.forward(cx, p, &h)?;
+        let (w1, b1) = (p.get(self.fc1.weight), p.get(self.fc1.bias));
+        let (w2, b2) = (p.get(self.fc2.weight), p.get(self.fc2.bias));
+        let weights = FeedForward {
+            w1: &w1,
+            b1: &b1,
+            w2: &w2,
+            b2: &b2,
+        };
+        let f = ops::feed_forward(cx, &y, &weights)?;
         run.see(|| format!("block.{i}.ffn"), &f);
         let kept = keep.and_then(|k| k.of(i, Branch::FeedForward));
         Ok(ops::gated_residual_norm(
