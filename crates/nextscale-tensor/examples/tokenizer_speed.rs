@@ -1,5 +1,5 @@
 //! Speed of the tokenizer's operators on a GPU, at the sizes of a 256-pixel encoder of width 160.
-//! `cargo run --release -p nextscale-tensor --example tokenizer_speed -- [BATCH [f32|tf32|bf16|f16 [backward]]]`
+//! `cargo run --release -p nextscale-tensor --example tokenizer_speed -- [BATCH [f32|tf32|bf16|f16 [forward|backward [SIDE]]]]`
 
 use nextscale_tensor::cuda::conv::Convolution;
 use nextscale_tensor::cuda::matmul::Place;
@@ -205,6 +205,7 @@ fn main() -> Result<()> {
         _ => (DType::Bf16, false),
     };
     let backward = args.get(2).is_some_and(|a| a == "backward");
+    let side = args.get(3).and_then(|a| a.parse::<usize>().ok());
     let run = Run {
         gpu: Gpu::get(0)?,
         batch,
@@ -212,9 +213,14 @@ fn main() -> Result<()> {
         tf32,
         runs: 5,
     };
-    run.others()?;
+    if side.is_none() {
+        run.others()?;
+    }
     let mut all = 0.0;
     for shape in CONVOLUTIONS.into_iter().chain([LAST]) {
+        if side.is_some_and(|s| s != shape.0) {
+            continue;
+        }
         let begun = std::time::Instant::now();
         let (operations, times) = run.convolution(shape, backward)?;
         let took = begun.elapsed().as_secs_f32();
@@ -227,6 +233,8 @@ fn main() -> Result<()> {
         println!("  ({took:.1} s)");
         all += times[0] * often as f32;
     }
-    println!("convolutions of the encoder, batch {batch}, forward: {all:.2} ms");
+    println!(
+        "convolutions above as often as the encoder has them, batch {batch}, forward: {all:.2} ms"
+    );
     Ok(())
 }

@@ -6,6 +6,7 @@
 use crate::{DType, Device, Error, Math, Result, Tensor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a gradient belongs to.
@@ -24,6 +25,29 @@ type Backward = Box<dyn FnOnce(&mut Grads<'_>) -> Result<()>>;
 pub struct Tape {
     steps: RefCell<Vec<Backward>>,
     next: Cell<u64>,
+    stashes: RefCell<HashMap<u64, Stash>>,
+}
+
+/// A value that its rule needs and that a later operator's rule, which runs before it, can make again. That operator empties
+/// the stash, so that the value need not be kept, and its rule fills it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stash(Rc<RefCell<Option<Tensor>>>);
+
+impl Stash {
+    /// A stash that holds `x`.
+    pub(crate) fn new(x: &Tensor) -> Self {
+        Self(Rc::new(RefCell::new(Some(x.detach()))))
+    }
+
+    /// Takes the value out; `None` where it is not there.
+    pub(crate) fn take(&self) -> Option<Tensor> {
+        self.0.borrow_mut().take()
+    }
+
+    /// Puts the value back.
+    pub(crate) fn put(&self, x: Tensor) {
+        *self.0.borrow_mut() = Some(x.detach());
+    }
 }
 
 /// How operators run: with a tape (training) or without, and how precisely products are computed on a GPU.
@@ -117,6 +141,23 @@ impl<'t> Cx<'t> {
             Some(g) => backward(g.cast(dtype)?, grads),
             None => Ok(()),
         });
+    }
+
+    /// Keeps the value of `key` in a stash that operators on that value find.
+    pub(crate) fn stash(&self, key: Key, x: &Tensor) -> Stash {
+        let stash = Stash::new(x);
+        if let Some(tape) = self.tape {
+            tape.stashes.borrow_mut().insert(key.0, stash.clone());
+        }
+        stash
+    }
+
+    /// The stash of `x`, if the operator that made it on this tape left one.
+    pub(crate) fn stash_of(&self, x: &Tensor) -> Option<Stash> {
+        let (Some(tape), Some(Var::Node(id))) = (self.tape, &x.var) else {
+            return None;
+        };
+        tape.stashes.borrow().get(id).cloned()
     }
 
     /// A leaf whose gradient is wanted (inputs in tests, features handed from one tape to another).

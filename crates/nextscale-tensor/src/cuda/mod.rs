@@ -38,18 +38,33 @@ pub use pool::DeviceBuffer;
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {
-    use crate::ops::attention::cuda as attention;
+    use ops::attention::cuda::modules as attention;
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
         &conv::MODULE,
         &attention::FORWARD,
         &attention::BACKWARD,
-        &attention::PLAIN,
+        &attention::F32_64,
+        &attention::BF16_64,
+        &attention::F16_64,
+        &attention::F32_128,
+        &attention::BF16_128,
+        &attention::F16_128,
+        &ops::adaptive_norm::cuda::MODULE,
+        &ops::arithmetic::cuda::MODULE,
+        &ops::concat_tokens::cuda::MODULE,
         &ops::cross_entropy::MODULE,
+        &ops::dropout::cuda::MODULE,
         &ops::group_norm::cuda::MODULE,
         &ops::guided_sampling::MODULE,
+        &ops::histogram::cuda::MODULE,
+        &ops::image_loss::cuda::MODULE,
+        &ops::interpolate::cuda::MODULE,
         &ops::linear::cuda::MODULE,
+        &ops::nearest_code::cuda::MODULE,
         &ops::phi::cuda::MODULE,
+        &ops::pixels::cuda::MODULE,
+        &ops::residual_quantize::cuda::MODULE,
         &ops::silu::cuda::MODULE,
         &ops::spatial_attention::cuda::MODULE,
         &ops::token_measures::MODULE,

@@ -1,6 +1,6 @@
 //! The kernels around a convolution.
 
-use super::super::kernel::{Arg, Kernel, Module, Shape};
+use super::super::kernel::{Arg, Kernel, MEMORY, Module, Shape};
 use super::super::matmul::{Element, Place};
 use super::super::pool::DeviceBuffer;
 use super::{Convolution, Gpu};
@@ -22,9 +22,11 @@ pub static MODULE: Module = Module {
         Kernel::new("finish_f16_f16", "pipppui"),
         Kernel::new("finish_f32_bf16", "pipppui"),
         Kernel::new("finish_f32_f16", "pipppui"),
-        Kernel::new("patches_2", "ppiiiiiiiiiiii"),
+        Kernel::new("patches_2", "ppiiiiiiiiiiiii"),
         Kernel::new("patches_4", "ppiiiiiiiiiiii"),
         Kernel::new("patches_16", "ppiiiiiiiiiiii"),
+        Kernel::new("with_bias_bf16", "pppiii"),
+        Kernel::new("with_bias_f16", "pppiii"),
         Kernel::new("collect_f32", "ppiiiiiiiiiiii"),
         Kernel::new("collect_bf16", "ppiiiiiiiiiiii"),
         Kernel::new("collect_f16", "ppiiiiiiiiiiii"),
@@ -85,6 +87,16 @@ pub(super) fn repack(
             int(to.1),
         ],
     )
+}
+
+/// y, of type `to`, from float32 numbers.
+pub(super) fn round(gpu: &Gpu, x: Place<'_>, y: Place<'_>, to: Element, n: usize) -> Result<()> {
+    let name = match to {
+        Element::F16 => "convert_f32_f16",
+        _ => "convert_f32_bf16",
+    };
+    let args = [at(x), at(y), Arg::U64(n as u64)];
+    gpu.launch(&MEMORY, name, Shape::pass(gpu, n), &args)
 }
 
 /// Adds the corner of extent `to` of a matrix with rows of `width` to float32 numbers.
@@ -149,27 +161,58 @@ fn geometry(c: &Convolution, channels: usize, width: usize) -> [Arg<'static>; 12
     .map(int)
 }
 
-/// Patches of x, a row of `width` a position.
+/// Patches of x, a row of `width` a position; for half types `width` comes in eights. `ones` puts two columns of ones
+/// behind a patch of a half type.
 pub(super) fn patches(
     gpu: &Gpu,
     c: &Convolution,
     x: Place<'_>,
     y: Place<'_>,
     width: usize,
+    ones: bool,
 ) -> Result<()> {
-    let bytes = c.element.bytes();
-    let whole = 16 / bytes;
-    let vectors =
-        c.inputs.is_multiple_of(whole) && width.is_multiple_of(whole) && aligned(x) && aligned(y);
-    let (name, step) = match (vectors, bytes) {
-        (true, _) => ("patches_16", whole),
-        (false, 4) => ("patches_4", 1),
-        (false, _) => ("patches_2", 1),
-    };
+    let whole = 16 / c.element.bytes();
+    let vectors = !ones
+        && c.inputs.is_multiple_of(whole)
+        && width.is_multiple_of(whole)
+        && aligned(x)
+        && aligned(y);
     let mut args = vec![at(x), at(y)];
-    args.extend(geometry(c, c.inputs / step, width / step));
+    let (name, step) = if vectors {
+        args.extend(geometry(c, c.inputs / whole, width / whole));
+        ("patches_16", whole)
+    } else {
+        args.extend(geometry(c, c.inputs, width));
+        if c.element == Element::F32 {
+            ("patches_4", 1)
+        } else {
+            let one = if c.element == Element::Bf16 {
+                0x3f80
+            } else {
+                0x3c00
+            };
+            args.push(Arg::I32(if ones { one } else { 0 }));
+            ("patches_2", 8)
+        }
+    };
     let shape = Shape::pass(gpu, c.y_rows() * width / step);
     gpu.launch(&MODULE, name, shape, &args)
+}
+
+/// Weights of a half type, `outputs` rows of `patch`, widened for patches with ones: the bias stands behind them.
+pub(super) fn with_bias(
+    gpu: &Gpu,
+    element: Element,
+    (w, bias, y): (Place<'_>, Place<'_>, Place<'_>),
+    (outputs, patch): Extent,
+    width: usize,
+) -> Result<()> {
+    let args = [at(w), at(bias), at(y), int(outputs), int(patch), int(width)];
+    let name = match element {
+        Element::F16 => "with_bias_f16",
+        _ => "with_bias_bf16",
+    };
+    gpu.launch(&MODULE, name, Shape::pass(gpu, outputs * width), &args)
 }
 
 /// x from patches in float32.

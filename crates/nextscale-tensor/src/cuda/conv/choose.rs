@@ -7,14 +7,14 @@ use super::super::matmul::{Element, Place};
 use super::super::pool::DeviceBuffer;
 use super::super::timing::fastest;
 use super::around::{self, Added};
-use super::cudnn::{self, Fused, Handle, Plan, id};
+use super::cudnn::{self, Handle, Plan, Step, id};
 use super::{Call, Convolution, Gpu, Pass, columns};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-/// Engines that are tried for a graph.
-const TRIED: usize = 8;
+/// Engines that are tried for a graph. The library names the likely fastest first, and compiles some for half a second.
+const TRIED: usize = 5;
 /// Runs of each; the fastest counts.
 const RUNS: usize = 3;
 /// Most bytes of scratch memory that an engine may take.
@@ -43,9 +43,9 @@ enum Choice {
 }
 
 /// What an engine does itself and what type it writes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Way {
-    fused: Fused,
+    steps: Vec<Step>,
     result: Element,
 }
 
@@ -126,16 +126,17 @@ impl Chooser {
     }
 
     fn parse(&self, bytes: &[u8]) -> Option<Choice> {
-        let (&[way, bias, residual, result], text) = bytes.split_first_chunk::<4>()?;
+        let (&[way, result, steps], rest) = bytes.split_first_chunk::<3>()?;
         if way == 0 {
             return Some(Choice::Columns);
         }
+        let (steps, text) = rest.split_at_checked(usize::from(steps))?;
+        let steps = steps
+            .iter()
+            .map(|s| Step::ALL.get(usize::from(*s)).copied());
         let all = [Element::F32, Element::Bf16, Element::F16];
         let way = Way {
-            fused: Fused {
-                bias: bias != 0,
-                residual: residual != 0,
-            },
+            steps: steps.collect::<Option<_>>()?,
             result: all.into_iter().find(|e| *e as u8 == result)?,
         };
         let plan = Plan::from_text(&self.handle, text).ok()?;
@@ -159,11 +160,18 @@ impl Chooser {
         };
         let small = c.operations() < SMALL;
         let exact = c.element == Element::F32 && !c.tf32;
-        let runs = if small { 1 } else { RUNS };
-        let time = |choice: &Choice| fastest(gpu, runs, || self.go(gpu, c, pass, choice, &trial));
+        let time =
+            |choice: &Choice, runs| fastest(gpu, runs, || self.go(gpu, c, pass, choice, &trial));
         let mut best: Option<(f32, Choice)> = None;
         let take = |best: &mut Option<(f32, Choice)>, choice: Choice| {
-            let Ok(t) = time(&choice) else { return false };
+            let Ok(mut t) = time(&choice, 1) else {
+                return false;
+            };
+            // One run tells those that are far behind.
+            let near = best.as_ref().is_none_or(|(b, _)| t < 1.2 * *b);
+            if near && !small {
+                t = time(&choice, RUNS).unwrap_or(t);
+            }
             if best.as_ref().is_none_or(|(b, _)| t < *b) {
                 *best = Some((t, choice));
             }
@@ -172,9 +180,14 @@ impl Chooser {
         for (way, enough) in ways(key) {
             let alignment = 1 << key.alignment;
             let shape = padded(c);
-            let Ok(graph) =
-                cudnn::graph(&self.handle, &shape, pass, way.fused, way.result, alignment)
-            else {
+            let Ok(graph) = cudnn::graph(
+                &self.handle,
+                &shape,
+                pass,
+                &way.steps,
+                way.result,
+                alignment,
+            ) else {
                 continue;
             };
             let most = if small { 1 } else { TRIED };
@@ -186,7 +199,7 @@ impl Chooser {
                 if plan.workspace() > WORKSPACE {
                     continue;
                 }
-                tried += usize::from(take(&mut best, Choice::Cudnn(way, plan)));
+                tried += usize::from(take(&mut best, Choice::Cudnn(way.clone(), plan)));
                 if tried == most {
                     break;
                 }
@@ -202,7 +215,7 @@ impl Chooser {
         match best {
             Some((_, choice)) => Ok(choice),
             // Nothing worked: say why the way that takes everything did not.
-            None => time(&Choice::Columns).map(|_| Choice::Columns),
+            None => time(&Choice::Columns, 1).map(|_| Choice::Columns),
         }
     }
 
@@ -221,7 +234,7 @@ impl Chooser {
                     gpu,
                     handle: &self.handle,
                     plan,
-                    way: *way,
+                    way,
                 };
                 engine.go(c, pass, call)
             }
@@ -232,26 +245,31 @@ impl Chooser {
 /// What may be asked of cuDNN, the best first, and whether something that works makes the rest needless.
 fn ways(key: &Key) -> Vec<(Way, bool)> {
     let element = key.c.element;
-    let way = |bias, residual, result| Way {
-        fused: Fused { bias, residual },
+    let way = |steps: &[Step], result| Way {
+        steps: steps.to_vec(),
         result,
     };
     match key.pass {
         Pass::Forward => {
             // A cropped output is followed by a kernel anyway, which can add the residual.
-            let cropped = padded(&key.c).outputs != key.c.outputs;
-            let mut all = vec![(way(key.bias, key.residual && !cropped, element), false)];
-            if key.bias || key.residual {
-                all.push((way(false, false, element), true));
+            let residual = key.residual && padded(&key.c).outputs == key.c.outputs;
+            let chosen = |all: &[(bool, Step)]| {
+                let steps = all.iter().filter(|(wanted, _)| *wanted);
+                steps.map(|(_, step)| *step).collect::<Vec<_>>()
+            };
+            let fused = chosen(&[(key.bias, Step::Bias), (residual, Step::Residual)]);
+            // The order and types of the engines that come compiled: by far the fastest on large maps.
+            let compiled = chosen(&[(residual, Step::Residual), (key.bias, Step::RoundedBias)]);
+            let mut all = vec![(way(&compiled, element), fused.is_empty())];
+            if !fused.is_empty() {
+                // Then those made on the spot, and a kernel behind the bare convolution where there are none.
+                all.extend([(way(&fused, element), true), (way(&[], element), true)]);
             }
             all
         }
-        Pass::Data => vec![(way(false, false, element), true)],
-        Pass::Weights if element == Element::F32 => vec![(way(false, false, element), true)],
-        Pass::Weights => vec![
-            (way(false, false, Element::F32), true),
-            (way(false, false, element), true),
-        ],
+        Pass::Data => vec![(way(&[], element), true)],
+        Pass::Weights if element == Element::F32 => vec![(way(&[], element), true)],
+        Pass::Weights => vec![(way(&[], Element::F32), true), (way(&[], element), true)],
     }
 }
 
@@ -259,10 +277,10 @@ impl Choice {
     /// What is kept of it; `None` where the library does not say.
     fn bytes(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Columns => Some(vec![0; 4]),
+            Self::Columns => Some(vec![0; 3]),
             Self::Cudnn(way, plan) => {
-                let Fused { bias, residual } = way.fused;
-                let mut bytes = vec![1, bias.into(), residual.into(), way.result as u8];
+                let mut bytes = vec![1, way.result as u8, way.steps.len() as u8];
+                bytes.extend(way.steps.iter().map(|s| *s as u8));
                 bytes.extend(plan.text().ok()?);
                 Some(bytes)
             }
@@ -275,7 +293,7 @@ struct Engine<'a> {
     gpu: &'static Gpu,
     handle: &'a Handle,
     plan: &'a Plan,
-    way: Way,
+    way: &'a Way,
 }
 
 impl Engine<'_> {
@@ -328,28 +346,35 @@ impl Engine<'_> {
             bias: call.bias,
             residual: call.residual,
         };
-        let mut wide_bias = None;
-        if self.way.fused.bias
-            && let Some(bias) = left.bias.take()
-        {
-            wide_bias = self.widened(bias, Element::F32, (1, c.outputs), (1, p.outputs))?;
-            places.push((id::BIAS, or(&wide_bias, bias)));
+        let has = |step| self.way.steps.contains(&step);
+        let (mut rounded, mut wide) = (None, None);
+        if has(Step::Bias) || has(Step::RoundedBias) {
+            let mut element = Element::F32;
+            let mut bias = left.bias.take().ok_or_else(lost)?;
+            if has(Step::RoundedBias) && e != Element::F32 {
+                element = e;
+                let copy = &*rounded.insert(self.scratch(c.outputs, e)?);
+                around::round(self.gpu, bias, Place(copy, 0), e, c.outputs)?;
+                bias = Place(copy, 0);
+            }
+            let (from, to) = ((1, c.outputs), (1, p.outputs));
+            if let Some(copy) = self.widened(bias, element, from, to)? {
+                bias = Place(wide.insert(copy), 0);
+            }
+            places.push((id::BIAS, bias));
         }
-        if self.way.fused.residual
-            && let Some(residual) = left.residual.take()
-        {
-            places.push((id::RESIDUAL, residual));
+        if has(Step::Residual) {
+            places.push((id::RESIDUAL, left.residual.take().ok_or_else(lost)?));
         }
-        let wide = if p.outputs == c.outputs {
+        let cropped = if p.outputs == c.outputs {
             None
         } else {
             Some(self.scratch(rows * p.outputs, self.way.result)?)
         };
-        let y = or(&wide, call.y);
+        let y = or(&cropped, call.y);
         places.push((id::Y, y));
         self.run(&places)?;
-        drop(wide_bias);
-        if wide.is_some() || left.bias.is_some() || left.residual.is_some() {
+        if cropped.is_some() || left.bias.is_some() || left.residual.is_some() {
             let from = (y, self.way.result, p.outputs);
             around::finish(self.gpu, from, left, (call.y, e), (rows, c.outputs))?;
         }
@@ -403,4 +428,8 @@ impl Engine<'_> {
 
 fn or<'a>(own: &'a Option<DeviceBuffer>, place: Place<'a>) -> Place<'a> {
     own.as_ref().map_or(place, |b| Place(b, 0))
+}
+
+fn lost() -> Error {
+    Error::Device("convolution: the plan is for other operands".into())
 }

@@ -18,30 +18,41 @@ struct Sizes {
     patch: usize,
     /// The same with the zeros that make rows begin where vector loads can.
     width: usize,
+    /// Whether two ones are behind every patch and the bias behind the weights.
+    ones: bool,
 }
 
 /// Runs a pass.
 pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_>) -> Result<()> {
     let patch = c.taps() * c.inputs;
-    let exact = c.element == Element::F32 && !c.tf32;
-    let width = if exact {
-        patch
-    } else {
-        patch.next_multiple_of(8)
+    let half = c.element != Element::F32;
+    // A half type's bias costs nothing as a part of the product.
+    let ones = half && pass == Pass::Forward && call.residual.is_none() && !c.pointwise();
+    let bias = call.bias.filter(|_| ones);
+    let width = match bias {
+        Some(_) => (patch + 2).next_multiple_of(8),
+        None if half || c.tf32 => patch.next_multiple_of(8),
+        None => patch,
     };
-    let s = Sizes { patch, width };
+    let ones = bias.is_some();
+    let s = Sizes { patch, width, ones };
     // The weights with rows as long as the patches'.
     let widened = if width > patch && pass != Pass::Weights {
         let bytes = c.element.bytes();
         let wide = DeviceBuffer::new(gpu, c.outputs * width * bytes)?;
         let (from, to) = ((c.outputs, patch), (c.outputs, width));
-        around::repack(gpu, bytes, call.w, from, Place(&wide, 0), to)?;
+        let target = Place(&wide, 0);
+        match bias {
+            Some(b) => around::with_bias(gpu, c.element, (call.w, b, target), from, width)?,
+            None => around::repack(gpu, bytes, call.w, from, target, to)?,
+        }
         Some(wide)
     } else {
         None
     };
     let call = Call {
         w: widened.as_ref().map_or(call.w, |b| Place(b, 0)),
+        bias: call.bias.filter(|_| !ones),
         ..*call
     };
     let (oh, ow) = c.out();
@@ -107,7 +118,7 @@ fn gathered(
         return Ok(None);
     }
     let all = DeviceBuffer::new(gpu, c.y_rows() * s.width * c.element.bytes())?;
-    around::patches(gpu, c, x, Place(&all, 0), s.width)?;
+    around::patches(gpu, c, x, Place(&all, 0), s.width, s.ones)?;
     Ok(Some(all))
 }
 

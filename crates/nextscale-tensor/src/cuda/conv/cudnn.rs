@@ -26,7 +26,7 @@ pub(super) mod id {
     pub const BIAS: i64 = 4;
     /// What is added.
     pub const RESIDUAL: i64 = 5;
-    /// The bare convolution, then with the bias: never in memory.
+    /// What is between the steps of a forward pass: never in memory.
     pub const INNER: [i64; 2] = [6, 7];
 }
 
@@ -247,7 +247,23 @@ fn tensor(uid: i64, element: Element, dims: [usize; 4], alignment: i64) -> Resul
         .finish()
 }
 
-/// a + b → y.
+/// What follows the sums of a forward pass before they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Adds the bias, in float32.
+    Bias,
+    /// Adds the bias, rounded to the operands' type.
+    RoundedBias,
+    /// Adds a map like the output.
+    Residual,
+}
+
+impl Step {
+    /// All of them, each at its own number.
+    pub(super) const ALL: [Self; 3] = [Self::Bias, Self::RoundedBias, Self::Residual];
+}
+
+/// y = a + b.
 fn sum(a: &Descriptor, b: &Descriptor, y: &Descriptor) -> Result<[Descriptor; 2]> {
     let how = Descriptor::new(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
         .set(
@@ -263,18 +279,8 @@ fn sum(a: &Descriptor, b: &Descriptor, y: &Descriptor) -> Result<[Descriptor; 2]
         .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, &[&how])?
         .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_XDESC, &[a])?
         .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_BDESC, &[b])?
-        .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_YDESC, &[y])?
-        .finish()?;
-    Ok([op, how])
-}
-
-/// What a forward pass adds before it writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fused {
-    /// The bias, in float32.
-    pub(super) bias: bool,
-    /// A map like the output.
-    pub(super) residual: bool,
+        .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_YDESC, &[y])?;
+    Ok([op.finish()?, how])
 }
 
 /// A graph of operations and what it is made of. Fields are destroyed in this order: the graph before its parts.
@@ -287,7 +293,7 @@ pub(super) struct Graph {
 fn operations(
     c: &Convolution,
     pass: Pass,
-    fused: Fused,
+    steps: &[Step],
     result: Element,
     alignment: i64,
 ) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
@@ -322,10 +328,9 @@ fn operations(
     let (mut ops, mut parts) = (Vec::new(), Vec::new());
     match pass {
         Pass::Forward => {
-            // The convolution's own sum, then with the bias, then with the residual; the last one is the output.
-            let steps = usize::from(fused.bias) + usize::from(fused.residual);
+            // The convolution's own sum, then what every step makes of it; the last one is the output.
             let step = |i: usize| {
-                if i == steps {
+                if i == steps.len() {
                     tensor(id::Y, result, y_dims)
                 } else {
                     tensor(id::INNER[i], Element::F32, y_dims)
@@ -349,12 +354,13 @@ fn operations(
                     .finish()?,
             );
             let bias_dims = [1, c.outputs, 1, 1];
-            let added = [
-                (fused.bias, id::BIAS, Element::F32, bias_dims),
-                (fused.residual, id::RESIDUAL, c.element, y_dims),
-            ];
-            for (i, (_, uid, element, dims)) in added.into_iter().filter(|a| a.0).enumerate() {
-                let (term, next) = (tensor(uid, element, dims)?, step(i + 1)?);
+            for (i, kind) in steps.iter().enumerate() {
+                let term = match kind {
+                    Step::Bias => tensor(id::BIAS, Element::F32, bias_dims)?,
+                    Step::RoundedBias => tensor(id::BIAS, c.element, bias_dims)?,
+                    Step::Residual => tensor(id::RESIDUAL, c.element, y_dims)?,
+                };
+                let next = step(i + 1)?;
                 let [op, how] = sum(&last, &term, &next)?;
                 ops.push(op);
                 parts.extend([how, term, std::mem::replace(&mut last, next)]);
@@ -421,11 +427,11 @@ pub(super) fn graph(
     handle: &Handle,
     c: &Convolution,
     pass: Pass,
-    fused: Fused,
+    steps: &[Step],
     result: Element,
     alignment: i64,
 ) -> Result<Graph> {
-    let (ops, mut parts) = operations(c, pass, fused, result, alignment)?;
+    let (ops, mut parts) = operations(c, pass, steps, result, alignment)?;
     let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?
         .set(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, &[handle.0])?
         .link(
@@ -613,13 +619,16 @@ mod tests {
                     element,
                     tf32: false,
                 };
-                for (bias, residual) in [(false, false), (true, false), (true, true), (false, true)]
-                {
-                    let fused = Fused { bias, residual };
-                    let made = operations(&c, Pass::Forward, fused, element, 16).unwrap();
-                    assert_eq!(made.0.len(), 1 + usize::from(bias) + usize::from(residual));
+                for steps in [
+                    &[][..],
+                    &[Step::Bias],
+                    &[Step::Bias, Step::Residual],
+                    &[Step::Residual, Step::RoundedBias],
+                ] {
+                    let made = operations(&c, Pass::Forward, steps, element, 16).unwrap();
+                    assert_eq!(made.0.len(), 1 + steps.len());
                 }
-                let none = Fused::default();
+                let none = &[];
                 operations(&c, Pass::Data, none, element, 16).unwrap();
                 operations(&c, Pass::Weights, none, Element::F32, 16).unwrap();
                 let wrong = Convolution { outputs: 0, ..c };

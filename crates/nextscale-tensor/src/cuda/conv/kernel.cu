@@ -111,10 +111,6 @@ __device__ void patches(const T* x, T* y, int batch, int h, int w, int c, int oh
     }
 }
 
-extern "C" __global__ void patches_2(const u16* x, u16* y, int batch, int h, int w, int c, int oh, int ow, int kh,
-    int kw, int stride, int top, int left, int width) {
-    patches(x, y, batch, h, w, c, oh, ow, kh, kw, stride, top, left, width);
-}
 extern "C" __global__ void patches_4(const u32* x, u32* y, int batch, int h, int w, int c, int oh, int ow, int kh,
     int kw, int stride, int top, int left, int width) {
     patches(x, y, batch, h, w, c, oh, ow, kh, kw, stride, top, left, width);
@@ -122,6 +118,62 @@ extern "C" __global__ void patches_4(const u32* x, u32* y, int batch, int h, int
 extern "C" __global__ void patches_16(const Words4* x, Words4* y, int batch, int h, int w, int c, int oh, int ow, int kh,
     int kw, int stride, int top, int left, int width) {
     patches(x, y, batch, h, w, c, oh, ow, kh, kw, stride, top, left, width);
+}
+
+// The same for 16-bit elements, eight columns a thread. Behind the patch go two columns of `one`, where that is not zero:
+// what the weights have there is added to every sum.
+extern "C" __global__ void patches_2(const u16* x, u16* y, int batch, int h, int w, int c, int oh, int ow, int kh, int kw,
+    int stride, int top, int left, int width, int one) {
+    u32 groups = (u32)width / 8, patch = (u32)(kh * kw * c);
+    EVERY(i, (u64)batch * oh * ow * groups) {
+        u32 row = (u32)(i / groups), k = (u32)(i - (u64)row * groups) * 8;
+        u32 above = row / (u32)ow, b = above / (u32)oh, tap = k / (u32)c;
+        int oy = (int)(above - b * (u32)oh), ox = (int)(row - above * (u32)ow);
+        int ty = (int)(tap / (u32)kw), tx = (int)tap - ty * kw, channel = (int)(k - tap * (u32)c);
+        const u16* image = x + (u64)b * h * w * c;
+        u32 v[8];
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            int iy = oy * stride + ty - top, ix = ox * stride + tx - left;
+            bool there = ty < kh && iy >= 0 && iy < h && ix >= 0 && ix < w;
+            v[j] = there ? image[((u64)iy * w + ix) * c + channel] : 0;
+            if (k + j >= patch && k + j < patch + 2) v[j] = (u32)one;
+            if (++channel == c) {
+                channel = 0;
+                if (++tx == kw) {
+                    tx = 0;
+                    ty++;
+                }
+            }
+        }
+        Words4 out;
+#pragma unroll
+        for (int j = 0; j < 4; j++) out.w[j] = v[2 * j] | v[2 * j + 1] << 16;
+        *(Words4*)(y + i * 8) = out;
+    }
+}
+
+// Weights for such patches: rows of `patch` elements become rows of `width`, with the bias as a sum of two numbers of the
+// type behind them, which keeps twice the bits of one.
+template <typename T>
+__device__ void with_bias(const T* w, const float* bias, T* y, int outputs, int patch, int width) {
+    EVERY(i, (u64)outputs * width) {
+        u32 o = (u32)(i / (u32)width), k = (u32)(i - (u64)o * (u32)width);
+        T v = from_f32<T>(0.0f);
+        if (k < (u32)patch) v = w[(u64)o * patch + k];
+        else if (k < (u32)patch + 2) {
+            v = from_f32<T>(bias[o]);
+            if (k > (u32)patch) v = from_f32<T>(bias[o] - to_f32(v));
+        }
+        y[i] = v;
+    }
+}
+
+extern "C" __global__ void with_bias_bf16(const bf16* w, const float* bias, bf16* y, int outputs, int patch, int width) {
+    with_bias(w, bias, y, outputs, patch, width);
+}
+extern "C" __global__ void with_bias_f16(const f16* w, const float* bias, f16* y, int outputs, int patch, int width) {
+    with_bias(w, bias, y, outputs, patch, width);
 }
 
 // The way back: every element of x collects what its patches hold, taps in their order.

@@ -3,8 +3,11 @@
 //! Shapes: x and y \[B, L, C\]; scale and shift are rows of a modulation table \[B, n, C\]. Gradient, with x̂ the
 //! normalised row and u = g·(1 + scale): dx = (u − mean(u) − x̂·mean(u·x̂))/σ; dscale = Σ g·x̂ and dshift = Σ g over the
 //! sample's tokens. Kept on the tape: x, and mean and 1/σ of every row.
+//!
+//! On a GPU x and the table are float32 and y has the type of products' operands.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -71,17 +74,27 @@ pub fn adaptive_norm(cx: &Cx<'_>, x: &Tensor, m: &Modulation<'_>, eps: f32) -> R
     const OP: &str = "adaptive_norm";
     let s = sizes(OP, x)?;
     check_table(OP, s, m.table, &[m.scale, m.shift])?;
-    let (mut y, stats) = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("adaptive_norm")),
-        Device::Cpu => cpu::forward(s, x, m, eps)?,
-    };
-    if cx.records(&[x, m.table]) {
-        let (x, table) = (x.clone(), m.table.clone());
-        let slots = (m.scale, m.shift);
-        cx.record_one(&mut y, move |g, grads| match x.device() {
-            Device::Cuda(_) => return Err(crate::Error::not_on_gpu("adaptive_norm")),
-            Device::Cpu => cpu::backward(s, &x, &table, slots, &stats, &g, grads),
-        });
+    let records = cx.records(&[x, m.table]);
+    let (kept, table) = (x.clone(), m.table.clone());
+    let slots = (m.scale, m.shift);
+    match x.device() {
+        Device::Cuda(_) => {
+            let (mut y, stats) = cuda::forward(s, x, m, eps, cx.math().operands)?;
+            if records {
+                cx.record_one(&mut y, move |g, grads| {
+                    cuda::backward(s, &kept, &table, slots, &stats, &g, grads)
+                });
+            }
+            Ok(y)
+        }
+        Device::Cpu => {
+            let (mut y, stats) = cpu::forward(s, x, m, eps)?;
+            if records {
+                cx.record_one(&mut y, move |g, grads| {
+                    cpu::backward(s, &kept, &table, slots, &stats, &g, grads)
+                });
+            }
+            Ok(y)
+        }
     }
-    Ok(y)
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 /// LN(x)·(1 + scale) + shift in float64.
 pub(crate) fn naive(
@@ -56,4 +56,17 @@ fn shapes_are_checked() {
     assert!(adaptive_norm(&Cx::off(), &x, &m(2), 1e-6).is_err());
     assert!(adaptive_norm(&Cx::off(), &random([3, 3, 4], 1), &m(1), 1e-6).is_err());
     assert!(adaptive_norm(&Cx::off(), &random([3, 4], 1), &m(1), 1e-6).is_err());
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (b, l, c) in [(2, 37, 64), (1, 3, 9), (3, 21, 1024), (1, 1, 1000)] {
+        let inputs = [
+            (random([b, l, c], 1), Role::Float32),
+            (random([b, 6, c], 2), Role::Float32),
+        ];
+        check_cuda(&inputs, [5e-6, 8e-3, 1e-3], |cx, t| {
+            Ok(vec![adaptive_norm(cx, &t[0], &m(&t[1]), 1e-6)?])
+        });
+    }
 }

@@ -1,13 +1,13 @@
 //! Attention on a GPU: half-precision heads of 64 on the tensor cores, everything else in float32 arithmetic.
 
-mod modules;
+pub(crate) mod modules;
 
 use super::Sizes;
 use crate::cuda::kernel::Shape;
 use crate::cuda::tensor::by_dtype;
 use crate::cuda::{Arg, DeviceBuffer, Gpu};
 use crate::{DType, Error, Grads, Result, Tensor};
-pub(crate) use modules::{BACKWARD, FORWARD, PLAIN};
+use modules::{BACKWARD, FORWARD, plain};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -136,9 +136,9 @@ pub(super) fn backward(
             half(qkv.dtype(), ["backward_keys_bf16", "backward_keys_f16"])?,
         ),
         Path::Plain => (
-            &PLAIN,
-            plain(qkv.dtype(), s, &modules::PLAIN_BACKWARD_QUERIES)?,
-            plain(qkv.dtype(), s, &modules::PLAIN_BACKWARD_KEYS)?,
+            plain(qkv.dtype(), s.dim)?,
+            "plain_backward_queries",
+            "plain_backward_keys",
         ),
     };
     let shape = Shape {
@@ -164,7 +164,7 @@ pub(super) fn backward(
             Arg::I32(s.batch as i32),
             Arg::I32(blocks as i32),
         ];
-        gpu.launch(&PLAIN, "scale_gradient", shape, &args)?;
+        gpu.launch(module, "scale_gradient", shape, &args)?;
     }
     grads.add(qkv, dqkv)
 }
@@ -188,15 +188,21 @@ pub(super) fn cached(
     let unit = scale_mul.is_some();
     let total = s.batch * s.tokens * s.heads;
     let (k, v) = (keys.arg_of(OP, dtype)?, values.arg_of(OP, dtype)?);
+    // The tensor cores' way has a head's width fixed and eight threads a row, the other a warp a row.
     let ints = [s.heads, s.dim, s.tokens, held, capacity, unit.into(), total];
-    let ints = ints.map(|i| Arg::I32(i as i32));
-    let append = by_dtype(dtype, ["append_float", "append_bf16", "append_f16"])?;
-    gpu.launch(
-        &PLAIN,
-        append,
-        rows_of_warps(total),
-        &[&[qkv.arg()?, k, v][..], &ints].concat(),
-    )?;
+    let mut args = vec![qkv.arg()?, k, v];
+    args.extend(ints.map(|i| Arg::I32(i as i32)));
+    match path {
+        Path::TensorCores => {
+            args.remove(4);
+            let name = half(dtype, ["append_rows_bf16", "append_rows_f16"])?;
+            gpu.launch(&FORWARD, name, rows_per_block(total, 32), &args)?;
+        }
+        Path::Plain => {
+            let module = plain(dtype, s.dim)?;
+            gpu.launch(module, "plain_append", rows_per_block(total, 8), &args)?;
+        }
+    }
 
     let seen = held + s.tokens;
     let splits = match path {
@@ -235,7 +241,7 @@ pub(super) fn cached(
         gpu.launch(
             &FORWARD,
             half(dtype, ["join_bf16", "join_f16"])?,
-            rows_of_warps(queries),
+            rows_per_block(queries, 8),
             &[&[parts.arg()?, y.arg()?][..], &ints].concat(),
         )?;
     }
@@ -350,8 +356,7 @@ impl Call<'_> {
             &[flag(UNIT_QUERIES), flag(UNIT_KEYS)],
             &strides,
         ];
-        let name = plain(dtype, s, &modules::PLAIN_FORWARD)?;
-        gpu.launch(&PLAIN, name, shape, &args.concat())
+        gpu.launch(plain(dtype, s.dim)?, "plain_forward", shape, &args.concat())
     }
 }
 
@@ -428,10 +433,10 @@ fn on_sixteen(x: &Tensor) -> bool {
     (x.offset * x.dtype().bytes()).is_multiple_of(16)
 }
 
-/// A warp a row, eight a block.
-fn rows_of_warps(rows: usize) -> Shape {
+/// Blocks of 256 threads for so many rows each.
+fn rows_per_block(rows: usize, each: usize) -> Shape {
     Shape {
-        grid: [rows.div_ceil(8) as u32, 1, 1],
+        grid: [rows.div_ceil(each) as u32, 1, 1],
         threads: 256,
         shared: 0,
     }
@@ -440,9 +445,4 @@ fn rows_of_warps(rows: usize) -> Shape {
 /// The name for bf16 or fp16.
 fn half(dtype: DType, [bf16, f16]: [&'static str; 2]) -> Result<&'static str> {
     by_dtype(dtype, ["", bf16, f16])
-}
-
-/// The name for a type, of heads up to 64 or up to 128.
-fn plain(dtype: DType, s: Sizes, names: &[[&'static str; 3]; 2]) -> Result<&'static str> {
-    by_dtype(dtype, names[usize::from(s.dim > 64)])
 }

@@ -6,8 +6,12 @@
 //!
 //! Gradient, with d the gradient of x′ plus what comes through the norm (see `adaptive_norm`):
 //! dx = d, dh = keep·γ·d, dγ = Σ keep·h·d over the sample's tokens. Kept on the tape: x′, h, the rows' statistics.
+//!
+//! On a GPU x, x′ and the tables are float32, y has the type of products' operands, and h that type or float32. Where h is in
+//! half precision, x′ is kept by the last of consecutive operators only: each rule makes its x again for the rule before.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -49,10 +53,10 @@ pub fn gated_residual_norm(
             format!("{} keep factors for {} samples", k.len(), s.b),
         ));
     }
-    let (mut sum, mut y, stats) = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("gated_residual_norm")),
-        Device::Cpu => cpu::forward(s, x, h, gate, keep, next, eps)?,
-    };
+    if let Device::Cuda(_) = x.device() {
+        return cuda::gated_residual_norm(cx, s, (x, h), gate, keep, next, eps);
+    }
+    let (mut sum, mut y, stats) = cpu::forward(s, x, h, gate, keep, next, eps)?;
     if cx.records(&[x, h, gate.table, next.table]) {
         let (sum_key, y_key) = (cx.output(&mut sum), cx.output(&mut y));
         let saved = cpu::Saved {
@@ -68,10 +72,7 @@ pub fn gated_residual_norm(
             let (d_sum, d_y) = (grads.take(sum_key), grads.take(y_key));
             match (d_sum, d_y) {
                 (None, None) => Ok(()),
-                (d_sum, d_y) => match saved.x.device() {
-                    Device::Cuda(_) => return Err(crate::Error::not_on_gpu("gated_residual_norm")),
-                    Device::Cpu => cpu::backward(s, saved, d_sum, d_y, grads),
-                },
+                (d_sum, d_y) => cpu::backward(s, saved, d_sum, d_y, grads),
             }
         });
     }

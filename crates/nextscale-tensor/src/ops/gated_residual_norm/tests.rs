@@ -1,6 +1,7 @@
 use super::*;
 use crate::ops::adaptive_norm::tests_naive;
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, gpu, random, worst};
+use crate::{DType, Math, Tape};
 
 fn run(cx: &Cx<'_>, t: &[Tensor], keep: Option<&[f32]>) -> Result<(Tensor, Tensor)> {
     let gate = Gate {
@@ -79,4 +80,76 @@ fn shapes_are_checked() {
     bad = t;
     bad[2] = random([2, 1, 4], 2);
     assert!(run(&Cx::off(), &bad, None).is_err());
+}
+
+/// Three in a row, as blocks use them: the stream goes through all, each norm's output feeds the next branch.
+fn chain(cx: &Cx<'_>, t: &[Tensor], keep: Option<&[f32]>) -> Result<Vec<Tensor>> {
+    let (mut x, mut h) = (t[0].clone(), t[1].clone());
+    for _ in 0..3 {
+        (x, h) = run(cx, &[x, h, t[2].clone(), t[3].clone()], keep)?;
+    }
+    Ok(vec![x, h])
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (b, l, c) in [(2, 37, 64), (3, 5, 9), (2, 19, 1024)] {
+        let roles = [
+            Role::Float32,
+            Role::Activation,
+            Role::Float32,
+            Role::Float32,
+        ];
+        let inputs: Vec<_> = inputs(b, l, c).into_iter().zip(roles).collect();
+        let keep: Vec<f32> = (0..b).map(|b| if b == 1 { 0.0 } else { 1.25 }).collect();
+        let limits = [5e-6, 8e-3, 1e-3];
+        for keep in [None, Some(&keep[..])] {
+            check_cuda(&inputs, limits, |cx, t| {
+                let (sum, y) = run(cx, t, keep)?;
+                Ok(vec![sum, y])
+            });
+            check_cuda(&inputs, limits, |cx, t| Ok(vec![run(cx, t, keep)?.1]));
+            check_cuda(&inputs, limits, |cx, t| Ok(vec![run(cx, t, keep)?.0]));
+            check_cuda(&inputs, [1e-5, 1.5e-2, 2e-3], |cx, t| chain(cx, t, keep));
+            // One table for gate and norm, and a float32 norm behind a branch in half precision.
+            check_cuda(&inputs, limits, |cx, t| {
+                let t = [&t[0], &t[1], &t[3], &t[3]].map(Tensor::clone);
+                let (sum, y) = run(&cx.full(), &t, keep)?;
+                Ok(vec![sum, y])
+            });
+        }
+    }
+}
+
+#[test]
+fn the_stream_is_kept_once() {
+    let Some(device) = gpu() else { return };
+    let used = || device.gpu().unwrap().unwrap().usage().used;
+    let (b, l, c) = (2, 512, 1024);
+    let t: Vec<Tensor> = inputs(b, l, c)
+        .iter()
+        .map(|t| t.to(device).unwrap())
+        .collect();
+    let (stream, branch) = (b * l * c * 4, b * l * c * 2);
+    let tape = Tape::new();
+    let cx = Cx::on(&tape).with(Math {
+        operands: DType::Bf16,
+        tf32: false,
+    });
+    let (mut x, key) = cx.leaf(&t[0]);
+    let (mut h, _) = cx.leaf(&t[1].cast(DType::Bf16).unwrap());
+    let before = used();
+    for _ in 0..4 {
+        (x, h) = run(&cx, &[x, h, t[2].clone(), t[3].clone()], None).unwrap();
+    }
+    let more = used() - before;
+    // One stream in all, and a branch an operator with its last output; statistics take little.
+    assert!(
+        more <= stream + 4 * branch + stream / 8,
+        "{more} bytes are kept"
+    );
+    let up = Tensor::zeros_on(device, x.shape(), DType::F32).unwrap();
+    drop(h);
+    let grads = tape.backward_from(&x, up, None, &[key]).unwrap();
+    assert!(grads[0].is_some());
 }

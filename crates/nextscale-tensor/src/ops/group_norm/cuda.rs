@@ -82,7 +82,7 @@ impl Norm {
             c,
             groups,
             silu,
-            slab: (positions / 64).clamp(64, 1024),
+            slab: (positions / 32).clamp(64, 2048),
         }
     }
 

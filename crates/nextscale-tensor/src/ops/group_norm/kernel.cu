@@ -106,16 +106,16 @@ __device__ void moments(const T* x, Moments* partial, int positions, int c, int 
     }
 }
 
-#define MOMENTS(name, T)                                                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS) moments_##name(const T* x, Moments* partial, int             \
-    positions, int c, int groups, int slab) { moments(x, partial, positions, c, groups, slab); }
+#define MOMENTS(name, T)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS) moments_##name(const T* x, Moments* partial,               \
+    int positions, int c, int groups, int slab) { moments(x, partial, positions, c, groups, slab); }
 MOMENTS(f32, float)
 MOMENTS(bf16, bf16)
 MOMENTS(f16, f16)
 
 // Mean and 1/√(variance + eps) of every group of every sample from those of its slabs: a warp each.
-extern "C" __global__ void merge_moments(const Moments* partial, float* stats, int positions, int c, int groups, int
-    slab, int slabs, int count, float eps) {
+extern "C" __global__ void merge_moments(const Moments* partial, float* stats, int positions, int c, int groups,
+    int slab, int slabs, int count, float eps) {
     int at = (int)(blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (at >= count) return;
     const Moments* mine = partial + (u64)(at / groups) * slabs * groups + at % groups;
@@ -158,8 +158,8 @@ __device__ void any_moments(const T* x, float* stats, int positions, int c, int 
     }
 }
 
-#define ANY_MOMENTS(name, T)                                                                                           \
-    extern "C" __global__ void any_moments_##name(const T* x, float* stats, int positions, int c, int groups,          \
+#define ANY_MOMENTS(name, T)                                                                                         \
+    extern "C" __global__ void any_moments_##name(const T* x, float* stats, int positions, int c, int groups,        \
     float eps) { any_moments(x, stats, positions, c, groups, eps); }
 ANY_MOMENTS(f32, float)
 ANY_MOMENTS(bf16, bf16)
@@ -167,8 +167,8 @@ ANY_MOMENTS(f16, f16)
 
 // y from x and the statistics.
 template <typename T>
-__device__ void apply(const T* x, const float* gamma, const float* beta, const float* stats, T* y, int positions, int
-    c, int groups, int slab, int silu) {
+__device__ void apply(const T* x, const float* gamma, const float* beta, const float* stats, T* y, int positions,
+    int c, int groups, int slab, int silu) {
     Place p = place(positions, c, slab);
     if (!p.works) return;
     int per = c / groups;
@@ -192,17 +192,17 @@ __device__ void apply(const T* x, const float* gamma, const float* beta, const f
     }
 }
 
-#define APPLY(name, T)                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(THREADS) apply_##name(const T* x, const float* gamma, const           \
-    float* beta, const float* stats, T* y, int positions, int c, int groups, int slab, int silu) { apply(x, gamma,     \
-    beta, stats, y, positions, c, groups, slab, silu); }
+#define APPLY(name, T)                                                                                               \
+    extern "C" __global__ void __launch_bounds__(THREADS) apply_##name(const T* x, const float* gamma,               \
+    const float* beta, const float* stats, T* y, int positions, int c, int groups, int slab, int silu) {             \
+    apply(x, gamma, beta, stats, y, positions, c, groups, slab, silu); }
 APPLY(f32, float)
 APPLY(bf16, bf16)
 APPLY(f16, f16)
 
 template <typename T>
-__device__ void any_apply(const T* x, const float* gamma, const float* beta, const float* stats, T* y, u64 n, int
-    positions, int c, int groups, int silu) {
+__device__ void any_apply(const T* x, const float* gamma, const float* beta, const float* stats, T* y, u64 n,
+    int positions, int c, int groups, int silu) {
     int per = c / groups;
     for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < n; i += (u64)gridDim.x * blockDim.x) {
         int channel = (int)(i % c);
@@ -211,18 +211,18 @@ __device__ void any_apply(const T* x, const float* gamma, const float* beta, con
     }
 }
 
-#define ANY_APPLY(name, T)                                                                                             \
-    extern "C" __global__ void any_apply_##name(const T* x, const float* gamma, const float* beta, const float*        \
-    stats, T* y, u64 n, int positions, int c, int groups, int silu) { any_apply(x, gamma, beta, stats, y, n,           \
-    positions, c, groups, silu); }
+#define ANY_APPLY(name, T)                                                                                           \
+    extern "C" __global__ void any_apply_##name(const T* x, const float* gamma, const float* beta,                   \
+    const float* stats, T* y, u64 n, int positions, int c, int groups, int silu) { any_apply(x, gamma, beta,         \
+    stats, y, n, positions, c, groups, silu); }
 ANY_APPLY(f32, float)
 ANY_APPLY(bf16, bf16)
 ANY_APPLY(f16, f16)
 
 // Gradient, first part: over a slab, every channel's sums of dz and of dz·x̂, to partial [sample, slab, 2, c].
 template <typename T>
-__device__ void sums(const T* x, const T* g, const float* gamma, const float* beta, const float* stats, float*
-    partial, int positions, int c, int groups, int slab, int silu) {
+__device__ void sums(const T* x, const T* g, const float* gamma, const float* beta, const float* stats,
+    float* partial, int positions, int c, int groups, int slab, int silu) {
     extern __shared__ float shared[];  // [2][lanes][c]
     Place p = place(positions, c, slab);
     if (p.works) {
@@ -267,10 +267,10 @@ __device__ void sums(const T* x, const T* g, const float* gamma, const float* be
     }
 }
 
-#define SUMS(name, T)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS) sums_##name(const T* x, const T* g, const float* gamma,      \
-    const float* beta, const float* stats, float* partial, int positions, int c, int groups, int slab, int silu) {     \
-    sums(x, g, gamma, beta, stats, partial, positions, c, groups, slab, silu); }
+#define SUMS(name, T)                                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS) sums_##name(const T* x, const T* g,                        \
+    const float* gamma, const float* beta, const float* stats, float* partial, int positions, int c, int groups,     \
+    int slab, int silu) { sums(x, g, gamma, beta, stats, partial, positions, c, groups, slab, silu); }
 SUMS(f32, float)
 SUMS(bf16, bf16)
 SUMS(f16, f16)
@@ -287,8 +287,8 @@ extern "C" __global__ void merge_sums(const float* partial, float* sums, int wid
 
 // Any shape: a block for every channel of every sample.
 template <typename T>
-__device__ void any_sums(const T* x, const T* g, const float* gamma, const float* beta, const float* stats, float*
-    sums, int positions, int c, int groups, int silu) {
+__device__ void any_sums(const T* x, const T* g, const float* gamma, const float* beta, const float* stats,
+    float* sums, int positions, int c, int groups, int silu) {
     __shared__ float scratch[32];
     int channel = blockIdx.x, sample = blockIdx.y;
     const float* mine = stats + 2 * (sample * groups + channel / (c / groups));
@@ -308,9 +308,9 @@ __device__ void any_sums(const T* x, const T* g, const float* gamma, const float
     }
 }
 
-#define ANY_SUMS(name, T)                                                                                              \
-    extern "C" __global__ void any_sums_##name(const T* x, const T* g, const float* gamma, const float* beta,          \
-    const float* stats, float* sums, int positions, int c, int groups, int silu) { any_sums(x, g, gamma, beta,         \
+#define ANY_SUMS(name, T)                                                                                            \
+    extern "C" __global__ void any_sums_##name(const T* x, const T* g, const float* gamma, const float* beta,        \
+    const float* stats, float* sums, int positions, int c, int groups, int silu) { any_sums(x, g, gamma, beta,       \
     stats, sums, positions, c, groups, silu); }
 ANY_SUMS(f32, float)
 ANY_SUMS(bf16, bf16)
@@ -327,8 +327,8 @@ extern "C" __global__ void add_parameter_sums(const float* sums, float* grad, in
 }
 
 // Averages over every group of γ·dz and γ·dz·x̂: [sample, groups, 2].
-extern "C" __global__ void averages(const float* sums, const float* gamma, float* out, int positions, int c, int
-    groups, int count) {
+extern "C" __global__ void averages(const float* sums, const float* gamma, float* out, int positions, int c,
+    int groups, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     int per = c / groups, group = i % groups;
@@ -345,8 +345,8 @@ extern "C" __global__ void averages(const float* sums, const float* gamma, float
 
 // Second part: dx.
 template <typename T>
-__device__ void back(const T* x, const T* g, const float* gamma, const float* beta, const float* stats, const float*
-    average, T* dx, int positions, int c, int groups, int slab, int silu) {
+__device__ void back(const T* x, const T* g, const float* gamma, const float* beta, const float* stats,
+    const float* average, T* dx, int positions, int c, int groups, int slab, int silu) {
     Place p = place(positions, c, slab);
     if (!p.works) return;
     int per = c / groups;
@@ -384,17 +384,18 @@ __device__ void back(const T* x, const T* g, const float* gamma, const float* be
     }
 }
 
-#define BACK(name, T)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS) back_##name(const T* x, const T* g, const float* gamma,      \
-    const float* beta, const float* stats, const float* average, T* dx, int positions, int c, int groups, int          \
-    slab, int silu) { back(x, g, gamma, beta, stats, average, dx, positions, c, groups, slab, silu); }
+#define BACK(name, T)                                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS) back_##name(const T* x, const T* g,                        \
+    const float* gamma, const float* beta, const float* stats, const float* average, T* dx, int positions,           \
+    int c, int groups, int slab, int silu) { back(x, g, gamma, beta, stats, average, dx, positions, c, groups,       \
+    slab, silu); }
 BACK(f32, float)
 BACK(bf16, bf16)
 BACK(f16, f16)
 
 template <typename T>
-__device__ void any_back(const T* x, const T* g, const float* gamma, const float* beta, const float* stats, const
-    float* average, T* dx, u64 n, int positions, int c, int groups, int silu) {
+__device__ void any_back(const T* x, const T* g, const float* gamma, const float* beta, const float* stats,
+    const float* average, T* dx, u64 n, int positions, int c, int groups, int silu) {
     int per = c / groups;
     for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < n; i += (u64)gridDim.x * blockDim.x) {
         int channel = (int)(i % c);
@@ -405,9 +406,9 @@ __device__ void any_back(const T* x, const T* g, const float* gamma, const float
     }
 }
 
-#define ANY_BACK(name, T)                                                                                              \
-    extern "C" __global__ void any_back_##name(const T* x, const T* g, const float* gamma, const float* beta,          \
-    const float* stats, const float* average, T* dx, u64 n, int positions, int c, int groups, int silu) {              \
+#define ANY_BACK(name, T)                                                                                            \
+    extern "C" __global__ void any_back_##name(const T* x, const T* g, const float* gamma, const float* beta,        \
+    const float* stats, const float* average, T* dx, u64 n, int positions, int c, int groups, int silu) {            \
     any_back(x, g, gamma, beta, stats, average, dx, n, positions, c, groups, silu); }
 ANY_BACK(f32, float)
 ANY_BACK(bf16, bf16)

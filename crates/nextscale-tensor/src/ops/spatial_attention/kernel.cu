@@ -38,6 +38,9 @@ __device__ void gradient(const T* p, const float* dp, T* ds, int n, float scale)
 extern "C" __global__ void softmax_f32(const float* s, float* p, int n, float scale) { softmax(s, p, n, scale); }
 extern "C" __global__ void softmax_bf16(const float* s, bf16* p, int n, float scale) { softmax(s, p, n, scale); }
 extern "C" __global__ void softmax_f16(const float* s, f16* p, int n, float scale) { softmax(s, p, n, scale); }
-extern "C" __global__ void gradient_f32(const float* p, const float* dp, float* ds, int n, float scale) { gradient(p, dp, ds, n, scale); }
-extern "C" __global__ void gradient_bf16(const bf16* p, const float* dp, bf16* ds, int n, float scale) { gradient(p, dp, ds, n, scale); }
-extern "C" __global__ void gradient_f16(const f16* p, const float* dp, f16* ds, int n, float scale) { gradient(p, dp, ds, n, scale); }
+extern "C" __global__ void gradient_f32(const float* p, const float* dp, float* ds, int n, float scale) { gradient(p,
+    dp, ds, n, scale); }
+extern "C" __global__ void gradient_bf16(const bf16* p, const float* dp, bf16* ds, int n, float scale) { gradient(p,
+    dp, ds, n, scale); }
+extern "C" __global__ void gradient_f16(const f16* p, const float* dp, f16* ds, int n, float scale) { gradient(p, dp,
+    ds, n, scale); }

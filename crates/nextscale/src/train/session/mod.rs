@@ -3,6 +3,8 @@
 mod dataset;
 mod progress;
 mod source;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 mod tokenizer_state;
 mod var;

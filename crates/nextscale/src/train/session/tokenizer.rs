@@ -83,6 +83,12 @@ impl TokenizerRun<'_> {
     /// # Errors
     /// Bad flags or files, each one line; failures while running.
     pub fn run(&self) -> Result<Outcome> {
+        self.run_reading(None)
+    }
+
+    /// [`TokenizerRun::run`] that reads each step's report after the next was asked for, or at once; by itself it does what is
+    /// best for the device.
+    pub(super) fn run_reading(&self, late: Option<bool>) -> Result<Outcome> {
         let o = self.options;
         let plan = o.resolve(1)?;
         let device = resolve_device(o.device)?;
@@ -175,6 +181,7 @@ impl TokenizerRun<'_> {
             trainer,
             steps: StepLog::open(&o.out, progress.it)?,
             progress,
+            late: late.unwrap_or(device.is_async()),
             launched: None,
             feed: Feed::new(device)?,
             clock: StepClock::new(Duration::ZERO),
@@ -205,6 +212,8 @@ struct Session<'a> {
     dataset: Dataset,
     trainer: TokenizerTrainer,
     progress: TokenizerProgress,
+    /// Whether reports are looked at after the next step was asked for.
+    late: bool,
     /// The step whose report was not looked at yet.
     launched: Option<Launched>,
     feed: Feed,
@@ -285,7 +294,7 @@ impl Session<'_> {
         if let Some(previous) = self.launched.replace(launched) {
             self.look_at(previous, loader)?;
         }
-        if !self.trainer.vqvae.device().is_async() {
+        if !self.late {
             self.settle(loader)?;
         }
         Ok(())

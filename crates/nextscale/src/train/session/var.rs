@@ -44,6 +44,12 @@ impl VarRun<'_> {
     /// # Errors
     /// Bad flags or files, each one line; failures while running.
     pub fn run(&self) -> Result<Outcome> {
+        self.run_reading(None)
+    }
+
+    /// [`VarRun::run`] that reads each iteration's report after the next was asked for, or at once; by itself it does what is
+    /// best for the device.
+    pub(super) fn run_reading(&self, late: Option<bool>) -> Result<Outcome> {
         let o = self.options;
         let plan = o.resolve(1)?;
         let device = resolve_device(o.device)?;
@@ -161,6 +167,7 @@ impl VarRun<'_> {
             progress: Progress { seed, ..progress },
             scaler: trainer.opt.scaler()?,
             trainer,
+            late: late.unwrap_or(device.is_async()),
             launched: None,
             first: true,
             images: 0,

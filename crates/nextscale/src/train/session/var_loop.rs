@@ -36,6 +36,8 @@ pub(super) struct Session<'a> {
     pub(super) progress: Progress,
     /// The loss scale before the next iteration that is looked at.
     pub(super) scaler: Option<LossScale>,
+    /// Whether reports are looked at after the next iteration was asked for.
+    pub(super) late: bool,
     /// The iteration whose report was not looked at yet.
     pub(super) launched: Option<Launched>,
     /// Whether no iteration was made yet.
@@ -137,7 +139,7 @@ impl Session<'_> {
         if let Some(previous) = self.launched.replace(launched) {
             self.look_at(previous, source)?;
         }
-        if !self.trainer.var.device().is_async() {
+        if !self.late {
             self.settle(source)?;
         }
         if !update {

@@ -1,8 +1,9 @@
 //! The kernels as they are declared, by source file.
 
 use crate::cuda::{Kernel, Module};
+use crate::{DType, Error, Result};
 
-/// Half precision, heads of 64: y, and the joining of parts.
+/// Half precision, heads of 64: y, caches, and the joining of parts.
 pub(crate) static FORWARD: Module = Module {
     name: "attention_forward",
     source: concat!(
@@ -16,6 +17,10 @@ pub(crate) static FORWARD: Module = Module {
             signature: "ppiiuu",
         },
         Kernel {
+            name: "append_rows_bf16",
+            signature: "pppiiiiii",
+        },
+        Kernel {
             name: "forward_bf16",
             signature: "ppppppppiiiiiuuuuu",
         },
@@ -26,6 +31,10 @@ pub(crate) static FORWARD: Module = Module {
         Kernel {
             name: "key_norms_f16",
             signature: "ppiiuu",
+        },
+        Kernel {
+            name: "append_rows_f16",
+            signature: "pppiiiiii",
         },
         Kernel {
             name: "forward_f16",
@@ -43,7 +52,8 @@ pub(crate) static BACKWARD: Module = Module {
     name: "attention_backward",
     source: concat!(
         include_str!("../kernels/fragments.cuh"),
-        include_str!("../kernels/backward.cu")
+        include_str!("../kernels/backward.cu"),
+        include_str!("../kernels/scale_gradient.cu")
     ),
     specific: true,
     kernels: &[
@@ -63,99 +73,6 @@ pub(crate) static BACKWARD: Module = Module {
             name: "backward_keys_f16",
             signature: "pppppppiii",
         },
-    ],
-};
-
-/// Float32 arithmetic, and what both ways share.
-pub(crate) static PLAIN: Module = Module {
-    name: "attention_plain",
-    source: include_str!("../kernels/plain.cu"),
-    specific: false,
-    kernels: &[
-        Kernel {
-            name: "plain_forward_64_float",
-            signature: "pppppppiiiiiiuuuuu",
-        },
-        Kernel {
-            name: "plain_backward_queries_64_float",
-            signature: "pppppppppiiii",
-        },
-        Kernel {
-            name: "plain_backward_keys_64_float",
-            signature: "pppppppiiii",
-        },
-        Kernel {
-            name: "plain_forward_64_bf16",
-            signature: "pppppppiiiiiiuuuuu",
-        },
-        Kernel {
-            name: "plain_backward_queries_64_bf16",
-            signature: "pppppppppiiii",
-        },
-        Kernel {
-            name: "plain_backward_keys_64_bf16",
-            signature: "pppppppiiii",
-        },
-        Kernel {
-            name: "plain_forward_64_f16",
-            signature: "pppppppiiiiiiuuuuu",
-        },
-        Kernel {
-            name: "plain_backward_queries_64_f16",
-            signature: "pppppppppiiii",
-        },
-        Kernel {
-            name: "plain_backward_keys_64_f16",
-            signature: "pppppppiiii",
-        },
-        Kernel {
-            name: "plain_forward_128_float",
-            signature: "pppppppiiiiiiuuuuu",
-        },
-        Kernel {
-            name: "plain_backward_queries_128_float",
-            signature: "pppppppppiiii",
-        },
-        Kernel {
-            name: "plain_backward_keys_128_float",
-            signature: "pppppppiiii",
-        },
-        Kernel {
-            name: "plain_forward_128_bf16",
-            signature: "pppppppiiiiiiuuuuu",
-        },
-        Kernel {
-            name: "plain_backward_queries_128_bf16",
-            signature: "pppppppppiiii",
-        },
-        Kernel {
-            name: "plain_backward_keys_128_bf16",
-            signature: "pppppppiiii",
-        },
-        Kernel {
-            name: "plain_forward_128_f16",
-            signature: "pppppppiiiiiiuuuuu",
-        },
-        Kernel {
-            name: "plain_backward_queries_128_f16",
-            signature: "pppppppppiiii",
-        },
-        Kernel {
-            name: "plain_backward_keys_128_f16",
-            signature: "pppppppiiii",
-        },
-        Kernel {
-            name: "append_float",
-            signature: "pppiiiiiii",
-        },
-        Kernel {
-            name: "append_bf16",
-            signature: "pppiiiiiii",
-        },
-        Kernel {
-            name: "append_f16",
-            signature: "pppiiiiiii",
-        },
         Kernel {
             name: "scale_gradient",
             signature: "pppiii",
@@ -163,42 +80,71 @@ pub(crate) static PLAIN: Module = Module {
     ],
 };
 
-/// Names for y: heads up to 64, up to 128; by type.
-pub(super) const PLAIN_FORWARD: [[&str; 3]; 2] = [
-    [
-        "plain_forward_64_float",
-        "plain_forward_64_bf16",
-        "plain_forward_64_f16",
-    ],
-    [
-        "plain_forward_128_float",
-        "plain_forward_128_bf16",
-        "plain_forward_128_f16",
-    ],
+/// Float32 arithmetic for one type of storage and heads up to a width: modules of their own, so that a run compiles only
+/// what it uses.
+macro_rules! plain {
+    ($($static:ident $name:literal $element:literal $wide:literal;)+) => { $(
+        pub(crate) static $static: Module = Module {
+            name: $name,
+            source: concat!(
+                "typedef ", $element, " Element;\nconstexpr int WIDE = ", $wide, ";\n",
+                include_str!("../kernels/plain.cu"),
+                include_str!("../kernels/scale_gradient.cu")
+            ),
+            specific: false,
+            kernels: PLAIN,
+        };
+    )+ };
+}
+
+const PLAIN: &[Kernel] = &[
+    Kernel {
+        name: "plain_forward",
+        signature: "pppppppiiiiiiuuuuu",
+    },
+    Kernel {
+        name: "plain_backward_queries",
+        signature: "pppppppppiiii",
+    },
+    Kernel {
+        name: "plain_backward_keys",
+        signature: "pppppppiiii",
+    },
+    Kernel {
+        name: "plain_append",
+        signature: "pppiiiiiii",
+    },
+    Kernel {
+        name: "scale_gradient",
+        signature: "pppiii",
+    },
 ];
-/// Names for the gradient of queries: heads up to 64, up to 128; by type.
-pub(super) const PLAIN_BACKWARD_QUERIES: [[&str; 3]; 2] = [
-    [
-        "plain_backward_queries_64_float",
-        "plain_backward_queries_64_bf16",
-        "plain_backward_queries_64_f16",
-    ],
-    [
-        "plain_backward_queries_128_float",
-        "plain_backward_queries_128_bf16",
-        "plain_backward_queries_128_f16",
-    ],
-];
-/// Names for the gradients of keys and values: heads up to 64, up to 128; by type.
-pub(super) const PLAIN_BACKWARD_KEYS: [[&str; 3]; 2] = [
-    [
-        "plain_backward_keys_64_float",
-        "plain_backward_keys_64_bf16",
-        "plain_backward_keys_64_f16",
-    ],
-    [
-        "plain_backward_keys_128_float",
-        "plain_backward_keys_128_bf16",
-        "plain_backward_keys_128_f16",
-    ],
-];
+
+plain! {
+    F32_64 "attention_f32_64" "float" 64;
+    BF16_64 "attention_bf16_64" "bf16" 64;
+    F16_64 "attention_f16_64" "f16" 64;
+    F32_128 "attention_f32_128" "float" 128;
+    BF16_128 "attention_bf16_128" "bf16" 128;
+    F16_128 "attention_f16_128" "f16" 128;
+}
+
+/// The module for a type and heads of width `dim`, at most 128.
+///
+/// # Errors
+/// For integers.
+pub(super) fn plain(dtype: DType, dim: usize) -> Result<&'static Module> {
+    match (dtype, dim <= 64) {
+        (DType::F32, true) => Ok(&F32_64),
+        (DType::Bf16, true) => Ok(&BF16_64),
+        (DType::F16, true) => Ok(&F16_64),
+        (DType::F32, false) => Ok(&F32_128),
+        (DType::Bf16, false) => Ok(&BF16_128),
+        (DType::F16, false) => Ok(&F16_128),
+        (DType::I32, _) => Err(Error::DType {
+            op: "attention",
+            expected: "a float",
+            found: "i32",
+        }),
+    }
+}

@@ -37,6 +37,31 @@ __device__ void key_norms(const T* k, float* r, int heads, int tokens, u64 batch
     }
 }
 
+// Appends the keys (divided by their norms with `unit`) and values of new tokens to caches [B, H, capacity, 64] that hold
+// `held` of them, eight threads a row.
+template <typename T>
+__device__ void append(const T* qkv, T* keys, T* values, int heads, int tokens, int held, int capacity, int unit, int total) {
+    int row = blockIdx.x * (blockDim.x / 8) + threadIdx.x / 8, piece = (threadIdx.x & 7) * 8;
+    bool there = row < total;
+    int at = there ? row : 0, h = at % heads, token = at / heads % tokens, b = at / heads / tokens;
+    u64 width = (u64)heads * WIDTH;
+    const T* k = qkv + ((u64)b * tokens + token) * 3 * width + width + h * WIDTH + piece;
+    u64 to = (((u64)b * heads + h) * capacity + held + token) * WIDTH + piece;
+    uint4 x = *(const uint4*)k, v = *(const uint4*)(k + width);
+    if (unit) {
+        float s = quad_sum((squares<T>(x.x) + squares<T>(x.y)) + (squares<T>(x.z) + squares<T>(x.w)));
+        s = inverse_norm(s + __shfl_xor_sync(ALL_LANES, s, 4));
+        x.x = pack<T>(lower<T>(x.x) * s, upper<T>(x.x) * s);
+        x.y = pack<T>(lower<T>(x.y) * s, upper<T>(x.y) * s);
+        x.z = pack<T>(lower<T>(x.z) * s, upper<T>(x.z) * s);
+        x.w = pack<T>(lower<T>(x.w) * s, upper<T>(x.w) * s);
+    }
+    if (there) {
+        *(uint4*)(keys + to) = x;
+        *(uint4*)(values + to) = v;
+    }
+}
+
 template <typename T>
 __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul,
                         float* parts, int heads, int queries, int keys, int splits, int flags, u64 q_batch, u64 q_token,
@@ -237,6 +262,10 @@ __device__ void join(const float* parts, T* y, int heads, int queries, int split
 #define FORWARD(T)                                                                                                         \
     extern "C" __global__ void key_norms_##T(const T* k, float* r, int heads, int tokens, u64 batch, u64 token) {            \
         key_norms(k, r, heads, tokens, batch, token);                                                                      \
+    }                                                                                                                      \
+    extern "C" __global__ void append_rows_##T(const T* qkv, T* keys, T* values, int heads, int tokens, int held,          \
+                                               int capacity, int unit, int total) {                                        \
+        append(qkv, keys, values, heads, tokens, held, capacity, unit, total);                                             \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(THREADS, TOGETHER ? 4 : 2) forward_##T(                                   \
         const T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul, float* parts,     \

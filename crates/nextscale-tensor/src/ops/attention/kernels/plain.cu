@@ -2,6 +2,8 @@
 // and float32 tensors use, and what results are verified with. Queries and keys are normalised as they are read, as on the
 // processor. Sums are taken in chains of 16 products, which are then added up.
 //
+// Compiled for one type of storage, `Element`, and heads up to WIDE, 64 or 128, which are named before this file.
+//
 // A block has SIDE queries or keys of one head and 256 threads, and walks tiles of SIDE of the other kind; both sides' rows
 // lie in shared memory as floats. Thread (x, y) of 16 by 16 has the scores of rows y, y + 16, ... and columns x, x + 16, ...
 // of a tile, and columns x, x + 16, ... of the result's rows y, y + 16, ...
@@ -12,7 +14,7 @@ constexpr float LEAST_NORM = 1e-12f;
 constexpr float MOST_SCALE_MUL = 4.6051702f;
 
 // Rows of a tile and the widest head it has room for; rows are padded so that 16 rows' elements lie in different banks.
-template <int WIDE> struct Tile {
+struct Tile {
     static constexpr int SIDE = WIDE == 64 ? 32 : 16;
     static constexpr int PITCH = WIDE + 4;
     static constexpr int PER = SIDE / 16;
@@ -41,11 +43,12 @@ __device__ __forceinline__ float row_max(float x) {
 
 // Reads rows of `dim` into a tile, zeros where they are not there or beyond `dim`; 16 threads a row. With `unit` they are
 // divided by their norms, in any case multiplied by `factor`. The norms' reciprocals go to `inverse` where there is one.
-template <int WIDE, typename T>
-__device__ void read(Tile<WIDE>& tile, const T* from, u64 stride, int rows, int dim, bool unit, float factor, float* inverse) {
-    constexpr int COLUMNS = Tile<WIDE>::COLUMNS;
+template <typename T>
+__device__ void read(Tile& tile, const T* from, u64 stride, int rows, int dim, bool unit, float factor, float* inverse) {
+    constexpr int COLUMNS = Tile::COLUMNS;
     int x = threadIdx.x & 15, y = threadIdx.x >> 4;
-    for (int r = y; r < Tile<WIDE>::SIDE; r += 16) {
+#pragma unroll 1
+    for (int r = y; r < Tile::SIDE; r += 16) {
         float v[COLUMNS], s = 0;
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) {
@@ -60,14 +63,14 @@ __device__ void read(Tile<WIDE>& tile, const T* from, u64 stride, int rows, int 
         }
         if (inverse && x == 0) inverse[r] = unit ? s : 1.0f;
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) tile.x[r * Tile<WIDE>::PITCH + x + c * 16] = v[c] * f;
+        for (int c = 0; c < COLUMNS; c++) tile.x[r * Tile::PITCH + x + c * 16] = v[c] * f;
     }
 }
 
 // s[i][j] = row y + 16 i of a times row x + 16 j of b.
-template <int WIDE, int PER>
-__device__ __forceinline__ void rows_times_rows(float (&s)[PER][PER], const Tile<WIDE>& a, const Tile<WIDE>& b, int dim) {
-    constexpr int PITCH = Tile<WIDE>::PITCH;
+template <int PER>
+__device__ __forceinline__ void rows_times_rows(float (&s)[PER][PER], const Tile& a, const Tile& b, int dim) {
+    constexpr int PITCH = Tile::PITCH;
     int x = threadIdx.x & 15, y = threadIdx.x >> 4;
 #pragma unroll
     for (int i = 0; i < PER; i++)
@@ -98,11 +101,11 @@ __device__ __forceinline__ void rows_times_rows(float (&s)[PER][PER], const Tile
 }
 
 // o[i][c] += sum over r of p[row y + 16 i][r] b[r][x + 16 c].
-template <int WIDE, int PER, int COLUMNS>
-__device__ __forceinline__ void weigh_rows(float (&o)[PER][COLUMNS], const float* p, const Tile<WIDE>& b) {
-    constexpr int SIDE = Tile<WIDE>::SIDE, PITCH = Tile<WIDE>::PITCH;
+template <int PER, int COLUMNS>
+__device__ __forceinline__ void weigh_rows(float (&o)[PER][COLUMNS], const float* p, const Tile& b) {
+    constexpr int SIDE = Tile::SIDE, PITCH = Tile::PITCH;
     int x = threadIdx.x & 15, y = threadIdx.x >> 4;
-#pragma unroll
+#pragma unroll 1
     for (int k = 0; k < SIDE; k += CHAIN) {
         float chain[PER][COLUMNS] = {};
 #pragma unroll
@@ -126,12 +129,12 @@ __device__ __forceinline__ void weigh_rows(float (&o)[PER][COLUMNS], const float
 
 // y, and where `stats` is given the largest score and the reciprocal of the sum of exponentials of every query, twice
 // [B, H, queries]. Keys may come from a cache, normalised already.
-template <int WIDE, typename T>
+template <typename T>
 __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul,
                         int heads, int dim, int queries, int keys, int unit_queries, int unit_keys, u64 q_batch, u64 q_token,
                         u64 k_batch, u64 k_head, u64 k_token) {
-    constexpr int SIDE = Tile<WIDE>::SIDE, PER = Tile<WIDE>::PER, COLUMNS = Tile<WIDE>::COLUMNS;
-    __shared__ Tile<WIDE> qt, kt;
+    constexpr int SIDE = Tile::SIDE, PER = Tile::PER, COLUMNS = Tile::COLUMNS;
+    __shared__ Tile qt, kt;
     __shared__ float p[SIDE * (SIDE + 1)];
     int x = threadIdx.x & 15, ty = threadIdx.x >> 4;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
@@ -180,7 +183,7 @@ __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, 
         __syncthreads();
         read(kt, v + at * k_token, k_token, keys - at, dim, false, 1.0f, (float*)nullptr);
         __syncthreads();
-        weigh_rows<WIDE>(o, p, kt);
+        weigh_rows(o, p, kt);
     }
 #pragma unroll
     for (int i = 0; i < PER; i++) {
@@ -201,10 +204,10 @@ __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, 
 
 // From the gradient of rows as they entered the product to that of the rows: t of a thread's columns, `unit` the rows as
 // they entered. Returns t times the row, the gradient of the logarithm of the factor.
-template <int WIDE, int PER, int COLUMNS, typename T>
-__device__ __forceinline__ float write_gradient(float (&t)[PER][COLUMNS], const Tile<WIDE>& entered, const float* inverse,
+template <int PER, int COLUMNS, typename T>
+__device__ __forceinline__ float write_gradient(float (&t)[PER][COLUMNS], const Tile& entered, const float* inverse,
                                                 bool unit, float factor, T* to, u64 stride, int rows, int dim) {
-    constexpr int PITCH = Tile<WIDE>::PITCH;
+    constexpr int PITCH = Tile::PITCH;
     int x = threadIdx.x & 15, ty = threadIdx.x >> 4;
     float slopes = 0;
 #pragma unroll
@@ -230,12 +233,12 @@ __device__ __forceinline__ float write_gradient(float (&t)[PER][COLUMNS], const 
 }
 
 // The gradient of queries, delta (the row sums of g times y) for the other kernel, and a block's part of scale_mul's.
-template <int WIDE, typename T>
+template <typename T>
 __device__ void backward_queries(const T* qkv, const T* y, const T* g, const float* stats, const int* plan,
                                  const float* scale_mul, T* dqkv, float* deltas, float* slopes, int heads, int dim, int tokens,
                                  int unit) {
-    constexpr int SIDE = Tile<WIDE>::SIDE, PER = Tile<WIDE>::PER, COLUMNS = Tile<WIDE>::COLUMNS;
-    __shared__ Tile<WIDE> qt, gt, kt;
+    constexpr int SIDE = Tile::SIDE, PER = Tile::PER, COLUMNS = Tile::COLUMNS;
+    __shared__ Tile qt, gt, kt;
     __shared__ float p[SIDE * (SIDE + 1)], inverse[SIDE], scratch[32];
     int x = threadIdx.x & 15, ty = threadIdx.x >> 4;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
@@ -256,7 +259,7 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
         float s = 0;
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++)
-            s = fmaf(gt.x[row * Tile<WIDE>::PITCH + x + 16 * c], kt.x[row * Tile<WIDE>::PITCH + x + 16 * c], s);
+            s = fmaf(gt.x[row * Tile::PITCH + x + 16 * c], kt.x[row * Tile::PITCH + x + 16 * c], s);
         delta[i] = row_sum(s);
         bool there = row < rows;
         if (there && x == 0) deltas[of_head + row] = delta[i];
@@ -282,20 +285,20 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
                 p[(ty + 16 * i) * (SIDE + 1) + x + 16 * j] = e * (dp[i][j] - delta[i]);
             }
         __syncthreads();
-        weigh_rows<WIDE>(dq, p, kt);
+        weigh_rows(dq, p, kt);
     }
-    float slope = write_gradient<WIDE>(dq, qt, inverse, unit, factor, dqkv + ((u64)b * tokens + first) * stride + h * dim,
+    float slope = write_gradient(dq, qt, inverse, unit, factor, dqkv + ((u64)b * tokens + first) * stride + h * dim,
                                        stride, rows, dim);
     slope = block_sum(x == 0 ? slope : 0.0f, scratch);
     if (threadIdx.x == 0) slopes[(u64)blockIdx.y * gridDim.x + blockIdx.x] = slope;
 }
 
 // The gradients of keys and values.
-template <int WIDE, typename T>
+template <typename T>
 __device__ void backward_keys(const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul,
                               const float* deltas, T* dqkv, int heads, int dim, int tokens, int unit) {
-    constexpr int SIDE = Tile<WIDE>::SIDE, PER = Tile<WIDE>::PER, COLUMNS = Tile<WIDE>::COLUMNS;
-    __shared__ Tile<WIDE> kt, vt, qt;
+    constexpr int SIDE = Tile::SIDE, PER = Tile::PER, COLUMNS = Tile::COLUMNS;
+    __shared__ Tile kt, vt, qt;
     __shared__ float p[SIDE * (SIDE + 1)], inverse[SIDE];
     int x = threadIdx.x & 15, ty = threadIdx.x >> 4;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
@@ -332,7 +335,7 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
         read(qt, g + at * width, width, tokens - at, dim, false, 1.0f, (float*)nullptr);
         __syncthreads();
         rows_times_rows(dp, vt, qt, dim);
-        weigh_rows<WIDE>(dv, p, qt);
+        weigh_rows(dv, p, qt);
         __syncthreads();
         read(qt, q + at * stride, stride, tokens - at, dim, unit, factor, (float*)nullptr);
 #pragma unroll
@@ -344,10 +347,10 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
                 p[(ty + 16 * i) * (SIDE + 1) + x + 16 * j] = s[i][j] * (dp[i][j] - d);
         }
         __syncthreads();
-        weigh_rows<WIDE>(dk, p, qt);
+        weigh_rows(dk, p, qt);
     }
     T* to = dqkv + ((u64)b * tokens + first) * stride + width + h * dim;
-    write_gradient<WIDE>(dk, kt, inverse, unit, 1.0f, to, stride, rows, dim);
+    write_gradient(dk, kt, inverse, unit, 1.0f, to, stride, rows, dim);
 #pragma unroll
     for (int i = 0; i < PER; i++)
 #pragma unroll
@@ -359,8 +362,8 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
 
 // Appends the keys (divided by their norms with `unit`) and values of l tokens to caches [B, H, capacity, D] that hold
 // `held` of them. A warp a token and head.
-template <typename T, typename C>
-__device__ void append(const T* qkv, C* keys, C* values, int heads, int dim, int tokens, int held, int capacity, int unit,
+template <typename T>
+__device__ void append(const T* qkv, T* keys, T* values, int heads, int dim, int tokens, int held, int capacity, int unit,
                        int total) {
     int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x & 31;
     if (row >= total) return;
@@ -375,54 +378,29 @@ __device__ void append(const T* qkv, C* keys, C* values, int heads, int dim, int
         f = 1.0f / fmaxf(sqrtf(warp_sum(s)), LEAST_NORM);
     }
     for (int d = lane; d < dim; d += 32) {
-        keys[to + d] = from_f32<C>(to_f32(k[d]) * f);
-        values[to + d] = from_f32<C>(to_f32(v[d]));
+        keys[to + d] = from_f32<T>(to_f32(k[d]) * f);
+        values[to + d] = from_f32<T>(to_f32(v[d]));
     }
 }
 
-// The gradient of scale_mul from that of every block of queries, [B, H, blocks], added in a fixed order to `to` [H]; a block
-// of 256 threads a head. Where it is clamped it gets none.
-extern "C" __global__ void scale_gradient(const float* slopes, const float* scale_mul, float* to, int heads, int batch,
-                                          int blocks) {
-    __shared__ float scratch[32];
-    int h = blockIdx.x;
-    float s = 0;
-    for (int i = threadIdx.x; i < batch * blocks; i += blockDim.x)
-        s += slopes[((u64)(i / blocks) * heads + h) * blocks + i % blocks];
-    s = block_sum(s, scratch);
-    if (threadIdx.x == 0 && scale_mul[h] <= MOST_SCALE_MUL) to[h] += s;
+extern "C" __global__ void __launch_bounds__(THREADS) plain_forward(
+    const Element* q, const Element* k, const Element* v, Element* y, float* stats, const int* plan, const float* scale_mul,
+    int heads, int dim, int queries, int keys, int unit_queries, int unit_keys, u64 q_batch, u64 q_token, u64 k_batch,
+    u64 k_head, u64 k_token) {
+    forward(q, k, v, y, stats, plan, scale_mul, heads, dim, queries, keys, unit_queries, unit_keys, q_batch, q_token,
+                  k_batch, k_head, k_token);
 }
-
-#define PLAIN(T, WIDE)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS) plain_forward_##WIDE##_##T(                                     \
-        const T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul, int heads,       \
-        int dim, int queries, int keys, int unit_queries, int unit_keys, u64 q_batch, u64 q_token, u64 k_batch,           \
-        u64 k_head, u64 k_token) {                                                                                        \
-        forward<WIDE>(q, k, v, y, stats, plan, scale_mul, heads, dim, queries, keys, unit_queries, unit_keys, q_batch,    \
-                      q_token, k_batch, k_head, k_token);                                                                 \
-    }                                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS) plain_backward_queries_##WIDE##_##T(                            \
-        const T* qkv, const T* y, const T* g, const float* stats, const int* plan, const float* scale_mul, T* dqkv,       \
-        float* deltas, float* slopes, int heads, int dim, int tokens, int unit) {                                         \
-        backward_queries<WIDE>(qkv, y, g, stats, plan, scale_mul, dqkv, deltas, slopes, heads, dim, tokens, unit);        \
-    }                                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS) plain_backward_keys_##WIDE##_##T(                               \
-        const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul, const float* deltas,       \
-        T* dqkv, int heads, int dim, int tokens, int unit) {                                                              \
-        backward_keys<WIDE>(qkv, g, stats, plan, scale_mul, deltas, dqkv, heads, dim, tokens, unit);                      \
-    }
-PLAIN(float, 64)
-PLAIN(bf16, 64)
-PLAIN(f16, 64)
-PLAIN(float, 128)
-PLAIN(bf16, 128)
-PLAIN(f16, 128)
-
-#define APPEND(T)                                                                                                         \
-    extern "C" __global__ void append_##T(const T* qkv, T* keys, T* values, int heads, int dim, int tokens, int held,     \
-                                          int capacity, int unit, int total) {                                            \
-        append(qkv, keys, values, heads, dim, tokens, held, capacity, unit, total);                                       \
-    }
-APPEND(float)
-APPEND(bf16)
-APPEND(f16)
+extern "C" __global__ void __launch_bounds__(THREADS) plain_backward_queries(
+    const Element* qkv, const Element* y, const Element* g, const float* stats, const int* plan, const float* scale_mul,
+    Element* dqkv, float* deltas, float* slopes, int heads, int dim, int tokens, int unit) {
+    backward_queries(qkv, y, g, stats, plan, scale_mul, dqkv, deltas, slopes, heads, dim, tokens, unit);
+}
+extern "C" __global__ void __launch_bounds__(THREADS) plain_backward_keys(
+    const Element* qkv, const Element* g, const float* stats, const int* plan, const float* scale_mul, const float* deltas,
+    Element* dqkv, int heads, int dim, int tokens, int unit) {
+    backward_keys(qkv, g, stats, plan, scale_mul, deltas, dqkv, heads, dim, tokens, unit);
+}
+extern "C" __global__ void plain_append(const Element* qkv, Element* keys, Element* values, int heads, int dim, int tokens,
+                                        int held, int capacity, int unit, int total) {
+    append(qkv, keys, values, heads, dim, tokens, held, capacity, unit, total);
+}

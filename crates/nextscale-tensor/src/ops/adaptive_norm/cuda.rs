@@ -1,0 +1,279 @@
+//! Adaptive layer norm on a GPU; what launches its kernels also serves the gated residual.
+
+use super::{Modulation, Sizes};
+use crate::cuda::kernel::Shape as Launch;
+use crate::cuda::matmul::Place;
+use crate::cuda::tensor::by_dtype;
+use crate::cuda::{Arg, Kernel, Module};
+use crate::tape::Var;
+use crate::{DType, Error, Grads, Result, Tensor};
+
+const OP: &str = "adaptive_norm";
+/// Most columns: eight a thread, and as many threads as the kernels' registers allow in a block.
+const WIDEST: usize = 4096;
+/// Rows of a block in the forward pass, where a block costs a look at the tables.
+const ROWS: usize = 8;
+/// Rows of a block in the backward pass, where it costs sums in memory too.
+const ROWS_BACK: usize = 16;
+
+/// How a pass is cut: blocks of `rows` rows of one sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    s: Sizes,
+    rows: usize,
+    vectors: bool,
+}
+
+impl Cut {
+    fn new(s: Sizes, rows: usize, tensors: &[&Tensor]) -> Result<Self> {
+        if s.c > WIDEST {
+            let detail = format!("{} channels, at most {WIDEST} on a GPU", s.c);
+            return Err(Error::shape(OP, detail));
+        }
+        let mut vectors = s.c.is_multiple_of(8);
+        for t in tensors {
+            let Place(_, byte) = t.place()?;
+            vectors &= byte.is_multiple_of(16);
+        }
+        Ok(Self { s, rows, vectors })
+    }
+
+    /// For a forward pass over these tensors, all of those that are read or written by rows of C.
+    pub(crate) fn forward(s: Sizes, tensors: &[&Tensor]) -> Result<Self> {
+        Self::new(s, ROWS, tensors)
+    }
+
+    /// For a backward pass.
+    pub(crate) fn backward(s: Sizes, tensors: &[&Tensor]) -> Result<Self> {
+        Self::new(s, ROWS_BACK, tensors)
+    }
+
+    fn blocks(self) -> usize {
+        self.s.l.div_ceil(self.rows)
+    }
+
+    pub(crate) fn launch(self) -> Launch {
+        Launch {
+            grid: [self.blocks() as u32, self.s.b as u32, 1],
+            threads: (self.s.c.div_ceil(8) as u32).next_multiple_of(32),
+            shared: 0,
+        }
+    }
+
+    /// l, c, rows, vectors as the kernels take them.
+    pub(crate) fn args(self) -> [Arg<'static>; 4] {
+        [self.s.l, self.s.c, self.rows, usize::from(self.vectors)].map(int)
+    }
+
+    /// Room for every block's sums, `width` rows of C.
+    pub(crate) fn partial(self, like: &Tensor, width: usize) -> Result<Tensor> {
+        let shape = [self.s.b, self.blocks(), width, self.s.c];
+        Tensor::scratch(like.gpu()?, shape, DType::F32)
+    }
+}
+
+/// A count as a kernel's argument.
+pub(crate) fn int(n: usize) -> Arg<'static> {
+    Arg::I32(n as i32)
+}
+
+/// Floats from one sample's table to the next, and to the row `slot` in it.
+pub(crate) fn in_table(table: &Tensor, slot: usize, c: usize) -> (Arg<'static>, Arg<'static>) {
+    (int(table.dims()[1] * c), int(slot * c))
+}
+
+/// y in `dtype`, and the rows' statistics.
+pub(super) fn forward(
+    s: Sizes,
+    x: &Tensor,
+    m: &Modulation<'_>,
+    eps: f32,
+    dtype: DType,
+) -> Result<(Tensor, Tensor)> {
+    let gpu = x.gpu()?;
+    let table = m.table.cast(DType::F32)?;
+    let y = Tensor::scratch(gpu, x.shape(), dtype)?;
+    let stats = Tensor::scratch(gpu, [s.b * s.l, 2], DType::F32)?;
+    let cut = Cut::forward(s, &[x, &table])?;
+    let (row, scale) = in_table(&table, m.scale, s.c);
+    let mut args = vec![
+        x.arg_of(OP, DType::F32)?,
+        table.arg()?,
+        y.arg()?,
+        stats.arg()?,
+    ];
+    args.extend(cut.args());
+    args.extend([row, scale, int(m.shift * s.c), Arg::F32(eps)]);
+    let names = [
+        "adaptive_norm_f32",
+        "adaptive_norm_bf16",
+        "adaptive_norm_f16",
+    ];
+    gpu.launch(&MODULE, by_dtype(dtype, names)?, cut.launch(), &args)?;
+    Ok((y, stats))
+}
+
+/// Adds to the gradients of x and of the table's rows.
+pub(super) fn backward(
+    s: Sizes,
+    x: &Tensor,
+    table: &Tensor,
+    (scale, shift): (usize, usize),
+    stats: &Tensor,
+    g: &Tensor,
+    grads: &mut Grads<'_>,
+) -> Result<()> {
+    let gpu = x.gpu()?;
+    let values = table.cast(DType::F32)?;
+    let dx = Tensor::scratch(gpu, x.shape(), DType::F32)?;
+    let cut = Cut::backward(s, &[x, &values, g])?;
+    let partial = cut.partial(x, 2)?;
+    let (row, scale_at) = in_table(table, scale, s.c);
+    let mut args = vec![
+        x.arg_of(OP, DType::F32)?,
+        values.arg()?,
+        stats.arg()?,
+        g.arg()?,
+        dx.arg()?,
+        partial.arg()?,
+    ];
+    args.extend(cut.args());
+    args.extend([row, scale_at]);
+    let names = [
+        "adaptive_norm_backward_f32",
+        "adaptive_norm_backward_bf16",
+        "adaptive_norm_backward_f16",
+    ];
+    gpu.launch(&MODULE, by_dtype(g.dtype(), names)?, cut.launch(), &args)?;
+    add_to_tables(cut, &partial, None, (table, scale, shift), grads)?;
+    grads.add(x, dx)
+}
+
+/// Adds the blocks' sums to the gradients of the rows `gate` and (scale, shift) of the tables.
+pub(crate) fn add_to_tables(
+    cut: Cut,
+    partial: &Tensor,
+    gate: Option<(&Tensor, usize)>,
+    (table, scale, shift): (&Tensor, usize, usize),
+    grads: &mut Grads<'_>,
+) -> Result<()> {
+    let c = cut.s.c;
+    let table_sums = grads.sums(table)?;
+    // One tensor for both has one place for its sums.
+    let gate_sums = match gate {
+        Some((t, _)) if same(t, table) => table_sums.clone(),
+        Some((t, _)) => grads.sums(t)?,
+        None => None,
+    };
+    if table_sums.is_none() && gate_sums.is_none() {
+        return Ok(());
+    }
+    let (table_row, scale_at) = in_table(table, scale, c);
+    let (gates_row, gate_at) = gate.map_or((int(0), int(0)), |(t, slot)| in_table(t, slot, c));
+    let args = [
+        partial.arg()?,
+        or_null(gate_sums.as_ref())?,
+        or_null(table_sums.as_ref())?,
+        int(cut.blocks()),
+        int(c),
+        int(if gate.is_some() { 3 } else { 2 }),
+        gates_row,
+        gate_at,
+        table_row,
+        scale_at,
+        int(shift * c),
+    ];
+    let shape = Launch {
+        grid: [c.div_ceil(128) as u32, cut.s.b as u32, 1],
+        threads: 128,
+        shared: 0,
+    };
+    partial.gpu()?.launch(&MODULE, "norm_sums", shape, &args)
+}
+
+/// A tensor as an argument, or no buffer.
+pub(crate) fn or_null(t: Option<&Tensor>) -> Result<Arg<'_>> {
+    t.map_or(Ok(Arg::Null), Tensor::arg)
+}
+
+/// Whether two tensors are one value on the tape.
+fn same(a: &Tensor, b: &Tensor) -> bool {
+    matches!((&a.var, &b.var), (Some(Var::Node(i)), Some(Var::Node(j))) if i == j)
+}
+
+/// The kernels of the adaptive norm, alone and behind a gated residual.
+pub(crate) static MODULE: Module = Module {
+    name: "norm",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel {
+            name: "adaptive_norm_f32",
+            signature: "ppppiiiiiiif",
+        },
+        Kernel {
+            name: "adaptive_norm_backward_f32",
+            signature: "ppppppiiiiii",
+        },
+        Kernel {
+            name: "adaptive_norm_bf16",
+            signature: "ppppiiiiiiif",
+        },
+        Kernel {
+            name: "adaptive_norm_backward_bf16",
+            signature: "ppppppiiiiii",
+        },
+        Kernel {
+            name: "adaptive_norm_f16",
+            signature: "ppppiiiiiiif",
+        },
+        Kernel {
+            name: "adaptive_norm_backward_f16",
+            signature: "ppppppiiiiii",
+        },
+        Kernel {
+            name: "gated_f32_f32",
+            signature: "ppppppppiiiiiiiiif",
+        },
+        Kernel {
+            name: "gated_backward_f32_f32",
+            signature: "ppppppppppiiiiiiiiii",
+        },
+        Kernel {
+            name: "gated_bf16_bf16",
+            signature: "ppppppppiiiiiiiiif",
+        },
+        Kernel {
+            name: "gated_backward_bf16_bf16",
+            signature: "ppppppppppiiiiiiiiii",
+        },
+        Kernel {
+            name: "gated_f16_f16",
+            signature: "ppppppppiiiiiiiiif",
+        },
+        Kernel {
+            name: "gated_backward_f16_f16",
+            signature: "ppppppppppiiiiiiiiii",
+        },
+        Kernel {
+            name: "gated_bf16_f32",
+            signature: "ppppppppiiiiiiiiif",
+        },
+        Kernel {
+            name: "gated_backward_bf16_f32",
+            signature: "ppppppppppiiiiiiiiii",
+        },
+        Kernel {
+            name: "gated_f16_f32",
+            signature: "ppppppppiiiiiiiiif",
+        },
+        Kernel {
+            name: "gated_backward_f16_f32",
+            signature: "ppppppppppiiiiiiiiii",
+        },
+        Kernel {
+            name: "norm_sums",
+            signature: "pppiiiiiiii",
+        },
+    ],
+};
