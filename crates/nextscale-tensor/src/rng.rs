@@ -94,6 +94,11 @@ impl Stream {
         )
     }
 
+    /// The key and words 1..4 of the counter, for a GPU to draw the same words.
+    pub(crate) fn key_and_tail(&self) -> ([u32; 2], [u32; 3]) {
+        (self.key, self.tail)
+    }
+
     /// A uniform number in the open interval (0, 1) at `position`.
     #[inline]
     pub fn uniform_at(&self, position: u64) -> f32 {

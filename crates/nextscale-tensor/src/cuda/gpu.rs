@@ -31,6 +31,8 @@ pub struct GpuInfo {
     pub memory: usize,
     /// Bytes of second-level cache.
     pub l2: usize,
+    /// Bytes of shared memory that one block may have.
+    pub shared: usize,
 }
 
 /// A GPU in use by this process.
@@ -100,6 +102,8 @@ pub fn describe(ordinal: usize) -> Result<GpuInfo> {
         },
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
         l2: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
+        shared: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+            as usize,
         // SAFETY: as above.
         memory: unsafe { result::device::total_mem(device) }.doing("asking the GPU")?,
     })

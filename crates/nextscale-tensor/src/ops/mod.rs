@@ -25,6 +25,7 @@ pub mod nearest_code;
 pub mod optimizer;
 pub mod phi;
 pub mod pixels;
+pub mod residual_quantize;
 pub mod silu;
 pub mod spatial_attention;
 pub mod straight_through;
@@ -57,7 +58,10 @@ pub use optimizer::{
     AdamW, Decay, Moments, Progress, Scaling, StepNumbers, StepValues, Steps, grad_norm,
 };
 pub use phi::phi;
-pub use pixels::{clamp, from_pixels, to_pixels, to_unit_range};
+pub use pixels::{clamp, from_pixels, from_pixels_on, to_pixels, to_unit_range};
+pub use residual_quantize::{
+    Residual, ResidualCodes, Watch, residual_quantize, var_input_from_tokens,
+};
 pub use silu::silu;
 pub use spatial_attention::spatial_attention;
 pub use straight_through::straight_through;

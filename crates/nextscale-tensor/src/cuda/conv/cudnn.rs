@@ -27,7 +27,7 @@ pub(super) mod id {
     /// What is added.
     pub const RESIDUAL: i64 = 5;
     /// What is between the steps of a forward pass: never in memory.
-    pub const INNER: [i64; 3] = [6, 7, 8];
+    pub const INNER: [i64; 2] = [6, 7];
 }
 
 fn check(doing: &str, status: sys::cudnnStatus_t) -> Result<()> {
@@ -256,40 +256,30 @@ pub(super) enum Step {
     RoundedBias,
     /// Adds a map like the output.
     Residual,
-    /// Nothing: the activation that compiled-in engines expect at the end.
-    Identity,
 }
 
 impl Step {
     /// All of them, each at its own number.
-    pub(super) const ALL: [Self; 4] = [
-        Self::Bias,
-        Self::RoundedBias,
-        Self::Residual,
-        Self::Identity,
-    ];
+    pub(super) const ALL: [Self; 3] = [Self::Bias, Self::RoundedBias, Self::Residual];
 }
 
-/// A step from a to y, with b added where there is one.
-fn pointwise(a: &Descriptor, b: Option<&Descriptor>, y: &Descriptor) -> Result<[Descriptor; 2]> {
-    let mode = match b {
-        Some(_) => Pointwise::CUDNN_POINTWISE_ADD,
-        None => Pointwise::CUDNN_POINTWISE_IDENTITY,
-    };
+/// y = a + b.
+fn sum(a: &Descriptor, b: &Descriptor, y: &Descriptor) -> Result<[Descriptor; 2]> {
     let how = Descriptor::new(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
-        .set(Name::CUDNN_ATTR_POINTWISE_MODE, &[mode])?
+        .set(
+            Name::CUDNN_ATTR_POINTWISE_MODE,
+            &[Pointwise::CUDNN_POINTWISE_ADD],
+        )?
         .set(
             Name::CUDNN_ATTR_POINTWISE_MATH_PREC,
             &[Data::CUDNN_DATA_FLOAT],
         )?
         .finish()?;
-    let mut op = Descriptor::new(Kind::CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)?
+    let op = Descriptor::new(Kind::CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)?
         .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, &[&how])?
         .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_XDESC, &[a])?
+        .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_BDESC, &[b])?
         .link(Name::CUDNN_ATTR_OPERATION_POINTWISE_YDESC, &[y])?;
-    if let Some(b) = b {
-        op = op.link(Name::CUDNN_ATTR_OPERATION_POINTWISE_BDESC, &[b])?;
-    }
     Ok([op.finish()?, how])
 }
 
@@ -366,16 +356,14 @@ fn operations(
             let bias_dims = [1, c.outputs, 1, 1];
             for (i, kind) in steps.iter().enumerate() {
                 let term = match kind {
-                    Step::Bias => Some(tensor(id::BIAS, Element::F32, bias_dims)?),
-                    Step::RoundedBias => Some(tensor(id::BIAS, c.element, bias_dims)?),
-                    Step::Residual => Some(tensor(id::RESIDUAL, c.element, y_dims)?),
-                    Step::Identity => None,
+                    Step::Bias => tensor(id::BIAS, Element::F32, bias_dims)?,
+                    Step::RoundedBias => tensor(id::BIAS, c.element, bias_dims)?,
+                    Step::Residual => tensor(id::RESIDUAL, c.element, y_dims)?,
                 };
                 let next = step(i + 1)?;
-                let [op, how] = pointwise(&last, term.as_ref(), &next)?;
+                let [op, how] = sum(&last, &term, &next)?;
                 ops.push(op);
-                parts.extend(term);
-                parts.extend([how, std::mem::replace(&mut last, next)]);
+                parts.extend([how, term, std::mem::replace(&mut last, next)]);
             }
             parts.push(last);
         }
@@ -635,7 +623,7 @@ mod tests {
                     &[][..],
                     &[Step::Bias],
                     &[Step::Bias, Step::Residual],
-                    &[Step::Residual, Step::RoundedBias, Step::Identity],
+                    &[Step::Residual, Step::RoundedBias],
                 ] {
                     let made = operations(&c, Pass::Forward, steps, element, 16).unwrap();
                     assert_eq!(made.0.len(), 1 + steps.len());

@@ -1,8 +1,8 @@
 //! Convolutions: channels-last maps, weights [O, kh, kw, I], sums in float32.
 //!
-//! cuDNN's graph interface does most of them ([`mod@cudnn`]), bias and residual in the same pass. What it has no engine
-//! for, and what is narrow enough, is a matrix product over patches ([`mod@columns`]). Which way and which engine is
-//! fastest is measured once for a shape and kept on disk ([`mod@choose`]). Engines that add in an order of their own each
+//! cuDNN's graph interface does most of them (`cudnn.rs`), bias and residual in the same pass. What it has no engine
+//! for, and what is narrow enough, is a matrix product over patches (`columns.rs`). Which way and which engine is
+//! fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in an order of their own each
 //! time are never taken, so that a run repeats bit for bit.
 
 mod around;
@@ -153,8 +153,8 @@ fn holds(place: Place<'_>, what: &str, bytes: usize) -> Result<()> {
 }
 
 impl Gpu {
-    /// y = conv(x, w) (+ bias) (+ residual) into the stream. The bias is float32; the rest are of the convolution's
-    /// element type.
+    /// y = conv(x, w) (+ bias) (+ residual) into the stream. The bias is float32, and rounded to the element type where the
+    /// fastest engine takes it so; the rest are of the convolution's element type.
     ///
     /// # Errors
     /// When an operand does not fit, or a library is missing.

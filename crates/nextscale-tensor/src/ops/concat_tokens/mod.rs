@@ -2,13 +2,14 @@
 //!
 //! No gradient: what is joined are inputs of a model (teacher-forcing features, target indices).
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use crate::cpu::pool::PoolVec;
 use crate::{Device, Error, Result, Shape, Tensor};
 
-/// The parts one after the other along the token axis, floats \[B, l, C\] or indices \[B, l\].
+/// The parts one after the other along the token axis, floats \[B, l, C\] or indices \[B, l\], in their type.
 ///
 /// # Errors
 /// When there is no part, or batch, width or element type differ.
@@ -36,7 +37,7 @@ pub fn concat_tokens(parts: &[&Tensor]) -> Result<Tensor> {
     dims[1] = total;
     let shape = Shape::from(dims.as_slice());
     match first.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("concat_tokens")),
+        Device::Cuda(_) => cuda::concat(parts, batch, shape),
         Device::Cpu if first.f32().is_ok() => {
             let parts = parts.iter().map(|p| p.f32()).collect::<Result<Vec<_>>>()?;
             let mut out = PoolVec::scratch(shape.numel());

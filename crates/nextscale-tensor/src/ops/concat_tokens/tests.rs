@@ -1,4 +1,6 @@
 use super::*;
+use crate::DType;
+use crate::ops::testing::{gpu, random, rounded};
 
 #[test]
 fn joins_floats_and_indices() {
@@ -21,4 +23,45 @@ fn joins_floats_and_indices() {
     assert!(concat_tokens(&[]).is_err());
     assert!(concat_tokens(&[&a, &i]).is_err());
     assert!(concat_tokens(&[&a, &a.reshape([1, 2, 2]).unwrap()]).is_err());
+}
+
+#[test]
+fn cuda_joins_the_same() {
+    let Some(device) = gpu() else { return };
+    // Widths for units of 16, 4 and 2 bytes; more parts than one launch takes.
+    for (c, dtype) in [
+        (32, DType::F32),
+        (3, DType::F32),
+        (8, DType::Bf16),
+        (3, DType::F16),
+    ] {
+        let parts: Vec<Tensor> = (1..=10)
+            .map(|i| rounded(&random([3, i * i, c], i as u64), dtype))
+            .collect();
+        let want = concat_tokens(&parts.iter().collect::<Vec<_>>()).unwrap();
+        let there: Vec<Tensor> = parts
+            .iter()
+            .map(|p| p.to(device).unwrap().cast(dtype).unwrap())
+            .collect();
+        let got = concat_tokens(&there.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!((got.dims(), got.dtype()), (want.dims(), dtype));
+        assert_eq!(
+            got.to(Device::Cpu).unwrap().f32().unwrap(),
+            want.f32().unwrap()
+        );
+    }
+    let tokens =
+        |l: usize, from: i32| Tensor::from_i32([5, l], (from..from + 5 * l as i32).collect());
+    let (a, b) = (tokens(1, 7), tokens(4, 100));
+    let want = concat_tokens(&[&a, &b]).unwrap();
+    let got = concat_tokens(&[&a.to(device).unwrap(), &b.to(device).unwrap()]).unwrap();
+    assert_eq!(
+        got.to(Device::Cpu).unwrap().i32().unwrap(),
+        want.i32().unwrap()
+    );
+    let mixed = concat_tokens(&[
+        &a.to(device).unwrap(),
+        &random([5, 4], 1).to(device).unwrap(),
+    ]);
+    assert!(mixed.is_err());
 }

@@ -8,7 +8,8 @@
 //! convolution of g with the turned weights (for stride s, one such product for each of the s² phases of x), dW is gᵀ
 //! times the patches, db the sums of g over positions. Kept on the tape: x.
 //!
-//! On a GPU y has the type of the context's products, to which x, W and the residual are cast; b stays float32.
+//! On a GPU y has the type of the context's products, to which x, W and the residual are cast, and b too where the fastest
+//! engine takes it so; sums are float32.
 
 pub(crate) mod cpu;
 pub(crate) mod cuda;

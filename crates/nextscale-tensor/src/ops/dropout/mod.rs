@@ -2,6 +2,7 @@
 //!
 //! The mask is a function of the stream and the element's position: the backward pass draws it again, nothing is kept.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +35,7 @@ pub fn dropout(cx: &Cx<'_>, x: &Tensor, p: f32, stream: &Stream) -> Result<Tenso
 
 fn masked(x: &Tensor, p: f32, stream: &Stream) -> Result<Tensor> {
     match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("dropout")),
+        Device::Cuda(_) => cuda::masked(x, p, stream),
         Device::Cpu => {
             let xs = x.f32()?;
             let scale = 1.0 / (1.0 - p);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random};
 use crate::rng::Purpose;
 
 #[test]
@@ -15,4 +15,16 @@ fn drops_the_share_and_keeps_the_mean() {
         dropout(cx, &t[0], 0.4, &s)
     });
     assert!(dropout(&Cx::off(), &x, 1.0, &s).is_err());
+}
+
+#[test]
+fn cuda_draws_the_same_mask() {
+    let s = Stream::new(1 << 40, Purpose::Dropout, 9, 1 << 35);
+    for n in [5, 40_003] {
+        let x = [(random([n], 1), Role::Activation)];
+        // A single element kept or dropped otherwise would be far outside.
+        check_cuda(&x, [0.0, 4e-3, 5e-4], |cx, t| {
+            dropout(cx, &t[0], 0.3, &s).map(|y| vec![y])
+        });
+    }
 }

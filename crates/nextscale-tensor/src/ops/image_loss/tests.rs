@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random};
 
 #[test]
 fn matches_f64_and_differences() {
@@ -22,4 +22,17 @@ fn matches_f64_and_differences() {
     check_gradients(&small, 1e-3, 1e-3, |cx, t| mse(cx, &t[0], &t[1]));
     check_gradients(&small, 1e-3, 1e-3, |cx, t| l1(cx, &t[0], &t[1]));
     assert!(mse(&Cx::off(), &a, &random([411, 3], 1)).is_err());
+}
+
+#[test]
+fn cuda_matches() {
+    // Less than a vector, less than a part, several parts with an odd end.
+    for n in [3, 4111, 50_003] {
+        let (a, b) = (random([n], 1), random([n], 2));
+        // One side in the type of activations, as a decoder leaves it, and one in float32.
+        let inputs = [(a, Role::Activation), (b, Role::Float32)];
+        check_cuda(&inputs, [2e-7, 4e-3, 5e-4], |cx, t| {
+            Ok(vec![mse(cx, &t[0], &t[1])?, l1(cx, &t[0], &t[1])?])
+        });
+    }
 }

@@ -1,16 +1,30 @@
 //! One axis of a resize: which inputs make up each output, with which weights.
 
+/// Which resize.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ops) enum Kind {
+    Area,
+    Bicubic,
+}
+
 /// Weighted sums from `from` inputs to as many outputs as there are rows.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub(in crate::ops) struct Axis {
     pub(super) from: usize,
     /// (input, weight) of every output.
     pub(super) rows: Vec<Vec<(usize, f32)>>,
 }
 
 impl Axis {
+    pub(in crate::ops) fn new(kind: Kind, from: usize, to: usize) -> Self {
+        match kind {
+            Kind::Area => Self::area(from, to),
+            Kind::Bicubic => Self::bicubic(from, to),
+        }
+    }
+
     /// Averages of windows.
-    pub(super) fn area(from: usize, to: usize) -> Self {
+    fn area(from: usize, to: usize) -> Self {
         let rows = (0..to)
             .map(|i| {
                 let window = i * from / to..((i + 1) * from).div_ceil(to);
@@ -22,7 +36,7 @@ impl Axis {
     }
 
     /// Four neighbours by Keys' kernel; weights in float32 as the framework computes them.
-    pub(super) fn bicubic(from: usize, to: usize) -> Self {
+    fn bicubic(from: usize, to: usize) -> Self {
         let scale = from as f32 / to as f32;
         let rows = (0..to)
             .map(|i| {

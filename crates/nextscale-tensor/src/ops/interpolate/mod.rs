@@ -5,20 +5,21 @@
 //! and separable: an axis at a time, each output a weighted sum of a few inputs. Gradient: the transposed sums. Nothing is
 //! kept on the tape. A map that has the size already is shared, not copied.
 
-mod axis;
+pub(super) mod axis;
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use crate::{Cx, Device, Error, Result, Tensor};
-use axis::Axis;
+use axis::{Axis, Kind};
 
 /// Average pooling to `size` (height, width).
 ///
 /// # Errors
 /// When x is no feature map or a size is zero.
 pub fn area(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-    resize("area", cx, x, size, Axis::area)
+    resize("area", cx, x, size, Kind::Area)
 }
 
 /// Bicubic interpolation to `size` (height, width).
@@ -26,7 +27,7 @@ pub fn area(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
 /// # Errors
 /// When x is no feature map or a size is zero.
 pub fn bicubic(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-    resize("bicubic", cx, x, size, Axis::bicubic)
+    resize("bicubic", cx, x, size, Kind::Bicubic)
 }
 
 fn resize(
@@ -34,7 +35,7 @@ fn resize(
     cx: &Cx<'_>,
     x: &Tensor,
     (h, w): (usize, usize),
-    axis: impl Fn(usize, usize) -> Axis,
+    kind: Kind,
 ) -> Result<Tensor> {
     let &[_, from_h, from_w, _] = x.dims() else {
         return Err(Error::shape(
@@ -48,10 +49,11 @@ fn resize(
     if (h, w) == (from_h, from_w) {
         return Ok(x.clone());
     }
-    let (rows, cols) = (axis(from_h, h), axis(from_w, w));
+    let (rows, cols) = ((from_h, h), (from_w, w));
+    let axis = move |(from, to)| Axis::new(kind, from, to);
     let mut y = match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("interpolate")),
-        Device::Cpu => cpu::apply(x, &rows, &cols)?,
+        Device::Cuda(_) => cuda::apply(x, kind, rows, cols, false)?,
+        Device::Cpu => cpu::apply(x, &axis(rows), &axis(cols))?,
     };
     if cx.records(&[x]) {
         let x = x.without_data();
@@ -60,8 +62,8 @@ fn resize(
             // A gradient comes by element, whatever shape the result went on in.
             let g = g.reshape(shape)?;
             let dx = match g.device() {
-                Device::Cuda(_) => return Err(crate::Error::not_on_gpu("interpolate")),
-                Device::Cpu => cpu::apply(&g, &rows.transposed(), &cols.transposed())?,
+                Device::Cuda(_) => cuda::apply(&g, kind, rows, cols, true)?,
+                Device::Cpu => cpu::apply(&g, &axis(rows).transposed(), &axis(cols).transposed())?,
             };
             grads.add(&x, dx)
         });

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 /// Resizing in float64 straight from the definitions, two-dimensional.
 fn naive(x: &Tensor, (h, w): (usize, usize), cubic: bool) -> Vec<f64> {
@@ -85,4 +85,18 @@ fn gradients_match_differences() {
 fn shapes_are_checked() {
     assert!(area(&Cx::off(), &random([2, 3], 1), (1, 1)).is_err());
     assert!(bicubic(&Cx::off(), &random([1, 2, 2, 1], 1), (0, 1)).is_err());
+}
+
+#[test]
+fn cuda_matches() {
+    for (from, to) in SIZES {
+        // Vectors of four channels, and single ones.
+        for c in [32, 5] {
+            let x = [(random([3, from.0, from.1, c], 1), Role::Float32)];
+            // The same sums in the same order: not even a rounding apart.
+            check_cuda(&x, [0.0; 3], |cx, t| {
+                Ok(vec![area(cx, &t[0], to)?, bicubic(cx, &t[0], to)?])
+            });
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Shapes: x \[M, C\], codebook \[V, C\], indices \[M\]. Distances are |x|² + |e|² − 2x·e in float32, block by block: M×V
 //! numbers are never stored. The first code wins a tie. Not differentiable.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +31,7 @@ pub fn nearest_code(x: &Tensor, codebook: &Tensor, by_angle: bool) -> Result<Ten
         return Err(Error::shape("nearest_code", detail));
     }
     match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("nearest_code")),
+        Device::Cuda(_) => cuda::search(x, codebook, by_angle),
         Device::Cpu => {
             let (mut xs, mut codes) = (x.f32()?.to_vec(), codebook.f32()?.to_vec());
             if by_angle {

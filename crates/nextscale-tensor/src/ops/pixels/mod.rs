@@ -1,11 +1,13 @@
 //! Between 8-bit pictures and the network's range, and clamping. Not differentiable.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use super::arithmetic::{Map, zip_map};
 use crate::cpu::CHUNK;
 use crate::cpu::pool::PoolVec;
-use crate::{Device, Error, Result, Shape, Tensor};
+use crate::{DType, Device, Error, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 /// 8-bit images, channels last, as floats in \[−1, 1\]: v = u/255, then v + v − 1, as the reference rounds it.
@@ -13,10 +15,26 @@ use rayon::prelude::*;
 /// # Errors
 /// When the count does not fit the shape.
 pub fn from_pixels(shape: impl Into<Shape>, pixels: &[u8]) -> Result<Tensor> {
+    from_pixels_on(Device::Cpu, DType::F32, shape, pixels)
+}
+
+/// [`from_pixels`] onto a device, in a float type: the bytes travel, and become floats there.
+///
+/// # Errors
+/// As [`from_pixels`], when the device can't be used, or for half precision on a processor.
+pub fn from_pixels_on(
+    device: Device,
+    dtype: DType,
+    shape: impl Into<Shape>,
+    pixels: &[u8],
+) -> Result<Tensor> {
     let shape = shape.into();
     if shape.numel() != pixels.len() {
         let detail = format!("{} bytes do not fit {shape}", pixels.len());
         return Err(Error::shape("from_pixels", detail));
+    }
+    if let Some(gpu) = device.gpu()? {
+        return cuda::from_pixels(gpu, dtype, shape, pixels);
     }
     let mut out = PoolVec::scratch(pixels.len());
     out.par_chunks_mut(CHUNK)
@@ -27,16 +45,16 @@ pub fn from_pixels(shape: impl Into<Shape>, pixels: &[u8]) -> Result<Tensor> {
                 *o = (v + v) - 1.0;
             }
         });
-    Ok(Tensor::from_buf(shape, out))
+    Tensor::from_buf(shape, out).cast(dtype)
 }
 
-/// Images in \[0, 1\] as 8-bit pixels, rounded to the nearest level; values outside are clamped.
+/// Images in \[0, 1\] as 8-bit pixels, rounded to the nearest level; values outside are clamped. Waits for a GPU.
 ///
 /// # Errors
 /// When x holds integers.
 pub fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
     match x.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("pixels")),
+        Device::Cuda(_) => cuda::to_pixels(x),
         Device::Cpu => Ok(x
             .f32()?
             .par_iter()
@@ -51,7 +69,7 @@ pub fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
 /// # Errors
 /// When x holds integers.
 pub fn to_unit_range(x: &Tensor) -> Result<Tensor> {
-    super::arithmetic::zip_map("to_unit_range", x, x, |x, _| (x + 1.0) * 0.5)
+    zip_map("to_unit_range", Map::ToUnitRange, x, None)
 }
 
 /// x limited to \[lo, hi\].
@@ -59,5 +77,5 @@ pub fn to_unit_range(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When x holds integers.
 pub fn clamp(x: &Tensor, lo: f32, hi: f32) -> Result<Tensor> {
-    super::arithmetic::zip_map("clamp", x, x, |x, _| x.max(lo).min(hi))
+    zip_map("clamp", Map::Clamp(lo, hi), x, None)
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ops::testing::{gpu, random};
 
 #[test]
 fn every_level_survives_the_round_trip() {
@@ -18,4 +19,37 @@ fn limits() {
         [-1.0, 0.25, 1.0]
     );
     assert_eq!(to_pixels(&x).unwrap(), [0, 64, 255]);
+}
+
+#[test]
+fn cuda_matches() {
+    let Some(device) = gpu() else { return };
+    let levels: Vec<u8> = (0..259).map(|i| i as u8).collect();
+    let want = from_pixels([1, 7, 37, 1], &levels).unwrap();
+    let here = |x: &Tensor| x.to(Device::Cpu).unwrap().f32().unwrap().to_vec();
+    for dtype in [DType::F32, DType::Bf16, DType::F16] {
+        let got = from_pixels_on(device, dtype, want.shape(), &levels).unwrap();
+        assert_eq!(got.dtype(), dtype);
+        let cast = want.to(device).unwrap().cast(dtype).unwrap();
+        assert_eq!(here(&got), here(&cast));
+    }
+    assert!(from_pixels_on(device, DType::F32, [3], &levels).is_err());
+    let mut values = random([5, 801], 1).f32().unwrap().to_vec();
+    values[17] = f32::NAN;
+    let x = Tensor::from_vec([5, 801], values);
+    let there = x.to(device).unwrap();
+    assert_eq!(to_pixels(&there).unwrap(), to_pixels(&x).unwrap());
+    let x = random([3, 411], 2);
+    let there = x.to(device).unwrap();
+    assert_eq!(
+        here(&to_unit_range(&there).unwrap()),
+        here(&to_unit_range(&x).unwrap())
+    );
+    assert_eq!(
+        here(&clamp(&there, -0.5, 1.0).unwrap()),
+        here(&clamp(&x, -0.5, 1.0).unwrap())
+    );
+    // Rows of a view do not begin at a vector.
+    let (rows, view) = (x.narrow(1, 2).unwrap(), there.narrow(1, 2).unwrap());
+    assert_eq!(to_pixels(&view).unwrap(), to_pixels(&rows).unwrap());
 }

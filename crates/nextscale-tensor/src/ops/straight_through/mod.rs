@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::arithmetic::zip_map;
+use super::arithmetic::{Map, zip_map};
 use crate::{Cx, Result, Tensor};
 
 /// f̂ in value, f for the gradient; both of one shape.
@@ -13,7 +13,7 @@ use crate::{Cx, Result, Tensor};
 /// # Errors
 /// When shapes differ.
 pub fn straight_through(cx: &Cx<'_>, f: &Tensor, f_hat: &Tensor) -> Result<Tensor> {
-    let mut y = zip_map("straight_through", f, f_hat, |f, q| (q - f) + f)?;
+    let mut y = zip_map("straight_through", Map::StraightThrough, f, Some(f_hat))?;
     if cx.records(&[f]) {
         let f = f.without_data();
         cx.record_one(&mut y, move |g, grads| grads.add(&f, g));

@@ -1,7 +1,7 @@
 use super::*;
 use crate::Tape;
 use crate::ops::mse;
-use crate::ops::testing::random;
+use crate::ops::testing::{Role, check_cuda, random};
 
 #[test]
 fn value_of_one_gradient_to_the_other() {
@@ -23,4 +23,12 @@ fn value_of_one_gradient_to_the_other() {
         let want = 2.0 * (y.f32().unwrap()[i] - target.f32().unwrap()[i]) / 7.0;
         assert!((g - want).abs() < 1e-6);
     }
+}
+
+#[test]
+fn cuda_matches() {
+    let of = |lane| (random([3, 4111], lane), Role::Float32);
+    check_cuda(&[of(1), of(2)], [0.0; 3], |cx, t| {
+        straight_through(cx, &t[0], &t[1]).map(|y| vec![y])
+    });
 }

@@ -21,28 +21,17 @@ pub(crate) static MODULE: Module = Module {
 /// y from x, or dx from g: `dims` are the small map's.
 fn launch(names: [&'static str; 3], from: &Tensor, to: &Tensor, dims: [usize; 4]) -> Result<()> {
     let (gpu, [b, h, w, c]) = (from.gpu()?, dims);
-    let (lines, row) = (b * h, w * c);
-    if lines * row == 0 {
-        return Ok(());
-    }
+    let n = b * h * w * c;
     let args = [
         from.arg()?,
         to.arg()?,
-        Arg::U64(lines as u64),
-        Arg::I32(row as i32),
+        Arg::U64(n as u64),
+        Arg::I32((w * c) as i32),
         Arg::I32(c as i32),
     ];
     let step = if c % 8 == 0 { 8 } else { 1 };
-    let shape = Shape {
-        grid: [
-            (row / step).div_ceil(256) as u32,
-            lines.min(1 << 15) as u32,
-            1,
-        ],
-        threads: 256,
-        shared: 0,
-    };
-    gpu.launch(&MODULE, by_dtype(from.dtype(), names)?, shape, &args)
+    let name = by_dtype(from.dtype(), names)?;
+    gpu.launch(&MODULE, name, Shape::pass(gpu, n / step), &args)
 }
 
 pub(super) fn forward(x: &Tensor, dims: [usize; 4]) -> Result<Tensor> {

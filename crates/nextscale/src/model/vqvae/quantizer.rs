@@ -6,8 +6,9 @@
 use super::VqvaeConfig;
 use crate::model::{Pyramid, Run};
 use crate::{Error, Result};
+use nextscale_tensor::ops::{self, ResidualCodes};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{Cx, DType, ParamId, Params, ParamsBuilder, Tensor, ops};
+use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, Tensor};
 
 /// `quantize.*` of the reference.
 pub struct Quantizer {
@@ -28,6 +29,8 @@ pub struct Code {
     pub indices: Vec<Tensor>,
     /// The accumulated feature f̂ \[B, h, w, Cvae\] after all scales.
     pub f_hat: Tensor,
+    /// The transformer's teacher-forcing input, where it was asked for (see [`Quantizer::encode_with_input`]).
+    pub var_input: Option<Tensor>,
 }
 
 /// What the training pass of the quantizer gives.
@@ -148,12 +151,40 @@ impl Quantizer {
         self.phi(run, p, &map, k, pyramid.count())
     }
 
+    /// Weight and bias of φ for every scale of `pyramid`; none where φ is the identity.
+    fn phis_of(&self, p: &Params, pyramid: &Pyramid) -> Vec<(Tensor, Tensor)> {
+        if self.phis.is_empty() {
+            return Vec::new();
+        }
+        let count = pyramid.count();
+        let of = |k| self.phis[nearest_tick(&self.ticks, k, count)];
+        (0..count)
+            .map(of)
+            .map(|(w, b)| (p.get(w).detach(), p.get(b).detach()))
+            .collect()
+    }
+
     /// Token maps of the feature f \[B, h, w, Cvae\], with f̂ (`f_to_idxBl_or_fhat`). The probe sees `f_hat.K`.
     ///
     /// # Errors
     /// When the finest scale is not the size of f.
     pub fn encode(&self, run: &Run<'_>, p: &Params, f: &Tensor, pyramid: &Pyramid) -> Result<Code> {
-        let (b, full, c) = dims(f)?;
+        self.encode_with_input(run, p, f, pyramid, 0)
+    }
+
+    /// [`Quantizer::encode`] together with what [`Quantizer::var_input`] makes of the tokens, in one pass over the scales.
+    ///
+    /// # Errors
+    /// When the finest scale is not the size of f.
+    pub fn encode_with_input(
+        &self,
+        run: &Run<'_>,
+        p: &Params,
+        f: &Tensor,
+        pyramid: &Pyramid,
+        active: usize,
+    ) -> Result<Code> {
+        let (_, full, _) = dims(f)?;
         if pyramid.finest() != full {
             return Err(Error::input(format!(
                 "pn ends at {}x{} patches but the image has {}x{}: the last scale must be the image's size",
@@ -163,25 +194,25 @@ impl Quantizer {
                 full.1
             )));
         }
-        let off = Run {
-            cx: Cx::off(),
-            ..*run
-        };
-        let codebook = self.codebook(p).detach();
-        let mut rest = f.detach();
-        let mut f_hat = Tensor::zeros_on(f.device(), f.shape(), DType::F32)?;
-        let mut indices = Vec::new();
-        for (k, &(ph, pw)) in pyramid.scales().iter().enumerate() {
-            let z = ops::area(&off.cx, &rest, (ph, pw))?.reshape([b * ph * pw, c])?;
-            let idx = ops::nearest_code(&z, &codebook, self.znorm)?.reshape([b, ph * pw])?;
-            let codes = ops::gather_rows(&off.cx, &codebook, &idx)?;
-            let h = self.contribution(&off, p, &codes, (k, pyramid), full)?;
-            f_hat = ops::add(&off.cx, &f_hat, &h)?;
-            rest = ops::sub(&off.cx, &rest, &h)?;
-            off.see(|| format!("f_hat.{k}"), &f_hat);
-            indices.push(idx);
+        let (codebook, phis) = (self.codebook(p).detach(), self.phis_of(p, pyramid));
+        let codes = self.codes(&codebook, &phis);
+        let see = |k: usize, f_hat: &Tensor| run.see(|| format!("f_hat.{k}"), f_hat);
+        let see: Option<&ops::Watch<'_>> = run.probe.is_some().then_some(&see);
+        let made = ops::residual_quantize(f, &codes, pyramid.scales(), active, see)?;
+        Ok(Code {
+            indices: made.indices,
+            f_hat: made.f_hat,
+            var_input: made.input,
+        })
+    }
+
+    fn codes<'a>(&self, codebook: &'a Tensor, phis: &'a [(Tensor, Tensor)]) -> ResidualCodes<'a> {
+        ResidualCodes {
+            codebook,
+            phis,
+            rho: self.rho,
+            by_angle: self.znorm,
         }
-        Ok(Code { indices, f_hat })
     }
 
     /// The transformer's teacher-forcing input (`idxBl_to_var_input`) for the scales 1..`active`:
@@ -196,30 +227,10 @@ impl Quantizer {
         pyramid: &Pyramid,
         active: usize,
     ) -> Result<Option<Tensor>> {
-        let run = Run::off();
-        let codebook = self.codebook(p).detach();
-        let full = pyramid.finest();
-        let mut f_hat: Option<Tensor> = None;
-        let mut parts = Vec::new();
-        for (k, idx) in indices.iter().enumerate().take(active.saturating_sub(1)) {
-            let b = idx.dims()[0];
-            let codes = ops::gather_rows(&run.cx, &codebook, idx)?;
-            let c = codes.shape().last();
-            let h = self.contribution(&run, p, &codes, (k, pyramid), full)?;
-            let sum = match f_hat {
-                Some(f) => ops::add(&run.cx, &f, &h)?,
-                None => h,
-            };
-            let next = pyramid.scales()[k + 1];
-            let z = ops::area(&run.cx, &sum, next)?;
-            parts.push(z.reshape([b, next.0 * next.1, c])?);
-            f_hat = Some(sum);
-        }
-        if parts.is_empty() {
-            return Ok(None);
-        }
-        let parts: Vec<&Tensor> = parts.iter().collect();
-        Ok(Some(ops::concat_tokens(&parts)?))
+        let (codebook, phis) = (self.codebook(p).detach(), self.phis_of(p, pyramid));
+        let codes = self.codes(&codebook, &phis);
+        let scales = pyramid.scales();
+        Ok(ops::var_input_from_tokens(indices, &codes, scales, active)?)
     }
 
     /// f̂ after each scale from token maps, every scale at full size (`embed_to_fhat`).

@@ -1,0 +1,80 @@
+//! Joining on a GPU: bytes are moved, whatever they mean.
+
+use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use crate::cuda::matmul::Place;
+use crate::{Error, Result, Shape, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "concat_tokens",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("join_16", "ppppppppiiiiiiiipiiii"),
+        Kernel::new("join_4", "ppppppppiiiiiiiipiiii"),
+        Kernel::new("join_2", "ppppppppiiiiiiiipiiii"),
+    ],
+};
+
+/// Parts that one launch takes.
+const PARTS: usize = 8;
+
+/// The parts, all of one type and batch, joined to `shape`.
+pub(super) fn concat(parts: &[&Tensor], batch: usize, shape: Shape) -> Result<Tensor> {
+    const OP: &str = "concat_tokens";
+    let (gpu, dtype) = (parts[0].gpu()?, parts[0].dtype());
+    let y = Tensor::scratch(gpu, shape, dtype)?;
+    if batch == 0 {
+        return Ok(y);
+    }
+    let bytes = |numel: usize| numel / batch * dtype.bytes();
+    // The widest unit that every row begins and ends with.
+    let mut all = bytes(shape.numel());
+    for p in parts {
+        p.arg_of(OP, dtype)?;
+        let Place(buffer, at) = p.place()?;
+        all |= bytes(p.numel()) | (buffer.address() as usize + at);
+    }
+    let (unit, name) = match all.trailing_zeros() {
+        4.. => (16, "join_16"),
+        2 | 3 => (4, "join_4"),
+        _ => (2, "join_2"),
+    };
+    let units = |numel: usize| -> Result<i32> {
+        i32::try_from(bytes(numel) / unit)
+            .map_err(|_| Error::shape(OP, format!("rows of {shape} are too long")))
+    };
+    let mut first = 0;
+    for group in parts.chunks(PARTS) {
+        let widths = group
+            .iter()
+            .map(|p| units(p.numel()))
+            .collect::<Result<Vec<i32>>>()?;
+        let width: i32 = widths.iter().sum();
+        let mut args = Vec::with_capacity(21);
+        for i in 0..PARTS {
+            args.push(group.get(i).map_or(Ok(Arg::Null), |p| p.arg())?);
+        }
+        args.extend((0..PARTS).map(|i| Arg::I32(widths.get(i).copied().unwrap_or(0))));
+        args.extend([
+            y.arg()?,
+            Arg::I32(group.len() as i32),
+            Arg::I32(first),
+            Arg::I32(units(shape.numel())?),
+            Arg::I32(batch as i32),
+        ]);
+        if width > 0 {
+            let launch = Launch {
+                grid: [
+                    (width as u32).div_ceil(256).min(4096),
+                    batch.min(65_535) as u32,
+                    1,
+                ],
+                threads: 256,
+                shared: 0,
+            };
+            gpu.launch(&MODULE, name, launch, &args)?;
+        }
+        first += width;
+    }
+    Ok(y)
+}

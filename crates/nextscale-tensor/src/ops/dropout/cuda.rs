@@ -1,0 +1,29 @@
+//! Dropout on a GPU: the processor's mask, drawn there.
+
+use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
+use crate::cuda::tensor::by_dtype;
+use crate::rng::Stream;
+use crate::{Result, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "dropout",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("drop_f32", "ppffiiiiiu"),
+        Kernel::new("drop_bf16", "ppffiiiiiu"),
+        Kernel::new("drop_f16", "ppffiiiiiu"),
+    ],
+};
+
+pub(super) fn masked(x: &Tensor, p: f32, stream: &Stream) -> Result<Tensor> {
+    let name = by_dtype(x.dtype(), ["drop_f32", "drop_bf16", "drop_f16"])?;
+    let (gpu, n) = (x.gpu()?, x.numel());
+    let y = Tensor::scratch(gpu, x.shape(), x.dtype())?;
+    let (key, tail) = stream.key_and_tail();
+    let mut args = vec![x.arg()?, y.arg()?, Arg::F32(p), Arg::F32(1.0 / (1.0 - p))];
+    args.extend(tail.into_iter().chain(key).map(|w| Arg::I32(w as i32)));
+    args.push(Arg::U64(n as u64));
+    gpu.launch(&MODULE, name, Shape::pass(gpu, n.div_ceil(8)), &args)?;
+    Ok(y)
+}

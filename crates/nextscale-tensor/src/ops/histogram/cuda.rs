@@ -1,0 +1,44 @@
+//! Counting on a GPU.
+
+use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
+use crate::{DType, Error, Result, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "histogram",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("count_shared", "ppiu"),
+        Kernel::new("count_global", "ppiu"),
+    ],
+};
+
+/// Bins that are counted in shared memory, which every block has without asking.
+const SHARED_BINS: usize = 8192;
+
+pub(super) fn histogram(indices: &Tensor, bins: usize) -> Result<Tensor> {
+    const OP: &str = "histogram";
+    let (gpu, n) = (indices.gpu()?, indices.numel());
+    let counts = Tensor::zeros_on(indices.device(), [bins], DType::I32)?;
+    let count = i32::try_from(bins).map_err(|_| Error::shape(OP, format!("{bins} bins")))?;
+    let args = [
+        indices.arg_of(OP, DType::I32)?,
+        counts.arg()?,
+        Arg::I32(count),
+        Arg::U64(n as u64),
+    ];
+    // A block with counts of its own is worth its while for many more indices than bins.
+    let (name, launch) = if bins <= SHARED_BINS && n >= 4 * bins {
+        let blocks = (n / bins).clamp(1, gpu.info().multiprocessors);
+        let launch = Shape {
+            grid: [blocks as u32, 1, 1],
+            threads: 512,
+            shared: 4 * bins as u32,
+        };
+        ("count_shared", launch)
+    } else {
+        ("count_global", Shape::pass(gpu, n))
+    };
+    gpu.launch(&MODULE, name, launch, &args)?;
+    Ok(counts)
+}

@@ -1,0 +1,53 @@
+//! Bytes and floats on a GPU.
+
+use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use crate::cuda::tensor::by_dtype;
+use crate::cuda::{DeviceBuffer, Gpu};
+use crate::{DType, Result, Shape, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "pixels",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("from_pixels_f32", "ppu"),
+        Kernel::new("from_pixels_bf16", "ppu"),
+        Kernel::new("from_pixels_f16", "ppu"),
+        Kernel::new("to_pixels_f32", "ppu"),
+        Kernel::new("to_pixels_bf16", "ppu"),
+        Kernel::new("to_pixels_f16", "ppu"),
+    ],
+};
+
+pub(super) fn from_pixels(
+    gpu: &'static Gpu,
+    dtype: DType,
+    shape: Shape,
+    pixels: &[u8],
+) -> Result<Tensor> {
+    let name = by_dtype(
+        dtype,
+        ["from_pixels_f32", "from_pixels_bf16", "from_pixels_f16"],
+    )?;
+    let n = pixels.len();
+    let bytes = DeviceBuffer::new(gpu, n)?;
+    gpu.upload(pixels, &bytes)?;
+    let y = Tensor::scratch(gpu, shape, dtype)?;
+    let args = [Arg::In(&bytes), y.arg()?, Arg::U64(n as u64)];
+    gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
+    Ok(y)
+}
+
+pub(super) fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
+    let name = by_dtype(
+        x.dtype(),
+        ["to_pixels_f32", "to_pixels_bf16", "to_pixels_f16"],
+    )?;
+    let (gpu, n) = (x.gpu()?, x.numel());
+    let bytes = DeviceBuffer::new(gpu, n)?;
+    let args = [x.arg()?, Arg::In(&bytes), Arg::U64(n as u64)];
+    gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
+    let mut pixels = vec![0; n];
+    gpu.download(&bytes, &mut pixels)?;
+    Ok(pixels)
+}
