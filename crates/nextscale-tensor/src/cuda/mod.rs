@@ -69,6 +69,10 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::spatial_attention::cuda::MODULE,
         &ops::token_measures::MODULE,
         &ops::upsample::cuda::MODULE,
+        &ops::add_table::cuda::MODULE,
+        &ops::token_embedding::cuda::MODULE,
+        &ops::gather_rows::cuda::MODULE,
+        &ops::optimizer::cuda::MODULE,
     ];
     ALL
 }

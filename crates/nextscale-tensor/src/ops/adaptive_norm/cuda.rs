@@ -207,73 +207,22 @@ pub(crate) static MODULE: Module = Module {
     source: include_str!("kernel.cu"),
     specific: false,
     kernels: &[
-        Kernel {
-            name: "adaptive_norm_f32",
-            signature: "ppppiiiiiiif",
-        },
-        Kernel {
-            name: "adaptive_norm_backward_f32",
-            signature: "ppppppiiiiii",
-        },
-        Kernel {
-            name: "adaptive_norm_bf16",
-            signature: "ppppiiiiiiif",
-        },
-        Kernel {
-            name: "adaptive_norm_backward_bf16",
-            signature: "ppppppiiiiii",
-        },
-        Kernel {
-            name: "adaptive_norm_f16",
-            signature: "ppppiiiiiiif",
-        },
-        Kernel {
-            name: "adaptive_norm_backward_f16",
-            signature: "ppppppiiiiii",
-        },
-        Kernel {
-            name: "gated_f32_f32",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_f32_f32",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "gated_bf16_bf16",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_bf16_bf16",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "gated_f16_f16",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_f16_f16",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "gated_bf16_f32",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_bf16_f32",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "gated_f16_f32",
-            signature: "ppppppppiiiiiiiiif",
-        },
-        Kernel {
-            name: "gated_backward_f16_f32",
-            signature: "ppppppppppiiiiiiiiii",
-        },
-        Kernel {
-            name: "norm_sums",
-            signature: "pppiiiiiiii",
-        },
+        Kernel::new("adaptive_norm_f32", "ppppiiiiiiif"),
+        Kernel::new("adaptive_norm_backward_f32", "ppppppiiiiii"),
+        Kernel::new("adaptive_norm_bf16", "ppppiiiiiiif"),
+        Kernel::new("adaptive_norm_backward_bf16", "ppppppiiiiii"),
+        Kernel::new("adaptive_norm_f16", "ppppiiiiiiif"),
+        Kernel::new("adaptive_norm_backward_f16", "ppppppiiiiii"),
+        Kernel::new("gated_f32_f32", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_f32_f32", "ppppppppppiiiiiiiiii"),
+        Kernel::new("gated_bf16_bf16", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_bf16_bf16", "ppppppppppiiiiiiiiii"),
+        Kernel::new("gated_f16_f16", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_f16_f16", "ppppppppppiiiiiiiiii"),
+        Kernel::new("gated_bf16_f32", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_bf16_f32", "ppppppppppiiiiiiiiii"),
+        Kernel::new("gated_f16_f32", "ppppppppiiiiiiiiif"),
+        Kernel::new("gated_backward_f16_f32", "ppppppppppiiiiiiiiii"),
+        Kernel::new("norm_sums", "pppiiiiiiii"),
     ],
 };

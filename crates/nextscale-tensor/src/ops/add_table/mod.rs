@@ -2,6 +2,7 @@
 //!
 //! Shapes: shared and y \[B, n, C\], own \[1, 1, n, C\]. Gradient: g for shared, the sum of g over the batch for own.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ pub fn add_table(cx: &Cx<'_>, shared: &Tensor, own: &Tensor) -> Result<Tensor> {
         return Err(Error::shape("add_table", detail));
     }
     let mut y = match shared.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("add_table")),
+        Device::Cuda(_) => cuda::forward(shared, own)?,
         Device::Cpu => {
             let mut y = Tensor::from_slice(shared.shape(), shared.f32()?);
             let own = own.f32()?;
@@ -33,12 +34,15 @@ pub fn add_table(cx: &Cx<'_>, shared: &Tensor, own: &Tensor) -> Result<Tensor> {
     };
     if cx.records(&[shared, own]) {
         let (shared, own) = (shared.clone(), own.clone());
-        cx.record_one(&mut y, move |g, grads| {
-            grads.accumulate(&own, |slot| {
-                column_sums(g.f32()?, n, 0, slot);
-                Ok(())
-            })?;
-            grads.add(&shared, g)
+        cx.record_one(&mut y, move |g, grads| match g.device() {
+            Device::Cuda(_) => cuda::backward(&shared, &own, g, grads),
+            Device::Cpu => {
+                grads.accumulate(&own, |slot| {
+                    column_sums(g.f32()?, n, 0, slot);
+                    Ok(())
+                })?;
+                grads.add(&shared, g)
+            }
         });
     }
     Ok(y)

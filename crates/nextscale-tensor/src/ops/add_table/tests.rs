@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random};
 
 #[test]
 fn adds_and_differentiates() {
@@ -12,4 +12,15 @@ fn adds_and_differentiates() {
         add_table(cx, &t[0], &t[1])
     });
     assert!(add_table(&Cx::off(), &shared, &random([1, 1, 2, 4], 2)).is_err());
+}
+
+#[test]
+fn a_gpu_agrees() {
+    let inputs = [
+        (random([300, 6, 13], 1), Role::Float32),
+        (random([1, 1, 6, 13], 2), Role::Float32),
+    ];
+    check_cuda(&inputs, [2e-6; 3], |cx, t| {
+        Ok(vec![add_table(cx, &t[0], &t[1])?])
+    });
 }

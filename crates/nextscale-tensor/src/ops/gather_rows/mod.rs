@@ -3,6 +3,7 @@
 //! Shapes: table \[N, C\], indices of any shape, y \[…, C\]. Gradient: every row of g is added to the table's row that it
 //! came from, in the order of the indices. Kept on the tape: the indices.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,8 @@ use crate::cpu::pool::PoolVec;
 use crate::{Cx, Device, Error, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-/// table\[indices\].
+/// table\[indices\]. On a GPU the table is float32; indices that are there already are not checked, and one that is out of
+/// range gives a row of not-a-numbers.
 ///
 /// # Errors
 /// When the table is no matrix or an index is out of range.
@@ -19,6 +21,12 @@ pub fn gather_rows(cx: &Cx<'_>, table: &Tensor, indices: &Tensor) -> Result<Tens
     let &[n, c] = table.dims() else {
         return Err(Error::shape(OP, format!("table is {}", table.shape())));
     };
+    let mut dims = indices.dims().to_vec();
+    dims.push(c);
+    let there = table.device() != Device::Cpu;
+    if there && indices.device() != Device::Cpu {
+        return on_gpu(cx, table, indices, &dims);
+    }
     let idx = indices.i32()?;
     if let Some(bad) = idx.iter().find(|&&i| i < 0 || i as usize >= n) {
         return Err(Error::shape(
@@ -26,20 +34,16 @@ pub fn gather_rows(cx: &Cx<'_>, table: &Tensor, indices: &Tensor) -> Result<Tens
             format!("index {bad} in a table of {n} rows"),
         ));
     }
-    let mut dims = indices.dims().to_vec();
-    dims.push(c);
-    let mut y = match table.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("gather_rows")),
-        Device::Cpu => {
-            let rows = table.f32()?;
-            let mut out = PoolVec::scratch(idx.len() * c);
-            out.par_chunks_mut(c.max(1))
-                .with_min_len(256)
-                .zip(idx)
-                .for_each(|(out, &i)| out.copy_from_slice(&rows[i as usize * c..][..c]));
-            Tensor::from_buf(Shape::from(dims.as_slice()), out)
-        }
-    };
+    if there {
+        return on_gpu(cx, table, &indices.to(table.device())?, &dims);
+    }
+    let rows = table.f32()?;
+    let mut out = PoolVec::scratch(idx.len() * c);
+    out.par_chunks_mut(c.max(1))
+        .with_min_len(256)
+        .zip(idx)
+        .for_each(|(out, &i)| out.copy_from_slice(&rows[i as usize * c..][..c]));
+    let mut y = Tensor::from_buf(Shape::from(dims.as_slice()), out);
     if cx.records(&[table]) {
         let (table, indices) = (table.clone(), indices.clone());
         cx.record_one(&mut y, move |g, grads| {
@@ -51,6 +55,18 @@ pub fn gather_rows(cx: &Cx<'_>, table: &Tensor, indices: &Tensor) -> Result<Tens
                 }
                 Ok(())
             })
+        });
+    }
+    Ok(y)
+}
+
+/// The same with everything on a GPU.
+fn on_gpu(cx: &Cx<'_>, table: &Tensor, indices: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    let mut y = cuda::forward(table, indices, Shape::from(dims))?;
+    if cx.records(&[table]) {
+        let (table, indices) = (table.clone(), indices.clone());
+        cx.record_one(&mut y, move |g, grads| {
+            cuda::backward(&table, &indices, &g, grads)
         });
     }
     Ok(y)

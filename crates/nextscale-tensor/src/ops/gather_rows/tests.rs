@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random};
 
 #[test]
 fn gathers_and_scatters() {
@@ -16,4 +16,28 @@ fn gathers_and_scatters() {
     let bad = Tensor::from_i32([1], vec![-1]);
     assert!(gather_rows(&Cx::off(), &table, &bad).is_err());
     assert!(gather_rows(&Cx::off(), &table, &table).is_err());
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, c, count) in [(5, 3, 7), (40, 200, 1000), (3, 130, 300)] {
+        let inputs = [(random([n, c], 1), Role::Float32)];
+        let idx: Vec<i32> = (0..count).map(|i: i32| i * i % 7 % n as i32).collect();
+        let idx = Tensor::from_i32([count as usize], idx);
+        check_cuda(&inputs, [2e-6; 3], |cx, t| {
+            let here = gather_rows(cx, &t[0], &idx)?;
+            let there = gather_rows(cx, &t[0], &idx.to(t[0].device())?)?;
+            Ok(vec![here, there])
+        });
+    }
+    let Some(device) = crate::ops::testing::gpu() else {
+        return;
+    };
+    let table = random([4, 3], 1).to(device).unwrap();
+    let bad = Tensor::from_i32([2], vec![4, 0]);
+    assert!(gather_rows(&Cx::off(), &table, &bad).is_err());
+    let y = gather_rows(&Cx::off(), &table, &bad.to(device).unwrap()).unwrap();
+    let y = y.to(Device::Cpu).unwrap();
+    assert!(y.f32().unwrap()[..3].iter().all(|x| x.is_nan()));
+    assert!(y.f32().unwrap()[3..].iter().all(|x| x.is_finite()));
 }

@@ -316,69 +316,21 @@ pub(crate) static MODULE: Module = Module {
     source: include_str!("kernel.cu"),
     specific: false,
     kernels: &[
-        Kernel {
-            name: "qkv_bias_f32",
-            signature: "pppi",
-        },
-        Kernel {
-            name: "gelu_f32",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "gelu_at_f32",
-            signature: "pu",
-        },
-        Kernel {
-            name: "gelu_slope_f32",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "column_sums_f32",
-            signature: "ppiiii",
-        },
-        Kernel {
-            name: "qkv_bias_bf16",
-            signature: "pppi",
-        },
-        Kernel {
-            name: "gelu_bf16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "gelu_at_bf16",
-            signature: "pu",
-        },
-        Kernel {
-            name: "gelu_slope_bf16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "column_sums_bf16",
-            signature: "ppiiii",
-        },
-        Kernel {
-            name: "qkv_bias_f16",
-            signature: "pppi",
-        },
-        Kernel {
-            name: "gelu_f16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "gelu_at_f16",
-            signature: "pu",
-        },
-        Kernel {
-            name: "gelu_slope_f16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "column_sums_f16",
-            signature: "ppiiii",
-        },
-        Kernel {
-            name: "add_rows",
-            signature: "ppii",
-        },
+        Kernel::new("qkv_bias_f32", "pppi"),
+        Kernel::new("gelu_f32", "ppu"),
+        Kernel::new("gelu_at_f32", "pu"),
+        Kernel::new("gelu_slope_f32", "ppu"),
+        Kernel::new("column_sums_f32", "ppiiii"),
+        Kernel::new("qkv_bias_bf16", "pppi"),
+        Kernel::new("gelu_bf16", "ppu"),
+        Kernel::new("gelu_at_bf16", "pu"),
+        Kernel::new("gelu_slope_bf16", "ppu"),
+        Kernel::new("column_sums_bf16", "ppiiii"),
+        Kernel::new("qkv_bias_f16", "pppi"),
+        Kernel::new("gelu_f16", "ppu"),
+        Kernel::new("gelu_at_f16", "pu"),
+        Kernel::new("gelu_slope_f16", "ppu"),
+        Kernel::new("column_sums_f16", "ppiiii"),
+        Kernel::new("add_rows", "ppii"),
     ],
 };

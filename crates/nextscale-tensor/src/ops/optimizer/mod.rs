@@ -9,6 +9,7 @@
 //! On a GPU the decision is made there too, so that nothing waits for it.
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -103,6 +104,8 @@ pub struct StepNumbers(Numbers);
 #[derive(Clone, Debug)]
 enum Numbers {
     Here(StepValues),
+    /// Four doubles on a GPU.
+    There(Tensor),
 }
 
 impl StepNumbers {
@@ -113,6 +116,7 @@ impl StepNumbers {
     pub fn read(&self) -> Result<StepValues> {
         match &self.0 {
             Numbers::Here(values) => Ok(*values),
+            Numbers::There(numbers) => cuda::read(numbers),
         }
     }
 }
@@ -139,11 +143,13 @@ pub struct Steps {
 #[derive(Debug)]
 enum Place {
     Cpu(Progress),
+    Cuda(cuda::Run),
 }
 
 impl Steps {
     /// For the parameters `params`, on their device. `ranges` are the parameters' places, ascending, with each one's factor on
-    /// the weight decay; what lies between them is left alone.
+    /// the weight decay; what lies between them is left alone (on a GPU, where ranges begin at multiples of 16, what fills up
+    /// the last 16 of a range must be zeros).
     ///
     /// # Errors
     /// When ranges overlap or leave the buffer, or the GPU's memory is full.
@@ -153,9 +159,9 @@ impl Steps {
         if !ordered || ranges.last().is_some_and(|r| r.0.end > len) {
             return Err(Error::Params("ranges overlap or leave the buffer".into()));
         }
-        let place = match params.device() {
-            Device::Cpu => Place::Cpu(progress),
-            Device::Cuda(_) => return Err(Error::not_on_gpu("optimizer")),
+        let place = match params.device().gpu()? {
+            None => Place::Cpu(progress),
+            Some(gpu) => Place::Cuda(cuda::Run::new(gpu, len, &ranges, progress)?),
         };
         Ok(Self { ranges, len, place })
     }
@@ -167,6 +173,7 @@ impl Steps {
     pub fn progress(&self) -> Result<Progress> {
         match &self.place {
             Place::Cpu(progress) => Ok(*progress),
+            Place::Cuda(run) => run.progress(),
         }
     }
 
@@ -176,9 +183,12 @@ impl Steps {
     /// When the GPU refuses.
     pub fn set_progress(&mut self, to: Progress) -> Result<()> {
         match &mut self.place {
-            Place::Cpu(progress) => *progress = to,
+            Place::Cpu(progress) => {
+                *progress = to;
+                Ok(())
+            }
+            Place::Cuda(run) => run.set(to),
         }
-        Ok(())
     }
 
     /// The gradient to begin a backward pass with, \[1\] float32 on the device: the loss scale over the number of passes whose
@@ -188,6 +198,7 @@ impl Steps {
     /// When the GPU's memory is full.
     pub fn seed(&self, accumulate: usize) -> Result<Tensor> {
         match &self.place {
+            Place::Cuda(run) => run.seed(accumulate),
             Place::Cpu(progress) => {
                 let scale = progress.scaling.map_or(1.0, |s| s.scale);
                 Ok(Tensor::from_vec(
@@ -212,6 +223,10 @@ impl Steps {
             return Err(Error::Params("ranges of another model".into()));
         }
         match &mut self.place {
+            Place::Cuda(run) => {
+                let numbers = run.step(params, buffers, hyper)?;
+                Ok(StepNumbers(Numbers::There(numbers)))
+            }
             Place::Cpu(progress) => {
                 let flat = params.flat_mut()?;
                 let scale = progress.scaling.map_or(1.0, |s| s.scale);
@@ -254,6 +269,6 @@ impl Steps {
 pub fn grad_norm(grads: &GradBuffer) -> Result<f64> {
     match grads.device() {
         Device::Cpu => cpu::grad_norm(grads),
-        Device::Cuda(_) => Err(Error::not_on_gpu("grad_norm")),
+        Device::Cuda(_) => cuda::grad_norm(grads),
     }
 }

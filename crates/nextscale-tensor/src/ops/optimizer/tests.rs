@@ -1,4 +1,5 @@
 use super::*;
+use crate::DType;
 use crate::cpu::CHUNK;
 use crate::params::{Layout, Params, ParamsBuilder};
 use crate::rng::{Purpose, Stream};
@@ -177,4 +178,126 @@ fn an_overflow_updates_nothing() {
     }
     assert_eq!(run(2.0).0.scale, 256.0);
     assert_eq!(run(2.0).0.scale, 512.0);
+}
+
+/// Twenty steps with clipping, decay, overflows and growth on both devices, in every type of the weights' copy.
+#[test]
+fn a_gpu_agrees() {
+    let Some(device) = crate::ops::testing::gpu() else {
+        return;
+    };
+    for (half, scaled) in [
+        (None, false),
+        (Some(DType::Bf16), false),
+        (Some(DType::F16), true),
+    ] {
+        let scaling = scaled.then_some(Scaling {
+            scale: 32768.0,
+            growth_factor: 2.0,
+            backoff_factor: 0.5,
+            growth_interval: 3,
+            growth_tracker: 1,
+        });
+        let start = Progress {
+            updates: 4,
+            scaling,
+        };
+        let sizes = [5, 40_000, 16, 33];
+        let (mut here, mut there) = (store(&sizes), store(&sizes));
+        let ranges: Vec<_> = here
+            .infos()
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != 2)
+            .map(|(i, info)| (info.range(), [0.0, 1.0, 9.0, 0.5][i]))
+            .collect();
+        let mut draw = Stream::new(3, Purpose::Test, 0, 1);
+        let names: Vec<_> = here.infos().to_vec();
+        for info in &names {
+            let values: Vec<f32> = info.range().map(|_| draw.normal()).collect();
+            here.import(&info.name, &values).unwrap();
+            there.import(&info.name, &values).unwrap();
+        }
+        there.to_device(device, half).unwrap();
+        let mut on_cpu = Steps::new(&here, ranges.clone(), start).unwrap();
+        let mut on_gpu = Steps::new(&there, ranges, start).unwrap();
+        let mut a = [(); 3].map(|()| here.buffer().unwrap());
+        let mut b = [(); 3].map(|()| there.buffer().unwrap());
+        for step in 0..20 {
+            let hyper = AdamW {
+                lr: 1e-2,
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.05,
+                clip: (step % 2 == 0).then_some(3.0),
+            };
+            let seed = [&on_cpu, &on_gpu].map(|s| s.seed(3).unwrap().scalar().unwrap());
+            assert_eq!(seed[0], seed[1]);
+            for info in &names {
+                let mut values: Vec<f32> = info.range().map(|_| seed[0] * draw.normal()).collect();
+                if scaled && [2, 3, 9, 17].contains(&step) && info.name == "p3" {
+                    values[32] = if step == 3 { f32::NAN } else { f32::INFINITY };
+                }
+                a[0].import(info, &values).unwrap();
+                b[0].import(info, &values).unwrap();
+            }
+            let norms = [grad_norm(&a[0]).unwrap(), grad_norm(&b[0]).unwrap()];
+            let run = |steps: &mut Steps, params: &mut Params, moments: &mut [GradBuffer; 3]| {
+                let [grads, exp_avg, exp_avg_sq] = moments;
+                let mut buffers = Moments {
+                    grads,
+                    exp_avg,
+                    exp_avg_sq,
+                };
+                let found = steps.step(params, &mut buffers, &hyper).unwrap();
+                found.read().unwrap()
+            };
+            let x = run(&mut on_cpu, &mut here, &mut a);
+            let y = run(&mut on_gpu, &mut there, &mut b);
+            assert_eq!(
+                (x.scale, x.skipped, x.updates),
+                (y.scale, y.skipped, y.updates)
+            );
+            if x.skipped {
+                assert!(!norms[1].is_finite() && !y.norm.is_finite());
+            } else {
+                assert!((norms[0] / norms[1] - 1.0).abs() < 1e-6, "{norms:?}");
+                assert!(
+                    (x.norm / y.norm - 1.0).abs() < 1e-6,
+                    "{} {}",
+                    x.norm,
+                    y.norm
+                );
+            }
+            assert!(
+                b[0].tensor()
+                    .unwrap()
+                    .to(Device::Cpu)
+                    .unwrap()
+                    .f32()
+                    .unwrap()
+                    .iter()
+                    .all(|g| *g == 0.0)
+            );
+        }
+        assert_eq!(on_cpu.progress().unwrap(), on_gpu.progress().unwrap());
+        assert_eq!(
+            on_gpu.progress().unwrap().updates,
+            if scaled { 20 } else { 24 }
+        );
+        let whole = there.whole().to(Device::Cpu).unwrap();
+        let d = crate::ops::testing::distance(whole.f32().unwrap(), here.flat().unwrap());
+        assert!(d < 1e-6, "off by {d:e}");
+        for i in 1..3 {
+            let moment = b[i].tensor().unwrap().to(Device::Cpu).unwrap();
+            let d = crate::ops::testing::distance(moment.f32().unwrap(), a[i].cpu().unwrap());
+            assert!(d < 1e-6, "moment {i} off by {d:e}");
+        }
+        if let Some(dtype) = half {
+            let copy = there.half().unwrap().to(Device::Cpu).unwrap();
+            let want = there.whole().cast(dtype).unwrap().to(Device::Cpu).unwrap();
+            assert_eq!(copy.f32().unwrap(), want.f32().unwrap());
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! \[K, C\], x \[B, L′, C\]. `level_of` names the scale of each of the L′ tokens. Gradient: sums of g over what was
 //! repeated.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -45,8 +46,26 @@ pub fn token_embedding(
         None if len == first => {}
         None => return Err(Error::shape(OP, "words are missing")),
     }
+    let mut inputs = vec![cond, pos_start, pos, lvl];
+    inputs.extend(words);
     let mut x = match cond.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("token_embedding")),
+        Device::Cuda(_) => {
+            let terms = cuda::Terms {
+                cond: cond.clone(),
+                words: words.cloned(),
+                pos_start: pos_start.clone(),
+                pos: pos.clone(),
+                lvl: lvl.clone(),
+                level_of: level_of.to_vec(),
+                first,
+            };
+            let mut x = cuda::forward(&terms)?;
+            if cx.records(&inputs) {
+                let terms = terms.without_values();
+                cx.record_one(&mut x, move |g, grads| cuda::backward(&terms, &g, grads));
+            }
+            return Ok(x);
+        }
         Device::Cpu => {
             let (cond, start, pos, lvl) = (cond.f32()?, pos_start.f32()?, pos.f32()?, lvl.f32()?);
             let words = words.map(Tensor::f32).transpose()?;
@@ -76,8 +95,6 @@ pub fn token_embedding(
             Tensor::from_buf([b, len, c], out)
         }
     };
-    let mut inputs = vec![cond, pos_start, pos, lvl];
-    inputs.extend(words);
     if cx.records(&inputs) {
         let (cond, words) = (cond.clone(), words.cloned());
         let (pos_start, pos, lvl) = (pos_start.clone(), pos.clone(), lvl.clone());
@@ -160,7 +177,10 @@ pub fn scale_embedding(
         return Err(Error::shape(OP, detail));
     }
     match words.device() {
-        Device::Cuda(_) => return Err(crate::Error::not_on_gpu("token_embedding")),
+        Device::Cuda(_) => {
+            let pos = pos.reshape([total, c])?.narrow(start, l)?;
+            cuda::scale(words, &pos, &lvl.narrow(level, 1)?, copies)
+        }
         Device::Cpu => {
             let (w, pos) = (words.f32()?, &pos.f32()?[start * c..]);
             let base = &lvl.f32()?[level * c..][..c];

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, random};
+use crate::ops::testing::{Role, check_cuda, check_gradients, random};
 
 const LEVELS: [usize; 9] = [0, 0, 1, 1, 1, 1, 2, 2, 2];
 
@@ -81,4 +81,31 @@ fn one_scale_is_a_part_of_the_whole() {
     }
     assert!(scale_embedding(&part, &t[2], &t[3], 3, 2, 2).is_err());
     assert!(scale_embedding(&part, &t[2], &t[3], 1, 6, 2).is_err());
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (b, c) in [(3, 5), (300, 24)] {
+        for len in [2, 6, 9] {
+            let mut inputs = vec![
+                (random([b, c], 1), Role::Float32),
+                (random([1, 2, c], 2), Role::Float32),
+                (random([1, 9, c], 3), Role::Float32),
+                (random([3, c], 4), Role::Float32),
+            ];
+            if len > 2 {
+                inputs.push((random([b, len - 2, c], 5), Role::Float32));
+            }
+            check_cuda(&inputs, [2e-6; 3], |cx, t| {
+                let levels = &LEVELS[..len];
+                let x = token_embedding(cx, &t[0], t.get(4), &t[1], &t[2], &t[3], levels, 2)?;
+                Ok(vec![x])
+            });
+            check_cuda(&inputs, [2e-6; 3], |_, t| {
+                let words = t[4 * usize::from(len > 2)].reshape([b, len.max(3) - 2, c])?;
+                let x = scale_embedding(&words, &t[2], &t[3], 1, 2, 2)?;
+                Ok(vec![x])
+            });
+        }
+    }
 }

@@ -1,0 +1,61 @@
+//! Rows by index on a GPU.
+
+use crate::cuda::kernel::Shape as Launch;
+use crate::cuda::{Arg, Kernel, Module};
+use crate::{DType, Grads, Result, Shape, Tensor};
+
+const OP: &str = "gather_rows";
+
+/// Rows of `table` \[N, C\] at `indices`, which are on the GPU, as `shape`.
+pub(super) fn forward(table: &Tensor, indices: &Tensor, shape: Shape) -> Result<Tensor> {
+    let (gpu, n) = (table.gpu()?, shape.numel());
+    let y = Tensor::scratch(gpu, shape, DType::F32)?;
+    let args = [
+        table.arg_of(OP, DType::F32)?,
+        indices.arg_of(OP, DType::I32)?,
+        y.arg()?,
+        Arg::I32(table.dims()[0] as i32),
+        Arg::I32(table.dims()[1] as i32),
+        Arg::U64(n as u64),
+    ];
+    gpu.launch(&MODULE, "gather_rows", Launch::pass(gpu, n), &args)?;
+    Ok(y)
+}
+
+/// Adds the rows of g to those of the table's gradient.
+pub(super) fn backward(
+    table: &Tensor,
+    indices: &Tensor,
+    g: &Tensor,
+    grads: &mut Grads<'_>,
+) -> Result<()> {
+    let Some(sums) = grads.sums(table)? else {
+        return Ok(());
+    };
+    let shape = Launch {
+        grid: [table.dims()[0] as u32, 1, 1],
+        threads: 128,
+        shared: 0,
+    };
+    let args = [
+        g.arg_of(OP, DType::F32)?,
+        indices.arg_of(OP, DType::I32)?,
+        sums.arg()?,
+        Arg::I32(indices.numel() as i32),
+        Arg::I32(table.dims()[1] as i32),
+    ];
+    table
+        .gpu()?
+        .launch(&MODULE, "gather_rows_backward", shape, &args)
+}
+
+/// The kernels of rows by index.
+pub(crate) static MODULE: Module = Module {
+    name: "gather_rows",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("gather_rows", "pppiiu"),
+        Kernel::new("gather_rows_backward", "pppii"),
+    ],
+};

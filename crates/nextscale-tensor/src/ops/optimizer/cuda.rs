@@ -1,0 +1,238 @@
+//! Norm, decision and update on a GPU: three passes, of which the last reads and writes everything once.
+
+use super::{AdamW, Decay, Moments, Progress, Scaling, StepValues};
+use crate::cuda::kernel::Shape as Launch;
+use crate::cuda::{Arg, Gpu, Kernel, Module};
+use crate::{DType, Device, Error, GradBuffer, Params, Result, Tensor};
+
+/// Elements whose squares one block adds.
+const PART: usize = 16384;
+/// Elements that share a factor on the weight decay: parameters begin at multiples of it.
+const GROUP: usize = 16;
+/// 32-bit words of the kernels' `State`.
+const STATE: usize = 14;
+
+/// A run of steps: its state, and the factor on the weight decay of every 16 parameters.
+#[derive(Debug)]
+pub(super) struct Run {
+    state: Tensor,
+    factors: Tensor,
+}
+
+fn one_block(threads: u32) -> Launch {
+    Launch {
+        grid: [1, 1, 1],
+        threads,
+        shared: 0,
+    }
+}
+
+fn bits(x: f64) -> Arg<'static> {
+    Arg::U64(x.to_bits())
+}
+
+/// 64-bit words as a tensor of halves of them.
+fn to_words(words: &[u64]) -> Tensor {
+    let halves: Vec<i32> = words
+        .iter()
+        .flat_map(|w| [*w as u32 as i32, (w >> 32) as u32 as i32])
+        .collect();
+    Tensor::from_i32([halves.len()], halves)
+}
+
+/// The other way, from wherever they are.
+fn from_words<const N: usize>(x: &Tensor) -> Result<[u64; N]> {
+    let here = x.to(Device::Cpu)?;
+    let (pairs, _) = here.i32()?.as_chunks::<2>();
+    let word = |p: &[i32; 2]| u64::from(p[0] as u32) | u64::from(p[1] as u32) << 32;
+    let words: Vec<u64> = pairs.iter().map(word).collect();
+    words
+        .try_into()
+        .map_err(|_| Error::Params("a state of another length".into()))
+}
+
+/// The squares' sums by part, two words each.
+fn sum_squares(grads: &Tensor) -> Result<(Tensor, usize)> {
+    let (gpu, n) = (grads.gpu()?, grads.numel());
+    let parts = n.div_ceil(PART).max(1);
+    let partial = Tensor::scratch(gpu, [2 * parts], DType::I32)?;
+    let shape = Launch {
+        grid: [parts as u32, 1, 1],
+        threads: 256,
+        shared: 0,
+    };
+    let args = [
+        grads.arg_of("optimizer", DType::F32)?,
+        partial.arg()?,
+        Arg::U64(n as u64),
+    ];
+    gpu.launch(&MODULE, "sum_squares", shape, &args)?;
+    Ok((partial, parts))
+}
+
+/// See [`super::grad_norm`].
+pub(super) fn grad_norm(grads: &GradBuffer) -> Result<f64> {
+    let grads = grads.tensor()?;
+    let gpu = grads.gpu()?;
+    let (partial, parts) = sum_squares(&grads)?;
+    let norm = Tensor::scratch(gpu, [2], DType::I32)?;
+    let args = [partial.arg()?, norm.arg()?, Arg::I32(parts as i32)];
+    gpu.launch(&MODULE, "grad_norm", one_block(1024), &args)?;
+    let [norm] = from_words(&norm)?;
+    Ok(f64::from_bits(norm))
+}
+
+/// A step's numbers, from the GPU.
+pub(super) fn read(numbers: &Tensor) -> Result<StepValues> {
+    let [norm, scale, skipped, updates] = from_words(numbers)?.map(f64::from_bits);
+    Ok(StepValues {
+        norm,
+        scale,
+        skipped: skipped != 0.0,
+        updates: updates as u64,
+    })
+}
+
+impl Run {
+    pub(super) fn new(
+        gpu: &'static Gpu,
+        len: usize,
+        ranges: &[Decay],
+        progress: Progress,
+    ) -> Result<Self> {
+        let mut factors = vec![f32::NAN; len.div_ceil(GROUP).max(1)];
+        for (range, factor) in ranges.iter().filter(|(r, _)| !r.is_empty()) {
+            if !range.start.is_multiple_of(GROUP) {
+                let what = format!(
+                    "a range begins at {}, not at a multiple of {GROUP}",
+                    range.start
+                );
+                return Err(Error::Params(what));
+            }
+            factors[range.start / GROUP..range.end.div_ceil(GROUP)].fill(*factor);
+        }
+        let device = Device::Cuda(gpu.info().ordinal);
+        let mut run = Self {
+            state: Tensor::scratch(gpu, [STATE], DType::I32)?,
+            factors: Tensor::from_vec([factors.len()], factors).to(device)?,
+        };
+        run.set(progress)?;
+        Ok(run)
+    }
+
+    pub(super) fn progress(&self) -> Result<Progress> {
+        let [scale, growth, backoff, interval, tracker, updates, scaled] = from_words(&self.state)?;
+        let scaling = (scaled != 0).then_some(Scaling {
+            scale: f64::from_bits(scale),
+            growth_factor: f64::from_bits(growth),
+            backoff_factor: f64::from_bits(backoff),
+            growth_interval: interval,
+            growth_tracker: tracker,
+        });
+        Ok(Progress { updates, scaling })
+    }
+
+    pub(super) fn set(&mut self, to: Progress) -> Result<()> {
+        let s = to.scaling.unwrap_or(Scaling {
+            scale: 1.0,
+            growth_factor: 1.0,
+            backoff_factor: 1.0,
+            growth_interval: 1,
+            growth_tracker: 0,
+        });
+        let words = to_words(&[
+            s.scale.to_bits(),
+            s.growth_factor.to_bits(),
+            s.backoff_factor.to_bits(),
+            s.growth_interval,
+            s.growth_tracker,
+            to.updates,
+            u64::from(to.scaling.is_some()),
+        ]);
+        self.state = words.to(self.factors.device())?;
+        Ok(())
+    }
+
+    pub(super) fn seed(&self, accumulate: usize) -> Result<Tensor> {
+        let gpu = self.state.gpu()?;
+        let y = Tensor::scratch(gpu, [1], DType::F32)?;
+        let args = [self.state.arg()?, y.arg()?, Arg::I32(accumulate as i32)];
+        gpu.launch(&MODULE, "seed", one_block(1), &args)?;
+        Ok(y)
+    }
+
+    /// One step; the numbers as [`read`] takes them.
+    pub(super) fn step(
+        &self,
+        params: &mut Params,
+        buffers: &Moments<'_>,
+        hyper: &AdamW,
+    ) -> Result<Tensor> {
+        params.must_be_free()?;
+        let flat = params.whole();
+        let (gpu, n) = (flat.gpu()?, flat.numel());
+        let grads = buffers.grads.tensor()?;
+        let (m, v) = (buffers.exp_avg.tensor()?, buffers.exp_avg_sq.tensor()?);
+        if [&grads, &m, &v].iter().any(|t| t.numel() != n) {
+            let what = "gradients or moments of another model";
+            return Err(Error::Params(what.into()));
+        }
+        let (partial, parts) = sum_squares(&grads)?;
+        let decision = Tensor::scratch(gpu, [4], DType::I32)?;
+        let numbers = Tensor::scratch(gpu, [8], DType::I32)?;
+        let args = [
+            partial.arg()?,
+            self.state.arg()?,
+            decision.arg()?,
+            numbers.arg()?,
+            Arg::I32(parts as i32),
+            Arg::I32(i32::from(hyper.clip.is_some())),
+            bits(hyper.clip.unwrap_or(0.0)),
+            bits(hyper.lr),
+            bits(hyper.beta1),
+            bits(hyper.beta2),
+        ];
+        gpu.launch(&MODULE, "decide", one_block(1024), &args)?;
+        let half = params.half();
+        let name = match half.as_ref().map(Tensor::dtype) {
+            Some(DType::Bf16) => "adamw_bf16",
+            Some(DType::F16) => "adamw_f16",
+            _ => "adamw_f32",
+        };
+        let f32 = DType::F32;
+        let args = [
+            flat.arg_of("optimizer", f32)?,
+            grads.arg()?,
+            m.arg_of("optimizer", f32)?,
+            v.arg_of("optimizer", f32)?,
+            half.as_ref().map_or(Ok(Arg::Null), Tensor::arg)?,
+            self.factors.arg()?,
+            decision.arg()?,
+            Arg::U64(n as u64),
+            bits(hyper.lr * hyper.weight_decay),
+            Arg::F32(hyper.beta1 as f32),
+            Arg::F32((1.0 - hyper.beta1) as f32),
+            Arg::F32(hyper.beta2 as f32),
+            Arg::F32((1.0 - hyper.beta2) as f32),
+            Arg::F32(hyper.eps as f32),
+        ];
+        gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
+        Ok(numbers)
+    }
+}
+
+/// The optimizer's kernels.
+pub(crate) static MODULE: Module = Module {
+    name: "optimizer",
+    source: include_str!("kernel.cu"),
+    specific: false,
+    kernels: &[
+        Kernel::new("sum_squares", "ppu"),
+        Kernel::new("grad_norm", "ppi"),
+        Kernel::new("decide", "ppppiiuuuu"),
+        Kernel::new("seed", "ppi"),
+        Kernel::new("adamw_f32", "pppppppuufffff"),
+        Kernel::new("adamw_bf16", "pppppppuufffff"),
+        Kernel::new("adamw_f16", "pppppppuufffff"),
+    ],
+};
