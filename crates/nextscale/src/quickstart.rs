@@ -3,7 +3,7 @@
 use crate::checkpoint::write_atomic;
 use crate::data::{Feed, KnnClassifier, LoaderConfig};
 use crate::eval::evaluate_reconstruction;
-use crate::generate::{Noise, SampleOptions, Sampler};
+use crate::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use crate::model::open::{open_pair, open_tokenizer};
 use crate::pictures::{before_after, grid, labelled_rows};
 use crate::train::device::{Arithmetic, resolve_device};
@@ -234,12 +234,13 @@ impl Quickstart {
             more_smooth: false,
             noise: Noise::Seed(self.seed),
         };
+        let mut batches = BatchSampler::new(sampler, options, BATCH);
         let classes = var.config.classes;
         let wanted: Vec<i32> = (0..JUDGED).map(|i| (i % classes) as i32).collect();
         let mut hits = 0;
         let mut shown = vec![Vec::new(); classes];
         for (b, labels) in wanted.chunks(BATCH).enumerate() {
-            let drawn = sampler.draw(labels, (b * BATCH) as u64, &options, None, None)?;
+            let drawn = batches.draw(labels, (b * BATCH) as u64)?;
             let images = ops::to_pixels(&drawn.images)?;
             let plain: Vec<u32> = labels.iter().map(|&l| l as u32).collect();
             hits += right(&images, &plain)?;

@@ -2,7 +2,7 @@
 
 use super::images::in_range;
 use super::machine::Machine;
-use nextscale::generate::{Noise, SampleOptions, Sampler};
+use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::model::open::open_pair;
 
 use nextscale::pictures::{GridFile, NpzImages, Picture};
@@ -97,6 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
         more_smooth: args.more_smooth,
         noise: Noise::Seed(args.seed),
     };
+    let mut batches = BatchSampler::new(sampler, options.clone(), args.batch);
     let digits = labels.len().to_string().len();
     let size = (width, height);
     for (b, batch) in labels.chunks(args.batch).enumerate() {
@@ -104,12 +105,14 @@ pub fn run(args: &Args) -> Result<()> {
         let name = |i: usize| format!("{:0digits$}_class{}", first + i, batch[i]);
         let mut steps = Vec::new();
         let mut watch = |k: usize, _: &nextscale_tensor::Tensor, f: &nextscale_tensor::Tensor| {
-            if args.scales {
-                steps.push((k, ops::to_pixels(&sampler.image(f)?)?));
-            }
+            steps.push((k, ops::to_pixels(&sampler.image(f)?)?));
             Ok(())
         };
-        let drawn = sampler.draw(batch, first as u64, &options, None, Some(&mut watch))?;
+        let drawn = if args.scales {
+            sampler.draw(batch, first as u64, &options, None, Some(&mut watch))?
+        } else {
+            batches.draw(batch, first as u64)?
+        };
         let pixels = ops::to_pixels(&drawn.images)?;
         let each = width * height * 3;
         match &mut sink {

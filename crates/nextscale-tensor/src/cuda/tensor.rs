@@ -278,7 +278,7 @@ impl Tensor {
     ///
     /// # Errors
     /// When it is on the processor or the GPU's memory is full.
-    pub(crate) fn copied(&self) -> Result<Self> {
+    pub fn copied(&self) -> Result<Self> {
         let gpu = self.gpu()?;
         let y = Self::scratch(gpu, self.shape, self.dtype())?;
         gpu.copy(

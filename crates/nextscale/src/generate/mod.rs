@@ -1,7 +1,9 @@
 //! Using a trained model: drawing images and changing parts of given ones.
 
+mod batches;
 mod edit;
 mod sample;
 
+pub use batches::BatchSampler;
 pub use edit::{Edit, Region};
 pub use sample::{Noise, SampleOptions, Sampled, Sampler, ScaleNoise, Watch};

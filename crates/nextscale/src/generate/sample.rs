@@ -66,6 +66,38 @@ pub struct Sampled {
     pub tokens: Vec<Tensor>,
 }
 
+/// Where the draws of one pass get their random numbers.
+#[derive(Clone, Copy)]
+pub(super) enum Numbers<'a> {
+    /// As the caller said, with the number of the first image.
+    Host(&'a Noise, u64),
+    /// From a seed and the number of the first image that lie on the device ([`ops::draw_params`]).
+    Device(&'a Tensor),
+}
+
+impl Numbers<'_> {
+    /// Of scale `k`: where codes are drawn, and where they are blended.
+    fn of(&self, k: usize) -> (Draw<'_>, Draw<'_>) {
+        let scale = k as u64;
+        let same = |d| (d, d);
+        match *self {
+            Self::Host(Noise::Seed(seed), first) => same(Draw::Seed {
+                seed: *seed,
+                scale,
+                first,
+            }),
+            Self::Host(Noise::Given(all), _) => {
+                let noise = &all[k];
+                (
+                    Draw::Given(noise.exponential.as_deref().unwrap_or(&[])),
+                    Draw::Given(noise.gumbel.as_deref().unwrap_or(&[])),
+                )
+            }
+            Self::Device(params) => same(Draw::Device { params, scale }),
+        }
+    }
+}
+
 /// A transformer with the tokenizer it was trained on.
 #[derive(Clone, Copy)]
 pub struct Sampler<'a> {
@@ -92,22 +124,41 @@ impl Sampler<'_> {
         first: u64,
         options: &SampleOptions,
         edit: Option<&Edit>,
+        watch: Option<&mut Watch<'_>>,
+    ) -> Result<Sampled> {
+        let rows = self.rows(labels, options)?;
+        let rows = Tensor::from_i32([rows.len()], rows).to(self.var.device())?;
+        let numbers = Numbers::Host(&options.noise, first);
+        self.pass(&rows, numbers, options, edit, watch)
+    }
+
+    /// Labels of all rows of the batch: the images', then "no class" as often where there is guidance, without which a
+    /// second half would have no influence.
+    pub(super) fn rows(&self, labels: &[i32], options: &SampleOptions) -> Result<Vec<i32>> {
+        self.var.check_labels(labels)?;
+        let mut all = labels.to_vec();
+        if options.cfg != 0.0 {
+            all.extend(std::iter::repeat_n(self.var.no_class(), labels.len()));
+        }
+        Ok(all)
+    }
+
+    /// All scales and the decoder, for the labels of all rows on the models' device.
+    pub(super) fn pass(
+        &self,
+        rows: &Tensor,
+        numbers: Numbers<'_>,
+        options: &SampleOptions,
+        edit: Option<&Edit>,
         mut watch: Option<&mut Watch<'_>>,
     ) -> Result<Sampled> {
         let (var, pyramid) = (self.var, self.pyramid());
-        var.check_labels(labels)?;
         let run = Run::plain(var.math);
-        let batch = labels.len();
-        // Without guidance the second half of the batch would have no influence.
         let guided = options.cfg != 0.0;
         let copies = if guided { 2 } else { 1 };
-        let mut all = labels.to_vec();
-        if guided {
-            all.extend(std::iter::repeat_n(var.no_class(), batch));
-        }
-        let cond = var.condition(&run.cx.full(), &all)?;
+        let cond = var.condition_of(&run.cx.full(), rows)?;
         let conditions = var.conditions(&run, &cond)?;
-        let mut caches = var.caches(copies * batch);
+        let mut caches = var.caches(rows.numel())?;
         let codebook = self.vqvae.quantizer.codebook(&self.vqvae.params);
         let mut x = var.embed_first(&cond)?;
         let mut f_hat: Option<Tensor> = None;
@@ -121,41 +172,35 @@ impl Sampler<'_> {
             };
             let logits = var.forward_scale(&run, x.clone(), &conditions, &mut caches)?;
             let t = guided.then_some(options.cfg * ratio);
-            let guided_logits = ops::guide(&logits, t)?;
-            let (exponential, gumbel) = match &options.noise {
-                Noise::Seed(seed) => {
-                    let d = Draw::Seed {
-                        seed: *seed,
-                        scale: k as u64,
-                        first,
-                    };
-                    (d, d)
-                }
-                Noise::Given(all) => {
-                    let noise = &all[k];
-                    (
-                        Draw::Given(noise.exponential.as_deref().unwrap_or(&[])),
-                        Draw::Given(noise.gumbel.as_deref().unwrap_or(&[])),
-                    )
-                }
+            let (exponential, gumbel) = numbers.of(k);
+            let (top_k, top_p) = (options.top_k, options.top_p);
+            // Intermediate results are made where somebody looks at them.
+            let (mut idx, seen) = if options.more_smooth || watch.is_some() {
+                let guided = ops::guide(&logits, t)?;
+                let filtered = ops::filter_logits(&guided, top_k, top_p)?;
+                let idx = ops::draw_tokens(&filtered, &exponential)?;
+                (idx, Some((guided, filtered)))
+            } else {
+                let idx = ops::sample_tokens(&logits, t, top_k, top_p, &exponential)?;
+                (idx, None)
             };
-            let filtered = ops::filter_logits(&guided_logits, options.top_k, options.top_p)?;
-            let mut idx = ops::draw_tokens(&filtered, &exponential)?;
+            drop(logits);
             if let Some(edit) = edit {
                 idx = edit.apply(&idx, k, pyramid)?;
             }
-            let codes = if options.more_smooth {
-                ops::smooth_codes(&filtered, ratio, &gumbel, &codebook)?
-            } else {
-                ops::gather_rows(&Cx::off(), &codebook, &idx)?
+            let codes = match &seen {
+                Some((_, filtered)) if options.more_smooth => {
+                    ops::smooth_codes(filtered, ratio, &gumbel, &codebook)?
+                }
+                _ => ops::gather_rows(&Cx::off(), &codebook, &idx)?,
             };
             let params = &self.vqvae.params;
             let (sum, next) =
                 self.vqvae
                     .quantizer
                     .advance(params, f_hat.as_ref(), &codes, k, pyramid)?;
-            if let Some(watch) = &mut watch {
-                watch(k, &guided_logits, &sum)?;
+            if let (Some(watch), Some((guided, _))) = (&mut watch, &seen) {
+                watch(k, guided, &sum)?;
             }
             f_hat = Some(sum);
             tokens.push(idx);

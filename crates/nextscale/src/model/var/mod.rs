@@ -14,7 +14,7 @@ use crate::{Error, Result};
 use block::{Block, Linear, SLOTS, Tables};
 use nextscale_tensor::ops::{self, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{Cx, Device, Math, ParamId, Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Cx, DType, Device, Math, ParamId, Params, ParamsBuilder, Tensor};
 
 /// Added to variances in layer normalisation.
 pub(crate) const EPS: f32 = 1e-6;
@@ -125,11 +125,16 @@ impl Var {
     pub fn condition(&self, cx: &Cx<'_>, labels: &[i32]) -> Result<Tensor> {
         self.check_labels(labels)?;
         let labels = Tensor::from_i32([labels.len()], labels.to_vec()).to(self.device())?;
-        Ok(ops::gather_rows(
-            cx,
-            &self.params.get(self.class_emb),
-            &labels,
-        )?)
+        self.condition_of(cx, &labels)
+    }
+
+    /// [`Var::condition`] of labels \[B\] that are on the device already; on a GPU they are the caller's to check.
+    ///
+    /// # Errors
+    /// When shapes do not fit or, on the processor, a label is out of range.
+    pub fn condition_of(&self, cx: &Cx<'_>, labels: &Tensor) -> Result<Tensor> {
+        let table = self.params.get(self.class_emb);
+        Ok(ops::gather_rows(cx, &table, labels)?)
     }
 
     /// The modulation of every block and of the head for conditions \[B, C\].
@@ -291,11 +296,19 @@ impl Var {
         )?)
     }
 
-    /// Empty caches for a batch of `b` rows (twice the images with guidance).
-    pub fn caches(&self, b: usize) -> Vec<KvCache> {
+    /// Empty caches for a batch of `b` rows (twice the images with guidance), in the type of the blocks' products.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn caches(&self, b: usize) -> Result<Vec<KvCache>> {
         let (h, l) = (self.config.heads, self.config.pyramid.total());
+        let dtype = match self.device() {
+            Device::Cpu => DType::F32,
+            _ => self.math.operands,
+        };
+        let extents = [b, h, l, self.config.width() / h];
         (0..self.config.depth)
-            .map(|_| KvCache::new(b, h, l, self.config.width() / h))
+            .map(|_| Ok(KvCache::on(self.device(), dtype, extents)?))
             .collect()
     }
 

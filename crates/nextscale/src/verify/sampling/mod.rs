@@ -106,7 +106,7 @@ fn first_scale(var: &Var, run: &Recorded, want: &[f32]) -> Result<Option<f64>> {
     let cond = var.condition(&run.cx.full(), &labels)?;
     let conditions = var.conditions(&run, &cond)?;
     let x = var.embed_first(&cond)?;
-    let mut caches = var.caches(labels.len());
+    let mut caches = var.caches(labels.len())?;
     let logits = host(&var.forward_scale(&run, x, &conditions, &mut caches)?)?;
     let got = logits.f32()?;
     Ok((got.len() == want.len()).then(|| super::compare::difference(got, want).rel_l2))

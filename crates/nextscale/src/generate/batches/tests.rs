@@ -1,0 +1,111 @@
+use super::*;
+use crate::model::Pyramid;
+use crate::model::var::{InitScales, Var, VarConfig};
+use crate::model::vqvae::{Vqvae, VqvaeConfig};
+use nextscale_tensor::{Device, Math};
+
+fn models(device: Device, math: Math) -> (Var, Vqvae) {
+    let pyramid = Pyramid::square(&[1, 2, 4]).unwrap();
+    let config = VqvaeConfig {
+        ch: 32,
+        vocab: 300,
+        ch_mult: vec![1, 2],
+        num_res_blocks: 1,
+        ..VqvaeConfig::published(pyramid.clone())
+    };
+    let mut vqvae = Vqvae::new(config, false).unwrap();
+    vqvae.init(1).unwrap();
+    let config = VarConfig {
+        vocab: 300,
+        ..VarConfig::of_depth(2, 10, pyramid)
+    };
+    let mut var = Var::new(config, false).unwrap();
+    let scales = InitScales {
+        hd: 8.0,
+        aln: 1.0,
+        alng: 0.5,
+        ..InitScales::default()
+    };
+    var.init(scales, 1).unwrap();
+    vqvae.to_device(device, math).unwrap();
+    var.to_device(device, math).unwrap();
+    (var, vqvae)
+}
+
+fn options(more_smooth: bool, cfg: f32) -> SampleOptions {
+    SampleOptions {
+        cfg,
+        top_k: 90,
+        top_p: 0.9,
+        more_smooth,
+        noise: Noise::Seed(7),
+    }
+}
+
+fn floats(x: &Tensor) -> Vec<f32> {
+    x.to(Device::Cpu).unwrap().f32().unwrap().to_vec()
+}
+
+fn codes(x: &Sampled) -> Vec<Vec<i32>> {
+    let here = |t: &Tensor| t.to(Device::Cpu).unwrap().i32().unwrap().to_vec();
+    x.tokens.iter().map(here).collect()
+}
+
+fn agree(device: Device, math: Math) {
+    let (var, vqvae) = models(device, math);
+    let sampler = Sampler {
+        var: &var,
+        vqvae: &vqvae,
+    };
+    let labels = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5];
+    for (more_smooth, cfg) in [(false, 1.5), (true, 1.5), (false, 0.0)] {
+        let options = options(more_smooth, cfg);
+        let mut batches = BatchSampler::new(sampler, options.clone(), 4);
+        let mut kept = Vec::new();
+        for (i, labels) in labels.chunks(4).chain(labels.chunks(3)).enumerate() {
+            let first = 100 * i as u64;
+            kept.push((batches.draw(labels, first).unwrap(), labels, first));
+        }
+        let mut all = Vec::new();
+        // Looked at afterwards: later batches leave earlier ones alone.
+        for (got, labels, first) in &kept {
+            let want = sampler.draw(labels, *first, &options, None, None).unwrap();
+            assert_eq!(got.images.dims()[0], labels.len());
+            if labels.len() == 4 || device == Device::Cpu {
+                assert_eq!(codes(got), codes(&want));
+                assert!(floats(&got.images) == floats(&want.images));
+                assert!(floats(&got.f_hat) == floats(&want.f_hat));
+            }
+            all.extend(codes(got).concat());
+            let mut watch = |_: usize, _: &Tensor, _: &Tensor| Ok(());
+            let watched = sampler
+                .draw(labels, *first, &options, None, Some(&mut watch))
+                .unwrap();
+            assert_eq!(codes(&watched), codes(&want));
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert!(all.len() > 20, "only {} different codes", all.len());
+        assert_eq!(batches.graph_bytes() > 0, device.is_async());
+        assert!(batches.draw(&[11], 0).is_err());
+    }
+}
+
+#[test]
+fn batches_are_the_samplers_own() {
+    agree(Device::Cpu, Math::FULL);
+}
+
+#[test]
+fn batches_on_a_gpu_are_the_samplers_own() {
+    if nextscale_tensor::cuda::count() == 0 {
+        println!("skipped: no CUDA device");
+        return;
+    }
+    agree(Device::Cuda(0), Math::FULL);
+    let bf16 = Math {
+        operands: DType::Bf16,
+        tf32: true,
+    };
+    agree(Device::Cuda(0), bf16);
+}
