@@ -201,11 +201,7 @@ fn train(args: &Args) -> Result<()> {
             clip: Some(2.0),
             accumulate: 1,
             update: true,
-            stage: Stage {
-                highest: None,
-                newest_weight: 1.0,
-                ramp: 1.0,
-            },
+            stage: Stage::ALL,
         };
         trainer.step(&images, &labels, &plan)?.read().map(|_| ())
     })

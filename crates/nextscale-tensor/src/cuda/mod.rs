@@ -19,6 +19,7 @@ pub mod pinned;
 pub mod pool;
 pub mod tensor;
 pub mod timing;
+pub mod upload;
 
 mod constants;
 mod error;

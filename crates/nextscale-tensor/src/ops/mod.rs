@@ -55,7 +55,8 @@ pub use interpolate::{area, bicubic};
 pub use linear::{Activation, Bias, linear};
 pub use nearest_code::nearest_code;
 pub use optimizer::{
-    AdamW, Decay, Moments, Progress, Scaling, StepNumbers, StepValues, Steps, grad_norm,
+    AdamW, Decay, LateNumbers, Moments, Progress, Scaling, StepNumbers, StepValues, Steps,
+    grad_norm,
 };
 pub use phi::phi;
 pub use pixels::{clamp, from_pixels, from_pixels_on, to_pixels, to_unit_range};

@@ -2,12 +2,13 @@
 
 use super::Batch;
 use crate::Result;
+use nextscale_tensor::cuda::upload::Uploads;
 use nextscale_tensor::{Device, Tensor, ops};
 
-/// Turns loaded batches into tensors on a device.
+/// Turns loaded batches into tensors on a device. Onto a GPU they travel while it computes.
 #[derive(Debug)]
 pub struct Feed {
-    device: Device,
+    uploads: Option<Uploads>,
 }
 
 impl Feed {
@@ -16,7 +17,9 @@ impl Feed {
     /// # Errors
     /// When the GPU can't be used.
     pub fn new(device: Device) -> Result<Self> {
-        Ok(Self { device })
+        Ok(Self {
+            uploads: device.gpu()?.map(Uploads::new).transpose()?,
+        })
     }
 
     /// The images of a batch, \[B, side, side, 3\] in \[−1, 1\], and its labels.
@@ -33,6 +36,20 @@ impl Feed {
     /// # Errors
     /// When the count does not fit, or the GPU refuses.
     pub fn images(&mut self, shape: [usize; 4], pixels: &[u8]) -> Result<Tensor> {
-        Ok(ops::from_pixels(shape, pixels)?.to(self.device)?)
+        Ok(match &mut self.uploads {
+            Some(uploads) => uploads.images(shape, pixels)?,
+            None => ops::from_pixels(shape, pixels)?,
+        })
+    }
+
+    /// Integers of a shape.
+    ///
+    /// # Errors
+    /// When the count does not fit, or the GPU refuses.
+    pub fn integers(&mut self, shape: [usize; 2], values: Vec<i32>) -> Result<Tensor> {
+        Ok(match &mut self.uploads {
+            Some(uploads) => uploads.integers(shape, &values)?,
+            None => Tensor::from_i32(shape, values),
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! What training steps and evaluations find. On a GPU the figures are made there and asked for late, so that nobody waits.
 
-use super::optimizer::StepNumbers;
+use super::optimizer::LateNumbers;
 use crate::Result;
 use nextscale_tensor::cuda::pinned::Fetch;
 
@@ -102,7 +102,7 @@ pub struct LateReport {
     pub(super) loss: Fetch,
     pub(super) measures: LateMeasures,
     pub(super) predicted: Fetch,
-    pub(super) numbers: Option<StepNumbers>,
+    pub(super) numbers: Option<LateNumbers>,
 }
 
 impl LateReport {
@@ -111,7 +111,7 @@ impl LateReport {
     /// # Errors
     /// When the GPU failed.
     pub fn read(self) -> Result<StepReport> {
-        let numbers = self.numbers.map(|n| n.read()).transpose()?;
+        let numbers = self.numbers.map(LateNumbers::wait).transpose()?;
         let predicted = self.predicted.wait()?;
         Ok(StepReport {
             loss: f64::from(self.loss.wait()?.scalar()?),

@@ -2,8 +2,8 @@
 
 use super::loss_scale::LossScale;
 use crate::Result;
-pub use nextscale_tensor::ops::StepNumbers;
 use nextscale_tensor::ops::{AdamW, Decay, Moments, Progress, Scaling, Steps};
+pub use nextscale_tensor::ops::{LateNumbers, StepNumbers};
 use nextscale_tensor::{GradBuffer, Params, Tensor};
 
 /// AdamW's constants in the reference.

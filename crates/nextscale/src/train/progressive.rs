@@ -73,6 +73,15 @@ pub struct Stage {
     pub ramp: f64,
 }
 
+impl Stage {
+    /// All scales, without progressive training.
+    pub const ALL: Self = Self {
+        highest: None,
+        newest_weight: 1.0,
+        ramp: 1.0,
+    };
+}
+
 /// The ramp's first value.
 const RAMP_START: f64 = 0.01;
 

@@ -1,7 +1,7 @@
 //! One training step of the tokenizer, and its evaluation.
 
 use super::codebook_usage::HitAverages;
-use super::optimizer::{Optimizer, StepNumbers};
+use super::optimizer::{LateNumbers, Optimizer};
 use crate::model::Run;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::{Error, Result};
@@ -60,7 +60,7 @@ pub struct LateTokenizerReport {
     /// Loss, mean absolute and squared error, the quantizer's loss.
     losses: [Fetch; 4],
     hits: Vec<Fetch>,
-    numbers: StepNumbers,
+    numbers: LateNumbers,
 }
 
 impl TokenizerTrainer {
@@ -125,7 +125,7 @@ impl TokenizerTrainer {
         Ok(LateTokenizerReport {
             losses,
             hits,
-            numbers,
+            numbers: numbers.fetch()?,
         })
     }
 
@@ -141,7 +141,7 @@ impl TokenizerTrainer {
             l1: l1?,
             l2: l2?,
             vq: vq?,
-            grad_norm: late.numbers.read()?.norm,
+            grad_norm: late.numbers.wait()?.norm,
         };
         let hits = late.hits.into_iter().map(Fetch::wait);
         self.hits.record(&counts(hits)?);

@@ -73,8 +73,9 @@ impl VarTrainer {
     /// # Errors
     /// When shapes do not fit or a label is out of range.
     pub fn step(&mut self, images: &Tensor, labels: &[i32], plan: &StepPlan) -> Result<LateReport> {
-        let tokens = self.vqvae.tokenize(images, &self.var.config.pyramid)?;
-        self.step_tokens(&tokens, labels, plan)
+        let (labels, keep) = self.draws(labels, plan.it);
+        let inputs = self.inputs(images, plan.stage)?;
+        self.iterate(&inputs, &labels, keep.as_ref(), plan)
     }
 
     /// One iteration on token maps \[B, l\] (at least those of the active scales).
@@ -87,19 +88,12 @@ impl VarTrainer {
         labels: &[i32],
         plan: &StepPlan,
     ) -> Result<LateReport> {
-        let labels = self.drop_labels(labels, plan.it);
-        let keep = Keep::draw(
-            &self.var.config,
-            labels.len(),
-            self.seed,
-            plan.it,
-            self.rank,
-        );
+        let (labels, keep) = self.draws(labels, plan.it);
         self.step_with(tokens, &labels, keep.as_ref(), plan)
     }
 
     /// [`VarTrainer::step_tokens`] with the random draws given: labels after class dropout, and the factors of
-    /// stochastic depth. Nothing waits for a GPU: what was found is read from the report later.
+    /// stochastic depth.
     ///
     /// # Errors
     /// When shapes do not fit or a label is out of range.
@@ -110,15 +104,28 @@ impl VarTrainer {
         keep: Option<&Keep>,
         plan: &StepPlan,
     ) -> Result<LateReport> {
+        let inputs = self.inputs_of_tokens(tokens, plan.stage)?;
+        self.iterate(&inputs, labels, keep, plan)
+    }
+
+    /// One iteration. Nothing waits for a GPU: what was found is read from the report later.
+    fn iterate(
+        &mut self,
+        inputs: &Inputs,
+        labels: &[i32],
+        keep: Option<&Keep>,
+        plan: &StepPlan,
+    ) -> Result<LateReport> {
         let tape = Tape::new();
         let run = Run::on(Cx::on(&tape).with(self.var.math));
-        let pass = self.pass(&run, tokens, labels, keep, plan.stage)?;
+        let pass = self.pass(&run, inputs, labels, keep, plan.stage)?;
         let seed = self.opt.seed(plan.accumulate)?;
         let target = Some((&self.var.params, &mut self.opt.grads));
         tape.backward_from(&pass.loss, seed, target, &[])?;
         let numbers = if plan.update {
             let params = &mut self.var.params;
-            Some(self.opt.step(params, plan.lr, plan.wd, plan.clip)?)
+            let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
+            Some(numbers.fetch()?)
         } else {
             None
         };
@@ -136,8 +143,7 @@ impl VarTrainer {
     /// # Errors
     /// When shapes do not fit or a label is out of range.
     pub fn evaluate(&self, images: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
-        let tokens = self.vqvae.tokenize(images, &self.var.config.pyramid)?;
-        self.evaluate_tokens(&tokens, labels)
+        self.measure(&self.inputs(images, Stage::ALL)?, labels)
     }
 
     /// [`VarTrainer::evaluate`] on token maps.
@@ -145,13 +151,46 @@ impl VarTrainer {
     /// # Errors
     /// When shapes do not fit or a label is out of range.
     pub fn evaluate_tokens(&self, tokens: &[Tensor], labels: &[i32]) -> Result<LateMeasures> {
-        let all = Stage {
-            highest: None,
-            newest_weight: 1.0,
-            ramp: 1.0,
-        };
+        self.measure(&self.inputs_of_tokens(tokens, Stage::ALL)?, labels)
+    }
+
+    fn measure(&self, inputs: &Inputs, labels: &[i32]) -> Result<LateMeasures> {
         let run = Run::plain(self.var.math);
-        Ok(self.pass(&run, tokens, labels, None, all)?.measures)
+        Ok(self.pass(&run, inputs, labels, None, Stage::ALL)?.measures)
+    }
+
+    /// Scales that take part.
+    fn active(&self, stage: Stage) -> usize {
+        let all = self.var.config.pyramid.count();
+        stage.highest.map_or(all, |k| k + 1)
+    }
+
+    /// What the transformer learns from images: tokens and what they make of its input, in one pass over the scales.
+    fn inputs(&self, images: &Tensor, stage: Stage) -> Result<Inputs> {
+        let (vqvae, pyramid) = (&self.vqvae, &self.var.config.pyramid);
+        let run = Run::plain(vqvae.math);
+        let f = vqvae.features(&run, images, None)?;
+        let active = self.active(stage);
+        let code = vqvae
+            .quantizer
+            .encode_with_input(&run, &vqvae.params, &f, pyramid, active)?;
+        Ok(Inputs {
+            tokens: code.indices,
+            words: code.var_input,
+        })
+    }
+
+    /// The same of known tokens.
+    fn inputs_of_tokens(&self, tokens: &[Tensor], stage: Stage) -> Result<Inputs> {
+        let (vqvae, pyramid) = (&self.vqvae, &self.var.config.pyramid);
+        let active = self.active(stage);
+        let words = vqvae
+            .quantizer
+            .var_input(&vqvae.params, tokens, pyramid, active)?;
+        Ok(Inputs {
+            tokens: tokens.to_vec(),
+            words,
+        })
     }
 
     /// Share of the tokens of `images` that the tokenizer's arithmetic changes against float32, 0 to 1.
@@ -176,6 +215,13 @@ impl VarTrainer {
         Ok(changed as f64 / all.max(1) as f64)
     }
 
+    /// The random draws of iteration `it`: labels after class dropout, factors of stochastic depth.
+    fn draws(&self, labels: &[i32], it: u64) -> (Vec<i32>, Option<Keep>) {
+        let config = &self.var.config;
+        let keep = Keep::draw(config, labels.len(), self.seed, it, self.rank);
+        (self.drop_labels(labels, it), keep)
+    }
+
     /// Labels after class dropout at iteration `it`.
     fn drop_labels(&self, labels: &[i32], it: u64) -> Vec<i32> {
         let s = Stream::new(self.seed, Purpose::ClassDrop, it, self.rank);
@@ -197,22 +243,18 @@ impl VarTrainer {
     fn pass(
         &self,
         run: &Run<'_>,
-        tokens: &[Tensor],
+        inputs: &Inputs,
         labels: &[i32],
         keep: Option<&Keep>,
         stage: Stage,
     ) -> Result<Pass> {
         let pyramid = &self.var.config.pyramid;
-        let active = stage.highest.map_or(pyramid.count(), |k| k + 1);
-        let words = self
-            .vqvae
-            .quantizer
-            .var_input(&self.vqvae.params, tokens, pyramid, active)?;
-        let targets: Vec<&Tensor> = tokens[..active].iter().collect();
+        let active = self.active(stage);
+        let targets: Vec<&Tensor> = inputs.tokens[..active].iter().collect();
         let targets = ops::concat_tokens(&targets)?;
         let logits = self
             .var
-            .forward(run, labels, words.as_ref(), active, keep)?;
+            .forward(run, labels, inputs.words.as_ref(), active, keep)?;
         // Weights stay 1/L of the whole sequence when it is cut.
         let total = pyramid.total();
         let mut weights = vec![1.0 / total as f32; targets.shape().last()];
@@ -234,6 +276,14 @@ impl VarTrainer {
             predicted: ce.predicted,
         })
     }
+}
+
+/// What a batch gives the transformer to learn from.
+struct Inputs {
+    /// Token maps \[B, l\] of the scales, at least of those that take part.
+    tokens: Vec<Tensor>,
+    /// The teacher-forcing input; `None` where only the first scale takes part.
+    words: Option<Tensor>,
 }
 
 /// A forward pass with its loss.

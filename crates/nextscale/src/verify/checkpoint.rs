@@ -354,11 +354,7 @@ fn resume(
             clip: (clip > 0.0).then_some(clip),
             accumulate: 1,
             update: true,
-            stage: Stage {
-                highest: None,
-                newest_weight: 1.0,
-                ramp: 1.0,
-            },
+            stage: Stage::ALL,
         };
         losses.push(
             trainer

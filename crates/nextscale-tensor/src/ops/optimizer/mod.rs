@@ -13,6 +13,7 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::cuda::pinned::Fetch;
 use crate::{Device, Error, GradBuffer, Params, Result, Tensor};
 use std::ops::Range;
 
@@ -117,6 +118,42 @@ impl StepNumbers {
         match &self.0 {
             Numbers::Here(values) => Ok(*values),
             Numbers::There(numbers) => cuda::read(numbers),
+        }
+    }
+}
+
+impl StepNumbers {
+    /// Starts to bring the numbers to the processor, without waiting.
+    ///
+    /// # Errors
+    /// When the GPU refuses.
+    pub fn fetch(&self) -> Result<LateNumbers> {
+        Ok(LateNumbers(match &self.0 {
+            Numbers::Here(values) => Late::Here(*values),
+            Numbers::There(numbers) => Late::Coming(numbers.fetch()?),
+        }))
+    }
+}
+
+/// [`StepNumbers`] on their way.
+#[derive(Debug)]
+pub struct LateNumbers(Late);
+
+#[derive(Debug)]
+enum Late {
+    Here(StepValues),
+    Coming(Fetch),
+}
+
+impl LateNumbers {
+    /// The numbers; waits for their step, not for what was asked for after it.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn wait(self) -> Result<StepValues> {
+        match self.0 {
+            Late::Here(values) => Ok(values),
+            Late::Coming(numbers) => cuda::read(&numbers.wait()?),
         }
     }
 }

@@ -25,15 +25,25 @@ pub(super) fn from_pixels(
     shape: Shape,
     pixels: &[u8],
 ) -> Result<Tensor> {
+    let bytes = DeviceBuffer::new(gpu, pixels.len())?;
+    gpu.upload(pixels, &bytes)?;
+    floats_of(gpu, dtype, shape, &bytes)
+}
+
+/// Floats of the first bytes of a buffer, as many as the shape has elements.
+pub(crate) fn floats_of(
+    gpu: &'static Gpu,
+    dtype: DType,
+    shape: Shape,
+    bytes: &DeviceBuffer,
+) -> Result<Tensor> {
     let name = by_dtype(
         dtype,
         ["from_pixels_f32", "from_pixels_bf16", "from_pixels_f16"],
     )?;
-    let n = pixels.len();
-    let bytes = DeviceBuffer::new(gpu, n)?;
-    gpu.upload(pixels, &bytes)?;
+    let n = shape.numel();
     let y = Tensor::scratch(gpu, shape, dtype)?;
-    let args = [Arg::In(&bytes), y.arg()?, Arg::U64(n as u64)];
+    let args = [Arg::In(bytes), y.arg()?, Arg::U64(n as u64)];
     gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
     Ok(y)
 }

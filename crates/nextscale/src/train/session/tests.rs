@@ -18,7 +18,8 @@ fn tokenizer_options(out: &Path) -> TokenizerOptions {
         vocab: 32,
         pn: "1_2".into(),
         bs: 4,
-        steps: Some(7),
+        steps: Some(50),
+        stop_after: Some(7),
         // Steps 2, 4 and 6 look for dead codes and step 3 saves, in between reports that are still out.
         revive: 2,
         save_every: 3,
@@ -79,7 +80,7 @@ fn reports_read_late_change_nothing() {
             cmd: String::new(),
             stop: StopSignal::detached(),
         };
-        assert!(run.run_reading(Some(late)).unwrap().complete);
+        assert_eq!(run.run_reading(Some(late)).unwrap().steps, 7);
     }
     assert_eq!(steps(&now).len(), 7);
     assert_eq!(steps(&now), steps(&later));

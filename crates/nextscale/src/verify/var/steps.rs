@@ -373,11 +373,7 @@ fn plan(it: u64, hyper: &Hyper) -> StepPlan {
         clip: hyper.clip(),
         accumulate: 1,
         update: true,
-        stage: Stage {
-            highest: None,
-            newest_weight: 1.0,
-            ramp: 1.0,
-        },
+        stage: Stage::ALL,
     }
 }
 

@@ -1,0 +1,189 @@
+//! Bytes on their way to a GPU beside its work: page-locked memory and a stream of their own, so that the next batch
+//! travels while this one is computed with.
+
+use super::error::Checked;
+use super::gpu::Gpu;
+use super::graph::Turn;
+use super::matmul::Place;
+use super::pinned::{Event, Pinned};
+use super::pool::DeviceBuffer;
+use crate::ops::pixels;
+use crate::{DType, Error, Result, Shape, Tensor};
+use cudarc::driver::{result, sys};
+
+/// Copies under way at once: one that work waits for, one behind it.
+const SLOTS: usize = 2;
+
+/// Copies to one GPU.
+#[derive(Debug)]
+pub struct Uploads {
+    gpu: &'static Gpu,
+    stream: sys::CUstream,
+    slots: [Option<Slot>; SLOTS],
+    next: usize,
+}
+
+// SAFETY: streams may be used from any thread (CUDA driver API); calls that need a current context bind it first.
+unsafe impl Send for Uploads {}
+
+#[derive(Debug)]
+struct Slot {
+    host: Pinned,
+    device: DeviceBuffer,
+    /// After the copy, in the copies' stream.
+    copied: Event,
+    /// After the last work that reads it, in the GPU's stream.
+    read: Event,
+}
+
+impl Slot {
+    fn new(gpu: &'static Gpu, bytes: usize) -> Result<Self> {
+        let slot = Self {
+            host: Pinned::new(gpu, bytes)?,
+            device: DeviceBuffer::new(gpu, bytes)?,
+            copied: Event::new(gpu)?,
+            read: Event::new(gpu)?,
+        };
+        // The block may still be read by work that was asked for before.
+        slot.read.record(gpu.stream())?;
+        Ok(slot)
+    }
+}
+
+impl Uploads {
+    /// Copies to this GPU.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn new(gpu: &'static Gpu) -> Result<Self> {
+        let _turn = Turn::take();
+        gpu.bind()?;
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
+            .doing("making a stream")?;
+        Ok(Self {
+            gpu,
+            stream,
+            slots: [const { None }; SLOTS],
+            next: 0,
+        })
+    }
+
+    /// 8-bit images as floats in \[−1, 1\], as [`crate::ops::from_pixels`] makes them. Waits for nothing but the
+    /// copy before the last.
+    ///
+    /// # Errors
+    /// When the count does not fit the shape, or memory is full.
+    pub fn images(&mut self, shape: impl Into<Shape>, pixels: &[u8]) -> Result<Tensor> {
+        let (shape, gpu) = (shape.into(), self.gpu);
+        if shape.numel() != pixels.len() {
+            let detail = format!("{} bytes do not fit {shape}", pixels.len());
+            return Err(Error::shape("images", detail));
+        }
+        self.send(pixels, |bytes| {
+            pixels::cuda::floats_of(gpu, DType::F32, shape, bytes)
+        })
+    }
+
+    /// Integers. Waits as [`Uploads::images`].
+    ///
+    /// # Errors
+    /// When the count does not fit the shape, or memory is full.
+    pub fn integers(&mut self, shape: impl Into<Shape>, values: &[i32]) -> Result<Tensor> {
+        let (shape, gpu) = (shape.into(), self.gpu);
+        if shape.numel() != values.len() {
+            let detail = format!("{} integers do not fit {shape}", values.len());
+            return Err(Error::shape("integers", detail));
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.send(&bytes, |from| {
+            let t = Tensor::scratch(gpu, shape, DType::I32)?;
+            gpu.copy(Place(from, 0), t.place()?, bytes.len())?;
+            Ok(t)
+        })
+    }
+
+    /// Sends bytes and asks for the work that reads them.
+    fn send(
+        &mut self,
+        bytes: &[u8],
+        read: impl FnOnce(&DeviceBuffer) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let _turn = Turn::take();
+        let gpu = self.gpu;
+        gpu.outside_capture("a copy to the GPU")?;
+        let place = &mut self.slots[self.next];
+        self.next = (self.next + 1) % SLOTS;
+        if let Some(slot) = place {
+            slot.copied.wait()?;
+        }
+        let slot = match place {
+            Some(slot) if slot.host.len() >= bytes.len() && slot.device.bytes() >= bytes.len() => {
+                slot
+            }
+            _ => place.insert(Slot::new(gpu, bytes.len())?),
+        };
+        slot.host.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        slot.read.hold(self.stream)?;
+        if !bytes.is_empty() {
+            let address = Place(&slot.device, 0).holds("a copy", bytes.len())?;
+            gpu.bind()?;
+            // SAFETY: both ranges are as long as said; the source is not touched again until `copied` is passed, and the
+            // target's readers before have passed `read`, which the stream waits for.
+            unsafe {
+                result::memcpy_htod_async(address, &slot.host.bytes()[..bytes.len()], self.stream)
+            }
+            .doing("copying to the GPU")?;
+        }
+        slot.copied.record(self.stream)?;
+        slot.copied.hold(gpu.stream())?;
+        let t = read(&slot.device)?;
+        slot.read.record(gpu.stream())?;
+        Ok(t)
+    }
+}
+
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        // Memory goes back only when no copy touches it any more.
+        for slot in self.slots.iter().flatten() {
+            let _ = slot.copied.wait();
+        }
+        let _ = self.gpu.bind();
+        // SAFETY: destroyed once; its copies are done.
+        let _ = unsafe { result::stream::destroy(self.stream) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, cuda, ops};
+
+    #[test]
+    fn what_is_sent_arrives_in_order() {
+        if cuda::count() == 0 {
+            eprintln!("skipped: no CUDA device");
+            return;
+        }
+        let gpu = Gpu::get(0).unwrap();
+        let mut uploads = Uploads::new(gpu).unwrap();
+        let mut sent = Vec::new();
+        for i in 0..9usize {
+            // Growing and shrinking sizes, so that slots are made anew and used again.
+            let n = [3, 300_000, 7, 9_000_000][i % 4] + i;
+            let pixels: Vec<u8> = (0..n).map(|j| (j * 7 + i) as u8).collect();
+            let on = uploads.images([n], &pixels).unwrap();
+            sent.push((ops::from_pixels([n], &pixels).unwrap(), on));
+            let ints: Vec<i32> = (0..n.min(1000)).map(|j| j as i32 - i as i32).collect();
+            let on = uploads.integers([ints.len()], &ints).unwrap();
+            assert_eq!(on.to(Device::Cpu).unwrap().i32().unwrap(), ints);
+        }
+        drop(uploads);
+        for (want, got) in sent {
+            assert_eq!(
+                got.to(Device::Cpu).unwrap().f32().unwrap(),
+                want.f32().unwrap()
+            );
+        }
+    }
+}
