@@ -98,7 +98,7 @@ pub fn tanh(x: f32) -> f32 {
 
 /// Adds sixteen partial sums pairwise.
 #[inline(always)]
-fn fold(mut acc: [f32; 16]) -> f32 {
+pub(crate) fn fold(mut acc: [f32; 16]) -> f32 {
     for w in [8, 4, 2, 1] {
         for j in 0..w {
             acc[j] += acc[j + w];

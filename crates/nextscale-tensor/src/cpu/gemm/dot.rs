@@ -59,6 +59,20 @@ impl WithSimd for Dots<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        // Sixteen partial sums whatever the vectors' width: the same bits on every machine.
+        match S::F32_LANES {
+            16 => self.tiles::<S, 1>(simd),
+            8 => self.tiles::<S, 2>(simd),
+            4 => self.tiles::<S, 4>(simd),
+            _ => self.tiles::<S, 16>(simd),
+        }
+    }
+}
+
+impl Dots<'_> {
+    /// With `P` vectors of partial sums for every result.
+    #[inline(always)]
+    fn tiles<S: Simd, const P: usize>(self, simd: S) {
         let Self { m, k, x, w, out } = self;
         let width = w.len() / k;
         let mut j = 0;
@@ -68,16 +82,24 @@ impl WithSimd for Dots<'_> {
             while i < m {
                 let mi = (m - i).min(4);
                 let (xs, ws) = (&x[i * k..], &w[j * k..]);
-                if nj == 4 && mi == 4 {
-                    let t = tile::<S, 4, 4>(simd, xs, ws, k);
+                if nj == 4 && mi == 4 && P == 1 {
+                    let t = tile::<S, 4, 4, P>(simd, xs, ws, k);
                     put(&t, out, (i, j, width));
                 } else if nj == 4 && mi == 1 {
-                    let t = tile::<S, 1, 4>(simd, xs, ws, k);
+                    let t = tile::<S, 1, 4, P>(simd, xs, ws, k);
                     put(&t, out, (i, j, width));
+                } else if nj == 4 && mi % 2 == 0 {
+                    // Half as many results at once, so that narrower vectors' sums stay in registers.
+                    for a in (0..mi).step_by(2) {
+                        for b in [0, 2] {
+                            let t = tile::<S, 2, 2, P>(simd, &xs[a * k..], &ws[b * k..], k);
+                            put(&t, out, (i + a, j + b, width));
+                        }
+                    }
                 } else {
                     for a in 0..mi {
                         for b in 0..nj {
-                            let t = tile::<S, 1, 1>(simd, &xs[a * k..], &ws[b * k..], k);
+                            let t = tile::<S, 1, 1, P>(simd, &xs[a * k..], &ws[b * k..], k);
                             put(&t, out, (i + a, j + b, width));
                         }
                     }
@@ -100,34 +122,42 @@ fn put<const I: usize, const J: usize>(
     }
 }
 
-/// I×J dot products of length k.
+/// I×J dot products of length k, each in P vectors of partial sums, sixteen in all.
 #[inline(always)]
-fn tile<S: Simd, const I: usize, const J: usize>(
+fn tile<S: Simd, const I: usize, const J: usize, const P: usize>(
     simd: S,
     x: &[f32],
     w: &[f32],
     k: usize,
 ) -> [[f32; J]; I] {
     let zero = simd.splat_f32s(0.0);
-    let mut acc = [[zero; J]; I];
-    let xs: [(&[S::f32s], &[f32]); I] =
-        std::array::from_fn(|i| S::as_simd_f32s(&x[i * k..(i + 1) * k]));
-    let ws: [(&[S::f32s], &[f32]); J] =
-        std::array::from_fn(|j| S::as_simd_f32s(&w[j * k..(j + 1) * k]));
-    let vectors = k / S::F32_LANES;
-    let xv: [&[S::f32s]; I] = std::array::from_fn(|i| &xs[i].0[..vectors]);
-    let wv: [&[S::f32s]; J] = std::array::from_fn(|j| &ws[j].0[..vectors]);
-    for v in 0..vectors {
-        for i in 0..I {
-            for j in 0..J {
-                acc[i][j] = simd.mul_add_f32s(xv[i][v], wv[j][v], acc[i][j]);
+    let mut acc = [[[zero; P]; J]; I];
+    let steps = k / 16;
+    let xs: [&[f32]; I] = std::array::from_fn(|i| &x[i * k..(i + 1) * k]);
+    let ws: [&[f32]; J] = std::array::from_fn(|j| &w[j * k..(j + 1) * k]);
+    let full = 16 * steps;
+    let xv: [&[S::f32s]; I] =
+        std::array::from_fn(|i| &S::as_simd_f32s(&xs[i][..full]).0[..P * steps]);
+    let wv: [&[S::f32s]; J] =
+        std::array::from_fn(|j| &S::as_simd_f32s(&ws[j][..full]).0[..P * steps]);
+    for v in 0..steps {
+        for p in 0..P {
+            for i in 0..I {
+                for j in 0..J {
+                    let at = P * v + p;
+                    acc[i][j][p] = simd.mul_add_f32s(xv[i][at], wv[j][at], acc[i][j][p]);
+                }
             }
         }
     }
     std::array::from_fn(|i| {
         std::array::from_fn(|j| {
-            let tail: f32 = xs[i].1.iter().zip(ws[j].1).map(|(a, b)| a * b).sum();
-            simd.reduce_sum_f32s(acc[i][j]) + tail
+            let mut sums = [0.0f32; 16];
+            let (parts, _) = S::as_mut_simd_f32s(&mut sums);
+            parts.copy_from_slice(&acc[i][j]);
+            let pairs = xs[i][full..].iter().zip(&ws[j][full..]);
+            let tail: f32 = pairs.map(|(a, b)| a * b).sum();
+            simd::fold(sums) + tail
         })
     })
 }
