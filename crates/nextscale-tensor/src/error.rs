@@ -41,9 +41,4 @@ impl Error {
             detail: detail.into(),
         }
     }
-
-    /// An operator that has no version for GPUs.
-    pub(crate) fn not_on_gpu(op: &'static str) -> Self {
-        Self::Device(format!("{op} does not run on a GPU"))
-    }
 }
