@@ -129,16 +129,17 @@ impl<'t> Cx<'t> {
         }
     }
 
-    /// The common case of one output: marks it and records `backward`, which gets y's gradient in y's type. The rule
+    /// The common case of one output: marks it and records `backward`, which gets y's gradient in y's type and shape. The rule
     /// is skipped when no gradient reached y.
     pub fn record_one(
         &self,
         y: &mut Tensor,
         backward: impl FnOnce(Tensor, &mut Grads<'_>) -> Result<()> + 'static,
     ) {
-        let (key, dtype) = (self.output(y), y.dtype());
+        let (key, dtype, shape) = (self.output(y), y.dtype(), y.shape());
         self.record(move |grads| match grads.take(key) {
-            Some(g) => backward(g.cast(dtype)?, grads),
+            // Gradients are kept by element: the value may have gone on under another shape.
+            Some(g) => backward(g.cast(dtype)?.reshape(shape)?, grads),
             None => Ok(()),
         });
     }

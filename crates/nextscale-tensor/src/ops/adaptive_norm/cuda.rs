@@ -11,10 +11,10 @@ use crate::{DType, Error, Grads, Result, Tensor};
 const OP: &str = "adaptive_norm";
 /// Most columns: eight a thread, and as many threads as the kernels' registers allow in a block.
 const WIDEST: usize = 4096;
-/// Rows of a block in the forward pass, where a block costs a look at the tables.
+/// Most rows of a block in the forward pass, where a block costs a look at the tables.
 const ROWS: usize = 8;
-/// Rows of a block in the backward pass, where it costs sums in memory too.
-const ROWS_BACK: usize = 16;
+/// Most rows of a block in the backward pass, where it costs sums in memory too.
+const ROWS_BACK: usize = 32;
 
 /// How a pass is cut: blocks of `rows` rows of one sample.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ impl Cut {
             let Place(_, byte) = t.place()?;
             vectors &= byte.is_multiple_of(16);
         }
+        // Blocks of nearly the same number of rows.
+        let rows = s.l.div_ceil(s.l.div_ceil(rows).max(1)).max(1);
         Ok(Self { s, rows, vectors })
     }
 

@@ -3,17 +3,33 @@
 // A block takes a few rows of one sample, one after the other, and each of its threads eight columns of all of them: the
 // modulation is read once a block and stays in registers, and so do the sums over tokens that are its gradient.
 
-template <typename T>
-__device__ __forceinline__ void load_some(const T* p, int count, bool whole, float (&y)[8]) {
-    if (whole) {
-        if (count) load8(p, y);
-        return;
+// Eight columns as they lie in memory. With V, as words that are opened when they are needed, so that a row's loads are under
+// way together; `count` is 0 or 8 then. Without, one by one.
+template <typename T, bool V> struct Eight {
+    Words4 w[sizeof(T) / 2];
+    __device__ __forceinline__ void get(const T* p, int count) {
+        for (int i = 0; i < (int)sizeof(T) / 2; i++) w[i] = count ? ((const Words4*)p)[i] : Words4{{0, 0, 0, 0}};
     }
-    for (int j = 0; j < 8; j++) y[j] = j < count ? to_f32(p[j]) : 0.0f;
+    __device__ __forceinline__ void open(float (&y)[8]) const { load8((const T*)w, y); }
+};
+template <typename T> struct Eight<T, false> {
+    float v[8];
+    __device__ __forceinline__ void get(const T* p, int count) {
+        for (int j = 0; j < 8; j++) v[j] = j < count ? to_f32(p[j]) : 0.0f;
+    }
+    __device__ __forceinline__ void open(float (&y)[8]) const {
+        for (int j = 0; j < 8; j++) y[j] = v[j];
+    }
+};
+template <bool V, typename T>
+__device__ __forceinline__ void load(const T* p, int count, float (&y)[8]) {
+    Eight<T, V> e;
+    e.get(p, count);
+    e.open(y);
 }
-template <typename T>
-__device__ __forceinline__ void store_some(T* p, int count, bool whole, const float (&y)[8]) {
-    if (whole) {
+template <bool V, typename T>
+__device__ __forceinline__ void store(T* p, int count, const float (&y)[8]) {
+    if (V) {
         if (count) store8(p, y);
         return;
     }
@@ -50,111 +66,163 @@ struct Sums {
     }
 };
 
+// What a block works on.
+struct Part {
+    int l, c, rows;
+    int column, count;
+    __device__ Part(int l, int c, int rows) : l(l), c(c), rows(rows) {
+        column = threadIdx.x * 8;
+        count = min(max(c - column, 0), 8);
+    }
+    __device__ int first() const { return blockIdx.x * rows; }
+    __device__ int last() const { return min(first() + rows, l); }
+    __device__ u64 row(int t) const { return (u64)blockIdx.y * l + t; }
+    __device__ u64 at(int t) const { return row(t) * c + column; }
+};
+
 // x [B, L, C] float; y = LN(x')·(1 + scale) + shift, where x' is x or, gated, x + keep·γ·h, which is written too. A table's
-// row for sample b begins at b·*_row + *_at. stats are mean and 1/σ of every row.
-template <typename H, typename Y, bool gated>
-__device__ void norm(const float* x, const H* h, const float* gates, const float* table, const float* keep, float* sum, Y* y,
-                     float* stats, int l, int c, int rows, int vectors, int gates_row, int gate_at, int table_row,
-                     int scale_at, int shift_at, float eps) {
+// row for sample b begins at b·*_row + *_at. stats are mean and 1/σ of every row. The next row is fetched while one is
+// worked on.
+template <typename H, typename Y, bool gated, bool V>
+__device__ void norm_part(const float* x, const H* h, const float* gates, const float* table, const float* keep, float* sum,
+                          Y* y, float* stats, Part p, int gates_row, int gate_at, int table_row, int scale_at,
+                          int shift_at, float eps) {
     __shared__ float scratch[2][2][32];
     Sums sums = {scratch, 0};
-    int b = blockIdx.y, column = threadIdx.x * 8, count = min(max(c - column, 0), 8);
-    bool whole = vectors != 0;
-    float gamma[8] = {}, scale[8] = {}, shift[8] = {}, k = 1.0f, each = 1.0f / c;
+    int b = blockIdx.y;
+    float gamma[8] = {}, scale[8], shift[8], k = 1.0f, each = 1.0f / p.c;
     if (gated) {
-        load_some(gates + (u64)b * gates_row + gate_at + column, count, whole, gamma);
+        load<V>(gates + (u64)b * gates_row + gate_at + p.column, p.count, gamma);
         if (keep) k = keep[b];
     }
-    load_some(table + (u64)b * table_row + scale_at + column, count, whole, scale);
-    load_some(table + (u64)b * table_row + shift_at + column, count, whole, shift);
-    int first = blockIdx.x * rows, last = min(first + rows, l);
-    for (int t = first; t < last; t++) {
-        u64 row = (u64)b * l + t, at = row * c + column;
-        float v[8] = {}, g[8] = {};
-        load_some(x + at, count, whole, v);
+    load<V>(table + (u64)b * table_row + scale_at + p.column, p.count, scale);
+    load<V>(table + (u64)b * table_row + shift_at + p.column, p.count, shift);
+    Eight<float, V> next_x;
+    Eight<H, V> next_h;
+    next_x.get(x + p.at(p.first()), p.count);
+    if (gated) next_h.get(h + p.at(p.first()), p.count);
+    for (int t = p.first(); t < p.last(); t++) {
+        float v[8], g[8];
+        next_x.open(v);
+        if (gated) next_h.open(g);
+        if (t + 1 < p.last()) {
+            next_x.get(x + p.at(t + 1), p.count);
+            if (gated) next_h.get(h + p.at(t + 1), p.count);
+        }
         if (gated) {
-            load_some(h + at, count, whole, g);
             for (int j = 0; j < 8; j++) v[j] += (g[j] * gamma[j]) * k;
-            store_some(sum + at, count, whole, v);
+            store<V>(sum + p.at(t), p.count, v);
         }
         float s = 0.0f;
         for (int j = 0; j < 8; j++) s += v[j];
         float mean = sums.one(s) * each;
         s = 0.0f;
-        for (int j = 0; j < 8; j++) s += j < count ? (v[j] - mean) * (v[j] - mean) : 0.0f;
+        for (int j = 0; j < 8; j++) s += j < p.count ? (v[j] - mean) * (v[j] - mean) : 0.0f;
         float rstd = 1.0f / sqrtf(sums.one(s) * each + eps);
         for (int j = 0; j < 8; j++) v[j] = ((v[j] - mean) * rstd) * (scale[j] + 1.0f) + shift[j];
-        store_some(y + at, count, whole, v);
+        store<V>(y + p.at(t), p.count, v);
         if (threadIdx.x == 0) {
-            stats[2 * row] = mean;
-            stats[2 * row + 1] = rstd;
+            stats[2 * p.row(t)] = mean;
+            stats[2 * p.row(t) + 1] = rstd;
         }
     }
+}
+template <typename H, typename Y, bool gated>
+__device__ __forceinline__ void norm(const float* x, const H* h, const float* gates, const float* table, const float* keep,
+                                     float* sum, Y* y, float* stats, int l, int c, int rows, int vectors, int gates_row,
+                                     int gate_at, int table_row, int scale_at, int shift_at, float eps) {
+    Part p(l, c, rows);
+    if (vectors)
+        norm_part<H, Y, gated, true>(x, h, gates, table, keep, sum, y, stats, p, gates_row, gate_at, table_row, scale_at,
+                                     shift_at, eps);
+    else
+        norm_part<H, Y, gated, false>(x, h, gates, table, keep, sum, y, stats, p, gates_row, gate_at, table_row, scale_at,
+                                      shift_at, eps);
 }
 
 // Gradient: d holds that of x' where `has_d`, and that of x afterwards; gy is that of y, or null. Gated, also dh, and with
 // `restore` x' is replaced by x = x' − keep·γ·h. partial [B, blocks, 3 or 2, C] gets the block's sums for γ (gated only),
 // scale and shift.
-template <typename H, typename Y, bool gated>
-__device__ void norm_backward(float* x, const H* h, const float* gates, const float* table, const float* keep,
-                              const float* stats, const Y* gy, float* d, H* dh, float* partial, int l, int c, int rows,
-                              int vectors, int gates_row, int gate_at, int table_row, int scale_at, int has_d,
-                              int restore) {
+template <typename H, typename Y, bool gated, bool V>
+__device__ void back_part(float* x, const H* h, const float* gates, const float* table, const float* keep,
+                          const float* stats, const Y* gy, float* d, H* dh, float* partial, Part p, int gates_row,
+                          int gate_at, int table_row, int scale_at, int has_d, int restore) {
     __shared__ float scratch[2][2][32];
     Sums sums = {scratch, 0};
-    int b = blockIdx.y, column = threadIdx.x * 8, count = min(max(c - column, 0), 8);
-    bool whole = vectors != 0;
-    float gamma[8] = {}, scale[8] = {}, k = 1.0f, each = 1.0f / c;
+    int b = blockIdx.y;
+    float gamma[8] = {}, scale[8], k = 1.0f, each = 1.0f / p.c;
     float d_gamma[8] = {}, d_scale[8] = {}, d_shift[8] = {};
     if (gated) {
-        load_some(gates + (u64)b * gates_row + gate_at + column, count, whole, gamma);
+        load<V>(gates + (u64)b * gates_row + gate_at + p.column, p.count, gamma);
         if (keep) k = keep[b];
     }
-    load_some(table + (u64)b * table_row + scale_at + column, count, whole, scale);
-    int first = blockIdx.x * rows, last = min(first + rows, l);
-    for (int t = first; t < last; t++) {
-        u64 row = (u64)b * l + t, at = row * c + column;
-        float v[8] = {}, g[8] = {}, dx[8] = {}, branch[8] = {};
-        load_some(x + at, count, whole, v);
-        if (gy) load_some(gy + at, count, whole, g);
-        if (has_d) load_some(d + at, count, whole, dx);
-        if (gated) load_some(h + at, count, whole, branch);
-        if (gy) {
-            float mean = stats[2 * row], rstd = stats[2 * row + 1], su = 0.0f, sux = 0.0f;
-            float hat[8];
-            for (int j = 0; j < 8; j++) {
-                hat[j] = j < count ? (v[j] - mean) * rstd : 0.0f;
-                d_scale[j] += g[j] * hat[j];
-                d_shift[j] += g[j];
-                g[j] *= scale[j] + 1.0f;
-                su += g[j];
-                sux += g[j] * hat[j];
-            }
-            Sums::Pair s = sums.both(su, sux);
-            float mean_u = s.x * each, mean_ux = s.y * each;
-            for (int j = 0; j < 8; j++) dx[j] += rstd * (g[j] - mean_u - hat[j] * mean_ux);
+    load<V>(table + (u64)b * table_row + scale_at + p.column, p.count, scale);
+    Eight<float, V> next_x, next_d;
+    Eight<H, V> next_h;
+    Eight<Y, V> next_g;
+    float next_mean, next_rstd;
+    auto fetch = [&](int t) {
+        next_x.get(x + p.at(t), p.count);
+        next_d.get(d + p.at(t), has_d ? p.count : 0);
+        if (gated) next_h.get(h + p.at(t), p.count);
+        next_g.get(gy + p.at(t), gy ? p.count : 0);
+        next_mean = stats[2 * p.row(t)];
+        next_rstd = stats[2 * p.row(t) + 1];
+    };
+    fetch(p.first());
+    for (int t = p.first(); t < p.last(); t++) {
+        float v[8], g[8], dx[8], branch[8] = {}, mean = next_mean, rstd = next_rstd;
+        next_x.open(v);
+        next_d.open(dx);
+        next_g.open(g);
+        if (gated) next_h.open(branch);
+        if (t + 1 < p.last()) fetch(t + 1);
+        // Without a gradient of y all of this adds zeros.
+        float su = 0.0f, sux = 0.0f;
+        for (int j = 0; j < 8; j++) {
+            float hat = (v[j] - mean) * rstd;
+            d_scale[j] += g[j] * hat;
+            d_shift[j] += g[j];
+            g[j] *= scale[j] + 1.0f;
+            su += g[j];
+            sux += g[j] * hat;
         }
-        store_some(d + at, count, whole, dx);
+        Sums::Pair s = sums.both(su, sux);
+        float mean_u = s.x * each, mean_ux = s.y * each;
+        for (int j = 0; j < 8; j++) dx[j] += rstd * (g[j] - mean_u - ((v[j] - mean) * rstd) * mean_ux);
+        store<V>(d + p.at(t), p.count, dx);
         if (gated) {
-            float through[8];
             for (int j = 0; j < 8; j++) {
                 float dk = dx[j] * k;
-                through[j] = dk * gamma[j];
+                g[j] = dk * gamma[j];
                 d_gamma[j] += dk * branch[j];
                 v[j] -= (branch[j] * gamma[j]) * k;
             }
-            store_some(dh + at, count, whole, through);
-            if (restore) store_some(x + at, count, whole, v);
+            store<V>(dh + p.at(t), p.count, g);
+            if (restore) store<V>(x + p.at(t), p.count, v);
         }
     }
     constexpr int width = gated ? 3 : 2;
-    float* mine = partial + ((u64)b * gridDim.x + blockIdx.x) * width * c + column;
+    float* mine = partial + ((u64)b * gridDim.x + blockIdx.x) * width * p.c + p.column;
     if (gated) {
-        store_some(mine, count, whole, d_gamma);
-        mine += c;
+        store<V>(mine, p.count, d_gamma);
+        mine += p.c;
     }
-    store_some(mine, count, whole, d_scale);
-    store_some(mine + c, count, whole, d_shift);
+    store<V>(mine, p.count, d_scale);
+    store<V>(mine + p.c, p.count, d_shift);
+}
+template <typename H, typename Y, bool gated>
+__device__ __forceinline__ void norm_backward(float* x, const H* h, const float* gates, const float* table,
+                                              const float* keep, const float* stats, const Y* gy, float* d, H* dh,
+                                              float* partial, int l, int c, int rows, int vectors, int gates_row,
+                                              int gate_at, int table_row, int scale_at, int has_d, int restore) {
+    Part p(l, c, rows);
+    if (vectors)
+        back_part<H, Y, gated, true>(x, h, gates, table, keep, stats, gy, d, dh, partial, p, gates_row, gate_at, table_row,
+                                     scale_at, has_d, restore);
+    else
+        back_part<H, Y, gated, false>(x, h, gates, table, keep, stats, gy, d, dh, partial, p, gates_row, gate_at, table_row,
+                                      scale_at, has_d, restore);
 }
 
 // Adds the blocks' sums in order to the rows of the tables' gradients, which may be null. A thread has one column of one

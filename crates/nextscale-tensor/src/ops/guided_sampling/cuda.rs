@@ -69,7 +69,13 @@ fn rows_of(
             ),
         ));
     }
-    let shared = if pairs { 8 * v.next_power_of_two() } else { 0 };
+    // Room for all codes, in fours or sixteens a thread where there are more than threads.
+    let room = match v.div_ceil(threads) {
+        0..=1 => threads,
+        2..=4 => 4 * threads,
+        _ => ITEMS * threads,
+    };
+    let shared = if pairs { 8 * room } else { 0 };
     let launch = Launch {
         grid: [rows as u32, 1, 1],
         threads: threads as u32,

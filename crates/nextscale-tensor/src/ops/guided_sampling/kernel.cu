@@ -125,55 +125,75 @@ __device__ __forceinline__ int gather(const float (&x)[ITEMS], u64* list, Board&
     return (int)all;
 }
 
-// Sorts the first n of `list` ascending; there is room up to the next power of two.
-__device__ __forceinline__ int sort(u64* list, int n) {
-    int room = 1;
-    while (room < n) room <<= 1;
-    for (int i = n + threadIdx.x; i < room; i += blockDim.x) list[i] = ~0ull;
-    __syncthreads();
+// Sorts E pairs a thread ascending: thread t gets those of rank t·E on. Pairs change places in registers, then among the
+// lanes of a warp, and only over greater distances through shared memory.
+template <int E> __device__ __forceinline__ void sort(u64 (&key)[E], u64* list, int room) {
+    int first = threadIdx.x * E;
     for (int run = 2; run <= room; run <<= 1) {
-        for (int apart = run >> 1; apart > 0; apart >>= 1) {
-            for (int pair = threadIdx.x; pair < room >> 1; pair += blockDim.x) {
-                int i = (pair & ~(apart - 1)) << 1 | (pair & (apart - 1));
-                u64 a = list[i], b = list[i + apart];
-                if ((a > b) == ((i & run) == 0)) {
-                    list[i] = b;
-                    list[i + apart] = a;
+        for (int apart = run >> 1; apart >= E; apart >>= 1) {
+            bool least = ((first & apart) == 0) == ((first & run) == 0);
+            if (apart < 32 * E) {
+#pragma unroll
+                for (int e = 0; e < E; e++) {
+                    u64 other = __shfl_xor_sync(0xffffffffu, key[e], apart / E);
+                    key[e] = (other < key[e]) == least ? other : key[e];
+                }
+            } else {
+                __syncthreads();
+#pragma unroll
+                for (int e = 0; e < E; e++) list[e * blockDim.x + threadIdx.x] = key[e];
+                __syncthreads();
+#pragma unroll
+                for (int e = 0; e < E; e++) {
+                    u64 other = list[e * blockDim.x + (threadIdx.x ^ (apart / E))];
+                    key[e] = (other < key[e]) == least ? other : key[e];
                 }
             }
-            // Up to a distance of 32 a warp's pairs stay among themselves.
-            int next = apart > 1 ? apart >> 1 : run;
-            if (apart > 32 || next > 32) __syncthreads();
-            else __syncwarp();
+        }
+#pragma unroll
+        for (int apart = E / 2; apart > 0; apart >>= 1) {
+            if (apart >= run) continue;
+#pragma unroll
+            for (int e = 0; e < E; e++) {
+                if (e & apart) continue;
+                u64 a = key[e], b = key[e | apart];
+                bool swap = (a > b) == (((first + e) & run) == 0);
+                key[e] = swap ? b : a;
+                key[e | apart] = swap ? a : b;
+            }
         }
     }
-    __syncthreads();
-    return room;
 }
 
-// How many of the sorted list top-p removes: while the running probability is at most `limit`, never the last. Weights are
-// float32 and sums float64, rounded to float32 where they are compared.
-__device__ __forceinline__ int removed(const u64* list, int n, int room, float limit, Board& s) {
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
-    int each = room > (int)blockDim.x ? room / (int)blockDim.x : 1, from = threadIdx.x * each;
-    float max = from_ordered((u32)(list[n - 1] >> 32));
-    float w[ITEMS];
+// Sorts the n pairs of `list`, at most E a thread, and tells how many of them top-p removes: while the running probability
+// is at most `limit`, never the last. Weights are float32 and sums float64, rounded to float32 where they are compared.
+template <int E> __device__ __forceinline__ int sort_and_remove(u64* list, int n, float limit, Board& s) {
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5, from = threadIdx.x * E;
+    u64 key[E];
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+        int i = e * blockDim.x + threadIdx.x;
+        key[e] = i < n ? list[i] : ~0ull;
+    }
+    sort(key, list, E * blockDim.x);
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < E; e++) list[from + e] = key[e];
+    __syncthreads();
+    float max = from_ordered((u32)(list[n - 1] >> 32)), w[E];
     double sum = 0.0;
 #pragma unroll
-    for (int j = 0; j < ITEMS; j++) {
-        w[j] = 0.0f;
-        if (j < each && from + j < n) {
-            float x = from_ordered((u32)(list[from + j] >> 32));
-            w[j] = (float)exp((double)__fsub_rn(x, max));
-            sum += (double)w[j];
-        }
+    for (int e = 0; e < E; e++) {
+        w[e] = 0.0f;
+        if (from + e < n) w[e] = (float)exp((double)__fsub_rn(from_ordered((u32)(key[e] >> 32)), max));
+        sum += (double)w[e];
     }
     float all = (float)block_sum64(sum, s.sums);
     double share = 0.0;
 #pragma unroll
-    for (int j = 0; j < ITEMS; j++) {
-        w[j] = __fdiv_rn(w[j], all);
-        if (j < each) share += (double)w[j];
+    for (int e = 0; e < E; e++) {
+        w[e] = __fdiv_rn(w[e], all);
+        share += (double)w[e];
     }
     double upto = share;
     for (int d = 1; d < 32; d <<= 1) {
@@ -190,17 +210,22 @@ __device__ __forceinline__ int removed(const u64* list, int n, int room, float l
     }
     u32 first = (u32)(n - 1);
 #pragma unroll
-    for (int j = 0; j < ITEMS; j++) {
-        if (j < each && from + j < n) {
-            running += (double)w[j];
-            if ((float)running > limit && (u32)(from + j) < first) first = (u32)(from + j);
-        }
+    for (int e = 0; e < E; e++) {
+        running += (double)w[e];
+        if (from + e < n && (float)running > limit) first = min(first, (u32)(from + e));
     }
     first = __reduce_min_sync(0xffffffffu, first);
     __syncthreads();
     if (lane == 0) s.words[warp] = first;
     __syncthreads();
     return (int)__reduce_min_sync(0xffffffffu, lane < warps ? s.words[lane] : 0xffffffffu);
+}
+
+__device__ __forceinline__ int removed(u64* list, int n, float limit, Board& s) {
+    int threads = blockDim.x;
+    if (n <= threads) return sort_and_remove<1>(list, n, limit, s);
+    if (n <= 4 * threads) return sort_and_remove<4>(list, n, limit, s);
+    return sort_and_remove<ITEMS>(list, n, limit, s);
 }
 
 // Where random numbers come from: given ones, or counters. `params` holds seed and number of the first image as two pairs
@@ -265,10 +290,7 @@ __device__ __forceinline__ void filter(float (&x)[ITEMS], u64* list, int v, int 
     if (top_k > 0 && top_k < v) keep_top_k(x, top_k, s);
     n = gather(x, list, s);
     from = 0;
-    if (use_p && n > 1) {
-        int room = sort(list, n);
-        from = removed(list, n, room, limit, s);
-    }
+    if (use_p && n > 1) from = removed(list, n, limit, s);
 }
 
 extern __shared__ u64 pairs[];
@@ -334,14 +356,14 @@ __device__ __forceinline__ void blend(const float* x, float* p, const float* giv
 }
 
 // Up to 4096 codes in blocks of 256 threads, up to 16384 in blocks of 1024.
-#define SIZES(name, THREADS) \
-    extern "C" __global__ void __launch_bounds__(THREADS) sample_tokens_##name(const float* logits, int* out, const float* given, const int* params, u64 seed, u64 first, u64 scale, int l, int v, u64 rows, int guide, float t, int top_k, int use_p, float limit) { sample(logits, out, given, params, seed, first, scale, l, v, rows, guide, t, top_k, use_p, limit); }
-SIZES(small, 256)
-SIZES(large, 1024)
-#define FILTERS(name, THREADS) \
-    extern "C" __global__ void __launch_bounds__(THREADS) filter_logits_##name(const float* logits, float* out, int v, int top_k, int use_p, float limit) { filtered(logits, out, v, top_k, use_p, limit); }
-FILTERS(small, 256)
-FILTERS(large, 1024)
+#define SIZES(name, THREADS, BLOCKS) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sample_tokens_##name(const float* logits, int* out, const float* given, const int* params, u64 seed, u64 first, u64 scale, int l, int v, u64 rows, int guide, float t, int top_k, int use_p, float limit) { sample(logits, out, given, params, seed, first, scale, l, v, rows, guide, t, top_k, use_p, limit); }
+SIZES(small, 256, 4)
+SIZES(large, 1024, 1)
+#define FILTERS(name, THREADS, BLOCKS) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) filter_logits_##name(const float* logits, float* out, int v, int top_k, int use_p, float limit) { filtered(logits, out, v, top_k, use_p, limit); }
+FILTERS(small, 256, 4)
+FILTERS(large, 1024, 1)
 #define BLENDS(name, THREADS) \
     extern "C" __global__ void __launch_bounds__(THREADS) smooth_shares_##name(const float* x, float* p, const float* given, const int* params, u64 seed, u64 first, u64 scale, int l, int v, float ratio, float tau) { blend(x, p, given, params, seed, first, scale, l, v, ratio, tau); }
 BLENDS(small, 256)

@@ -7,6 +7,9 @@ use crate::cuda::tensor::by_dtype;
 use crate::cuda::{Arg, Kernel, Module};
 use crate::{Cx, DType, Grads, Math, Result, Tensor};
 
+/// Rows of one block of the kernels that go down columns.
+const TILE: usize = 256;
+
 /// A product y = x·Wᵀ and those of its gradient: x \[m, k\], W \[n, k\], y \[m, n\].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layer {
@@ -62,17 +65,10 @@ impl Layer {
         Ok(y)
     }
 
-    /// dx = dy·W, times GELU's slope at `z` \[m, k\] where given.
-    pub(crate) fn input_gradient(
-        self,
-        dy: &Tensor,
-        w: &Tensor,
-        result: DType,
-        z: Option<&Tensor>,
-    ) -> Result<Tensor> {
+    /// dx = dy·W.
+    pub(crate) fn input_gradient(self, dy: &Tensor, w: &Tensor, result: DType) -> Result<Tensor> {
         let gpu = dy.gpu()?;
         let dx = Tensor::scratch(gpu, dy.shape().with_last(self.k), result)?;
-        let at_once = z.filter(|_| Self::follows_gelu(self.k));
         let p = Product {
             m: self.m,
             n: self.k,
@@ -83,20 +79,22 @@ impl Layer {
             b_transposed: false,
             accumulate: false,
             tf32: self.math.tf32,
-            follow: at_once.map_or(Follow::Plain, |_| Follow::GeluSlope),
+            follow: Follow::Plain,
         };
         let o = Operands {
             a: dy.place()?,
             b: w.place()?,
             c: dx.place()?,
             vector: None,
-            aux: at_once.map(Tensor::place).transpose()?,
+            aux: None,
         };
         gpu.matmul(&p, &o)?;
-        if let (Some(z), None) = (z, at_once) {
-            times_slope(&dx, z)?;
-        }
         Ok(dx)
+    }
+
+    /// x·Wᵀ and nothing else, in the operands' type.
+    pub(crate) fn product(self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        self.forward(x, w, self.math.operands, Follow::Plain, (None, None))
     }
 
     /// sums += dyᵀ·x in float32.
@@ -215,7 +213,7 @@ pub(crate) fn weight_and_input(
         } else {
             DType::F32
         };
-        let dx = layer.input_gradient(&dz, &w.operand(operands)?, result, None)?;
+        let dx = layer.input_gradient(&dz, &w.operand(operands)?, result)?;
         grads.add(x, dx)?;
     }
     Ok(())
@@ -239,13 +237,67 @@ fn qkv_bias(q: &Tensor, v: &Tensor, n: usize, dtype: DType) -> Result<Tensor> {
 }
 
 /// GELU(z) in z's memory where nobody else holds it.
-pub(crate) fn into_gelu(z: Tensor) -> Result<Tensor> {
+fn into_gelu(z: Tensor) -> Result<Tensor> {
     let z = z.into_unique()?;
     let gpu = z.gpu()?;
     let name = by_dtype(z.dtype(), ["gelu_at_f32", "gelu_at_bf16", "gelu_at_f16"])?;
     let args = [z.arg()?, Arg::U64(z.numel() as u64)];
     gpu.launch(&MODULE, name, Launch::pass(gpu, z.numel()), &args)?;
     Ok(z)
+}
+
+/// How kernels over a matrix \[m, n\] are launched whose blocks take 256 rows of 256 columns.
+fn tiles(m: usize, n: usize) -> Launch {
+    Launch {
+        grid: [n.div_ceil(256) as u32, m.div_ceil(TILE) as u32, 1],
+        threads: 256,
+        shared: 0,
+    }
+}
+
+/// GELU(z + bias) for z \[m, n\].
+pub(crate) fn gelu_bias(z: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (m, n) = (z.shape().rows(), z.shape().last());
+    let gpu = z.gpu()?;
+    let a = Tensor::scratch(gpu, z.shape(), z.dtype())?;
+    let name = by_dtype(
+        z.dtype(),
+        ["gelu_bias_f32", "gelu_bias_bf16", "gelu_bias_f16"],
+    )?;
+    let bias = bias.arg_of("feed_forward", DType::F32)?;
+    let (rows, cols) = (Arg::I32(m as i32), Arg::I32(n as i32));
+    let args = [z.arg()?, bias, a.arg()?, rows, cols];
+    gpu.launch(&MODULE, name, tiles(m, n), &args)?;
+    Ok(a)
+}
+
+/// From the gradient `g` behind GELU(z + bias) to that before it, in g's memory; z's becomes GELU(z + bias). Nobody else may
+/// hold them. Adds the columns' sums of the gradient to `bias_sums`.
+pub(crate) fn gelu_bias_backward(
+    g: &Tensor,
+    z: &Tensor,
+    bias: &Tensor,
+    bias_sums: Option<&Tensor>,
+) -> Result<()> {
+    const OP: &str = "feed_forward";
+    let (m, n) = (z.shape().rows(), z.shape().last());
+    let gpu = z.gpu()?;
+    let partial = Tensor::scratch(gpu, [m.div_ceil(TILE), n], DType::F32)?;
+    let names = [
+        "gelu_bias_backward_f32",
+        "gelu_bias_backward_bf16",
+        "gelu_bias_backward_f16",
+    ];
+    let args = [
+        g.arg_of(OP, z.dtype())?,
+        z.arg()?,
+        bias.arg_of(OP, DType::F32)?,
+        partial.arg()?,
+        Arg::I32(m as i32),
+        Arg::I32(n as i32),
+    ];
+    gpu.launch(&MODULE, by_dtype(z.dtype(), names)?, tiles(m, n), &args)?;
+    bias_sums.map_or(Ok(()), |sums| add_rows(&partial, sums))
 }
 
 /// g ← g·GELU′(z), both of one type.
@@ -265,20 +317,14 @@ fn times_slope(g: &Tensor, z: &Tensor) -> Result<()> {
 /// Adds the sums of the columns `at..at + out.numel()` of a matrix with `n` columns to `out`, float32. Blocks of rows are
 /// summed apart and then in a fixed order.
 pub(crate) fn add_column_sums(x: &Tensor, n: usize, at: usize, out: &Tensor) -> Result<()> {
-    const ROWS: usize = 256;
     let gpu = x.gpu()?;
     let (m, width) = (x.numel() / n.max(1), out.numel());
     if m == 0 || width == 0 {
         return Ok(());
     }
-    let blocks = m.div_ceil(ROWS);
+    let blocks = m.div_ceil(TILE);
     let partial = Tensor::scratch(gpu, [blocks, width], DType::F32)?;
     let names = ["column_sums_f32", "column_sums_bf16", "column_sums_f16"];
-    let shape = Launch {
-        grid: [width.div_ceil(256) as u32, blocks as u32, 1],
-        threads: 256,
-        shared: 0,
-    };
     let args = [
         x.arg()?,
         partial.arg()?,
@@ -287,7 +333,7 @@ pub(crate) fn add_column_sums(x: &Tensor, n: usize, at: usize, out: &Tensor) -> 
         Arg::I32(at as i32),
         Arg::I32(width as i32),
     ];
-    gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args)?;
+    gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, tiles(m, width), &args)?;
     add_rows(&partial, out)
 }
 
@@ -321,16 +367,22 @@ pub(crate) static MODULE: Module = Module {
         Kernel::new("gelu_at_f32", "pu"),
         Kernel::new("gelu_slope_f32", "ppu"),
         Kernel::new("column_sums_f32", "ppiiii"),
+        Kernel::new("gelu_bias_f32", "pppii"),
+        Kernel::new("gelu_bias_backward_f32", "ppppii"),
         Kernel::new("qkv_bias_bf16", "pppi"),
         Kernel::new("gelu_bf16", "ppu"),
         Kernel::new("gelu_at_bf16", "pu"),
         Kernel::new("gelu_slope_bf16", "ppu"),
         Kernel::new("column_sums_bf16", "ppiiii"),
+        Kernel::new("gelu_bias_bf16", "pppii"),
+        Kernel::new("gelu_bias_backward_bf16", "ppppii"),
         Kernel::new("qkv_bias_f16", "pppi"),
         Kernel::new("gelu_f16", "ppu"),
         Kernel::new("gelu_at_f16", "pu"),
         Kernel::new("gelu_slope_f16", "ppu"),
         Kernel::new("column_sums_f16", "ppiiii"),
+        Kernel::new("gelu_bias_f16", "pppii"),
+        Kernel::new("gelu_bias_backward_f16", "ppppii"),
         Kernel::new("add_rows", "ppii"),
     ],
 };

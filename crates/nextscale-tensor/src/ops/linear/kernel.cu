@@ -1,14 +1,17 @@
 // What the library's products leave to do in linear layers: the bias of a query/key/value projection, GELU where the
 // product can't do it, and column sums.
 
-__device__ __forceinline__ void load_some(const float* p, int count, bool whole, float (&y)[8]) {
-    if (whole) return load8(p, y);
-    for (int j = 0; j < 8; j++) y[j] = j < count ? p[j] : 0.0f;
-}
-template <typename T>
-__device__ __forceinline__ void load_some(const T* p, int count, bool whole, float (&y)[8]) {
-    if (whole) return load8(p, y);
+// Eight columns: in whole vectors with V, else as many as there are.
+template <bool V, typename T>
+__device__ __forceinline__ void load(const T* p, int count, float (&y)[8]) {
+    if (V) return load8(p, y);
     for (int j = 0; j < 8; j++) y[j] = j < count ? to_f32(p[j]) : 0.0f;
+}
+template <bool V, typename T>
+__device__ __forceinline__ void store(T* p, int count, const float (&y)[8]) {
+    if (V) return store8(p, y);
+    for (int j = 0; j < 8; j++)
+        if (j < count) p[j] = from_f32<T>(y[j]);
 }
 
 // q, zeros, v: each `third` long.
@@ -73,32 +76,97 @@ __device__ void gelu_slope(T* g, const T* z, u64 n) {
     for (u64 i = 8 * full + at; i < n; i += step) g[i] = from_f32<T>(to_f32(g[i]) * slope<T>(to_f32(z[i])));
 }
 
-// Sums of the columns at .. at + width of x [m, n], by blocks of ROWS rows: partial [blocks, width]. A block of threads
-// takes 256 columns, eight a lane; its eight warps take rows in turn.
+// A block of threads takes 256 columns, eight a lane, of ROWS rows; its eight warps take rows in turn.
 constexpr int ROWS = 256;
-template <typename T>
-__device__ void column_sums(const T* x, float* partial, int m, int n, int at, int width) {
+
+// The warps' sums s of their eight columns a lane, added up in order into a row of partial [blocks, width].
+__device__ __forceinline__ void block_columns(const float (&s)[8], float* partial, int width) {
     __shared__ float sums[8][8][33];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    int column = (blockIdx.x * 32 + lane) * 8;
-    int first = blockIdx.y * ROWS, last = min(first + ROWS, m);
-    bool whole = n % 8 == 0 && at % 8 == 0 && column + 8 <= width && aligned16(x);
-    float s[8] = {};
-    if (column < width) {
-        const T* p = x + (u64)(first + warp) * n + at + column;
-#pragma unroll 4
-        for (int r = first + warp; r < last; r += 8, p += (u64)8 * n) {
-            float a[8];
-            load_some(p, width - column, whole, a);
-            for (int j = 0; j < 8; j++) s[j] += a[j];
-        }
-    }
     for (int j = 0; j < 8; j++) sums[warp][j][lane] = s[j];
     __syncthreads();
     int i = threadIdx.x, c = blockIdx.x * 256 + i;
     float total = 0.0f;
     for (int w = 0; w < 8; w++) total += sums[w][i & 7][i >> 3];
     if (c < width) partial[(u64)blockIdx.y * width + c] = total;
+}
+
+// Sums of the columns at .. at + width of x [m, n].
+template <bool V, typename T>
+__device__ __forceinline__ void sum_columns(const T* x, int m, int n, int at, int width, float (&s)[8]) {
+    int column = (blockIdx.x * 32 + (threadIdx.x & 31)) * 8;
+    if (column >= width) return;
+    int first = blockIdx.y * ROWS + (threadIdx.x >> 5), last = min((int)(blockIdx.y + 1) * ROWS, m);
+    const T* p = x + (u64)first * n + at + column;
+#pragma unroll 8
+    for (int r = first; r < last; r += 8, p += (u64)8 * n) {
+        float a[8];
+        load<V>(p, width - column, a);
+        for (int j = 0; j < 8; j++) s[j] += a[j];
+    }
+}
+template <typename T>
+__device__ void column_sums(const T* x, float* partial, int m, int n, int at, int width) {
+    float s[8] = {};
+    if (n % 8 == 0 && at % 8 == 0 && width % 8 == 0 && aligned16(x)) sum_columns<true>(x, m, n, at, width, s);
+    else sum_columns<false>(x, m, n, at, width, s);
+    block_columns(s, partial, width);
+}
+
+// a = GELU(z + bias), z and a [m, n].
+template <bool V, typename T>
+__device__ __forceinline__ void gelu_rows(const T* z, const float* bias, T* a, int m, int n) {
+    int column = (blockIdx.x * 32 + (threadIdx.x & 31)) * 8, count = n - column;
+    if (column >= n) return;
+    float b[8];
+    load<V>(bias + column, count, b);
+    int first = blockIdx.y * ROWS + (threadIdx.x >> 5), last = min((int)(blockIdx.y + 1) * ROWS, m);
+#pragma unroll 4
+    for (int r = first; r < last; r += 8) {
+        u64 at = (u64)r * n + column;
+        float x[8];
+        load<V>(z + at, count, x);
+        for (int j = 0; j < 8; j++) x[j] = gelu<T>(x[j] + b[j]);
+        store<V>(a + at, count, x);
+    }
+}
+template <typename T>
+__device__ void gelu_bias(const T* z, const float* bias, T* a, int m, int n) {
+    if (n % 8 == 0 && aligned16(z) && aligned16(a) && aligned16(bias)) gelu_rows<true>(z, bias, a, m, n);
+    else gelu_rows<false>(z, bias, a, m, n);
+}
+
+// The gradient behind GELU(z + bias) in g becomes that before it, z becomes GELU(z + bias), and partial [blocks, n] gets the
+// sums of g's columns.
+template <bool V, typename T>
+__device__ __forceinline__ void gelu_back_rows(T* g, T* z, const float* bias, int m, int n, float (&s)[8]) {
+    int column = (blockIdx.x * 32 + (threadIdx.x & 31)) * 8, count = n - column;
+    if (column >= n) return;
+    float b[8];
+    load<V>(bias + column, count, b);
+    int first = blockIdx.y * ROWS + (threadIdx.x >> 5), last = min((int)(blockIdx.y + 1) * ROWS, m);
+#pragma unroll 2
+    for (int r = first; r < last; r += 8) {
+        u64 at = (u64)r * n + column;
+        float x[8], d[8];
+        load<V>(z + at, count, x);
+        load<V>(g + at, count, d);
+        for (int j = 0; j < 8; j++) {
+            float v = x[j] + b[j], t = gate<sizeof(T) == 2>(v);
+            x[j] = v * t;
+            d[j] *= t + x[j] * (1.0f - t) * (1.5957691216f * (1.0f + 0.134145f * v * v));
+            s[j] += d[j];
+        }
+        store<V>(z + at, count, x);
+        store<V>(g + at, count, d);
+    }
+}
+template <typename T>
+__device__ void gelu_bias_backward(T* g, T* z, const float* bias, float* partial, int m, int n) {
+    float s[8] = {};
+    if (n % 8 == 0 && aligned16(z) && aligned16(g) && aligned16(bias)) gelu_back_rows<true>(g, z, bias, m, n, s);
+    else gelu_back_rows<false>(g, z, bias, m, n, s);
+    block_columns(s, partial, n);
 }
 
 // out += the sum of the rows of partial [rows, width]: 32 columns a block, 32 rows at a time.
@@ -123,6 +191,12 @@ extern "C" __global__ void add_rows(const float* partial, float* out, int rows, 
     extern "C" __global__ void gelu_slope_##name(T* g, const T* z, u64 n) { gelu_slope(g, z, n); } \
     extern "C" __global__ void column_sums_##name(const T* x, float* partial, int m, int n, int at, int width) { \
         column_sums(x, partial, m, n, at, width); \
+    } \
+    extern "C" __global__ void gelu_bias_##name(const T* z, const float* bias, T* a, int m, int n) { \
+        gelu_bias(z, bias, a, m, n); \
+    } \
+    extern "C" __global__ void gelu_bias_backward_##name(T* g, T* z, const float* bias, float* partial, int m, int n) { \
+        gelu_bias_backward(g, z, bias, partial, m, n); \
     }
 FOR(f32, float)
 FOR(bf16, bf16)
