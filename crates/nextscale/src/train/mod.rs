@@ -16,5 +16,7 @@ pub mod schedule;
 pub mod session;
 pub mod signal;
 pub mod tokenizer_options;
+#[cfg(test)]
+mod tokenizer_options_tests;
 pub mod tokenizer_trainer;
 pub mod var_trainer;
