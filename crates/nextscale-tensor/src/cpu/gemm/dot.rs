@@ -124,6 +124,10 @@ fn put<const I: usize, const J: usize>(
 
 /// I×J dot products of length k, each in P vectors of partial sums, sixteen in all.
 #[inline(always)]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "indices keep the sums in registers"
+)]
 fn tile<S: Simd, const I: usize, const J: usize, const P: usize>(
     simd: S,
     x: &[f32],
