@@ -22,15 +22,19 @@ check() {
 
 check doctor "$bin/nextscale" doctor --compile=90
 cat "$logs/doctor.log"
-check cuda-room "$bin/test-nextscale_tensor" cuda:: --nocapture
-grep -h "skipped" "$logs/cuda-room.log"
-check cuda-room-again "$bin/test-nextscale_tensor" cuda::
+check operators "$bin/test-nextscale_tensor" --nocapture
+grep -h "skipped" "$logs/operators.log"
+# Plans, engines and kernels that the first run kept serve the second.
+check operators-again "$bin/test-nextscale_tensor"
+check verify "$bin/nextscale" verify --device=cuda fixtures
+tail -n 1 "$logs/verify.log"
 # Eight processes that start at once on an empty cache all come to the same kernels.
 rm -rf "$NEXTSCALE_KERNEL_CACHE"
 check eight-at-once bash -c 'for i in 1 2 3 4 5 6 7 8; do "$0" cuda:: & p="${p:-} $!"; done; for x in $p; do wait "$x" || exit 1; done' "$bin/test-nextscale_tensor"
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
-    check "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/test-nextscale_tensor" cuda:: --test-threads=1
+    check "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/test-nextscale_tensor" --test-threads=1 \
+      cuda::tests ops::
     tail -n 2 "$logs/$tool.log"
   done
 fi
