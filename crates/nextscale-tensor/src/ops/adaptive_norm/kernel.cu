@@ -245,14 +245,17 @@ extern "C" __global__ void norm_sums(const float* partial, float* gates, float* 
     }
 }
 
+// Blocks of up to 512 threads, so that each may have 128 registers.
+#define SIZE __launch_bounds__(512)
+
 #define NORM(name, Y) \
-    extern "C" __global__ void __launch_bounds__(512) adaptive_norm_##name(const float* x, const float* table, Y* y, float* stats, int l, int c, \
-                                                    int rows, int vectors, int table_row, int scale_at, int shift_at, \
-                                                    float eps) { \
+    extern "C" __global__ void SIZE adaptive_norm_##name( \
+        const float* x, const float* table, Y* y, float* stats, int l, int c, int rows, int vectors, int table_row, \
+        int scale_at, int shift_at, float eps) { \
         norm<float, Y, false>(x, nullptr, nullptr, table, nullptr, nullptr, y, stats, l, c, rows, vectors, 0, 0, table_row, \
                               scale_at, shift_at, eps); \
     } \
-    extern "C" __global__ void __launch_bounds__(512) adaptive_norm_backward_##name( \
+    extern "C" __global__ void SIZE adaptive_norm_backward_##name( \
         float* x, const float* table, const float* stats, const Y* gy, float* d, float* partial, int l, int c, int rows, \
         int vectors, int table_row, int scale_at) { \
         norm_backward<float, Y, false>(x, nullptr, nullptr, table, nullptr, stats, gy, d, nullptr, partial, l, c, rows, \
@@ -264,14 +267,14 @@ NORM(f16, f16)
 
 // The name has h's type, then y's.
 #define GATED(name, H, Y) \
-    extern "C" __global__ void __launch_bounds__(512) gated_##name(const float* x, const H* h, const float* gates, const float* table, \
-                                            const float* keep, float* sum, Y* y, float* stats, int l, int c, int rows, \
-                                            int vectors, int gates_row, int gate_at, int table_row, int scale_at, \
-                                            int shift_at, float eps) { \
+    extern "C" __global__ void SIZE gated_##name( \
+        const float* x, const H* h, const float* gates, const float* table, const float* keep, float* sum, Y* y, \
+        float* stats, int l, int c, int rows, int vectors, int gates_row, int gate_at, int table_row, int scale_at, \
+        int shift_at, float eps) { \
         norm<H, Y, true>(x, h, gates, table, keep, sum, y, stats, l, c, rows, vectors, gates_row, gate_at, table_row, \
                          scale_at, shift_at, eps); \
     } \
-    extern "C" __global__ void __launch_bounds__(512) gated_backward_##name( \
+    extern "C" __global__ void SIZE gated_backward_##name( \
         float* x, const H* h, const float* gates, const float* table, const float* keep, const float* stats, const Y* gy, \
         float* d, H* dh, float* partial, int l, int c, int rows, int vectors, int gates_row, int gate_at, int table_row, \
         int scale_at, int has_d, int restore) { \

@@ -1,8 +1,9 @@
 //! The feed-forward branch: y = GELU(x·W1ᵀ + b1)·W2ᵀ + b2, GELU in its tanh form.
 //!
-//! Shapes: x \[…, K\], W1 \[H, K\], b1 \[H\], W2 \[N, H\], b2 \[N\], y \[…, N\]. The same as two linear layers, which it is on the
-//! CPU. On a GPU only x and the product z = x·W1ᵀ are kept on the tape; a = GELU(z + b1) is computed again in the backward
-//! pass: dz = (g·W2)·GELU′(z + b1), dW2 = gᵀ·a, db2 and db1 = column sums of g and dz, dW1 = dzᵀ·x, dx = dz·W1.
+//! Shapes: x \[…, K\], W1 \[H, K\], b1 \[H\], W2 \[N, H\], b2 \[N\], y \[…, N\]. The same as two linear layers, which
+//! it is on the CPU. On a GPU only x and the product z = x·W1ᵀ are kept on the tape; a = GELU(z + b1) is computed again in
+//! the backward pass: dz = (g·W2)·GELU′(z + b1), dW2 = gᵀ·a, db2 and db1 = column sums of g and dz, dW1 = dzᵀ·x,
+//! dx = dz·W1.
 
 mod cuda;
 #[cfg(test)]
