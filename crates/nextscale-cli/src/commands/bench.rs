@@ -1,20 +1,22 @@
 //! `nextscale bench`: how fast this machine is at it. Every figure is a median over steps after a warm-up.
 
+use super::machine::Machine;
 use nextscale::data::LoaderConfig;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::model::Pyramid;
 use nextscale::model::var::{InitScales, Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
-use nextscale::train::flags::{DeviceChoice, parse_pn};
+use nextscale::train::device::Arithmetic;
+use nextscale::train::flags::parse_pn;
 use nextscale::train::progressive::Stage;
-use nextscale::train::session::{BUILTIN_SHAPES, Dataset, init_threads, resolve_device};
+use nextscale::train::session::{BUILTIN_SHAPES, Dataset};
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{StepPlan, VarTrainer};
 use nextscale::{Error, Result};
 use nextscale_tensor::cpu::gemm::pack::{Rows, Transposed};
 use nextscale_tensor::cpu::gemm::{Plain, gemm};
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Tensor, ops};
+use nextscale_tensor::{Device, Math, Tensor, ops};
 use serde_json::json;
 use std::time::Instant;
 
@@ -49,12 +51,8 @@ pub struct Args {
     /// Threads that read images for `data`; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     workers: usize,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
-    /// Threads that compute on the CPU; 0: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 /// What is timed.
@@ -64,7 +62,7 @@ enum What {
     Train,
     /// The tokenizer's training step
     TrainTokenizer,
-    /// Greedy sampling, decoder included
+    /// Greedy sampling, decoder included, as a captured graph on a GPU
     Sample,
     /// Images to tokens
     Tokenize,
@@ -84,23 +82,33 @@ enum Preset {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    resolve_device(args.device)?;
     if args.steps == 0 || args.bs == Some(0) {
         return Err(Error::input("--steps and --bs must be at least 1"));
     }
-    init_threads(args.threads)?;
+    let usual = match args.what {
+        What::TrainTokenizer => Arithmetic::Tf32,
+        _ => Arithmetic::Bf16,
+    };
+    let place = args.machine.start(usual)?;
     match args.what {
-        What::Train => train(args),
-        What::TrainTokenizer => train_tokenizer(args),
-        What::Sample => sample(args),
-        What::Tokenize => tokenize(args),
+        What::Train => train(args, place),
+        What::TrainTokenizer => train_tokenizer(args, place),
+        What::Sample => sample(args, place),
+        What::Tokenize => tokenize(args, place),
         What::Data => data(args),
         What::Ops => products(args),
     }
 }
 
+/// Where to compute and how precisely.
+type Place = (Device, Math);
+
 /// Models of the sizes asked for, with random weights: they do not change the amount of work.
-fn models(args: &Args, trainable: (bool, bool)) -> Result<(Vqvae, Var, usize)> {
+fn models(
+    args: &Args,
+    (device, math): Place,
+    trainable: (bool, bool),
+) -> Result<(Vqvae, Var, usize)> {
     let (ch, vocab, depth, pn) = match args.preset {
         Preset::Small => (32, 128, 2, "1_2_3_4"),
         Preset::Wide => (160, 4096, 4, "256"),
@@ -125,19 +133,22 @@ fn models(args: &Args, trainable: (bool, bool)) -> Result<(Vqvae, Var, usize)> {
         ..InitScales::default()
     };
     var.init(scales, 1)?;
+    vqvae.to_device(device, math)?;
+    var.to_device(device, math)?;
     Ok((vqvae, var, side))
 }
 
-fn random_images(batch: usize, side: usize) -> Tensor {
+fn random_images(batch: usize, side: usize, device: Device) -> Result<Tensor> {
     let mut s = Stream::new(1, Purpose::Test, 0, 0);
     let n = batch * side * side * 3;
     let values = (0..n).map(|_| 2.0 * s.uniform() - 1.0).collect();
-    Tensor::from_vec([batch, side, side, 3], values)
+    Ok(Tensor::from_vec([batch, side, side, 3], values).to(device)?)
 }
 
 /// Runs `step` twice to warm up, then `steps` times; prints the median with what goes with it.
 fn time(
     args: &Args,
+    (device, math): Place,
     name: &str,
     images: usize,
     mut step: impl FnMut(u64) -> Result<()>,
@@ -146,6 +157,9 @@ fn time(
     for i in 0..args.steps + 2 {
         let start = Instant::now();
         step(i as u64)?;
+        if let Some(gpu) = device.gpu()? {
+            gpu.synchronize()?;
+        }
         if i >= 2 {
             ms.push(1e3 * start.elapsed().as_secs_f64());
         }
@@ -153,9 +167,12 @@ fn time(
     ms.sort_by(f64::total_cmp);
     let median = ms[ms.len() / 2];
     let preset = format!("{:?}", args.preset).to_lowercase();
+    let gpu = device.gpu()?;
     let line = json!({
         "bench": name,
         "preset": preset,
+        "device": device.to_string(),
+        "operands": gpu.map(|_| math.operands.name()),
         "batch": images,
         "threads": rayon_threads(),
         "steps": ms.len(),
@@ -163,6 +180,7 @@ fn time(
         "min_ms": round(ms[0]),
         "images_per_s": round(images as f64 / median * 1e3),
         "peak_rss_mib": peak_rss_mib(),
+        "peak_gpu_mib": gpu.map(|g| g.usage().peak >> 20),
     });
     println!("{line}");
     Ok(())
@@ -184,16 +202,16 @@ fn peak_rss_mib() -> Option<u64> {
     Some(kib / 1024)
 }
 
-fn train(args: &Args) -> Result<()> {
-    let (vqvae, var, side) = models(args, (false, true))?;
+fn train(args: &Args, place: Place) -> Result<()> {
+    let (vqvae, var, side) = models(args, place, (false, true))?;
     let batch = args.bs.unwrap_or(match args.preset {
         Preset::Small => 16,
         Preset::Wide => 1,
     });
-    let images = random_images(batch, side);
+    let images = random_images(batch, side, place.0)?;
     let labels: Vec<i32> = (0..batch as i32).map(|i| i % 10).collect();
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
-    time(args, "train", batch, |it| {
+    time(args, place, "train", batch, |it| {
         let plan = StepPlan {
             it,
             lr: 1e-4,
@@ -207,15 +225,15 @@ fn train(args: &Args) -> Result<()> {
     })
 }
 
-fn train_tokenizer(args: &Args) -> Result<()> {
-    let (vqvae, _, side) = models(args, (true, false))?;
+fn train_tokenizer(args: &Args, place: Place) -> Result<()> {
+    let (vqvae, _, side) = models(args, place, (true, false))?;
     let batch = args.bs.unwrap_or(match args.preset {
         Preset::Small => 16,
         Preset::Wide => 1,
     });
-    let images = random_images(batch, side);
+    let images = random_images(batch, side, place.0)?;
     let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 1)?;
-    time(args, "train-tokenizer", batch, |it| {
+    time(args, place, "train-tokenizer", batch, |it| {
         let plan = TokenizerStep {
             it,
             lr: 1e-4,
@@ -227,8 +245,8 @@ fn train_tokenizer(args: &Args) -> Result<()> {
     })
 }
 
-fn sample(args: &Args) -> Result<()> {
-    let (vqvae, var, _) = models(args, (false, false))?;
+fn sample(args: &Args, place: Place) -> Result<()> {
+    let (vqvae, var, _) = models(args, place, (false, false))?;
     let batch = args.bs.unwrap_or(4);
     let sampler = Sampler {
         var: &var,
@@ -243,21 +261,21 @@ fn sample(args: &Args) -> Result<()> {
         noise: Noise::Seed(0),
     };
     let mut batches = BatchSampler::new(sampler, options, batch);
-    time(args, "sample", batch, |_| {
+    time(args, place, "sample", batch, |_| {
         let drawn = batches.draw(&labels, 0)?;
         nextscale_tensor::ops::to_pixels(&drawn.images).map(|_| ())?;
         Ok(())
     })
 }
 
-fn tokenize(args: &Args) -> Result<()> {
-    let (vqvae, var, side) = models(args, (false, false))?;
+fn tokenize(args: &Args, place: Place) -> Result<()> {
+    let (vqvae, var, side) = models(args, place, (false, false))?;
     let batch = args.bs.unwrap_or(match args.preset {
         Preset::Small => 16,
         Preset::Wide => 1,
     });
-    let images = random_images(batch, side);
-    time(args, "tokenize", batch, |_| {
+    let images = random_images(batch, side, place.0)?;
+    time(args, place, "tokenize", batch, |_| {
         vqvae.tokenize(&images, &var.config.pyramid).map(|_| ())
     })
 }
@@ -276,7 +294,8 @@ fn data(args: &Args) -> Result<()> {
     let mut loader = set.train_loader(batch, (0, 0), config)?;
     // Batches come in bursts: one step is several of them.
     let per_step = (256 / batch).max(1);
-    time(args, "data", batch * per_step, |_| {
+    let place = (Device::Cpu, Math::FULL);
+    time(args, place, "data", batch * per_step, |_| {
         for _ in 0..per_step {
             let b = loader.next_batch()?;
             ops::from_pixels([b.len(), side, side, 3], &b.images)?;
