@@ -1,6 +1,8 @@
 //! Times of a transformer block's operators and of the optimizer on a GPU, beside what memory and the matrix unit allow:
 //! `cargo run --release -p nextscale-tensor --example block_speed [rows of 680 tokens]`
 
+mod timing;
+
 use nextscale_tensor::cuda::matmul::{Element, Follow, Operands, Place, Product};
 use nextscale_tensor::cuda::{DeviceBuffer, Gpu};
 use nextscale_tensor::ops::{
@@ -11,7 +13,6 @@ use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{
     Cx, DType, Device, GradBuffer, Math, ParamId, Params, ParamsBuilder, Result, Tape, Tensor,
 };
-use std::time::Instant;
 
 const L: usize = 680;
 const C: usize = 1024;
@@ -33,21 +34,9 @@ fn random(dims: &[usize], size: f32, dtype: DType) -> Result<Tensor> {
     Tensor::from_vec(dims, x).to(Device::Cuda(0))?.cast(dtype)
 }
 
-/// Milliseconds of the fastest of some rounds of `runs` calls.
-fn time(runs: usize, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
-    let gpu = gpu()?;
-    f()?;
-    let mut best = f64::INFINITY;
-    for _ in 0..4 {
-        gpu.synchronize()?;
-        let start = Instant::now();
-        for _ in 0..runs {
-            f()?;
-        }
-        gpu.synchronize()?;
-        best = best.min(start.elapsed().as_secs_f64() * 1e3 / runs as f64);
-    }
-    Ok(best)
+/// Milliseconds a call, the best of 4 rounds.
+fn time(runs: usize, f: impl FnMut() -> Result<()>) -> Result<f64> {
+    timing::fastest(4, runs, f)
 }
 
 fn show(what: &str, ms: f64, bytes: f64, flops: f64) {

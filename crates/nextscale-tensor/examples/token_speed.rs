@@ -1,10 +1,11 @@
 //! Times of what happens to token logits on a GPU: cross entropy with its gradient, and drawing with guidance, beside
 //! what the memory allows. `cargo run --release -p nextscale-tensor --example token_speed [rows of 680 tokens]`
 
+mod timing;
+
 use nextscale_tensor::ops::{self, Draw, draw_params};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, DType, Device, Result, Tape, Tensor};
-use std::time::Instant;
 
 const V: usize = 4096;
 const SCALES: [usize; 10] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16];
@@ -17,21 +18,9 @@ fn logits(b: usize, l: usize) -> Result<Tensor> {
     Tensor::from_vec([b, l, V], x).to(Device::Cuda(0))
 }
 
-/// Milliseconds of the fastest of some rounds of `runs` calls.
-fn time(runs: usize, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
-    let gpu = Device::Cuda(0).gpu()?.expect("a GPU");
-    f()?;
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        gpu.synchronize()?;
-        let start = Instant::now();
-        for _ in 0..runs {
-            f()?;
-        }
-        gpu.synchronize()?;
-        best = best.min(start.elapsed().as_secs_f64() * 1e3 / runs as f64);
-    }
-    Ok(best)
+/// Milliseconds a call, the best of 5 rounds.
+fn time(runs: usize, f: impl FnMut() -> Result<()>) -> Result<f64> {
+    timing::fastest(5, runs, f)
 }
 
 fn cross_entropy(b: usize) -> Result<()> {
