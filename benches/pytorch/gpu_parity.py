@@ -1,6 +1,7 @@
 """Records what the official code computes on a GPU at full size, and compares gradients in half precision with it.
 
     python benches/pytorch/gpu_parity.py record OUT --repo=PATH [--depth=16] [--batch=8] [--device=cuda]
+    nextscale verify --device=cuda --fp16=2 --dump_grads=OURS.safetensors OUT/var
     python benches/pytorch/gpu_parity.py cosines OUT OURS.safetensors [--half=bf16|fp16] [--cosine=0.999]
 
 `record` draws a tokenizer and a transformer with random weights (the official initialisation, with larger gates, modulation
@@ -262,12 +263,16 @@ class File:
 
     def __init__(self, path):
         self.file = safe_open(path, "pt")
+        # `nextscale verify --dump_grads` writes VARIANT/grad.NAME, and losses and logits beside.
+        names = list(self.file.keys())
+        dumped = {n.split("/grad.", 1)[1]: n for n in names if "/grad." in n}
+        self.names = dumped or {n: n for n in names}
 
     def __iter__(self):
-        return iter(self.file.keys())
+        return iter(self.names)
 
     def __getitem__(self, name):
-        return self.file.get_tensor(name)
+        return self.file.get_tensor(self.names[name])
 
 
 def cosines():

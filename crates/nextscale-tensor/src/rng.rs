@@ -4,6 +4,13 @@
 //! A draw is a pure function of (seed, purpose, step, lane, position), so nothing but the step has to be
 //! saved to resume a run exactly, and every device and any number of workers sees the same values.
 
+use rayon::prelude::*;
+
+/// No normal number is larger: √(−2·ln 2⁻²⁴), the logarithm being of the least uniform number.
+const LARGEST_NORMAL: f32 = 5.77;
+/// Blocks of four words that a thread draws at once.
+const FILLED_AT_ONCE: usize = 4096;
+
 /// What a stream of draws is used for. Two purposes never share a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -134,8 +141,8 @@ impl Stream {
 
     /// The next standard normal number (Box–Muller on two words).
     pub fn normal(&mut self) -> f32 {
-        let (u, v) = (f64::from(self.uniform()), f64::from(self.uniform()));
-        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+        let u = self.uniform();
+        box_muller(u, self.uniform())
     }
 
     /// The next number of a normal distribution with deviation `std`, redrawn until it lies within ±`bound`
@@ -147,6 +154,31 @@ impl Stream {
                 return x;
             }
         }
+    }
+
+    /// Fills `out` with what as many calls of [`Self::truncated_normal`] would give, on all threads where no number can lie
+    /// beyond `bound`.
+    pub fn fill_truncated_normal(&mut self, out: &mut [f32], std: f32, bound: f32) {
+        let never_redrawn = std.abs() * LARGEST_NORMAL <= bound;
+        if !never_redrawn || !self.position.is_multiple_of(4) {
+            out.fill_with(|| self.truncated_normal(std, bound));
+            return;
+        }
+        let first = self.position / 4;
+        self.position += 2 * out.len() as u64;
+        let stream = &*self;
+        // A block of four words makes two numbers.
+        out.par_chunks_mut(2 * FILLED_AT_ONCE)
+            .enumerate()
+            .for_each(|(i, part)| {
+                let first = first + (i * FILLED_AT_ONCE) as u64;
+                for (pair, block) in part.chunks_mut(2).zip(first..) {
+                    let words = stream.block_at(block);
+                    for (x, words) in pair.iter_mut().zip(words.chunks_exact(2)) {
+                        *x = box_muller(to_open_unit(words[0]), to_open_unit(words[1])) * std;
+                    }
+                }
+            });
     }
 
     /// The unit-exponential number at `position`.
@@ -172,9 +204,35 @@ fn to_open_unit(w: u32) -> f32 {
     ((w >> 9) as f32 + 0.5) * (1.0 / 8_388_608.0)
 }
 
+/// A standard normal number from two uniform ones.
+#[inline]
+fn box_muller(u: f32, v: f32) -> f32 {
+    let (u, v) = (f64::from(u), f64::from(v));
+    ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filling_draws_what_single_calls_draw() {
+        // The second bound makes redraws likely, the odd start makes blocks begin between numbers.
+        for (bound, skipped) in [(2.0, 0), (0.5, 0), (2.0, 1)] {
+            let mut single = Stream::new(5, Purpose::Init, 3, 0);
+            (0..skipped).for_each(|_| _ = single.next_u32());
+            let mut filling = single.clone();
+            for n in [10_001, 2 * FILLED_AT_ONCE, 7] {
+                let mut got = vec![0.0; n];
+                filling.fill_truncated_normal(&mut got, 0.3, bound);
+                let want: Vec<f32> = (0..n)
+                    .map(|_| single.truncated_normal(0.3, bound))
+                    .collect();
+                assert_eq!(got, want);
+            }
+        }
+        assert!(box_muller(to_open_unit(0), to_open_unit(0)) <= LARGEST_NORMAL);
+    }
 
     #[test]
     fn philox_known_answers() {

@@ -12,6 +12,7 @@ use crate::model::state::{HITS, hit_averages, load_var, load_vqvae, params_state
 use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::{Error, Result};
+use nextscale_tensor::Math;
 use serde_json::Value as Json;
 
 /// What names of weight files end in, before their extension.
@@ -154,6 +155,12 @@ impl Tokenizer {
                 &format!("config.json, {case}.v_patch_nums"),
             )?)),
         }
+    }
+
+    /// The same, computing in float32: recorded runs of transformers got their tokens so, and other tokens are another task.
+    pub(super) fn in_float32(mut self) -> Self {
+        self.machine.tokenizer = Math::FULL;
+        self
     }
 
     /// Codebook size.

@@ -69,9 +69,7 @@ pub(super) fn init(
             "pos_start" | "pos_1LC" => automatic,
             _ => std,
         };
-        for v in values.iter_mut() {
-            *v = draw.truncated_normal(std, BOUND);
-        }
+        draw.fill_truncated_normal(values, std, BOUND);
         if name == "head.weight" {
             // A negative factor leaves the head alone, as in the reference.
             if s.hd >= 0.0 {

@@ -75,7 +75,7 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
         Json::Null
     };
     let tokenizer = match folder.sibling("vae") {
-        Some(f) => Some(Tokenizer::open(&f)?),
+        Some(f) => Some(Tokenizer::open(&f)?.in_float32()),
         None => None,
     };
     let context = Context {
