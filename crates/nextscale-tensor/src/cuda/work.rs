@@ -115,6 +115,12 @@ fn layer(x: &Tensor, w: &Tensor) -> [usize; 3] {
     [x.shape().rows(), w.dims()[0], x.shape().last()]
 }
 
+impl From<Math> for Rate {
+    fn from(math: Math) -> Self {
+        Self::of(math)
+    }
+}
+
 impl From<(Element, bool)> for Rate {
     /// Of operands of this type, with TF32 where that is allowed.
     fn from((element, tf32): (Element, bool)) -> Self {
