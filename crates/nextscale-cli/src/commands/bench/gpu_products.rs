@@ -47,7 +47,7 @@ pub fn products(args: &Args, gpu: &'static Gpu, place: Place) -> Result<()> {
         args,
     };
     println!(
-        "ceilings: product of 8192x8192 {:.1} TFLOP/s in half precision, {:.1} in TF32, {:.1} in float32; copy of 1 GiB {:.1} GB/s",
+        "ceilings: products of 8192x8192 {:.1} TFLOP/s in half precision, {:.1} in TF32, {:.1} in float32; copies {:.1} GB/s",
         ceilings.half / 1e12,
         ceilings.tf32 / 1e12,
         ceilings.f32 / 1e12,

@@ -5,6 +5,7 @@ use super::{Args, Place, models};
 use crate::commands::images::in_range;
 use nextscale::Result;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
+use serde_json::json;
 use std::time::Instant;
 
 /// Batches of images up to their bytes on the host; on a GPU a captured graph, profiled without the capture.
@@ -29,11 +30,10 @@ pub fn sample(args: &Args, place: Place) -> Result<()> {
     let mut batches = BatchSampler::new(sampler, options.clone(), batch);
     let bench = Bench::new(args, place, begun)?;
     let how = [
-        ("cfg", args.cfg.to_string()),
-        ("top_k", args.top_k.to_string()),
-        ("top_p", args.top_p.to_string()),
+        ("cfg", json!(args.cfg)),
+        ("top_k", json!(args.top_k)),
+        ("top_p", json!(args.top_p)),
     ];
-    let how: Vec<_> = how.iter().map(|(k, v)| (*k, v.as_str())).collect();
     bench.run("sample", batch, &how, |pass| match pass {
         Pass::Timed(_) => {
             let drawn = batches.draw(&labels, 0)?;

@@ -4,7 +4,7 @@ use super::table::{self, Detail};
 use super::{Args, Place};
 use nextscale::Result;
 use nextscale_tensor::cuda::{Ceilings, Gpu, Profile};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Instant;
 
 /// Most passes that are put into a GPU's stream before the profiled one.
@@ -15,9 +15,9 @@ const MOST_AHEAD: f64 = 64.0;
 pub enum Pass {
     /// The whole pass, results read, by its number from 0.
     Timed(u64),
-    /// The pass as in a timed run, left in the stream.
+    /// The pass as in a timed run, left in the stream; nothing waits for it, so reports are kept unread.
     Ahead,
-    /// The pass operator by operator, left in the stream.
+    /// The pass operator by operator, left in the stream as well.
     Profiled,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Bench<'a> {
         &self,
         name: &str,
         images: usize,
-        more: &[(&str, &str)],
+        more: &[(&str, Value)],
         mut pass: impl FnMut(Pass) -> Result<()>,
     ) -> Result<()> {
         let mut ms = Vec::new();
@@ -106,7 +106,7 @@ impl<'a> Bench<'a> {
             "peak_rss_mib": peak_rss_mib(),
         });
         for (key, value) in more {
-            line[*key] = json!(value);
+            line[*key] = value.clone();
         }
         let Some((gpu, ceilings)) = self.gpu else {
             println!("{line}");
