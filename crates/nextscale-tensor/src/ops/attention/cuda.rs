@@ -259,7 +259,7 @@ pub(super) fn cached(
 }
 
 /// Pairs of tokens that see each other.
-fn pairs(level_ends: &[usize]) -> usize {
+pub(super) fn pairs(level_ends: &[usize]) -> usize {
     let starts = std::iter::once(&0).chain(level_ends);
     starts
         .zip(level_ends)
