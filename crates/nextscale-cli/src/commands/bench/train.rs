@@ -15,15 +15,12 @@ pub fn train(args: &Args, place: Place) -> Result<()> {
     let batch = args.batch();
     let images = random_images(batch, side, place.0)?;
     let labels: Vec<i32> = (0..batch as i32).map(|i| i % 10).collect();
-    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
-    let bench = Bench::new(args, place, begun)?;
     let tokens = match args.from {
         Source::Images => None,
-        Source::Tokens => {
-            let pyramid = &trainer.var.config.pyramid;
-            Some(trainer.vqvae.tokenize(&images, pyramid)?)
-        }
+        Source::Tokens => Some(vqvae.tokenize(&images, &var.config.pyramid)?),
     };
+    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
+    let bench = Bench::new(args, place, begun)?;
     // To drop a report is to wait for it.
     let mut unread = Vec::new();
     let from = [("from", args.from.name().into())];

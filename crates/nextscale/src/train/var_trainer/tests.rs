@@ -8,7 +8,7 @@ const BATCH: usize = 3;
 const DEPTH: usize = 2;
 const SIDES: [usize; 3] = [1, 2, 4];
 
-fn trainer(device: Device, math: Math) -> VarTrainer {
+fn models(device: Device, math: Math) -> (Vqvae, Var) {
     let pyramid = Pyramid::square(&SIDES).unwrap();
     let config = VqvaeConfig {
         ch: 32,
@@ -27,7 +27,7 @@ fn trainer(device: Device, math: Math) -> VarTrainer {
     var.init(InitScales::default(), 1).unwrap();
     vqvae.to_device(device, math).unwrap();
     var.to_device(device, math).unwrap();
-    VarTrainer::new(vqvae, var, 0.0, 1).unwrap()
+    (vqvae, var)
 }
 
 fn plan() -> StepPlan {
@@ -58,12 +58,12 @@ fn a_profiled_step_counts_its_operators() {
         operands: DType::Bf16,
         tf32: true,
     };
-    let mut trainer = trainer(device, math);
+    let (vqvae, var) = models(device, math);
     let labels = [1, 2, 3];
     let images = Tensor::from_vec([BATCH, 8, 8, 3], vec![0.25; BATCH * 192]);
     let images = images.to(device).unwrap();
-    let pyramid = trainer.var.config.pyramid.clone();
-    let tokens = trainer.vqvae.tokenize(&images, &pyramid).unwrap();
+    let tokens = vqvae.tokenize(&images, &var.config.pyramid).unwrap();
+    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1).unwrap();
     let first = trainer.step(&images, &labels, &plan()).unwrap();
     first.read().unwrap();
     // From images, then from tokens: the reports stay unread, for reading waits.
