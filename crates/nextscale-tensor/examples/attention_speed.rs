@@ -1,10 +1,15 @@
 //! Times attention at the sizes of the models: `cargo run --release -p nextscale-tensor --example attention_speed`.
+//!
+//! With `-- cuda [BATCH]` on a GPU, in bf16 with 16 heads and the scales of 256 px, normalisation of queries and keys included;
+//! one JSON line with the fields of `benches/pytorch/gpu_attention.py`.
+use nextscale_tensor::cuda::timing::Event;
 use nextscale_tensor::ops::{KvCache, attention, attention_cached};
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, Result, Tape, Tensor};
+use nextscale_tensor::{Cx, DType, Device, Result, Tape, Tensor};
 use std::time::Instant;
 
 const DIM: usize = 64;
+const SIDES_256: [usize; 10] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16];
 
 fn best(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut best = f64::MAX;
@@ -16,16 +21,81 @@ fn best(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(best * 1e3)
 }
 
+/// The first token after every scale.
+fn ends(sides: &[usize]) -> Vec<usize> {
+    let sums = sides.iter().scan(0, |end, side| {
+        *end += side * side;
+        Some(*end)
+    });
+    sums.collect()
+}
+
+/// Milliseconds of the median of 20 runs in the stream, each timed for itself, after three that do not count.
+fn median(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
+    let gpu = Device::Cuda(0).gpu()?.expect("a GPU");
+    let mut all = Vec::new();
+    for i in 0..23 {
+        let from = Event::now(gpu)?;
+        f()?;
+        let ms = from.until(&Event::now(gpu)?)?;
+        if i >= 3 {
+            all.push(ms);
+        }
+    }
+    all.sort_by(f64::total_cmp);
+    Ok((all[9] + all[10]) / 2.0)
+}
+
+fn on_gpu(batch: usize) -> Result<()> {
+    let (heads, ends) = (16, ends(&SIDES_256));
+    let (l, c) = (ends[ends.len() - 1], heads * DIM);
+    let device = Device::Cuda(0);
+    let name = &device.gpu()?.expect("a GPU").info().name;
+    // A few numbers again and again: drawing them all takes longer than everything else.
+    let random = |width: usize| -> Result<Tensor> {
+        let mut s = Stream::new(1, Purpose::Test, 0, width as u64);
+        let some: Vec<f32> = (0..1_000_003).map(|_| s.normal()).collect();
+        let n = batch * l * width;
+        let x = Tensor::from_vec(
+            [batch, l, width],
+            some.into_iter().cycle().take(n).collect(),
+        );
+        x.to(device)?.cast(DType::Bf16)
+    };
+    let (qkv, up) = (random(3 * c)?, random(c)?);
+    let scale_mul = Tensor::from_vec([1, heads, 1, 1], vec![4f32.ln(); heads]).to(device)?;
+    let forward =
+        median(|| attention(&Cx::off(), &qkv, Some(&scale_mul), heads, &ends).map(|_| ()))?;
+    let both = median(|| {
+        let tape = Tape::new();
+        let cx = Cx::on(&tape);
+        let ((x, kx), (s, ks)) = (cx.leaf(&qkv), cx.leaf(&scale_mul));
+        let y = attention(&cx, &x, Some(&s), heads, &ends)?;
+        let wanted = [kx, ks];
+        tape.backward_from(&y, up.clone(), None, &wanted)
+            .map(|_| ())
+    })?;
+    let starts = std::iter::once(&0).chain(&ends);
+    let pairs: usize = starts.zip(&ends).map(|(a, b)| (b - a) * b).sum();
+    let work = (pairs * batch * heads * DIM) as f64 / 1e9;
+    println!(
+        "{{\"case\": \"attention_nextscale\", \"batch\": {batch}, \"heads\": {heads}, \"length\": {l}, \
+         \"head_dim\": {DIM}, \"forward_ms\": {forward:.3}, \"forward_backward_ms\": {both:.3}, \
+         \"forward_tflops\": {:.1}, \"forward_backward_tflops\": {:.1}, \"gpu\": \"{name}\"}}",
+        4.0 * work / forward,
+        14.0 * work / both
+    );
+    Ok(())
+}
+
 fn main() -> Result<()> {
-    let sides: [&[usize]; 2] = [&[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6, 8, 10, 13, 16]];
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some("cuda") {
+        return on_gpu(args.next().and_then(|a| a.parse().ok()).unwrap_or(96));
+    }
+    let sides: [&[usize]; 2] = [&[1, 2, 3, 4], &SIDES_256];
     for (batch, heads, sides) in [(16, 2, sides[0]), (1, 4, sides[1]), (4, 16, sides[1])] {
-        let ends: Vec<usize> = sides
-            .iter()
-            .scan(0, |end, side| {
-                *end += side * side;
-                Some(*end)
-            })
-            .collect();
+        let ends = ends(sides);
         let l = ends.last().copied().unwrap_or(0);
         let c = heads * DIM;
         let mut s = Stream::new(1, Purpose::Test, 0, 0);

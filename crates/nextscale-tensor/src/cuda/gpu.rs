@@ -9,6 +9,7 @@ use super::kernel::Module;
 use super::libraries::Library;
 use super::matmul::{self, Place};
 use super::pool::{DeviceBuffer, Pool, PoolUse};
+use super::work::Work;
 use crate::{Error, Result};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUmodule, CUstream};
@@ -267,6 +268,7 @@ impl Gpu {
         if bytes == 0 {
             return Ok(());
         }
+        let _scope = self.scope("copy", || Work::of_bytes(2 * bytes));
         let _turn = Turn::take();
         self.bind()?;
         // SAFETY: both ranges are as long as said and stay so for work that was asked for before they were let go.
@@ -283,6 +285,7 @@ impl Gpu {
         if bytes == 0 {
             return Ok(());
         }
+        let _scope = self.scope("zeros", || Work::of_bytes(bytes));
         let _turn = Turn::take();
         self.bind()?;
         // SAFETY: the range is as long as said.

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod ceilings;
 pub mod compile;
 pub mod conv;
 pub mod gpu;
@@ -17,9 +18,11 @@ pub mod libraries;
 pub mod matmul;
 pub mod pinned;
 pub mod pool;
+pub mod profile;
 pub mod tensor;
 pub mod timing;
 pub mod upload;
+pub mod work;
 
 mod constants;
 mod error;
@@ -30,12 +33,15 @@ mod tests;
 
 use crate::ops;
 
+pub use ceilings::Ceilings;
 pub use compile::{Arch, compile};
 pub use gpu::{Gpu, GpuInfo, count};
 pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
 pub use pool::DeviceBuffer;
+pub use profile::{Profile, Row};
+pub use work::{Rate, Work};
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {

@@ -26,7 +26,7 @@ pub(super) struct Pool {
 struct State {
     /// Addresses of free blocks by size.
     free: BTreeMap<usize, Vec<u64>>,
-    /// Bytes handed out now, bytes taken from the driver, and the most ever handed out.
+    /// Bytes handed out now, bytes taken from the driver, and the most handed out at once.
     used: usize,
     held: usize,
     peak: usize,
@@ -41,7 +41,7 @@ pub struct PoolUse {
     pub used: usize,
     /// Bytes taken from the driver.
     pub held: usize,
-    /// The most bytes ever alive at once.
+    /// The most bytes alive at once, ever or since [`Gpu::restart_peak`].
     pub peak: usize,
     /// How often the driver was asked for memory: constant in a steady state.
     pub driver_calls: u64,
@@ -158,6 +158,24 @@ impl Pool {
             peak: s.peak,
             driver_calls: s.calls,
         }
+    }
+}
+
+impl Gpu {
+    /// Counts the most bytes in use anew, from what is in use now.
+    pub fn restart_peak(&self) {
+        let mut s = self.pool().state();
+        s.peak = s.used;
+    }
+
+    /// Gives memory that nothing holds back to the driver, for work of other sizes.
+    ///
+    /// # Errors
+    /// When work before it failed, or the calling thread captures a graph.
+    pub fn trim(&self) -> Result<()> {
+        let _turn = Turn::take();
+        self.outside_capture("giving memory back")?;
+        release(self, &mut self.pool().state())
     }
 }
 

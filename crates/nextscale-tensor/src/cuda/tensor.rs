@@ -4,6 +4,7 @@ use super::gpu::Gpu;
 use super::kernel::{Arg, MEMORY, Shape as Launch};
 use super::matmul::{Element, Place};
 use super::pool::DeviceBuffer;
+use super::work::Work;
 use crate::tensor::Storage;
 use crate::{DType, Device, Error, Result, Shape, Tensor};
 use std::sync::Arc;
@@ -215,6 +216,7 @@ impl Tensor {
         };
         let gpu = self.gpu()?;
         let y = Self::scratch(gpu, self.shape, dtype)?;
+        let _scope = gpu.scope("convert", || Work::moving(&[self, &y]));
         let name = match (from, dtype) {
             (DType::F32, DType::Bf16) => "convert_f32_bf16",
             (DType::F32, DType::F16) => "convert_f32_f16",
@@ -310,6 +312,7 @@ impl Tensor {
             _ => return Err(self.wrong("a float")),
         };
         let gpu = self.gpu()?;
+        let _scope = gpu.scope("add up", || Work::moving(&[self, self, other]));
         let args = [self.arg()?, other.arg()?, Arg::U64(n as u64)];
         gpu.launch(&MEMORY, name, Launch::pass(gpu, n), &args)
     }

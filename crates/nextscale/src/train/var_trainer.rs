@@ -298,3 +298,6 @@ struct Pass {
 pub(crate) fn scaler_of(var: &Var) -> Option<LossScale> {
     (var.math.operands == DType::F16).then(LossScale::default)
 }
+
+#[cfg(test)]
+mod tests;

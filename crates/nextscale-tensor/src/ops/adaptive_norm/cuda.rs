@@ -4,7 +4,7 @@ use super::{Modulation, Sizes};
 use crate::cuda::kernel::Shape as Launch;
 use crate::cuda::matmul::Place;
 use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Kernel, Module};
+use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::tape::Var;
 use crate::{DType, Error, Grads, Result, Tensor};
 
@@ -93,8 +93,9 @@ pub(super) fn forward(
     dtype: DType,
 ) -> Result<(Tensor, Tensor)> {
     let gpu = x.gpu()?;
-    let table = m.table.cast(DType::F32)?;
     let y = Tensor::scratch(gpu, x.shape(), dtype)?;
+    let _scope = gpu.scope("adaptive norm", || Work::moving(&[x, &y]));
+    let table = m.table.cast(DType::F32)?;
     let stats = Tensor::scratch(gpu, [s.b * s.l, 2], DType::F32)?;
     let cut = Cut::forward(s, &[x, &table])?;
     let (row, scale) = in_table(&table, m.scale, s.c);
@@ -126,6 +127,7 @@ pub(super) fn backward(
     grads: &mut Grads<'_>,
 ) -> Result<()> {
     let gpu = x.gpu()?;
+    let _scope = gpu.scope("adaptive norm gradient", || Work::moving(&[x, g, x]));
     let values = table.cast(DType::F32)?;
     let dx = Tensor::scratch(gpu, x.shape(), DType::F32)?;
     let cut = Cut::backward(s, &[x, &values, g])?;

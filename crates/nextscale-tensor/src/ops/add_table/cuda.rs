@@ -1,13 +1,14 @@
 //! Adding a block's own table on a GPU.
 
 use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module};
+use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::ops::linear::cuda::add_column_sums;
 use crate::{DType, Grads, Result, Tensor};
 
 pub(super) fn forward(shared: &Tensor, own: &Tensor) -> Result<Tensor> {
     const OP: &str = "add_table";
     let (gpu, all) = (shared.gpu()?, shared.numel());
+    let _scope = gpu.scope("add table", || Work::moving(&[shared, own, shared]));
     let y = Tensor::scratch(gpu, shared.shape(), DType::F32)?;
     let args = [
         shared.arg_of(OP, DType::F32)?,
@@ -26,6 +27,9 @@ pub(super) fn backward(
     g: Tensor,
     grads: &mut Grads<'_>,
 ) -> Result<()> {
+    let _scope = shared
+        .gpu()?
+        .scope("add table gradient", || Work::moving(&[&g, own]));
     if let Some(sums) = grads.sums(own)? {
         add_column_sums(&g, own.numel(), 0, &sums)?;
     }

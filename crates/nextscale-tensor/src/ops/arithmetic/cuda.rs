@@ -1,6 +1,7 @@
 //! Sums and differences on a GPU.
 
 use super::Map;
+use crate::cuda::Work;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::cuda::tensor::by_dtype;
 use crate::{DType, Result, Tensor};
@@ -28,6 +29,9 @@ const ONE_WARP: Shape = Shape {
 
 /// f(a, b) in the type of both, float32 where they differ; `b` is `None` for functions of one operand.
 pub(super) fn map(map: Map, a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    let _scope = a.gpu()?.scope("arithmetic", || {
+        b.iter().fold(Work::moving(&[a, a]), |all, b| all.and(&[b]))
+    });
     let dtype = match b {
         Some(b) if b.dtype() != a.dtype() => DType::F32,
         _ => a.dtype(),
@@ -68,6 +72,7 @@ pub(super) fn weighted_sum(terms: &[(Tensor, f32)]) -> Result<Tensor> {
         return Ok(Tensor::zeros([1]));
     };
     let gpu = first.gpu()?;
+    let _scope = gpu.scope("weighted sum", || Work::of_bytes(4 * terms.len()));
     let y = Tensor::scratch(gpu, [1], DType::F32)?;
     let carry = Tensor::scratch(gpu, [2], DType::F32)?;
     for (i, part) in terms.chunks(TERMS).enumerate() {
@@ -89,6 +94,7 @@ pub(super) fn weighted_sum(terms: &[(Tensor, f32)]) -> Result<Tensor> {
 /// The weight of every term times g, \[terms\].
 pub(super) fn weighted_gradients(g: &Tensor, terms: &[(Tensor, f32)]) -> Result<Tensor> {
     let gpu = g.gpu()?;
+    let _scope = gpu.scope("weighted sum gradient", || Work::of_bytes(4 * terms.len()));
     let all = Tensor::scratch(gpu, [terms.len()], DType::F32)?;
     for (i, part) in terms.chunks(TERMS).enumerate() {
         let here = all.narrow(i * TERMS, part.len())?;

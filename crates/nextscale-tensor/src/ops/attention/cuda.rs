@@ -5,7 +5,7 @@ pub(crate) mod modules;
 use super::Sizes;
 use crate::cuda::kernel::Shape;
 use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, DeviceBuffer, Gpu};
+use crate::cuda::{Arg, DeviceBuffer, Gpu, Rate, Work};
 use crate::{DType, Error, Grads, Result, Tensor};
 use modules::{BACKWARD, FORWARD, plain};
 use std::collections::HashMap;
@@ -38,6 +38,7 @@ pub(super) fn forward(
     let y = Tensor::scratch(gpu, [s.batch, s.tokens, s.width()], qkv.dtype())?;
     let per_head = s.batch * s.heads * s.tokens;
     let stats = Tensor::scratch(gpu, [path.kept(), per_head], DType::F32)?;
+    let _scope = gpu.scope("attention", || s.work(pairs(level_ends), 4.0, &[qkv, &y]));
     if s.batch == 0 {
         return Ok((y, stats));
     }
@@ -87,6 +88,10 @@ pub(super) fn backward(
     if s.batch == 0 {
         return grads.add(qkv, dqkv);
     }
+    // Ten a pair and channel: the scores are made again.
+    let _scope = gpu.scope("attention gradient", || {
+        s.work(pairs(level_ends), 10.0, &[qkv, y, g, &dqkv])
+    });
     let aligned = |x: &Tensor| -> Result<Tensor> {
         if on_sixteen(x) {
             Ok(x.detach())
@@ -185,6 +190,11 @@ pub(super) fn cached(
     if s.batch == 0 {
         return Ok(y);
     }
+    let _scope = gpu.scope("attention, cached", || {
+        let seen = 2 * s.batch * (held + s.tokens) * s.width() * dtype.bytes();
+        let pairs = s.tokens * (held + s.tokens);
+        s.work(pairs, 4.0, &[qkv, &y]).and_bytes(seen)
+    });
     let unit = scale_mul.is_some();
     let total = s.batch * s.tokens * s.heads;
     let (k, v) = (keys.arg_of(OP, dtype)?, values.arg_of(OP, dtype)?);
@@ -246,6 +256,25 @@ pub(super) fn cached(
         )?;
     }
     Ok(y)
+}
+
+/// Pairs of tokens that see each other.
+pub(super) fn pairs(level_ends: &[usize]) -> usize {
+    let starts = std::iter::once(&0).chain(level_ends);
+    starts
+        .zip(level_ends)
+        .map(|(start, end)| (end - start) * end)
+        .sum()
+}
+
+impl Sizes {
+    /// That of `each` multiplications and additions for every channel of every pair of a sample, moving these tensors.
+    fn work(&self, pairs: usize, each: f64, moved: &[&Tensor]) -> Work {
+        let half = moved.iter().all(|t| t.dtype().is_half());
+        let rate = if half { Rate::Half } else { Rate::F32 };
+        let flops = each * (self.batch * self.width()) as f64 * pairs as f64;
+        Work::moving(moved).products(rate, flops)
+    }
 }
 
 /// Which kernels compute a call.

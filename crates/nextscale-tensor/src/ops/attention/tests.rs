@@ -353,3 +353,12 @@ fn gpu_cache_matches_the_whole_sequence() {
         assert!(attention_cached(&part, None, h, &mut other).is_err());
     }
 }
+
+#[test]
+fn only_pairs_that_see_each_other_count() {
+    let ends = [1, 5, 14];
+    let level = |t: usize| ends.iter().filter(|e| **e <= t).count();
+    let all = (0..14).flat_map(|q| (0..14).map(move |k| (q, k)));
+    let seen = all.filter(|&(q, k)| level(q) >= level(k)).count();
+    assert_eq!(cuda::pairs(&ends), seen);
+}

@@ -1,5 +1,6 @@
 //! Joining on a GPU: bytes are moved, whatever they mean.
 
+use crate::cuda::Work;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
 use crate::cuda::matmul::Place;
 use crate::{Error, Result, Shape, Tensor};
@@ -23,6 +24,7 @@ pub(super) fn concat(parts: &[&Tensor], batch: usize, shape: Shape) -> Result<Te
     const OP: &str = "concat_tokens";
     let (gpu, dtype) = (parts[0].gpu()?, parts[0].dtype());
     let y = Tensor::scratch(gpu, shape, dtype)?;
+    let _scope = gpu.scope("concat", || Work::moving(&[&y, &y]));
     if batch == 0 {
         return Ok(y);
     }

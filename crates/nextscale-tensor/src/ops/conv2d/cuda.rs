@@ -2,6 +2,7 @@
 
 use super::{Conv, Sizes};
 use crate::cuda::conv::Convolution;
+use crate::cuda::{Rate, Work};
 use crate::tape::Grads;
 use crate::{DType, Math, Result, Tensor};
 
@@ -21,6 +22,56 @@ fn kind(s: Sizes, conv: Conv, math: Math) -> Result<Convolution> {
     })
 }
 
+impl Sizes {
+    /// Multiplications and additions of one pass.
+    fn flops(self) -> f64 {
+        2.0 * (self.outputs * self.kh * self.kw * self.inputs) as f64
+            * (self.batch * self.oh * self.ow) as f64
+    }
+
+    /// Elements of x, the weight and y.
+    fn elements(self) -> [usize; 3] {
+        [
+            self.batch * self.h * self.w * self.inputs,
+            self.outputs * self.kh * self.kw * self.inputs,
+            self.batch * self.oh * self.ow * self.outputs,
+        ]
+    }
+
+    fn sized(self, work: Work) -> Work {
+        let Self {
+            h,
+            w,
+            inputs,
+            outputs,
+            kh,
+            kw,
+            ..
+        } = self;
+        work.sized(format!("{h}×{w} {inputs}→{outputs} {kh}×{kw}"))
+    }
+
+    /// That of the forward pass.
+    pub(crate) fn work(self, math: Math, residual: bool) -> Work {
+        let [x, w, y] = self.elements();
+        let moved = x + w + if residual { 2 * y } else { y };
+        let work = Work::of_bytes(moved * math.operands.bytes());
+        self.sized(work.products(Rate::of(math), self.flops()))
+    }
+
+    /// That of the gradients of the weight and, where it is wanted, of x.
+    pub(crate) fn gradient_work(self, math: Math, input: bool) -> Work {
+        let ([x, w, y], e) = (self.elements(), math.operands.bytes());
+        let (moved, passes) = if input {
+            (2 * x + w + y, 2.0)
+        } else {
+            (x + y, 1.0)
+        };
+        let work = Work::of_bytes(moved * e + w * DType::F32.bytes());
+        self.sized(work.products(Rate::of(math), passes * self.flops()))
+    }
+}
+
 pub(crate) fn forward(
     math: Math,
     s: Sizes,
@@ -31,6 +82,7 @@ pub(crate) fn forward(
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (gpu, dtype) = (x.gpu()?, math.operands);
+    let _scope = gpu.scope("conv2d", || s.work(math, residual.is_some()));
     let (x, w) = (x.operand(dtype)?, weight.operand(dtype)?);
     let bias = bias.cast(DType::F32)?;
     let residual = residual.map(|r| r.cast(dtype)).transpose()?;
@@ -59,6 +111,7 @@ pub(crate) fn backward(
     grads: &mut Grads<'_>,
 ) -> Result<()> {
     let (gpu, dtype) = (g.gpu()?, math.operands);
+    let _scope = gpu.scope("conv2d gradient", || s.gradient_work(math, grads.wants(x)));
     let kind = kind(s, conv, math)?;
     let g = g.cast(dtype)?;
     if let Some(db) = grads.sums(bias)? {

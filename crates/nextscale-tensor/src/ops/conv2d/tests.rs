@@ -147,3 +147,25 @@ fn a_gpu_agrees() {
         });
     }
 }
+
+#[test]
+fn a_convolution_counts_its_products_and_what_it_moves() {
+    let (x, w) = (Tensor::zeros([2, 8, 6, 3]), Tensor::zeros([5, 3, 3, 3]));
+    let s = sizes("test", &x, &w, &Tensor::zeros([5]), Conv::halve()).unwrap();
+    let y = 2 * 4 * 3 * 5;
+    let flops = (2 * y * 27) as f64;
+    let math = crate::Math::FULL;
+    let plain = s.work(math, false);
+    assert_eq!(plain.flops, flops);
+    assert_eq!(plain.bytes, (4 * (x.numel() + w.numel() + y)) as f64);
+    assert_eq!(plain.note, "8×6 3→5 3×3");
+    assert_eq!(s.work(math, true).bytes, plain.bytes + (4 * y) as f64);
+    let weights = s.gradient_work(math, false);
+    assert_eq!((weights.flops, weights.bytes), (flops, plain.bytes));
+    let both = s.gradient_work(math, true);
+    assert_eq!(both.flops, 2.0 * flops);
+    assert_eq!(
+        both.bytes,
+        plain.bytes + (4 * (x.numel() + w.numel())) as f64
+    );
+}

@@ -3,7 +3,7 @@
 use super::CrossEntropy;
 use crate::cuda::kernel::Shape as Launch;
 use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Kernel, Module};
+use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{Cx, DType, Error, Result, Tensor};
 
 const OP: &str = "cross_entropy";
@@ -55,6 +55,7 @@ pub(super) fn run(
     let Some((v, _)) = narrow else {
         return Err(Error::shape(OP, format!("{} is too large", logits.shape())));
     };
+    let _scope = gpu.scope("cross entropy", || Work::moving(&[&logits, targets]));
     let weights = gpu.constant_f32(weights)?;
     let of = |dtype| Tensor::scratch(gpu, targets.shape(), dtype);
     let (lse, smoothed, plain) = (of(DType::F32)?, of(DType::F32)?, of(DType::F32)?);
@@ -100,6 +101,9 @@ pub(super) fn run(
     if cx.records(&[&logits]) {
         let targets = targets.detach();
         cx.record_one(&mut loss, move |g, grads| {
+            let _scope = gpu.scope("cross entropy gradient", || {
+                Work::moving(&[&logits, &logits])
+            });
             // A second handle on the values would force a copy of them.
             let place = logits.without_data();
             let d = logits.detach();

@@ -1,5 +1,6 @@
 //! Dropout on a GPU: the processor's mask, drawn there.
 
+use crate::cuda::Work;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::cuda::tensor::by_dtype;
 use crate::rng::Stream;
@@ -19,6 +20,7 @@ pub(crate) static MODULE: Module = Module {
 pub(super) fn masked(x: &Tensor, p: f32, stream: &Stream) -> Result<Tensor> {
     let name = by_dtype(x.dtype(), ["drop_f32", "drop_bf16", "drop_f16"])?;
     let (gpu, n) = (x.gpu()?, x.numel());
+    let _scope = gpu.scope("dropout", || Work::moving(&[x, x]));
     let y = Tensor::scratch(gpu, x.shape(), x.dtype())?;
     let (key, tail) = stream.key_and_tail();
     let mut args = vec![x.arg()?, y.arg()?, Arg::F32(p), Arg::F32(1.0 / (1.0 - p))];

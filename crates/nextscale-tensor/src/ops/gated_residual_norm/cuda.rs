@@ -4,7 +4,7 @@
 //! x′ (x = x′ − keep·γ·h, off by no more than float32's rounding) and leaves it to the rule before.
 
 use super::{Gate, Modulation};
-use crate::cuda::Arg;
+use crate::cuda::{Arg, Work};
 use crate::ops::adaptive_norm::Sizes;
 use crate::ops::adaptive_norm::cuda::{Cut, MODULE, add_to_tables, in_table, int, or_null};
 use crate::tape::Stash;
@@ -43,6 +43,7 @@ pub(super) fn gated_residual_norm(
     let dtype = cx.math().operands;
     let mut sum = Tensor::scratch(gpu, x.shape(), DType::F32)?;
     let mut y = Tensor::scratch(gpu, x.shape(), dtype)?;
+    let _scope = gpu.scope("gated residual norm", || Work::moving(&[x, h, &sum, &y]));
     let stats = Tensor::scratch(gpu, [s.b * s.l, 2], DType::F32)?;
     let cut = Cut::forward(s, &[x, h, &gates, &table])?;
     let (gates_row, gate_at) = in_table(&gates, gate.slot, s.c);
@@ -121,6 +122,12 @@ fn backward(
         stream = stream.into_unique()?;
     }
     let gpu = stream.gpu()?;
+    // x′ and h, the gradients of x′ and y; the gradients of x and h, and x where it is made again.
+    let _scope = gpu.scope("gated residual norm gradient", || {
+        let all = Work::moving(&[&stream, &h, &h]).and_bytes(4 * x.numel());
+        let all = d_sum.iter().chain(&d_y).fold(all, |all, g| all.and(&[g]));
+        before.iter().fold(all, |all, _| all.and(&[&stream]))
+    });
     let d_y = d_y.map(|g| g.cast(dtype)).transpose()?;
     let has_d = d_sum.is_some();
     let d = match d_sum {

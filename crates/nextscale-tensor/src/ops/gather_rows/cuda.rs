@@ -1,7 +1,7 @@
 //! Rows by index on a GPU.
 
 use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module};
+use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{DType, Grads, Result, Shape, Tensor};
 
 const OP: &str = "gather_rows";
@@ -10,6 +10,7 @@ const OP: &str = "gather_rows";
 pub(super) fn forward(table: &Tensor, indices: &Tensor, shape: Shape) -> Result<Tensor> {
     let (gpu, n) = (table.gpu()?, shape.numel());
     let y = Tensor::scratch(gpu, shape, DType::F32)?;
+    let _scope = gpu.scope("gather rows", || Work::moving(&[&y, indices]));
     let args = [
         table.arg_of(OP, DType::F32)?,
         indices.arg_of(OP, DType::I32)?,
@@ -32,6 +33,9 @@ pub(super) fn backward(
     let Some(sums) = grads.sums(table)? else {
         return Ok(());
     };
+    let _scope = table.gpu()?.scope("gather rows gradient", || {
+        Work::moving(&[g, indices, table])
+    });
     let shape = Launch {
         grid: [table.dims()[0] as u32, 1, 1],
         threads: 128,

@@ -1,10 +1,10 @@
 //! Group norm on a GPU, in the type of x with statistics in float32: x is read for the statistics, then read again and y
 //! written.
 
-use crate::cuda::DeviceBuffer;
 use crate::cuda::gpu::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::cuda::tensor::by_dtype;
+use crate::cuda::{DeviceBuffer, Work};
 use crate::{DType, Grads, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -127,6 +127,9 @@ pub(super) fn forward(
     eps: f32,
 ) -> Result<(Tensor, Moments)> {
     let (gpu, dtype) = (x.gpu()?, x.dtype());
+    let _scope = gpu.scope("group norm", || {
+        Work::moving(&[x, x]).sized(format!("{}", x.shape()))
+    });
     let y = Tensor::scratch(gpu, x.shape(), dtype)?;
     let count = norm.samples * norm.groups;
     let stats = DeviceBuffer::new(gpu, count * 8)?;
@@ -199,6 +202,9 @@ pub(super) fn backward(
     grads: &mut Grads<'_>,
 ) -> Result<()> {
     let (gpu, dtype) = (x.gpu()?, x.dtype());
+    let _scope = gpu.scope("group norm gradient", || {
+        Work::moving(&[x, g, x]).sized(format!("{}", x.shape()))
+    });
     let g = g.cast(dtype)?;
     let dx = Tensor::scratch(gpu, x.shape(), dtype)?;
     if norm.is_empty() {

@@ -3,7 +3,7 @@
 use super::noise::Draw;
 use crate::cuda::kernel::Shape as Launch;
 use crate::cuda::matmul::{Element, Follow, Operands, Product};
-use crate::cuda::{Arg, Gpu, Kernel, Module};
+use crate::cuda::{Arg, Gpu, Kernel, Module, Rate, Work};
 use crate::{DType, Error, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -134,6 +134,9 @@ impl Noise {
 }
 
 pub(super) fn guide(logits: &Tensor, t: f32) -> Result<Tensor> {
+    let _scope = logits.gpu()?.scope("guidance", || {
+        Work::moving(&[logits]).and_bytes(2 * logits.numel())
+    });
     let x = logits.cast(DType::F32)?;
     let gpu = x.gpu()?;
     let mut dims = x.dims().to_vec();
@@ -146,6 +149,9 @@ pub(super) fn guide(logits: &Tensor, t: f32) -> Result<Tensor> {
 }
 
 pub(super) fn filter_logits(logits: &Tensor, top_k: usize, top_p: f32) -> Result<Tensor> {
+    let _scope = logits.gpu()?.scope("filter", || {
+        Work::moving(&[logits]).and_bytes(4 * logits.numel())
+    });
     let x = logits.cast(DType::F32)?;
     let (gpu, v) = (x.gpu()?, x.shape().last());
     let y = Tensor::scratch(gpu, x.shape(), DType::F32)?;
@@ -169,6 +175,7 @@ pub(super) fn sample_tokens(
     (top_k, top_p): (usize, f32),
     draw: &Draw<'_>,
 ) -> Result<Tensor> {
+    let _scope = logits.gpu()?.scope("draw", || Work::moving(&[logits]));
     let x = logits.cast(DType::F32)?;
     let (gpu, &[b, l, v]) = (x.gpu()?, x.dims()) else {
         return Err(Error::shape(op, format!("logits are {}", x.shape())));
@@ -211,6 +218,10 @@ pub(super) fn smooth_codes(
     codebook: &Tensor,
 ) -> Result<Tensor> {
     const OP: &str = "smooth_codes";
+    let _scope = filtered.gpu()?.scope("blend", || {
+        let flops = 2.0 * filtered.numel() as f64 * codebook.shape().last() as f64;
+        Work::moving(&[filtered, codebook]).products(Rate::F32, flops)
+    });
     let x = filtered.cast(DType::F32)?;
     let table = codebook.cast(DType::F32)?;
     let (gpu, &[b, l, v], &[_, c]) = (x.gpu()?, x.dims(), table.dims()) else {

@@ -1,5 +1,6 @@
 //! Counting on a GPU.
 
+use crate::cuda::Work;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::{DType, Error, Result, Tensor};
 
@@ -19,6 +20,7 @@ const SHARED_BINS: usize = 8192;
 pub(super) fn histogram(indices: &Tensor, bins: usize) -> Result<Tensor> {
     const OP: &str = "histogram";
     let (gpu, n) = (indices.gpu()?, indices.numel());
+    let _scope = gpu.scope("histogram", || Work::moving(&[indices]).and_bytes(4 * bins));
     let counts = Tensor::zeros_on(indices.device(), [bins], DType::I32)?;
     let count = i32::try_from(bins).map_err(|_| Error::shape(OP, format!("{bins} bins")))?;
     let args = [

@@ -1,6 +1,7 @@
 //! Distances on a GPU; operands of other float types are seen as float32.
 
 use super::Kind;
+use crate::cuda::Work;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::tape::Grads;
 use crate::{DType, Result, Tensor};
@@ -36,6 +37,7 @@ fn blocks(n: u32) -> Shape {
 }
 
 pub(super) fn forward(kind: Kind, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let _scope = a.gpu()?.scope("image loss", || Work::moving(&[a, b]));
     let (a, b) = (a.cast(DType::F32)?, b.cast(DType::F32)?);
     let (gpu, n) = (a.gpu()?, a.numel());
     let parts = n.div_ceil(PART).max(1);
@@ -68,6 +70,10 @@ pub(super) fn backward(
     g: &Tensor,
     grads: &mut Grads<'_>,
 ) -> Result<()> {
+    let _scope = a.gpu()?.scope("image loss gradient", || {
+        let wanted = [a, b].into_iter().filter(|t| grads.wants(t));
+        Work::moving(&[a, b]).and_bytes(wanted.map(|t| 4 * t.numel()).sum())
+    });
     let (x, y) = (a.cast(DType::F32)?, b.cast(DType::F32)?);
     let (gpu, n) = (x.gpu()?, x.numel());
     let wanted = |t: &Tensor| match grads.wants(t) {

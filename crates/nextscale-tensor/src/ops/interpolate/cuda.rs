@@ -1,8 +1,8 @@
 //! Resizing on a GPU. An axis' weights are made on the processor and kept on the GPU.
 
 use super::axis::{Axis, Kind};
-use crate::cuda::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use crate::cuda::{Gpu, Work};
 use crate::{DType, Error, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -67,6 +67,7 @@ pub(super) fn apply(
     let side = |(from, to): (usize, usize)| if transposed { from } else { to };
     let (to_h, to_w) = (side(rows), side(cols));
     let y = Tensor::scratch(gpu, [b, to_h, to_w, c], DType::F32)?;
+    let _scope = gpu.scope("resize", || Work::moving(&[x, &y]));
     // A view may begin anywhere; the pool's memory is aligned.
     let wide = c % 4 == 0 && x.offset % 4 == 0;
     let (name, n) = if wide {

@@ -4,7 +4,7 @@ use super::{Activation, Bias};
 use crate::cuda::kernel::Shape as Launch;
 use crate::cuda::matmul::{Follow, Operands, Product};
 use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Kernel, Module};
+use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{Cx, DType, Grads, Math, Result, Tensor};
 
 /// Rows of one block of the kernels that go down columns.
@@ -132,6 +132,9 @@ pub(crate) fn forward(
     keep_sum: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (math, result) = (cx.math(), cx.result());
+    let _scope = x
+        .gpu()?
+        .scope("linear", || Work::linear(math, x, w, result));
     let layer = Layer::new(x, w, math);
     let (x, w) = (x.operand(math.operands)?, w.operand(math.operands)?);
     let bias = match bias {
@@ -176,6 +179,10 @@ pub(super) fn backward(
     g: Tensor,
     grads: &mut Grads<'_>,
 ) -> Result<()> {
+    let (gpu, input) = (g.gpu()?, grads.wants(x));
+    let _scope = gpu.scope("linear gradient", || {
+        Work::linear_gradient(math, x, w, &g, input)
+    });
     let layer = Layer::new(x, w, math);
     let dz = match sum {
         Some(z) => {

@@ -1,7 +1,7 @@
 //! The search on a GPU, in float32 whatever the products' arithmetic.
 
-use crate::cuda::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
+use crate::cuda::{Gpu, Rate, Work};
 use crate::{DType, Error, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -92,6 +92,10 @@ pub(super) fn search(x: &Tensor, codebook: &Tensor, by_angle: bool) -> Result<Te
     let x = x.cast(DType::F32)?;
     let gpu = x.gpu()?;
     let y = Tensor::scratch(gpu, [m], DType::I32)?;
+    let _scope = gpu.scope("code search", || {
+        let flops = 2.0 * m as f64 * codebook.numel() as f64;
+        Work::moving(&[&x, codebook, &y]).products(Rate::F32, flops)
+    });
     if m == 0 {
         return Ok(y);
     }

@@ -2,7 +2,7 @@
 
 use super::{AdamW, Decay, Moments, Progress, Scaling, StepValues};
 use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Gpu, Kernel, Module};
+use crate::cuda::{Arg, Gpu, Kernel, Module, Work};
 use crate::{DType, Device, Error, GradBuffer, Params, Result, Tensor};
 
 /// Elements whose squares one block adds.
@@ -74,6 +74,7 @@ fn sum_squares(grads: &Tensor) -> Result<(Tensor, usize)> {
 pub(super) fn grad_norm(grads: &GradBuffer) -> Result<f64> {
     let grads = grads.tensor()?;
     let gpu = grads.gpu()?;
+    let _scope = gpu.scope("gradient norm", || Work::moving(&[&grads]));
     let (partial, parts) = sum_squares(&grads)?;
     let norm = Tensor::scratch(gpu, [2], DType::I32)?;
     let args = [partial.arg()?, norm.arg()?, Arg::I32(parts as i32)];
@@ -177,6 +178,12 @@ impl Run {
             let what = "gradients or moments of another model";
             return Err(Error::Params(what.into()));
         }
+        let _scope = gpu.scope("optimizer", || {
+            // Weights and moments are read and written; so are gradients, read once more before for their norm, on which
+            // every update depends.
+            let all = Work::moving(&[&flat, &flat, &m, &m, &v, &v, &grads, &grads, &grads]);
+            params.half().iter().fold(all, |all, h| all.and(&[h]))
+        });
         let (partial, parts) = sum_squares(&grads)?;
         let decision = Tensor::scratch(gpu, [4], DType::I32)?;
         let numbers = Tensor::scratch(gpu, [8], DType::I32)?;

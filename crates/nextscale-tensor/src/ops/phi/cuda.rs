@@ -43,6 +43,7 @@ pub(super) fn forward(
     rho: f32,
 ) -> Result<Tensor> {
     let gpu = x.gpu()?;
+    let _scope = gpu.scope("phi", || s.work(Math::FULL, false));
     let x = x.cast(DType::F32)?;
     let aligned = |t: &Tensor| -> Result<bool> {
         let place = t.place()?;
@@ -89,6 +90,9 @@ pub(super) fn backward(
     g: &Tensor,
     grads: &mut Grads<'_>,
 ) -> Result<()> {
+    let _scope = g.gpu()?.scope("phi gradient", || {
+        s.gradient_work(Math::FULL, grads.wants(x))
+    });
     let g = g.cast(DType::F32)?;
     let scaled = blend(&g, None, rho, 0.0)?;
     let conv = Conv::same(3);

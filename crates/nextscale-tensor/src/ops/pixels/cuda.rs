@@ -2,7 +2,7 @@
 
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
 use crate::cuda::tensor::by_dtype;
-use crate::cuda::{DeviceBuffer, Gpu};
+use crate::cuda::{DeviceBuffer, Gpu, Work};
 use crate::{DType, Result, Shape, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -43,6 +43,7 @@ pub(crate) fn floats_of(
     )?;
     let n = shape.numel();
     let y = Tensor::scratch(gpu, shape, dtype)?;
+    let _scope = gpu.scope("from pixels", || Work::moving(&[&y]).and_bytes(n));
     let args = [Arg::In(bytes), y.arg()?, Arg::U64(n as u64)];
     gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
     Ok(y)
@@ -55,6 +56,7 @@ pub(super) fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
     )?;
     let (gpu, n) = (x.gpu()?, x.numel());
     let bytes = DeviceBuffer::new(gpu, n)?;
+    let _scope = gpu.scope("to pixels", || Work::moving(&[x]).and_bytes(n));
     let args = [x.arg()?, Arg::In(&bytes), Arg::U64(n as u64)];
     gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
     let mut pixels = vec![0; n];

@@ -1,9 +1,9 @@
 //! The fused quantizer: one block of threads an image.
 
 use super::{Residual, ResidualCodes};
-use crate::cuda::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
 use crate::cuda::matmul::Place;
+use crate::cuda::{Gpu, Rate, Work};
 use crate::ops::interpolate::axis::{Axis, Kind};
 use crate::ops::nearest_code::cuda::pack;
 use crate::{DType, Error, Result, Tensor};
@@ -135,6 +135,11 @@ fn lengths(scales: &[(usize, usize)], active: usize) -> (usize, usize) {
     (sum(scales), sum(&scales[1.min(active)..active]))
 }
 
+/// Multiplications and additions of so many φ on maps of this size.
+fn phi_flops(batch: usize, full: (usize, usize), phis: usize) -> f64 {
+    (2 * 9 * CHANNELS * CHANNELS * full.0 * full.1) as f64 * (batch * phis) as f64
+}
+
 fn launch(batch: usize, full: (usize, usize), searches: bool) -> Launch {
     Launch {
         grid: [batch as u32, 1, 1],
@@ -152,6 +157,14 @@ pub(super) fn encode(
 ) -> Result<Residual> {
     let gpu = f.gpu()?;
     let (b, full) = (f.dims()[0], (f.dims()[1], f.dims()[2]));
+    let _scope = gpu.scope("quantizer", || {
+        let (tokens, input) = lengths(scales, active);
+        // Distances to all codes, and φ on whole maps.
+        let search = 2.0 * (b * tokens * CHANNELS) as f64 * codes.codebook.dims()[0] as f64;
+        Work::moving(&[f, f, codes.codebook])
+            .and_bytes(4 * b * (tokens + input * CHANNELS))
+            .products(Rate::F32, search + phi_flops(b, full, codes.phis.len()))
+    });
     let packed = pack(codes.codebook, codes.by_angle)?;
     let (weights, offsets) = phis(gpu, codes)?;
     let with_phi = !offsets.is_empty();
@@ -236,6 +249,13 @@ pub(super) fn input(
     let gpu = codes.codebook.gpu()?;
     let b = tokens[0].dims()[0];
     let full = scales.last().copied().unwrap_or((1, 1));
+    let _scope = gpu.scope("quantizer input", || {
+        let (all, input) = lengths(scales, active);
+        let phis = codes.phis.len().min(active.saturating_sub(1));
+        Work::moving(&[codes.codebook])
+            .and_bytes(4 * b * (all + input * CHANNELS))
+            .products(Rate::F32, phi_flops(b, full, phis))
+    });
     let run = one_run(gpu, tokens)?;
     let (weights, offsets) = phis(gpu, codes)?;
     let with_phi = !offsets.is_empty();

@@ -1,5 +1,6 @@
 //! SiLU on a GPU, in the type of x.
 
+use crate::cuda::Work;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::cuda::tensor::by_dtype;
 use crate::{Result, Tensor};
@@ -20,6 +21,7 @@ pub(crate) static MODULE: Module = Module {
 
 pub(super) fn forward(x: &Tensor) -> Result<Tensor> {
     let (gpu, n) = (x.gpu()?, x.numel());
+    let _scope = gpu.scope("silu", || Work::moving(&[x, x]));
     let y = Tensor::scratch(gpu, x.shape(), x.dtype())?;
     let name = by_dtype(x.dtype(), ["silu_f32", "silu_bf16", "silu_f16"])?;
     let args = [x.arg()?, y.arg()?, Arg::U64(n as u64)];
@@ -29,6 +31,7 @@ pub(super) fn forward(x: &Tensor) -> Result<Tensor> {
 
 pub(super) fn backward(x: &Tensor, g: &Tensor) -> Result<Tensor> {
     let (gpu, n) = (x.gpu()?, x.numel());
+    let _scope = gpu.scope("silu gradient", || Work::moving(&[x, x, g]));
     let g = g.cast(x.dtype())?;
     let dx = Tensor::scratch(gpu, x.shape(), x.dtype())?;
     let name = by_dtype(

@@ -2,11 +2,11 @@
 //! in pieces, so that scores never take more than a fixed amount of memory.
 
 use super::Sizes;
-use crate::cuda::DeviceBuffer;
 use crate::cuda::gpu::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::cuda::matmul::{Batch, Element, Follow, Operands, Place, Product};
 use crate::cuda::tensor::by_dtype;
+use crate::cuda::{DeviceBuffer, Rate, Work};
 use crate::{DType, Math, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -49,6 +49,19 @@ impl Run {
             tf32: math.tf32 && math.operands == DType::F32,
             s,
         })
+    }
+
+    /// That of so many products of \[positions, positions\] with \[positions, C\], and of moving maps like y.
+    fn work(&self, products: f64, maps: usize) -> Work {
+        let Sizes {
+            batch,
+            positions: n,
+            c,
+        } = self.s;
+        Work::of_bytes(maps * batch * n * c * self.element.bytes()).products(
+            Rate::from((self.element, self.tf32)),
+            products * 2.0 * (batch * n * n) as f64 * c as f64,
+        )
     }
 
     fn square(&self, element: Element) -> Result<DeviceBuffer> {
@@ -160,6 +173,7 @@ impl Run {
 
 pub(super) fn forward(math: Math, s: Sizes, qkv: &Tensor) -> Result<Tensor> {
     let run = Run::new(math, s, qkv)?;
+    let _scope = run.gpu.scope("spatial attention", || run.work(2.0, 4));
     let &[b, h, w, _] = qkv.dims() else {
         return Err(qkv.wrong("a feature map"));
     };
@@ -182,6 +196,10 @@ pub(super) fn forward(math: Math, s: Sizes, qkv: &Tensor) -> Result<Tensor> {
 /// The gradient of qkv for that of y.
 pub(super) fn backward(math: Math, s: Sizes, qkv: &Tensor, g: &Tensor) -> Result<Tensor> {
     let run = Run::new(math, s, qkv)?;
+    // Five products: the probabilities are made again.
+    let _scope = run
+        .gpu
+        .scope("spatial attention gradient", || run.work(5.0, 7));
     let (qkv, g) = (qkv.cast(run.dtype)?, g.cast(run.dtype)?);
     let d = Tensor::scratch(run.gpu, qkv.shape(), run.dtype)?;
     run.in_pieces(|run, first| {

@@ -2,7 +2,7 @@
 
 use crate::cuda::kernel::Shape as Launch;
 use crate::cuda::matmul::Place;
-use crate::cuda::{Arg, Kernel, Module};
+use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::ops::linear::cuda::add_column_sums;
 use crate::{DType, Grads, Result, Tensor};
 
@@ -57,6 +57,10 @@ pub(super) fn forward(t: &Terms) -> Result<Tensor> {
     let gpu = t.cond.gpu()?;
     let (b, len, c) = t.sizes();
     let x = Tensor::scratch(gpu, [b, len, c], DType::F32)?;
+    let _scope = gpu.scope("embedding", || {
+        let all = Work::moving(&[&x, &t.cond]).and_bytes(8 * len * c);
+        t.words.iter().fold(all, |all, w| all.and(&[w]))
+    });
     // One scale alone needs no list: nothing is sent while sampling.
     let one = t.level_of.iter().all(|l| Some(l) == t.level_of.first());
     let levels = t.level_of.iter().map(|&l| l as i32).collect();
@@ -93,6 +97,12 @@ pub(super) fn forward(t: &Terms) -> Result<Tensor> {
 pub(super) fn backward(t: &Terms, g: &Tensor, grads: &mut Grads<'_>) -> Result<()> {
     let gpu = g.gpu()?;
     let (b, len, c) = t.sizes();
+    let _scope = gpu.scope("embedding gradient", || {
+        let all = Work::moving(&[g, &t.cond]).and_bytes(8 * len * c);
+        t.words
+            .iter()
+            .fold(all, |all, w| all.and_bytes(4 * w.numel()))
+    });
     // The batch's sum for every token serves all three tables.
     if [&t.pos_start, &t.pos, &t.lvl]
         .iter()
@@ -155,6 +165,9 @@ pub(super) fn scale(words: &Tensor, pos: &Tensor, lvl: &Tensor, copies: usize) -
         return Err(words.wrong("[B, l, C]"));
     };
     let gpu = words.gpu()?;
+    let _scope = gpu.scope("embedding", || {
+        Work::moving(&[words]).and_bytes(4 * l * c * (copies * b + 1))
+    });
     let x = Tensor::scratch(gpu, [copies * b, l, c], DType::F32)?;
     let (f32, n) = (DType::F32, x.numel());
     let args = [

@@ -2,7 +2,7 @@
 
 use super::OP;
 use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module};
+use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{DType, Error, Result, Tensor};
 use std::ops::Range;
 
@@ -23,6 +23,9 @@ pub(super) fn run(
     ranges: &[Range<usize>],
 ) -> Result<Tensor> {
     let gpu = costs.gpu()?;
+    let _scope = gpu.scope("token measures", || {
+        Work::moving(&[costs, predicted, targets])
+    });
     let out = Tensor::scratch(gpu, [ranges.len(), 2], DType::F32)?;
     let (b, l) = (costs.dims()[0], costs.dims()[1]);
     if ranges.is_empty() {

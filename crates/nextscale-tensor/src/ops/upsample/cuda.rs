@@ -1,5 +1,6 @@
 //! Upsampling on a GPU, in the type of x.
 
+use crate::cuda::Work;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::cuda::tensor::by_dtype;
 use crate::{Result, Tensor};
@@ -22,6 +23,7 @@ pub(crate) static MODULE: Module = Module {
 fn launch(names: [&'static str; 3], from: &Tensor, to: &Tensor, dims: [usize; 4]) -> Result<()> {
     let (gpu, [b, h, w, c]) = (from.gpu()?, dims);
     let n = b * h * w * c;
+    let _scope = gpu.scope("upsample", || Work::moving(&[from, to]));
     let args = [
         from.arg()?,
         to.arg()?,

@@ -1,0 +1,76 @@
+//! The training steps.
+
+use super::timing::{Bench, Pass};
+use super::{Args, Place, Source, models, random_images};
+use nextscale::Result;
+use nextscale::train::progressive::Stage;
+use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
+use nextscale::train::var_trainer::{StepPlan, VarTrainer};
+use std::time::Instant;
+
+/// The transformer's training step, from images or from their tokens.
+pub fn train(args: &Args, place: Place) -> Result<()> {
+    let begun = Instant::now();
+    let (vqvae, var, side) = models(args, place, (false, true))?;
+    let batch = args.batch();
+    let images = random_images(batch, side, place.0)?;
+    let labels: Vec<i32> = (0..batch as i32).map(|i| i % 10).collect();
+    let tokens = match args.from {
+        Source::Images => None,
+        Source::Tokens => Some(vqvae.tokenize(&images, &var.config.pyramid)?),
+    };
+    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
+    let bench = Bench::new(args, place, begun)?;
+    // To drop a report is to wait for it.
+    let mut unread = Vec::new();
+    let from = [("from", args.from.name().into())];
+    bench.run("train", batch, &from, |pass| {
+        let plan = StepPlan {
+            it: pass.number(),
+            lr: 1e-4,
+            wd: 0.05,
+            clip: Some(2.0),
+            accumulate: 1,
+            update: true,
+            stage: Stage::ALL,
+        };
+        let late = match &tokens {
+            None => trainer.step(&images, &labels, &plan)?,
+            Some(tokens) => trainer.step_tokens(tokens, &labels, &plan)?,
+        };
+        match pass {
+            Pass::Timed(_) => late.read().map(|_| ()),
+            Pass::Ahead | Pass::Profiled => {
+                unread.push(late);
+                Ok(())
+            }
+        }
+    })
+}
+
+/// The tokenizer's training step.
+pub fn train_tokenizer(args: &Args, place: Place) -> Result<()> {
+    let begun = Instant::now();
+    let (vqvae, _, side) = models(args, place, (true, false))?;
+    let batch = args.batch();
+    let images = random_images(batch, side, place.0)?;
+    let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 1)?;
+    let bench = Bench::new(args, place, begun)?;
+    let mut unread = Vec::new();
+    bench.run("train-tokenizer", batch, &[], |pass| {
+        let plan = TokenizerStep {
+            it: pass.number(),
+            lr: 1e-4,
+            wd: 0.0,
+            clip: Some(2.0),
+        };
+        let late = trainer.step(&images, &plan)?;
+        match pass {
+            Pass::Timed(_) => trainer.read(late).map(|_| ()),
+            Pass::Ahead | Pass::Profiled => {
+                unread.push(late);
+                Ok(())
+            }
+        }
+    })
+}

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Runs the official PyTorch code and nextscale beside each other on a GPU, in one go, and prints their times and ratios.
+#   scripts/gpu/compare.sh REPO [OUT]
+#     REPO  checkout of FoundationVision/VAR
+#     OUT   folder for the JSON lines and logs (default target/gpu/compare); `python3 benches/pytorch/ratios.py OUT` prints the
+#           table again, also of a run that was cut off
+#   PARTS="attention step sample"  what to compare       CASES=eager,compiled,tuned  PyTorch's training steps
+#   SAMPLES=1,16,64  batches of images drawn             BATCH=96 DEPTH=16 STEPS=10  sizes
+#   LIMIT=900  seconds that one command may take         PYTHON=python3 NEXTSCALE=target/gpu/nextscale ATTENTION=…  programs
+# The programs are those of scripts/gpu/pack.sh, else of target/release. What fails or takes too long is missing in the table.
+set -uo pipefail
+if [ $# -lt 1 ] || [ ! -e "$1/models/var.py" ]; then
+  echo "usage: scripts/gpu/compare.sh REPO [OUT]; REPO is a checkout of FoundationVision/VAR" >&2
+  exit 2
+fi
+repo=$(cd "$1" && pwd)
+here=$(cd "$(dirname "$0")/../.." && pwd)
+out=${2:-$here/target/gpu/compare}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+cd "$here" || exit 1
+python=${PYTHON:-python3}
+batch=${BATCH:-96} depth=${DEPTH:-16} steps=${STEPS:-10} limit=${LIMIT:-900}
+cases=${CASES:-eager,compiled,tuned} samples=${SAMPLES:-1,16,64}
+
+# program PACKED BUILT: the first that is there.
+program() {
+  if [ -x "$1" ]; then echo "$1"; else echo "$2"; fi
+}
+nextscale=${NEXTSCALE:-$(program target/gpu/nextscale target/release/nextscale)}
+attention=${ATTENTION:-$(program target/gpu/attention_speed target/release/examples/attention_speed)}
+if [ ! -x "$nextscale" ]; then
+  echo "compare.sh: there is no $nextscale; build it (cargo build --release) or set NEXTSCALE" >&2
+  exit 2
+fi
+
+failed=0
+# take NAME COMMAND...: runs it within the limit; its output goes to OUT/NAME.out, its errors to OUT/NAME.log.
+take() {
+  local name=$1 begun=$SECONDS code
+  shift
+  timeout -k 10 "$limit" "$@" >"$out/$name.out" 2>"$out/$name.log"
+  code=$?
+  if [ $code -eq 0 ]; then
+    echo "$name: $((SECONDS - begun)) s" >&2
+  else
+    failed=1
+    echo "$name: exit code $code after $((SECONDS - begun)) s: $(tail -n 1 "$out/$name.log")" >&2
+  fi
+}
+
+ours=("$nextscale" bench)
+sizes=(--preset=wide --device=cuda --depth="$depth" --steps="$steps")
+for part in ${PARTS:-attention step sample}; do
+  case $part in
+  attention)
+    take nextscale-attention "$attention" cuda "$batch"
+    take pytorch-attention "$python" benches/pytorch/gpu_attention.py --batch="$batch" --steps="$steps"
+    ;;
+  step)
+    take nextscale-train "${ours[@]}" train "${sizes[@]}" --bs="$batch"
+    take nextscale-tokens "${ours[@]}" train "${sizes[@]}" --bs="$batch" --from=tokens
+    take nextscale-tokenize "${ours[@]}" tokenize "${sizes[@]}" --bs="$batch"
+    # One process a case: what one compiled or reserved does not weigh on the next.
+    for c in ${cases//,/ }; do
+      take "pytorch-step-$c" "$python" benches/pytorch/gpu_step.py --repo="$repo" --cases="$c" --batch="$batch" \
+        --depth="$depth" --steps="$steps"
+    done
+    ;;
+  sample)
+    for n in ${samples//,/ }; do
+      take "nextscale-sample-$n" "${ours[@]}" sample "${sizes[@]}" --bs="$n" --cfg=1.5 --top_k=900 --top_p=0.96
+    done
+    for c in official tuned; do
+      take "pytorch-sample-$c" "$python" benches/pytorch/gpu_sample.py --repo="$repo" --cases="$c" --batch="$samples" \
+        --depth="$depth" --steps="$steps"
+    done
+    ;;
+  *)
+    echo "compare.sh: PARTS has $part; expected attention, step, sample" >&2
+    exit 2
+    ;;
+  esac
+done
+"$python" benches/pytorch/ratios.py "$out" || failed=1
+exit $failed
