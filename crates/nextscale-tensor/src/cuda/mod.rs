@@ -9,6 +9,7 @@
 
 pub mod compile;
 pub mod conv;
+pub mod dry;
 pub mod gpu;
 pub mod graph;
 pub mod kept;
@@ -35,7 +36,7 @@ pub use gpu::{Gpu, GpuInfo, count};
 pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
-pub use pool::DeviceBuffer;
+pub use pool::{DeviceBuffer, gib};
 
 /// Every module of kernels, so that all can be compiled without running any.
 pub fn modules() -> &'static [&'static Module] {

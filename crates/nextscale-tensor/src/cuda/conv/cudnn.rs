@@ -49,7 +49,11 @@ fn check(doing: &str, status: sys::cudnnStatus_t) -> Result<()> {
     } else {
         format!(" ({said})")
     };
-    Err(Error::Device(format!("{doing}: {why}{said}")))
+    let text = format!("{doing}: {why}{said}");
+    Err(match status {
+        S::CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED => Error::Memory(text),
+        _ => Error::Device(text),
+    })
 }
 
 /// What the library says of its last error, in one line.
