@@ -79,6 +79,18 @@ pub(super) fn progress(state: &TrainerState, horizon: &Horizon, path: &Path) -> 
     }
 }
 
+/// The accumulated iterations that a checkpoint's run was trained with, where it says so.
+pub(super) fn accumulation(state: &TrainerState) -> Option<usize> {
+    let ac = state.args.get("ac")?.as_u64()?;
+    usize::try_from(ac).ok().filter(|ac| *ac > 0)
+}
+
+/// Whether there is a checkpoint that a run in this folder would resume from.
+pub(super) fn is_there(out: &Path) -> bool {
+    let p = var_paths(out);
+    p.last.exists() || p.reference.exists()
+}
+
 /// Puts a checkpoint's weights and optimizer state into a trainer.
 ///
 /// # Errors
