@@ -413,3 +413,27 @@ impl Gpu {
         Ok(function.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_too_old_is_one_clear_line() {
+        let info = |major, minor| GpuInfo {
+            ordinal: 1,
+            name: "Tesla V100".into(),
+            arch: Arch { major, minor },
+            multiprocessors: 80,
+            memory: 16 << 30,
+            l2: 6 << 20,
+            shared: 96 << 10,
+        };
+        let text = info(7, 5).young_enough().unwrap_err().to_string();
+        for part in ["GPU 1 (Tesla V100)", "7.5", "8.0"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains('\n'), "{text}");
+        assert!(info(8, 0).young_enough().is_ok() && info(10, 0).young_enough().is_ok());
+    }
+}
