@@ -4,13 +4,13 @@ use super::var_epoch::Progress;
 use crate::checkpoint::weights::TOKENIZER_KEY;
 use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
 use crate::model::state::{buffer_state, load_buffer, load_var, params_state};
-use crate::train::loss_scale::LossScale;
 use crate::train::optimizer::{ADAM_EPS, BETAS};
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::VarTrainer;
 use crate::{Error, Result};
+use nextscale_tensor::ops::Scaling;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -103,7 +103,7 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
     load_buffer(&mut trainer.opt.exp_avg_sq, params, &state.exp_avg_sq)?;
     // A run in another precision than before begins with its own loss scale, or without one.
     let own = trainer.opt.scaler()?;
-    let scaler = own.map(|own| state.scaler.as_ref().map_or(own, LossScale::from));
+    let scaler = own.map(|own| state.scaler.as_ref().map_or(own, Scaling::from));
     trainer.opt.resume(state.adam_step, scaler)
 }
 
