@@ -7,7 +7,8 @@ use super::super::matmul::{Element, Place};
 use super::super::pool::DeviceBuffer;
 use super::super::timing::fastest;
 use super::around::{self, Added};
-use super::cudnn::{self, Handle, Plan, Step, id};
+use super::cudnn::{Handle, Plan};
+use super::describe::{self, Step, id};
 use super::{Call, Convolution, Gpu, Pass, columns};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -216,7 +217,7 @@ impl Chooser {
         for (way, enough) in ways(key) {
             let alignment = 1 << key.alignment;
             let shape = padded(c);
-            let Ok(graph) = cudnn::graph(
+            let Ok(graph) = describe::graph(
                 &self.handle,
                 &shape,
                 pass,
