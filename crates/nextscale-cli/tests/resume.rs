@@ -141,3 +141,19 @@ fn fifty_kills_while_saving_leave_a_folder_that_resumes() {
         .count();
     assert_eq!(stale, 0);
 }
+
+#[test]
+fn a_fitted_run_goes_on_with_the_accumulation_it_began_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = tiny_tokenizer(dir.path());
+    let run = |out: &Path, more: &[&str]| {
+        let flags = flags(&tokenizer, out, more);
+        succeed(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    run(&whole, &["--stop_after=3"]);
+    run(&parts, &["--stop_after=1", "--fit"]);
+    // Whatever the flag says now, and whatever would fit.
+    run(&parts, &["--stop_after=3", "--ac=1", "--fit"]);
+    assert_eq!(steps(&whole), steps(&parts));
+}

@@ -28,6 +28,9 @@ pub enum Error {
     /// The device asked for is not there or can't be used.
     #[error("device: {0}")]
     Device(String),
+    /// A GPU's memory is full.
+    #[error("device: {0}")]
+    Memory(String),
 }
 
 /// The tensor floor's result type.

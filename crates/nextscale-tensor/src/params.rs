@@ -87,10 +87,26 @@ impl ParamsBuilder {
         ParamId(id)
     }
 
-    /// Makes the store, all zeros, trainable or frozen.
+    /// Makes the store in the processor's memory, all zeros, trainable or frozen.
     pub fn build(self, trainable: bool) -> Params {
+        let zeros = PoolVec::zeros(self.len);
+        self.over(Storage::CpuF32(Arc::new(zeros)), trainable)
+    }
+
+    /// The same on a device at once, with a copy in half precision as [`Params::to_device`] makes it.
+    ///
+    /// # Errors
+    /// When the GPU can't be used or its memory is full.
+    pub fn build_on(self, trainable: bool, device: Device, half: Option<DType>) -> Result<Params> {
+        let zeros = Tensor::zeros_on(device, [self.len], DType::F32)?;
+        let mut params = self.over(zeros.storage, trainable);
+        params.to_device(device, half)?;
+        Ok(params)
+    }
+
+    fn over(self, flat: Storage, trainable: bool) -> Params {
         Params {
-            flat: Storage::CpuF32(Arc::new(PoolVec::zeros(self.len))),
+            flat,
             len: self.len,
             infos: self.infos,
             by_name: self.by_name,

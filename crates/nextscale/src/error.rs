@@ -47,6 +47,11 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
+    /// Whether a GPU's memory is full.
+    pub fn is_memory(&self) -> bool {
+        matches!(self, Self::Tensor(nextscale_tensor::Error::Memory(_)))
+    }
+
     /// The process's exit code: 2 for bad input, 1 for a failed run.
     pub fn exit_code(&self) -> u8 {
         match self {

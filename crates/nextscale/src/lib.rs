@@ -4,6 +4,7 @@ pub mod data;
 pub mod eval;
 pub mod generate;
 pub mod log;
+pub mod memory;
 pub mod model;
 pub mod pictures;
 pub mod quickstart;

@@ -3,6 +3,7 @@
 use super::images::{in_range, load, may_write};
 use super::machine::Machine;
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
+use nextscale::memory::{Pass, advise};
 use nextscale::model::open::open_pair;
 use nextscale::pictures::grid;
 use nextscale::train::device::Arithmetic;
@@ -125,7 +126,16 @@ pub fn run(args: &Args) -> Result<()> {
     all.extend(ops::to_pixels(&ops::to_unit_range(&back)?)?);
     for first in (0..args.count).step_by(8) {
         let labels = vec![label; 8.min(args.count - first)];
-        let drawn = sampler.draw(&labels, first as u64, &options, Some(&edit), None)?;
+        let drawn = sampler.draw(&labels, first as u64, &options, Some(&edit), None);
+        let drawn = drawn.map_err(|e| {
+            let pass = Pass::Sample {
+                var: &var.config,
+                vqvae: &tok.vqvae.config,
+                math,
+                options: &options,
+            };
+            advise(e, device, "count", labels.len(), pass)
+        })?;
         all.extend(ops::to_pixels(&drawn.images)?);
     }
     grid(&all, side, args.count + 2).save_png(&args.out)?;

@@ -3,6 +3,7 @@
 use super::machine::Machine;
 use nextscale::data::LoaderConfig;
 use nextscale::eval::evaluate_losses;
+use nextscale::memory::{Pass, advise};
 use nextscale::model::open::open_pair;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::session::Dataset;
@@ -54,7 +55,14 @@ pub fn run(args: &Args) -> Result<()> {
     tok.vqvae.to_device(device, math)?;
     let trainer = VarTrainer::new(tok.vqvae, var, 0.0, 0)?;
     let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
-    let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(()))?;
+    let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(())).map_err(|e| {
+        let pass = Pass::Evaluate {
+            var: &trainer.var.config,
+            vqvae: &trainer.vqvae.config,
+            math,
+        };
+        advise(e, device, "batch", args.batch, pass)
+    })?;
     println!("scale    tokens      loss  accuracy");
     for (k, (h, w)) in pyramid.scales().iter().enumerate() {
         println!(

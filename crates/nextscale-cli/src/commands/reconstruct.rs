@@ -4,6 +4,7 @@ use super::images::{load, may_write};
 use super::machine::Machine;
 use nextscale::data::{Feed, LoaderConfig};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction};
+use nextscale::memory::{Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::pictures::before_after;
@@ -72,18 +73,30 @@ pub fn run(args: &Args) -> Result<()> {
         after.extend(ops::to_pixels(&ops::to_unit_range(back)?)?);
         Ok(())
     };
+    let full = |e| {
+        let pass = Pass::Tokenize {
+            vqvae: &tok.vqvae.config,
+            math,
+            back: true,
+        };
+        advise(e, device, "batch", args.batch, pass)
+    };
     match &args.data_path {
         Some(path) => {
             let data = Dataset::open(path, side, args.mid_reso, false)?;
-            let mut first = data.val_loader(SHOWN, LoaderConfig::default())?;
-            if let Some(batch) = first.next_batch()? {
-                let (x, _) = Feed::new(device)?.batch(&batch, side)?;
-                show(&batch.images, &tok.vqvae.reconstruct(&x, &pyramid)?.0)?;
+            let mut first = data.val_loader(SHOWN.min(args.batch), LoaderConfig::default())?;
+            let (mut feed, mut shown) = (Feed::new(device)?, 0);
+            while shown < SHOWN
+                && let Some(batch) = first.next_batch()?
+            {
+                let (x, _) = feed.batch(&batch, side)?;
+                let back = tok.vqvae.reconstruct(&x, &pyramid).map_err(full)?.0;
+                show(&batch.images, &back)?;
+                shown += batch.len();
             }
             let mut all = data.val_loader(args.batch, LoaderConfig::default())?;
-            report(&evaluate_reconstruction(
-                &tok.vqvae, &pyramid, &mut all, side,
-            )?);
+            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side);
+            report(&all.map_err(full)?);
         }
         None => {
             for path in &args.images {

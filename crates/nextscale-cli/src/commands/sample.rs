@@ -3,8 +3,8 @@
 use super::images::in_range;
 use super::machine::Machine;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
+use nextscale::memory::{Pass, advise};
 use nextscale::model::open::open_pair;
-
 use nextscale::pictures::{GridFile, NpzImages, Picture};
 use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result};
@@ -109,10 +109,19 @@ pub fn run(args: &Args) -> Result<()> {
             Ok(())
         };
         let drawn = if args.scales {
-            sampler.draw(batch, first as u64, &options, None, Some(&mut watch))?
+            sampler.draw(batch, first as u64, &options, None, Some(&mut watch))
         } else {
-            batches.draw(batch, first as u64)?
+            batches.draw(batch, first as u64)
         };
+        let drawn = drawn.map_err(|e| {
+            let pass = Pass::Sample {
+                var: &var.config,
+                vqvae: &tok.vqvae.config,
+                math,
+                options: &options,
+            };
+            advise(e, device, "batch", args.batch, pass)
+        })?;
         let pixels = ops::to_pixels(&drawn.images)?;
         let each = width * height * 3;
         match &mut sink {

@@ -6,13 +6,14 @@ use nextscale::checkpoint::safetensors::{TextMetadata, write_safetensors};
 use nextscale::checkpoint::weights::{PATCH_NUMS_KEY, format_patch_nums};
 use nextscale::checkpoint::{HostTensor, StateDict};
 use nextscale::data::{Feed, LoaderConfig};
+use nextscale::memory::{Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::parse_pn;
 use nextscale::train::session::Dataset;
 use nextscale::{Error, Result};
-use nextscale_tensor::{Device, ops};
+use nextscale_tensor::{Device, Tensor, ops};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -79,9 +80,19 @@ pub fn run(args: &Args) -> Result<()> {
     let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
     let mut feed = Feed::new(device)?;
     while let Some(batch) = loader.next_batch()? {
-        let (x, _) = feed.batch(&batch, side)?;
-        let maps = tok.vqvae.tokenize(&x, &pyramid)?;
-        let all = ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.to(Device::Cpu)?;
+        let mut maps = || -> Result<Tensor> {
+            let (x, _) = feed.batch(&batch, side)?;
+            let maps = tok.vqvae.tokenize(&x, &pyramid)?;
+            Ok(ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.to(Device::Cpu)?)
+        };
+        let all = maps().map_err(|e| {
+            let pass = Pass::Tokenize {
+                vqvae: &tok.vqvae.config,
+                math,
+                back: false,
+            };
+            advise(e, device, "batch", args.batch, pass)
+        })?;
         tokens.extend(all.i32()?.iter().flat_map(|t| t.to_le_bytes()));
         labels.extend(batch.labels.iter().flat_map(|&l| (l as i32).to_le_bytes()));
     }

@@ -1,5 +1,6 @@
 //! From CUDA C++ to machine code: NVRTC, and what it made kept on disk.
 
+use super::error::compiler;
 use super::kept;
 use super::kernel::Module;
 use super::libraries::Library;
@@ -74,8 +75,9 @@ pub fn compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
         );
         if made != sys::nvrtcResult::NVRTC_SUCCESS {
             return Err(Error::Device(format!(
-                "kernels {}: NVRTC can't start ({made:?})",
-                module.name
+                "kernels {}: the compiler NVRTC can't be used: {}",
+                module.name,
+                compiler(made)
             )));
         }
         let done = sys::nvrtcCompileProgram(program, raw.len() as i32, raw.as_ptr());
@@ -91,11 +93,13 @@ pub fn compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
             let mut log = vec![0u8; size];
             sys::nvrtcGetProgramLog(program, log.as_mut_ptr().cast());
             let log = String::from_utf8_lossy(&log);
+            let log = log.trim_end_matches('\0').trim();
+            // An option that is refused leaves no log.
+            let why = if log.is_empty() { compiler(done) } else { log };
             Err(Error::Device(format!(
-                "kernels {} do not compile for {}: {}",
+                "kernels {} do not compile for {}: {why}",
                 module.name,
-                arch.name(module.specific),
-                log.trim_end_matches('\0').trim()
+                arch.name(module.specific)
             )))
         };
         sys::nvrtcDestroyProgram(&mut program);

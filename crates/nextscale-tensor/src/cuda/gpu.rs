@@ -3,6 +3,7 @@
 use super::compile::{Arch, load_or_compile};
 use super::constants::Constants;
 use super::conv;
+use super::dry::{self, Dry};
 use super::error::Checked;
 use super::graph::Turn;
 use super::kernel::Module;
@@ -15,6 +16,7 @@ use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUmodule, CUstream};
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::ptr;
 use std::sync::{Mutex, OnceLock};
 
 /// What is known of a GPU.
@@ -46,6 +48,8 @@ pub struct Gpu {
     matmul: matmul::Slot,
     constants: Constants,
     conv: conv::Slot,
+    /// Of a dry run: nothing is computed, memory is only counted.
+    dry: Option<Dry>,
 }
 
 /// A driver's handle. They are opaque addresses that any thread may use.
@@ -110,6 +114,19 @@ pub fn describe(ordinal: usize) -> Result<GpuInfo> {
     })
 }
 
+impl GpuInfo {
+    /// Refuses a GPU older than kernels are written for.
+    fn young_enough(&self) -> Result<()> {
+        if self.arch >= Arch::LEAST {
+            return Ok(());
+        }
+        Err(Error::Device(format!(
+            "GPU {} ({}) has compute capability {}.{}; nextscale needs 8.0 (Ampere) or newer",
+            self.ordinal, self.name, self.arch.major, self.arch.minor
+        )))
+    }
+}
+
 impl Gpu {
     /// GPU `ordinal`, taken into use at the first call.
     ///
@@ -120,7 +137,8 @@ impl Gpu {
         static ALL: [OnceLock<Gpu>; MOST] = [const { OnceLock::new() }; MOST];
         static STARTING: Mutex<()> = Mutex::new(());
         let Some(slot) = ALL.get(ordinal) else {
-            return Err(Error::Device(format!("there is no GPU {ordinal}")));
+            return dry::find(ordinal)
+                .ok_or_else(|| Error::Device(format!("there is no GPU {ordinal}")));
         };
         let _one = STARTING.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(gpu) = slot.get() {
@@ -132,12 +150,7 @@ impl Gpu {
 
     fn open(ordinal: usize) -> Result<Self> {
         let info = describe(ordinal)?;
-        if info.arch < Arch::LEAST {
-            return Err(Error::Device(format!(
-                "GPU {ordinal} ({}) has compute capability {}.{}; nextscale needs 8.0 (Ampere) or newer",
-                info.name, info.arch.major, info.arch.minor
-            )));
-        }
+        info.young_enough()?;
         let device = result::device::get(ordinal as i32).doing("opening the GPU")?;
         // SAFETY: the primary context is retained once and never released; it becomes current before the stream is made.
         let context = unsafe {
@@ -147,7 +160,11 @@ impl Gpu {
         };
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .doing("making a stream")?;
-        Ok(Self {
+        Ok(Self::with(info, context, stream, None))
+    }
+
+    fn with(info: GpuInfo, context: sys::CUcontext, stream: CUstream, dry: Option<Dry>) -> Self {
+        Self {
             info,
             context: Handle(context),
             stream: Handle(stream),
@@ -156,7 +173,18 @@ impl Gpu {
             matmul: matmul::Slot::default(),
             constants: Constants::default(),
             conv: conv::Slot::default(),
-        })
+            dry,
+        }
+    }
+
+    /// A GPU that no driver knows, for dry runs.
+    pub(super) fn without_driver(info: GpuInfo) -> Self {
+        Self::with(info, ptr::null_mut(), ptr::null_mut(), Some(Dry::default()))
+    }
+
+    /// What there is of a dry run; `None` where work is done.
+    pub(super) fn dry(&self) -> Option<&Dry> {
+        self.dry.as_ref()
     }
 
     /// What is known of it.
@@ -167,6 +195,34 @@ impl Gpu {
     /// What its pool holds.
     pub fn usage(&self) -> PoolUse {
         self.pool.usage()
+    }
+
+    /// Lets the peak of [`Gpu::usage`] begin anew, at what is in use now.
+    pub fn reset_peak(&self) {
+        self.pool.reset_peak();
+    }
+
+    /// Gives memory that the pool holds for later back to the driver.
+    ///
+    /// # Errors
+    /// When work before this failed, or the calling thread captures a graph.
+    pub fn trim(&self) -> Result<()> {
+        self.bind()?;
+        self.pool.trim(self)
+    }
+
+    /// Bytes that this process can still have: what the driver has free, and what the pool holds for later.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn free_memory(&self) -> Result<usize> {
+        let PoolUse { used, held, .. } = self.usage();
+        if self.dry.is_some() {
+            return Ok(self.info.memory.saturating_sub(used));
+        }
+        self.bind()?;
+        let (free, _) = result::mem_get_info().doing("asking for the GPU's free memory")?;
+        Ok(free + held - used)
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -191,6 +247,9 @@ impl Gpu {
 
     /// Makes its context the calling thread's.
     pub(super) fn bind(&self) -> Result<()> {
+        if self.dry.is_some() {
+            return Ok(());
+        }
         // SAFETY: the context is never released.
         unsafe { result::ctx::set_current(self.context.0) }.doing("turning to the GPU")
     }
@@ -202,6 +261,9 @@ impl Gpu {
     pub fn synchronize(&self) -> Result<()> {
         let _turn = Turn::take();
         self.outside_capture("waiting for the GPU")?;
+        if self.dry.is_some() {
+            return Ok(());
+        }
         self.bind()?;
         // SAFETY: the stream is never destroyed.
         unsafe { result::stream::synchronize(self.stream.0) }.doing("computing on the GPU")
@@ -226,6 +288,9 @@ impl Gpu {
         }
         let _turn = Turn::take();
         self.outside_capture("a copy to the GPU")?;
+        if self.dry.is_some() {
+            return Ok(());
+        }
         self.bind()?;
         // SAFETY: both ranges are as long as said. The source is ordinary memory, which the driver has read to the end
         // when the call returns (CUDA driver API, "API synchronization behavior").
@@ -252,6 +317,10 @@ impl Gpu {
         }
         let _turn = Turn::take();
         self.outside_capture("a copy from the GPU")?;
+        if self.dry.is_some() {
+            bytes.fill(0);
+            return Ok(());
+        }
         self.bind()?;
         // SAFETY: both ranges are as long as said; the target outlives the copy because of the wait.
         unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.0) }
@@ -265,7 +334,7 @@ impl Gpu {
     /// When they are not all there or the copy fails.
     pub fn copy(&self, from: Place<'_>, to: Place<'_>, bytes: usize) -> Result<()> {
         let (from, to) = (from.holds("a copy", bytes)?, to.holds("a copy", bytes)?);
-        if bytes == 0 {
+        if bytes == 0 || self.dry.is_some() {
             return Ok(());
         }
         let _scope = self.scope("copy", || Work::of_bytes(2 * bytes));
@@ -282,7 +351,7 @@ impl Gpu {
     /// When they are not all there or the driver refuses.
     pub fn zero(&self, to: Place<'_>, bytes: usize) -> Result<()> {
         let address = to.holds("zeros", bytes)?;
-        if bytes == 0 {
+        if bytes == 0 || self.dry.is_some() {
             return Ok(());
         }
         let _scope = self.scope("zeros", || Work::of_bytes(bytes));
@@ -345,5 +414,29 @@ impl Gpu {
             loaded.functions.insert(name, (function, shared));
         }
         Ok(function.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_too_old_is_one_clear_line() {
+        let info = |major, minor| GpuInfo {
+            ordinal: 1,
+            name: "Tesla V100".into(),
+            arch: Arch { major, minor },
+            multiprocessors: 80,
+            memory: 16 << 30,
+            l2: 6 << 20,
+            shared: 96 << 10,
+        };
+        let text = info(7, 5).young_enough().unwrap_err().to_string();
+        for part in ["GPU 1 (Tesla V100)", "7.5", "8.0"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains('\n'), "{text}");
+        assert!(info(8, 0).young_enough().is_ok() && info(10, 0).young_enough().is_ok());
     }
 }

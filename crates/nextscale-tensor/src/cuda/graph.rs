@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 /// Recorded work of a GPU.
 pub struct Graph {
     gpu: &'static Gpu,
+    /// Null in a dry run.
     exec: Handle,
     /// Memory that the work uses; it goes back to the pool after the work's last replay.
     arena: Arc<Arena>,
@@ -144,6 +145,9 @@ impl Ending {
         // Out of the cell before it is dropped, since dropping tables looks there.
         let arena = CAPTURED.take();
         drop(arena);
+        if self.gpu.dry().is_some() {
+            return Ok(std::ptr::null_mut());
+        }
         // SAFETY: the stream is never destroyed and in the state of capture since `Gpu::capture`.
         unsafe { result::stream::end_capture(self.gpu.stream()) }.doing("capturing a graph")
     }
@@ -188,8 +192,11 @@ impl Gpu {
         self.bind()?;
         // Memory may be taken from the driver meanwhile; nothing else that is forbidden happens.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        // SAFETY: the stream is never destroyed; no other thread puts work into it before the gate opens.
-        unsafe { result::stream::begin_capture(self.stream(), mode) }.doing("capturing a graph")?;
+        if self.dry().is_none() {
+            // SAFETY: the stream is never destroyed; no other thread puts work into it before the gate opens.
+            unsafe { result::stream::begin_capture(self.stream(), mode) }
+                .doing("capturing a graph")?;
+        }
         CAPTURED.set(Some(Arc::clone(&arena)));
         let mut ending = Ending {
             gpu: self,
@@ -197,13 +204,17 @@ impl Gpu {
         };
         let out = work()?;
         let graph = ending.end()?;
-        // SAFETY: the graph was made by the capture; it is destroyed once, after its last use. The flags ask for nothing.
-        let exec = unsafe {
-            let exec = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
-            let destroyed = result::graph::destroy(graph);
-            let exec = exec.doing("making a graph ready")?;
-            destroyed.doing("making a graph ready")?;
-            exec
+        let exec = if graph.is_null() {
+            std::ptr::null_mut()
+        } else {
+            // SAFETY: the graph was made by the capture; it is destroyed once, after its last use. The flags ask for nothing.
+            unsafe {
+                let exec = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+                let destroyed = result::graph::destroy(graph);
+                let exec = exec.doing("making a graph ready")?;
+                destroyed.doing("making a graph ready")?;
+                exec
+            }
         };
         let graph = Graph {
             gpu: self,
@@ -244,6 +255,9 @@ impl Graph {
     pub fn launch(&mut self) -> Result<()> {
         let _turn = Turn::take();
         self.gpu.outside_capture("another graph")?;
+        if self.exec.0.is_null() {
+            return Ok(());
+        }
         self.gpu.bind()?;
         // SAFETY: the handle is valid until the drop; what the work uses is held by the arena and by the caller.
         unsafe { result::graph::launch(self.exec.0, self.gpu.stream()) }.doing("replaying a graph")
@@ -257,6 +271,9 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
+        if self.exec.0.is_null() {
+            return;
+        }
         let _ = self.gpu.bind();
         // SAFETY: the handle is not used afterwards; the driver lets work in flight finish. The memory then goes back to the
         // pool for work that comes later in the stream.

@@ -237,7 +237,11 @@ fn check(doing: &str, status: sys::cublasStatus_t) -> Result<()> {
         S::CUBLAS_STATUS_ARCH_MISMATCH => "the GPU can't do it",
         _ => "cuBLASLt could not run it",
     };
-    Err(Error::Device(format!("{doing}: {why}")))
+    let text = format!("{doing}: {why}");
+    Err(match status {
+        S::CUBLAS_STATUS_ALLOC_FAILED => Error::Memory(text),
+        _ => Error::Device(text),
+    })
 }
 
 impl Gpu {
@@ -296,6 +300,14 @@ impl Gpu {
             .fold(256u64, |all, a| all | a)
             .trailing_zeros()
             .min(8);
+        if self.dry().is_some() {
+            let own = [
+                batch.reach(p, 2) * result,
+                m * n * result,
+                m.max(n) * result,
+            ];
+            return self.dry_product(&(*p, *batch, alignment), own, WORKSPACE);
+        }
         // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
         let _turn = Turn::take();
         self.bind()?;

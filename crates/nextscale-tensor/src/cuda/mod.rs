@@ -10,6 +10,7 @@
 pub mod ceilings;
 pub mod compile;
 pub mod conv;
+pub mod dry;
 pub mod gpu;
 pub mod graph;
 pub mod kept;
@@ -29,6 +30,8 @@ mod error;
 #[cfg(test)]
 mod graph_tests;
 #[cfg(test)]
+mod matmul_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::ops;
@@ -39,7 +42,7 @@ pub use gpu::{Gpu, GpuInfo, count};
 pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
-pub use pool::DeviceBuffer;
+pub use pool::{DeviceBuffer, gib};
 pub use profile::{Profile, Row};
 pub use work::{Rate, Work};
 

@@ -3,10 +3,10 @@
 //! All work of a GPU is in one stream, so a block may be handed out as soon as its last holder lets go: what the new
 //! holder does comes after what the old one asked for. Memory of captured graphs is kept apart ([`super::graph`]).
 
-use super::error::Checked;
+use super::error::{self, Checked};
 use super::gpu::Gpu;
 use super::graph::{self, Arena, Turn};
-use crate::Result;
+use crate::{Error, Result};
 use cudarc::driver::result;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -32,6 +32,8 @@ struct State {
     peak: usize,
     /// How often the driver was asked.
     calls: u64,
+    /// Of a dry run: bytes that were ever given addresses.
+    numbered: u64,
 }
 
 /// What a pool holds.
@@ -41,7 +43,7 @@ pub struct PoolUse {
     pub used: usize,
     /// Bytes taken from the driver.
     pub held: usize,
-    /// The most bytes alive at once, ever or since [`Gpu::restart_peak`].
+    /// The most bytes alive at once, ever or since [`Gpu::reset_peak`].
     pub peak: usize,
     /// How often the driver was asked for memory: constant in a steady state.
     pub driver_calls: u64,
@@ -118,23 +120,8 @@ impl Pool {
         let address = match found {
             Some(address) => address,
             None => {
-                gpu.bind()?;
                 s.calls += 1;
-                // SAFETY: a context is current; the block is freed only by `release`.
-                let first = unsafe { result::malloc_sync(block) };
-                let address = match first {
-                    Ok(address) => address,
-                    // What lies free in other sizes may make room.
-                    Err(_) if s.held > s.used && !gpu.captures() => {
-                        release(gpu, &mut s)?;
-                        // SAFETY: as above.
-                        unsafe { result::malloc_sync(block) }
-                            .doing(&format!("taking {} MiB on the GPU", block >> 20))?
-                    }
-                    Err(e) => {
-                        return Err(e).doing(&format!("taking {} MiB on the GPU", block >> 20));
-                    }
-                };
+                let address = fresh(gpu, &mut s, block)?;
                 s.held += block;
                 address
             }
@@ -150,6 +137,17 @@ impl Pool {
         s.free.entry(block).or_default().push(address);
     }
 
+    pub(super) fn reset_peak(&self) {
+        let mut s = self.state();
+        s.peak = s.used;
+    }
+
+    pub(super) fn trim(&self, gpu: &Gpu) -> Result<()> {
+        let _turn = Turn::take();
+        gpu.outside_capture("giving memory back")?;
+        release(gpu, &mut self.state())
+    }
+
     pub(super) fn usage(&self) -> PoolUse {
         let s = self.state();
         PoolUse {
@@ -161,27 +159,65 @@ impl Pool {
     }
 }
 
-impl Gpu {
-    /// Counts the most bytes in use anew, from what is in use now.
-    pub fn restart_peak(&self) {
-        let mut s = self.pool().state();
-        s.peak = s.used;
+/// A block that was not in the pool.
+fn fresh(gpu: &Gpu, s: &mut State, block: usize) -> Result<u64> {
+    if gpu.dry().is_some() {
+        // Every block its own place, none at zero, all on grains.
+        let address = (1 << 40) + s.numbered;
+        s.numbered += block as u64;
+        return Ok(address);
     }
+    gpu.bind()?;
+    // SAFETY: a context is current; the block is freed only by `release`.
+    let mut taken = unsafe { result::malloc_sync(block) };
+    // What lies free in other sizes may make room.
+    if taken.is_err() && s.held > s.used && !gpu.captures() {
+        release(gpu, s)?;
+        // SAFETY: as above.
+        taken = unsafe { result::malloc_sync(block) };
+    }
+    taken.map_err(|e| {
+        if error::is_full(&e) {
+            return full(gpu, s, block);
+        }
+        error::driver(&format!("taking {} on the GPU", gib(block)), &e)
+    })
+}
 
-    /// Gives memory that nothing holds back to the driver, for work of other sizes.
-    ///
-    /// # Errors
-    /// When work before it failed, or the calling thread captures a graph.
-    pub fn trim(&self) -> Result<()> {
-        let _turn = Turn::take();
-        self.outside_capture("giving memory back")?;
-        release(self, &mut self.pool().state())
+/// That a block is not to be had, and why.
+fn full(gpu: &Gpu, s: &State, block: usize) -> Error {
+    let free = result::mem_get_info().map_or(0, |(free, _)| free);
+    let info = gpu.info();
+    Error::Memory(format!(
+        "the memory of GPU {} ({}, {}) is full: {} more are needed, {} are free, {} are in use here and {} by other processes",
+        info.ordinal,
+        info.name,
+        gib(info.memory),
+        gib(block),
+        gib(free),
+        gib(s.held),
+        gib(info.memory.saturating_sub(s.held + free)),
+    ))
+}
+
+/// Bytes in words, such as `35.1 GiB` or `512 MiB`.
+pub fn gib(bytes: usize) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1023.5 {
+        format!("{mib:.0} MiB")
+    } else {
+        format!("{:.1} GiB", mib / 1024.0)
     }
 }
 
 /// Gives free blocks back to the driver.
 fn release(gpu: &Gpu, s: &mut State) -> Result<()> {
     gpu.synchronize()?;
+    if gpu.dry().is_some() {
+        s.free.clear();
+        s.held = s.used;
+        return Ok(());
+    }
     for (size, list) in std::mem::take(&mut s.free) {
         for address in list {
             // SAFETY: the block came from `malloc_sync`, nobody holds it, and all work on it is done.

@@ -1,7 +1,6 @@
 //! The dynamic loss scale of float16 training.
 
 use nextscale_tensor::ops::Scaling;
-use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::ScalerState;
 use crate::{Error, Result};
@@ -9,72 +8,7 @@ use crate::{Error, Result};
 /// A scale below this means that the gradients themselves are not finite.
 const FLOOR: f64 = 1.0 / 65536.0;
 
-/// The factor on the loss that keeps float16 gradients from vanishing. Field names and their meaning are
-/// those of `trainer.var_opt.scaler` in the reference's checkpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LossScale {
-    /// The scale in force.
-    pub scale: f64,
-    /// The factor on the scale after `growth_interval` finite steps.
-    pub growth_factor: f64,
-    /// The factor on the scale after an overflow.
-    pub backoff_factor: f64,
-    /// Finite steps between two growths.
-    pub growth_interval: u64,
-    /// Finite steps since the last change.
-    #[serde(rename = "_growth_tracker")]
-    pub growth_tracker: u64,
-}
-
-impl Default for LossScale {
-    fn default() -> Self {
-        Self {
-            scale: 2048.0,
-            growth_factor: 2.0,
-            backoff_factor: 0.5,
-            growth_interval: 1000,
-            growth_tracker: 0,
-        }
-    }
-}
-
-impl From<LossScale> for Scaling {
-    fn from(s: LossScale) -> Self {
-        Self {
-            scale: s.scale,
-            growth_factor: s.growth_factor,
-            backoff_factor: s.backoff_factor,
-            growth_interval: s.growth_interval,
-            growth_tracker: s.growth_tracker,
-        }
-    }
-}
-
-impl From<LossScale> for ScalerState {
-    fn from(s: LossScale) -> Self {
-        Self {
-            scale: s.scale,
-            growth_factor: s.growth_factor,
-            backoff_factor: s.backoff_factor,
-            growth_interval: s.growth_interval,
-            growth_tracker: s.growth_tracker,
-        }
-    }
-}
-
-impl From<&ScalerState> for LossScale {
-    fn from(s: &ScalerState) -> Self {
-        Self {
-            scale: s.scale,
-            growth_factor: s.growth_factor,
-            backoff_factor: s.backoff_factor,
-            growth_interval: s.growth_interval,
-            growth_tracker: s.growth_tracker,
-        }
-    }
-}
-
-impl From<Scaling> for LossScale {
+impl From<Scaling> for ScalerState {
     fn from(s: Scaling) -> Self {
         Self {
             scale: s.scale,
@@ -86,33 +20,30 @@ impl From<Scaling> for LossScale {
     }
 }
 
-impl LossScale {
-    /// Ends an optimizer step and sets the next scale ([`Scaling::update`]). `overflow`: some gradient was not finite,
-    /// so the step was skipped.
-    pub fn update(&mut self, overflow: bool) {
-        let mut scaling = Scaling::from(*self);
-        scaling.update(overflow);
-        *self = scaling.into();
-    }
-
-    /// log2 of the scale in force: what the logs show, taken before [`Self::update`].
-    pub fn log2(&self) -> f64 {
-        self.scale.log2()
-    }
-
-    /// Refuses to go on with a scale so small that no finite gradient could have overflowed.
-    ///
-    /// # Errors
-    /// [`Error::Failed`] with what to try.
-    pub fn check(&self) -> Result<()> {
-        if self.scale >= FLOOR {
-            return Ok(());
+impl From<&ScalerState> for Scaling {
+    fn from(s: &ScalerState) -> Self {
+        Self {
+            scale: s.scale,
+            growth_factor: s.growth_factor,
+            backoff_factor: s.backoff_factor,
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
         }
-        Err(Error::failed(format!(
-            "the loss scale fell to {:e}: the gradients are not finite whatever the scale; lower --tblr, or train with --fp16=2 (bf16) or --fp16=0",
-            self.scale
-        )))
     }
+}
+
+/// Refuses to go on with a scale so small that no finite gradient could have overflowed.
+///
+/// # Errors
+/// [`Error::Failed`] with what to try.
+pub fn check(scaling: &Scaling) -> Result<()> {
+    if scaling.scale >= FLOOR {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "the loss scale fell to {:e}: the gradients are not finite whatever the scale; lower --tblr, or train with --fp16=2 (bf16) or --fp16=0",
+        scaling.scale
+    )))
 }
 
 #[cfg(test)]
@@ -134,7 +65,7 @@ mod tests {
         let trace = trace();
         let overflows: Vec<u64> = serde_json::from_value(trace["found_inf_steps"].clone()).unwrap();
         let steps = trace["n_steps"].as_u64().unwrap();
-        let mut scale = LossScale::default();
+        let mut scale = Scaling::default();
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for step in 0..steps {
             before.push(scale);
@@ -173,7 +104,7 @@ mod tests {
                 "{event}"
             );
             assert_eq!(
-                before[step].log2(),
+                before[step].scale.log2(),
                 event["log2_scale_logged"].as_f64().unwrap(),
                 "{event}"
             );
@@ -184,31 +115,29 @@ mod tests {
             .map(|e| e["step"].as_u64().unwrap() as usize)
             .collect();
         assert!(changes.into_iter().all(|step| listed.contains(&step)));
-        assert_eq!(
-            serde_json::to_value(scale).unwrap(),
-            trace["state_dict_at_end"]
-        );
+        let end: ScalerState = serde_json::from_value(trace["state_dict_at_end"].clone()).unwrap();
+        assert_eq!(ScalerState::from(scale), end);
     }
 
     #[test]
     fn the_state_reads_back() {
         let end = trace()["state_dict_at_end"].clone();
-        let scale: LossScale = serde_json::from_value(end.clone()).unwrap();
-        assert_eq!(scale.growth_tracker, 554);
-        assert_eq!(serde_json::to_value(scale).unwrap(), end);
+        let state: ScalerState = serde_json::from_value(end).unwrap();
+        assert_eq!(state.growth_tracker, 554);
+        assert_eq!(ScalerState::from(Scaling::from(&state)), state);
     }
 
     #[test]
     fn endless_overflow_is_reported() {
-        let mut scale = LossScale::default();
+        let mut scale = Scaling::default();
         let mut steps = 0;
-        while scale.check().is_ok() {
+        while check(&scale).is_ok() {
             scale.update(true);
             steps += 1;
             assert!(steps < 100);
         }
         assert_eq!(steps, 28);
-        let message = scale.check().unwrap_err().to_string();
+        let message = check(&scale).unwrap_err().to_string();
         assert!(message.contains("--fp16=2"), "{message}");
     }
 }

@@ -1,6 +1,5 @@
 //! The optimizer of a run: gradients, AdamW's moments, the loss scale and the number of updates, on the model's device.
 
-use super::loss_scale::LossScale;
 use crate::Result;
 use nextscale_tensor::ops::{AdamW, Decay, Moments, Progress, Scaling, Steps};
 pub use nextscale_tensor::ops::{LateNumbers, StepNumbers};
@@ -34,7 +33,7 @@ impl Optimizer {
         params: &Params,
         betas: (f64, f64),
         decayed: impl Fn(&str, &[usize]) -> bool,
-        scaler: Option<LossScale>,
+        scaler: Option<Scaling>,
     ) -> Result<Self> {
         let ranges: Vec<Decay> = params
             .infos()
@@ -46,7 +45,7 @@ impl Optimizer {
             .collect();
         let start = Progress {
             updates: 0,
-            scaling: scaler.map(Scaling::from),
+            scaling: scaler,
         };
         Ok(Self {
             grads: params.buffer()?,
@@ -105,16 +104,18 @@ impl Optimizer {
     ///
     /// # Errors
     /// When the GPU failed.
-    pub fn scaler(&self) -> Result<Option<LossScale>> {
-        Ok(self.steps.progress()?.scaling.map(LossScale::from))
+    pub fn scaler(&self) -> Result<Option<Scaling>> {
+        Ok(self.steps.progress()?.scaling)
     }
 
     /// Goes on after so many updates, with this loss scale: from a checkpoint.
     ///
     /// # Errors
     /// When the GPU refuses.
-    pub fn resume(&mut self, updates: u64, scaler: Option<LossScale>) -> Result<()> {
-        let scaling = scaler.map(Scaling::from);
-        Ok(self.steps.set_progress(Progress { updates, scaling })?)
+    pub fn resume(&mut self, updates: u64, scaler: Option<Scaling>) -> Result<()> {
+        Ok(self.steps.set_progress(Progress {
+            updates,
+            scaling: scaler,
+        })?)
     }
 }

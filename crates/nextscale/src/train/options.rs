@@ -112,6 +112,9 @@ pub struct TrainOptions {
     /// Iterations whose gradients are accumulated into one step
     #[arg(long, value_name = "N", default_value_t = Self::default().ac, help_heading = "Optimization")]
     pub ac: usize,
+    /// On a GPU too small for --bs: raise --ac until the images of an iteration fit, and keep --bs
+    #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "1", default_value_t = Self::default().fit, help_heading = "Optimization")]
+    pub fit: bool,
     /// Epochs
     #[arg(long, value_name = "N", default_value_t = Self::default().ep, help_heading = "Optimization")]
     pub ep: usize,
@@ -206,6 +209,7 @@ impl Default for TrainOptions {
             ls: 0.0,
             bs: 768,
             ac: 1,
+            fit: false,
             ep: 250,
             wp: 0.0,
             wp0: 0.005,

@@ -1,6 +1,5 @@
 //! One training step of the transformer, and its evaluation.
 
-use super::loss_scale::LossScale;
 use super::measures::{LateMeasures, LateReport};
 use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
@@ -9,7 +8,7 @@ use crate::checkpoint::param_groups::is_decayed;
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
 use crate::model::vqvae::Vqvae;
-use nextscale_tensor::ops;
+use nextscale_tensor::ops::{self, Scaling};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, DType, Device, Math, Tape, Tensor};
 
@@ -295,8 +294,8 @@ struct Pass {
 }
 
 /// The loss scale that training of a transformer starts with, where its products are in float16.
-pub(crate) fn scaler_of(var: &Var) -> Option<LossScale> {
-    (var.math.operands == DType::F16).then(LossScale::default)
+pub(crate) fn scaler_of(var: &Var) -> Option<Scaling> {
+    (var.math.operands == DType::F16).then(Scaling::default)
 }
 
 #[cfg(test)]

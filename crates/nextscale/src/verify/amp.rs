@@ -3,8 +3,9 @@
 use super::compare::Limit;
 use super::folder::Folder;
 use super::report::Report;
-use crate::train::loss_scale::LossScale;
+use crate::checkpoint::ScalerState;
 use crate::{Error, Result};
+use nextscale_tensor::ops::Scaling;
 use serde::Deserialize;
 
 /// Most steps that are repeated.
@@ -21,7 +22,7 @@ struct Trace {
     scale_before_runs: Vec<Span>,
     #[serde(default)]
     events: Vec<Event>,
-    state_dict_at_end: Option<LossScale>,
+    state_dict_at_end: Option<ScalerState>,
 }
 
 /// Steps from `first` to `last` with one scale.
@@ -67,7 +68,7 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
 }
 
 fn replay(stem: &str, trace: &Trace, report: &mut Report<'_>) {
-    let mut scale = LossScale {
+    let mut scale = Scaling {
         scale: trace.init_scale,
         growth_factor: trace.growth_factor,
         backoff_factor: trace.backoff_factor,
@@ -96,7 +97,7 @@ fn replay(stem: &str, trace: &Trace, report: &mut Report<'_>) {
                 scale_after: scale.scale,
                 growth_tracker_after: scale.growth_tracker,
                 optimizer_stepped: !found_inf,
-                log2_scale_logged: before.log2(),
+                log2_scale_logged: before.scale.log2(),
             });
         }
     }
@@ -136,6 +137,10 @@ fn replay(stem: &str, trace: &Trace, report: &mut Report<'_>) {
         );
     }
     if let Some(end) = &trace.state_dict_at_end {
-        report.same(format!("{stem}/state_dict_at_end"), &scale, end);
+        report.same(
+            format!("{stem}/state_dict_at_end"),
+            &ScalerState::from(scale),
+            end,
+        );
     }
 }

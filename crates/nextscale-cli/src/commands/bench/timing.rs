@@ -52,7 +52,7 @@ impl<'a> Bench<'a> {
             Some(gpu) => {
                 let ceilings = Ceilings::measure(gpu, place.1.operands)?;
                 gpu.trim()?;
-                gpu.restart_peak();
+                gpu.reset_peak();
                 Some((gpu, ceilings))
             }
         };
@@ -82,7 +82,7 @@ impl<'a> Bench<'a> {
             }
             ms.push(1e3 * start.elapsed().as_secs_f64());
             if let (1, Some((gpu, _))) = (i, self.gpu) {
-                gpu.restart_peak();
+                gpu.reset_peak();
             }
         }
         let first_s = ms[0] / 1e3;

@@ -7,7 +7,8 @@ use super::super::matmul::{Element, Place};
 use super::super::pool::DeviceBuffer;
 use super::super::timing::fastest;
 use super::around::{self, Added};
-use super::cudnn::{self, Handle, Plan, Step, id};
+use super::cudnn::{Handle, Plan};
+use super::describe::{self, Step, id};
 use super::{Call, Convolution, Gpu, Pass, columns};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -79,6 +80,9 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
         residual: call.residual.is_some(),
         alignment,
     };
+    if let Some(dry) = gpu.dry() {
+        return run_dry(gpu, &key, dry.is_first(&key), call);
+    }
     gpu.bind()?;
     // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
     let _turn = Turn::take();
@@ -99,6 +103,44 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
         return Err(Error::Device("convolution: the choice is gone".into()));
     };
     chooser.go(gpu, c, pass, choice, call)
+}
+
+/// What a convolution takes in a dry run: at the first time the result that engines are tried on, then what the likeliest
+/// engine needs around it, or a product over patches where that may be the faster. Engines' own scratch memory, which
+/// only the library knows, is not in it.
+fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result<()> {
+    let c = &key.c;
+    if first {
+        DeviceBuffer::new(gpu, result_bytes(c, key.pass))?;
+    }
+    if columns_may_win(c) {
+        return columns::run(gpu, c, key.pass, call);
+    }
+    match ways(key).first() {
+        Some((way, _)) => Engine {
+            gpu,
+            plan: None,
+            way,
+        }
+        .go(c, key.pass, call),
+        None => Ok(()),
+    }
+}
+
+/// Bytes of what a pass writes.
+fn result_bytes(c: &Convolution, pass: Pass) -> usize {
+    match pass {
+        Pass::Forward => c.y_bytes(),
+        Pass::Data => c.x_bytes(),
+        Pass::Weights => c.weights() * 4,
+    }
+}
+
+/// Whether a product over patches is tried beside engines that work.
+fn columns_may_win(c: &Convolution) -> bool {
+    let exact = c.element == Element::F32 && !c.tf32;
+    let narrow = c.taps() * c.inputs <= NARROW || c.pointwise();
+    (exact || narrow) && c.operations() >= SMALL
 }
 
 /// The convolution with as many channels as engines want them: in eights for half precision, else in fours.
@@ -146,12 +188,7 @@ impl Chooser {
     /// Tries what there is, on memory of its own so that results stay as they are.
     fn measure(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<Choice> {
         let (c, pass) = (&key.c, key.pass);
-        let bytes = match pass {
-            Pass::Forward => c.y_bytes(),
-            Pass::Data => c.x_bytes(),
-            Pass::Weights => c.weights() * 4,
-        };
-        let own = DeviceBuffer::new(gpu, bytes)?;
+        let own = DeviceBuffer::new(gpu, result_bytes(c, pass))?;
         let own = Place(&own, 0);
         let trial = match pass {
             Pass::Forward => Call { y: own, ..*call },
@@ -180,7 +217,7 @@ impl Chooser {
         for (way, enough) in ways(key) {
             let alignment = 1 << key.alignment;
             let shape = padded(c);
-            let Ok(graph) = cudnn::graph(
+            let Ok(graph) = describe::graph(
                 &self.handle,
                 &shape,
                 pass,
@@ -208,8 +245,7 @@ impl Chooser {
                 break;
             }
         }
-        let narrow = c.taps() * c.inputs <= NARROW || c.pointwise();
-        if best.is_none() || (exact || narrow) && !small {
+        if best.is_none() || columns_may_win(c) {
             take(&mut best, Choice::Columns);
         }
         match best {
@@ -232,8 +268,7 @@ impl Chooser {
             Choice::Cudnn(way, plan) => {
                 let engine = Engine {
                     gpu,
-                    handle: &self.handle,
-                    plan,
+                    plan: Some((&self.handle, plan)),
                     way,
                 };
                 engine.go(c, pass, call)
@@ -291,8 +326,8 @@ impl Choice {
 /// An engine at work.
 struct Engine<'a> {
     gpu: &'static Gpu,
-    handle: &'a Handle,
-    plan: &'a Plan,
+    /// `None` in a dry run.
+    plan: Option<(&'a Handle, &'a Plan)>,
     way: &'a Way,
 }
 
@@ -328,7 +363,10 @@ impl Engine<'_> {
 
     fn run(&self, places: &[(i64, Place<'_>)]) -> Result<()> {
         let addresses: Vec<_> = places.iter().map(|(id, p)| (*id, p.address())).collect();
-        self.plan.run(self.gpu, self.handle, &addresses)
+        match self.plan {
+            Some((handle, plan)) => plan.run(self.gpu, handle, &addresses),
+            None => Ok(()),
+        }
     }
 
     fn forward(&self, c: &Convolution, call: &Call<'_>) -> Result<()> {

@@ -9,6 +9,7 @@ mod around;
 mod choose;
 mod columns;
 mod cudnn;
+mod describe;
 #[cfg(test)]
 mod tests;
 

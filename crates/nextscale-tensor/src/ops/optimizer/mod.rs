@@ -49,6 +49,19 @@ pub struct Scaling {
     pub growth_tracker: u64,
 }
 
+impl Default for Scaling {
+    /// As the reference begins: 2¹¹, doubled after 1000 finite steps, halved by an overflow.
+    fn default() -> Self {
+        Self {
+            scale: 2048.0,
+            growth_factor: 2.0,
+            backoff_factor: 0.5,
+            growth_interval: 1000,
+            growth_tracker: 0,
+        }
+    }
+}
+
 impl Scaling {
     /// A scale above this is put back to it after one step: products with float16 would overflow.
     pub const CAP: f64 = 32768.0;

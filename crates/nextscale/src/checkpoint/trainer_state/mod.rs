@@ -63,6 +63,7 @@ pub struct ScalerState {
     /// Clean steps before the scale grows.
     pub growth_interval: u64,
     /// Clean steps since the last change.
+    #[serde(alias = "_growth_tracker")]
     pub growth_tracker: u64,
 }
 

@@ -52,6 +52,14 @@ impl Var {
     /// # Errors
     /// When the configuration can't be built.
     pub fn new(config: VarConfig, trainable: bool) -> Result<Self> {
+        Self::on(config, trainable, Device::Cpu, Math::FULL)
+    }
+
+    /// The same on a device at once, where products are computed in `math`.
+    ///
+    /// # Errors
+    /// When the configuration can't be built, the GPU can't be used, or its memory is full.
+    pub fn on(config: VarConfig, trainable: bool, device: Device, math: Math) -> Result<Self> {
         config.check()?;
         let mut b = ParamsBuilder::new();
         let (c, first) = (config.width(), config.pyramid.len_of(0));
@@ -79,8 +87,8 @@ impl Var {
             .flat_map(|k| std::iter::repeat_n(k, config.pyramid.len_of(k)))
             .collect();
         Ok(Self {
-            params: b.build(trainable),
-            math: Math::FULL,
+            params: b.build_on(trainable, device, half_copy(math))?,
+            math,
             pos_start,
             pos,
             word_embed,

@@ -215,6 +215,14 @@ impl Vqvae {
     /// # Errors
     /// When the configuration can't be built.
     pub fn new(config: VqvaeConfig, trainable: bool) -> Result<Self> {
+        Self::on(config, trainable, Device::Cpu, Math::FULL)
+    }
+
+    /// The same on a device at once, where the encoder's and the decoder's products are computed in `math`.
+    ///
+    /// # Errors
+    /// When the configuration can't be built, the GPU can't be used, or its memory is full.
+    pub fn on(config: VqvaeConfig, trainable: bool, device: Device, math: Math) -> Result<Self> {
         config.check()?;
         let mut b = ParamsBuilder::new();
         let encoder = Encoder::new(&mut b, &config);
@@ -225,8 +233,8 @@ impl Vqvae {
         let post_quant_conv = ConvLayer::same(&mut b, "post_quant_conv", (c, c), ks);
         Ok(Self {
             config,
-            params: b.build(trainable),
-            math: Math::FULL,
+            params: b.build_on(trainable, device, half_copy(math))?,
+            math,
             encoder,
             decoder,
             quantizer,

@@ -11,6 +11,7 @@ use crate::log::display::{Display, Sample};
 use crate::log::steps::{StepLog, StepRecord};
 use crate::log::tags;
 use crate::log::tensorboard::EventWriter;
+use crate::memory::{Pass, advise};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::pictures::before_after;
@@ -189,7 +190,14 @@ impl TokenizerRun<'_> {
             tb,
             loader,
         };
-        let outcome = session.all_steps()?;
+        let outcome = session.all_steps();
+        let outcome = outcome.map_err(|e| {
+            let pass = Pass::TrainTokenizer {
+                vqvae: &session.trainer.vqvae.config,
+                math: session.trainer.vqvae.math,
+            };
+            advise(e, device, "bs", plan.batch, pass)
+        })?;
         session.display.finish();
         drop(lock);
         Ok(outcome)

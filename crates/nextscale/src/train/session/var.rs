@@ -4,6 +4,7 @@ use super::dataset::{Dataset, loader_config};
 use super::progress::StepClock;
 use super::var_epoch::Progress;
 use super::var_loop::Session;
+use super::var_memory::Models;
 use super::var_state;
 use super::{Outcome, choose_seed, make_folder, resolve_device};
 use crate::checkpoint::clean_stale;
@@ -51,7 +52,7 @@ impl VarRun<'_> {
     /// best for the device.
     pub(super) fn run_reading(&self, late: Option<bool>) -> Result<Outcome> {
         let o = self.options;
-        let plan = o.resolve(1)?;
+        let mut plan = o.resolve(1)?;
         let device = resolve_device(o.device)?;
         let Some(data_path) = &o.data_path else {
             return Err(Error::input(
@@ -65,7 +66,6 @@ impl VarRun<'_> {
         };
         let pyramid = Pyramid::square(&plan.patch_nums)?;
         let dataset = Dataset::open(data_path, plan.image_size, o.mid_reso, o.hflip)?;
-        let horizon = plan.horizon(dataset.train.len())?;
         let tok = open_tokenizer(tokenizer, Some(&pyramid), false)?;
         let patch_size = tok.vqvae.config.downsample();
         if patch_size != o.patch_size {
@@ -75,10 +75,47 @@ impl VarRun<'_> {
                 tokenizer.display()
             )));
         }
+        let config = VarConfig {
+            vocab: tok.vqvae.config.vocab,
+            cvae: tok.vqvae.config.cvae,
+            shared_aln: o.saln,
+            attn_l2_norm: o.anorm,
+            ..VarConfig::of_depth(o.depth, dataset.classes(), pyramid)
+        };
+        let tokenizer_precision = plan.precision.tokenizer(o.tokenizer_precision, o.tf32);
+        let vqvae_config = tok.vqvae.config.clone();
+        let models = Models {
+            var: &config,
+            vqvae: &vqvae_config,
+            math: [plan.precision.math(o.tf32), tokenizer_precision.math()],
+            device,
+        };
+        // A run that goes on keeps the accumulation that it began with.
+        let (mut ac, mut fitted) = (o.ac, None);
+        if !(o.fit && var_state::is_there(&o.out)) {
+            (ac, fitted) = models.accumulation(o)?;
+        }
         make_folder(&o.out)?;
         let lock = RunLock::acquire(&o.out)?;
         clean_stale(&o.out)?;
         let found = var_state::find(&o.out)?;
+        if let (true, Some((state, _))) = (o.fit, &found) {
+            ac = var_state::accumulation(state).unwrap_or(o.ac);
+            fitted = Some(format!("--fit: --ac={ac}, as the run began"));
+        }
+        let options = TrainOptions { ac, ..o.clone() };
+        if ac != o.ac {
+            plan = options.resolve(1)?;
+        }
+        let (run, o) = (
+            &VarRun {
+                options: &options,
+                cmd: self.cmd.clone(),
+                stop: self.stop.clone(),
+            },
+            &options,
+        );
+        let horizon = plan.horizon(dataset.train.len())?;
         let progress = match &found {
             Some((state, path)) => var_state::progress(state, &horizon, path)?,
             None => Progress {
@@ -88,14 +125,7 @@ impl VarRun<'_> {
         };
         let saved_seed = found.as_ref().map(|_| progress.seed);
         let seed = choose_seed(o.seed, saved_seed, &o.out)?;
-        let config = VarConfig {
-            vocab: tok.vqvae.config.vocab,
-            cvae: tok.vqvae.config.cvae,
-            shared_aln: o.saln,
-            attn_l2_norm: o.anorm,
-            ..VarConfig::of_depth(o.depth, dataset.classes(), pyramid)
-        };
-        let mut var = Var::new(config, true)?;
+        let mut var = Var::new(config.clone(), true)?;
         if found.is_none() {
             let scales = InitScales {
                 ini: o.ini as f32,
@@ -107,10 +137,13 @@ impl VarRun<'_> {
         }
         let mut vqvae = tok.vqvae;
         let vae_state = vqvae_state(&vqvae, &tok.hits)?;
-        let tokenizer_precision = plan.precision.tokenizer(o.tokenizer_precision, o.tf32);
-        vqvae.to_device(device, tokenizer_precision.math())?;
-        var.to_device(device, plan.precision.math(o.tf32))?;
-        let mut trainer = VarTrainer::new(vqvae, var, o.ls as f32, seed)?;
+        let explain = |e| models.explain(e, o);
+        let mut move_over = || -> Result<()> {
+            vqvae.to_device(device, models.math[1])?;
+            var.to_device(device, models.math[0])
+        };
+        move_over().map_err(explain)?;
+        let mut trainer = VarTrainer::new(vqvae, var, o.ls as f32, seed).map_err(explain)?;
         let mut stage = StageState::default();
         if let Some((state, path)) = &found {
             var_state::restore(&mut trainer, state, path)?;
@@ -128,6 +161,9 @@ impl VarRun<'_> {
                 "--fp16={}: half precision is for GPUs; this run computes in float32",
                 o.fp16
             ));
+        }
+        if let Some(text) = &fitted {
+            display.note(text);
         }
         if device.is_async() {
             display.note(&describe(
@@ -158,7 +194,7 @@ impl VarRun<'_> {
         tb.text(progress.it as i64, "args", &format!("```json\n{args}\n```"))?;
         let loader = loader_config(plan.workers, seed, o.bad_images);
         let mut session = Session {
-            run: self,
+            run,
             plan: &plan,
             horizon: &horizon,
             dataset,
@@ -178,7 +214,7 @@ impl VarRun<'_> {
             epochs: EpochLog::open(&o.out, &header, epochs_done)?,
             loader,
         };
-        let outcome = session.all_epochs()?;
+        let outcome = session.all_epochs().map_err(explain)?;
         session.display.finish();
         drop(lock);
         Ok(outcome)

@@ -9,6 +9,7 @@ use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::log::clock::{format_duration, format_utc};
 use crate::log::epoch_log::{Done, EpochRecord};
 use crate::log::tags;
+use crate::memory::evaluation_batch;
 use crate::pictures::grid;
 use crate::train::measures::{Measures, StepReport};
 use crate::train::var_trainer::StepPlan;
@@ -204,8 +205,8 @@ impl Session<'_> {
     }
 
     fn evaluate(&mut self, epoch: u64) -> Result<Measures> {
-        let batch = (self.plan.batch as f64 * 1.5).round_ties_even() as usize;
-        let mut val = self.dataset.val_loader(batch.max(1), self.loader)?;
+        let batch = evaluation_batch(self.plan.batch);
+        let mut val = self.dataset.val_loader(batch, self.loader)?;
         let measures = evaluate_losses(&self.trainer, &mut val, self.dataset.side, |_| Ok(()))?;
         for bad in val.bad_images() {
             self.display.warn(&bad.reason);

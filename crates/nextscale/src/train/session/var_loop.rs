@@ -13,12 +13,13 @@ use crate::log::display::{Display, Sample};
 use crate::log::epoch_log::EpochLog;
 use crate::log::steps::{StepLog, StepRecord};
 use crate::log::tensorboard::EventWriter;
-use crate::train::loss_scale::LossScale;
+use crate::train::loss_scale;
 use crate::train::measures::LateReport;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
+use nextscale_tensor::ops::Scaling;
 use nextscale_tensor::{Math, Tensor};
 
 /// Images whose tokens are compared with those of a tokenizer in float32.
@@ -35,7 +36,7 @@ pub(super) struct Session<'a> {
     pub(super) stage: StageState,
     pub(super) progress: Progress,
     /// The loss scale before the next iteration that is looked at.
-    pub(super) scaler: Option<LossScale>,
+    pub(super) scaler: Option<Scaling>,
     /// Whether reports are looked at after the next iteration was asked for.
     pub(super) late: bool,
     /// The iteration whose report was not looked at yet.
@@ -187,7 +188,7 @@ impl Session<'_> {
         }
         if let Some(s) = &mut self.scaler {
             s.scale = report.scale;
-            s.check()?;
+            loss_scale::check(s)?;
         }
         let time = self.clock.lap(source.waited(), launched.images);
         let done = (step.it + 1) / o.ac as u64;

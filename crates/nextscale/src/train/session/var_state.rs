@@ -4,13 +4,13 @@ use super::var_epoch::Progress;
 use crate::checkpoint::weights::TOKENIZER_KEY;
 use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
 use crate::model::state::{buffer_state, load_buffer, load_var, params_state};
-use crate::train::loss_scale::LossScale;
 use crate::train::optimizer::{ADAM_EPS, BETAS};
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::VarTrainer;
 use crate::{Error, Result};
+use nextscale_tensor::ops::Scaling;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -79,6 +79,18 @@ pub(super) fn progress(state: &TrainerState, horizon: &Horizon, path: &Path) -> 
     }
 }
 
+/// The accumulated iterations that a checkpoint's run was trained with, where it says so.
+pub(super) fn accumulation(state: &TrainerState) -> Option<usize> {
+    let ac = state.args.get("ac")?.as_u64()?;
+    usize::try_from(ac).ok().filter(|ac| *ac > 0)
+}
+
+/// Whether there is a checkpoint that a run in this folder would resume from.
+pub(super) fn is_there(out: &Path) -> bool {
+    let p = var_paths(out);
+    p.last.exists() || p.reference.exists()
+}
+
 /// Puts a checkpoint's weights and optimizer state into a trainer.
 ///
 /// # Errors
@@ -91,7 +103,7 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
     load_buffer(&mut trainer.opt.exp_avg_sq, params, &state.exp_avg_sq)?;
     // A run in another precision than before begins with its own loss scale, or without one.
     let own = trainer.opt.scaler()?;
-    let scaler = own.map(|own| state.scaler.as_ref().map_or(own, LossScale::from));
+    let scaler = own.map(|own| state.scaler.as_ref().map_or(own, Scaling::from));
     trainer.opt.resume(state.adam_step, scaler)
 }
 

@@ -1,0 +1,171 @@
+//! Dry runs: a GPU that computes nothing and only counts memory.
+//!
+//! What a step takes follows from what its operators ask the pool for, so the operators themselves are the one true
+//! statement of it. On a dry GPU they run as ever, buffers come from a pool that has no memory behind it, and kernels,
+//! products and copies are left out: the peak for any model, batch and precision, within milliseconds, before anything is
+//! computed, and on machines without a GPU too. Values that are read from a dry GPU are zeros.
+
+use super::gpu::{Gpu, GpuInfo};
+use super::pool::DeviceBuffer;
+use crate::{Device, Result};
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, RwLock};
+
+/// Dry GPUs count from here, far from any real one.
+const FIRST: usize = 1 << 20;
+
+/// Every dry GPU of the process.
+static ALL: RwLock<Vec<&'static Gpu>> = RwLock::new(Vec::new());
+
+/// What a dry GPU remembers.
+#[derive(Debug, Default)]
+pub(super) struct Dry {
+    /// Hashes of the products and convolutions that were asked for before: a first one is measured.
+    seen: Mutex<HashSet<u64>>,
+}
+
+impl Dry {
+    /// Whether this product or convolution is asked for the first time.
+    pub(super) fn is_first(&self, key: &impl Hash) -> bool {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        seen.insert(hasher.finish())
+    }
+}
+
+/// A new dry GPU like `like`, as a device. It lives as long as the process and takes a few KiB.
+pub fn device(like: &GpuInfo) -> Device {
+    let mut all = ALL.write().unwrap_or_else(|e| e.into_inner());
+    let ordinal = FIRST + all.len();
+    let info = GpuInfo {
+        ordinal,
+        ..like.clone()
+    };
+    all.push(Box::leak(Box::new(Gpu::without_driver(info))));
+    Device::Cuda(ordinal)
+}
+
+/// The dry GPU of this number.
+pub(super) fn find(ordinal: usize) -> Option<&'static Gpu> {
+    let all = ALL.read().unwrap_or_else(|e| e.into_inner());
+    all.get(ordinal.checked_sub(FIRST)?).copied()
+}
+
+impl Gpu {
+    /// What a product takes beside its operands: at the first time buffers of the sizes `own` to measure algorithms with,
+    /// always the algorithm's scratch memory.
+    pub(super) fn dry_product(
+        &'static self,
+        key: &impl Hash,
+        own: [usize; 3],
+        scratch: usize,
+    ) -> Result<()> {
+        let first = self.dry().is_some_and(|d| d.is_first(key));
+        let trial = own.map(|n| first.then(|| DeviceBuffer::new(self, n)).transpose());
+        for buffer in trial {
+            buffer?;
+        }
+        DeviceBuffer::new(self, scratch).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::Arch;
+    use crate::ops::{Activation, Bias};
+    use crate::{Cx, DType, Math, Tape, Tensor, ops};
+
+    /// A GPU as an H200 describes itself.
+    fn like() -> GpuInfo {
+        GpuInfo {
+            ordinal: 0,
+            name: "dry".into(),
+            arch: Arch { major: 9, minor: 0 },
+            multiprocessors: 132,
+            memory: 139 << 30,
+            l2: 50 << 20,
+            shared: 227 << 10,
+        }
+    }
+
+    #[test]
+    fn blocks_are_counted_and_used_again() {
+        let gpu = device(&like()).gpu().unwrap().unwrap();
+        let (a, b) = (
+            DeviceBuffer::new(gpu, 3 << 20).unwrap(),
+            DeviceBuffer::new(gpu, 100).unwrap(),
+        );
+        let (large, small) = (4 << 20, 512);
+        assert_eq!(gpu.usage().used, large + small);
+        assert_ne!(a.address(), b.address());
+        drop(a);
+        let again = DeviceBuffer::new(gpu, 4 << 20).unwrap();
+        assert_eq!(gpu.usage().held, large + small, "the free block fits");
+        drop((again, b));
+        let u = gpu.usage();
+        assert_eq!((u.used, u.peak), (0, large + small));
+        gpu.reset_peak();
+        assert_eq!(gpu.usage().peak, 0);
+        assert_eq!(gpu.free_memory().unwrap(), 139 << 30);
+        gpu.trim().unwrap();
+        assert_eq!(gpu.usage().held, 0);
+    }
+
+    #[test]
+    fn operators_run_and_keep_what_their_gradients_need() {
+        let device = device(&like());
+        let gpu = device.gpu().unwrap().unwrap();
+        let math = Math {
+            operands: DType::Bf16,
+            tf32: false,
+        };
+        let zeros = |shape: &[usize], dtype| Tensor::zeros_on(device, shape, dtype).unwrap();
+        let (rows, c) = (3000, 512);
+        let (x, w, b) = (
+            zeros(&[1, rows, c], DType::Bf16),
+            zeros(&[c, c], DType::F32),
+            zeros(&[c], DType::F32),
+        );
+        let tape = Tape::new();
+        let cx = Cx::on(&tape).with(math);
+        let (x, key) = cx.leaf(&x);
+        let before = gpu.usage().used;
+        let y = ops::linear(&cx, &x, &w, Bias::Full(&b), Activation::None).unwrap();
+        // The result, 3,072,000 bytes, takes two grains of the pool; the rule keeps the weight in half precision.
+        assert_eq!(y.dims(), [1, rows, c]);
+        assert!(gpu.usage().used >= before + (4 << 20));
+        let seed = zeros(&[1, rows, c], DType::Bf16);
+        let grads = tape.backward_from(&y, seed, None, &[key]).unwrap();
+        let dx = grads[0].as_ref().unwrap();
+        assert_eq!(dx.dims(), [1, rows, c]);
+        assert!(
+            dx.to(Device::Cpu)
+                .unwrap()
+                .f32()
+                .unwrap()
+                .iter()
+                .all(|v| *v == 0.0)
+        );
+        let late = dx.fetch().unwrap().wait().unwrap();
+        assert_eq!(late.numel(), rows * c);
+        drop((grads, x, y));
+        assert!(gpu.usage().used < gpu.usage().peak);
+    }
+
+    #[test]
+    fn what_is_captured_keeps_its_memory() {
+        let device = device(&like());
+        let gpu = device.gpu().unwrap().unwrap();
+        let make = || Tensor::zeros_on(device, [1 << 20], DType::F32);
+        let (mut graph, out) = gpu.capture(make).unwrap();
+        graph.launch().unwrap();
+        assert_eq!(graph.bytes(), 4 << 20);
+        drop(graph);
+        assert_eq!(gpu.usage().used, 4 << 20);
+        drop(out);
+        assert_eq!(gpu.usage().used, 0);
+    }
+}

@@ -1,0 +1,222 @@
+use super::*;
+use crate::model::Pyramid;
+use crate::train::device::Arithmetic;
+use nextscale_tensor::cuda::Arch;
+use proptest::prelude::*;
+
+/// A GPU as an H200 describes itself.
+fn like() -> GpuInfo {
+    GpuInfo {
+        ordinal: 0,
+        name: "NVIDIA H200".into(),
+        arch: Arch { major: 9, minor: 0 },
+        multiprocessors: 132,
+        memory: 150_119_055_360,
+        l2: 60 << 20,
+        shared: 227 << 10,
+    }
+}
+
+fn published() -> (VarConfig, VqvaeConfig) {
+    let pyramid = Pyramid::square(&[1, 2, 3, 4, 5, 6, 8, 10, 13, 16]).unwrap();
+    let var = VarConfig::of_depth(16, 1000, pyramid.clone());
+    (var, VqvaeConfig::published(pyramid))
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Within this many parts of a hundred.
+fn near(bytes: usize, measured: f64, percent: f64) {
+    let off = 100.0 * (mib(bytes) / measured - 1.0);
+    assert!(
+        off.abs() <= percent,
+        "{:.0} MiB against {measured}: {off:.1} %",
+        mib(bytes)
+    );
+}
+
+#[test]
+fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
+    let (var, vqvae) = published();
+    let bf16 = Arithmetic::Bf16.math();
+    // Peaks in MiB of the pool of an H200, 96 images of 256 pixels at a time: of a first run, and of one that found its
+    // algorithms on disk, so that it tried hardly any.
+    let runs = [
+        (bf16, 35_054.0, true),
+        (Arithmetic::Fp16.math(), 33_272.0, false),
+    ];
+    for (math, measured, first) in runs {
+        let pass = Pass::Train {
+            var: &var,
+            vqvae: &vqvae,
+            math: [math, bf16],
+        };
+        let need = Estimate::new(&like(), pass).unwrap().need(96).unwrap();
+        assert!(need.least < need.first && need.least <= need.held);
+        near(if first { need.first } else { need.least }, measured, 1.0);
+    }
+    let pass = Pass::Tokenize {
+        vqvae: &vqvae,
+        math: bf16,
+        back: false,
+    };
+    let need = Estimate::new(&like(), pass).unwrap().need(96).unwrap();
+    near(need.first, 12_252.0, 0.1);
+}
+
+/// Small models whose passes are quick.
+fn small() -> (VarConfig, VqvaeConfig) {
+    let pyramid = Pyramid::square(&[1, 2, 4]).unwrap();
+    let var = VarConfig::of_depth(2, 10, pyramid.clone());
+    let vqvae = VqvaeConfig {
+        ch: 32,
+        vocab: 128,
+        ..VqvaeConfig::published(pyramid)
+    };
+    (VarConfig { vocab: 128, ..var }, vqvae)
+}
+
+#[test]
+fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
+    let (var, vqvae) = small();
+    let (var, vqvae, math) = (&var, &vqvae, Arithmetic::Bf16.math());
+    let options = SampleOptions::default();
+    let options = &options;
+    for pass in [
+        Pass::Train {
+            var,
+            vqvae,
+            math: [math, Math::FULL],
+        },
+        Pass::TrainTokenizer { vqvae, math },
+        Pass::Evaluate { var, vqvae, math },
+        Pass::Sample {
+            var,
+            vqvae,
+            math,
+            options,
+        },
+        Pass::Tokenize {
+            vqvae,
+            math,
+            back: true,
+        },
+    ] {
+        let e = Estimate::new(&like(), pass).unwrap();
+        let needs: Vec<Need> = [16, 32, 64, 128]
+            .iter()
+            .map(|&b| e.need(b).unwrap())
+            .collect();
+        for pair in needs.windows(2) {
+            assert!(
+                pair[0].least < pair[1].least && pair[0].held < pair[1].held,
+                "{needs:?}"
+            );
+        }
+        // About linear where the batch is what counts.
+        let ratio = needs[3].least as f64 / needs[2].least as f64;
+        assert!((1.2..2.1).contains(&ratio), "{needs:?}");
+        // What a number needs does not depend on what was asked before.
+        assert_eq!(e.need(32).unwrap().least, needs[1].least);
+        let tables = e.gpu.usage().used;
+        assert!(tables < 1 << 20, "{tables} bytes are left");
+    }
+}
+
+#[test]
+fn advice_is_for_full_memory_only() {
+    let (_, vqvae) = small();
+    let pass = Pass::Tokenize {
+        vqvae: &vqvae,
+        math: Math::FULL,
+        back: false,
+    };
+    let small_gpu = GpuInfo {
+        memory: RESERVE + (512 << 20),
+        ..like()
+    };
+    let device = dry::device(&small_gpu);
+    let full = || Error::from(nextscale_tensor::Error::Memory("full".into()));
+    let e = advise(full(), device, "batch", 4096, pass);
+    let text = e.to_string();
+    assert_eq!(e.exit_code(), 2);
+    assert!(
+        text.starts_with("--batch=4096: 4096 images at a time need "),
+        "{text}"
+    );
+    let most: usize = text.rsplit("--batch=").next().unwrap().parse().unwrap();
+    assert!((1..4096).contains(&most) && !text.contains('\n'), "{text}");
+    let pass = Pass::Tokenize {
+        vqvae: &vqvae,
+        math: Math::FULL,
+        back: false,
+    };
+    let e = Estimate::new(&small_gpu, pass).unwrap();
+    assert!(e.need(most).unwrap().fits(small_gpu.memory));
+    assert!(!e.need(most + 1).unwrap().fits(small_gpu.memory));
+    let pass = Pass::Tokenize {
+        vqvae: &vqvae,
+        math: Math::FULL,
+        back: false,
+    };
+    let other = advise(Error::failed("else"), device, "batch", 4, pass);
+    assert_eq!(other.to_string(), "else");
+}
+
+#[test]
+fn accumulation_of_known_cases() {
+    let choose = |bs, from, most: usize| accumulation(bs, from, 1, |b| Ok(b <= most)).unwrap();
+    assert_eq!(choose(768, 1, 1000), Some(1));
+    assert_eq!(choose(768, 1, 400), Some(2));
+    // 5 would do with 154 images an iteration and 770 a step; 6 keeps 768.
+    assert_eq!(choose(768, 1, 160), Some(6));
+    assert_eq!(choose(768, 4, 400), Some(4));
+    assert_eq!(
+        choose(7, 1, 3),
+        Some(3),
+        "7 alone divides 7, and it is more than twice 3"
+    );
+    assert_eq!(
+        choose(7, 1, 1),
+        Some(7),
+        "5 would do as the reference rounds, 7 is even"
+    );
+    assert_eq!(
+        choose(11, 1, 4),
+        Some(3),
+        "rounded as the reference rounds: 4 at a time"
+    );
+    assert_eq!(choose(7, 1, 0), None);
+}
+
+proptest! {
+    #[test]
+    fn accumulation_fits_and_keeps_the_step(bs in 1usize..600, from in 1usize..5, world in 1usize..5, most in 0usize..400) {
+        prop_assume!(process_batch(bs, from, world).is_ok());
+        match accumulation(bs, from, world, |b| Ok(b <= most)).unwrap() {
+            None => prop_assert!((from..=bs).all(|ac| process_batch(bs, ac, world).map_or(true, |b| b > most))),
+            Some(ac) => {
+                let batch = process_batch(bs, ac, world).unwrap();
+                prop_assert!(ac >= from && batch <= most);
+                let fewest = (from..).find(|&ac| process_batch(bs, ac, world).is_ok_and(|b| b <= most)).unwrap();
+                prop_assert!(ac <= 2 * fewest);
+                let even = |ac: &usize| bs % (ac * world) == 0;
+                if (fewest..=2 * fewest).any(|ac| even(&ac)) {
+                    prop_assert_eq!(batch * ac * world, bs);
+                } else {
+                    prop_assert_eq!(ac, fewest);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_is_found_in_few_questions(most in 1usize..100_000, limit in 0usize..120_000) {
+        let mut asked = 0;
+        let found = largest(most, |n| { asked += 1; Ok(n <= limit) }).unwrap();
+        prop_assert_eq!(found.unwrap_or(0), limit.min(most));
+        prop_assert!(asked <= 18);
+    }
+}

@@ -1,0 +1,238 @@
+//! Whether a transformer's training fits into a GPU's memory, and with which accumulation it does.
+
+use crate::memory::{Estimate, Pass, accumulation, largest, room, shortage};
+use crate::model::var::VarConfig;
+use crate::model::vqvae::VqvaeConfig;
+use crate::train::options::TrainOptions;
+use crate::train::plan::process_batch;
+use crate::{Error, Result};
+use nextscale_tensor::cuda::{Gpu, gib};
+use nextscale_tensor::{Device, Math};
+
+/// What a run trains.
+pub(super) struct Models<'a> {
+    pub(super) var: &'a VarConfig,
+    pub(super) vqvae: &'a VqvaeConfig,
+    /// Arithmetic of both.
+    pub(super) math: [Math; 2],
+    pub(super) device: Device,
+}
+
+impl Models<'_> {
+    fn estimate(&self) -> Result<Option<(&'static Gpu, Estimate<'_>)>> {
+        let Some(gpu) = self.device.gpu()? else {
+            return Ok(None);
+        };
+        let pass = Pass::Train {
+            var: self.var,
+            vqvae: self.vqvae,
+            math: self.math,
+        };
+        Ok(Some((gpu, Estimate::new(gpu.info(), pass)?)))
+    }
+
+    /// Before a run: the accumulation to train with, and with `--fit` what to tell of it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where it can't fit, or does not without `--fit`.
+    pub(super) fn accumulation(&self, o: &TrainOptions) -> Result<(usize, Option<String>)> {
+        let Some((gpu, estimate)) = self.estimate()? else {
+            return Ok((o.ac, None));
+        };
+        let room = room(gpu)?;
+        if !o.fit {
+            let need = estimate.need(process_batch(o.bs, o.ac, 1)?)?;
+            // Refused where it can't but fail; what is only likely to is tried.
+            return if need.least <= room {
+                Ok((o.ac, None))
+            } else {
+                Err(too_large(o, gpu, &estimate, room)?)
+            };
+        }
+        let well = accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits_well(room)))?;
+        let found = match well {
+            Some(ac) => Some(ac),
+            None => accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits(room)))?,
+        };
+        let Some(ac) = found else {
+            return Err(too_large(o, gpu, &estimate, room)?);
+        };
+        let batch = process_batch(o.bs, ac, 1)?;
+        let need = gib(estimate.need(batch)?.bytes());
+        let free = gib(room);
+        Ok((
+            ac,
+            Some(format!(
+                "--fit: --ac={ac}, {ac} x {batch} images a step; {batch} at a time need {need} of the {free} that can be had"
+            )),
+        ))
+    }
+
+    /// The error to show for one of a run: where the memory is full, what would fit.
+    pub(super) fn explain(&self, e: Error, o: &TrainOptions) -> Error {
+        if !e.is_memory() {
+            return e;
+        }
+        let line = || -> Result<Error> {
+            match self.estimate()? {
+                Some((gpu, estimate)) => too_large(o, gpu, &estimate, room(gpu)?),
+                None => Err(Error::failed("no GPU")),
+            }
+        };
+        // Where nothing more can be said, the cause is.
+        line().unwrap_or(e)
+    }
+}
+
+/// The line for a batch that does not fit.
+fn too_large(o: &TrainOptions, gpu: &Gpu, estimate: &Estimate<'_>, room: usize) -> Result<Error> {
+    let batch = process_batch(o.bs, o.ac, 1)?;
+    let fits = |b| Ok(estimate.need(b)?.fits(room));
+    // A batch that failed is too large whatever the estimate says.
+    let most = largest(batch - 1, fits)?;
+    let what_to_do = match most {
+        Some(n) => {
+            let ac = accumulation(o.bs, o.ac, 1, |b| Ok(b <= n))?.unwrap_or(o.bs);
+            format!(
+                "the largest that fits is {n} (--bs={}); --ac={ac} keeps --bs={}, and --fit chooses it by itself",
+                n * o.ac,
+                o.bs
+            )
+        }
+        None => {
+            "not even one image at a time fits: use a smaller model, --fp16=2 or another GPU".into()
+        }
+    };
+    Ok(Error::input(format!(
+        "--bs={} --ac={}: {}; {what_to_do}",
+        o.bs,
+        o.ac,
+        shortage(gpu.info(), batch, estimate.need(batch)?, room)
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::RESERVE;
+    use crate::model::Pyramid;
+    use nextscale_tensor::cuda::{Arch, GpuInfo, dry};
+
+    /// A run on a GPU with so many bytes.
+    fn with<T>(memory: usize, run: impl FnOnce(&Models<'_>) -> T) -> T {
+        let pyramid = Pyramid::square(&[1, 2]).unwrap();
+        let vqvae = VqvaeConfig {
+            ch: 32,
+            vocab: 32,
+            ..VqvaeConfig::published(pyramid.clone())
+        };
+        let var = VarConfig {
+            vocab: 32,
+            ..VarConfig::of_depth(1, 10, pyramid)
+        };
+        let device = dry::device(&GpuInfo {
+            ordinal: 0,
+            name: "small".into(),
+            arch: Arch::LEAST,
+            multiprocessors: 80,
+            memory,
+            l2: 40 << 20,
+            shared: 163 << 10,
+        });
+        run(&Models {
+            var: &var,
+            vqvae: &vqvae,
+            math: [Math::FULL, Math::FULL],
+            device,
+        })
+    }
+
+    fn options(bs: usize, fit: bool) -> TrainOptions {
+        TrainOptions {
+            bs,
+            fit,
+            ..TrainOptions::default()
+        }
+    }
+
+    #[test]
+    fn what_fits_is_left_alone() {
+        with(100 << 30, |m| {
+            for fit in [false, true] {
+                let (ac, note) = m.accumulation(&options(64, fit)).unwrap();
+                assert_eq!((ac, note.is_some()), (1, fit));
+            }
+        });
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_in_one_line_or_accumulated() {
+        with(RESERVE + (256 << 20), |m| {
+            let o = options(4096, false);
+            let e = m.accumulation(&o).unwrap_err();
+            let text = e.to_string();
+            assert_eq!(e.exit_code(), 2);
+            for part in [
+                "--bs=4096 --ac=1: ",
+                "GPU",
+                "(small)",
+                "the largest that fits is ",
+                "--ac=",
+                "--fit",
+            ] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+            assert!(!text.contains('\n'), "{text}");
+            // What the line advises is taken.
+            let advised = text
+                .split("; --ac=")
+                .nth(1)
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap();
+            let advised = TrainOptions {
+                ac: advised.parse().unwrap(),
+                ..o.clone()
+            };
+            assert_eq!(m.accumulation(&advised).unwrap().0, advised.ac);
+            let (ac, note) = m.accumulation(&options(4096, true)).unwrap();
+            assert!(ac >= advised.ac && 4096 % ac == 0, "{ac}");
+            let fitted = TrainOptions {
+                ac,
+                ..options(4096, false)
+            };
+            let plan = fitted.resolve(1).unwrap();
+            assert_eq!(
+                plan.lr,
+                o.resolve(1).unwrap().lr,
+                "a step has as many images"
+            );
+            assert!(note.unwrap().starts_with(&format!("--fit: --ac={ac}, ")));
+        });
+    }
+
+    #[test]
+    fn a_model_that_never_fits_is_refused() {
+        with(1 << 20, |m| {
+            for fit in [false, true] {
+                let text = m.accumulation(&options(4, fit)).unwrap_err().to_string();
+                assert!(text.contains("not even one image"), "{text}");
+            }
+        });
+    }
+
+    #[test]
+    fn full_memory_is_explained_and_nothing_else() {
+        with(RESERVE + (256 << 20), |m| {
+            let o = options(512, false);
+            let full = nextscale_tensor::Error::Memory("full".into()).into();
+            let text = m.explain(full, &o).to_string();
+            assert!(
+                text.starts_with("--bs=512 --ac=1: 512 images at a time need "),
+                "{text}"
+            );
+            assert_eq!(m.explain(Error::failed("else"), &o).to_string(), "else");
+        });
+    }
+}
