@@ -249,21 +249,36 @@ fn shapes_are_checked() {
 fn cuda_cases() -> Vec<(usize, usize, usize, Vec<usize>)> {
     vec![
         (3, 2, 64, vec![1, 5, 14, 30]),
-        (2, 3, 64, vec![1, 5, 14, 30, 55, 91, 155, 255, 424, 680]),
         (1, 2, 64, vec![128, 192]),
-        (2, 1, 64, vec![1, 98, 301]),
-        (1, 1, 64, vec![65, 67, 1000]),
         (2, 3, 20, vec![1, 5, 14, 30, 55, 91]),
         (1, 2, 33, vec![37]),
         (2, 2, 128, vec![1, 5, 14, 30, 55, 91, 155]),
-        (1, 2, 100, vec![1, 98, 301]),
         (2, 1, 5, vec![1, 3]),
+    ]
+}
+
+/// Sequences of many tiles: under a race checker they take minutes, so its runs leave them out by name (`_long`).
+fn long_cuda_cases() -> Vec<(usize, usize, usize, Vec<usize>)> {
+    vec![
+        (2, 3, 64, vec![1, 5, 14, 30, 55, 91, 155, 255, 424, 680]),
+        (2, 1, 64, vec![1, 98, 301]),
+        (1, 1, 64, vec![65, 67, 1000]),
+        (1, 2, 100, vec![1, 98, 301]),
     ]
 }
 
 #[test]
 fn gpu_matches_processor() {
-    for (b, h, d, ends) in cuda_cases() {
+    check_on_gpu(cuda_cases());
+}
+
+#[test]
+fn gpu_matches_processor_long() {
+    check_on_gpu(long_cuda_cases());
+}
+
+fn check_on_gpu(cases: Vec<(usize, usize, usize, Vec<usize>)>) {
+    for (b, h, d, ends) in cases {
         let l = *ends.last().unwrap();
         let qkv = (random([b, l, 3 * h * d], l as u64), Role::Activation);
         println!("{b} {h} {d} {ends:?}");
@@ -314,10 +329,19 @@ fn gpu_gives_clamped_scales_no_gradient_and_stays_finite() {
 
 #[test]
 fn gpu_cache_matches_the_whole_sequence() {
-    let Some(device) = gpu() else { return };
-    let mut cases = cuda_cases();
+    check_cache(cuda_cases());
+}
+
+#[test]
+fn gpu_cache_matches_the_whole_sequence_long() {
+    let mut cases = long_cuda_cases();
     // Enough heads that keys are not cut into parts.
     cases.push((20, 16, 64, vec![1, 5, 14, 30, 55]));
+    check_cache(cases);
+}
+
+fn check_cache(cases: Vec<(usize, usize, usize, Vec<usize>)>) {
+    let Some(device) = gpu() else { return };
     for (b, h, d, ends) in cases {
         let l = *ends.last().unwrap();
         let s = scale_mul(h);

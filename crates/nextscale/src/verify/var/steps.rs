@@ -443,16 +443,21 @@ impl Batches {
     }
 }
 
-/// Losses of a run: each within 1e-4 of its value.
+/// Losses of a run: each within 1e-4 of its value; in half precision the run as a whole within 1 %.
 fn report_losses(label: String, got: &[f64], want: &[f64], report: &mut Report<'_>) {
     const EACH: f64 = 1e-4;
     let machine = report.machine();
-    let each = if machine.is_half() {
-        HALF_LOSSES
-    } else {
-        machine.slack() * EACH
-    };
     let d = difference(got, want);
+    if machine.is_half() {
+        // Rounding grows from step to step: single losses of the reference's own autocast are up to 8 % off its record.
+        let holds = got.len() == want.len() && d.rel_l2 <= HALF_LOSSES;
+        let note = format!(
+            "limit rel {HALF_LOSSES:e}, largest of one {:.1e}",
+            d.max_rel
+        );
+        return report.judged(label, holds, d, note);
+    }
+    let each = machine.slack() * EACH;
     let holds = got.len() == want.len() && d.max_rel <= each;
     report.judged(
         label,
