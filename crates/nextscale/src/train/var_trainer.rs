@@ -7,7 +7,7 @@ use super::progressive::Stage;
 use crate::checkpoint::param_groups::is_decayed;
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
-use crate::model::vqvae::Vqvae;
+use crate::model::vqvae::codes::Tokenizer;
 use crate::{Error, Result};
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
@@ -15,8 +15,8 @@ use nextscale_tensor::{Cx, DType, Device, Math, Tape, Tensor};
 
 /// The transformer, the frozen tokenizer and the optimizer's state.
 pub struct VarTrainer {
-    /// The tokenizer.
-    pub vqvae: Vqvae,
+    /// The tokenizer; for training on tokens its codebook is enough.
+    pub tokenizer: Tokenizer,
     /// The transformer.
     pub var: Var,
     /// Optimizer state.
@@ -54,12 +54,17 @@ impl VarTrainer {
     ///
     /// # Errors
     /// When the GPU's memory is full.
-    pub fn new(vqvae: Vqvae, var: Var, smoothing: f32, seed: u64) -> Result<Self> {
+    pub fn new(
+        tokenizer: impl Into<Tokenizer>,
+        var: Var,
+        smoothing: f32,
+        seed: u64,
+    ) -> Result<Self> {
         let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
         let scaler = scaler_of(&var);
         let opt = Optimizer::new(&var.params, BETAS, decayed, scaler)?;
         Ok(Self {
-            vqvae,
+            tokenizer: tokenizer.into(),
             var,
             opt,
             smoothing,
@@ -71,7 +76,7 @@ impl VarTrainer {
     /// One iteration on images \[B, R, R, 3\] in \[−1, 1\], on the models' device.
     ///
     /// # Errors
-    /// When shapes do not fit or a label is out of range.
+    /// When shapes do not fit, a label is out of range, or only the tokenizer's codebook is at hand.
     pub fn step(&mut self, images: &Tensor, labels: &[i32], plan: &StepPlan) -> Result<LateReport> {
         let (labels, keep) = self.draws(labels, plan.it);
         let inputs = self.inputs(images, plan.stage)?;
@@ -191,7 +196,7 @@ impl VarTrainer {
 
     /// What the transformer learns from images: tokens and what they make of its input, in one pass over the scales.
     fn inputs(&self, images: &Tensor, stage: Stage) -> Result<Inputs> {
-        let (vqvae, pyramid) = (&self.vqvae, &self.var.config.pyramid);
+        let (vqvae, pyramid) = (self.tokenizer.for_images()?, &self.var.config.pyramid);
         let run = Run::plain(vqvae.math);
         let f = vqvae.features(&run, images, None)?;
         let active = self.active(stage);
@@ -230,11 +235,9 @@ impl VarTrainer {
 
     /// The teacher-forcing input that token maps make.
     fn words(&self, tokens: &[Tensor], stage: Stage) -> Result<Option<Tensor>> {
-        let (vqvae, pyramid) = (&self.vqvae, &self.var.config.pyramid);
-        let active = self.active(stage);
-        vqvae
-            .quantizer
-            .var_input(&vqvae.params, tokens, pyramid, active)
+        let (quantizer, params) = self.tokenizer.quantizer();
+        let pyramid = &self.var.config.pyramid;
+        quantizer.var_input(params, tokens, pyramid, self.active(stage))
     }
 
     /// Share of the tokens of `images` that the tokenizer's arithmetic changes against float32, 0 to 1.
@@ -243,8 +246,9 @@ impl VarTrainer {
     /// When shapes do not fit.
     pub fn tokens_changed(&self, images: &Tensor) -> Result<f64> {
         let pyramid = &self.var.config.pyramid;
-        let used = self.vqvae.tokenize(images, pyramid)?;
-        let exact = self.vqvae.tokenize_in(Math::FULL, images, pyramid)?;
+        let vqvae = self.tokenizer.for_images()?;
+        let used = vqvae.tokenize(images, pyramid)?;
+        let exact = vqvae.tokenize_in(Math::FULL, images, pyramid)?;
         let (mut changed, mut all) = (0, 0);
         for (a, b) in used.iter().zip(&exact) {
             let (a, b) = (a.to(Device::Cpu)?, b.to(Device::Cpu)?);

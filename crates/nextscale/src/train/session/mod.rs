@@ -10,6 +10,7 @@ mod tokenizer_state;
 mod var;
 mod var_epoch;
 mod var_loop;
+mod var_open;
 mod var_state;
 
 pub use super::device::resolve_device;

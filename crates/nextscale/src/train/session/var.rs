@@ -1,19 +1,19 @@
 //! Training the transformer from start, or from its checkpoint, to the end: from flags and files to a session.
 
-use super::dataset::{Dataset, loader_config};
+use super::dataset::loader_config;
 use super::progress::StepClock;
 use super::var_epoch::Progress;
 use super::var_loop::Session;
+use super::var_open::{self, Given};
 use super::var_state;
 use super::{Outcome, choose_seed, make_folder, resolve_device};
+use crate::Result;
 use crate::checkpoint::clean_stale;
 use crate::log::display::Display;
 use crate::log::epoch_log::{EpochLog, Header};
 use crate::log::steps::StepLog;
 use crate::log::tensorboard::EventWriter;
 use crate::model::Pyramid;
-use crate::model::open::open_tokenizer;
-use crate::model::state::vqvae_state;
 use crate::model::var::{InitScales, Var, VarConfig};
 use crate::train::device::TokenizerPrecision;
 use crate::train::options::TrainOptions;
@@ -22,7 +22,6 @@ use crate::train::progressive::StageState;
 use crate::train::run_lock::RunLock;
 use crate::train::signal::StopSignal;
 use crate::train::var_trainer::VarTrainer;
-use crate::{Error, Result};
 use nextscale_tensor::Device;
 use std::time::Duration;
 
@@ -53,28 +52,13 @@ impl VarRun<'_> {
         let o = self.options;
         let plan = o.resolve(1)?;
         let device = resolve_device(o.device)?;
-        let Some(data_path) = &o.data_path else {
-            return Err(Error::input(
-                "--data_path is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
-            ));
-        };
-        let Some(tokenizer) = &o.tokenizer else {
-            return Err(Error::input(
-                "--tokenizer is missing: give the tokenizer's file (train one with: nextscale train-tokenizer)",
-            ));
-        };
         let pyramid = Pyramid::square(&plan.patch_nums)?;
-        let dataset = Dataset::open(data_path, plan.image_size, o.mid_reso, o.hflip)?;
-        let horizon = plan.horizon(dataset.train.len())?;
-        let tok = open_tokenizer(tokenizer, Some(&pyramid), false)?;
-        let patch_size = tok.vqvae.config.downsample();
-        if patch_size != o.patch_size {
-            return Err(Error::input(format!(
-                "--patch_size={}: a token of {} stands for {patch_size}x{patch_size} pixels; use --patch_size={patch_size}",
-                o.patch_size,
-                tokenizer.display()
-            )));
-        }
+        let Given {
+            data,
+            mut tokenizer,
+            vae_state,
+        } = var_open::open(o, &plan, &pyramid)?;
+        let horizon = plan.horizon(data.images())?;
         make_folder(&o.out)?;
         let lock = RunLock::acquire(&o.out)?;
         clean_stale(&o.out)?;
@@ -89,11 +73,11 @@ impl VarRun<'_> {
         let saved_seed = found.as_ref().map(|_| progress.seed);
         let seed = choose_seed(o.seed, saved_seed, &o.out)?;
         let config = VarConfig {
-            vocab: tok.vqvae.config.vocab,
-            cvae: tok.vqvae.config.cvae,
+            vocab: tokenizer.config().vocab,
+            cvae: tokenizer.config().cvae,
             shared_aln: o.saln,
             attn_l2_norm: o.anorm,
-            ..VarConfig::of_depth(o.depth, dataset.classes(), pyramid)
+            ..VarConfig::of_depth(o.depth, data.classes(), pyramid)
         };
         let mut var = Var::new(config, true)?;
         if found.is_none() {
@@ -105,12 +89,10 @@ impl VarRun<'_> {
             };
             var.init(scales, seed)?;
         }
-        let mut vqvae = tok.vqvae;
-        let vae_state = vqvae_state(&vqvae, &tok.hits)?;
         let tokenizer_precision = plan.precision.tokenizer(o.tokenizer_precision, o.tf32);
-        vqvae.to_device(device, tokenizer_precision.math())?;
+        tokenizer.to_device(device, tokenizer_precision.math())?;
         var.to_device(device, plan.precision.math(o.tf32))?;
-        let mut trainer = VarTrainer::new(vqvae, var, o.ls as f32, seed)?;
+        let mut trainer = VarTrainer::new(tokenizer, var, o.ls as f32, seed)?;
         let mut stage = StageState::default();
         if let Some((state, path)) = &found {
             var_state::restore(&mut trainer, state, path)?;
@@ -138,13 +120,15 @@ impl VarRun<'_> {
             )?);
         }
         display.note(&format!(
-            "{} training and {} validation images of {} classes, {} iterations an epoch; {:.2} M parameters; seed {seed}",
-            dataset.train.len(),
-            dataset.val.len(),
-            dataset.classes(),
+            "{} of {} classes, {} iterations an epoch; {:.2} M parameters; seed {seed}",
+            data.describe(),
+            data.classes(),
             horizon.its_per_epoch,
             trainer.var.params.count() as f64 / 1e6,
         ));
+        if trainer.tokenizer.whole().is_none() {
+            display.note("checkpoints will not hold the tokenizer: to draw images give `sample` its file with --tokenizer");
+        }
         if let Some(path) = &resumed_from {
             display.note(&format!(
                 "resumed from {} after step {done}",
@@ -161,7 +145,7 @@ impl VarRun<'_> {
             run: self,
             plan: &plan,
             horizon: &horizon,
-            dataset,
+            data,
             vae_state,
             stage,
             progress: Progress { seed, ..progress },
