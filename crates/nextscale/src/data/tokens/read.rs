@@ -143,6 +143,11 @@ impl TokenFile {
         self.crops
     }
 
+    /// Element type of the tokens.
+    pub fn dtype(&self) -> HostDType {
+        self.dtype
+    }
+
     /// The scales.
     pub fn pyramid(&self) -> &Pyramid {
         &self.pyramid
