@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{refused, succeed, tiny_tokenizer};
+use common::{refused, succeed};
 use nextscale::checkpoint::TrainerState;
 use nextscale::data::tokens::TokenFile;
 use nextscale_tensor::rng::{Purpose, Stream};
@@ -43,6 +43,24 @@ fn folder(dir: &Path) -> PathBuf {
         }
     }
     root
+}
+
+/// A tokenizer that has barely been trained.
+fn barely_trained(out: &Path, data: &str, vocab: usize) -> PathBuf {
+    succeed(&[
+        "train-tokenizer",
+        data,
+        &flag("out", out),
+        "--pn=1_2",
+        "--ch=32",
+        &format!("--vocab={vocab}"),
+        "--bs=4",
+        "--steps=1",
+        "--seed=3",
+        "--threads=2",
+        "--quiet",
+    ]);
+    out.join("tokenizer.safetensors")
 }
 
 fn flag(name: &str, path: &Path) -> String {
@@ -112,8 +130,8 @@ const TRAIN: [&str; 11] = [
 fn tokens_train_like_their_images() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let tokenizer = flag("tokenizer", &tiny_tokenizer(dir.path()));
     let data = flag("data_path", &folder(dir.path()));
+    let tokenizer = flag("tokenizer", &barely_trained(&at("tokenizer"), &data, 32));
     let (train, val) = (at("train.safetensors"), at("val.safetensors"));
     let made = run(
         &[
@@ -194,8 +212,8 @@ fn tokens_train_like_their_images() {
 fn what_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let tokenizer = flag("tokenizer", &tiny_tokenizer(dir.path()));
     let data = flag("data_path", &folder(dir.path()));
+    let tokenizer = flag("tokenizer", &barely_trained(&at("tokenizer"), &data, 32));
     let file = at("t.safetensors");
     let out = flag("out", &file);
     let make = ["tokenize", &tokenizer, &data, &out];
@@ -230,20 +248,8 @@ fn what_does_not_fit_is_refused() {
     );
     no(&["--pn=1_2", "--tokens=/no/such/file"], &["/no/such/file"]);
     // Another tokenizer than the file's.
-    let other = at("other");
-    fs::create_dir(&other).unwrap();
-    succeed(&[
-        "train-tokenizer",
-        "--data_path=builtin:shapes",
-        &flag("out", &other),
-        "--pn=1_2",
-        "--ch=32",
-        "--vocab=48",
-        "--bs=4",
-        "--steps=1",
-        "--quiet",
-    ]);
-    let foreign = flag("tokenizer", &other.join("tokenizer.safetensors"));
+    let other = barely_trained(&at("other"), &data, 48);
+    let foreign = flag("tokenizer", &other);
     no(
         &["--pn=1_2", &tokens, &foreign],
         &[&name, "another tokenizer"],
