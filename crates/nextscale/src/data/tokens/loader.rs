@@ -29,7 +29,7 @@ pub struct TokenBatch {
 #[derive(Debug)]
 pub struct TokenLoader {
     // Each yields every n-th batch.
-    readers: Vec<(Option<Receiver<Result<TokenBatch>>>, Option<JoinHandle<()>>)>,
+    readers: Vec<Reader>,
     next: usize,
     waited: Duration,
 }
@@ -91,7 +91,10 @@ impl TokenLoader {
                 .name(format!("tokens-{i}"))
                 .spawn(work)
                 .map_err(|e| Error::failed(format!("can't start a reading thread: {e}")))?;
-            loader.readers.push((Some(take), Some(thread)));
+            loader.readers.push(Reader {
+                take: Some(take),
+                thread: Some(thread),
+            });
         }
         Ok(loader)
     }
@@ -103,12 +106,12 @@ impl TokenLoader {
     pub fn next_batch(&mut self) -> Result<Option<TokenBatch>> {
         let begun = Instant::now();
         let count = self.readers.len();
-        let (take, thread) = &mut self.readers[self.next];
-        let got = take.as_ref().and_then(|t| t.recv().ok());
+        let reader = &mut self.readers[self.next];
+        let got = reader.take.as_ref().and_then(|t| t.recv().ok());
         self.waited += begun.elapsed();
         self.next = (self.next + 1) % count;
         if got.is_none()
-            && let Some(thread) = thread.take()
+            && let Some(thread) = reader.thread.take()
             && thread.join().is_err()
         {
             return Err(Error::failed("a thread that reads tokens failed"));
@@ -124,15 +127,22 @@ impl TokenLoader {
 
 impl Drop for TokenLoader {
     fn drop(&mut self) {
-        for (take, _) in &mut self.readers {
-            *take = None;
+        for reader in &mut self.readers {
+            reader.take = None;
         }
-        for (_, thread) in &mut self.readers {
-            if let Some(thread) = thread.take() {
+        for reader in &mut self.readers {
+            if let Some(thread) = reader.thread.take() {
                 let _ = thread.join();
             }
         }
     }
+}
+
+/// A thread and what it hands over; none once it has ended.
+#[derive(Debug)]
+struct Reader {
+    take: Option<Receiver<Result<TokenBatch>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 fn batch(file: &mut TokenFile, epoch: u64, images: &[u32], vocab: usize) -> Result<TokenBatch> {

@@ -56,9 +56,7 @@ fn write(path: &Path, model: &Vqvae, tokens: &[i32]) -> Result<()> {
         },
     };
     // In pieces that are not whole images.
-    write_tokens(path, &set, |put| {
-        tokens.chunks(11).try_for_each(|part| put(part))
-    })
+    write_tokens(path, &set, |put| tokens.chunks(11).try_for_each(put))
 }
 
 fn refused(path: &Path) -> String {

@@ -37,7 +37,7 @@ pub enum Tokenizer {
     /// All of it.
     Whole(Box<Vqvae>),
     /// The quantizer alone.
-    Codes(Codes),
+    Codes(Box<Codes>),
 }
 
 impl Tokenizer {
@@ -97,6 +97,6 @@ impl From<Vqvae> for Tokenizer {
 
 impl From<Codes> for Tokenizer {
     fn from(codes: Codes) -> Self {
-        Self::Codes(codes)
+        Self::Codes(Box::new(codes))
     }
 }

@@ -16,10 +16,13 @@ pub(super) enum Data {
     /// Images.
     Images(Dataset),
     /// Token files.
-    Tokens {
-        train: TokenFile,
-        val: Option<TokenFile>,
-    },
+    Tokens(Box<TokenData>),
+}
+
+/// Token files.
+pub(super) struct TokenData {
+    pub(super) train: TokenFile,
+    pub(super) val: Option<TokenFile>,
 }
 
 impl Data {
@@ -27,7 +30,7 @@ impl Data {
     pub(super) fn images(&self) -> usize {
         match self {
             Self::Images(d) => d.train.len(),
-            Self::Tokens { train, .. } => train.len(),
+            Self::Tokens(t) => t.train.len(),
         }
     }
 
@@ -35,7 +38,7 @@ impl Data {
     pub(super) fn classes(&self) -> usize {
         match self {
             Self::Images(d) => d.classes(),
-            Self::Tokens { train, .. } => train.classes().len(),
+            Self::Tokens(t) => t.train.classes().len(),
         }
     }
 
@@ -47,14 +50,14 @@ impl Data {
                 d.train.len(),
                 d.val.len()
             ),
-            Self::Tokens { train, val } => format!(
+            Self::Tokens(t) => format!(
                 "tokens of {} training images, {}, and {}",
-                train.len(),
-                match train.crops() {
+                t.train.len(),
+                match t.train.crops() {
                     1 => "one crop of each".into(),
                     n => format!("{n} crops of each, epoch by epoch in turn"),
                 },
-                match val {
+                match &t.val {
                     Some(v) => format!("{} validation images", v.len()),
                     None => "no validation images (--val_tokens)".into(),
                 }
@@ -75,8 +78,10 @@ impl Data {
                 let measures = evaluate_losses(trainer, &mut val, d.side, |_| Ok(()))?;
                 Ok((Some(measures), val.bad_images()))
             }
-            Self::Tokens { val: None, .. } => Ok((None, Vec::new())),
-            Self::Tokens { val: Some(v), .. } => {
+            Self::Tokens(t) => {
+                let Some(v) = &t.val else {
+                    return Ok((None, Vec::new()));
+                };
                 let size = (batch, trainer.var.config.vocab);
                 let mut val = TokenLoader::val(v, size, config.workers)?;
                 let measures = evaluate_token_losses(trainer, &mut val)?;
@@ -142,10 +147,11 @@ impl Source {
     ) -> Result<Self> {
         let loader = match data {
             Data::Images(d) => Loader::Images(d.train_loader(batch, start, config)?, d.side),
-            Data::Tokens { train, .. } => {
+            Data::Tokens(t) => {
                 let size = (batch, trainer.var.config.vocab);
-                let loader = TokenLoader::train(train, size, start, config.seed, config.workers)?;
-                Loader::Tokens(loader, train.pyramid().total())
+                let loader =
+                    TokenLoader::train(&t.train, size, start, config.seed, config.workers)?;
+                Loader::Tokens(loader, t.train.pyramid().total())
             }
         };
         Ok(Self {

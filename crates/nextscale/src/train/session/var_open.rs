@@ -1,7 +1,7 @@
 //! What a transformer's run is given: data and tokenizer, from flags and files, checked against each other.
 
 use super::Dataset;
-use super::source::Data;
+use super::source::{Data, TokenData};
 use crate::checkpoint::StateDict;
 use crate::checkpoint::weights::format_patch_nums;
 use crate::data::tokens::{TokenFile, fingerprint};
@@ -32,15 +32,15 @@ pub(super) fn open(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<G
         return without_tokenizer(o, data);
     };
     let tok = open_tokenizer(path, Some(pyramid), false)?;
-    if let Data::Tokens { train, .. } = &data
-        && let Some(info) = train.info()
+    if let Data::Tokens(t) = &data
+        && let Some(info) = t.train.info()
     {
         let found = fingerprint(&tok.vqvae.params)?;
         if found != info.tokenizer {
             return Err(Error::input(format!(
                 "--tokenizer={}: {} was made with another tokenizer (weights {}, not {found}); give that one, or leave the flag out",
                 path.display(),
-                train.path().display(),
+                t.train.path().display(),
                 info.tokenizer
             )));
         }
@@ -56,13 +56,13 @@ pub(super) fn open(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<G
 
 /// A token file brings the codebook.
 fn without_tokenizer(o: &TrainOptions, data: Data) -> Result<Given> {
-    let Data::Tokens { mut train, val } = data else {
+    let Data::Tokens(mut t) = data else {
         return Err(Error::input(
             "--tokenizer is missing: give the tokenizer's file (train one with: nextscale train-tokenizer)",
         ));
     };
-    let path = train.path().to_path_buf();
-    let Some(codes) = train.codes()? else {
+    let path = t.train.path().to_path_buf();
+    let Some(codes) = t.train.codes()? else {
         return Err(Error::input(format!(
             "{}: holds no codebook; give its tokenizer with --tokenizer=FILE",
             path.display()
@@ -71,7 +71,7 @@ fn without_tokenizer(o: &TrainOptions, data: Data) -> Result<Given> {
     let tokenizer = codes.into();
     check_patch(o, &tokenizer, &path)?;
     Ok(Given {
-        data: Data::Tokens { train, val },
+        data: Data::Tokens(t),
         tokenizer,
         vae_state: StateDict::new(),
     })
@@ -121,7 +121,7 @@ fn open_data(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<Data> {
             if let Some(val) = &val {
                 check_pair(&train, val)?;
             }
-            Ok(Data::Tokens { train, val })
+            Ok(Data::Tokens(Box::new(TokenData { train, val })))
         }
     }
 }
