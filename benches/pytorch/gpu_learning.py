@@ -149,6 +149,16 @@ def pick(tensors, lead):
     return {n.split(f"{lead}.", 1)[1]: tensors[n] for n in found} if found else tensors
 
 
+def token_rows(path, tensors):
+    """The tokens [N, L] of a file with one crop of each image."""
+    tokens = tensors["tokens"]
+    if tokens.ndim == 3:
+        if tokens.shape[1] != 1:
+            sys.exit(f"{path}: has {tokens.shape[1]} crops of each image, one is needed (tokenize without --crops)")
+        tokens = tokens[:, 0]
+    return tokens.long()
+
+
 class Tokens:
     """Stands for the official tokenizer: "images" are rows of tokens; the quantizer is the official one."""
 
@@ -222,7 +232,7 @@ def train():
     (data, meta), (val, _) = read(args.tokens), read(args.val_tokens)
     pn = o.numbers(next(v for k, v in meta.items() if k.endswith("patch_nums")))
     classes = len(next(v for k, v in meta.items() if k.endswith("classes")).split("\n"))
-    rows, labels = (data[n].long().to(args.device) for n in ("tokens", "labels"))
+    rows, labels = token_rows(args.tokens, data).to(args.device), data["labels"].long().to(args.device)
     vae = Tokens(pick(read(args.tokenizer)[0], "vae_local"), pn, args.device)
     # Classes are dropped here, before the model.
     torch.manual_seed(args.seed)
@@ -254,7 +264,7 @@ def train():
         lines.append({"step": it + 1, "loss": log.values["Lm"], "accuracy": log.values["Accm"], "grad_norm": norm, "lr": lr,
                       "wd": wd, "scale_log2": scale})
     seconds = time.perf_counter() - start
-    batches = zip(val["tokens"].long().split(args.bs), val["labels"].long().split(args.bs))
+    batches = zip(token_rows(args.val_tokens, val).split(args.bs), val["labels"].long().split(args.bs))
     mean, tail, acc, acc_tail, count, _ = trainer.eval_ep(batches)
     result = {"vL_mean": mean, "vL_tail": tail, "vacc_mean": acc, "vacc_tail": acc_tail, "images": count}
     with open(args.out, "w") as f:

@@ -58,6 +58,8 @@ pub enum Pass<'a> {
         var: &'a VarConfig,
         /// The tokenizer.
         vqvae: &'a VqvaeConfig,
+        /// Whether tokens are at hand, so that no image is encoded.
+        from_tokens: bool,
         /// Arithmetic of both.
         math: [Math; 2],
     },
@@ -127,11 +129,16 @@ impl<'a> Estimate<'a> {
         self.gpu.trim()?;
         self.gpu.reset_peak();
         match self.pass {
-            Pass::Train { var, vqvae, math } => self.train(var, vqvae, math, batch),
+            Pass::Train {
+                var,
+                vqvae,
+                from_tokens,
+                math,
+            } => self.train((var, vqvae), from_tokens, math, batch),
             Pass::TrainTokenizer { vqvae, math } => self.train_tokenizer(vqvae, math, batch),
             Pass::Evaluate { var, vqvae, math } => {
                 let trainer = self.trainer(var, vqvae, [math, math], false)?;
-                self.repeated(|_| self.evaluate(&trainer, batch))
+                self.repeated(|_| self.evaluate(&trainer, false, batch))
             }
             Pass::Sample {
                 var,
@@ -212,22 +219,33 @@ impl<'a> Estimate<'a> {
         VarTrainer::new(vqvae, var, 0.0, 0)
     }
 
-    fn evaluate(&self, trainer: &VarTrainer, batch: usize) -> Result<()> {
-        let (images, _slots) = self.images(&trainer.vqvae.config, batch)?;
-        trainer.evaluate(&images, &vec![0; batch]).map(|_| ())
+    /// Rows of tokens, as they come from a file.
+    fn rows(&self, vqvae: &VqvaeConfig, batch: usize) -> Result<Tensor> {
+        let shape = [batch, vqvae.pyramid.total()];
+        Ok(Tensor::zeros_on(self.device, shape, DType::I32)?)
+    }
+
+    fn evaluate(&self, trainer: &VarTrainer, from_tokens: bool, batch: usize) -> Result<()> {
+        let (vqvae, labels) = (trainer.tokenizer.config(), vec![0; batch]);
+        let measures = if from_tokens {
+            trainer.evaluate_rows(&self.rows(vqvae, batch)?, &labels)
+        } else {
+            let (images, _slots) = self.images(vqvae, batch)?;
+            trainer.evaluate(&images, &labels)
+        };
+        measures.map(|_| ())
     }
 
     fn train(
         &self,
-        var: &VarConfig,
-        vqvae: &VqvaeConfig,
+        (var, vqvae): (&VarConfig, &VqvaeConfig),
+        from_tokens: bool,
         math: [Math; 2],
         batch: usize,
     ) -> Result<Need> {
         let mut trainer = self.trainer(var, vqvae, math, true)?;
         let labels = vec![0; batch];
         let steps = self.repeated(|it| {
-            let (images, _slots) = self.images(vqvae, batch)?;
             let plan = StepPlan {
                 it,
                 lr: 1e-4,
@@ -237,15 +255,21 @@ impl<'a> Estimate<'a> {
                 update: true,
                 stage: Stage::ALL,
             };
-            trainer.step(&images, &labels, &plan).map(|_| ())
+            let late = if from_tokens {
+                trainer.step_rows(&self.rows(vqvae, batch)?, &labels, &plan)
+            } else {
+                let (images, _slots) = self.images(vqvae, batch)?;
+                trainer.step(&images, &labels, &plan)
+            };
+            late.map(|_| ())
         })?;
         // An evaluation may give cached memory back, since there are few of them: only what is alive counts.
         self.gpu.trim()?;
         self.gpu.reset_peak();
-        self.evaluate(&trainer, evaluation_batch(batch))?;
+        self.evaluate(&trainer, from_tokens, evaluation_batch(batch))?;
         let sampler = Sampler {
             var: &trainer.var,
-            vqvae: &trainer.vqvae,
+            vqvae: trainer.tokenizer.for_images()?,
         };
         let labels = vec![0; DRAWN];
         sampler.draw(&labels, 0, &SampleOptions::default(), None, None)?;

@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(())).map_err(|e| {
         let pass = Pass::Evaluate {
             var: &trainer.var.config,
-            vqvae: &trainer.vqvae.config,
+            vqvae: trainer.tokenizer.config(),
             math,
         };
         advise(e, device, "batch", args.batch, pass)

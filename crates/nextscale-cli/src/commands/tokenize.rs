@@ -2,20 +2,20 @@
 
 use super::images::may_write;
 use super::machine::Machine;
-use nextscale::checkpoint::safetensors::{TextMetadata, write_safetensors};
-use nextscale::checkpoint::weights::{PATCH_NUMS_KEY, format_patch_nums};
-use nextscale::checkpoint::{HostTensor, StateDict};
+use clap::ArgAction;
+use nextscale::checkpoint::clean_stale;
+use nextscale::data::tokens::{TokenInfo, TokenSet, fingerprint, write_tokens};
 use nextscale::data::{Feed, LoaderConfig};
 use nextscale::memory::{Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::train::device::Arithmetic;
-use nextscale::train::flags::parse_pn;
+use nextscale::train::flags::{parse_bool, parse_pn};
 use nextscale::train::session::Dataset;
 use nextscale::{Error, Result};
-use nextscale_tensor::{Device, Tensor, ops};
+use nextscale_tensor::cuda::pinned::Fetch;
+use nextscale_tensor::ops;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Flags of `tokenize`.
 #[derive(clap::Args)]
@@ -33,18 +33,32 @@ pub struct Args {
     /// Side lengths of the token maps; without it those the tokenizer was trained with
     #[arg(long, value_name = "LIST")]
     pn: Option<String>,
-    /// Images are resized to this many times their final side before the centre crop
+    /// Crops of every training image: 1 is the one in the middle; more are drawn at random, and `train --tokens` takes them in
+    /// turn, another one every epoch
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    crops: usize,
+    /// Mirror half of the drawn crops
+    #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "1", default_value_t = false)]
+    hflip: bool,
+    /// Seed of the drawn crops: crop v is the one that `train` with images and this seed sees in epoch v, counted from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Images are resized to this many times their final side before the crop
     #[arg(long, value_name = "X", default_value_t = 1.125)]
     mid_reso: f64,
-    /// The file to write (safetensors): tokens of N images, N x L int32 (all scales, coarse to fine), and N labels, int32
+    /// The file to write (safetensors): tokens, N x crops x L of 16 bits (all scales, coarse to fine), N labels, int32, and the
+    /// codebook
     #[arg(long, value_name = "FILE", default_value = "tokens.safetensors")]
     out: PathBuf,
     /// Overwrite an existing file
     #[arg(long)]
     force: bool,
-    /// Images at once
+    /// Crops at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
+    /// Threads that read images; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workers: usize,
     #[command(flatten)]
     machine: Machine,
 }
@@ -60,63 +74,105 @@ enum Split {
 
 pub fn run(args: &Args) -> Result<()> {
     may_write(&args.out, args.force)?;
-    if args.batch == 0 {
-        return Err(Error::input("--batch=0: expected at least 1"));
-    }
+    check(args)?;
     let (device, math) = args.machine.start(Arithmetic::Tf32)?;
     let asked = match &args.pn {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,
     };
     let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
-    tok.vqvae.to_device(device, math)?;
+    let info = TokenInfo {
+        crops: args.crops,
+        hflip: args.hflip,
+        mid_reso: args.mid_reso,
+        seed: args.seed,
+        tokenizer: fingerprint(&tok.vqvae.params)?,
+    };
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
-    let mut data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;
-    if args.split == Split::Train {
-        data.val = Arc::clone(&data.train);
-    }
-    let (mut tokens, mut labels) = (Vec::new(), Vec::new());
-    let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
-    let mut feed = Feed::new(device)?;
-    while let Some(batch) = loader.next_batch()? {
-        let mut maps = || -> Result<Tensor> {
-            let (x, _) = feed.batch(&batch, side)?;
-            let maps = tok.vqvae.tokenize(&x, &pyramid)?;
-            Ok(ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.to(Device::Cpu)?)
-        };
-        let all = maps().map_err(|e| {
-            let pass = Pass::Tokenize {
-                vqvae: &tok.vqvae.config,
-                math,
-                back: false,
-            };
-            advise(e, device, "batch", args.batch, pass)
-        })?;
-        tokens.extend(all.i32()?.iter().flat_map(|t| t.to_le_bytes()));
-        labels.extend(batch.labels.iter().flat_map(|&l| (l as i32).to_le_bytes()));
-    }
-    let n = labels.len() / 4;
-    let i32s = |shape: Vec<usize>, data: Vec<u8>| {
-        HostTensor::new(nextscale::checkpoint::HostDType::I32, shape, data)
+    let data = Dataset::open(&args.data_path, side, args.mid_reso, args.hflip)?;
+    let config = LoaderConfig {
+        workers: args.workers,
+        seed: args.seed,
+        ..LoaderConfig::default()
     };
-    let mut dict = StateDict::new();
-    dict.insert("tokens", i32s(vec![n, pyramid.total()], tokens)?);
-    dict.insert("labels", i32s(vec![n], labels)?);
-    let sides = pyramid.sides().unwrap_or_default();
-    let metadata: TextMetadata = [
-        (PATCH_NUMS_KEY.to_owned(), format_patch_nums(&sides)),
-        (
-            "nextscale.classes".to_owned(),
-            data.val.class_names().join("\n"),
-        ),
-    ]
-    .into();
-    write_safetensors(&args.out, &dict, &metadata)?;
-    println!(
-        "{n} images of {} tokens in {}",
+    // All crops of an image come together.
+    let batch = (args.batch / args.crops).max(1);
+    let (images, mut loader) = match args.split {
+        Split::Train => (&data.train, data.crops_loader(batch, args.crops, config)?),
+        Split::Val => (&data.val, data.val_loader(batch, config)?),
+    };
+    let labels: Vec<i32> = (0..images.len()).map(|i| images.label(i) as i32).collect();
+    tok.vqvae.to_device(device, math)?;
+    let set = TokenSet {
+        vqvae: &tok.vqvae,
+        pyramid: &pyramid,
+        classes: images.class_names(),
+        labels: &labels,
+        info,
+    };
+    if let Some(folder) = args.out.parent() {
+        clean_stale(folder)?;
+    }
+    let mut feed = Feed::new(device)?;
+    write_tokens(&args.out, &set, |put| {
+        // A batch's tokens are written while the next one is computed.
+        let mut coming: Option<Fetch> = None;
+        while let Some(batch) = loader.next_batch()? {
+            let count = batch.len() * args.crops;
+            let mut rows = || -> Result<Fetch> {
+                let x = feed.images([count, side, side, 3], &batch.images)?;
+                let maps = tok.vqvae.tokenize(&x, &pyramid)?;
+                Ok(ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.fetch()?)
+            };
+            let rows = rows().map_err(|e| {
+                let pass = Pass::Tokenize {
+                    vqvae: &tok.vqvae.config,
+                    math,
+                    back: false,
+                };
+                advise(e, device, "batch", args.batch, pass)
+            })?;
+            if let Some(before) = coming.replace(rows) {
+                put(before.wait()?.i32()?)?;
+            }
+        }
+        match coming {
+            Some(last) => put(last.wait()?.i32()?),
+            None => Ok(()),
+        }
+    })?;
+    let crops = match args.crops {
+        1 => String::new(),
+        n => format!(", {n} crops of each,"),
+    };
+    super::say(&format!(
+        "{} images{crops} of {} tokens in {}",
+        labels.len(),
         pyramid.total(),
         args.out.display()
-    );
+    ));
+    Ok(())
+}
+
+fn check(args: &Args) -> Result<()> {
+    let refuse = |text: String| Err(Error::input(text));
+    if args.batch == 0 {
+        return refuse("--batch=0: expected at least 1".into());
+    }
+    if !(1..=1024).contains(&args.crops) {
+        return refuse(format!("--crops={}: expected 1 to 1024", args.crops));
+    }
+    if args.crops > 1 && args.split == Split::Val {
+        return refuse(format!(
+            "--crops={}: of validation images the middle is taken; leave the flag out with --split=val",
+            args.crops
+        ));
+    }
+    if args.hflip && args.crops == 1 {
+        return refuse(
+            "--hflip=1: the one crop in the middle is not mirrored; give --crops=2 or more".into(),
+        );
+    }
     Ok(())
 }

@@ -80,6 +80,7 @@ pub fn modules() -> &'static [&'static Module] {
         &ops::residual_quantize::cuda::MODULE,
         &ops::silu::cuda::MODULE,
         &ops::spatial_attention::cuda::MODULE,
+        &ops::split_tokens::cuda::MODULE,
         &ops::token_embedding::cuda::MODULE,
         &ops::token_measures::MODULE,
         &ops::upsample::cuda::MODULE,

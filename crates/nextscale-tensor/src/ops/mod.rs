@@ -28,6 +28,7 @@ pub mod pixels;
 pub mod residual_quantize;
 pub mod silu;
 pub mod spatial_attention;
+pub mod split_tokens;
 pub mod straight_through;
 pub mod token_embedding;
 pub mod token_measures;
@@ -65,6 +66,7 @@ pub use residual_quantize::{
 };
 pub use silu::silu;
 pub use spatial_attention::spatial_attention;
+pub use split_tokens::split_tokens;
 pub use straight_through::straight_through;
 pub use token_embedding::{scale_embedding, token_embedding};
 pub use token_measures::token_measures;

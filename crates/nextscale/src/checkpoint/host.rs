@@ -21,6 +21,8 @@ pub enum HostDType {
     I32,
     /// 16-bit signed integer.
     I16,
+    /// 16-bit unsigned integer.
+    U16,
     /// 8-bit signed integer.
     I8,
     /// 8-bit unsigned integer.
@@ -35,7 +37,7 @@ impl HostDType {
         match self {
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
+            Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
             Self::I8 | Self::U8 | Self::Bool => 1,
         }
     }
@@ -50,6 +52,7 @@ impl HostDType {
             Self::I64 => "I64",
             Self::I32 => "I32",
             Self::I16 => "I16",
+            Self::U16 => "U16",
             Self::I8 => "I8",
             Self::U8 => "U8",
             Self::Bool => "BOOL",
@@ -150,6 +153,7 @@ impl HostTensor {
             HostDType::I64 => from_bytes(d, |b| i64::from_le_bytes(b) as f32),
             HostDType::I32 => from_bytes(d, |b| i32::from_le_bytes(b) as f32),
             HostDType::I16 => from_bytes(d, |b| f32::from(i16::from_le_bytes(b))),
+            HostDType::U16 => from_bytes(d, |b| f32::from(u16::from_le_bytes(b))),
             HostDType::I8 => from_bytes(d, |b| f32::from(i8::from_le_bytes(b))),
             HostDType::U8 => from_bytes(d, |[b]| f32::from(b)),
             HostDType::Bool => from_bytes(d, |[b]| f32::from(u8::from(b != 0))),
@@ -166,6 +170,7 @@ impl HostTensor {
             HostDType::I64 => from_bytes(d, i64::from_le_bytes),
             HostDType::I32 => from_bytes(d, |b| i64::from(i32::from_le_bytes(b))),
             HostDType::I16 => from_bytes(d, |b| i64::from(i16::from_le_bytes(b))),
+            HostDType::U16 => from_bytes(d, |b| i64::from(u16::from_le_bytes(b))),
             HostDType::I8 => from_bytes(d, |b| i64::from(i8::from_le_bytes(b))),
             HostDType::U8 => from_bytes(d, |[b]| i64::from(b)),
             HostDType::Bool => from_bytes(d, |[b]| i64::from(b != 0)),
@@ -237,6 +242,11 @@ mod tests {
         ] {
             assert_eq!((t.to_f32_vec()[0], t.to_i64_vec().unwrap()[0]), (-7.0, -7));
         }
+        let u16s = one(HostDType::U16, &65_000u16.to_le_bytes());
+        assert_eq!(
+            (u16s.to_f32_vec()[0], u16s.to_i64_vec().unwrap()[0]),
+            (65_000.0, 65_000)
+        );
         assert_eq!(one(HostDType::U8, &[200]).to_i64_vec().unwrap(), [200]);
         assert_eq!(one(HostDType::Bool, &[2]).to_f32_vec(), [1.0]);
         assert!(one(HostDType::F32, &[0; 4]).to_i64_vec().is_err());

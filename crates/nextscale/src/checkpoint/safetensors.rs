@@ -149,6 +149,29 @@ impl SafetensorsFile {
         HostTensor::new(dtype, shape, data)
     }
 
+    /// Reads `out.len()` bytes of one tensor from its byte `from` on.
+    ///
+    /// # Errors
+    /// When there is none of that name, it has not so many bytes, or reading fails.
+    pub fn read_part(&mut self, name: &str, from: u64, out: &mut [u8]) -> Result<()> {
+        let bad = |what: &str| Error::input(format!("{}: {what} {name:?}", self.path.display()));
+        let info = self
+            .info
+            .info(name)
+            .ok_or_else(|| bad("there is no tensor"))?;
+        let (start, end) = info.data_offsets;
+        let inside = from
+            .checked_add(out.len() as u64)
+            .is_some_and(|to| to <= (end - start) as u64);
+        if !inside {
+            return Err(bad("such a part is not in tensor"));
+        }
+        self.file
+            .seek(SeekFrom::Start(self.data_start + start as u64 + from))
+            .map_err(Error::io(&self.path))?;
+        self.file.read_exact(out).map_err(Error::io(&self.path))
+    }
+
     /// Reads all tensors whose names begin with `prefix`, with the prefix taken off.
     ///
     /// # Errors
@@ -177,6 +200,7 @@ impl SafetensorsFile {
             Dtype::I64 => HostDType::I64,
             Dtype::I32 => HostDType::I32,
             Dtype::I16 => HostDType::I16,
+            Dtype::U16 => HostDType::U16,
             Dtype::I8 => HostDType::I8,
             Dtype::U8 => HostDType::U8,
             Dtype::BOOL => HostDType::Bool,
@@ -249,6 +273,40 @@ pub fn write_to<W: Write + ?Sized>(
     tensors: &[(String, &HostTensor)],
     metadata: &TextMetadata,
 ) -> io::Result<()> {
+    write_all(out, tensors, None, metadata)
+}
+
+/// A tensor whose bytes are written as they are made.
+#[derive(Debug, Clone)]
+pub struct Coming {
+    /// Its name.
+    pub name: String,
+    /// Element type, none wider than those of the file's other tensors.
+    pub dtype: HostDType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// Writes what stands before the bytes of `last`: the header, which names it too, and the other tensors. Its bytes,
+/// as many as its shape says, are for the caller to write after.
+///
+/// # Errors
+/// As [`write_to`].
+pub fn write_before<W: Write + ?Sized>(
+    out: &mut W,
+    tensors: &[(String, &HostTensor)],
+    last: &Coming,
+    metadata: &TextMetadata,
+) -> io::Result<()> {
+    write_all(out, tensors, Some(last), metadata)
+}
+
+fn write_all<W: Write + ?Sized>(
+    out: &mut W,
+    tensors: &[(String, &HostTensor)],
+    last: Option<&Coming>,
+    metadata: &TextMetadata,
+) -> io::Result<()> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(tensors[i].1.dtype.size()));
@@ -264,15 +322,29 @@ pub fn write_to<W: Write + ?Sized>(
     if !metadata.is_empty() {
         header.insert("__metadata__".into(), serde_json::to_value(metadata)?);
     }
-    for ((name, tensor), &(from, to)) in tensors.iter().zip(&offsets) {
-        let info = serde_json::json!({
-            "dtype": tensor.dtype.name(), "shape": tensor.shape, "data_offsets": [from, to],
-        });
-        if name == "__metadata__" || header.insert(name.clone(), info).is_some() {
-            return Err(invalid(format!(
-                "a tensor can't be named {name:?}: that name is taken"
-            )));
-        }
+    let mut name_one =
+        |name: &str, dtype: HostDType, shape: &[usize], (from, to): (usize, usize)| {
+            let info = serde_json::json!({
+                "dtype": dtype.name(), "shape": shape, "data_offsets": [from, to],
+            });
+            if name == "__metadata__" || header.insert(name.to_owned(), info).is_some() {
+                return Err(invalid(format!(
+                    "a tensor can't be named {name:?}: that name is taken"
+                )));
+            }
+            Ok(())
+        };
+    for ((name, tensor), &range) in tensors.iter().zip(&offsets) {
+        name_one(name, tensor.dtype, &tensor.shape, range)?;
+    }
+    if let Some(last) = last {
+        let bytes = super::host::checked_numel(&last.shape)
+            .and_then(|n| n.checked_mul(last.dtype.size()))
+            .and_then(|n| n.checked_add(end));
+        let Some(to) = bytes else {
+            return Err(invalid(format!("{:?} would be too large", last.name)));
+        };
+        name_one(&last.name, last.dtype, &last.shape, (end, to))?;
     }
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(8), b' ');
@@ -291,150 +363,4 @@ pub fn write_to<W: Write + ?Sized>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use proptest::prelude::*;
-    use safetensors::SafeTensors;
-
-    use super::*;
-
-    fn sample() -> (StateDict, TextMetadata) {
-        let mut d = StateDict::new();
-        d.insert(
-            "z.weight",
-            HostTensor::from_f32(&[2, 2], &[1.0, f32::NAN, -0.0, 4.0]).unwrap(),
-        );
-        d.insert(
-            "mask",
-            HostTensor::new(HostDType::Bool, vec![3], vec![0, 1, 1]).unwrap(),
-        );
-        d.insert(
-            "a.idx",
-            HostTensor::from_i64(&[3], &[1, -2, i64::MAX]).unwrap(),
-        );
-        d.insert("empty", HostTensor::from_f32(&[0, 5], &[]).unwrap());
-        d.insert("scalar \"é\"", HostTensor::from_f32(&[], &[2.0]).unwrap());
-        let meta = [("format", "pt"), ("note", "x\"y")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .into();
-        (d, meta)
-    }
-
-    #[test]
-    fn round_trip_keeps_order_bits_and_text() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.safetensors");
-        let (d, meta) = sample();
-        write_safetensors(&path, &d, &meta).unwrap();
-        assert_eq!(read_safetensors(&path).unwrap(), (d.clone(), meta.clone()));
-        let first = fs::read(&path).unwrap();
-        write_safetensors(&path, &d, &meta).unwrap();
-        assert_eq!(
-            fs::read(&path).unwrap(),
-            first,
-            "the same content must give the same bytes"
-        );
-
-        // The format's own reader agrees.
-        let other = SafeTensors::deserialize(&first).unwrap();
-        assert_eq!(other.len(), d.len());
-        for (name, t) in d.iter() {
-            let view = other.tensor(name).unwrap();
-            assert_eq!(
-                (view.shape(), view.data()),
-                (t.shape.as_slice(), t.data.as_slice())
-            );
-            let from = view.data().as_ptr() as usize - first.as_ptr() as usize;
-            assert!(
-                t.data.is_empty() || from.is_multiple_of(t.dtype.size()),
-                "{name} is not aligned"
-            );
-        }
-    }
-
-    #[test]
-    fn reads_files_of_the_format_s_own_writer() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.safetensors");
-        let data = 1.5f32.to_le_bytes();
-        let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![1], &data).unwrap();
-        fs::write(&path, safetensors::serialize([("x", view)], None).unwrap()).unwrap();
-        let (d, meta) = read_safetensors(&path).unwrap();
-        assert_eq!(
-            (d.get("x").unwrap().to_f32_vec(), meta.len()),
-            (vec![1.5], 0)
-        );
-        let odd = safetensors::tensor::TensorView::new(Dtype::U64, vec![0], &[]).unwrap();
-        fs::write(&path, safetensors::serialize([("x", odd)], None).unwrap()).unwrap();
-        assert!(
-            read_safetensors(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("U64")
-        );
-    }
-
-    #[test]
-    fn every_truncation_and_an_extra_byte_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cut.safetensors");
-        let (d, meta) = sample();
-        write_safetensors(&path, &d, &meta).unwrap();
-        let whole = fs::read(&path).unwrap();
-        for len in 0..whole.len() {
-            fs::write(&path, &whole[..len]).unwrap();
-            let err = read_safetensors(&path).unwrap_err();
-            assert!(err.to_string().contains("cut.safetensors"), "{err}");
-            assert_eq!(err.exit_code(), 2);
-        }
-        fs::write(&path, [whole.as_slice(), &[0]].concat()).unwrap();
-        assert!(
-            read_safetensors(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("longer")
-        );
-    }
-
-    #[test]
-    fn a_name_given_twice_is_refused() {
-        let t = HostTensor::from_f32(&[1], &[1.0]).unwrap();
-        let list = [("x".to_owned(), &t), ("x".to_owned(), &t)];
-        assert!(write_to(&mut Vec::new(), &list, &TextMetadata::new()).is_err());
-        assert!(
-            write_to(
-                &mut Vec::new(),
-                &[("__metadata__".to_owned(), &t)],
-                &TextMetadata::new()
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn a_full_disk_is_an_error() {
-        let (d, meta) = sample();
-        let list: Vec<_> = d.iter().map(|(n, t)| (n.to_owned(), t)).collect();
-        let mut full = File::options().write(true).open("/dev/full").unwrap();
-        assert!(write_to(&mut full, &list, &meta).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn damaged_files_never_panic(at in 0usize..700, byte: u8, cut in 0usize..900) {
-            let (d, meta) = sample();
-            let list: Vec<_> = d.iter().map(|(n, t)| (n.to_owned(), t)).collect();
-            let mut bytes = Vec::new();
-            write_to(&mut bytes, &list, &meta).unwrap();
-            let at = at % bytes.len();
-            bytes[at] = byte;
-            bytes.truncate(cut.max(1));
-            let file = tempfile::NamedTempFile::new().unwrap();
-            fs::write(file.path(), &bytes).unwrap();
-            if let Ok((d, _)) = read_safetensors(file.path()) {
-                prop_assert!(d.num_bytes() <= bytes.len());
-            }
-        }
-    }
-}
+mod tests;

@@ -301,7 +301,7 @@ pub(super) fn which(outline: &Outline) -> Option<Part> {
 }
 
 /// `1_2_3` as numbers.
-pub(super) fn parse_patch_nums(text: &str) -> Option<Vec<usize>> {
+pub(crate) fn parse_patch_nums(text: &str) -> Option<Vec<usize>> {
     text.split('_')
         .map(|n| n.parse().ok().filter(|&n| n > 0))
         .collect()

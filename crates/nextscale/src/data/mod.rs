@@ -14,6 +14,7 @@ mod resize;
 mod sampler;
 mod shapes;
 mod source;
+pub mod tokens;
 mod transform;
 
 pub use decode::{LoadBuffers, MAX_FILE_BYTES, MAX_PIXELS, decode_bytes, decode_file};

@@ -1,6 +1,7 @@
 //! Validation losses of the transformer.
 
 use crate::Result;
+use crate::data::tokens::TokenLoader;
 use crate::data::{Feed, ValLoader};
 use crate::train::measures::{LateMeasures, Measures};
 use crate::train::var_trainer::VarTrainer;
@@ -16,16 +17,41 @@ pub fn evaluate_losses(
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Measures> {
     let mut feed = Feed::new(trainer.var.device())?;
-    let mut all = Measures::default();
-    // A batch's figures are read when the next one was asked for, so that a GPU never waits.
-    let mut out: Option<LateMeasures> = None;
-    while let Some(batch) = loader.next_batch()? {
+    sum(|| {
+        let Some(batch) = loader.next_batch()? else {
+            return Ok(None);
+        };
         let (images, labels) = feed.batch(&batch, side)?;
         let late = trainer.evaluate(&images, &labels)?;
+        each(batch.len())?;
+        Ok(Some(late))
+    })
+}
+
+/// The same over images that were tokenized before.
+///
+/// # Errors
+/// When tokens can't be read or shapes do not fit.
+pub fn evaluate_token_losses(trainer: &VarTrainer, loader: &mut TokenLoader) -> Result<Measures> {
+    let mut feed = Feed::new(trainer.var.device())?;
+    let row = trainer.var.config.pyramid.total();
+    sum(|| {
+        let Some(batch) = loader.next_batch()? else {
+            return Ok(None);
+        };
+        let tokens = feed.integers([batch.labels.len(), row], batch.tokens)?;
+        trainer.evaluate_rows(&tokens, &batch.labels).map(Some)
+    })
+}
+
+/// Sums batches; figures of one are read when the next one was asked for, so that a GPU never waits.
+fn sum(mut next: impl FnMut() -> Result<Option<LateMeasures>>) -> Result<Measures> {
+    let mut all = Measures::default();
+    let mut out: Option<LateMeasures> = None;
+    while let Some(late) = next()? {
         if let Some(before) = out.replace(late) {
             all.add(&before.read()?);
         }
-        each(batch.len())?;
     }
     if let Some(last) = out {
         all.add(&last.read()?);

@@ -3,5 +3,5 @@
 mod losses;
 mod reconstruction;
 
-pub use losses::evaluate_losses;
+pub use losses::{evaluate_losses, evaluate_token_losses};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction};

@@ -51,6 +51,7 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
         let pass = Pass::Train {
             var: &var,
             vqvae: &vqvae,
+            from_tokens: false,
             math: [math, bf16],
         };
         let need = Estimate::new(&like(), pass).unwrap().need(96).unwrap();
@@ -88,6 +89,13 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
         Pass::Train {
             var,
             vqvae,
+            from_tokens: false,
+            math: [math, Math::FULL],
+        },
+        Pass::Train {
+            var,
+            vqvae,
+            from_tokens: true,
             math: [math, Math::FULL],
         },
         Pass::TrainTokenizer { vqvae, math },

@@ -22,6 +22,12 @@ pub struct TrainOptions {
     /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes for the images that come with the program
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub data_path: Option<String>,
+    /// Learn from a file of `nextscale tokenize` instead of images; it brings the codebook, crops and mirroring
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub tokens: Option<PathBuf>,
+    /// Tokens of validation images; without it runs with --tokens do not evaluate
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub val_tokens: Option<PathBuf>,
     /// Name of the run in its logs
     #[arg(long, value_name = "NAME", default_value_t = Self::default().exp_name, help_heading = "Output")]
     pub exp_name: String,
@@ -31,7 +37,7 @@ pub struct TrainOptions {
     /// Output folder; a run continues from the checkpoint that it finds there
     #[arg(long, value_name = "DIR", default_value_os_t = Self::default().out, help_heading = "Output")]
     pub out: PathBuf,
-    /// Weights of the tokenizer (VQVAE): .safetensors or the published .pth
+    /// Weights of the tokenizer (VQVAE): .safetensors or the published .pth; with --tokens it may be left out, and is needed again to sample
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub tokenizer: Option<PathBuf>,
     /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
@@ -180,6 +186,8 @@ impl Default for TrainOptions {
     fn default() -> Self {
         Self {
             data_path: None,
+            tokens: None,
+            val_tokens: None,
             exp_name: "text".to_owned(),
             recipe: None,
             out: PathBuf::from("local_output"),

@@ -3,19 +3,19 @@
 use super::measures::{LateMeasures, LateReport};
 use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
-use crate::Result;
 use crate::checkpoint::param_groups::is_decayed;
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
-use crate::model::vqvae::Vqvae;
+use crate::model::vqvae::codes::Tokenizer;
+use crate::{Error, Result};
 use nextscale_tensor::ops::{self, Scaling};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, DType, Device, Math, Tape, Tensor};
 
 /// The transformer, the frozen tokenizer and the optimizer's state.
 pub struct VarTrainer {
-    /// The tokenizer.
-    pub vqvae: Vqvae,
+    /// The tokenizer; for training on tokens its codebook is enough.
+    pub tokenizer: Tokenizer,
     /// The transformer.
     pub var: Var,
     /// Optimizer state.
@@ -53,12 +53,17 @@ impl VarTrainer {
     ///
     /// # Errors
     /// When the GPU's memory is full.
-    pub fn new(vqvae: Vqvae, var: Var, smoothing: f32, seed: u64) -> Result<Self> {
+    pub fn new(
+        tokenizer: impl Into<Tokenizer>,
+        var: Var,
+        smoothing: f32,
+        seed: u64,
+    ) -> Result<Self> {
         let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
         let scaler = scaler_of(&var);
         let opt = Optimizer::new(&var.params, BETAS, decayed, scaler)?;
         Ok(Self {
-            vqvae,
+            tokenizer: tokenizer.into(),
             var,
             opt,
             smoothing,
@@ -70,7 +75,7 @@ impl VarTrainer {
     /// One iteration on images \[B, R, R, 3\] in \[−1, 1\], on the models' device.
     ///
     /// # Errors
-    /// When shapes do not fit or a label is out of range.
+    /// When shapes do not fit, a label is out of range, or only the tokenizer's codebook is at hand.
     pub fn step(&mut self, images: &Tensor, labels: &[i32], plan: &StepPlan) -> Result<LateReport> {
         let (labels, keep) = self.draws(labels, plan.it);
         let inputs = self.inputs(images, plan.stage)?;
@@ -89,6 +94,22 @@ impl VarTrainer {
     ) -> Result<LateReport> {
         let (labels, keep) = self.draws(labels, plan.it);
         self.step_with(tokens, &labels, keep.as_ref(), plan)
+    }
+
+    /// One iteration on rows of tokens \[B, L\], all scales coarse to fine, on the models' device: images that were tokenized
+    /// before.
+    ///
+    /// # Errors
+    /// When shapes do not fit, a label is out of range or, on the processor, a token is.
+    pub fn step_rows(
+        &mut self,
+        tokens: &Tensor,
+        labels: &[i32],
+        plan: &StepPlan,
+    ) -> Result<LateReport> {
+        let (labels, keep) = self.draws(labels, plan.it);
+        let inputs = self.inputs_of_rows(tokens, plan.stage)?;
+        self.iterate(&inputs, &labels, keep.as_ref(), plan)
     }
 
     /// [`VarTrainer::step_tokens`] with the random draws given: labels after class dropout, and the factors of
@@ -153,6 +174,14 @@ impl VarTrainer {
         self.measure(&self.inputs_of_tokens(tokens, Stage::ALL)?, labels)
     }
 
+    /// [`VarTrainer::evaluate`] on rows of tokens \[B, L\].
+    ///
+    /// # Errors
+    /// As [`VarTrainer::step_rows`].
+    pub fn evaluate_rows(&self, tokens: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
+        self.measure(&self.inputs_of_rows(tokens, Stage::ALL)?, labels)
+    }
+
     fn measure(&self, inputs: &Inputs, labels: &[i32]) -> Result<LateMeasures> {
         let run = Run::plain(self.var.math);
         Ok(self.pass(&run, inputs, labels, None, Stage::ALL)?.measures)
@@ -166,7 +195,7 @@ impl VarTrainer {
 
     /// What the transformer learns from images: tokens and what they make of its input, in one pass over the scales.
     fn inputs(&self, images: &Tensor, stage: Stage) -> Result<Inputs> {
-        let (vqvae, pyramid) = (&self.vqvae, &self.var.config.pyramid);
+        let (vqvae, pyramid) = (self.tokenizer.for_images()?, &self.var.config.pyramid);
         let run = Run::plain(vqvae.math);
         let f = vqvae.features(&run, images, None)?;
         let active = self.active(stage);
@@ -174,22 +203,40 @@ impl VarTrainer {
             .quantizer
             .encode_with_input(&run, &vqvae.params, &f, pyramid, active)?;
         Ok(Inputs {
-            tokens: code.indices,
+            targets: joined(&code.indices, active)?,
             words: code.var_input,
         })
     }
 
     /// The same of known tokens.
     fn inputs_of_tokens(&self, tokens: &[Tensor], stage: Stage) -> Result<Inputs> {
-        let (vqvae, pyramid) = (&self.vqvae, &self.var.config.pyramid);
-        let active = self.active(stage);
-        let words = vqvae
-            .quantizer
-            .var_input(&vqvae.params, tokens, pyramid, active)?;
         Ok(Inputs {
-            tokens: tokens.to_vec(),
-            words,
+            targets: joined(tokens, self.active(stage))?,
+            words: self.words(tokens, stage)?,
         })
+    }
+
+    /// The same of rows with the tokens of all scales.
+    fn inputs_of_rows(&self, tokens: &Tensor, stage: Stage) -> Result<Inputs> {
+        let (pyramid, active) = (&self.var.config.pyramid, self.active(stage));
+        let lengths = (0..pyramid.count()).map(|k| pyramid.range(k).len());
+        let maps = ops::split_tokens(tokens, &lengths.collect::<Vec<_>>())?;
+        let targets = if active == maps.len() {
+            tokens.detach()
+        } else {
+            joined(&maps, active)?
+        };
+        Ok(Inputs {
+            targets,
+            words: self.words(&maps, stage)?,
+        })
+    }
+
+    /// The teacher-forcing input that token maps make.
+    fn words(&self, tokens: &[Tensor], stage: Stage) -> Result<Option<Tensor>> {
+        let (quantizer, params) = self.tokenizer.quantizer();
+        let pyramid = &self.var.config.pyramid;
+        quantizer.var_input(params, tokens, pyramid, self.active(stage))
     }
 
     /// Share of the tokens of `images` that the tokenizer's arithmetic changes against float32, 0 to 1.
@@ -198,8 +245,9 @@ impl VarTrainer {
     /// When shapes do not fit.
     pub fn tokens_changed(&self, images: &Tensor) -> Result<f64> {
         let pyramid = &self.var.config.pyramid;
-        let used = self.vqvae.tokenize(images, pyramid)?;
-        let exact = self.vqvae.tokenize_in(Math::FULL, images, pyramid)?;
+        let vqvae = self.tokenizer.for_images()?;
+        let used = vqvae.tokenize(images, pyramid)?;
+        let exact = vqvae.tokenize_in(Math::FULL, images, pyramid)?;
         let (mut changed, mut all) = (0, 0);
         for (a, b) in used.iter().zip(&exact) {
             let (a, b) = (a.to(Device::Cpu)?, b.to(Device::Cpu)?);
@@ -249,8 +297,7 @@ impl VarTrainer {
     ) -> Result<Pass> {
         let pyramid = &self.var.config.pyramid;
         let active = self.active(stage);
-        let targets: Vec<&Tensor> = inputs.tokens[..active].iter().collect();
-        let targets = ops::concat_tokens(&targets)?;
+        let targets = &inputs.targets;
         let logits = self
             .var
             .forward(run, labels, inputs.words.as_ref(), active, keep)?;
@@ -262,9 +309,9 @@ impl VarTrainer {
                 .iter_mut()
                 .for_each(|w| *w *= stage.newest_weight as f32);
         }
-        let ce = ops::cross_entropy(&run.cx, logits, &targets, &weights, self.smoothing)?;
+        let ce = ops::cross_entropy(&run.cx, logits, targets, &weights, self.smoothing)?;
         let ranges: Vec<_> = (0..active).map(|k| pyramid.range(k)).collect();
-        let sums = ops::token_measures(&ce.plain, &ce.predicted, &targets, &ranges)?;
+        let sums = ops::token_measures(&ce.plain, &ce.predicted, targets, &ranges)?;
         let tokens = ranges.iter().map(|r| (labels.len() * r.len()) as u64);
         Ok(Pass {
             loss: ce.loss,
@@ -279,10 +326,18 @@ impl VarTrainer {
 
 /// What a batch gives the transformer to learn from.
 struct Inputs {
-    /// Token maps \[B, l\] of the scales, at least of those that take part.
-    tokens: Vec<Tensor>,
+    /// The tokens \[B, Σl\] of the scales that take part.
+    targets: Tensor,
     /// The teacher-forcing input; `None` where only the first scale takes part.
     words: Option<Tensor>,
+}
+
+/// The maps of the first `active` scales side by side.
+fn joined(maps: &[Tensor], active: usize) -> Result<Tensor> {
+    let first = maps
+        .get(..active)
+        .ok_or_else(|| Error::failed(format!("{} token maps for {active} scales", maps.len())))?;
+    Ok(ops::concat_tokens(&first.iter().collect::<Vec<_>>())?)
 }
 
 /// A forward pass with its loss.

@@ -171,6 +171,7 @@ fn torch_name(dtype: HostDType) -> &'static str {
         HostDType::I64 => "torch.int64",
         HostDType::I32 => "torch.int32",
         HostDType::I16 => "torch.int16",
+        HostDType::U16 => "torch.uint16",
         HostDType::I8 => "torch.int8",
         HostDType::U8 => "torch.uint8",
         HostDType::Bool => "torch.bool",

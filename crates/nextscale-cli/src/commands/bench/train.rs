@@ -6,6 +6,7 @@ use nextscale::Result;
 use nextscale::train::progressive::Stage;
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{StepPlan, VarTrainer};
+use nextscale_tensor::ops;
 use std::time::Instant;
 
 /// The transformer's training step, from images or from their tokens.
@@ -17,7 +18,11 @@ pub fn train(args: &Args, place: Place) -> Result<()> {
     let labels: Vec<i32> = (0..batch as i32).map(|i| i % 10).collect();
     let tokens = match args.from {
         Source::Images => None,
-        Source::Tokens => Some(vqvae.tokenize(&images, &var.config.pyramid)?),
+        // As a file of tokens gives them.
+        Source::Tokens => {
+            let maps = vqvae.tokenize(&images, &var.config.pyramid)?;
+            Some(ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?)
+        }
     };
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
     let bench = Bench::new(args, place, begun)?;
@@ -36,7 +41,7 @@ pub fn train(args: &Args, place: Place) -> Result<()> {
         };
         let late = match &tokens {
             None => trainer.step(&images, &labels, &plan)?,
-            Some(tokens) => trainer.step_tokens(tokens, &labels, &plan)?,
+            Some(rows) => trainer.step_rows(rows, &labels, &plan)?,
         };
         match pass {
             Pass::Timed(_) => late.read().map(|_| ()),

@@ -72,7 +72,7 @@ impl Writer {
             }
             Value::Dict(d) => self.dict(d, depth)?,
             Value::Tensor(t) => self.tensor(t)?,
-            Value::DType(d) => self.global("torch", torch_name(*d).0),
+            Value::DType(d) => self.global("torch", torch_name(*d)?.0),
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Writer {
         self.global("torch._utils", "_rebuild_tensor_v2");
         self.out.extend([b'(', b'(']);
         self.text(&"storage".into())?;
-        self.global("torch", torch_name(t.storage.dtype).1);
+        self.global("torch", torch_name(t.storage.dtype)?.1);
         self.text(&t.storage.key)?;
         self.text(&"cpu".into())?;
         self.int(t.storage.numel as i64);
@@ -226,8 +226,8 @@ impl Writer {
 }
 
 /// What PyTorch calls an element type and its storage.
-const fn torch_name(d: HostDType) -> (&'static str, &'static str) {
-    match d {
+fn torch_name(d: HostDType) -> Result<(&'static str, &'static str)> {
+    Ok(match d {
         HostDType::F64 => ("float64", "DoubleStorage"),
         HostDType::F32 => ("float32", "FloatStorage"),
         HostDType::F16 => ("float16", "HalfStorage"),
@@ -238,5 +238,8 @@ const fn torch_name(d: HostDType) -> (&'static str, &'static str) {
         HostDType::I8 => ("int8", "CharStorage"),
         HostDType::U8 => ("uint8", "ByteStorage"),
         HostDType::Bool => ("bool", "BoolStorage"),
-    }
+        HostDType::U16 => {
+            return err("PyTorch's files have no storage of 16-bit unsigned integers");
+        }
+    })
 }

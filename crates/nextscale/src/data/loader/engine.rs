@@ -13,85 +13,28 @@ use std::time::{Duration, Instant};
 use nextscale_tensor::rng::{Purpose, Stream};
 
 use super::bad::BadList;
+use super::order::Order;
 use super::{BadImage, BadImages, Batch, LoaderConfig};
-use crate::data::{ImageSource, LoadBuffers, Resizer, TrainSampler, Transform, ValSampler};
+use crate::data::{ImageSource, LoadBuffers, Resizer, Transform};
 use crate::{Error, Result};
 
-/// Which images come when.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// Epoch after epoch; `next` is the place of the next batch, `images` the order of its epoch once drawn.
-    Train {
-        sampler: TrainSampler,
-        next: (u64, usize),
-        images: Vec<u32>,
-    },
-    /// Once through; `next` is the next batch.
-    Val { sampler: ValSampler, next: usize },
+/// What is cut out of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crops {
+    /// One, drawn for the epoch.
+    OfEpoch,
+    /// The middle.
+    Center,
+    /// So many, drawn as for the epochs 0, 1, ….
+    Drawn(usize),
 }
 
-impl Order {
-    pub(super) fn train(sampler: TrainSampler, start: (u64, usize)) -> Self {
-        let iterations = sampler.iterations();
-        let next = (
-            start.0 + (start.1 / iterations) as u64,
-            start.1 % iterations,
-        );
-        Self::Train {
-            sampler,
-            next,
-            images: Vec::new(),
-        }
-    }
-
-    pub(super) fn val(sampler: ValSampler) -> Self {
-        Self::Val { sampler, next: 0 }
-    }
-
-    fn batch(&self) -> usize {
+impl Crops {
+    /// How many there are of an image.
+    fn count(self) -> usize {
         match self {
-            Self::Train { sampler, .. } => sampler.batch(),
-            Self::Val { sampler, .. } => sampler.batch().min(sampler.images()).max(1),
-        }
-    }
-
-    fn dataset_len(&self) -> usize {
-        match self {
-            Self::Train { sampler, .. } => sampler.dataset_len(),
-            Self::Val { sampler, .. } => sampler.dataset_len(),
-        }
-    }
-
-    fn is_training(&self) -> bool {
-        matches!(self, Self::Train { .. })
-    }
-
-    /// Epoch, iteration and images of the next batch.
-    fn advance(&mut self) -> Option<(u64, usize, Vec<u32>)> {
-        match self {
-            Self::Train {
-                sampler,
-                next,
-                images,
-            } => {
-                if images.is_empty() {
-                    *images = sampler.epoch(next.0);
-                }
-                let (epoch, iteration) = *next;
-                let from = iteration * sampler.batch();
-                let taken = images[from..from + sampler.batch()].to_vec();
-                next.1 += 1;
-                if next.1 == sampler.iterations() {
-                    *next = (epoch + 1, 0);
-                    images.clear();
-                }
-                Some((epoch, iteration, taken))
-            }
-            Self::Val { sampler, next } => {
-                let taken: Vec<u32> = sampler.indices(*next).map(|i| i as u32).collect();
-                *next += 1;
-                (!taken.is_empty()).then_some((0, *next - 1, taken))
-            }
+            Self::OfEpoch | Self::Center => 1,
+            Self::Drawn(n) => n,
         }
     }
 }
@@ -166,7 +109,7 @@ struct Shared {
     bad: BadList,
     depth: usize,
     transform: Transform,
-    training: bool,
+    crops: Crops,
     config: LoaderConfig,
 }
 
@@ -183,6 +126,7 @@ impl Engine {
         source: Arc<dyn ImageSource>,
         transform: Transform,
         order: Order,
+        crops: Crops,
         config: LoaderConfig,
     ) -> Result<Self> {
         if order.dataset_len() != source.len() {
@@ -193,7 +137,7 @@ impl Engine {
         }
         let depth = config.depth(order.batch());
         let shared = Arc::new(Shared {
-            training: order.is_training(),
+            crops,
             state: Mutex::new(State {
                 order,
                 queue: VecDeque::new(),
@@ -273,10 +217,15 @@ struct Worker {
 }
 
 impl Shared {
+    /// Bytes of all crops of an image.
+    fn bytes(&self) -> usize {
+        self.crops.count() * self.transform.bytes()
+    }
+
     /// A worker's life.
     fn work(&self, source: &dyn ImageSource) {
         let mut worker = Worker {
-            pixels: vec![0; self.transform.bytes()],
+            pixels: vec![0; self.bytes()],
             ..Worker::default()
         };
         while let Some((slot, place)) = self.claim() {
@@ -333,7 +282,7 @@ impl Shared {
     }
 
     fn open(&self, (epoch, iteration, wanted): (u64, usize, Vec<u32>)) -> Queued {
-        let images = self.recycler.take(wanted.len() * self.transform.bytes());
+        let images = self.recycler.take(wanted.len() * self.bytes());
         let filled = Filled {
             images,
             found: vec![None; wanted.len()],
@@ -361,7 +310,7 @@ impl Shared {
     ) -> Result<Option<(u32, u32)>> {
         let wanted = slot.wanted[place] as usize;
         let buffers = &mut worker.buffers;
-        let index = match (self.config.bad_images, self.training) {
+        let index = match (self.config.bad_images, self.crops == Crops::OfEpoch) {
             (BadImages::Stop, _) => {
                 source.load(wanted, buffers)?;
                 wanted
@@ -375,13 +324,19 @@ impl Shared {
             }
         };
         let (image, out) = (&buffers.image, &mut worker.pixels);
-        if self.training {
-            let mut stream =
-                Stream::new(self.config.seed, Purpose::Augment, slot.epoch, index as u64);
+        let each = out.chunks_exact_mut(self.transform.bytes());
+        for (number, out) in (0u64..).zip(each) {
+            let epoch = match self.crops {
+                Crops::OfEpoch => slot.epoch,
+                Crops::Drawn(_) => number,
+                Crops::Center => {
+                    self.transform.center(image, &mut worker.resizer, out)?;
+                    continue;
+                }
+            };
+            let mut stream = Stream::new(self.config.seed, Purpose::Augment, epoch, index as u64);
             self.transform
                 .random(image, &mut stream, &mut worker.resizer, out)?;
-        } else {
-            self.transform.center(image, &mut worker.resizer, out)?;
         }
         Ok(Some((index as u32, source.label(index))))
     }
@@ -431,7 +386,7 @@ impl Shared {
         if let Some((_, error)) = filled.error.take() {
             return Err(error);
         }
-        let bytes = self.transform.bytes();
+        let bytes = self.bytes();
         for (place, found) in filled.found.iter().enumerate() {
             if let Some((index, label)) = *found {
                 let to = batch.labels.len();

@@ -5,6 +5,7 @@
 
 mod bad;
 mod engine;
+pub(in crate::data) mod order;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,8 @@ use super::{ImageSource, TrainSampler, Transform, ValSampler};
 use crate::Result;
 
 pub use bad::{BadImage, BadImages};
-use engine::{Engine, Order, Recycler};
+use engine::{Crops, Engine, Recycler};
+use order::Order;
 
 /// The most worker threads that are started without being asked for.
 const AUTO_WORKERS: usize = 32;
@@ -53,7 +55,7 @@ impl LoaderConfig {
 /// Images with their labels. Its buffer goes back to the loader when the batch is dropped.
 #[derive(Debug)]
 pub struct Batch {
-    /// 8-bit RGB, `[B, R, R, 3]`.
+    /// 8-bit RGB, `[B, R, R, 3]`; with several crops of an image `[B·crops, R, R, 3]`.
     pub images: Vec<u8>,
     /// The classes, `[B]`.
     pub labels: Vec<u32>,
@@ -106,7 +108,7 @@ impl TrainLoader {
     ) -> Result<Self> {
         let order = Order::train(sampler, start);
         Ok(Self {
-            engine: Engine::new(source, transform, order, config)?,
+            engine: Engine::new(source, transform, order, Crops::OfEpoch, config)?,
         })
     }
 
@@ -153,7 +155,31 @@ impl ValLoader {
         config: LoaderConfig,
     ) -> Result<Self> {
         Ok(Self {
-            engine: Engine::new(source, transform, Order::val(sampler), config)?,
+            engine: Engine::new(
+                source,
+                transform,
+                Order::val(sampler),
+                Crops::Center,
+                config,
+            )?,
+        })
+    }
+
+    /// The same pass with `crops` random crops of every image, one after the other in [`Batch::images`]: crop v is the one
+    /// that training with this seed sees in epoch v.
+    ///
+    /// # Errors
+    /// As [`TrainLoader::new`].
+    pub fn with_crops(
+        source: Arc<dyn ImageSource>,
+        transform: Transform,
+        sampler: ValSampler,
+        crops: usize,
+        config: LoaderConfig,
+    ) -> Result<Self> {
+        let order = Order::val(sampler);
+        Ok(Self {
+            engine: Engine::new(source, transform, order, Crops::Drawn(crops), config)?,
         })
     }
 

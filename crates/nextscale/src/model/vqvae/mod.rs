@@ -1,6 +1,7 @@
 //! The tokenizer: an image to token maps of growing size and back (VAR paper, section 3.2; `VQVAE` in the reference).
 
 mod attn_block;
+pub mod codes;
 mod decoder;
 mod encoder;
 mod init;

@@ -85,6 +85,25 @@ impl Dataset {
         let sampler = ValSampler::new(self.val.len(), batch, 0, 1)?;
         ValLoader::new(Arc::clone(&self.val), self.transform, sampler, config)
     }
+
+    /// One pass over the training images in their order, `crops` random crops of each (see [`ValLoader::with_crops`]); with one
+    /// it is the middle.
+    ///
+    /// # Errors
+    /// When threads can't be started.
+    pub fn crops_loader(
+        &self,
+        batch: usize,
+        crops: usize,
+        config: LoaderConfig,
+    ) -> Result<ValLoader> {
+        let sampler = ValSampler::new(self.train.len(), batch, 0, 1)?;
+        let source = Arc::clone(&self.train);
+        if crops == 1 {
+            return ValLoader::new(source, self.transform, sampler, config);
+        }
+        ValLoader::with_crops(source, self.transform, sampler, crops, config)
+    }
 }
 
 /// The loader's settings for these flags.

@@ -11,6 +11,7 @@ mod var;
 mod var_epoch;
 mod var_loop;
 mod var_memory;
+mod var_open;
 mod var_state;
 
 pub use super::device::resolve_device;

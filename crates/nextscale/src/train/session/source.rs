@@ -1,56 +1,202 @@
-//! What a training run learns from, batch by batch, on the device that computes.
+//! What a training run learns from, batch by batch, on the device that computes: images, whose tokens are made on the way,
+//! or tokens that were made before.
 
 use super::Dataset;
-use crate::Result;
+use crate::data::tokens::{TokenFile, TokenLoader};
 use crate::data::{BadImage, Feed, LoaderConfig, TrainLoader};
-use nextscale_tensor::{Device, Tensor};
+use crate::eval::{evaluate_losses, evaluate_token_losses};
+use crate::train::measures::{LateReport, Measures};
+use crate::train::var_trainer::{StepPlan, VarTrainer};
+use crate::{Error, Result};
+use nextscale_tensor::Tensor;
 use std::time::Duration;
+
+/// The data of a run.
+pub(super) enum Data {
+    /// Images.
+    Images(Dataset),
+    /// Token files.
+    Tokens(Box<TokenData>),
+}
+
+/// Token files.
+pub(super) struct TokenData {
+    pub(super) train: TokenFile,
+    pub(super) val: Option<TokenFile>,
+}
+
+impl Data {
+    /// Number of training images.
+    pub(super) fn images(&self) -> usize {
+        match self {
+            Self::Images(d) => d.train.len(),
+            Self::Tokens(t) => t.train.len(),
+        }
+    }
+
+    /// Number of classes.
+    pub(super) fn classes(&self) -> usize {
+        match self {
+            Self::Images(d) => d.classes(),
+            Self::Tokens(t) => t.train.classes().len(),
+        }
+    }
+
+    /// In words, for the run's first lines.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Images(d) => format!(
+                "{} training and {} validation images",
+                d.train.len(),
+                d.val.len()
+            ),
+            Self::Tokens(t) => format!(
+                "tokens of {} training images, {}, and {}",
+                t.train.len(),
+                match t.train.crops() {
+                    1 => "one crop of each".into(),
+                    n => format!("{n} crops of each, epoch by epoch in turn"),
+                },
+                match &t.val {
+                    Some(v) => format!("{} validation images", v.len()),
+                    None => "no validation images (--val_tokens)".into(),
+                }
+            ),
+        }
+    }
+
+    /// Losses over the validation images, where there are any, and images that could not be read.
+    pub(super) fn evaluate(
+        &self,
+        trainer: &VarTrainer,
+        batch: usize,
+        config: LoaderConfig,
+    ) -> Result<(Option<Measures>, Vec<BadImage>)> {
+        match self {
+            Self::Images(d) => {
+                let mut val = d.val_loader(batch, config)?;
+                let measures = evaluate_losses(trainer, &mut val, d.side, |_| Ok(()))?;
+                Ok((Some(measures), val.bad_images()))
+            }
+            Self::Tokens(t) => {
+                let Some(v) = &t.val else {
+                    return Ok((None, Vec::new()));
+                };
+                let size = (batch, trainer.var.config.vocab);
+                let mut val = TokenLoader::val(v, size, config.workers)?;
+                let measures = evaluate_token_losses(trainer, &mut val)?;
+                Ok((Some(measures), Vec::new()))
+            }
+        }
+    }
+}
 
 /// One iteration's inputs.
 pub(super) struct Inputs {
-    /// \[B, R, R, 3\] in \[−1, 1\].
-    pub(super) images: Tensor,
+    given: Given,
     /// Classes.
     pub(super) labels: Vec<i32>,
 }
 
-/// Training images in the order of the run.
+enum Given {
+    /// \[B, R, R, 3\] in \[−1, 1\].
+    Images(Tensor),
+    /// \[B, L\], all scales.
+    Tokens(Tensor),
+}
+
+impl Inputs {
+    /// The images, where they are what is learned from.
+    pub(super) fn images(&self) -> Option<&Tensor> {
+        match &self.given {
+            Given::Images(x) => Some(x),
+            Given::Tokens(_) => None,
+        }
+    }
+
+    /// An iteration with them.
+    pub(super) fn step(&self, trainer: &mut VarTrainer, plan: &StepPlan) -> Result<LateReport> {
+        match &self.given {
+            Given::Images(x) => trainer.step(x, &self.labels, plan),
+            Given::Tokens(x) => trainer.step_rows(x, &self.labels, plan),
+        }
+    }
+}
+
+/// Training batches in the order of the run.
 pub(super) struct Source {
-    loader: TrainLoader,
+    loader: Loader,
     feed: Feed,
-    side: usize,
+}
+
+enum Loader {
+    /// With the images' side.
+    Images(TrainLoader, usize),
+    /// With the tokens of an image.
+    Tokens(TokenLoader, usize),
 }
 
 impl Source {
-    /// From (epoch, iteration) `start` on.
+    /// From (epoch, iteration) `start` on, for this trainer.
     pub(super) fn open(
-        dataset: &Dataset,
+        data: &Data,
         batch: usize,
         start: (u64, usize),
         config: LoaderConfig,
-        device: Device,
+        trainer: &VarTrainer,
     ) -> Result<Self> {
+        let loader = match data {
+            Data::Images(d) => Loader::Images(d.train_loader(batch, start, config)?, d.side),
+            Data::Tokens(t) => {
+                let size = (batch, trainer.var.config.vocab);
+                let loader =
+                    TokenLoader::train(&t.train, size, start, config.seed, config.workers)?;
+                Loader::Tokens(loader, t.train.pyramid().total())
+            }
+        };
         Ok(Self {
-            loader: dataset.train_loader(batch, start, config)?,
-            feed: Feed::new(device)?,
-            side: dataset.side,
+            loader,
+            feed: Feed::new(trainer.var.device())?,
         })
     }
 
     /// The next iteration's inputs.
     pub(super) fn next(&mut self) -> Result<Inputs> {
-        let batch = self.loader.next_batch()?;
-        let (images, labels) = self.feed.batch(&batch, self.side)?;
-        Ok(Inputs { images, labels })
+        match &mut self.loader {
+            Loader::Images(loader, side) => {
+                let batch = loader.next_batch()?;
+                let (images, labels) = self.feed.batch(&batch, *side)?;
+                Ok(Inputs {
+                    given: Given::Images(images),
+                    labels,
+                })
+            }
+            Loader::Tokens(loader, row) => {
+                let batch = loader
+                    .next_batch()?
+                    .ok_or_else(|| Error::failed("training batches do not end"))?;
+                let shape = [batch.labels.len(), *row];
+                Ok(Inputs {
+                    given: Given::Tokens(self.feed.integers(shape, batch.tokens)?),
+                    labels: batch.labels,
+                })
+            }
+        }
     }
 
-    /// Time spent waiting for images so far.
+    /// Time spent waiting for batches so far.
     pub(super) fn waited(&self) -> Duration {
-        self.loader.waited()
+        match &self.loader {
+            Loader::Images(loader, _) => loader.waited(),
+            Loader::Tokens(loader, _) => loader.waited(),
+        }
     }
 
     /// Images that could not be read so far.
     pub(super) fn bad_images(&self) -> Vec<BadImage> {
-        self.loader.bad_images()
+        match &self.loader {
+            Loader::Images(loader, _) => loader.bad_images(),
+            Loader::Tokens(..) => Vec::new(),
+        }
     }
 }

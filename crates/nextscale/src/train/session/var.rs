@@ -1,20 +1,20 @@
 //! Training the transformer from start, or from its checkpoint, to the end: from flags and files to a session.
 
-use super::dataset::{Dataset, loader_config};
+use super::dataset::loader_config;
 use super::progress::StepClock;
 use super::var_epoch::Progress;
 use super::var_loop::Session;
 use super::var_memory::Models;
+use super::var_open::{self, Given};
 use super::var_state;
 use super::{Outcome, choose_seed, make_folder, resolve_device};
+use crate::Result;
 use crate::checkpoint::clean_stale;
 use crate::log::display::Display;
 use crate::log::epoch_log::{EpochLog, Header};
 use crate::log::steps::StepLog;
 use crate::log::tensorboard::EventWriter;
 use crate::model::Pyramid;
-use crate::model::open::open_tokenizer;
-use crate::model::state::vqvae_state;
 use crate::model::var::{InitScales, Var, VarConfig};
 use crate::train::device::TokenizerPrecision;
 use crate::train::options::TrainOptions;
@@ -23,7 +23,6 @@ use crate::train::progressive::StageState;
 use crate::train::run_lock::RunLock;
 use crate::train::signal::StopSignal;
 use crate::train::var_trainer::VarTrainer;
-use crate::{Error, Result};
 use nextscale_tensor::Device;
 use std::time::Duration;
 
@@ -54,39 +53,25 @@ impl VarRun<'_> {
         let o = self.options;
         let mut plan = o.resolve(1)?;
         let device = resolve_device(o.device)?;
-        let Some(data_path) = &o.data_path else {
-            return Err(Error::input(
-                "--data_path is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
-            ));
-        };
-        let Some(tokenizer) = &o.tokenizer else {
-            return Err(Error::input(
-                "--tokenizer is missing: give the tokenizer's file (train one with: nextscale train-tokenizer)",
-            ));
-        };
         let pyramid = Pyramid::square(&plan.patch_nums)?;
-        let dataset = Dataset::open(data_path, plan.image_size, o.mid_reso, o.hflip)?;
-        let tok = open_tokenizer(tokenizer, Some(&pyramid), false)?;
-        let patch_size = tok.vqvae.config.downsample();
-        if patch_size != o.patch_size {
-            return Err(Error::input(format!(
-                "--patch_size={}: a token of {} stands for {patch_size}x{patch_size} pixels; use --patch_size={patch_size}",
-                o.patch_size,
-                tokenizer.display()
-            )));
-        }
+        let Given {
+            data,
+            mut tokenizer,
+            vae_state,
+        } = var_open::open(o, &plan, &pyramid)?;
         let config = VarConfig {
-            vocab: tok.vqvae.config.vocab,
-            cvae: tok.vqvae.config.cvae,
+            vocab: tokenizer.config().vocab,
+            cvae: tokenizer.config().cvae,
             shared_aln: o.saln,
             attn_l2_norm: o.anorm,
-            ..VarConfig::of_depth(o.depth, dataset.classes(), pyramid)
+            ..VarConfig::of_depth(o.depth, data.classes(), pyramid)
         };
         let tokenizer_precision = plan.precision.tokenizer(o.tokenizer_precision, o.tf32);
-        let vqvae_config = tok.vqvae.config.clone();
+        let vqvae_config = tokenizer.config().clone();
         let models = Models {
             var: &config,
             vqvae: &vqvae_config,
+            from_tokens: o.tokens.is_some(),
             math: [plan.precision.math(o.tf32), tokenizer_precision.math()],
             device,
         };
@@ -115,7 +100,7 @@ impl VarRun<'_> {
             },
             &options,
         );
-        let horizon = plan.horizon(dataset.train.len())?;
+        let horizon = plan.horizon(data.images())?;
         let progress = match &found {
             Some((state, path)) => var_state::progress(state, &horizon, path)?,
             None => Progress {
@@ -135,15 +120,13 @@ impl VarRun<'_> {
             };
             var.init(scales, seed)?;
         }
-        let mut vqvae = tok.vqvae;
-        let vae_state = vqvae_state(&vqvae, &tok.hits)?;
         let explain = |e| models.explain(e, o);
         let mut move_over = || -> Result<()> {
-            vqvae.to_device(device, models.math[1])?;
+            tokenizer.to_device(device, models.math[1])?;
             var.to_device(device, models.math[0])
         };
         move_over().map_err(explain)?;
-        let mut trainer = VarTrainer::new(vqvae, var, o.ls as f32, seed).map_err(explain)?;
+        let mut trainer = VarTrainer::new(tokenizer, var, o.ls as f32, seed).map_err(explain)?;
         let mut stage = StageState::default();
         if let Some((state, path)) = &found {
             var_state::restore(&mut trainer, state, path)?;
@@ -174,13 +157,15 @@ impl VarRun<'_> {
             )?);
         }
         display.note(&format!(
-            "{} training and {} validation images of {} classes, {} iterations an epoch; {:.2} M parameters; seed {seed}",
-            dataset.train.len(),
-            dataset.val.len(),
-            dataset.classes(),
+            "{} of {} classes, {} iterations an epoch; {:.2} M parameters; seed {seed}",
+            data.describe(),
+            data.classes(),
             horizon.its_per_epoch,
             trainer.var.params.count() as f64 / 1e6,
         ));
+        if trainer.tokenizer.whole().is_none() {
+            display.note("checkpoints will not hold the tokenizer: to draw images give `sample` its file with --tokenizer");
+        }
         if let Some(path) = &resumed_from {
             display.note(&format!(
                 "resumed from {} after step {done}",
@@ -197,7 +182,7 @@ impl VarRun<'_> {
             run,
             plan: &plan,
             horizon: &horizon,
-            dataset,
+            data,
             vae_state,
             stage,
             progress: Progress { seed, ..progress },

@@ -4,7 +4,6 @@ use super::copy_whole;
 use super::var::var_paths;
 use super::var_loop::Session;
 use crate::Result;
-use crate::eval::evaluate_losses;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::log::clock::{format_duration, format_utc};
 use crate::log::epoch_log::{Done, EpochRecord};
@@ -133,11 +132,8 @@ impl Session<'_> {
         let epoch = self.progress.it / self.horizon.its_per_epoch;
         let sums = std::mem::take(&mut self.progress.epoch);
         let now = self.horizon.schedule.at(self.progress.it - 1);
-        let val = if self.evaluates(epoch) {
-            Some(self.evaluate(epoch)?)
-        } else {
-            None
-        };
+        let due = self.evaluates(epoch);
+        let val = if due { self.evaluate(epoch)? } else { None };
         let last = self.plan.patch_nums.len() - 1;
         let val_loss_tail = val.as_ref().and_then(|m| m.loss_of(last));
         let remaining = self.display.remaining(self.updates()).unwrap_or_default();
@@ -179,6 +175,7 @@ impl Session<'_> {
         self.tb.scalars(epoch as i64, known)?;
         self.tb.flush()?;
         self.epochs.append(&record)?;
+        let mut better = false;
         if let Some(m) = &val {
             self.display.note(&format!(
                 "epoch {epoch}: validation loss {:.4} (last scale {:.4}), accuracy {:.2} % ({:.2} %)",
@@ -187,11 +184,13 @@ impl Session<'_> {
                 m.acc_mean(),
                 record.val_acc_tail.unwrap_or(f64::NAN),
             ));
-            let better = match (val_loss_tail, self.progress.best_tail) {
+            better = match (val_loss_tail, self.progress.best_tail) {
                 (Some(now), Some(best)) => now < best,
                 (Some(_), None) => true,
                 _ => false,
             };
+        }
+        if due {
             if better {
                 self.progress.best_tail = val_loss_tail;
             }
@@ -204,13 +203,22 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn evaluate(&mut self, epoch: u64) -> Result<Measures> {
+    /// Validation losses, where there are validation images, and drawn images, where there is a decoder.
+    fn evaluate(&mut self, epoch: u64) -> Result<Option<Measures>> {
         let batch = evaluation_batch(self.plan.batch);
-        let mut val = self.dataset.val_loader(batch, self.loader)?;
-        let measures = evaluate_losses(&self.trainer, &mut val, self.dataset.side, |_| Ok(()))?;
-        for bad in val.bad_images() {
+        let (measures, bad) = self.data.evaluate(&self.trainer, batch, self.loader)?;
+        for bad in bad {
             self.display.warn(&bad.reason);
         }
+        self.draw(epoch)?;
+        Ok(measures)
+    }
+
+    /// A picture of drawn images for TensorBoard.
+    fn draw(&mut self, epoch: u64) -> Result<()> {
+        let Some(vqvae) = self.trainer.tokenizer.whole() else {
+            return Ok(());
+        };
         // The same images every time, one class after the other, so that progress is seen.
         let classes = self.trainer.var.config.classes;
         let labels: Vec<i32> = (0..SHOWN.min(classes.max(4)))
@@ -218,7 +226,7 @@ impl Session<'_> {
             .collect();
         let sampler = Sampler {
             var: &self.trainer.var,
-            vqvae: &self.trainer.vqvae,
+            vqvae,
         };
         let options = SampleOptions {
             noise: Noise::Seed(self.progress.seed),
@@ -226,14 +234,13 @@ impl Session<'_> {
         };
         let drawn = sampler.draw(&labels, 0, &options, None, None)?;
         let pixels = ops::to_pixels(&drawn.images)?;
-        let picture = grid(&pixels, self.dataset.side, 4);
+        let picture = grid(&pixels, self.plan.image_size, 4);
         self.tb.image(
             epoch as i64,
             "samples",
             picture.width as u32,
             picture.height as u32,
             &picture.rgb,
-        )?;
-        Ok(measures)
+        )
     }
 }

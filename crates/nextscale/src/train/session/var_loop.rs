@@ -1,9 +1,8 @@
 //! The loop of a transformer's training: iterations, their reports, checkpoints.
 
 use super::Outcome;
-use super::dataset::Dataset;
 use super::progress::StepClock;
-use super::source::Source;
+use super::source::{Data, Source};
 use super::var::{VarRun, var_paths};
 use super::var_epoch::Progress;
 use super::var_state::{self, Saving};
@@ -30,7 +29,7 @@ pub(super) struct Session<'a> {
     pub(super) run: &'a VarRun<'a>,
     pub(super) plan: &'a Plan,
     pub(super) horizon: &'a Horizon,
-    pub(super) dataset: Dataset,
+    pub(super) data: Data,
     pub(super) trainer: VarTrainer,
     pub(super) vae_state: StateDict,
     pub(super) stage: StageState,
@@ -71,11 +70,11 @@ impl Session<'_> {
         let its = self.horizon.its_per_epoch;
         let start = (self.progress.it / its, (self.progress.it % its) as usize);
         let mut source = Source::open(
-            &self.dataset,
+            &self.data,
             self.plan.batch,
             start,
             self.loader,
-            self.trainer.var.device(),
+            &self.trainer,
         )?;
         let limit = self.run.options.stop_after.unwrap_or(u64::MAX);
         self.clock = StepClock::new(source.waited());
@@ -121,10 +120,12 @@ impl Session<'_> {
             update,
             stage,
         };
-        if std::mem::take(&mut self.first) {
-            self.report_tokens(&inputs.images)?;
+        if std::mem::take(&mut self.first)
+            && let Some(images) = inputs.images()
+        {
+            self.report_tokens(images)?;
         }
-        let report = self.trainer.step(&inputs.images, &inputs.labels, &step)?;
+        let report = inputs.step(&mut self.trainer, &step)?;
         drop(inputs);
         self.progress.it += 1;
         let images = if update {
@@ -221,7 +222,8 @@ impl Session<'_> {
 
     /// Says what share of tokens the tokenizer's arithmetic changes.
     fn report_tokens(&mut self, images: &Tensor) -> Result<()> {
-        if !self.trainer.var.device().is_async() || self.trainer.vqvae.math == Math::FULL {
+        let exact = self.trainer.tokenizer.for_images()?.math == Math::FULL;
+        if !self.trainer.var.device().is_async() || exact {
             return Ok(());
         }
         let some = images.narrow(0, COMPARED.min(images.dims()[0]))?;

@@ -13,6 +13,8 @@ use nextscale_tensor::{Device, Math};
 pub(super) struct Models<'a> {
     pub(super) var: &'a VarConfig,
     pub(super) vqvae: &'a VqvaeConfig,
+    /// Whether tokens are at hand, so that no image is encoded.
+    pub(super) from_tokens: bool,
     /// Arithmetic of both.
     pub(super) math: [Math; 2],
     pub(super) device: Device,
@@ -26,6 +28,7 @@ impl Models<'_> {
         let pass = Pass::Train {
             var: self.var,
             vqvae: self.vqvae,
+            from_tokens: self.from_tokens,
             math: self.math,
         };
         Ok(Some((gpu, Estimate::new(gpu.info(), pass)?)))
@@ -142,6 +145,7 @@ mod tests {
         run(&Models {
             var: &var,
             vqvae: &vqvae,
+            from_tokens: false,
             math: [Math::FULL, Math::FULL],
             device,
         })

@@ -64,7 +64,7 @@ pub(super) fn progress(state: &TrainerState, horizon: &Horizon, path: &Path) -> 
             })?;
             if saved.its_per_epoch != its {
                 return Err(Error::input(format!(
-                    "{}: the run had {} iterations an epoch, with these flags and images it would have {its}: give --bs, --ac and --data_path as before, or choose another --out",
+                    "{}: the run had {} iterations an epoch, with these flags and images it would have {its}: give --bs, --ac and --data_path or --tokens as before, or choose another --out",
                     path.display(),
                     saved.its_per_epoch
                 )));
@@ -147,7 +147,7 @@ pub(super) fn save(
     let mut extra = Map::new();
     extra.insert(
         TOKENIZER_KEY.into(),
-        serde_json::to_value(&trainer.vqvae.config).map_err(json)?,
+        serde_json::to_value(trainer.tokenizer.config()).map_err(json)?,
     );
     extra.insert(
         PROGRESS_KEY.into(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::Pyramid;
 use crate::model::var::{InitScales, VarConfig};
-use crate::model::vqvae::VqvaeConfig;
+use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use nextscale_tensor::cuda::{self, Profile, Rate, Row};
 
 const BATCH: usize = 3;

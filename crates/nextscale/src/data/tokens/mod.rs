@@ -1,0 +1,78 @@
+//! Images as tokens in a file: training without decoding, cropping or tokenizing.
+//!
+//! A token file is a safetensors file: `tokens` \[N, crops, L\] (all scales, coarse to fine; 16 bits each where the codebook
+//! allows it, else int32), `labels` \[N\] int32, and the tokenizer's `quantize.*`, which makes the transformer's input. Its
+//! free text says what it was made with. Files whose `tokens` are \[N, L\], without the rest, are read too.
+
+mod loader;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use loader::{TokenBatch, TokenLoader};
+pub use read::TokenFile;
+pub use write::{TokenSet, write_tokens};
+
+use crate::checkpoint::HostTensor;
+use crate::checkpoint::StateDict;
+use crate::model::state::params_state;
+use crate::{Error, Result};
+use nextscale_tensor::Params;
+use serde::{Deserialize, Serialize};
+
+/// The metadata key of [`TokenInfo`] as JSON.
+pub const TOKENS_KEY: &str = "nextscale.tokens";
+
+/// The metadata key of the classes' names, one a line.
+pub const CLASSES_KEY: &str = "nextscale.classes";
+
+const TOKENS: &str = "tokens";
+const LABELS: &str = "labels";
+/// What the names of the quantizer's weights begin with.
+const QUANTIZER: &str = "quantize.";
+
+/// How a token file was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// Crops of an image: 1 is the middle, more are drawn.
+    pub crops: usize,
+    /// Whether crops were mirrored by chance.
+    pub hflip: bool,
+    /// Images were resized to this many times their final side before the crop.
+    pub mid_reso: f64,
+    /// Seed of the crops: crop v is the one that training on images with this seed sees in epoch v.
+    pub seed: u64,
+    /// The tokenizer's [`fingerprint`].
+    pub tokenizer: String,
+}
+
+/// A short text that differs between tokenizers with different weights: CRC-32C of names and float32 values.
+///
+/// # Errors
+/// When the weights can't be read from their device.
+pub fn fingerprint(params: &Params) -> Result<String> {
+    let crc = params_state(params)?.iter().fold(0, |crc, (name, t)| {
+        crc32c::crc32c_append(crc32c::crc32c_append(crc, name.as_bytes()), &t.data)
+    });
+    Ok(format!("{crc:08x}"))
+}
+
+/// The quantizer's weights among `params`.
+fn quantizer_state(params: &Params) -> Result<StateDict> {
+    let all = params_state(params)?;
+    let own = all.iter().filter(|(name, _)| name.starts_with(QUANTIZER));
+    Ok(own.map(|(n, t)| (n.to_owned(), t.clone())).collect())
+}
+
+fn i32s(values: &[i32]) -> Result<HostTensor> {
+    let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    HostTensor::new(crate::checkpoint::HostDType::I32, vec![values.len()], data)
+}
+
+/// A problem with one token.
+fn outside(token: i64, vocab: usize) -> Error {
+    Error::input(format!(
+        "token {token} is outside the codebook of {vocab} codes"
+    ))
+}
