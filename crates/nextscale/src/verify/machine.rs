@@ -6,7 +6,7 @@ use nextscale_tensor::{DType, Device, Math, Tensor};
 
 /// How many times farther off a GPU in float32 may be than a processor: its sums are cut into other pieces.
 const ON_A_GPU: f64 = 4.0;
-/// How far off losses in half precision may be: of single passes as a share of each, of runs as a share of all (L2).
+/// How far off losses in half precision may be, as a share: of single passes, of a run's first steps and of its mean.
 pub(super) const HALF_LOSSES: f64 = 1e-2;
 /// The factor on the loss that keeps gradients in float16 from vanishing, where no optimizer's scale is at hand.
 const FLOAT16_SCALE: f32 = 2048.0;

@@ -29,8 +29,9 @@
 //! # On a GPU
 //!
 //! In float32 every limit is four times as wide: sums are cut into other pieces than on a processor. In half precision the losses of
-//! single passes keep within 1 %, and those of a run do as a whole (relative L2: its single losses are left to chance, see
-//! `benches/pytorch/recorded_run.py`); what else a model computes is shown beside the record and not judged.
+//! single passes keep within 1 %, and so do the first five of a run and its mean; later single losses of the recorded run are chance (the
+//! reference's own autocast is 2 to 11 % off at the farthest, see `benches/pytorch/recorded_run.py`). What else a model computes is
+//! shown beside the record and not judged.
 //!
 //! Statistics of whole tensors (norm, sum, largest magnitude) may differ by what a difference within the limit can make of them: a sum
 //! of n numbers by √n times the norm of the difference.

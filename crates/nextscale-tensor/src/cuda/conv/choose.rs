@@ -16,6 +16,8 @@ use std::sync::Mutex;
 
 /// Engines that are tried for a graph. The library names the likely fastest first, and compiles some for half a second.
 const TRIED: usize = 5;
+/// The same where engines that come compiled did it already: the others, compiled on the spot, are most of a first start.
+const TRIED_BESIDE: usize = 2;
 /// Runs of each; the fastest counts.
 const RUNS: usize = 3;
 /// Most bytes of scratch memory that an engine may take.
@@ -227,7 +229,11 @@ impl Chooser {
             ) else {
                 continue;
             };
-            let most = if small { 1 } else { TRIED };
+            let most = match &best {
+                _ if small => 1,
+                None => TRIED,
+                Some(_) => TRIED_BESIDE,
+            };
             let mut tried = 0;
             for engine in graph.engines(exact)? {
                 let Ok(plan) = Plan::new(&self.handle, engine) else {

