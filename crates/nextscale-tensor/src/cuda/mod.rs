@@ -30,8 +30,6 @@ mod error;
 #[cfg(test)]
 mod graph_tests;
 #[cfg(test)]
-mod matmul_tests;
-#[cfg(test)]
 mod tests;
 
 use crate::ops;

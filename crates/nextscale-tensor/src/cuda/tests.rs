@@ -36,12 +36,12 @@ fn the_pool_asks_the_driver_once() {
     let n = 12_345_678;
     drop(DeviceBuffer::new(gpu, n).unwrap());
     let before = gpu.usage().driver_calls;
-    for _ in 0..100 {
+    for _ in 0..2000 {
         let a = DeviceBuffer::new(gpu, n).unwrap();
         assert!(a.address().is_multiple_of(256));
     }
-    // Other tests may ask beside this one, but not a hundred times.
-    assert!(gpu.usage().driver_calls - before < 50);
+    // Other tests may ask beside this one, but not so often.
+    assert!(gpu.usage().driver_calls - before < 1000);
 }
 
 #[test]

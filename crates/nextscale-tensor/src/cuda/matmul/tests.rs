@@ -1,8 +1,8 @@
 //! Products against float64.
 
-use super::matmul::{Element, Follow, Operands, Place, Product};
-use super::tests::{bytes_of, gpu};
-use super::*;
+use super::super::tests::{bytes_of, gpu};
+use super::super::*;
+use super::{Element, Follow, Operands, Place, Product};
 use crate::rng::{Purpose, Stream};
 
 /// Standard normal numbers as the element type holds them.
