@@ -6,8 +6,10 @@ use super::kernel::Module;
 use super::libraries::Library;
 use crate::{Error, Result};
 use cudarc::nvrtc::sys;
+use rayon::prelude::*;
 use std::ffi::{CString, c_char};
 use std::ptr;
+use std::sync::Mutex;
 
 /// A kind of GPU by its compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,12 +35,48 @@ impl Arch {
 /// What every kernel's source begins with.
 const COMMON: &str = include_str!("common.cuh");
 
-/// The module's machine code for `arch`: from the cache where it is there, else compiled and put there.
+/// The module's machine code for `arch`: from the cache where it is there, else compiled and put there. The first module that is
+/// not there makes all others that are not compiled with it, on all threads: a program needs most of them.
 ///
 /// # Errors
 /// When NVRTC is missing, or refuses the source: with its log.
 pub fn load_or_compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
+    if let Some(code) = kept::load(module.name, &key(module, arch)) {
+        return Ok(code);
+    }
+    Library::Nvrtc.required()?;
+    compile_missing(arch);
+    compile_in_turn(module, arch)
+}
+
+/// Once a process: compiles all that the cache lacks for `arch` and keeps it.
+fn compile_missing(arch: Arch) {
+    static DONE: Mutex<Vec<Arch>> = Mutex::new(Vec::new());
+    {
+        let mut done = DONE.lock().unwrap_or_else(|e| e.into_inner());
+        if done.contains(&arch) {
+            return;
+        }
+        done.push(arch);
+    }
+    // Where nothing can be kept it would be compiled for nothing.
+    if kept::turn("all", &arch.name(false)).is_none() {
+        return;
+    }
+    let lacking: Vec<_> = super::modules()
+        .iter()
+        .filter(|m| !kept::is_there(m.name, &key(m, arch)))
+        .collect();
+    // What can't be compiled is told when it is needed.
+    lacking.par_iter().for_each(|m| {
+        let _ = compile_in_turn(m, arch);
+    });
+}
+
+/// Compiles and keeps a module, or waits for the thread or process that does.
+fn compile_in_turn(module: &Module, arch: Arch) -> Result<Vec<u8>> {
     let key = key(module, arch);
+    let _turn = kept::turn(module.name, &key);
     if let Some(code) = kept::load(module.name, &key) {
         return Ok(code);
     }
@@ -137,5 +175,21 @@ mod tests {
         );
         let module = &super::super::kernel::MEMORY;
         assert_ne!(key(module, a), key(module, b));
+    }
+
+    #[test]
+    fn the_first_module_that_lacks_brings_all() {
+        if Library::Nvrtc.required().is_err() || kept::turn("test", "compile").is_none() {
+            println!("skipped: no NVRTC, or no folder that takes what it makes");
+            return;
+        }
+        let module = &super::super::kernel::MEMORY;
+        let code = load_or_compile(module, Arch::LEAST).unwrap();
+        assert!(code.starts_with(b"\x7fELF"));
+        assert_eq!(load_or_compile(module, Arch::LEAST).unwrap(), code);
+        // A module of another name and source was compiled beside it, and is what it would be by itself.
+        let other = super::super::modules()[1];
+        let kept = kept::load(other.name, &key(other, Arch::LEAST)).unwrap();
+        assert_eq!(compile(other, Arch::LEAST).unwrap(), kept);
     }
 }

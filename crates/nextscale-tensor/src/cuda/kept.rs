@@ -3,9 +3,14 @@
 //! A file is named by a hash of everything that its content follows from. It is written under another name and renamed,
 //! so that many processes may start at once, and it carries its length and hash, so that a damaged one is not used.
 
+use std::fs::{File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long to wait for what another process or thread makes. One that is stopped must not stop the others.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The folder: `NEXTSCALE_KERNEL_CACHE`, else under the user's cache folder. `None` where there is neither.
 pub fn folder() -> Option<PathBuf> {
@@ -28,6 +33,33 @@ pub(super) fn load(kind: &str, key: &str) -> Option<Vec<u8>> {
 pub(super) fn store(kind: &str, key: &str, content: &[u8]) {
     if let Some(folder) = folder() {
         let _ = keep(&folder.join(file_name(kind, key)), content);
+    }
+}
+
+/// Whether something was stored for `key`.
+pub(super) fn is_there(kind: &str, key: &str) -> bool {
+    folder().is_some_and(|folder| folder.join(file_name(kind, key)).exists())
+}
+
+/// A turn of its own, among threads and processes, at making what `key` is for; it ends when the file is dropped. `None` where the
+/// folder takes no files or the turn does not come.
+pub(super) fn turn(kind: &str, key: &str) -> Option<File> {
+    let folder = folder()?;
+    std::fs::create_dir_all(&folder).ok()?;
+    turn_at(&folder.join(format!(".{}.lock", file_name(kind, key))))
+}
+
+fn turn_at(path: &Path) -> Option<File> {
+    let file = File::create(path).ok()?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(_) => return None,
+        }
     }
 }
 
@@ -69,6 +101,24 @@ fn checked(file: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn turns_come_one_after_the_other() {
+        let path = std::env::temp_dir().join(format!("nextscale-turn-{}", std::process::id()));
+        let (first, made) = (turn_at(&path).unwrap(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _second = turn_at(&path).unwrap();
+                assert!(made.load(Ordering::SeqCst));
+            });
+            std::thread::sleep(Duration::from_millis(50));
+            made.store(true, Ordering::SeqCst);
+            drop(first);
+        });
+        std::fs::remove_file(&path).unwrap();
+        assert!(turn_at(Path::new("/nowhere/at/all")).is_none());
+    }
 
     #[test]
     fn a_damaged_file_is_not_used() {
