@@ -7,7 +7,6 @@ use crate::generate::{BatchSampler, SampleOptions, Sampler};
 use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::train::plan::process_batch;
-use crate::train::progressive::Stage;
 use crate::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
@@ -246,15 +245,7 @@ impl<'a> Estimate<'a> {
         let mut trainer = self.trainer(var, vqvae, math, true)?;
         let labels = vec![0; batch];
         let steps = self.repeated(|it| {
-            let plan = StepPlan {
-                it,
-                lr: 1e-4,
-                wd: 0.05,
-                clip: Some(2.0),
-                accumulate: 1,
-                update: true,
-                stage: Stage::ALL,
-            };
+            let plan = StepPlan::whole(it);
             let late = if from_tokens {
                 trainer.step_rows(&self.rows(vqvae, batch)?, &labels, &plan)
             } else {
@@ -285,12 +276,7 @@ impl<'a> Estimate<'a> {
         let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 0)?;
         self.repeated(|it| {
             let (images, _slots) = self.images(&trainer.vqvae.config, batch)?;
-            let plan = TokenizerStep {
-                it,
-                lr: 1e-4,
-                wd: 0.0,
-                clip: Some(2.0),
-            };
+            let plan = TokenizerStep::usual(it);
             trainer.step(&images, &plan).map(|_| ())
         })
     }

@@ -3,6 +3,8 @@
 
 pub mod open;
 pub mod pyramid;
+#[cfg(test)]
+pub(crate) mod small;
 pub mod state;
 pub mod var;
 pub mod vqvae;

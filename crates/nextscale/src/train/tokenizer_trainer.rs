@@ -39,6 +39,18 @@ pub struct TokenizerStep {
     pub clip: Option<f64>,
 }
 
+impl TokenizerStep {
+    /// An iteration with usual settings, for what counts or times steps.
+    pub fn usual(it: u64) -> Self {
+        Self {
+            it,
+            lr: 1e-4,
+            wd: 0.0,
+            clip: Some(2.0),
+        }
+    }
+}
+
 /// What an iteration found.
 #[derive(Clone, Debug)]
 pub struct TokenizerReport {

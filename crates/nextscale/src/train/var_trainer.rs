@@ -47,6 +47,22 @@ pub struct StepPlan {
     pub stage: Stage,
 }
 
+impl StepPlan {
+    /// An iteration that is an update by itself, over all scales, with settings as large runs have them; for what counts or
+    /// times steps, and to start from.
+    pub fn whole(it: u64) -> Self {
+        Self {
+            it,
+            lr: 1e-4,
+            wd: 0.05,
+            clip: Some(2.0),
+            accumulate: 1,
+            update: true,
+            stage: Stage::ALL,
+        }
+    }
+}
+
 impl VarTrainer {
     /// A trainer with fresh optimizer state, on the device of the transformer's parameters; with a loss scale where the
     /// transformer's products are in float16.

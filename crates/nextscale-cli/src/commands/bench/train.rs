@@ -3,7 +3,6 @@
 use super::timing::{Bench, Pass};
 use super::{Args, Place, Source, models, random_images};
 use nextscale::Result;
-use nextscale::train::progressive::Stage;
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{StepPlan, VarTrainer};
 use nextscale_tensor::ops;
@@ -30,15 +29,7 @@ pub fn train(args: &Args, place: Place) -> Result<()> {
     let mut unread = Vec::new();
     let from = [("from", args.from.name().into())];
     bench.run("train", batch, &from, |pass| {
-        let plan = StepPlan {
-            it: pass.number(),
-            lr: 1e-4,
-            wd: 0.05,
-            clip: Some(2.0),
-            accumulate: 1,
-            update: true,
-            stage: Stage::ALL,
-        };
+        let plan = StepPlan::whole(pass.number());
         let late = match &tokens {
             None => trainer.step(&images, &labels, &plan)?,
             Some(rows) => trainer.step_rows(rows, &labels, &plan)?,
@@ -63,12 +54,7 @@ pub fn train_tokenizer(args: &Args, place: Place) -> Result<()> {
     let bench = Bench::new(args, place, begun)?;
     let mut unread = Vec::new();
     bench.run("train-tokenizer", batch, &[], |pass| {
-        let plan = TokenizerStep {
-            it: pass.number(),
-            lr: 1e-4,
-            wd: 0.0,
-            clip: Some(2.0),
-        };
+        let plan = TokenizerStep::usual(pass.number());
         let late = trainer.step(&images, &plan)?;
         match pass {
             Pass::Timed(_) => trainer.read(late).map(|_| ()),

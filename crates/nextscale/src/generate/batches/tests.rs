@@ -1,36 +1,7 @@
 use super::*;
-use crate::model::Pyramid;
-use crate::model::var::{InitScales, Var, VarConfig};
-use crate::model::vqvae::{Vqvae, VqvaeConfig};
+use crate::model::small::models;
+use crate::model::var::InitScales;
 use nextscale_tensor::{Device, Math};
-
-fn models(device: Device, math: Math) -> (Var, Vqvae) {
-    let pyramid = Pyramid::square(&[1, 2, 4]).unwrap();
-    let config = VqvaeConfig {
-        ch: 32,
-        vocab: 300,
-        ch_mult: vec![1, 2],
-        num_res_blocks: 1,
-        ..VqvaeConfig::published(pyramid.clone())
-    };
-    let mut vqvae = Vqvae::new(config, false).unwrap();
-    vqvae.init(1).unwrap();
-    let config = VarConfig {
-        vocab: 300,
-        ..VarConfig::of_depth(2, 10, pyramid)
-    };
-    let mut var = Var::new(config, false).unwrap();
-    let scales = InitScales {
-        hd: 8.0,
-        aln: 1.0,
-        alng: 0.5,
-        ..InitScales::default()
-    };
-    var.init(scales, 1).unwrap();
-    vqvae.to_device(device, math).unwrap();
-    var.to_device(device, math).unwrap();
-    (var, vqvae)
-}
 
 fn options(more_smooth: bool, cfg: f32) -> SampleOptions {
     SampleOptions {
@@ -52,7 +23,13 @@ fn codes(x: &Sampled) -> Vec<Vec<i32>> {
 }
 
 fn agree(device: Device, math: Math) {
-    let (var, vqvae) = models(device, math);
+    let scales = InitScales {
+        hd: 8.0,
+        aln: 1.0,
+        alng: 0.5,
+        ..InitScales::default()
+    };
+    let (vqvae, var) = models(device, math, false, scales);
     let sampler = Sampler {
         var: &var,
         vqvae: &vqvae,

@@ -1,46 +1,9 @@
 use super::*;
-use crate::model::Pyramid;
-use crate::model::var::{InitScales, VarConfig};
-use crate::model::vqvae::{Vqvae, VqvaeConfig};
+use crate::model::small::{DEPTH, models};
+use crate::model::var::InitScales;
 use nextscale_tensor::cuda::{self, Profile, Rate, Row};
 
 const BATCH: usize = 3;
-const DEPTH: usize = 2;
-const SIDES: [usize; 3] = [1, 2, 4];
-
-fn models(device: Device, math: Math) -> (Vqvae, Var) {
-    let pyramid = Pyramid::square(&SIDES).unwrap();
-    let config = VqvaeConfig {
-        ch: 32,
-        vocab: 300,
-        ch_mult: vec![1, 2],
-        num_res_blocks: 1,
-        ..VqvaeConfig::published(pyramid.clone())
-    };
-    let mut vqvae = Vqvae::new(config, false).unwrap();
-    vqvae.init(1).unwrap();
-    let config = VarConfig {
-        vocab: 300,
-        ..VarConfig::of_depth(DEPTH, 10, pyramid)
-    };
-    let mut var = Var::new(config, true).unwrap();
-    var.init(InitScales::default(), 1).unwrap();
-    vqvae.to_device(device, math).unwrap();
-    var.to_device(device, math).unwrap();
-    (vqvae, var)
-}
-
-fn plan() -> StepPlan {
-    StepPlan {
-        it: 0,
-        lr: 1e-4,
-        wd: 0.05,
-        clip: Some(2.0),
-        accumulate: 1,
-        update: true,
-        stage: Stage::ALL,
-    }
-}
 
 fn rows<'p>(p: &'p Profile, name: &str) -> Vec<&'p Row> {
     p.rows.iter().filter(|r| r.name == name).collect()
@@ -58,19 +21,19 @@ fn a_profiled_step_counts_its_operators() {
         operands: DType::Bf16,
         tf32: true,
     };
-    let (vqvae, var) = models(device, math);
+    let (vqvae, var) = models(device, math, true, InitScales::default());
     let labels = [1, 2, 3];
     let images = Tensor::from_vec([BATCH, 8, 8, 3], vec![0.25; BATCH * 192]);
     let images = images.to(device).unwrap();
     let tokens = vqvae.tokenize(&images, &var.config.pyramid).unwrap();
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1).unwrap();
-    let first = trainer.step(&images, &labels, &plan()).unwrap();
+    let first = trainer.step(&images, &labels, &StepPlan::whole(0)).unwrap();
     first.read().unwrap();
     // From images, then from tokens: the reports stay unread, for reading waits.
-    let profiled = gpu.profile(|| Ok(trainer.step(&images, &labels, &plan())));
+    let profiled = gpu.profile(|| Ok(trainer.step(&images, &labels, &StepPlan::whole(0))));
     let (whole, late) = profiled.unwrap();
     late.unwrap().read().unwrap();
-    let profiled = gpu.profile(|| Ok(trainer.step_tokens(&tokens, &labels, &plan())));
+    let profiled = gpu.profile(|| Ok(trainer.step_tokens(&tokens, &labels, &StepPlan::whole(0))));
     let (cached, late) = profiled.unwrap();
     late.unwrap().read().unwrap();
 

@@ -3,6 +3,7 @@
 
 mod extras;
 mod pass;
+mod runs;
 mod steps;
 
 use super::compare::Limit;

@@ -1,6 +1,7 @@
 //! Optimizer steps and runs.
 
 use super::pass::{Options, Pass};
+use super::runs::{report_losses, report_norms};
 use super::{Context, LOSSES, Variant, batch, check_tokens, tokenizer_of};
 use crate::checkpoint::param_groups::{is_decayed, param_groups};
 use crate::model::var::Var;
@@ -11,7 +12,6 @@ use crate::train::var_trainer::{StepPlan, VarTrainer, scaler_of};
 use crate::verify::compare::{Difference, Limit, difference, sampled};
 use crate::verify::folder::Folder;
 use crate::verify::grads::compare_stats;
-use crate::verify::machine::HALF_LOSSES;
 use crate::verify::recorded::{Recorded, split_tokens};
 use crate::verify::report::Report;
 use crate::{Error, Result};
@@ -22,8 +22,6 @@ use serde_json::Value as Json;
 const AFTER_STEPS: f64 = 5e-5;
 /// Most steps that are repeated.
 const MOST_STEPS: usize = 100_000;
-/// First steps of a run, in which gradient norms must be near, and losses in half precision.
-const EARLY: usize = 5;
 
 /// The optimizer's settings.
 pub(super) struct Hyper {
@@ -441,62 +439,4 @@ impl Batches {
         let batches = tokens.chunks_exact(self.size * p.total());
         Ok(batches.map(|t| split_tokens(t, &lengths)).collect())
     }
-}
-
-/// Losses of a run: each within 1e-4 of its value; in half precision the first of them and the run's mean within 1 %.
-fn report_losses(label: String, got: &[f64], want: &[f64], report: &mut Report<'_>) {
-    const EACH: f64 = 1e-4;
-    let machine = report.machine();
-    let d = difference(got, want);
-    if machine.is_half() {
-        // Rounding grows from step to step: late losses of the reference's own autocast are up to 11 % off its record.
-        let early = EARLY.min(got.len()).min(want.len());
-        let start = difference(&got[..early], &want[..early]).max_rel;
-        let mean = (got.iter().sum::<f64>() / want.iter().sum::<f64>() - 1.0).abs();
-        let holds = got.len() == want.len() && start <= HALF_LOSSES && mean <= HALF_LOSSES;
-        let note = format!(
-            "limit {HALF_LOSSES:e} of the first {early} and of the mean: {start:.1e} and {mean:.1e}; largest {:.1e}",
-            d.max_rel
-        );
-        return report.judged(label, holds, d, note);
-    }
-    let each = machine.slack() * EACH;
-    let holds = got.len() == want.len() && d.max_rel <= each;
-    report.judged(
-        label,
-        holds,
-        d,
-        format!("limit {each:e} of each, largest {:.1e}", d.max_rel),
-    );
-}
-
-/// Gradient norms of a run: near in the first steps, then within the growing noise.
-fn report_norms(
-    label: String,
-    got: &[f64],
-    want: &[f64],
-    floor: Option<Limit>,
-    report: &mut Report<'_>,
-) {
-    let d = difference(got, want);
-    if report.machine().is_half() {
-        return report.shown(label, d);
-    }
-    let slack = report.machine().slack();
-    let early = EARLY.min(got.len()).min(want.len());
-    let start = difference(&got[..early], &want[..early]);
-    let each = start.max_rel <= slack * 1e-3 && d.max_rel <= slack * 2e-2;
-    let holds =
-        got.len() == want.len() && (each || floor.is_some_and(|f| f.times(slack).holds(&d)));
-    report.judged(
-        label,
-        holds,
-        d,
-        format!(
-            "limit {:e} of each in the first {EARLY} steps, then {:e}; largest {:.1e}",
-            slack * 1e-3,
-            slack * 2e-2,
-            d.max_rel
-        ),
-    );
 }
