@@ -5,7 +5,8 @@ use nextscale_tensor::cuda::conv::Convolution;
 use nextscale_tensor::cuda::matmul::Place;
 use nextscale_tensor::cuda::timing::fastest;
 use nextscale_tensor::cuda::{DeviceBuffer, Gpu};
-use nextscale_tensor::ops::{group_norm, phi, spatial_attention, upsample_nearest2x};
+use nextscale_tensor::ops::{Conv, Norm, conv2d, group_norm, normed_conv2d, phi};
+use nextscale_tensor::ops::{spatial_attention, upsample_nearest2x};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, DType, Device, Math, Result, Tensor};
 
@@ -156,6 +157,54 @@ impl Run {
         Tensor::zeros_on(Device::Cuda(0), dims, dtype)
     }
 
+    /// Random numbers, the same few again and again, on the GPU.
+    fn random_tensor(&self, dims: [usize; 4], dtype: DType) -> Result<Tensor> {
+        let mut s = Stream::new(1, Purpose::Test, 1, 0);
+        let some: Vec<f32> = (0..37 * 1031).map(|_| s.normal()).collect();
+        let n = dims.iter().product();
+        let x: Vec<f32> = some.iter().cycle().take(n).copied().collect();
+        Tensor::from_vec(dims, x).to(Device::Cuda(0))?.cast(dtype)
+    }
+
+    /// Milliseconds of norm, SiLU and convolution: one after the other, and as one operator.
+    fn normed(&self, shape: Shape) -> Result<[f32; 2]> {
+        let (side, inputs, outputs, kernel, _, added, _) = shape;
+        let cx = Cx::off().with(Math {
+            operands: self.dtype,
+            tf32: self.tf32,
+        });
+        let x = self.random_tensor([self.batch, side, side, inputs], self.dtype)?;
+        let gamma = self
+            .random_tensor([1, 1, 1, inputs], DType::F32)?
+            .reshape([inputs])?;
+        let w = self
+            .random_tensor([outputs, kernel, kernel, inputs], DType::F32)?
+            .cast(self.dtype)?;
+        let b = self
+            .random_tensor([1, 1, 1, outputs], DType::F32)?
+            .reshape([outputs])?;
+        let y = [self.batch, side, side, outputs];
+        let residual = added
+            .then(|| self.random_tensor(y, self.dtype))
+            .transpose()?;
+        let (conv, r) = (Conv::same(kernel), residual.as_ref());
+        let apart = fastest(self.gpu, self.runs, || {
+            let x = group_norm(&cx, &x, &gamma, &gamma, 32, 1e-6, true)?;
+            conv2d(&cx, &x, &w, &b, conv, r).map(drop)
+        })?;
+        let norm = Norm {
+            gamma: &gamma,
+            beta: &gamma,
+            groups: 32,
+            eps: 1e-6,
+            silu: true,
+        };
+        let together = fastest(self.gpu, self.runs, || {
+            normed_conv2d(&cx, &x, norm, (&w, &b), conv, r).map(drop)
+        })?;
+        Ok([apart, together])
+    }
+
     fn others(&self) -> Result<f32> {
         let cx = Cx::off().with(Math {
             operands: self.dtype,
@@ -229,6 +278,10 @@ fn main() -> Result<()> {
         print!("{side:4}² {inputs:4}→{outputs:4} {kernel}×{kernel}/{stride}{plus} ×{often}:");
         for ms in &times {
             print!(" {ms:8.3} ms {:5.0}", operations / f64::from(*ms) / 1e9);
+        }
+        if !backward && stride == 1 && kernel == 3 && inputs >= 32 {
+            let [apart, together] = run.normed(shape)?;
+            print!("  behind a norm {apart:8.3} ms, as one {together:8.3} ms");
         }
         println!("  ({took:.1} s)");
         all += times[0] * often as f32;

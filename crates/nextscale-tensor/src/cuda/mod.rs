@@ -50,6 +50,7 @@ pub fn modules() -> &'static [&'static Module] {
     static ALL: &[&Module] = &[
         &kernel::MEMORY,
         &conv::MODULE,
+        &conv::TILES,
         &attention::FORWARD,
         &attention::BACKWARD,
         &attention::F32_64,

@@ -22,6 +22,7 @@ pub mod image_loss;
 pub mod interpolate;
 pub mod linear;
 pub mod nearest_code;
+pub mod normed_conv2d;
 pub mod optimizer;
 pub mod phi;
 pub mod pixels;
@@ -55,6 +56,7 @@ pub use image_loss::{l1, mse};
 pub use interpolate::{area, bicubic};
 pub use linear::{Activation, Bias, linear};
 pub use nearest_code::nearest_code;
+pub use normed_conv2d::{Norm, normed_conv2d};
 pub use optimizer::{
     AdamW, Decay, LateNumbers, Moments, Progress, Scaling, StepNumbers, StepValues, Steps,
     grad_norm,

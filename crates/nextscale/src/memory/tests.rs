@@ -64,7 +64,8 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
         back: false,
     };
     let need = Estimate::new(&like(), pass).unwrap().need(96).unwrap();
-    near(need.first, 12_252.0, 0.1);
+    // `bench tokenize` peaked at 8,226 MiB with the weights of a transformer, float32 and bf16, lying beside.
+    near(need.first, 8_226.0 - 1_776.0, 1.0);
 }
 
 /// Small models whose passes are quick.

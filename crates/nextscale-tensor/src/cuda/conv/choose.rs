@@ -9,7 +9,7 @@ use super::super::timing::fastest;
 use super::around::{self, Added};
 use super::cudnn::{Handle, Plan};
 use super::describe::{self, Step, id};
-use super::{Call, Convolution, Gpu, Pass, columns};
+use super::{Call, Convolution, Gpu, Pass, columns, tiles};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -27,6 +27,9 @@ const SMALL: f64 = 2e8;
 /// Elements of a patch up to which a product over patches may be faster than cuDNN.
 const NARROW: usize = 128;
 
+/// Counts the sets of ways that there were to choose from: what was kept of an earlier one is measured again.
+const CANDIDATES: u32 = 2;
+
 /// A convolution on operands of a certain alignment, with what is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -41,6 +44,8 @@ struct Key {
 enum Choice {
     /// A matrix product over patches.
     Columns,
+    /// Our own kernel for Hopper.
+    Tiles,
     /// An engine of cuDNN.
     Cudnn(Way, Plan),
 }
@@ -118,6 +123,9 @@ fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result
     if columns_may_win(c) {
         return columns::run(gpu, c, key.pass, call);
     }
+    if tiles_fit(gpu, key) {
+        DeviceBuffer::new(gpu, tiles::packed_bytes(c))?;
+    }
     match ways(key).first() {
         Some((way, _)) => Engine {
             gpu,
@@ -145,6 +153,11 @@ fn columns_may_win(c: &Convolution) -> bool {
     (exact || narrow) && c.operations() >= SMALL
 }
 
+/// Whether our own kernel takes it.
+fn tiles_fit(gpu: &Gpu, key: &Key) -> bool {
+    key.alignment >= 4 && tiles::fit(gpu, &key.c, key.pass)
+}
+
 /// The convolution with as many channels as engines want them: in eights for half precision, else in fours.
 fn padded(c: &Convolution) -> Convolution {
     let step = if c.element == Element::F32 { 4 } else { 8 };
@@ -158,7 +171,7 @@ fn padded(c: &Convolution) -> Convolution {
 impl Chooser {
     fn choose(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<Choice> {
         let version = Library::Cudnn.version();
-        let name = format!("{key:?} {} {version:?}", gpu.info().name);
+        let name = format!("{key:?} {} {version:?} {CANDIDATES}", gpu.info().name);
         if let Some(choice) = kept::load("conv", &name).and_then(|b| self.parse(&b)) {
             return Ok(choice);
         }
@@ -171,8 +184,10 @@ impl Chooser {
 
     fn parse(&self, bytes: &[u8]) -> Option<Choice> {
         let (&[way, result, steps], rest) = bytes.split_first_chunk::<3>()?;
-        if way == 0 {
-            return Some(Choice::Columns);
+        match way {
+            0 => return Some(Choice::Columns),
+            2 => return Some(Choice::Tiles),
+            _ => {}
         }
         let (steps, text) = rest.split_at_checked(usize::from(steps))?;
         let steps = steps
@@ -254,6 +269,9 @@ impl Chooser {
         if best.is_none() || columns_may_win(c) {
             take(&mut best, Choice::Columns);
         }
+        if tiles_fit(gpu, key) {
+            take(&mut best, Choice::Tiles);
+        }
         match best {
             Some((_, choice)) => Ok(choice),
             // Nothing worked: say why the way that takes everything did not.
@@ -271,6 +289,7 @@ impl Chooser {
     ) -> Result<()> {
         match choice {
             Choice::Columns => columns::run(gpu, c, pass, call),
+            Choice::Tiles => tiles::run(gpu, c, pass, None, call),
             Choice::Cudnn(way, plan) => {
                 let engine = Engine {
                     gpu,
@@ -319,6 +338,7 @@ impl Choice {
     fn bytes(&self) -> Option<Vec<u8>> {
         match self {
             Self::Columns => Some(vec![0; 3]),
+            Self::Tiles => Some(vec![2, 0, 0]),
             Self::Cudnn(way, plan) => {
                 let mut bytes = vec![1, way.result as u8, way.steps.len() as u8];
                 bytes.extend(way.steps.iter().map(|s| *s as u8));

@@ -1,6 +1,7 @@
 //! Convolutions: channels-last maps, weights [O, kh, kw, I], sums in float32.
 //!
-//! cuDNN's graph interface does most of them (`cudnn.rs`), bias and residual in the same pass. What it has no engine
+//! cuDNN's graph interface does most of them (`cudnn.rs`), bias and residual in the same pass. On Hopper a kernel of ours
+//! takes those with a multiple of 160 outputs (`tiles/`), also behind a norm. What there is no engine
 //! for, and what is narrow enough, is a matrix product over patches (`columns.rs`). Which way and which engine is
 //! fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in an order of their own each
 //! time are never taken, so that a run repeats bit for bit.
@@ -12,6 +13,7 @@ mod cudnn;
 mod describe;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tiles;
 
 use super::gpu::Gpu;
 use super::matmul::{Element, Place};
@@ -20,6 +22,7 @@ use crate::{Error, Result};
 pub(super) use choose::Slot;
 
 pub use around::MODULE;
+pub use tiles::MODULE as TILES;
 
 /// A kind of convolution: everything but the operands' places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,6 +145,21 @@ struct Call<'a> {
     residual: Option<Place<'a>>,
 }
 
+impl Call<'_> {
+    /// Whether the operands of a forward pass are there as a whole.
+    fn check_forward(&self, c: &Convolution) -> Result<()> {
+        c.check()?;
+        holds(self.x, "x", c.x_bytes())?;
+        holds(self.w, "the weight", c.weights() * c.element.bytes())?;
+        holds(self.y, "y", c.y_bytes())?;
+        if let Some(b) = self.bias {
+            holds(b, "the bias", c.outputs * 4)?;
+        }
+        self.residual
+            .map_or(Ok(()), |r| holds(r, "the residual", c.y_bytes()))
+    }
+}
+
 fn holds(place: Place<'_>, what: &str, bytes: usize) -> Result<()> {
     if place.1 + bytes <= place.0.bytes() {
         return Ok(());
@@ -168,16 +186,6 @@ impl Gpu {
         residual: Option<Place<'_>>,
         y: Place<'_>,
     ) -> Result<()> {
-        c.check()?;
-        holds(x, "x", c.x_bytes())?;
-        holds(w, "the weight", c.weights() * c.element.bytes())?;
-        holds(y, "y", c.y_bytes())?;
-        if let Some(b) = bias {
-            holds(b, "the bias", c.outputs * 4)?;
-        }
-        if let Some(r) = residual {
-            holds(r, "the residual", c.y_bytes())?;
-        }
         let call = Call {
             x,
             w,
@@ -185,7 +193,60 @@ impl Gpu {
             bias,
             residual,
         };
+        call.check_forward(c)?;
         choose::run(self, c, Pass::Forward, &call)
+    }
+
+    /// Whether [`Gpu::conv_forward_normed`] takes a convolution.
+    pub(crate) fn conv_takes_norm(&self, c: &Convolution) -> bool {
+        tiles::fit(self, c, Pass::Forward)
+    }
+
+    /// Whether norm and convolution in one kernel are faster than one after the other, with a residual added or not: measured
+    /// at the first call for a shape, kept on disk.
+    ///
+    /// # Errors
+    /// What the two ways return.
+    pub(crate) fn conv_norm_pays(
+        &'static self,
+        c: &Convolution,
+        added: bool,
+        together: impl FnMut() -> Result<()>,
+        apart: impl FnMut() -> Result<()>,
+    ) -> Result<bool> {
+        tiles::norm_pays(self, c, added, together, apart)
+    }
+
+    /// y = conv(norm(x), w) + bias (+ residual) into the stream, for what [`Gpu::conv_takes_norm`] says; operands as those of
+    /// [`Gpu::conv_forward`], each beginning at a multiple of 16 bytes.
+    ///
+    /// # Errors
+    /// As [`Gpu::conv_forward`], and where the kernel does not take the convolution or its operands' places.
+    pub(crate) fn conv_forward_normed(
+        &'static self,
+        c: &Convolution,
+        norm: &tiles::Norm,
+        (x, w): (Place<'_>, Place<'_>),
+        bias: Place<'_>,
+        residual: Option<Place<'_>>,
+        y: Place<'_>,
+    ) -> Result<()> {
+        let call = Call {
+            x,
+            w,
+            y,
+            bias: Some(bias),
+            residual,
+        };
+        call.check_forward(c)?;
+        let even = |p: Place<'_>| p.address().is_multiple_of(16);
+        let places = [Some(x), Some(w), Some(y), Some(bias), residual];
+        if !self.conv_takes_norm(c) || !places.into_iter().flatten().all(even) {
+            return Err(Error::Device(format!(
+                "convolution: {c:?} behind a norm is not for this kernel"
+            )));
+        }
+        tiles::run(self, c, Pass::Forward, Some(norm), &call)
     }
 
     /// dx from dy and w, into the stream; all of the convolution's element type.

@@ -131,6 +131,74 @@ fn patches_and_engines_agree() {
     }
 }
 
+/// Our kernel for Hopper against patches: whole and partial tiles, more tiles than multiprocessors, several blocks of outputs.
+#[test]
+fn tiles_agree_with_patches() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = Gpu::get(0).unwrap();
+    const SAME: [usize; 4] = [1; 4];
+    let cases: [Case; 7] = [
+        (1, 16, 16, 32, 160, 3, 1, SAME),
+        (2, 16, 16, 160, 160, 3, 1, SAME),
+        (3, 8, 12, 160, 160, 3, 1, SAME),
+        (2, 33, 17, 64, 320, 3, 1, SAME),
+        (1, 1, 1, 160, 160, 3, 1, SAME),
+        (150, 17, 16, 32, 160, 3, 1, SAME),
+        (2, 16, 16, 640, 640, 3, 1, SAME),
+    ];
+    let mut taken = 0;
+    for (dtype, limit) in [(DType::Bf16, 6e-3), (DType::F16, 8e-4)] {
+        for case in cases {
+            let c = convolution(case, dtype, false);
+            let (nx, ny) = (c.x_rows() * c.inputs, c.y_rows() * c.outputs);
+            let (x, dy) = (on_gpu(nx, dtype, 1), on_gpu(ny, dtype, 5));
+            let w = on_gpu(c.weights(), dtype, 2);
+            let (bias, residual) = (on_gpu(c.outputs, DType::F32, 3), on_gpu(ny, dtype, 4));
+            for (pass, added) in [
+                (Pass::Forward, true),
+                (Pass::Forward, false),
+                (Pass::Data, false),
+            ] {
+                if !tiles::fit(gpu, &c, pass) {
+                    continue;
+                }
+                taken += 1;
+                let n = if pass == Pass::Data { nx } else { ny };
+                let outs = [6, 6, 6].map(|lane| on_gpu(n, dtype, lane));
+                for (i, out) in outs.iter().enumerate() {
+                    let out = out.place().unwrap();
+                    let data = pass == Pass::Data;
+                    let call = Call {
+                        x: if data { out } else { x.place().unwrap() },
+                        w: w.place().unwrap(),
+                        y: if data { dy.place().unwrap() } else { out },
+                        bias: added.then(|| bias.place().unwrap()),
+                        residual: added.then(|| residual.place().unwrap()),
+                    };
+                    match i {
+                        2 => columns::run(gpu, &c, pass, &call),
+                        _ => tiles::run(gpu, &c, pass, None, &call),
+                    }
+                    .unwrap_or_else(|e| panic!("{c:?} {pass:?}: {e}"));
+                }
+                let [first, again, patches] = [0, 1, 2].map(|i| here(&outs[i]));
+                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert!(
+                    bits(&first) == bits(&again),
+                    "{c:?} {pass:?}: two runs differ"
+                );
+                let d = distance(&first, &patches);
+                assert!(d <= limit, "{c:?} {pass:?} added {added}: {d:e} apart");
+            }
+        }
+    }
+    if taken == 0 {
+        println!("skipped: no Hopper GPU");
+    }
+}
+
 #[test]
 fn rows_are_summed_and_added() {
     if gpu().is_none() {

@@ -159,7 +159,7 @@ pub struct Place<'a>(pub &'a DeviceBuffer, pub usize);
 
 impl Place<'_> {
     /// Where it is.
-    pub(super) fn address(self) -> u64 {
+    pub(crate) fn address(self) -> u64 {
         self.0.address() + self.1 as u64
     }
 

@@ -6,7 +6,7 @@ use crate::cuda::{Rate, Work};
 use crate::tape::Grads;
 use crate::{DType, Math, Result, Tensor};
 
-fn kind(s: Sizes, conv: Conv, math: Math) -> Result<Convolution> {
+pub(crate) fn kind(s: Sizes, conv: Conv, math: Math) -> Result<Convolution> {
     Ok(Convolution {
         batch: s.batch,
         h: s.h,

@@ -48,7 +48,7 @@ const THREADS: usize = 256;
 
 /// Extents of one call.
 #[derive(Clone, Copy)]
-pub(super) struct Norm {
+pub(crate) struct Norm {
     samples: usize,
     positions: usize,
     c: usize,
@@ -59,7 +59,7 @@ pub(super) struct Norm {
 }
 
 /// Mean and 1/√(var + eps) of every group of every sample, in float32.
-pub(super) type Moments = DeviceBuffer;
+pub(crate) type Moments = DeviceBuffer;
 
 fn int(n: usize) -> Arg<'static> {
     Arg::I32(n as i32)
@@ -74,7 +74,7 @@ fn blocks(x: usize, y: usize) -> Shape {
 }
 
 impl Norm {
-    pub(super) fn new(samples: usize, numel: usize, c: usize, groups: usize, silu: bool) -> Self {
+    pub(crate) fn new(samples: usize, numel: usize, c: usize, groups: usize, silu: bool) -> Self {
         let positions = numel / (samples * c).max(1);
         Self {
             samples,
@@ -131,14 +131,13 @@ pub(super) fn forward(
         Work::moving(&[x, x]).sized(format!("{}", x.shape()))
     });
     let y = Tensor::scratch(gpu, x.shape(), dtype)?;
-    let count = norm.samples * norm.groups;
-    let stats = DeviceBuffer::new(gpu, count * 8)?;
     if norm.is_empty() {
+        let stats = DeviceBuffer::new(gpu, norm.samples * norm.groups * 8)?;
         return Ok((y, stats));
     }
     let (gamma, beta) = (gamma.arg_of(OP, DType::F32)?, beta.arg_of(OP, DType::F32)?);
     let fits = norm.fits(&[x, &y])?;
-    moments(norm, gpu, x, &stats, eps, fits)?;
+    let stats = moments(norm, x, eps)?;
     let mut args = vec![x.arg()?, gamma, beta, Arg::In(&stats), y.arg()?];
     let (names, shape) = if fits {
         args.extend(norm.extents());
@@ -160,15 +159,22 @@ pub(super) fn forward(
 
 const OP: &str = "group norm";
 
-fn moments(
+/// The moments of x, which is not empty.
+pub(crate) fn moments(norm: &Norm, x: &Tensor, eps: f32) -> Result<Moments> {
+    let gpu = x.gpu()?;
+    let stats = DeviceBuffer::new(gpu, norm.samples * norm.groups * 8)?;
+    fill_moments(norm, gpu, x, &stats, eps)?;
+    Ok(stats)
+}
+
+fn fill_moments(
     norm: &Norm,
     gpu: &'static Gpu,
     x: &Tensor,
     stats: &DeviceBuffer,
     eps: f32,
-    fits: bool,
 ) -> Result<()> {
-    if !fits {
+    if !norm.fits(&[x])? {
         let names = ["any_moments_f32", "any_moments_bf16", "any_moments_f16"];
         let mut args = vec![x.arg()?, Arg::In(stats)];
         args.extend(norm.extents());

@@ -12,7 +12,7 @@ use super::{Pyramid, Run, half_copy};
 use crate::{Error, Result};
 use decoder::Decoder;
 use encoder::Encoder;
-use nextscale_tensor::ops::{self, Conv};
+use nextscale_tensor::ops::{self, Conv, Norm};
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::{Device, Math, ParamId, Params, ParamsBuilder, Tensor};
 use quantizer::Quantizer;
@@ -151,6 +151,29 @@ impl ConvLayer {
     ) -> Result<Tensor> {
         let (w, b) = (p.get(self.weight), p.get(self.bias));
         Ok(ops::conv2d(&run.cx, x, &w, &b, self.conv, residual)?)
+    }
+
+    /// The convolution of the normalised and activated x.
+    fn behind(
+        &self,
+        norm: &NormLayer,
+        run: &Run<'_>,
+        p: &Params,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (gamma, beta) = (&p.get(norm.weight), &p.get(norm.bias));
+        let norm = Norm {
+            gamma,
+            beta,
+            groups: GROUPS,
+            eps: EPS,
+            silu: true,
+        };
+        let layer = (&p.get(self.weight), &p.get(self.bias));
+        Ok(ops::normed_conv2d(
+            &run.cx, x, norm, layer, self.conv, residual,
+        )?)
     }
 }
 

@@ -44,22 +44,18 @@ impl ResnetBlock {
         x: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
-        let h = self.norm1.forward(run, p, x, true)?;
-        let h = self.conv1.forward(run, p, &h)?;
-        let mut h = self.norm2.forward(run, p, &h, true)?;
-        if let Some(d) = drop
-            && self.dropout > 0.0
-        {
-            let stream = Stream::new(d.seed, Purpose::Dropout, d.step, self.lane);
-            h = ops::dropout(&run.cx, &h, self.dropout, &stream)?;
-        }
-        match &self.nin_shortcut {
-            Some(shortcut) => {
-                let x = shortcut.forward(run, p, x)?;
-                self.conv2.forward_plus(run, p, &h, Some(&x))
-            }
-            None => self.conv2.forward_plus(run, p, &h, Some(x)),
-        }
+        let h = self.conv1.behind(&self.norm1, run, p, x, None)?;
+        let shortcut = match &self.nin_shortcut {
+            Some(shortcut) => &shortcut.forward(run, p, x)?,
+            None => x,
+        };
+        let Some(d) = drop.filter(|_| self.dropout > 0.0) else {
+            return self.conv2.behind(&self.norm2, run, p, &h, Some(shortcut));
+        };
+        let h = self.norm2.forward(run, p, &h, true)?;
+        let stream = Stream::new(d.seed, Purpose::Dropout, d.step, self.lane);
+        let h = ops::dropout(&run.cx, &h, self.dropout, &stream)?;
+        self.conv2.forward_plus(run, p, &h, Some(shortcut))
     }
 }
 

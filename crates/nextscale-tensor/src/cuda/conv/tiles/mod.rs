@@ -1,0 +1,199 @@
+//! 3×3 convolutions of half precision on Hopper's matrix unit, with a norm and SiLU applied to x while it is fetched: the
+//! maps of the published tokenizer, whose 160 channels fit no tile that libraries have.
+//!
+//! How the kernel works is said at its top (`kernel.cu`).
+
+use super::super::compile::Arch;
+use super::super::kept;
+use super::super::kernel::{Arg, Kernel, Module, Shape};
+use super::super::matmul::{Element, Place};
+use super::super::pool::DeviceBuffer;
+use super::super::timing::fastest;
+use super::{Call, Convolution, Gpu, Pass};
+use crate::Result;
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// The kernels.
+pub static MODULE: Module = Module {
+    name: "conv_tiles",
+    source: include_str!("kernel.cu"),
+    specific: true,
+    kernels: &[
+        Kernel::new("norm_table", "ppppiii"),
+        Kernel::new("pack_weights_bf16", "ppiii"),
+        Kernel::new("pack_weights_f16", "ppiii"),
+        Kernel::new("convolve_bf16", "ppppppiiiii"),
+        Kernel::new("convolve_f16", "ppppppiiiii"),
+        Kernel::new("convolve_normed_bf16", "ppppppiiiii"),
+        Kernel::new("convolve_normed_f16", "ppppppiiiii"),
+    ],
+};
+
+/// The GPUs whose matrix unit it is written for.
+const ARCH: Arch = Arch { major: 9, minor: 0 };
+/// Positions of a tile on either axis.
+const SIDE: usize = 16;
+/// Outputs of a tile.
+const OUTPUTS: usize = 160;
+/// Inputs at a time.
+const CHUNK: usize = 32;
+/// Threads a block.
+const THREADS: u32 = 384;
+/// Shared memory: three chunks of inputs, eight steps of weights, two halves of every warp's results, barriers.
+const SHARED: usize =
+    3 * 4 * 18 * 18 * 16 + 8 * 4 * OUTPUTS * 16 + 16 * 16 * (OUTPUTS * 2 + 16) + 176;
+
+/// A norm with SiLU behind it: moments of groups, γ and β as a factor and a summand for every channel of every sample.
+pub(crate) struct Norm(DeviceBuffer);
+
+impl Norm {
+    /// From mean and 1/deviation \[samples, groups\], γ and β \[channels\], all float32.
+    pub(crate) fn new(
+        gpu: &'static Gpu,
+        moments: &DeviceBuffer,
+        (gamma, beta): (Arg<'_>, Arg<'_>),
+        [samples, channels, groups]: [usize; 3],
+    ) -> Result<Self> {
+        let count = samples * channels;
+        let table = DeviceBuffer::new(gpu, count * 8)?;
+        let numbers = [channels, groups, count].map(|n| Arg::I32(n as i32));
+        let mut args = vec![Arg::In(moments), gamma, beta, Arg::In(&table)];
+        args.extend(numbers);
+        gpu.launch(&MODULE, "norm_table", Shape::pass(gpu, count), &args)?;
+        Ok(Self(table))
+    }
+}
+
+/// Channels in and out of a pass: the gradient of x is a convolution of that of y.
+fn channels(c: &Convolution, pass: Pass) -> (usize, usize) {
+    match pass {
+        Pass::Data => (c.outputs, c.inputs),
+        _ => (c.inputs, c.outputs),
+    }
+}
+
+/// Whether the kernel takes a pass.
+pub(super) fn fit(gpu: &Gpu, c: &Convolution, pass: Pass) -> bool {
+    let (inputs, outputs) = channels(c, pass);
+    let tiles = c.batch * c.h.div_ceil(SIDE) * c.w.div_ceil(SIDE) * (outputs / OUTPUTS);
+    gpu.info().arch == ARCH
+        && gpu.info().shared >= SHARED
+        && c.element != Element::F32
+        && pass != Pass::Weights
+        && (c.kh, c.kw, c.stride, c.pad) == (3, 3, 1, [1; 4])
+        && inputs.is_multiple_of(CHUNK)
+        && outputs.is_multiple_of(OUTPUTS)
+        // Places within an image and tiles are counted with 32 bits.
+        && c.h * c.w * inputs.max(outputs) < 1 << 31
+        && tiles < 1 << 31
+}
+
+/// Bytes of the packed weights.
+pub(super) fn packed_bytes(c: &Convolution) -> usize {
+    c.weights() * c.element.bytes()
+}
+
+/// Whether a norm in the kernel pays, for a GPU, a convolution and a residual or none.
+type Known = HashMap<(usize, Convolution, bool), bool>;
+
+/// See [`Gpu::conv_norm_pays`].
+pub(super) fn norm_pays(
+    gpu: &'static Gpu,
+    c: &Convolution,
+    added: bool,
+    together: impl FnMut() -> Result<()>,
+    apart: impl FnMut() -> Result<()>,
+) -> Result<bool> {
+    /// Runs of either way; the fastest counts.
+    const RUNS: usize = 3;
+    static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+    let known = || KNOWN.lock().unwrap_or_else(|e| e.into_inner());
+    if gpu.dry().is_some() {
+        // Where the norm is applied once, which is where memory matters.
+        return Ok(c.outputs == OUTPUTS);
+    }
+    let key = (gpu.info().ordinal, *c, added);
+    if let Some(&pays) = known().get_or_insert_default().get(&key) {
+        return Ok(pays);
+    }
+    let name = format!("{c:?} {added} {} {}", gpu.info().name, MODULE.source);
+    let pays = match kept::load("conv_norm", &name).as_deref() {
+        Some([pays]) => *pays == 1,
+        _ => {
+            gpu.outside_capture(
+                "choosing how to normalise before a convolution that was never run",
+            )?;
+            let pays = fastest(gpu, RUNS, together)? < fastest(gpu, RUNS, apart)?;
+            kept::store("conv_norm", &name, &[u8::from(pays)]);
+            pays
+        }
+    };
+    known().get_or_insert_default().insert(key, pays);
+    Ok(pays)
+}
+
+fn at(place: Place<'_>) -> Arg<'_> {
+    Arg::At(place.0, place.1)
+}
+
+/// Runs a pass that fits; every operand begins at 16 bytes.
+pub(super) fn run(
+    gpu: &'static Gpu,
+    c: &Convolution,
+    pass: Pass,
+    norm: Option<&Norm>,
+    call: &Call<'_>,
+) -> Result<()> {
+    let (inputs, outputs) = channels(c, pass);
+    let (from, to) = match pass {
+        Pass::Data => (call.y, call.x),
+        _ => (call.x, call.y),
+    };
+    let int = |n: usize| Arg::I32(n as i32);
+    let half = |bf16: &'static str, f16: &'static str| match c.element {
+        Element::F16 => f16,
+        _ => bf16,
+    };
+    let packed = DeviceBuffer::new(gpu, packed_bytes(c))?;
+    let turned = usize::from(pass == Pass::Data);
+    gpu.launch(
+        &MODULE,
+        half("pack_weights_bf16", "pack_weights_f16"),
+        Shape::pass(gpu, c.weights() / 8),
+        &[
+            at(call.w),
+            Arg::In(&packed),
+            int(inputs),
+            int(outputs),
+            int(turned),
+        ],
+    )?;
+    let tiles = c.batch * c.h.div_ceil(SIDE) * c.w.div_ceil(SIDE) * (outputs / OUTPUTS);
+    let shape = Shape {
+        grid: [tiles.min(gpu.info().multiprocessors) as u32, 1, 1],
+        threads: THREADS,
+        shared: SHARED as u32,
+    };
+    let (name, table) = match norm {
+        Some(norm) => (
+            half("convolve_normed_bf16", "convolve_normed_f16"),
+            Arg::In(&norm.0),
+        ),
+        None => (half("convolve_bf16", "convolve_f16"), Arg::Null),
+    };
+    let args = [
+        at(from),
+        table,
+        Arg::In(&packed),
+        call.bias.map_or(Arg::Null, at),
+        call.residual.map_or(Arg::Null, at),
+        at(to),
+        int(c.batch),
+        int(c.h),
+        int(c.w),
+        int(inputs),
+        int(outputs),
+    ];
+    gpu.launch(&MODULE, name, shape, &args)
+}
