@@ -276,7 +276,7 @@ impl Grads<'_> {
             }
             (Some(Var::Node(id)), _) => {
                 let sum = match self.values.remove(id) {
-                    Some(sum) => sum.cast(DType::F32)?.into_unique()?,
+                    Some(sum) => sum.into_dtype(DType::F32)?.into_unique()?,
                     None => Tensor::zeros_on(w.device(), w.shape(), DType::F32)?,
                 };
                 // Both handles see what is added: the order of the stream keeps it sound.

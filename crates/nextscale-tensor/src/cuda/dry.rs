@@ -10,6 +10,7 @@ use super::pool::DeviceBuffer;
 use crate::{Device, Result};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, RwLock};
 
 /// Dry GPUs count from here, far from any real one.
@@ -23,6 +24,8 @@ static ALL: RwLock<Vec<&'static Gpu>> = RwLock::new(Vec::new());
 pub(super) struct Dry {
     /// Hashes of the products and convolutions that were asked for before: a first one is measured.
     seen: Mutex<HashSet<u64>>,
+    /// Bytes copied from place to place.
+    copied: AtomicUsize,
 }
 
 impl Dry {
@@ -71,15 +74,30 @@ impl Gpu {
     }
 }
 
+impl Dry {
+    /// Counts a copy within the GPU's memory.
+    pub(super) fn copies(&self, bytes: usize) {
+        self.copied.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
-mod tests {
+impl Gpu {
+    /// Bytes that were copied within a dry GPU's memory: most are values that a rule overwrites and somebody else holds.
+    pub(crate) fn dry_copied(&self) -> usize {
+        self.dry().map_or(0, |d| d.copied.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
     use super::*;
     use crate::cuda::Arch;
     use crate::ops::{Activation, Bias};
     use crate::{Cx, DType, Math, Tape, Tensor, ops};
 
     /// A GPU as an H200 describes itself.
-    fn like() -> GpuInfo {
+    pub(crate) fn like() -> GpuInfo {
         GpuInfo {
             ordinal: 0,
             name: "dry".into(),

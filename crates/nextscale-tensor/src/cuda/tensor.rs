@@ -232,6 +232,17 @@ impl Tensor {
         Ok(y)
     }
 
+    /// The same of a tensor that is not needed any more, so that nobody else holds what shares its memory.
+    ///
+    /// # Errors
+    /// As [`Tensor::cast`].
+    pub(crate) fn into_dtype(self, dtype: DType) -> Result<Self> {
+        if self.dtype() == dtype {
+            return Ok(self.detach());
+        }
+        self.cast(dtype)
+    }
+
     /// As an operand of a product in `dtype`: a parameter's half-precision copy where it has one of that type.
     ///
     /// # Errors

@@ -131,7 +131,7 @@ fn backward(
     let d_y = d_y.map(|g| g.cast(dtype)).transpose()?;
     let has_d = d_sum.is_some();
     let d = match d_sum {
-        Some(d) => d.cast(DType::F32)?.into_unique()?,
+        Some(d) => d.into_dtype(DType::F32)?.into_unique()?,
         None => Tensor::scratch(gpu, x.shape(), DType::F32)?,
     };
     let dh = Tensor::scratch(gpu, h.shape(), h.dtype())?;

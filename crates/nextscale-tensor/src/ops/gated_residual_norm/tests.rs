@@ -147,3 +147,37 @@ fn the_stream_is_kept_once() {
     let grads = tape.backward_from(&loss, up, None, &[key]).unwrap();
     assert!(grads[0].is_some());
 }
+
+/// Gradients are written where those behind them lie: no rule finds somebody else holding what it overwrites.
+#[test]
+fn gradients_are_not_copied_on_the_way() {
+    let device = crate::cuda::dry::device(&crate::cuda::dry::tests::like());
+    let gpu = device.gpu().unwrap().unwrap();
+    for operands in [DType::F32, DType::Bf16] {
+        let tape = Tape::new();
+        let cx = Cx::on(&tape).with(Math {
+            operands,
+            tf32: false,
+        });
+        let zeros = |dims: &[usize]| Tensor::zeros_on(device, dims, DType::F32).unwrap();
+        let (leaves, keys): (Vec<_>, Vec<_>) = [&[2, 40, 64][..], &[2, 2, 64], &[2, 3, 64]]
+            .map(|dims| cx.leaf(&zeros(dims)))
+            .into_iter()
+            .unzip();
+        let mut stream = leaves[0].clone();
+        let mut y = leaves[0].clone();
+        for _ in 0..3 {
+            let h = y.cast(operands).unwrap();
+            let h = cx.leaf(&h).0;
+            let t = [stream, h, leaves[1].clone(), leaves[2].clone()];
+            (stream, y) = run(&cx, &t, None).unwrap();
+        }
+        // A model lets go of the stream as well.
+        drop(stream);
+        let seed = zeros(&[2, 40, 64]).cast(y.dtype()).unwrap();
+        let before = gpu.dry_copied();
+        let grads = tape.backward_from(&y, seed, None, &keys).unwrap();
+        assert!(grads.iter().all(Option::is_some));
+        assert_eq!(gpu.dry_copied(), before, "{}", operands.name());
+    }
+}
