@@ -1,7 +1,7 @@
 //! Group norm, SiLU where wanted and a convolution: y = conv(silu(norm(x)), W) + b (+ residual).
 //!
 //! Shapes: x \[B, H, W, I\], γ and β \[I\], weight \[O, kh, kw, I\], bias \[O\], residual and y \[B, H′, W′, O\]; see
-//! [`group_norm`] and [`conv2d`], which it is made of.
+//! [`group_norm()`] and [`conv2d()`], which it is made of.
 //!
 //! With a gradient, and on a processor, it is these two operators. On a GPU that has a kernel for it, and where that is measured to be
 //! faster, the normalised map is never stored: the norm is applied while the convolution fetches x, rounded to the products' type
