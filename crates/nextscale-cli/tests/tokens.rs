@@ -46,7 +46,7 @@ fn folder(dir: &Path) -> PathBuf {
 }
 
 /// A tokenizer that has barely been trained.
-fn barely_trained(out: &Path, data: &str, vocab: usize) -> PathBuf {
+fn barely_trained(out: &Path, data: &str, (vocab, seed): (usize, u64)) -> PathBuf {
     succeed(&[
         "train-tokenizer",
         data,
@@ -56,7 +56,7 @@ fn barely_trained(out: &Path, data: &str, vocab: usize) -> PathBuf {
         &format!("--vocab={vocab}"),
         "--bs=4",
         "--steps=1",
-        "--seed=3",
+        &format!("--seed={seed}"),
         "--threads=2",
         "--quiet",
     ]);
@@ -131,7 +131,10 @@ fn tokens_train_like_their_images() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let data = flag("data_path", &folder(dir.path()));
-    let tokenizer = flag("tokenizer", &barely_trained(&at("tokenizer"), &data, 32));
+    let tokenizer = flag(
+        "tokenizer",
+        &barely_trained(&at("tokenizer"), &data, (32, 3)),
+    );
     let (train, val) = (at("train.safetensors"), at("val.safetensors"));
     let made = run(
         &[
@@ -206,6 +209,21 @@ fn tokens_train_like_their_images() {
         &[&model(&alone), &tokenizer, &flag("out", &at("y.png"))],
     );
     assert!(fs::read(at("x.png")).unwrap() == fs::read(at("y.png")).unwrap());
+    // Codes of another tokenizer of the same shape would mean something else.
+    let other = flag("tokenizer", &barely_trained(&at("other"), &data, (32, 4)));
+    let line = refused(
+        &[
+            &sample[..],
+            &[&model(&alone), &other, &flag("out", &at("z.png"))],
+        ]
+        .concat(),
+    );
+    assert!(
+        line.contains("another tokenizer")
+            && line.contains("ar-ckpt-last")
+            && !at("z.png").exists(),
+        "{line}"
+    );
 }
 
 #[test]
@@ -213,7 +231,10 @@ fn what_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let data = flag("data_path", &folder(dir.path()));
-    let tokenizer = flag("tokenizer", &barely_trained(&at("tokenizer"), &data, 32));
+    let tokenizer = flag(
+        "tokenizer",
+        &barely_trained(&at("tokenizer"), &data, (32, 3)),
+    );
     let file = at("t.safetensors");
     let out = flag("out", &file);
     let make = ["tokenize", &tokenizer, &data, &out];
@@ -248,7 +269,7 @@ fn what_does_not_fit_is_refused() {
     );
     no(&["--pn=1_2", "--tokens=/no/such/file"], &["/no/such/file"]);
     // Another tokenizer than the file's.
-    let other = barely_trained(&at("other"), &data, 48);
+    let other = barely_trained(&at("other"), &data, (48, 3));
     let foreign = flag("tokenizer", &other);
     no(
         &["--pn=1_2", &tokens, &foreign],

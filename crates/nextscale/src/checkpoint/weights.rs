@@ -21,6 +21,9 @@ pub const MODULE_VERSIONS_KEY: &str = "nextscale.module_versions";
 /// The metadata key, and the key among a training checkpoint's extras, of a tokenizer's settings as JSON.
 pub const TOKENIZER_KEY: &str = "nextscale.tokenizer";
 
+/// The same of the fingerprint of the tokenizer that made the tokens a transformer was trained on.
+pub const FINGERPRINT_KEY: &str = "nextscale.tokenizer_fingerprint";
+
 /// One of the two models of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -128,6 +131,9 @@ pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
                 if let Some(settings) = header.extra.get(TOKENIZER_KEY) {
                     let text = settings.to_string();
                     weights.metadata.insert(TOKENIZER_KEY.into(), text);
+                }
+                if let Some(text) = header.extra.get(FINGERPRINT_KEY).and_then(|v| v.as_str()) {
+                    weights.metadata.insert(FINGERPRINT_KEY.into(), text.into());
                 }
                 weights
             } else {

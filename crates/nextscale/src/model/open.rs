@@ -1,10 +1,10 @@
 //! Models from files: what to build is read off the file itself.
 
 use super::Pyramid;
-use super::state::{hit_averages, load_var, load_vqvae};
+use super::state::{fingerprint, hit_averages, load_var, load_vqvae};
 use super::var::{Var, VarConfig};
 use super::vqvae::{Vqvae, VqvaeConfig};
-use crate::checkpoint::weights::TOKENIZER_KEY;
+use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{Part, PhiKind, VaeShape, VarShape, load_part};
 use crate::{Error, Result};
 use std::path::Path;
@@ -127,12 +127,17 @@ pub fn var_config(shape: &VarShape, source: &str) -> Result<VarConfig> {
 /// # Errors
 /// One line naming the file when it can't be used.
 pub fn open_var(path: &Path, trainable: bool) -> Result<Var> {
+    open_var_of(path, trainable).map(|(var, _)| var)
+}
+
+/// A transformer and the fingerprint of its tokenizer, where the file states it.
+fn open_var_of(path: &Path, trainable: bool) -> Result<(Var, Option<String>)> {
     let name = path.display().to_string();
-    let weights = load_part(path, Part::Var)?;
+    let mut weights = load_part(path, Part::Var)?;
     let shape = weights.var_shape(path)?;
     let mut var = Var::new(var_config(&shape, &name)?, trainable)?;
     load_var(&mut var, &weights.tensors, &name)?;
-    Ok(var)
+    Ok((var, weights.metadata.remove(FINGERPRINT_KEY)))
 }
 
 /// A transformer with its tokenizer: from one training checkpoint, or the tokenizer from a file of its own.
@@ -140,7 +145,7 @@ pub fn open_var(path: &Path, trainable: bool) -> Result<Var> {
 /// # Errors
 /// As [`open_var`] and [`open_tokenizer`], and when the two do not fit each other.
 pub fn open_pair(model: &Path, tokenizer: Option<&Path>) -> Result<(Var, OpenTokenizer)> {
-    let var = open_var(model, false)?;
+    let (var, trained_on) = open_var_of(model, false)?;
     let source = tokenizer.unwrap_or(model);
     let tok =
         open_tokenizer(source, Some(&var.config.pyramid), false).map_err(|e| match tokenizer {
@@ -158,6 +163,16 @@ pub fn open_pair(model: &Path, tokenizer: Option<&Path>) -> Result<(Var, OpenTok
             b.vocab,
             b.cvae
         )));
+    }
+    if let Some(expected) = trained_on {
+        let found = fingerprint(&tok.vqvae.params)?;
+        if found != expected {
+            return Err(Error::input(format!(
+                "--tokenizer={}: {} was trained on tokens of another tokenizer (weights {expected}, not {found}); give that one",
+                source.display(),
+                model.display()
+            )));
+        }
     }
     Ok((var, tok))
 }

@@ -119,3 +119,14 @@ pub fn vqvae_state(model: &Vqvae, hits: &[Vec<f32>]) -> Result<StateDict> {
 pub fn load_var(model: &mut Var, dict: &StateDict, source: &str) -> Result<()> {
     load_params(&mut model.params, dict, source)
 }
+
+/// A short text that differs between tokenizers with different weights: CRC-32C of names and float32 values.
+///
+/// # Errors
+/// When the weights can't be read from their device.
+pub fn fingerprint(params: &Params) -> Result<String> {
+    let crc = params_state(params)?.iter().fold(0, |crc, (name, t)| {
+        crc32c::crc32c_append(crc32c::crc32c_append(crc, name.as_bytes()), &t.data)
+    });
+    Ok(format!("{crc:08x}"))
+}

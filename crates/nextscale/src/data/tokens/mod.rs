@@ -43,19 +43,8 @@ pub struct TokenInfo {
     pub mid_reso: f64,
     /// Seed of the crops: crop v is the one that training on images with this seed sees in epoch v.
     pub seed: u64,
-    /// The tokenizer's [`fingerprint`].
+    /// The tokenizer's [`fingerprint`](crate::model::state::fingerprint).
     pub tokenizer: String,
-}
-
-/// A short text that differs between tokenizers with different weights: CRC-32C of names and float32 values.
-///
-/// # Errors
-/// When the weights can't be read from their device.
-pub fn fingerprint(params: &Params) -> Result<String> {
-    let crc = params_state(params)?.iter().fold(0, |crc, (name, t)| {
-        crc32c::crc32c_append(crc32c::crc32c_append(crc, name.as_bytes()), &t.data)
-    });
-    Ok(format!("{crc:08x}"))
 }
 
 /// The quantizer's weights among `params`.

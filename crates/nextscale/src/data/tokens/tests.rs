@@ -4,6 +4,7 @@ use crate::checkpoint::weights::PATCH_NUMS_KEY;
 use crate::checkpoint::{HostDType, HostTensor};
 use crate::data::{TrainSampler, ValSampler};
 use crate::model::Pyramid;
+use crate::model::state::fingerprint;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use proptest::prelude::*;
 use std::fs;

@@ -42,6 +42,14 @@ impl Data {
         }
     }
 
+    /// The fingerprint of the tokenizer that made the tokens, where a file says so.
+    pub(super) fn fingerprint(&self) -> Option<&str> {
+        match self {
+            Self::Images(_) => None,
+            Self::Tokens(t) => t.train.info().map(|info| info.tokenizer.as_str()),
+        }
+    }
+
     /// In words, for the run's first lines.
     pub(super) fn describe(&self) -> String {
         match self {

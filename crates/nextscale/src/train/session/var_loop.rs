@@ -246,6 +246,7 @@ impl Session<'_> {
             horizon: self.horizon,
             progress: &self.progress,
             stage: self.stage,
+            fingerprint: self.data.fingerprint(),
             cmd: &self.run.cmd,
         };
         let path = var_paths(&self.run.options.out).last;

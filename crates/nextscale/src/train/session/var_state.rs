@@ -1,7 +1,7 @@
 //! A transformer's run as a checkpoint and back.
 
 use super::var_epoch::Progress;
-use crate::checkpoint::weights::TOKENIZER_KEY;
+use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
 use crate::model::state::{buffer_state, load_buffer, load_var, params_state};
 use crate::train::optimizer::{ADAM_EPS, BETAS};
@@ -123,6 +123,8 @@ pub(super) struct Saving<'a> {
     pub(super) horizon: &'a Horizon,
     pub(super) progress: &'a Progress,
     pub(super) stage: StageState,
+    /// Of the tokenizer that made the tokens, where they come from a file that says so.
+    pub(super) fingerprint: Option<&'a str>,
     pub(super) cmd: &'a str,
 }
 
@@ -153,6 +155,9 @@ pub(super) fn save(
         PROGRESS_KEY.into(),
         serde_json::to_value(s.progress).map_err(json)?,
     );
+    if let Some(text) = s.fingerprint {
+        extra.insert(FINGERPRINT_KEY.into(), text.into());
+    }
     let its = s.horizon.its_per_epoch;
     let mut state = TrainerState {
         epoch: s.progress.it / its,
