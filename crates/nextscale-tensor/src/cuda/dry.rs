@@ -36,6 +36,11 @@ impl Dry {
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         seen.insert(hasher.finish())
     }
+
+    /// Counts a copy within the GPU's memory.
+    pub(super) fn copies(&self, bytes: usize) {
+        self.copied.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// A new dry GPU like `like`, as a device. It lives as long as the process and takes a few KiB.
@@ -71,13 +76,6 @@ impl Gpu {
             buffer?;
         }
         DeviceBuffer::new(self, scratch).map(|_| ())
-    }
-}
-
-impl Dry {
-    /// Counts a copy within the GPU's memory.
-    pub(super) fn copies(&self, bytes: usize) {
-        self.copied.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -110,6 +110,11 @@ pub(crate) fn gpu() -> Option<Device> {
     Some(Device::Cuda(0))
 }
 
+/// Whether two runs gave the same, bit for bit.
+pub(crate) fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
 /// ‖got − want‖ / ‖want‖, not a number where any of `got` is not.
 pub(crate) fn distance(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
@@ -162,9 +167,8 @@ pub(crate) fn check_cuda(
         for (i, (((name, got), (_, want)), (_, again))) in
             got.iter().zip(&want).zip(&again).enumerate()
         {
-            let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert!(
-                bits(got) == bits(again),
+                same_bits(got, again),
                 "{name}: two runs differ in {}",
                 dtype.name()
             );

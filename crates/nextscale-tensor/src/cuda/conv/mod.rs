@@ -1,7 +1,7 @@
 //! Convolutions: channels-last maps, weights [O, kh, kw, I], sums in float32.
 //!
 //! cuDNN's graph interface does most of them (`cudnn.rs`), bias and residual in the same pass. On Hopper a kernel of ours
-//! takes those with a multiple of 160 outputs (`tiles/`), also behind a norm. What there is no engine
+//! takes those with a multiple of 160 outputs where it is faster (`tiles/`), also behind a norm. What there is no engine
 //! for, and what is narrow enough, is a matrix product over patches (`columns.rs`). Which way and which engine is
 //! fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in an order of their own each
 //! time are never taken, so that a run repeats bit for bit.
@@ -200,21 +200,6 @@ impl Gpu {
     /// Whether [`Gpu::conv_forward_normed`] takes a convolution.
     pub(crate) fn conv_takes_norm(&self, c: &Convolution) -> bool {
         tiles::fit(self, c, Pass::Forward)
-    }
-
-    /// Whether norm and convolution in one kernel are faster than one after the other, with a residual added or not: measured
-    /// at the first call for a shape, kept on disk.
-    ///
-    /// # Errors
-    /// What the two ways return.
-    pub(crate) fn conv_norm_pays(
-        &'static self,
-        c: &Convolution,
-        added: bool,
-        together: impl FnMut() -> Result<()>,
-        apart: impl FnMut() -> Result<()>,
-    ) -> Result<bool> {
-        tiles::norm_pays(self, c, added, together, apart)
     }
 
     /// y = conv(norm(x), w) + bias (+ residual) into the stream, for what [`Gpu::conv_takes_norm`] says; operands as those of

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::cuda::pool::DeviceBuffer;
-use crate::ops::testing::{distance, gpu, random};
+use crate::ops::testing::{distance, gpu, random, same_bits};
 use crate::{DType, Tensor};
 
 const TYPES: [(DType, bool); 4] = [
@@ -53,6 +53,14 @@ fn on_gpu(n: usize, dtype: DType, lane: u64) -> Tensor {
 
 fn here(x: &Tensor) -> Vec<f32> {
     x.to(crate::Device::Cpu).unwrap().f32().unwrap().to_vec()
+}
+
+/// Two runs of one way are equal, and near what patches give, the third.
+fn agree(outs: &[Tensor], limit: f64, what: &str) {
+    let [first, again, patches] = [0, 1, 2].map(|i| here(&outs[i]));
+    assert!(same_bits(&first, &again), "{what}: two runs differ");
+    let d = distance(&first, &patches);
+    assert!(d <= limit, "{what}: {d:e} apart");
 }
 
 #[test]
@@ -118,14 +126,7 @@ fn patches_and_engines_agree() {
                 call(&outs[0], false);
                 call(&outs[1], false);
                 call(&outs[2], true);
-                let [first, again, patches] = [0, 1, 2].map(|i| here(&outs[i]));
-                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert!(
-                    bits(&first) == bits(&again),
-                    "{c:?} {pass:?}: two runs differ"
-                );
-                let d = distance(&first, &patches);
-                assert!(d <= limit, "{c:?} {pass:?}: {d:e} apart");
+                agree(&outs, limit, &format!("{c:?} {pass:?}"));
             }
         }
     }
@@ -183,14 +184,7 @@ fn tiles_agree_with_patches() {
                     }
                     .unwrap_or_else(|e| panic!("{c:?} {pass:?}: {e}"));
                 }
-                let [first, again, patches] = [0, 1, 2].map(|i| here(&outs[i]));
-                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert!(
-                    bits(&first) == bits(&again),
-                    "{c:?} {pass:?}: two runs differ"
-                );
-                let d = distance(&first, &patches);
-                assert!(d <= limit, "{c:?} {pass:?} added {added}: {d:e} apart");
+                agree(&outs, limit, &format!("{c:?} {pass:?} added {added}"));
             }
         }
     }

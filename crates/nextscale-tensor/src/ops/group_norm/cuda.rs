@@ -1,7 +1,6 @@
 //! Group norm on a GPU, in the type of x with statistics in float32: x is read for the statistics, then read again and y
 //! written.
 
-use crate::cuda::gpu::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::cuda::tensor::by_dtype;
 use crate::cuda::{DeviceBuffer, Work};
@@ -163,24 +162,14 @@ const OP: &str = "group norm";
 pub(crate) fn moments(norm: &Norm, x: &Tensor, eps: f32) -> Result<Moments> {
     let gpu = x.gpu()?;
     let stats = DeviceBuffer::new(gpu, norm.samples * norm.groups * 8)?;
-    fill_moments(norm, gpu, x, &stats, eps)?;
-    Ok(stats)
-}
-
-fn fill_moments(
-    norm: &Norm,
-    gpu: &'static Gpu,
-    x: &Tensor,
-    stats: &DeviceBuffer,
-    eps: f32,
-) -> Result<()> {
     if !norm.fits(&[x])? {
         let names = ["any_moments_f32", "any_moments_bf16", "any_moments_f16"];
-        let mut args = vec![x.arg()?, Arg::In(stats)];
+        let mut args = vec![x.arg()?, Arg::In(&stats)];
         args.extend(norm.extents());
         args.push(Arg::F32(eps));
         let shape = blocks(norm.groups, norm.samples);
-        return gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args);
+        gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args)?;
+        return Ok(stats);
     }
     let (slabs, count) = (norm.slabs(), norm.samples * norm.groups);
     let partial = DeviceBuffer::new(gpu, slabs * count * 8)?;
@@ -190,11 +179,12 @@ fn fill_moments(
     let names = ["moments_f32", "moments_bf16", "moments_f16"];
     let shape = norm.over_slabs(true);
     gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args)?;
-    let mut args = vec![Arg::In(&partial), Arg::In(stats)];
+    let mut args = vec![Arg::In(&partial), Arg::In(&stats)];
     args.extend(norm.extents());
     args.extend([int(norm.slab), int(slabs), int(count), Arg::F32(eps)]);
     let shape = blocks((count * 32).div_ceil(THREADS), 1);
-    gpu.launch(&MODULE, "merge_moments", shape, &args)
+    gpu.launch(&MODULE, "merge_moments", shape, &args)?;
+    Ok(stats)
 }
 
 /// Hands on the gradients of x, gamma and beta for that of y.

@@ -37,7 +37,7 @@ pub(super) fn forward(
     };
     let added = call.residual.is_some();
     let together = || call.together().map(drop);
-    if !(call.gpu).conv_norm_pays(&call.kind, added, together, || call.apart())? {
+    if !tiles::norm_pays(call.gpu, &call.kind, added, together, || call.apart())? {
         return Ok(None);
     }
     let _scope = (call.gpu).scope("normed conv2d", || call.s.work(math, added));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::testing::{check_gradients, distance, gpu, random, rounded};
+use crate::ops::testing::{check_gradients, distance, gpu, random, rounded, same_bits};
 use crate::{DType, Device, Math};
 
 /// Batch, height, width, inputs, outputs, groups.
@@ -102,8 +102,7 @@ fn a_gpu_agrees() {
                 let Some(call) = call else { continue };
                 taken += 1;
                 let [first, again] = [0, 1].map(|_| here(call.together().unwrap()));
-                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert!(bits(&first) == bits(&again), "{case:?}: two runs differ");
+                assert!(same_bits(&first, &again), "{case:?}: two runs differ");
                 near(&first, "together");
             }
         }

@@ -149,14 +149,14 @@ __device__ __forceinline__ u64 described(u32 at, int apart, int step) {
 // c (+)= a * b for 64 positions, an inner dimension of 16 and 160 outputs.
 #define PRODUCT(TYPE, PTX)                                                                                                  \
     __device__ __forceinline__ void product(TYPE, float (&c)[20][4], u64 a, u64 b, int add) {                               \
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %82, 0; "                                                              \
-            "wgmma.mma_async.sync.aligned.m64n160k16.f32." PTX "." PTX " {"                                                 \
-            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"            \
-            "%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,"          \
-            "%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,"          \
-            "%77,%78,%79}, %80, %81, p, 1, 1, 0, 0; }"                                                                      \
-            : TWENTY(c, 0), TWENTY(c, 5), TWENTY(c, 10), TWENTY(c, 15)                                                      \
-            : "l"(a), "l"(b), "r"(add));                                                                                    \
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %82, 0; "                                                             \
+            "wgmma.mma_async.sync.aligned.m64n160k16.f32." PTX "." PTX " {"                                                \
+            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,"           \
+            "%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,"         \
+            "%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,"         \
+            "%77,%78,%79}, %80, %81, p, 1, 1, 0, 0; }"                                                                     \
+            : TWENTY(c, 0), TWENTY(c, 5), TWENTY(c, 10), TWENTY(c, 15)                                                     \
+            : "l"(a), "l"(b), "r"(add));                                                                                   \
     }
 PRODUCT(bf16, "bf16")
 PRODUCT(f16, "f16")
@@ -457,16 +457,16 @@ __device__ __forceinline__ void convolve(const T* x, const float2* table, const 
 #endif
 
 #define TILES(T)                                                                                                           \
-    extern "C" __global__ void pack_weights_##T(const T* w, T* packed, int inputs, int outputs, int turned) {               \
+    extern "C" __global__ void pack_weights_##T(const T* w, T* packed, int inputs, int outputs, int turned) {              \
         pack_weights(w, packed, inputs, outputs, turned);                                                                  \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(THREADS, 1) convolve_##T(const T* x, const float2* table, const T* packed, \
-        const float* bias, const T* residual, T* y, int batch, int height, int width, int inputs, int outputs) {   \
+        const float* bias, const T* residual, T* y, int batch, int height, int width, int inputs, int outputs) {           \
         CONVOLVE(T, false);                                                                                                \
     }                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1) convolve_normed_##T(const T* x, const float2* table,           \
-        const T* packed, const float* bias, const T* residual, T* y, int batch, int height, int width, int inputs,          \
-        int outputs) {                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1) convolve_normed_##T(const T* x, const float2* table,          \
+        const T* packed, const float* bias, const T* residual, T* y, int batch, int height, int width, int inputs,         \
+        int outputs) {                                                                                                     \
         CONVOLVE(T, true);                                                                                                 \
     }
 TILES(bf16)

@@ -73,10 +73,14 @@ fn channels(c: &Convolution, pass: Pass) -> (usize, usize) {
     }
 }
 
+/// Tiles of a pass that writes so many channels.
+fn tile_count(c: &Convolution, outputs: usize) -> usize {
+    c.batch * c.h.div_ceil(SIDE) * c.w.div_ceil(SIDE) * (outputs / OUTPUTS)
+}
+
 /// Whether the kernel takes a pass.
 pub(super) fn fit(gpu: &Gpu, c: &Convolution, pass: Pass) -> bool {
     let (inputs, outputs) = channels(c, pass);
-    let tiles = c.batch * c.h.div_ceil(SIDE) * c.w.div_ceil(SIDE) * (outputs / OUTPUTS);
     gpu.info().arch == ARCH
         && gpu.info().shared >= SHARED
         && c.element != Element::F32
@@ -86,7 +90,7 @@ pub(super) fn fit(gpu: &Gpu, c: &Convolution, pass: Pass) -> bool {
         && outputs.is_multiple_of(OUTPUTS)
         // Places within an image and tiles are counted with 32 bits.
         && c.h * c.w * inputs.max(outputs) < 1 << 31
-        && tiles < 1 << 31
+        && tile_count(c, outputs) < 1 << 31
 }
 
 /// Bytes of the packed weights.
@@ -97,8 +101,12 @@ pub(super) fn packed_bytes(c: &Convolution) -> usize {
 /// Whether a norm in the kernel pays, for a GPU, a convolution and a residual or none.
 type Known = HashMap<(usize, Convolution, bool), bool>;
 
-/// See [`Gpu::conv_norm_pays`].
-pub(super) fn norm_pays(
+/// Whether norm and convolution in one kernel are faster than one after the other, with a residual added or not: measured at the
+/// first call for a shape, kept on disk.
+///
+/// # Errors
+/// What the two ways return.
+pub(crate) fn norm_pays(
     gpu: &'static Gpu,
     c: &Convolution,
     added: bool,
@@ -169,9 +177,12 @@ pub(super) fn run(
             int(turned),
         ],
     )?;
-    let tiles = c.batch * c.h.div_ceil(SIDE) * c.w.div_ceil(SIDE) * (outputs / OUTPUTS);
     let shape = Shape {
-        grid: [tiles.min(gpu.info().multiprocessors) as u32, 1, 1],
+        grid: [
+            tile_count(c, outputs).min(gpu.info().multiprocessors) as u32,
+            1,
+            1,
+        ],
         threads: THREADS,
         shared: SHARED as u32,
     };
