@@ -25,16 +25,13 @@ check() {
 # sanitize TOOL: every operator test by itself under a tool of compute-sanitizer, as many at once as there are processors. The
 # longest would take minutes each and repeat at length what the others do. Tests that reach no GPU have nothing to check.
 sanitize() {
-  local sanitizer options=(--tool "$1" --error-exitcode 9)
+  local sanitizer options=(--tool "$1") ours="$logs/$1.ours"
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
   if [ -z "$sanitizer" ]; then
     echo "there is no compute-sanitizer here"
     return 1
   fi
-  # The libraries' kernels are not ours to mend, and racecheck does not follow what some of them wait for.
-  if [ "$1" = racecheck ] && "$sanitizer" --help 2>&1 | grep -q kernel-name-exclude; then
-    options+=(--kernel-name-exclude 'regex=.*(nvjet|cublas|cudnn|cutlass|xmma|gemm).*')
-  fi
+  [ "$1" = racecheck ] || options+=(--error-exitcode 9)
   mkdir -p "$logs/$1"
   rm -f "$logs/$1"/*
   "$bin/test-nextscale_tensor" --list 2>/dev/null | sed -n 's/: test$//p' | grep -E '^(cuda|ops)::' | grep -v '_long$' |
@@ -42,11 +39,16 @@ sanitize() {
       name=$1 log=$2/${1//::/.} test=$3
       shift 3
       timeout 300 "$@" "$test" --test-threads=1 --exact "$name" >"$log" 2>&1 || grep -q "before first instrumented" "$log" ||
-        echo "$name: exit code $?"' _ {} "$logs/$1" "$bin/test-nextscale_tensor" "$sanitizer" "${options[@]}" >"$logs/$1.failed"
-  cat "$logs/$1.failed"
+        echo "$name: exit code $?"' _ {} "$logs/$1" "$bin/test-nextscale_tensor" "$sanitizer" "${options[@]}" >"$ours"
+  # What is found in a library's kernel is not ours to mend: racecheck does not follow all that those of cuBLASLt wait for. They
+  # can't be left out beforehand: racecheck then ends in an error of its own.
+  grep -E '= (Error|Warning): |Internal Sanitizer Error|access at ' "$logs/$1"/* |
+    grep -vE 'at .*(nvjet|cublas|cudnn|cutlass|xmma|gemm)' >>"$ours"
+  cat "$ours"
   echo "$(grep -l 'ERROR SUMMARY: 0 errors\|RACECHECK SUMMARY: 0 hazards' "$logs/$1"/* | wc -l) tests with nothing to report," \
+    "$(grep -lE 'access at .*(nvjet|cublas|cudnn|cutlass|xmma|gemm)' "$logs/$1"/* | wc -l) with hazards in libraries," \
     "$(grep -l 'before first instrumented' "$logs/$1"/* | wc -l) that reach no GPU, of $(ls "$logs/$1" | wc -l)"
-  [ ! -s "$logs/$1.failed" ]
+  [ ! -s "$ours" ]
 }
 
 for part in ${PARTS:-doctor operators library verify eight-at-once memcheck racecheck}; do
