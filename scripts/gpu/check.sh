@@ -23,7 +23,8 @@ check() {
 }
 
 # sanitize TOOL: every operator test by itself under a tool of compute-sanitizer, as many at once as there are processors. The
-# longest would take minutes each and repeat at length what the others do. Tests that reach no GPU have nothing to check.
+# longest would take minutes each and repeat at length what the others do; the longest of the others go first. Tests that reach no
+# GPU have nothing to check.
 sanitize() {
   local sanitizer options=(--tool "$1") ours="$logs/$1.ours"
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
@@ -35,7 +36,7 @@ sanitize() {
   mkdir -p "$logs/$1"
   rm -f "$logs/$1"/*
   "$bin/test-nextscale_tensor" --list 2>/dev/null | sed -n 's/: test$//p' | grep -E '^(cuda|ops)::' | grep -v '_long$' |
-    grep -E "${TESTS:-.}" | xargs -P "$(nproc)" -I{} bash -c '
+    grep -E "${TESTS:-.}" | awk '{ print /conv|attention/ ? 0 : 1, $0 }' | sort | cut -d" " -f2 | xargs -P "$(nproc)" -I{} bash -c '
       name=$1 log=$2/${1//::/.} test=$3
       shift 3
       timeout 300 "$@" "$test" --test-threads=1 --exact "$name" >"$log" 2>&1 || grep -q "before first instrumented" "$log" ||
