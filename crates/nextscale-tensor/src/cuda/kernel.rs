@@ -4,6 +4,7 @@ use super::error::Checked;
 use super::gpu::Gpu;
 use super::graph::Turn;
 use super::pool::DeviceBuffer;
+use super::tensor_map::TensorMap;
 use crate::{Error, Result};
 use cudarc::driver::result;
 use std::ffi::c_void;
@@ -21,8 +22,8 @@ pub struct Module {
     pub kernels: &'static [Kernel],
 }
 
-/// One kernel's name and the kinds of its arguments, in order: `p` a buffer, `i` an i32, `u` a u64, `f` an f32. A launch
-/// with other arguments is refused before it reaches the GPU.
+/// One kernel's name and the kinds of its arguments, in order: `p` a buffer, `i` an i32, `u` a u64, `f` an f32, `m` a map of
+/// tiles. A launch with other arguments is refused before it reaches the GPU.
 #[derive(Debug)]
 pub struct Kernel {
     /// The function's name.
@@ -53,6 +54,8 @@ pub enum Arg<'a> {
     U64(u64),
     /// A float.
     F32(f32),
+    /// A tensor for the copy engine.
+    Map(&'a TensorMap),
 }
 
 impl Arg<'_> {
@@ -62,6 +65,7 @@ impl Arg<'_> {
             Self::I32(_) => 'i',
             Self::U64(_) => 'u',
             Self::F32(_) => 'f',
+            Self::Map(_) => 'm',
         }
     }
 }
@@ -126,11 +130,17 @@ impl Gpu {
                 Arg::I32(v) => u64::from(v as u32),
                 Arg::U64(v) => v,
                 Arg::F32(v) => u64::from(v.to_bits()),
+                Arg::Map(_) => 0,
             })
             .collect();
+        // Maps are wider and lie where the caller has them; the driver only reads.
         let mut pointers: Vec<*mut c_void> = words
             .iter_mut()
-            .map(|w| std::ptr::from_mut(w).cast())
+            .zip(args)
+            .map(|(w, a)| match a {
+                Arg::Map(map) => map.words().cast_mut().cast(),
+                _ => std::ptr::from_mut(w).cast(),
+            })
             .collect();
         let [x, y, z] = shape.grid;
         self.bind()?;

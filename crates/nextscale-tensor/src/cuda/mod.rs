@@ -21,6 +21,7 @@ pub mod pinned;
 pub mod pool;
 pub mod profile;
 pub mod tensor;
+pub mod tensor_map;
 pub mod timing;
 pub mod upload;
 pub mod work;
@@ -42,6 +43,7 @@ pub use kernel::{Arg, Kernel, Module};
 pub use libraries::{Found, Library};
 pub use pool::{DeviceBuffer, gib};
 pub use profile::{Profile, Row};
+pub use tensor_map::TensorMap;
 pub use work::{Rate, Work};
 
 /// Every module of kernels, so that all can be compiled without running any.

@@ -215,6 +215,7 @@ fn every_kernel_is_declared_as_its_source_has_it() {
                     a if a.starts_with("int ") => 'i',
                     a if a.starts_with("u64 ") => 'u',
                     a if a.starts_with("float ") => 'f',
+                    a if a.starts_with("__grid_constant__ TensorMap ") => 'm',
                     other => panic!("{}: what is {other}?", kernel.name),
                 })
                 .collect();

@@ -5,7 +5,7 @@ pub(crate) mod modules;
 use super::Sizes;
 use crate::cuda::kernel::Shape;
 use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, DeviceBuffer, Gpu, Rate, Work};
+use crate::cuda::{Arg, DeviceBuffer, Gpu, Rate, TensorMap, Work};
 use crate::{DType, Error, Grads, Result, Tensor};
 use modules::{BACKWARD, FORWARD, plain};
 use std::collections::HashMap;
@@ -24,6 +24,7 @@ const UNIT_QUERIES: i32 = 1;
 const UNIT_KEYS: i32 = 2;
 const LEVELS: i32 = 4;
 const KEEP: i32 = 8;
+const CACHED: i32 = 16;
 
 /// y, and what [`backward`] needs: three (tensor cores) or two (else) numbers a query and head.
 pub(super) fn forward(
@@ -43,6 +44,7 @@ pub(super) fn forward(
         return Ok((y, stats));
     }
     let plan = plan(gpu, level_ends)?;
+    let map = rows_of(qkv, s, 3)?;
     let mut call = Call {
         q: qkv.arg()?,
         k: part(qkv, s, 1)?,
@@ -58,6 +60,7 @@ pub(super) fn forward(
         k_batch: s.tokens * 3 * s.width(),
         k_head: s.dim,
         k_token: 3 * s.width(),
+        maps: [map, map],
     };
     if keep {
         call.flags |= KEEP;
@@ -151,8 +154,20 @@ pub(super) fn backward(
         threads: path.threads(),
         shared: 0,
     };
-    gpu.launch(module, queries, shape, &[&of_queries[..], &sizes].concat())?;
-    gpu.launch(module, keys, shape, &[&of_keys[..], &sizes].concat())?;
+    let maps = [rows_of(qkv, s, 3)?, rows_of(&g, s, 1)?];
+    let maps = maps.each_ref().map(Arg::Map);
+    let (of_qkv, of_both) = match path {
+        Path::TensorCores => (&maps[..1], &maps[..]),
+        Path::Plain => (&[][..], &[][..]),
+    };
+    let args = [&of_queries[..], &sizes, of_qkv].concat();
+    gpu.launch(module, queries, shape, &args)?;
+    gpu.launch(
+        module,
+        keys,
+        shape,
+        &[&of_keys[..], &sizes, of_both].concat(),
+    )?;
     if let Some(scale_mul) = scale_mul
         && let Some(sums) = grads.sums(scale_mul)?
     {
@@ -229,6 +244,9 @@ pub(super) fn cached(
             DType::F32,
         )?),
     };
+    let heads = s.batch * s.heads;
+    let cache = |x: &Tensor| map(path, x, [s.dim, seen, heads], [s.dim, capacity * s.dim]);
+    let maps = [cache(keys)?, cache(values)?];
     let call = Call {
         q: qkv.arg()?,
         k,
@@ -240,10 +258,11 @@ pub(super) fn cached(
         parts: parts.as_ref().map_or(Ok(Arg::Null), Tensor::arg)?,
         keys: seen,
         splits,
-        flags: if unit { UNIT_QUERIES } else { 0 },
+        flags: CACHED | if unit { UNIT_QUERIES } else { 0 },
         k_batch: s.heads * capacity * s.dim,
         k_head: capacity * s.dim,
         k_token: s.dim,
+        maps,
     };
     call.launch(gpu, path, dtype, s)?;
     if let Some(parts) = &parts {
@@ -339,6 +358,7 @@ struct Call<'a> {
     k_batch: usize,
     k_head: usize,
     k_token: usize,
+    maps: [TensorMap; 2],
 }
 
 impl Call<'_> {
@@ -368,6 +388,7 @@ impl Call<'_> {
                 &[int(s.heads), int(s.tokens), int(self.keys)],
                 &[int(self.splits), Arg::I32(self.flags)],
                 &strides,
+                &[Arg::Map(&self.maps[0]), Arg::Map(&self.maps[1])],
             ];
             let name = half(dtype, ["forward_bf16", "forward_f16"])?;
             return gpu.launch(&FORWARD, name, shape, &args.concat());
@@ -444,6 +465,23 @@ fn plan(gpu: &'static Gpu, level_ends: &[usize]) -> Result<Arc<DeviceBuffer>> {
     gpu.upload(&bytes, &plan)?;
     plans.insert(key, Arc::clone(&plan));
     Ok(plan)
+}
+
+/// The tokens of a tensor \[B, L, parts · H · D\] for the kernels on tensor cores.
+fn rows_of(x: &Tensor, s: Sizes, parts: usize) -> Result<TensorMap> {
+    let columns = parts * s.width();
+    let extents = [columns, s.tokens, s.batch];
+    map(Path::of(x, s)?, x, extents, [columns, s.tokens * columns])
+}
+
+/// A map for a path that reads it; else one of nothing.
+fn map(path: Path, x: &Tensor, extents: [usize; 3], apart: [usize; 2]) -> Result<TensorMap> {
+    match path {
+        Path::TensorCores => {
+            TensorMap::new(x.gpu()?, x.place()?, x.dtype().element()?, extents, apart)
+        }
+        Path::Plain => Ok(TensorMap::none()),
+    }
 }
 
 /// Where queries (0), keys (1) or values (2) of a qkv begin.

@@ -103,31 +103,6 @@ extern "C" __global__ void norm_table(const float2* moments, const float* gamma,
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-__device__ __forceinline__ u32 shared_address(const void* p) {
-    u64 a;
-    asm("cvta.to.shared.u64 %0, %1;" : "=l"(a) : "l"(p));
-    return (u32)a;
-}
-__device__ __forceinline__ void barrier_make(u32 barrier, int arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(u32 barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void barrier_expect(u32 barrier, int bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 barrier, int phase) {
-    u32 done = 0;
-    while (!done)
-        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                     : "=r"(done)
-                     : "r"(barrier), "r"(phase)
-                     : "memory");
-}
-// What was stored before is there for the matrix unit and for copies.
-__device__ __forceinline__ void publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
 // A place in a ring of slots, and how often the ring went round.
 struct Ring {
     int slot = 0, phase = 0;
@@ -293,10 +268,7 @@ template <typename T> __device__ __forceinline__ void fetch_weights(const T* pac
             barrier_wait(barriers.weight_free(ring.slot), ring.phase ^ 1);
             u32 full = barriers.weight_full(ring.slot);
             barrier_expect(full, WEIGHT_BYTES);
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                             shared + WEIGHTS_AT + ring.slot * WEIGHT_BYTES),
-                         "l"(from), "r"(WEIGHT_BYTES), "r"(full)
-                         : "memory");
+            copy_bytes(shared + WEIGHTS_AT + ring.slot * WEIGHT_BYTES, from, WEIGHT_BYTES, full);
             ring.next<WEIGHT_SLOTS>();
         }
     }
@@ -435,8 +407,7 @@ __device__ __forceinline__ void convolve(const T* x, const float2* table, const 
             barrier_make(barriers.weight_full(i), 1);
             barrier_make(barriers.weight_free(i), CONSUMER_WARPS);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        publish();
+        barriers_made();
     }
     __syncthreads();
     // Registers go from those that fetch to those that multiply; all that may be shared out are the launch's 384 × 168.

@@ -17,7 +17,7 @@ use std::sync::Mutex;
 /// The kernels.
 pub static MODULE: Module = Module {
     name: "conv_tiles",
-    source: include_str!("kernel.cu"),
+    source: concat!(include_str!("../../hopper.cuh"), include_str!("kernel.cu")),
     specific: true,
     kernels: &[
         Kernel::new("norm_table", "ppppiii"),

@@ -7,6 +7,7 @@ use crate::{DType, Error, Result};
 pub(crate) static FORWARD: Module = Module {
     name: "attention_forward",
     source: concat!(
+        include_str!("../../../cuda/hopper.cuh"),
         include_str!("../kernels/fragments.cuh"),
         include_str!("../kernels/forward.cu")
     ),
@@ -22,7 +23,7 @@ pub(crate) static FORWARD: Module = Module {
         },
         Kernel {
             name: "forward_bf16",
-            signature: "ppppppppiiiiiuuuuu",
+            signature: "ppppppppiiiiiuuuuumm",
         },
         Kernel {
             name: "join_bf16",
@@ -38,7 +39,7 @@ pub(crate) static FORWARD: Module = Module {
         },
         Kernel {
             name: "forward_f16",
-            signature: "ppppppppiiiiiuuuuu",
+            signature: "ppppppppiiiiiuuuuumm",
         },
         Kernel {
             name: "join_f16",
@@ -51,6 +52,7 @@ pub(crate) static FORWARD: Module = Module {
 pub(crate) static BACKWARD: Module = Module {
     name: "attention_backward",
     source: concat!(
+        include_str!("../../../cuda/hopper.cuh"),
         include_str!("../kernels/fragments.cuh"),
         include_str!("../kernels/backward.cu"),
         include_str!("../kernels/scale_gradient.cu")
@@ -59,19 +61,19 @@ pub(crate) static BACKWARD: Module = Module {
     kernels: &[
         Kernel {
             name: "backward_queries_bf16",
-            signature: "pppppppppiii",
+            signature: "pppppppppiiim",
         },
         Kernel {
             name: "backward_keys_bf16",
-            signature: "pppppppiii",
+            signature: "pppppppiiimm",
         },
         Kernel {
             name: "backward_queries_f16",
-            signature: "pppppppppiii",
+            signature: "pppppppppiiim",
         },
         Kernel {
             name: "backward_keys_f16",
-            signature: "pppppppiii",
+            signature: "pppppppiiimm",
         },
         Kernel {
             name: "scale_gradient",

@@ -49,8 +49,9 @@ __device__ __forceinline__ void through_norm(float (&t)[M][8][4], const u32 (&x)
 template <typename T>
 __device__ void backward_queries(const T* qkv, const T* y, const T* g, const float* stats, const int* plan,
                                  const float* scale_mul, T* dqkv, float* deltas, float* slopes, int heads, int tokens,
-                                 int unit) {
+                                 int unit, const TensorMap& map) {
     __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
+    __shared__ u64 barriers[2];
     __shared__ float norms[2][TILE];
     __shared__ float warp_slopes[THREADS / 32];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -66,11 +67,11 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
     const T* q = qkv + (u64)b * tokens * stride + h * WIDTH;
     const T *k = q + width, *v = k + width;
     const float* rk = stats + (u64)(2 * gridDim.y + blockIdx.y) * tokens;
-    u32 base = shared_address(tiles), norms_at = shared_address(norms);
+    u32 norms_at = shared_address(norms);
+    Stages stages(tiles, barriers);
     auto copy = [&](int tile, int stage) {
         int at = tile * TILE;
-        copy_tile(base + stage * 2 * TILE_BYTES, k + at * stride, stride, tokens - at);
-        copy_tile(base + (stage * 2 + 1) * TILE_BYTES, v + at * stride, stride, tokens - at);
+        stages.fill(stage, at, tokens, b, map, (heads + h) * WIDTH, k, stride, map, (2 * heads + h) * WIDTH, v, stride);
         if (threadIdx.x < TILE) {
             bool there = at + threadIdx.x < tokens;
             copy_4(norms_at + (stage * TILE + threadIdx.x) * 4, rk + (there ? at + threadIdx.x : 0), there);
@@ -112,8 +113,8 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
 
     for (int tile = 0; tile < end; tile++) {
         int stage = tile & 1;
-        u32 kt = base + stage * 2 * TILE_BYTES, vt = kt + TILE_BYTES;
-        copies_arrive();
+        u32 kt = stages.first(stage), vt = stages.second(stage);
+        stages.arrive(tile);
         __syncthreads();
         if (tile + 1 < end) copy(tile + 1, stage ^ 1);
         if (tile * TILE >= most) continue;
@@ -189,8 +190,10 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
 
 template <typename T>
 __device__ void backward_keys(const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul,
-                              const float* deltas, T* dqkv, int heads, int tokens, int unit) {
+                              const float* deltas, T* dqkv, int heads, int tokens, int unit, const TensorMap& q_map,
+                              const TensorMap& g_map) {
     __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
+    __shared__ u64 barriers[2];
     // Of the tile's queries: logarithm of the sum, reciprocal norm, delta.
     __shared__ float rows_of[2][3][TILE];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, group = warp / GROUP_WARPS;
@@ -210,11 +213,11 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
     const float* lse = stats + (u64)blockIdx.y * tokens;
     const float* rq = stats + (u64)(gridDim.y + blockIdx.y) * tokens;
     const float* delta = deltas + (u64)blockIdx.y * tokens;
-    u32 base = shared_address(tiles), rows_at = shared_address(rows_of);
+    u32 rows_at = shared_address(rows_of);
+    Stages stages(tiles, barriers);
     auto copy = [&](int tile, int stage) {
         int at = begin + tile * TILE;
-        copy_tile(base + stage * 2 * TILE_BYTES, q + at * stride, stride, tokens - at);
-        copy_tile(base + (stage * 2 + 1) * TILE_BYTES, g + at * width, width, tokens - at);
+        stages.fill(stage, at, tokens, b, q_map, h * WIDTH, q, stride, g_map, h * WIDTH, g, width);
         if (threadIdx.x < TILE) {
             bool there = at + threadIdx.x < tokens;
             int row = there ? at + threadIdx.x : 0;
@@ -246,8 +249,8 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
 
     for (int tile = 0; tile < end; tile++) {
         int stage = tile & 1;
-        u32 qt = base + stage * 2 * TILE_BYTES, gt = qt + TILE_BYTES;
-        copies_arrive();
+        u32 qt = stages.first(stage), gt = stages.second(stage);
+        stages.arrive(tile);
         __syncthreads();
         if (tile + 1 < end) copy(tile + 1, stage ^ 1);
         int from = begin + tile * TILE;
@@ -323,13 +326,14 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
 #define BACKWARD(T)                                                                                                      \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_queries_##T(                              \
         const T* qkv, const T* y, const T* g, const float* stats, const int* plan, const float* scale_mul, T* dqkv,       \
-        float* deltas, float* slopes, int heads, int tokens, int unit) {                                                  \
-        backward_queries(qkv, y, g, stats, plan, scale_mul, dqkv, deltas, slopes, heads, tokens, unit);                   \
+        float* deltas, float* slopes, int heads, int tokens, int unit, const __grid_constant__ TensorMap map) {           \
+        backward_queries(qkv, y, g, stats, plan, scale_mul, dqkv, deltas, slopes, heads, tokens, unit, map);              \
     }                                                                                                                     \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_keys_##T(                                 \
         const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul, const float* deltas,       \
-        T* dqkv, int heads, int tokens, int unit) {                                                                       \
-        backward_keys(qkv, g, stats, plan, scale_mul, deltas, dqkv, heads, tokens, unit);                                 \
+        T* dqkv, int heads, int tokens, int unit, const __grid_constant__ TensorMap q_map,                                \
+        const __grid_constant__ TensorMap g_map) {                                                                        \
+        backward_keys(qkv, g, stats, plan, scale_mul, deltas, dqkv, heads, tokens, unit, q_map, g_map);                   \
     }
 BACKWARD(bf16)
 BACKWARD(f16)

@@ -10,6 +10,8 @@ constexpr int UNIT_QUERIES = 1;
 constexpr int UNIT_KEYS = 2;
 constexpr int LEVELS = 4;
 constexpr int KEEP = 8;
+// Keys and values lie in caches, a head a sample.
+constexpr int CACHED = 16;
 
 __device__ __forceinline__ float minus_infinity() { return -__int_as_float(0x7f800000); }
 
@@ -65,8 +67,9 @@ __device__ void append(const T* qkv, T* keys, T* values, int heads, int tokens, 
 template <typename T>
 __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul,
                         float* parts, int heads, int queries, int keys, int splits, int flags, u64 q_batch, u64 q_token,
-                        u64 k_batch, u64 k_head, u64 k_token) {
+                        u64 k_batch, u64 k_head, u64 k_token, const TensorMap& k_map, const TensorMap& v_map) {
     __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
+    __shared__ u64 barriers[2];
     __shared__ float norms[2][TILE];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
@@ -84,11 +87,14 @@ __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, 
     k += b * k_batch + h * k_head;
     v += b * k_batch + h * k_head;
     const float* rk = stats + (u64)(2 * gridDim.y + blockIdx.y) * keys;
-    u32 base = shared_address(tiles), norms_at = shared_address(norms);
+    u32 norms_at = shared_address(norms);
+    Stages stages(tiles, barriers);
+    // Where this head's columns are: of the caches, or of q, k and v side by side.
+    bool cached = flags & CACHED;
+    int sample = cached ? blockIdx.y : b, k_column = cached ? 0 : (heads + h) * WIDTH, v_column = cached ? 0 : (2 * heads + h) * WIDTH;
     auto copy = [&](int tile, int stage) {
         int at = tile * TILE;
-        copy_tile(base + stage * 2 * TILE_BYTES, k + at * k_token, k_token, keys - at);
-        copy_tile(base + (stage * 2 + 1) * TILE_BYTES, v + at * k_token, k_token, keys - at);
+        stages.fill(stage, at, keys, sample, k_map, k_column, k, k_token, v_map, v_column, v, k_token);
         if (unit_keys && threadIdx.x < TILE) {
             bool there = at + threadIdx.x < keys;
             copy_4(norms_at + (stage * TILE + threadIdx.x) * 4, rk + (there ? at + threadIdx.x : 0), there);
@@ -116,8 +122,8 @@ __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, 
 
     for (int tile = begin; tile < end; tile++) {
         int stage = (tile - begin) & 1;
-        u32 kt = base + stage * 2 * TILE_BYTES, vt = kt + TILE_BYTES;
-        copies_arrive();
+        u32 kt = stages.first(stage), vt = stages.second(stage);
+        stages.arrive(tile - begin);
         __syncthreads();
         if (tile + 1 < end) copy(tile + 1, stage ^ 1);
         if (tile * TILE >= most) continue;
@@ -270,9 +276,9 @@ __device__ void join(const float* parts, T* y, int heads, int queries, int split
     extern "C" __global__ void __launch_bounds__(THREADS, TOGETHER ? 4 : 2) forward_##T(                                   \
         const T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul, float* parts,     \
         int heads, int queries, int keys, int splits, int flags, u64 q_batch, u64 q_token, u64 k_batch, u64 k_head,        \
-        u64 k_token) {                                                                                                     \
+        u64 k_token, const __grid_constant__ TensorMap k_map, const __grid_constant__ TensorMap v_map) {                   \
         forward(q, k, v, y, stats, plan, scale_mul, parts, heads, queries, keys, splits, flags, q_batch, q_token, k_batch, \
-                k_head, k_token);                                                                                          \
+                k_head, k_token, k_map, v_map);                                                                                          \
     }                                                                                                                      \
     extern "C" __global__ void join_##T(const float* parts, T* y, int heads, int queries, int splits, int total) {         \
         join(parts, y, heads, queries, splits, total);                                                                     \

@@ -31,12 +31,6 @@ constexpr float LEAST_NORM = 1e-12f;
 constexpr float MOST_SCALE_MUL = 4.6051702f;
 constexpr u32 ALL_LANES = 0xffffffffu;
 
-__device__ __forceinline__ u32 shared_address(const void* p) {
-    u64 a;
-    asm("cvta.to.shared.u64 %0, %1;" : "=l"(a) : "l"(p));
-    return (u32)a;
-}
-
 // Sixteen bytes to shared memory, behind the thread's back; zeros where `there` is false.
 __device__ __forceinline__ void copy_16(u32 to, const void* from, bool there) {
     int bytes = there ? 16 : 0;
@@ -48,12 +42,7 @@ __device__ __forceinline__ void copy_4(u32 to, const void* from, bool there) {
 }
 __device__ __forceinline__ void copies_begin() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits for this thread's copies; a barrier must follow before others read them.
-__device__ __forceinline__ void copies_arrive() {
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-}
+__device__ __forceinline__ void copies_arrive() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
 
 __device__ __forceinline__ void load_fragments(u32 (&b)[4], u32 from) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -140,6 +129,49 @@ template <typename T> __device__ __forceinline__ void copy_tile(u32 tile, const 
         copy_16(tile + r * 128 + ((c ^ (r & 7)) << 4), x + (there ? r : 0) * stride + c * 8, there);
     }
 }
+
+// Two stages of two tiles each: while one is worked on the other is filled, on Hopper by the copy engine, which takes a map and
+// the tile's first indices, else by all threads from rows in memory.
+struct Stages {
+    u32 tiles, full;
+    // `tiles` begins at a multiple of 1024, `barriers` are two.
+    __device__ __forceinline__ Stages(char* tiles, u64* barriers) : tiles(shared_address(tiles)), full(shared_address(barriers)) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+        if (threadIdx.x == 0) {
+            barrier_make(full, 1);
+            barrier_make(full + 8, 1);
+            barriers_made();
+        }
+        __syncthreads();
+#endif
+    }
+    __device__ __forceinline__ u32 first(int stage) const { return tiles + stage * 2 * TILE_BYTES; }
+    __device__ __forceinline__ u32 second(int stage) const { return first(stage) + TILE_BYTES; }
+
+    // Begins to fill a stage with rows from `row` on.
+    template <typename T>
+    __device__ __forceinline__ void fill(int stage, int row, int rows, int sample, const TensorMap& a_map, int a_column, const T* a,
+                                         u64 a_stride, const TensorMap& b_map, int b_column, const T* b, u64 b_stride) const {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+        if (threadIdx.x == 0) {
+            u32 barrier = full + stage * 8;
+            barrier_expect(barrier, 2 * TILE_BYTES);
+            copy_box(first(stage), a_map, a_column, row, sample, barrier);
+            copy_box(second(stage), b_map, b_column, row, sample, barrier);
+        }
+#else
+        copy_tile(first(stage), a + row * a_stride, a_stride, rows - row);
+        copy_tile(second(stage), b + row * b_stride, b_stride, rows - row);
+#endif
+    }
+    // Waits for the n-th filling (they take turns) and for this thread's other copies; the block's barrier must follow.
+    __device__ __forceinline__ void arrive(int n) const {
+        copies_arrive();
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+        barrier_wait(full + (n & 1) * 8, n >> 1 & 1);
+#endif
+    }
+};
 
 // A warp's rows as left operands, straight from memory; zeros where rows are not there.
 template <typename T> __device__ __forceinline__ void load_rows(u32 (&a)[M][4][4], const T* x, u64 stride, int rows) {
