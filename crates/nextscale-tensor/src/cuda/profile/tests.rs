@@ -63,7 +63,7 @@ fn a_pass_adds_up() {
         let cx = Cx::on(&tape).with(math);
         let ((x, kx), (w, kw)) = (cx.leaf(&x), cx.leaf(&w));
         let qkv = ops::linear(&cx, &x, &w, Bias::None, Activation::None)?;
-        let y = ops::attention(&cx, &qkv, None, heads, &ends)?;
+        let y = ops::attention(&cx, qkv, None, heads, &ends)?;
         tape.backward_from(&y, up.clone(), None, &[kx, kw])
     };
     // Without a profile nothing is recorded, and a scope within the profile of another thread does nothing.

@@ -20,35 +20,39 @@ const THREADS: u32 = 128;
 /// The widest head of the others.
 const WIDEST: usize = 128;
 /// Flags of `forward.cu`.
-const UNIT_QUERIES: i32 = 1;
-const UNIT_KEYS: i32 = 2;
-const LEVELS: i32 = 4;
-const KEEP: i32 = 8;
-const CACHED: i32 = 16;
+const UNIT: i32 = 1;
+const LEVELS: i32 = 2;
+const KEEP: i32 = 4;
+const CACHED: i32 = 8;
 
-/// y, and what [`backward`] needs: three (tensor cores) or two (else) numbers a query and head.
+/// y, and what [`backward`] needs: qkv, whose keys and queries are as they were multiplied on the tensor cores, and three (there)
+/// or two (else) numbers a query and head.
 pub(super) fn forward(
-    qkv: &Tensor,
+    qkv: Tensor,
     scale_mul: Option<&Tensor>,
     s: Sizes,
     level_ends: &[usize],
     keep: bool,
-) -> Result<(Tensor, Tensor)> {
+) -> Result<(Tensor, [Tensor; 2])> {
     let gpu = qkv.gpu()?;
-    let path = Path::of(qkv, s)?;
+    let path = Path::of(&qkv, s)?;
+    let qkv = match path {
+        Path::TensorCores => overwritten(qkv)?,
+        Path::Plain => qkv,
+    };
     let y = Tensor::scratch(gpu, [s.batch, s.tokens, s.width()], qkv.dtype())?;
     let per_head = s.batch * s.heads * s.tokens;
     let stats = Tensor::scratch(gpu, [path.kept(), per_head], DType::F32)?;
-    let _scope = gpu.scope("attention", || s.work(pairs(level_ends), 4.0, &[qkv, &y]));
+    let _scope = gpu.scope("attention", || s.work(pairs(level_ends), 4.0, &[&qkv, &y]));
     if s.batch == 0 {
-        return Ok((y, stats));
+        return Ok((y, [qkv, stats]));
     }
     let plan = plan(gpu, level_ends)?;
-    let map = rows_of(qkv, s, 3)?;
+    let map = rows_of(&qkv, s, 3)?;
     let mut call = Call {
         q: qkv.arg()?,
-        k: part(qkv, s, 1)?,
-        v: part(qkv, s, 2)?,
+        k: part(&qkv, s, 1)?,
+        v: part(&qkv, s, 2)?,
         y: y.arg()?,
         stats: stats.arg()?,
         plan: Arg::In(&plan),
@@ -66,16 +70,23 @@ pub(super) fn forward(
         call.flags |= KEEP;
     }
     if scale_mul.is_some() {
-        call.flags |= UNIT_QUERIES | UNIT_KEYS;
+        call.flags |= UNIT;
         if path == Path::TensorCores {
-            key_norms(gpu, qkv, s, &stats)?;
+            unit_keys(gpu, &qkv, s, &stats)?;
         }
     }
     call.launch(gpu, path, qkv.dtype(), s)?;
-    Ok((y, stats))
+    Ok((y, [qkv, stats]))
 }
 
-/// Adds to the gradients of qkv and scale_mul. `out` is what [`forward`] returned.
+/// The same values in memory that nobody else holds, in the same place on the tape.
+fn overwritten(x: Tensor) -> Result<Tensor> {
+    let var = x.var.clone();
+    let x = x.into_unique()?;
+    Ok(Tensor { var, ..x })
+}
+
+/// Adds to the gradients of qkv and scale_mul. `y`, `qkv` and `stats` are what [`forward`] returned.
 pub(super) fn backward(
     qkv: &Tensor,
     scale_mul: Option<&Tensor>,
@@ -258,7 +269,7 @@ pub(super) fn cached(
         parts: parts.as_ref().map_or(Ok(Arg::Null), Tensor::arg)?,
         keys: seen,
         splits,
-        flags: CACHED | if unit { UNIT_QUERIES } else { 0 },
+        flags: CACHED | if unit { UNIT } else { 0 },
         k_batch: s.heads * capacity * s.dim,
         k_head: capacity * s.dim,
         k_token: s.dim,
@@ -393,17 +404,15 @@ impl Call<'_> {
             let name = half(dtype, ["forward_bf16", "forward_f16"])?;
             return gpu.launch(&FORWARD, name, shape, &args.concat());
         }
-        let flag = |f: i32| Arg::I32((self.flags & f != 0).into());
-        let stats = if self.flags & KEEP != 0 {
-            self.stats
-        } else {
-            Arg::Null
-        };
+        let [unit, keep, cached] = [UNIT, KEEP, CACHED].map(|f| self.flags & f != 0);
+        let stats = if keep { self.stats } else { Arg::Null };
+        // Those in a cache are normalised.
+        let units = [unit, unit && !cached].map(|f| Arg::I32(f.into()));
         let args = [
             &[self.q, self.k, self.v, self.y, stats][..],
             &[self.plan, self.scale_mul],
             &[int(s.heads), int(s.dim), int(s.tokens), int(self.keys)],
-            &[flag(UNIT_QUERIES), flag(UNIT_KEYS)],
+            &units,
             &strides,
         ];
         gpu.launch(plain(dtype, s.dim)?, "plain_forward", shape, &args.concat())
@@ -417,8 +426,8 @@ fn splits(gpu: &Gpu, s: Sizes, rows: usize, keys: usize) -> usize {
     room.div_ceil(blocks).clamp(1, keys.div_ceil(TILE))
 }
 
-/// Writes the reciprocal norms of all keys to the last third of `stats`.
-fn key_norms(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
+/// Divides all keys by their norms, and writes the reciprocals to the last third of `stats`.
+fn unit_keys(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
     let Arg::At(buffer, at) = stats.arg()? else {
         return Err(Error::Device("statistics without a place".into()));
     };
@@ -437,7 +446,7 @@ fn key_norms(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
         Arg::U64((s.tokens * 3 * s.width()) as u64),
         Arg::U64((3 * s.width()) as u64),
     ];
-    let name = half(qkv.dtype(), ["key_norms_bf16", "key_norms_f16"])?;
+    let name = half(qkv.dtype(), ["unit_keys_bf16", "unit_keys_f16"])?;
     gpu.launch(&FORWARD, name, shape, &args)
 }
 

@@ -13,8 +13,8 @@
 //! then through the normalisation. Kept on the tape: qkv, y, and two numbers a query and head (the largest score and
 //! the reciprocal of the sum of exponentials).
 //!
-//! On a GPU, half-precision heads of 64 go to the tensor cores: tiles of 64 keys and 64 queries, sums in float32, norms
-//! kept apart from the rounded rows (`kernels/forward.cu`, `kernels/backward.cu`). Float32 and heads of another width up
+//! On a GPU, half-precision heads of 64 go to the tensor cores: tiles of 64 keys and 64 queries, sums in float32, normalised
+//! rows rounded as the reference's (`kernels/forward.cu`, `kernels/backward.cu`). Float32 and heads of another width up
 //! to 128 are computed in float32 arithmetic (`kernels/plain.cu`). The order of every sum is fixed.
 
 mod cache;
@@ -28,19 +28,19 @@ pub use cache::{KvCache, attention_cached};
 use crate::{Cx, Device, Error, Result, Tensor, expect_dims};
 
 /// Attention where tokens of scale k, `level_ends[k-1]..level_ends[k]`, see the keys `0..level_ends[k]`; see the module
-/// for shapes.
+/// for shapes. On a GPU qkv may be overwritten, so it is copied first where somebody else holds it.
 ///
 /// # Errors
 /// When shapes do not fit, or `level_ends` does not rise strictly to L.
 pub fn attention(
     cx: &Cx<'_>,
-    qkv: &Tensor,
+    qkv: Tensor,
     scale_mul: Option<&Tensor>,
     heads: usize,
     level_ends: &[usize],
 ) -> Result<Tensor> {
     const OP: &str = "attention";
-    let sizes = sizes(OP, qkv, scale_mul, heads)?;
+    let sizes = sizes(OP, &qkv, scale_mul, heads)?;
     let rising = std::iter::once(&0)
         .chain(level_ends)
         .zip(level_ends)
@@ -54,15 +54,18 @@ pub fn attention(
             ),
         ));
     }
-    let mut inputs = vec![qkv];
+    let mut inputs = vec![&qkv];
     inputs.extend(scale_mul);
     let records = cx.records(&inputs);
-    let (mut y, stats) = match qkv.device() {
+    let (mut y, [qkv, stats]) = match qkv.device() {
         Device::Cuda(_) => cuda::forward(qkv, scale_mul, sizes, level_ends, records)?,
-        Device::Cpu => cpu::forward(qkv, scale_mul, sizes, level_ends)?,
+        Device::Cpu => {
+            let (y, stats) = cpu::forward(&qkv, scale_mul, sizes, level_ends)?;
+            (y, [qkv, stats])
+        }
     };
     if records {
-        let (qkv, scale_mul) = (qkv.clone(), scale_mul.cloned());
+        let scale_mul = scale_mul.cloned();
         let (ends, out) = (level_ends.to_vec(), y.clone());
         cx.record_one(&mut y, move |g, grads| {
             let (scale_mul, kept) = (scale_mul.as_ref(), (&out, &stats));

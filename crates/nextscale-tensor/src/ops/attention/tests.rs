@@ -76,7 +76,7 @@ fn forward_matches_f64() {
         let qkv = random([b, l, 3 * h * d], l as u64);
         let s = scale_mul(h);
         for s in [None, Some(&s)] {
-            let y = attention(&Cx::off(), &qkv, s, h, &ends).unwrap();
+            let y = attention(&Cx::off(), qkv.clone(), s, h, &ends).unwrap();
             assert_eq!(y.dims(), [b, l, h * d]);
             let error = worst(y.f32().unwrap(), &naive(&qkv, s, h, &ends));
             // Scores of up to 100 carry an error of 1e-5, which is then relative in the probabilities.
@@ -98,13 +98,13 @@ fn gradients_match_differences() {
         let l = *ends.last().unwrap();
         let qkv = random([b, l, 3 * h * d], 7);
         check_gradients(std::slice::from_ref(&qkv), 1e-2, 2e-3, |cx, t| {
-            attention(cx, &t[0], None, h, &ends)
+            attention(cx, t[0].clone(), None, h, &ends)
         });
         // Below the clamp, so that every element has an influence.
         let s = (0..h).map(|h| 1.2 + 0.7 * h as f32).collect();
         let s = Tensor::from_vec([1, h, 1, 1], s);
         check_gradients(&[qkv, s], 1e-2, 2e-3, |cx, t| {
-            attention(cx, &t[0], Some(&t[1]), h, &ends)
+            attention(cx, t[0].clone(), Some(&t[1]), h, &ends)
         });
     }
 }
@@ -114,7 +114,7 @@ fn run(qkv: &Tensor, s: &Tensor, heads: usize, ends: &[usize]) -> [Vec<f32>; 3] 
     let tape = crate::Tape::new();
     let cx = Cx::on(&tape);
     let ((x, kx), (s, ks)) = (cx.leaf(qkv), cx.leaf(s));
-    let y = attention(&cx, &x, Some(&s), heads, ends).unwrap();
+    let y = attention(&cx, x.clone(), Some(&s), heads, ends).unwrap();
     let mut loss = Tensor::from_vec([1], vec![0.0]);
     let up = y.clone();
     cx.record_one(&mut loss, move |_, grads| grads.add(&up, up.detach()));
@@ -164,7 +164,7 @@ fn cached_scales_match_the_whole_sequence() {
         let qkv = random([b, l, 3 * h * d], 11);
         let s = scale_mul(h);
         for s in [None, Some(&s)] {
-            let whole = attention(&Cx::off(), &qkv, s, h, &ends).unwrap();
+            let whole = attention(&Cx::off(), qkv.clone(), s, h, &ends).unwrap();
             let mut cache = KvCache::new(b, h, l, d);
             let mut start = 0;
             for &end in &ends {
@@ -225,7 +225,7 @@ fn shapes_are_checked() {
     let (qkv, s) = (random([2, 5, 24], 1), scale_mul(2));
     let cx = Cx::off();
     let call = |qkv: &Tensor, s: Option<&Tensor>, heads: usize, ends: &[usize]| {
-        attention(&cx, qkv, s, heads, ends).map(|_| ())
+        attention(&cx, qkv.clone(), s, heads, ends).map(|_| ())
     };
     call(&qkv, Some(&s), 2, &[1, 5]).unwrap();
     assert!(call(&qkv, Some(&s), 4, &[1, 5]).is_err());
@@ -283,13 +283,13 @@ fn check_on_gpu(cases: Vec<(usize, usize, usize, Vec<usize>)>) {
         let qkv = (random([b, l, 3 * h * d], l as u64), Role::Activation);
         println!("{b} {h} {d} {ends:?}");
         check_cuda(std::slice::from_ref(&qkv), [1e-5, 1e-2, 2e-3], |cx, t| {
-            Ok(vec![attention(cx, &t[0], None, h, &ends)?])
+            Ok(vec![attention(cx, t[0].clone(), None, h, &ends)?])
         });
         // The second head's is clamped.
         let s = (0..h).map(|h| [1.386, 5.5, -0.5][h % 3]).collect();
         let s = (Tensor::from_vec([1, h, 1, 1], s), Role::Float32);
         check_cuda(&[qkv, s], [5e-5, 4e-2, 6e-3], |cx, t| {
-            Ok(vec![attention(cx, &t[0], Some(&t[1]), h, &ends)?])
+            Ok(vec![attention(cx, t[0].clone(), Some(&t[1]), h, &ends)?])
         });
     }
 }
@@ -311,7 +311,7 @@ fn gpu_gives_clamped_scales_no_gradient_and_stays_finite() {
         let tape = crate::Tape::new();
         let cx = Cx::on(&tape);
         let ((x, kx), (s, ks)) = (cx.leaf(&x), cx.leaf(&s));
-        let y = attention(&cx, &x, Some(&s), h, &ends).unwrap();
+        let y = attention(&cx, x.clone(), Some(&s), h, &ends).unwrap();
         let mut loss = Tensor::zeros_on(device, [1], DType::F32).unwrap();
         let up = y.clone();
         cx.record_one(&mut loss, move |_, grads| grads.add(&up, up.detach()));
@@ -349,7 +349,7 @@ fn check_cache(cases: Vec<(usize, usize, usize, Vec<usize>)>) {
         for (dtype, limit) in [(DType::F32, 5e-5), (DType::Bf16, 1e-1), (DType::F16, 1e-2)] {
             let qkv = rounded(&random([b, l, 3 * h * d], 11), dtype);
             for (s, there) in [(None, None), (Some(&s), Some(&there))] {
-                let whole = attention(&Cx::off(), &qkv, s, h, &ends).unwrap();
+                let whole = attention(&Cx::off(), qkv.clone(), s, h, &ends).unwrap();
                 let mut cache = KvCache::on(device, dtype, [b, h, l, d]).unwrap();
                 let mut start = 0;
                 for &end in &ends {

@@ -210,12 +210,11 @@ impl Block {
         let qkv = ops::linear(cx, &y, &p.get(self.mat_qkv), bias, Activation::None)?;
         let scale_mul = self.scale_mul.map(|id| p.get(id));
         let h = match attend {
-            Attend::Levels(ends) => ops::attention(cx, &qkv, scale_mul.as_ref(), self.heads, ends)?,
+            Attend::Levels(ends) => ops::attention(cx, qkv, scale_mul.as_ref(), self.heads, ends)?,
             Attend::Cached(caches) => {
                 ops::attention_cached(&qkv, scale_mul.as_ref(), self.heads, &mut caches[i])?
             }
         };
-        drop(qkv);
         let a = self.proj.forward(cx, p, &h)?;
         run.see(|| format!("block.{i}.attn"), &a);
         let middle = Modulation {

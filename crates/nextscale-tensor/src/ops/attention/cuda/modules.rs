@@ -14,7 +14,7 @@ pub(crate) static FORWARD: Module = Module {
     specific: true,
     kernels: &[
         Kernel {
-            name: "key_norms_bf16",
+            name: "unit_keys_bf16",
             signature: "ppiiuu",
         },
         Kernel {
@@ -30,7 +30,7 @@ pub(crate) static FORWARD: Module = Module {
             signature: "ppiiii",
         },
         Kernel {
-            name: "key_norms_f16",
+            name: "unit_keys_f16",
             signature: "ppiiuu",
         },
         Kernel {

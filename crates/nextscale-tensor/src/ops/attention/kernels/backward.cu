@@ -2,29 +2,19 @@
 // queries and walks the keys; in the second it owns keys and walks the queries that see them. What a warp owns stays in
 // registers, so nothing is added by several warps and the order of every sum is fixed.
 //
-// `stats` is what the forward pass kept, three times [B, H, L]: the logarithm (base 2) of the sum of exponentials, the
-// reciprocal norms of queries and of keys. Without normalisation the latter two are 1.
-//
-// Gradients of scores are multiplied by reciprocal norms before they are rounded to halves; eight times as much keeps the
-// product near one, and the eighth is in the last step.
-constexpr float NORM_SCALE = 8.0f;
+// `qkv` is as the forward pass left it: keys of length one, queries of length one times the head's factor and log2(e).
+// `stats` is what it kept, three times [B, H, L]: the logarithm (base 2) of the sum of exponentials, the reciprocal norms of
+// queries and of keys. Without normalisation the latter two are 1.
 
 // Blocks of a multiprocessor, and columns of the parts that a tile is multiplied in, as registers allow.
 constexpr int BLOCKS = TOGETHER ? 3 : 2;
 constexpr int Q_PART = TOGETHER ? 64 : 16, K_PART = TOGETHER ? 32 : 16;
 
-// The norm's reciprocal to multiply a gradient by before it is rounded. A row of f16 whose norm was under the bound is zero,
-// so that its product is zero whatever the gradient; its reciprocal would only overflow.
-template <typename T> __device__ __forceinline__ float norm_scale(float r) { return r * NORM_SCALE; }
-template <> __device__ __forceinline__ float norm_scale<f16>(float r) {
-    return at_bound(r) ? 0.0f : r * NORM_SCALE;
-}
-
-// From t, the gradient of a unit vector over its factor, to that of the vector x, both a warp's rows: r (t - u (u.t))
-// with u = r x. Returns u.t of every row.
+// From t, the gradient of a unit vector u over `factor`, to that of the vector: r factor (t - u (u.t)), both a warp's rows; u is
+// x times `part`. Returns u.t of every row.
 template <typename T>
 __device__ __forceinline__ void through_norm(float (&t)[M][8][4], const u32 (&x)[M][4][4], const float (&r)[2 * M],
-                                             bool unit, float factor, float (&along)[2 * M]) {
+                                             bool unit, float part, float factor, float (&along)[2 * M]) {
 #pragma unroll
     for (int i = 0; i < 2 * M; i++) {
         int m = i >> 1, e = 2 * (i & 1);
@@ -34,9 +24,9 @@ __device__ __forceinline__ void through_norm(float (&t)[M][8][4], const u32 (&x)
             u32 w = x[m][n >> 1][2 * (n & 1) + (i & 1)];
             dot += lower<T>(w) * t[m][n][e] + upper<T>(w) * t[m][n][e + 1];
         }
-        along[i] = quad_sum(dot) * r[i];
+        along[i] = quad_sum(dot) * part;
         // At the bound of the norm the divisor is a constant.
-        float back = unit && !at_bound(r[i]) ? along[i] * r[i] : 0.0f, f = factor * r[i];
+        float back = unit && !at_bound(r[i]) ? along[i] * part : 0.0f, f = factor * r[i];
 #pragma unroll
         for (int n = 0; n < 8; n++) {
             u32 w = x[m][n >> 1][2 * (n & 1) + (i & 1)];
@@ -52,7 +42,6 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
                                  int unit, const TensorMap& map) {
     __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
     __shared__ u64 barriers[2];
-    __shared__ float norms[2][TILE];
     __shared__ float warp_slopes[THREADS / 32];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
@@ -66,16 +55,9 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
     u64 width = (u64)heads * WIDTH, stride = 3 * width;
     const T* q = qkv + (u64)b * tokens * stride + h * WIDTH;
     const T *k = q + width, *v = k + width;
-    const float* rk = stats + (u64)(2 * gridDim.y + blockIdx.y) * tokens;
-    u32 norms_at = shared_address(norms);
     Stages stages(tiles, barriers);
     auto copy = [&](int tile, int stage) {
-        int at = tile * TILE;
-        stages.fill(stage, at, tokens, b, map, (heads + h) * WIDTH, k, stride, map, (2 * heads + h) * WIDTH, v, stride);
-        if (threadIdx.x < TILE) {
-            bool there = at + threadIdx.x < tokens;
-            copy_4(norms_at + (stage * TILE + threadIdx.x) * 4, rk + (there ? at + threadIdx.x : 0), there);
-        }
+        stages.fill(stage, tile * TILE, tokens, b, map, (heads + h) * WIDTH, k, stride, map, (2 * heads + h) * WIDTH, v, stride);
         copies_begin();
     };
     copy(0, 0);
@@ -85,7 +67,7 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
     u64 of_y = ((u64)b * tokens + first) * width + h * WIDTH, of_head = (u64)blockIdx.y * tokens + first;
     load_rows(ga, g + of_y, width, rows);
     float factor = query_factor(scale_mul, h, unit, WIDTH);
-    float rq[2 * M], c[2 * M], lse[2 * M], delta[2 * M];
+    float rq[2 * M], lse[2 * M], delta[2 * M];
     {
         u32 ya[M][4][4];
         load_rows(ya, y + of_y, width, rows);
@@ -104,7 +86,6 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
             delta[i] = quad_sum(s);
             lse[i] = there ? stats[of_head + row] : 0.0f;
             rq[i] = there ? stats[(u64)gridDim.y * tokens + of_head + row] : 0.0f;
-            c[i] = rq[i] * factor * LOG2_E;
             if (there && (lane & 3) == 0) deltas[of_head + row] = delta[i];
         }
     }
@@ -128,27 +109,17 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
             finish<1>(s);
             if (part > 0) keep(ds);
 #pragma unroll
-            for (int n = 0; n < Q_PART / 8; n++) {
-                float2 r = *(const float2*)&norms[stage][part * Q_PART + n * 8 + (lane & 3) * 2];
+            for (int n = 0; n < Q_PART / 8; n++)
 #pragma unroll
-                for (int i = 0; i < 2 * M; i++) {
-                    int m = i >> 1, e = 2 * (i & 1);
-                    s[m][n][e] = exp2_fast(s[m][n][e] * r.x * c[i] - lse[i]);
-                    s[m][n][e + 1] = exp2_fast(s[m][n][e + 1] * r.y * c[i] - lse[i]);
+                for (int e = 0; e < 4 * M; e++) {
+                    float& x = s[e >> 2][n][e & 3];
+                    x = exp2_fast(x - lse[e >> 1]);
                 }
-            }
             finish<0>(dp);
 #pragma unroll
-            for (int n = 0; n < Q_PART / 8; n++) {
-                float2 r = *(const float2*)&norms[stage][part * Q_PART + n * 8 + (lane & 3) * 2];
-                float nx = norm_scale<T>(r.x), ny = norm_scale<T>(r.y);
+            for (int n = 0; n < Q_PART / 8; n++)
 #pragma unroll
-                for (int i = 0; i < 2 * M; i++) {
-                    int m = i >> 1, e = 2 * (i & 1);
-                    s[m][n][e] *= (dp[m][n][e] - delta[i]) * nx;
-                    s[m][n][e + 1] *= (dp[m][n][e + 1] - delta[i]) * ny;
-                }
-            }
+                for (int e = 0; e < 4 * M; e++) s[e >> 2][n][e & 3] *= dp[e >> 2][n][e & 3] - delta[e >> 1];
             if (hides) {
 #pragma unroll
                 for (int i = 0; i < 2 * M; i++) {
@@ -171,7 +142,9 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
     keep(ga);
 
     float along[2 * M], slope = 0;
-    through_norm<T>(dq, qa, rq, unit, factor / NORM_SCALE, along);
+    // Queries lie there times factor and log2(e); at a factor of 0 their directions are lost, and not needed.
+    float part = factor > 0 ? 1 / (factor * LOG2_E) : 0.0f;
+    through_norm<T>(dq, qa, rq, unit, part, factor, along);
 #pragma unroll
     for (int i = 0; i < 2 * M; i++)
         if (i * 8 + (lane >> 2) < rows) slope += along[i];
@@ -182,7 +155,7 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
     if (threadIdx.x == 0 && unit) {
         float s = 0;
         for (int w = 0; w < THREADS / 32; w++) s += warp_slopes[w];
-        slopes[(u64)blockIdx.y * gridDim.x + blockIdx.x] = s * factor / NORM_SCALE;
+        slopes[(u64)blockIdx.y * gridDim.x + blockIdx.x] = s * factor;
     }
     T* out = dqkv + ((u64)b * tokens + first) * stride + h * WIDTH;
     store_rows(tiles + warp * WARP_ROWS * 128, dq, out, stride, rows);
@@ -194,8 +167,8 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
                               const TensorMap& g_map) {
     __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
     __shared__ u64 barriers[2];
-    // Of the tile's queries: logarithm of the sum, reciprocal norm, delta.
-    __shared__ float rows_of[2][3][TILE];
+    // Of the tile's queries: logarithm of the sum, delta.
+    __shared__ float rows_of[2][2][TILE];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, group = warp / GROUP_WARPS;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
     // The first keys are seen by the most queries, so their blocks come first.
@@ -211,7 +184,6 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
     const T *k = q + width, *v = k + width;
     g += (u64)b * tokens * width + h * WIDTH;
     const float* lse = stats + (u64)blockIdx.y * tokens;
-    const float* rq = stats + (u64)(gridDim.y + blockIdx.y) * tokens;
     const float* delta = deltas + (u64)blockIdx.y * tokens;
     u32 rows_at = shared_address(rows_of);
     Stages stages(tiles, barriers);
@@ -221,10 +193,9 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
         if (threadIdx.x < TILE) {
             bool there = at + threadIdx.x < tokens;
             int row = there ? at + threadIdx.x : 0;
-            u32 to = rows_at + (stage * 3 * TILE + threadIdx.x) * 4;
+            u32 to = rows_at + (stage * 2 * TILE + threadIdx.x) * 4;
             copy_4(to, lse + row, there);
-            copy_4(to + TILE * 4, rq + row, there);
-            copy_4(to + 2 * TILE * 4, delta + row, there);
+            copy_4(to + TILE * 4, delta + row, there);
         }
         copies_begin();
     };
@@ -233,15 +204,12 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
     u32 ka[M][4][4], va[M][4][4];
     load_rows(ka, k + first * stride, stride, rows);
     load_rows(va, v + first * stride, stride, rows);
-    float factor = query_factor(scale_mul, h, unit, WIDTH);
     const float* rk = stats + (u64)(2 * gridDim.y + blockIdx.y) * tokens + first;
-    float c[2 * M];
     // The first query that sees a key; the first that sees all of the group's.
     int starts[2 * M], every = group_end > group_first ? plan[tokens + group_end - 1] : 0;
 #pragma unroll
     for (int i = 0; i < 2 * M; i++) {
         int row = i * 8 + (lane >> 2);
-        c[i] = row < rows ? rk[row] * factor * LOG2_E : 0.0f;
         starts[i] = row < rows ? plan[tokens + first + row] : 0;
     }
     float dk[M][8][4] = {}, dv[M][8][4] = {};
@@ -265,12 +233,11 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
             const float* of = &rows_of[stage][0][part * K_PART + (lane & 3) * 2];
 #pragma unroll
             for (int n = 0; n < K_PART / 8; n++) {
-                float2 l = *(const float2*)(of + n * 8), r = *(const float2*)(of + TILE + n * 8);
+                float2 l = *(const float2*)(of + n * 8);
 #pragma unroll
-                for (int i = 0; i < 2 * M; i++) {
-                    int m = i >> 1, e = 2 * (i & 1);
-                    s[m][n][e] = exp2_fast(s[m][n][e] * c[i] * r.x - l.x);
-                    s[m][n][e + 1] = exp2_fast(s[m][n][e + 1] * c[i] * r.y - l.y);
+                for (int e = 0; e < 4 * M; e++) {
+                    float& x = s[e >> 2][n][e & 3];
+                    x = exp2_fast(x - (e & 1 ? l.y : l.x));
                 }
             }
             if (hides) {
@@ -291,14 +258,9 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
             finish<1>(dp);
 #pragma unroll
             for (int n = 0; n < K_PART / 8; n++) {
-                float2 r = *(const float2*)(of + TILE + n * 8), d = *(const float2*)(of + 2 * TILE + n * 8);
-                float nx = norm_scale<T>(r.x), ny = norm_scale<T>(r.y);
+                float2 d = *(const float2*)(of + TILE + n * 8);
 #pragma unroll
-                for (int i = 0; i < 2 * M; i++) {
-                    int m = i >> 1, e = 2 * (i & 1);
-                    s[m][n][e] *= (dp[m][n][e] - d.x) * nx;
-                    s[m][n][e + 1] *= (dp[m][n][e + 1] - d.y) * ny;
-                }
+                for (int e = 0; e < 4 * M; e++) s[e >> 2][n][e & 3] *= dp[e >> 2][n][e & 3] - (e & 1 ? d.y : d.x);
             }
             u32 ds[M][K_PART / 16][4];
             pack_rows<T, K_PART>(ds, s);
@@ -315,7 +277,7 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
     float along[2 * M], inverse[2 * M];
 #pragma unroll
     for (int i = 0; i < 2 * M; i++) inverse[i] = i * 8 + (lane >> 2) < rows ? rk[i * 8 + (lane >> 2)] : 0.0f;
-    through_norm<T>(dk, ka, inverse, unit, factor / NORM_SCALE, along);
+    through_norm<T>(dk, ka, inverse, unit, 1, 1 / LOG2_E, along);
     __syncthreads();
     char* stage = tiles + warp * WARP_ROWS * 128;
     T* out = dqkv + ((u64)b * tokens + first) * stride + width + h * WIDTH;
@@ -323,17 +285,17 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
     store_rows(stage, dv, out + width, stride, rows);
 }
 
-#define BACKWARD(T)                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_queries_##T(                              \
-        const T* qkv, const T* y, const T* g, const float* stats, const int* plan, const float* scale_mul, T* dqkv,       \
-        float* deltas, float* slopes, int heads, int tokens, int unit, const __grid_constant__ TensorMap map) {           \
-        backward_queries(qkv, y, g, stats, plan, scale_mul, dqkv, deltas, slopes, heads, tokens, unit, map);              \
-    }                                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_keys_##T(                                 \
-        const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul, const float* deltas,       \
-        T* dqkv, int heads, int tokens, int unit, const __grid_constant__ TensorMap q_map,                                \
-        const __grid_constant__ TensorMap g_map) {                                                                        \
-        backward_keys(qkv, g, stats, plan, scale_mul, deltas, dqkv, heads, tokens, unit, q_map, g_map);                   \
+#define BACKWARD(T)                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_queries_##T(                                    \
+        const T* qkv, const T* y, const T* g, const float* stats, const int* plan, const float* scale_mul, T* dqkv,        \
+        float* deltas, float* slopes, int heads, int tokens, int unit, const __grid_constant__ TensorMap map) {            \
+        backward_queries(qkv, y, g, stats, plan, scale_mul, dqkv, deltas, slopes, heads, tokens, unit, map);               \
+    }                                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_keys_##T(                                       \
+        const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul, const float* deltas,        \
+        T* dqkv, int heads, int tokens, int unit, const __grid_constant__ TensorMap q_map,                                 \
+        const __grid_constant__ TensorMap g_map) {                                                                         \
+        backward_keys(qkv, g, stats, plan, scale_mul, deltas, dqkv, heads, tokens, unit, q_map, g_map);                    \
     }
 BACKWARD(bf16)
 BACKWARD(f16)

@@ -1,25 +1,40 @@
 // Half precision, heads of 64: y and, where a gradient will be asked for, what it needs.
 //
 // A block has queries of one head, whose fragments and sums stay in registers; keys and values come in tiles of 64, two in
-// flight. Queries and keys are not normalised before the product, which would round them again: scores are multiplied by the
-// reciprocals of both norms. Exponentials are powers of two, measured from a maximum that follows the true one only when
-// that has moved by a factor of 256, so that sums are seldom scaled anew.
+// flight. Keys are unit vectors already where they are to be, and a block's queries are made so and multiplied by their factor
+// and by log2(e): a product is the exponent of two. So between two products nothing is left but to take powers, add and round.
+// Scores of unit vectors are at most the factor: where a power of that fits the type, powers are taken as they are. Else they
+// are measured from a maximum that follows the true one only when that has moved by a factor of 256, so that sums are seldom
+// scaled anew.
 
 // Flags of a call.
-constexpr int UNIT_QUERIES = 1;
-constexpr int UNIT_KEYS = 2;
-constexpr int LEVELS = 4;
-constexpr int KEEP = 8;
+constexpr int UNIT = 1;
+constexpr int LEVELS = 2;
+// A gradient will be asked for: queries as they were multiplied take the place of those given.
+constexpr int KEEP = 4;
 // Keys and values lie in caches, a head a sample.
-constexpr int CACHED = 16;
+constexpr int CACHED = 8;
+
+// The largest exponent of two whose powers, and those of its negative, keep their precision in the type.
+template <typename T> __device__ __forceinline__ float most_exponent() { return 60.0f; }
+template <> __device__ __forceinline__ float most_exponent<f16>() { return 14.0f; }
 
 __device__ __forceinline__ float minus_infinity() { return -__int_as_float(0x7f800000); }
 
-// The reciprocal norms of rows of 64, eight threads a row and four rows a thread; `r` is [B, H, tokens].
+// Eight threads have a row of 64, a piece of eight elements each: the reciprocal norm.
+template <typename T> __device__ __forceinline__ float row_norm(uint4 w) {
+    float s = quad_sum((squares<T>(w.x) + squares<T>(w.y)) + (squares<T>(w.z) + squares<T>(w.w)));
+    return inverse_norm(s + __shfl_xor_sync(ALL_LANES, s, 4));
+}
+template <typename T> __device__ __forceinline__ uint4 times(uint4 w, float f) {
+    return make_uint4(times<T>(w.x, f), times<T>(w.y, f), times<T>(w.z, f), times<T>(w.w, f));
+}
+
+// Divides keys by their norms in place, eight threads a row and four rows a thread; the reciprocals go to `r`, [B, H, tokens].
 constexpr int NORM_ROWS = 4;
 
 template <typename T>
-__device__ void key_norms(const T* k, float* r, int heads, int tokens, u64 batch_stride, u64 token_stride) {
+__device__ void unit_keys(T* k, float* r, int heads, int tokens, u64 batch_stride, u64 token_stride) {
     // Neighbouring rows of memory are the heads of one token.
     u32 of_batch = (u32)heads * tokens, first = blockIdx.x * (blockDim.x / 8 * NORM_ROWS) + threadIdx.x / 8;
     k += blockIdx.y * batch_stride + (threadIdx.x & 7) * 8;
@@ -33,9 +48,11 @@ __device__ void key_norms(const T* k, float* r, int heads, int tokens, u64 batch
 #pragma unroll
     for (int i = 0; i < NORM_ROWS; i++) {
         u32 row = first + i * (blockDim.x / 8), token = row / heads, h = row % heads;
-        float s = quad_sum((squares<T>(w[i].x) + squares<T>(w[i].y)) + (squares<T>(w[i].z) + squares<T>(w[i].w)));
-        s += __shfl_xor_sync(ALL_LANES, s, 4);
-        if (row < of_batch && (threadIdx.x & 7) == 0) r[(u64)h * tokens + token] = inverse_norm(s);
+        float s = row_norm<T>(w[i]);
+        if (row < of_batch) {
+            *(uint4*)(k + token * token_stride + h * WIDTH) = times<T>(w[i], s);
+            if ((threadIdx.x & 7) == 0) r[(u64)h * tokens + token] = s;
+        }
     }
 }
 
@@ -50,32 +67,54 @@ __device__ void append(const T* qkv, T* keys, T* values, int heads, int tokens, 
     const T* k = qkv + ((u64)b * tokens + token) * 3 * width + width + h * WIDTH + piece;
     u64 to = (((u64)b * heads + h) * capacity + held + token) * WIDTH + piece;
     uint4 x = *(const uint4*)k, v = *(const uint4*)(k + width);
-    if (unit) {
-        float s = quad_sum((squares<T>(x.x) + squares<T>(x.y)) + (squares<T>(x.z) + squares<T>(x.w)));
-        s = inverse_norm(s + __shfl_xor_sync(ALL_LANES, s, 4));
-        x.x = pack<T>(lower<T>(x.x) * s, upper<T>(x.x) * s);
-        x.y = pack<T>(lower<T>(x.y) * s, upper<T>(x.y) * s);
-        x.z = pack<T>(lower<T>(x.z) * s, upper<T>(x.z) * s);
-        x.w = pack<T>(lower<T>(x.w) * s, upper<T>(x.w) * s);
-    }
+    if (unit) x = times<T>(x, row_norm<T>(x));
     if (there) {
         *(uint4*)(keys + to) = x;
         *(uint4*)(values + to) = v;
     }
 }
 
+// Whether a choice was made when compiling.
+template <bool V> struct Constant { static constexpr bool value = V; };
+
+// Has the maxima follow a tile's scores, and scales the sums anew where that is needed.
+__device__ __forceinline__ void follow(const float (&s)[M][8][4], float (&top)[2 * M], float (&sum)[2 * M], float (&o)[M][8][4]) {
+    float now[2 * M];
+    bool moved = false;
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) {
+        float x = fmaxf(s[i >> 1][0][2 * (i & 1)], s[i >> 1][0][2 * (i & 1) + 1]);
+#pragma unroll
+        for (int n = 1; n < 8; n++) x = fmaxf(x, fmaxf(s[i >> 1][n][2 * (i & 1)], s[i >> 1][n][2 * (i & 1) + 1]));
+        now[i] = quad_max(x);
+        moved |= now[i] - top[i] > 8.0f;
+    }
+    if (!__any_sync(ALL_LANES, moved)) return;
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) {
+        float next = fmaxf(top[i], now[i]);
+        float f = exp2_fast(top[i] - next);
+        top[i] = next;
+        sum[i] *= f;
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            o[i >> 1][n][2 * (i & 1)] *= f;
+            o[i >> 1][n][2 * (i & 1) + 1] *= f;
+        }
+    }
+}
+
 template <typename T>
-__device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul,
-                        float* parts, int heads, int queries, int keys, int splits, int flags, u64 q_batch, u64 q_token,
-                        u64 k_batch, u64 k_head, u64 k_token, const TensorMap& k_map, const TensorMap& v_map) {
+__device__ void forward(T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul, float* parts,
+                        int heads, int queries, int keys, int splits, int flags, u64 q_batch, u64 q_token, u64 k_batch, u64 k_head,
+                        u64 k_token, const TensorMap& k_map, const TensorMap& v_map) {
     __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
     __shared__ u64 barriers[2];
-    __shared__ float norms[2][TILE];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
     Rows my(queries);
     int first = my.first, rows = my.count;
-    bool levels = flags & LEVELS, unit_keys = flags & UNIT_KEYS;
+    bool levels = flags & LEVELS, unit = flags & UNIT;
     // Keys that the block's last query sees, that the group's last and first see.
     int seen = levels ? plan[my.block_end - 1] : keys;
     int most = my.group_end > 0 ? (levels ? plan[my.group_end - 1] : keys) : 0;
@@ -86,134 +125,96 @@ __device__ void forward(const T* q, const T* k, const T* v, T* y, float* stats, 
     q += b * q_batch + h * WIDTH + (u64)first * q_token;
     k += b * k_batch + h * k_head;
     v += b * k_batch + h * k_head;
-    const float* rk = stats + (u64)(2 * gridDim.y + blockIdx.y) * keys;
-    u32 norms_at = shared_address(norms);
     Stages stages(tiles, barriers);
     // Where this head's columns are: of the caches, or of q, k and v side by side.
     bool cached = flags & CACHED;
     int sample = cached ? blockIdx.y : b, k_column = cached ? 0 : (heads + h) * WIDTH, v_column = cached ? 0 : (2 * heads + h) * WIDTH;
     auto copy = [&](int tile, int stage) {
-        int at = tile * TILE;
-        stages.fill(stage, at, keys, sample, k_map, k_column, k, k_token, v_map, v_column, v, k_token);
-        if (unit_keys && threadIdx.x < TILE) {
-            bool there = at + threadIdx.x < keys;
-            copy_4(norms_at + (stage * TILE + threadIdx.x) * 4, rk + (there ? at + threadIdx.x : 0), there);
-        }
+        stages.fill(stage, tile * TILE, keys, sample, k_map, k_column, k, k_token, v_map, v_column, v, k_token);
         copies_begin();
     };
     if (begin < end) copy(begin, 0);
 
     u32 qa[M][4][4];
-    load_rows(qa, q, q_token, rows);
-    float factor = query_factor(scale_mul, h, flags & UNIT_QUERIES, WIDTH);
-    float rq[2 * M], c[2 * M], top[2 * M], sum[2 * M];
-    inverse_norms<T>(rq, qa);
+    load_rows(qa, (const T*)q, q_token, rows);
+    float factor = query_factor(scale_mul, h, unit, WIDTH) * LOG2_E;
+    float rq[2 * M], top[2 * M], sum[2 * M];
+    if (unit) inverse_norms<T>(rq, qa);
 #pragma unroll
     for (int i = 0; i < 2 * M; i++) {
-        if (!(flags & UNIT_QUERIES)) rq[i] = 1;
-        c[i] = fmaxf(rq[i] * factor, 1e-30f) * LOG2_E;
-        // NaN, which the maximum hides, is let through.
-        if (factor != factor) c[i] = factor;
-        top[i] = minus_infinity();
+        if (!unit) rq[i] = 1;
         sum[i] = 0;
     }
+    scale_rows<T>(qa, rq, factor);
+    if (flags & KEEP) write_rows(qa, q, q_token, rows);
     float o[M][8][4] = {};
     Places at(lane);
 
-    for (int tile = begin; tile < end; tile++) {
-        int stage = (tile - begin) & 1;
-        u32 kt = stages.first(stage), vt = stages.second(stage);
-        stages.arrive(tile - begin);
-        __syncthreads();
-        if (tile + 1 < end) copy(tile + 1, stage ^ 1);
-        if (tile * TILE >= most) continue;
+    auto walk = [&](auto measured) {
+        constexpr bool MEASURED = decltype(measured)::value;
+#pragma unroll
+        for (int i = 0; i < 2 * M; i++) top[i] = MEASURED ? minus_infinity() : 0.0f;
+        for (int tile = begin; tile < end; tile++) {
+            int stage = (tile - begin) & 1;
+            u32 kt = stages.first(stage), vt = stages.second(stage);
+            stages.arrive(tile - begin);
+            __syncthreads();
+            if (tile + 1 < end) copy(tile + 1, stage ^ 1);
+            if (tile * TILE >= most) continue;
 
-        float s[M][8][4];
-        multiply_across<T, 64>(s, qa, kt, 0, at);
-        finish<0>(s);
-        if (unit_keys) {
+            float s[M][8][4];
+            multiply_across<T, 64>(s, qa, kt, 0, at);
+            finish<0>(s);
+            if ((tile + 1) * TILE > all) {
 #pragma unroll
-            for (int n = 0; n < 8; n++) {
-                float2 r = *(const float2*)&norms[stage][n * 8 + (lane & 3) * 2];
+                for (int i = 0; i < 2 * M; i++) {
+                    int row = min(first + i * 8 + (lane >> 2), my.group_end - 1);
+                    int sees = (levels ? plan[row] : keys) - tile * TILE - (lane & 3) * 2;
 #pragma unroll
-                for (int m = 0; m < M; m++) {
-                    s[m][n][0] *= r.x;
-                    s[m][n][1] *= r.y;
-                    s[m][n][2] *= r.x;
-                    s[m][n][3] *= r.y;
+                    for (int n = 0; n < 8; n++) {
+                        if (n * 8 >= sees) s[i >> 1][n][2 * (i & 1)] = minus_infinity();
+                        if (n * 8 + 1 >= sees) s[i >> 1][n][2 * (i & 1) + 1] = minus_infinity();
+                    }
                 }
             }
-        }
-        if ((tile + 1) * TILE > all) {
+            if (MEASURED) follow(s, top, sum, o);
+            // The first half is multiplied while the second's exponentials are taken.
+            u32 p[2][M][2][4];
 #pragma unroll
-            for (int i = 0; i < 2 * M; i++) {
-                int row = min(first + i * 8 + (lane >> 2), my.group_end - 1);
-                int sees = (levels ? plan[row] : keys) - tile * TILE - (lane & 3) * 2;
+            for (int half = 0; half < 2; half++) {
 #pragma unroll
-                for (int n = 0; n < 8; n++) {
-                    if (n * 8 >= sees) s[i >> 1][n][2 * (i & 1)] = minus_infinity();
-                    if (n * 8 + 1 >= sees) s[i >> 1][n][2 * (i & 1) + 1] = minus_infinity();
+                for (int i = 0; i < 2 * M; i++) {
+#pragma unroll
+                    for (int n = 4 * half; n < 4 * half + 4; n++) {
+                        int m = i >> 1, e = 2 * (i & 1);
+                        float x = exp2_fast(MEASURED ? s[m][n][e] - top[i] : s[m][n][e]);
+                        float z = exp2_fast(MEASURED ? s[m][n][e + 1] - top[i] : s[m][n][e + 1]);
+                        sum[i] += x + z;
+                        p[half][m][n / 2 % 2][2 * (n & 1) + (i & 1)] = pack<T>(x, z);
+                    }
                 }
+                multiply_down<T, 32>(o, p[half], vt, half, at);
             }
+            finish<0>(o);
+            keep(p[0]);
+            keep(p[1]);
         }
-        float now[2 * M];
-        bool moved = false;
-#pragma unroll
-        for (int i = 0; i < 2 * M; i++) {
-            float x = fmaxf(s[i >> 1][0][2 * (i & 1)], s[i >> 1][0][2 * (i & 1) + 1]);
-#pragma unroll
-            for (int n = 1; n < 8; n++) x = fmaxf(x, fmaxf(s[i >> 1][n][2 * (i & 1)], s[i >> 1][n][2 * (i & 1) + 1]));
-            now[i] = quad_max(x);
-            moved |= (now[i] - top[i]) * c[i] > 8.0f;
-        }
-        if (__any_sync(ALL_LANES, moved)) {
-#pragma unroll
-            for (int i = 0; i < 2 * M; i++) {
-                float next = fmaxf(top[i], now[i]);
-                float f = exp2_fast((top[i] - next) * c[i]);
-                top[i] = next;
-                sum[i] *= f;
-#pragma unroll
-                for (int n = 0; n < 8; n++) {
-                    o[i >> 1][n][2 * (i & 1)] *= f;
-                    o[i >> 1][n][2 * (i & 1) + 1] *= f;
-                }
-            }
-        }
-        // The first half is multiplied while the second's exponentials are taken.
-        u32 p[2][M][2][4];
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-#pragma unroll
-            for (int i = 0; i < 2 * M; i++) {
-                float shift = -top[i] * c[i];
-#pragma unroll
-                for (int n = 4 * half; n < 4 * half + 4; n++) {
-                    int m = i >> 1, e = 2 * (i & 1);
-                    float x = exp2_fast(s[m][n][e] * c[i] + shift), z = exp2_fast(s[m][n][e + 1] * c[i] + shift);
-                    sum[i] += x + z;
-                    p[half][m][n / 2 % 2][2 * (n & 1) + (i & 1)] = pack<T>(x, z);
-                }
-            }
-            multiply_down<T, 32>(o, p[half], vt, half, at);
-        }
-        finish<0>(o);
-        keep(p[0]);
-        keep(p[1]);
-    }
+    };
+    if (unit && factor <= most_exponent<T>()) walk(Constant<false>{});
+    else walk(Constant<true>{});
     keep(qa);
 
     u64 of_head = (u64)blockIdx.y * queries + first;
 #pragma unroll
     for (int i = 0; i < 2 * M; i++) {
         sum[i] = quad_sum(sum[i]);
-        float inverse = 1.0f / sum[i], lse = top[i] * c[i] + log2f(sum[i]);
+        float inverse = 1.0f / sum[i], lse = top[i] + log2f(sum[i]);
         int row = i * 8 + (lane >> 2);
         if ((lane & 3) == 0 && row < rows) {
             if (flags & KEEP) {
                 stats[of_head + row] = lse;
                 stats[(u64)gridDim.y * queries + of_head + row] = rq[i];
-                if (!unit_keys) stats[2 * (u64)gridDim.y * queries + of_head + row] = 1;
+                if (!unit) stats[2 * (u64)gridDim.y * queries + of_head + row] = 1;
             }
             if (splits > 1) parts[(u64)blockIdx.z * gridDim.y * queries + of_head + row] = lse;
         }
@@ -266,19 +267,19 @@ __device__ void join(const float* parts, T* y, int heads, int queries, int split
 }
 
 #define FORWARD(T)                                                                                                         \
-    extern "C" __global__ void key_norms_##T(const T* k, float* r, int heads, int tokens, u64 batch, u64 token) {            \
-        key_norms(k, r, heads, tokens, batch, token);                                                                      \
+    extern "C" __global__ void unit_keys_##T(T* k, float* r, int heads, int tokens, u64 batch, u64 token) {                \
+        unit_keys(k, r, heads, tokens, batch, token);                                                                      \
     }                                                                                                                      \
     extern "C" __global__ void append_rows_##T(const T* qkv, T* keys, T* values, int heads, int tokens, int held,          \
                                                int capacity, int unit, int total) {                                        \
         append(qkv, keys, values, heads, tokens, held, capacity, unit, total);                                             \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(THREADS, TOGETHER ? 4 : 2) forward_##T(                                   \
-        const T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul, float* parts,     \
+        T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul, float* parts,           \
         int heads, int queries, int keys, int splits, int flags, u64 q_batch, u64 q_token, u64 k_batch, u64 k_head,        \
         u64 k_token, const __grid_constant__ TensorMap k_map, const __grid_constant__ TensorMap v_map) {                   \
         forward(q, k, v, y, stats, plan, scale_mul, parts, heads, queries, keys, splits, flags, q_batch, q_token, k_batch, \
-                k_head, k_token, k_map, v_map);                                                                                          \
+                k_head, k_token, k_map, v_map);                                                                            \
     }                                                                                                                      \
     extern "C" __global__ void join_##T(const float* parts, T* y, int heads, int queries, int splits, int total) {         \
         join(parts, y, heads, queries, splits, total);                                                                     \

@@ -188,6 +188,39 @@ template <typename T> __device__ __forceinline__ void load_rows(u32 (&a)[M][4][4
     }
 }
 
+// The same rows to memory.
+template <typename T> __device__ __forceinline__ void write_rows(const u32 (&a)[M][4][4], T* x, u64 stride, int rows) {
+    int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) {
+        int r = i * 8 + g;
+        u32* p = (u32*)(x + (r < rows ? r : 0) * stride) + t;
+        if (r < rows)
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                p[k * 8] = a[i >> 1][k][i & 1];
+                p[k * 8 + 4] = a[i >> 1][k][2 + (i & 1)];
+            }
+    }
+}
+
+// Both halves of a word multiplied.
+template <typename T> __device__ __forceinline__ u32 times(u32 w, float f) { return pack<T>(lower<T>(w) * f, upper<T>(w) * f); }
+
+// Rows as left operands, each multiplied by its own number and by a common one.
+template <typename T> __device__ __forceinline__ void scale_rows(u32 (&a)[M][4][4], const float (&r)[2 * M], float factor) {
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++)
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                u32& w = a[i >> 1][k][2 * e + (i & 1)];
+                // One after the other: their product may be too large where a row is zero.
+                w = pack<T>(lower<T>(w) * r[i] * factor, upper<T>(w) * r[i] * factor);
+            }
+}
+
 // 1 / max(norm, 1e-12) from the sum of squares.
 __device__ __forceinline__ float inverse_norm(float squares) { return rsqrtf(fmaxf(squares, LEAST_NORM * LEAST_NORM)); }
 // Whether the norm was at the bound, so that the divisor was a constant.
@@ -220,8 +253,13 @@ template <typename T, int N> __device__ __forceinline__ void pack_rows(u32 (&a)[
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-// Where a tile is, for the matrix unit: swizzle of 128 bytes, eight rows every 1024.
-__device__ __forceinline__ u64 described(u32 tile) { return (tile & 0x3ffff) >> 4 | 1ull << 16 | 64ull << 32 | 1ull << 62; }
+// Where a tile is, `skipped` units of 16 bytes on, for the matrix unit: swizzle of 128 bytes, eight rows every 1024.
+__device__ __forceinline__ u64 described(u32 tile, u32 skipped) {
+    u64 d;
+    u32 low = ((tile & 0x3ffff) >> 4 | 1u << 16) + skipped, high = 64u | 1u << 30;
+    asm("mov.b64 %0, {%1, %2};" : "=l"(d) : "r"(low), "r"(high));
+    return d;
+}
 
 #define ACCUMULATORS_8(c, n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3]), "+f"(c[n + 1][0]), "+f"(c[n + 1][1]), \
     "+f"(c[n + 1][2]), "+f"(c[n + 1][3])
@@ -251,10 +289,10 @@ PRODUCT_TOGETHER(f16, "f16")
 template <typename T, int N>
 __device__ __forceinline__ void multiply_across(float (&s)[M][N / 8][4], const u32 (&a)[M][4][4], u32 tile, int part, Places at) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    u64 b = described(tile) + part * (N * 128 >> 4);
+    u32 from = part * (N * 128 >> 4);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-    for (int k = 0; k < 4; k++) product_together<0>(T{}, s[0], a[0][k], b + k * 2, k > 0);
+    for (int k = 0; k < 4; k++) product_together<0>(T{}, s[0], a[0][k], described(tile, from + k * 2), k > 0);
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #else
 #pragma unroll
@@ -282,10 +320,10 @@ __device__ __forceinline__ void multiply_across(float (&s)[M][N / 8][4], const u
 template <typename T, int N>
 __device__ __forceinline__ void multiply_down(float (&o)[M][8][4], const u32 (&p)[M][N / 16][4], u32 tile, int part, Places at) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    u64 b = described(tile) + part * (N * 128 >> 4);
+    u32 from = part * (N * 128 >> 4);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-    for (int k = 0; k < N / 16; k++) product_together<1>(T{}, o[0], p[0][k], b + k * 128, 1);
+    for (int k = 0; k < N / 16; k++) product_together<1>(T{}, o[0], p[0][k], described(tile, from + k * 128), 1);
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #else
 #pragma unroll
