@@ -163,7 +163,7 @@ pub(super) fn backward(
     let shape = Shape {
         grid: [blocks as u32, (s.batch * s.heads) as u32, 1],
         threads: path.threads(),
-        shared: 0,
+        shared: path.shared_of_gradient(gpu),
     };
     let maps = [rows_of(qkv, s, 3)?, rows_of(&g, s, 1)?];
     let maps = maps.each_ref().map(Arg::Map);
@@ -327,14 +327,29 @@ impl Path {
         Ok(if fits { Self::TensorCores } else { Self::Plain })
     }
 
-    /// Queries or keys of a block. On Hopper four warps multiply together and have a fragment each, elsewhere two.
+    /// Whether four warps multiply together, reading both sides from shared memory.
+    fn together(self, gpu: &Gpu) -> bool {
+        self == Self::TensorCores && gpu.info().arch.major == 9
+    }
+
+    /// Queries or keys of a block. Together warps have a fragment each, elsewhere two.
     fn rows(self, gpu: &Gpu, s: Sizes) -> usize {
         match self {
-            Self::TensorCores if gpu.info().arch.major == 9 => 64,
+            Self::TensorCores if self.together(gpu) => 64,
             Self::TensorCores => 128,
             Self::Plain if s.dim <= 64 => 32,
             Self::Plain => 16,
         }
+    }
+
+    /// Bytes of shared memory that `backward.cu` lays out itself: two stages of two tiles, and two on the left.
+    fn shared_of_gradient(self, gpu: &Gpu) -> u32 {
+        let tiles = match self {
+            Self::TensorCores if self.together(gpu) => 6,
+            Self::TensorCores => 4,
+            Self::Plain => 0,
+        };
+        tiles * (TILE * WIDTH * 2) as u32
     }
 
     fn threads(self) -> u32 {

@@ -120,16 +120,9 @@ fn shapes_are_checked() {
     assert!(conv2d(&cx, &x, &w, &b, Conv::same(3), Some(&tiny)).is_err());
 }
 
-#[test]
-fn a_gpu_agrees() {
-    let more = [
-        (2, 16, 16, 32, 32, 3, false),
-        (3, 9, 8, 16, 24, 3, true),
-        (2, 8, 8, 64, 3, 3, false),
-        (2, 7, 5, 24, 40, 1, false),
-        (2, 12, 12, 160, 96, 3, false),
-    ];
-    for c in CASES.into_iter().chain(more) {
+/// In several tests, so that tools that make them a hundred times slower can run these beside each other.
+fn check_on_gpu(cases: &[(usize, usize, usize, usize, usize, usize, bool)]) {
+    for &c in cases {
         let ([x, w, b], conv) = case(c);
         let (_, dims) = naive(&x, &w, &b, conv);
         let r = random(dims, 5);
@@ -146,6 +139,40 @@ fn a_gpu_agrees() {
             Ok(vec![conv2d(cx, &t[0], &t[1], &t[2], conv, Some(&t[3]))?])
         });
     }
+}
+
+#[test]
+fn a_gpu_agrees_on_the_first_cases() {
+    check_on_gpu(&CASES[..3]);
+}
+
+#[test]
+fn a_gpu_agrees_on_the_next_cases() {
+    check_on_gpu(&CASES[3..6]);
+}
+
+#[test]
+fn a_gpu_agrees_on_further_cases() {
+    check_on_gpu(&CASES[6..9]);
+}
+
+#[test]
+fn a_gpu_agrees_on_the_last_cases() {
+    check_on_gpu(&CASES[9..]);
+}
+
+#[test]
+fn a_gpu_agrees_on_aligned_channels() {
+    check_on_gpu(&[
+        (2, 16, 16, 32, 32, 3, false),
+        (3, 9, 8, 16, 24, 3, true),
+        (2, 8, 8, 64, 3, 3, false),
+    ]);
+}
+
+#[test]
+fn a_gpu_agrees_on_wide_channels() {
+    check_on_gpu(&[(2, 7, 5, 24, 40, 1, false), (2, 12, 12, 160, 96, 3, false)]);
 }
 
 #[test]

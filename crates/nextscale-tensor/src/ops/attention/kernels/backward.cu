@@ -6,9 +6,11 @@
 // `stats` is what it kept, three times [B, H, L]: the logarithm (base 2) of the sum of exponentials, the reciprocal norms of
 // queries and of keys. Without normalisation the latter two are 1.
 
-// Blocks of a multiprocessor, and columns of the parts that a tile is multiplied in, as registers allow.
-constexpr int BLOCKS = TOGETHER ? 3 : 2;
-constexpr int Q_PART = TOGETHER ? 64 : 16, K_PART = TOGETHER ? 32 : 16;
+// Columns of the parts that a tile is multiplied in, and blocks of a multiprocessor, as registers allow.
+constexpr int PART = TOGETHER ? 64 : 16;
+constexpr int Q_BLOCKS = TOGETHER ? 4 : 2, K_BLOCKS = TOGETHER ? 3 : 2;
+// Behind the stages, where rows on the left lie in shared memory.
+constexpr int LEFTS_AT = 4 * TILE_BYTES;
 
 // From t, the gradient of a unit vector u over `factor`, to that of the vector: r factor (t - u (u.t)), both a warp's rows; u is
 // x times `part`. Returns u.t of every row.
@@ -40,7 +42,7 @@ template <typename T>
 __device__ void backward_queries(const T* qkv, const T* y, const T* g, const float* stats, const int* plan,
                                  const float* scale_mul, T* dqkv, float* deltas, float* slopes, int heads, int tokens,
                                  int unit, const TensorMap& map) {
-    __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
+    extern __shared__ __align__(1024) char tiles[];
     __shared__ u64 barriers[2];
     __shared__ float warp_slopes[THREADS / 32];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -89,6 +91,8 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
             if (there && (lane & 3) == 0) deltas[of_head + row] = delta[i];
         }
     }
+    Left ql(qa, tiles + LEFTS_AT), gl(ga, tiles + LEFTS_AT + TILE_BYTES);
+    lefts_made();
     float dq[M][8][4] = {};
     Places at(lane);
 
@@ -100,16 +104,16 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
         if (tile + 1 < end) copy(tile + 1, stage ^ 1);
         if (tile * TILE >= most) continue;
         bool hides = (tile + 1) * TILE > all;
-        u32 ds[M][Q_PART / 16][4];
+        u32 ds[M][PART / 16][4];
 #pragma unroll
-        for (int part = 0; part < TILE / Q_PART; part++) {
-            float s[M][Q_PART / 8][4], dp[M][Q_PART / 8][4];
-            multiply_across<T, Q_PART>(s, qa, kt, part, at);
-            multiply_across<T, Q_PART>(dp, ga, vt, part, at);
+        for (int part = 0; part < TILE / PART; part++) {
+            float s[M][PART / 8][4], dp[M][PART / 8][4];
+            multiply_across<T, PART>(s, ql, kt, part, at);
+            multiply_across<T, PART>(dp, gl, vt, part, at);
             finish<1>(s);
             if (part > 0) keep(ds);
 #pragma unroll
-            for (int n = 0; n < Q_PART / 8; n++)
+            for (int n = 0; n < PART / 8; n++)
 #pragma unroll
                 for (int e = 0; e < 4 * M; e++) {
                     float& x = s[e >> 2][n][e & 3];
@@ -117,33 +121,32 @@ __device__ void backward_queries(const T* qkv, const T* y, const T* g, const flo
                 }
             finish<0>(dp);
 #pragma unroll
-            for (int n = 0; n < Q_PART / 8; n++)
+            for (int n = 0; n < PART / 8; n++)
 #pragma unroll
                 for (int e = 0; e < 4 * M; e++) s[e >> 2][n][e & 3] *= dp[e >> 2][n][e & 3] - delta[e >> 1];
             if (hides) {
 #pragma unroll
                 for (int i = 0; i < 2 * M; i++) {
                     int row = min(first + i * 8 + (lane >> 2), my.group_end - 1);
-                    int sees = plan[row] - tile * TILE - part * Q_PART - (lane & 3) * 2;
+                    int sees = plan[row] - tile * TILE - part * PART - (lane & 3) * 2;
 #pragma unroll
-                    for (int n = 0; n < Q_PART / 8; n++) {
+                    for (int n = 0; n < PART / 8; n++) {
                         if (n * 8 >= sees) s[i >> 1][n][2 * (i & 1)] = 0;
                         if (n * 8 + 1 >= sees) s[i >> 1][n][2 * (i & 1) + 1] = 0;
                     }
                 }
             }
-            pack_rows<T, Q_PART>(ds, s);
-            multiply_down<T, Q_PART>(dq, ds, kt, part, at);
+            pack_rows<T, PART>(ds, s);
+            multiply_down<T, PART>(dq, ds, kt, part, at);
         }
         finish<0>(dq);
         keep(ds);
     }
-    keep(qa);
-    keep(ga);
 
     float along[2 * M], slope = 0;
     // Queries lie there times factor and log2(e); at a factor of 0 their directions are lost, and not needed.
     float part = factor > 0 ? 1 / (factor * LOG2_E) : 0.0f;
+    load_rows(qa, q + first * stride, stride, rows);
     through_norm<T>(dq, qa, rq, unit, part, factor, along);
 #pragma unroll
     for (int i = 0; i < 2 * M; i++)
@@ -165,7 +168,7 @@ template <typename T>
 __device__ void backward_keys(const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul,
                               const float* deltas, T* dqkv, int heads, int tokens, int unit, const TensorMap& q_map,
                               const TensorMap& g_map) {
-    __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
+    extern __shared__ __align__(1024) char tiles[];
     __shared__ u64 barriers[2];
     // Of the tile's queries: logarithm of the sum, delta.
     __shared__ float rows_of[2][2][TILE];
@@ -204,6 +207,8 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
     u32 ka[M][4][4], va[M][4][4];
     load_rows(ka, k + first * stride, stride, rows);
     load_rows(va, v + first * stride, stride, rows);
+    Left kl(ka, tiles + LEFTS_AT), vl(va, tiles + LEFTS_AT + TILE_BYTES);
+    lefts_made();
     const float* rk = stats + (u64)(2 * gridDim.y + blockIdx.y) * tokens + first;
     // The first query that sees a key; the first that sees all of the group's.
     int starts[2 * M], every = group_end > group_first ? plan[tokens + group_end - 1] : 0;
@@ -225,14 +230,14 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
         if (from + TILE <= least) continue;
         bool hides = from < every;
 #pragma unroll
-        for (int part = 0; part < TILE / K_PART; part++) {
-            float s[M][K_PART / 8][4], dp[M][K_PART / 8][4];
-            multiply_across<T, K_PART>(s, ka, qt, part, at);
-            if (TOGETHER) multiply_across<T, K_PART>(dp, va, gt, part, at);
+        for (int part = 0; part < TILE / PART; part++) {
+            float s[M][PART / 8][4], dp[M][PART / 8][4];
+            multiply_across<T, PART>(s, kl, qt, part, at);
+            if (TOGETHER) multiply_across<T, PART>(dp, vl, gt, part, at);
             finish<1>(s);
-            const float* of = &rows_of[stage][0][part * K_PART + (lane & 3) * 2];
+            const float* of = &rows_of[stage][0][part * PART + (lane & 3) * 2];
 #pragma unroll
-            for (int n = 0; n < K_PART / 8; n++) {
+            for (int n = 0; n < PART / 8; n++) {
                 float2 l = *(const float2*)(of + n * 8);
 #pragma unroll
                 for (int e = 0; e < 4 * M; e++) {
@@ -243,40 +248,39 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
             if (hides) {
 #pragma unroll
                 for (int i = 0; i < 2 * M; i++) {
-                    int ahead = starts[i] - from - part * K_PART - (lane & 3) * 2;
+                    int ahead = starts[i] - from - part * PART - (lane & 3) * 2;
 #pragma unroll
-                    for (int n = 0; n < K_PART / 8; n++) {
+                    for (int n = 0; n < PART / 8; n++) {
                         if (n * 8 < ahead) s[i >> 1][n][2 * (i & 1)] = 0;
                         if (n * 8 + 1 < ahead) s[i >> 1][n][2 * (i & 1) + 1] = 0;
                     }
                 }
             }
-            u32 p[M][K_PART / 16][4];
-            pack_rows<T, K_PART>(p, s);
-            multiply_down<T, K_PART>(dv, p, gt, part, at);
-            if (!TOGETHER) multiply_across<T, K_PART>(dp, va, gt, part, at);
+            u32 p[M][PART / 16][4];
+            pack_rows<T, PART>(p, s);
+            multiply_down<T, PART>(dv, p, gt, part, at);
+            if (!TOGETHER) multiply_across<T, PART>(dp, vl, gt, part, at);
             finish<1>(dp);
 #pragma unroll
-            for (int n = 0; n < K_PART / 8; n++) {
+            for (int n = 0; n < PART / 8; n++) {
                 float2 d = *(const float2*)(of + TILE + n * 8);
 #pragma unroll
                 for (int e = 0; e < 4 * M; e++) s[e >> 2][n][e & 3] *= dp[e >> 2][n][e & 3] - (e & 1 ? d.y : d.x);
             }
-            u32 ds[M][K_PART / 16][4];
-            pack_rows<T, K_PART>(ds, s);
-            multiply_down<T, K_PART>(dk, ds, qt, part, at);
+            u32 ds[M][PART / 16][4];
+            pack_rows<T, PART>(ds, s);
+            multiply_down<T, PART>(dk, ds, qt, part, at);
             finish<0>(dv);
             finish<0>(dk);
             keep(p);
             keep(ds);
         }
     }
-    keep(ka);
-    keep(va);
 
     float along[2 * M], inverse[2 * M];
 #pragma unroll
     for (int i = 0; i < 2 * M; i++) inverse[i] = i * 8 + (lane >> 2) < rows ? rk[i * 8 + (lane >> 2)] : 0.0f;
+    load_rows(ka, k + first * stride, stride, rows);
     through_norm<T>(dk, ka, inverse, unit, 1, 1 / LOG2_E, along);
     __syncthreads();
     char* stage = tiles + warp * WARP_ROWS * 128;
@@ -286,12 +290,12 @@ __device__ void backward_keys(const T* qkv, const T* g, const float* stats, cons
 }
 
 #define BACKWARD(T)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_queries_##T(                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, Q_BLOCKS) backward_queries_##T(                                  \
         const T* qkv, const T* y, const T* g, const float* stats, const int* plan, const float* scale_mul, T* dqkv,        \
         float* deltas, float* slopes, int heads, int tokens, int unit, const __grid_constant__ TensorMap map) {            \
         backward_queries(qkv, y, g, stats, plan, scale_mul, dqkv, deltas, slopes, heads, tokens, unit, map);               \
     }                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_keys_##T(                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS, K_BLOCKS) backward_keys_##T(                                     \
         const T* qkv, const T* g, const float* stats, const int* plan, const float* scale_mul, const float* deltas,        \
         T* dqkv, int heads, int tokens, int unit, const __grid_constant__ TensorMap q_map,                                 \
         const __grid_constant__ TensorMap g_map) {                                                                         \

@@ -74,9 +74,6 @@ __device__ void append(const T* qkv, T* keys, T* values, int heads, int tokens, 
     }
 }
 
-// Whether a choice was made when compiling.
-template <bool V> struct Constant { static constexpr bool value = V; };
-
 // Has the maxima follow a tile's scores, and scales the sums anew where that is needed.
 __device__ __forceinline__ void follow(const float (&s)[M][8][4], float (&top)[2 * M], float (&sum)[2 * M], float (&o)[M][8][4]) {
     float now[2 * M];
@@ -104,21 +101,78 @@ __device__ __forceinline__ void follow(const float (&s)[M][8][4], float (&top)[2
     }
 }
 
+// Attends to the tiles `begin` to `end`: adds to the sums `o` of values and `sum` of powers, measured from `top`, which follows
+// the maxima where it is MEASURED. `copy` begins to fill a stage with a tile; the first is on its way. With a plan a query sees
+// that many keys, else all.
+template <typename T, bool MEASURED, typename Copy>
+__device__ __forceinline__ void walk(const Left& q, float (&top)[2 * M], float (&sum)[2 * M], float (&o)[M][8][4],
+                                     const Stages& stages, const Copy& copy, int begin, int end, int keys, const int* plan,
+                                     const Rows& my) {
+    int lane = threadIdx.x & 31;
+    // Keys that the group's last query and its first see.
+    int most = my.group_end > 0 ? (plan ? plan[my.group_end - 1] : keys) : 0;
+    int all = my.group_end > 0 ? (plan ? plan[my.group_first] : keys) : 0;
+    Places at(lane);
+    for (int tile = begin; tile < end; tile++) {
+        int stage = (tile - begin) & 1;
+        u32 kt = stages.first(stage), vt = stages.second(stage);
+        stages.arrive(tile - begin);
+        __syncthreads();
+        if (tile + 1 < end) copy(tile + 1, stage ^ 1);
+        if (tile * TILE >= most) continue;
+
+        float s[M][8][4];
+        multiply_across<T, 64>(s, q, kt, 0, at);
+        finish<0>(s);
+        if ((tile + 1) * TILE > all) {
+#pragma unroll
+            for (int i = 0; i < 2 * M; i++) {
+                int row = min(my.first + i * 8 + (lane >> 2), my.group_end - 1);
+                int sees = (plan ? plan[row] : keys) - tile * TILE - (lane & 3) * 2;
+#pragma unroll
+                for (int n = 0; n < 8; n++) {
+                    if (n * 8 >= sees) s[i >> 1][n][2 * (i & 1)] = minus_infinity();
+                    if (n * 8 + 1 >= sees) s[i >> 1][n][2 * (i & 1) + 1] = minus_infinity();
+                }
+            }
+        }
+        if (MEASURED) follow(s, top, sum, o);
+        // The first half is multiplied while the second's exponentials are taken.
+        u32 p[2][M][2][4];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+#pragma unroll
+            for (int i = 0; i < 2 * M; i++) {
+#pragma unroll
+                for (int n = 4 * half; n < 4 * half + 4; n++) {
+                    int m = i >> 1, e = 2 * (i & 1);
+                    float x = exp2_fast(MEASURED ? s[m][n][e] - top[i] : s[m][n][e]);
+                    float z = exp2_fast(MEASURED ? s[m][n][e + 1] - top[i] : s[m][n][e + 1]);
+                    sum[i] += x + z;
+                    p[half][m][n / 2 % 2][2 * (n & 1) + (i & 1)] = pack<T>(x, z);
+                }
+            }
+            multiply_down<T, 32>(o, p[half], vt, half, at);
+        }
+        finish<0>(o);
+        keep(p[0]);
+        keep(p[1]);
+    }
+}
+
 template <typename T>
 __device__ void forward(T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul, float* parts,
                         int heads, int queries, int keys, int splits, int flags, u64 q_batch, u64 q_token, u64 k_batch, u64 k_head,
                         u64 k_token, const TensorMap& k_map, const TensorMap& v_map) {
-    __shared__ __align__(1024) char tiles[4 * TILE_BYTES];
+    __shared__ __align__(1024) char tiles[(TOGETHER ? 5 : 4) * TILE_BYTES];
     __shared__ u64 barriers[2];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int b = blockIdx.y / heads, h = blockIdx.y % heads;
     Rows my(queries);
     int first = my.first, rows = my.count;
     bool levels = flags & LEVELS, unit = flags & UNIT;
-    // Keys that the block's last query sees, that the group's last and first see.
+    // Keys that the block's last query sees.
     int seen = levels ? plan[my.block_end - 1] : keys;
-    int most = my.group_end > 0 ? (levels ? plan[my.group_end - 1] : keys) : 0;
-    int all = my.group_end > 0 ? (levels ? plan[my.group_first] : keys) : 0;
     int n = (seen + TILE - 1) / TILE;
     int begin = splits == 1 ? 0 : blockIdx.z * n / splits, end = splits == 1 ? n : (blockIdx.z + 1) * n / splits;
 
@@ -147,62 +201,19 @@ __device__ void forward(T* q, const T* k, const T* v, T* y, float* stats, const 
     }
     scale_rows<T>(qa, rq, factor);
     if (flags & KEEP) write_rows(qa, q, q_token, rows);
+    Left left(qa, tiles + 4 * TILE_BYTES);
+    lefts_made();
     float o[M][8][4] = {};
-    Places at(lane);
 
-    auto walk = [&](auto measured) {
-        constexpr bool MEASURED = decltype(measured)::value;
+    if (unit && factor <= most_exponent<T>()) {
 #pragma unroll
-        for (int i = 0; i < 2 * M; i++) top[i] = MEASURED ? minus_infinity() : 0.0f;
-        for (int tile = begin; tile < end; tile++) {
-            int stage = (tile - begin) & 1;
-            u32 kt = stages.first(stage), vt = stages.second(stage);
-            stages.arrive(tile - begin);
-            __syncthreads();
-            if (tile + 1 < end) copy(tile + 1, stage ^ 1);
-            if (tile * TILE >= most) continue;
-
-            float s[M][8][4];
-            multiply_across<T, 64>(s, qa, kt, 0, at);
-            finish<0>(s);
-            if ((tile + 1) * TILE > all) {
+        for (int i = 0; i < 2 * M; i++) top[i] = 0;
+        walk<T, false>(left, top, sum, o, stages, copy, begin, end, keys, levels ? plan : nullptr, my);
+    } else {
 #pragma unroll
-                for (int i = 0; i < 2 * M; i++) {
-                    int row = min(first + i * 8 + (lane >> 2), my.group_end - 1);
-                    int sees = (levels ? plan[row] : keys) - tile * TILE - (lane & 3) * 2;
-#pragma unroll
-                    for (int n = 0; n < 8; n++) {
-                        if (n * 8 >= sees) s[i >> 1][n][2 * (i & 1)] = minus_infinity();
-                        if (n * 8 + 1 >= sees) s[i >> 1][n][2 * (i & 1) + 1] = minus_infinity();
-                    }
-                }
-            }
-            if (MEASURED) follow(s, top, sum, o);
-            // The first half is multiplied while the second's exponentials are taken.
-            u32 p[2][M][2][4];
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-#pragma unroll
-                for (int i = 0; i < 2 * M; i++) {
-#pragma unroll
-                    for (int n = 4 * half; n < 4 * half + 4; n++) {
-                        int m = i >> 1, e = 2 * (i & 1);
-                        float x = exp2_fast(MEASURED ? s[m][n][e] - top[i] : s[m][n][e]);
-                        float z = exp2_fast(MEASURED ? s[m][n][e + 1] - top[i] : s[m][n][e + 1]);
-                        sum[i] += x + z;
-                        p[half][m][n / 2 % 2][2 * (n & 1) + (i & 1)] = pack<T>(x, z);
-                    }
-                }
-                multiply_down<T, 32>(o, p[half], vt, half, at);
-            }
-            finish<0>(o);
-            keep(p[0]);
-            keep(p[1]);
-        }
-    };
-    if (unit && factor <= most_exponent<T>()) walk(Constant<false>{});
-    else walk(Constant<true>{});
-    keep(qa);
+        for (int i = 0; i < 2 * M; i++) top[i] = minus_infinity();
+        walk<T, true>(left, top, sum, o, stages, copy, begin, end, keys, levels ? plan : nullptr, my);
+    }
 
     u64 of_head = (u64)blockIdx.y * queries + first;
 #pragma unroll
@@ -274,7 +285,7 @@ __device__ void join(const float* parts, T* y, int heads, int queries, int split
                                                int capacity, int unit, int total) {                                        \
         append(qkv, keys, values, heads, tokens, held, capacity, unit, total);                                             \
     }                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS, TOGETHER ? 4 : 2) forward_##T(                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS, TOGETHER ? 5 : 2) forward_##T(                                   \
         T* q, const T* k, const T* v, T* y, float* stats, const int* plan, const float* scale_mul, float* parts,           \
         int heads, int queries, int keys, int splits, int flags, u64 q_batch, u64 q_token, u64 k_batch, u64 k_head,        \
         u64 k_token, const __grid_constant__ TensorMap k_map, const __grid_constant__ TensorMap v_map) {                   \

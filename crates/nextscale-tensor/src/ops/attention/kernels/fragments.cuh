@@ -22,8 +22,8 @@ constexpr int M = TOGETHER ? 1 : 2;
 constexpr int WARP_ROWS = 16 * M;
 constexpr int GROUP_WARPS = TOGETHER ? 4 : 1;
 constexpr int GROUP_ROWS = GROUP_WARPS * WARP_ROWS;
-// A block is one group where warps multiply together, else four: 128 threads. (On an H200, blocks of more groups were slower:
-// all wait for one barrier a tile.)
+// A block is one group where warps multiply together, else four: 128 threads. (On an H200, blocks of more groups were slower,
+// though they share tiles, and even where groups don't wait for each other.)
 constexpr int THREADS = 128;
 constexpr int BLOCK_ROWS = THREADS / 32 * WARP_ROWS;
 constexpr float LOG2_E = 1.4426950408889634f;
@@ -204,6 +204,41 @@ template <typename T> __device__ __forceinline__ void write_rows(const u32 (&a)[
     }
 }
 
+// Rows as left operand of products across: on Hopper a tile in shared memory, which leaves registers for more blocks, elsewhere
+// registers.
+struct Left {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    u32 tile;
+#else
+    u32 a[M][4][4];
+#endif
+    // `room` is the group's, a tile; `lefts_made` must follow.
+    __device__ __forceinline__ Left(const u32 (&x)[M][4][4], char* room) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+        int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+        tile = shared_address(room);
+        char* at = room + (threadIdx.x / 32 % 4 * WARP_ROWS + g) * 128 + t * 4;
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) *(u32*)(at + (e & 1) * 1024 + (((2 * k + (e >> 1)) ^ g) << 4)) = x[0][k][e];
+#else
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) a[m][k][e] = x[m][k][e];
+#endif
+    }
+};
+// What was stored is there for products; the block's barrier must follow.
+__device__ __forceinline__ void lefts_made() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    publish();
+#endif
+}
+
 // Both halves of a word multiplied.
 template <typename T> __device__ __forceinline__ u32 times(u32 w, float f) { return pack<T>(lower<T>(w) * f, upper<T>(w) * f); }
 
@@ -263,36 +298,36 @@ __device__ __forceinline__ u64 described(u32 tile, u32 skipped) {
 
 #define ACCUMULATORS_8(c, n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3]), "+f"(c[n + 1][0]), "+f"(c[n + 1][1]), \
     "+f"(c[n + 1][2]), "+f"(c[n + 1][3])
-// c (+)= a * b for the 64 rows of a group, an inner dimension of 16 and 64 or 32 columns. DOWN: b's rows are the inner
-// dimension.
-#define PRODUCT_TOGETHER(TYPE, PTX)                                                                                        \
-    template <int DOWN> __device__ __forceinline__ void product_together(TYPE, float (&c)[8][4], const u32 (&a)[4], u64 b, int add) { \
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0; "                                                                      \
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32." PTX "." PTX                                                        \
-            " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}," \
-            " {%32,%33,%34,%35}, %36, p, 1, 1, %38; }"                                                                              \
+// c (+)= a * b for the 64 rows of a group, an inner dimension of 16 and 64 columns: a and b from tiles, or a from registers and
+// b's rows the inner dimension.
+#define PRODUCTS_TOGETHER(TYPE, PTX)                                                                                        \
+    __device__ __forceinline__ void product_across(TYPE, float (&c)[8][4], u64 a, u64 b, int add) {                         \
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; "                                                              \
+            "wgmma.mma_async.sync.aligned.m64n64k16.f32." PTX "." PTX                                                       \
+            " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,"  \
+            "%29,%30,%31}, %32, %33, p, 1, 1, 0, 0; }"                                                                      \
             : ACCUMULATORS_8(c, 0), ACCUMULATORS_8(c, 2), ACCUMULATORS_8(c, 4), ACCUMULATORS_8(c, 6)                        \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(DOWN));                                      \
+            : "l"(a), "l"(b), "r"(add));                                                                                    \
     }                                                                                                                       \
-    template <int DOWN> __device__ __forceinline__ void product_together(TYPE, float (&c)[4][4], const u32 (&a)[4], u64 b, int add) { \
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %21, 0; "                                                                      \
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32." PTX "." PTX                                                        \
-            " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, p, 1, 1, %22; }"               \
-            : ACCUMULATORS_8(c, 0), ACCUMULATORS_8(c, 2)                                                                    \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(DOWN));                                      \
+    __device__ __forceinline__ void product_down(TYPE, float (&c)[8][4], const u32 (&a)[4], u64 b) {                        \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." PTX "." PTX                                              \
+            " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,"  \
+            "%29,%30,%31}, {%32,%33,%34,%35}, %36, 1, 1, 1, 1;"                                                             \
+            : ACCUMULATORS_8(c, 0), ACCUMULATORS_8(c, 2), ACCUMULATORS_8(c, 4), ACCUMULATORS_8(c, 6)                        \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                                          \
     }
-PRODUCT_TOGETHER(bf16, "bf16")
-PRODUCT_TOGETHER(f16, "f16")
+PRODUCTS_TOGETHER(bf16, "bf16")
+PRODUCTS_TOGETHER(f16, "f16")
 #endif
 
-// s = a * (rows part * N... of a tile, N of them) transposed. The result is there after `finish`.
+// s = left * (rows part * N... of a tile, N of them) transposed. The result is there after `finish`.
 template <typename T, int N>
-__device__ __forceinline__ void multiply_across(float (&s)[M][N / 8][4], const u32 (&a)[M][4][4], u32 tile, int part, Places at) {
+__device__ __forceinline__ void multiply_across(float (&s)[M][N / 8][4], const Left& left, u32 tile, int part, Places at) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     u32 from = part * (N * 128 >> 4);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-    for (int k = 0; k < 4; k++) product_together<0>(T{}, s[0], a[0][k], described(tile, from + k * 2), k > 0);
+    for (int k = 0; k < 4; k++) product_across(T{}, s[0], described(left.tile, k * 2), described(tile, from + k * 2), k > 0);
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #else
 #pragma unroll
@@ -309,8 +344,8 @@ __device__ __forceinline__ void multiply_across(float (&s)[M][N / 8][4], const u
             load_fragments(f, tile + part * (N * 128) + n * 2048 + (at.across ^ (k << 5)));
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                product<T>(s[m][2 * n], a[m][k], f[0], f[1]);
-                product<T>(s[m][2 * n + 1], a[m][k], f[2], f[3]);
+                product<T>(s[m][2 * n], left.a[m][k], f[0], f[1]);
+                product<T>(s[m][2 * n + 1], left.a[m][k], f[2], f[3]);
             }
         }
 #endif
@@ -323,7 +358,7 @@ __device__ __forceinline__ void multiply_down(float (&o)[M][8][4], const u32 (&p
     u32 from = part * (N * 128 >> 4);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-    for (int k = 0; k < N / 16; k++) product_together<1>(T{}, o[0], p[0][k], described(tile, from + k * 128), 1);
+    for (int k = 0; k < N / 16; k++) product_down(T{}, o[0], p[0][k], described(tile, from + k * 128));
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #else
 #pragma unroll
