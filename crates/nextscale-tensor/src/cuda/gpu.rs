@@ -374,7 +374,7 @@ impl Gpu {
         name: &'static str,
         shared: u32,
     ) -> Result<CUfunction> {
-        /// What a kernel may have without asking.
+        /// What a kernel may have without asking, what its source lays out included.
         const FREE: u32 = 48 << 10;
         self.bind()?;
         let mut modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
@@ -401,8 +401,17 @@ impl Gpu {
                 // SAFETY: the module is loaded and never unloaded.
                 let f = unsafe { result::module::get_function(loaded.module.0, c_name) }
                     .doing(&format!("looking for the kernel {name}"))?;
-                loaded.functions.insert(name, (Handle(f), FREE));
-                (Handle(f), FREE)
+                // SAFETY: the function is valid.
+                let laid_out = unsafe {
+                    result::function::get_function_attribute(
+                        f,
+                        sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+                    )
+                }
+                .doing(&format!("asking what {name} needs"))?;
+                let allowed = FREE.saturating_sub(laid_out as u32);
+                loaded.functions.insert(name, (Handle(f), allowed));
+                (Handle(f), allowed)
             }
         };
         if shared > allowed {
