@@ -1,24 +1,16 @@
 //! Attention on a GPU: half-precision heads of 64 on the tensor cores, everything else in float32 arithmetic.
 
 pub(crate) mod modules;
+mod path;
 
 use super::Sizes;
 use crate::cuda::kernel::Shape;
 use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, DeviceBuffer, Gpu, Rate, TensorMap, Work};
+use crate::cuda::{Arg, Gpu, Rate, TensorMap, Work};
 use crate::{DType, Error, Grads, Result, Tensor};
 use modules::{BACKWARD, FORWARD, plain};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use path::{Path, TILE, WIDTH, on_sixteen};
 
-/// The head width of the tensor-core kernels.
-const WIDTH: usize = 64;
-/// Their tiles' rows.
-const TILE: usize = 64;
-/// Their threads a block.
-const THREADS: u32 = 128;
-/// The widest head of the others.
-const WIDEST: usize = 128;
 /// Flags of `forward.cu`.
 const UNIT: i32 = 1;
 const LEVELS: i32 = 2;
@@ -55,7 +47,7 @@ pub(super) fn forward(
         v: part(&qkv, s, 2)?,
         y: y.arg()?,
         stats: stats.arg()?,
-        plan: Arg::In(&plan),
+        plan: plan.arg()?,
         scale_mul: scale_arg(scale_mul)?,
         parts: Arg::Null,
         keys: s.tokens,
@@ -130,7 +122,7 @@ pub(super) fn backward(
         y.arg()?,
         g.arg()?,
         stats.arg()?,
-        Arg::In(&plan),
+        plan.arg()?,
         scale,
         dqkv.arg()?,
         deltas.arg()?,
@@ -140,7 +132,7 @@ pub(super) fn backward(
         qkv.arg()?,
         g.arg()?,
         stats.arg()?,
-        Arg::In(&plan),
+        plan.arg()?,
         scale,
         deltas.arg()?,
         dqkv.arg()?,
@@ -307,67 +299,6 @@ impl Sizes {
     }
 }
 
-/// Which kernels compute a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Path {
-    TensorCores,
-    Plain,
-}
-
-impl Path {
-    fn of(qkv: &Tensor, s: Sizes) -> Result<Self> {
-        if s.dim > WIDEST || s.batch * s.heads > 65535 {
-            return Err(Error::Device(format!(
-                "attention on a GPU takes heads of at most {WIDEST} and 65535 heads of all samples, not {} of {}",
-                s.batch * s.heads,
-                s.dim
-            )));
-        }
-        let fits = qkv.dtype().is_half() && s.dim == WIDTH && on_sixteen(qkv);
-        Ok(if fits { Self::TensorCores } else { Self::Plain })
-    }
-
-    /// Whether four warps multiply together, reading both sides from shared memory.
-    fn together(self, gpu: &Gpu) -> bool {
-        self == Self::TensorCores && gpu.info().arch.major == 9
-    }
-
-    /// Queries or keys of a block. Together warps have a fragment each, elsewhere two.
-    fn rows(self, gpu: &Gpu, s: Sizes) -> usize {
-        match self {
-            Self::TensorCores if self.together(gpu) => 64,
-            Self::TensorCores => 128,
-            Self::Plain if s.dim <= 64 => 32,
-            Self::Plain => 16,
-        }
-    }
-
-    /// Bytes of shared memory that `backward.cu` lays out itself: two stages of two tiles, and two on the left.
-    fn shared_of_gradient(self, gpu: &Gpu) -> u32 {
-        let tiles = match self {
-            Self::TensorCores if self.together(gpu) => 6,
-            Self::TensorCores => 4,
-            Self::Plain => 0,
-        };
-        tiles * (TILE * WIDTH * 2) as u32
-    }
-
-    fn threads(self) -> u32 {
-        match self {
-            Self::TensorCores => THREADS,
-            Self::Plain => 256,
-        }
-    }
-
-    /// Numbers kept for every query and head.
-    fn kept(self) -> usize {
-        match self {
-            Self::TensorCores => 3,
-            Self::Plain => 2,
-        }
-    }
-}
-
 /// One forward launch: queries lie in a qkv of `Sizes`, keys and values there or in a cache.
 struct Call<'a> {
     q: Arg<'a>,
@@ -465,30 +396,13 @@ fn unit_keys(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
     gpu.launch(&FORWARD, name, shape, &args)
 }
 
-/// For every token the number of keys it sees, then the first token of its scale. Made once for a list of scales.
-fn plan(gpu: &'static Gpu, level_ends: &[usize]) -> Result<Arc<DeviceBuffer>> {
-    type Plans = Mutex<HashMap<(usize, Vec<usize>), Arc<DeviceBuffer>>>;
-    static PLANS: OnceLock<Plans> = OnceLock::new();
-    let key = (gpu.info().ordinal, level_ends.to_vec());
-    let plans = PLANS.get_or_init(Mutex::default);
-    let mut plans = plans.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(plan) = plans.get(&key) {
-        return Ok(Arc::clone(plan));
-    }
+/// For every token the number of keys it sees, then the first token of its scale.
+fn plan(gpu: &'static Gpu, level_ends: &[usize]) -> Result<Tensor> {
     let starts = std::iter::once(&0).chain(level_ends);
-    let levels: Vec<(usize, usize)> = starts.copied().zip(level_ends.iter().copied()).collect();
-    let each = |pick: fn(&(usize, usize)) -> usize| {
-        let levels = levels.iter();
-        levels.flat_map(move |l| std::iter::repeat_n(pick(l) as i32, l.1 - l.0))
-    };
-    let bytes: Vec<u8> = each(|l| l.1)
-        .chain(each(|l| l.0))
-        .flat_map(i32::to_le_bytes)
-        .collect();
-    let plan = Arc::new(DeviceBuffer::new(gpu, bytes.len())?);
-    gpu.upload(&bytes, &plan)?;
-    plans.insert(key, Arc::clone(&plan));
-    Ok(plan)
+    let levels = || starts.clone().zip(level_ends);
+    let seen = levels().flat_map(|(start, end)| std::iter::repeat_n(*end as i32, end - start));
+    let firsts = levels().flat_map(|(start, end)| std::iter::repeat_n(*start as i32, end - start));
+    gpu.constant_i32(&seen.chain(firsts).collect::<Vec<_>>())
 }
 
 /// The tokens of a tensor \[B, L, parts · H · D\] for the kernels on tensor cores.
@@ -517,11 +431,6 @@ fn part(qkv: &Tensor, s: Sizes, which: usize) -> Result<Arg<'_>> {
 
 fn scale_arg(scale_mul: Option<&Tensor>) -> Result<Arg<'_>> {
     scale_mul.map_or(Ok(Arg::Null), |t| t.arg_of("attention", DType::F32))
-}
-
-/// Whether a tensor's bytes begin on a multiple of 16.
-fn on_sixteen(x: &Tensor) -> bool {
-    (x.offset * x.dtype().bytes()).is_multiple_of(16)
 }
 
 /// Blocks of 256 threads for so many rows each.

@@ -124,12 +124,15 @@ impl Noise {
         })
     }
 
-    fn args(&self) -> Result<[Arg<'_>; 5]> {
+    /// With the extents of what it is for: `l` rows a sample, `v` codes.
+    fn args(&self, l: usize, v: usize) -> Result<[Arg<'_>; 7]> {
         fn of(t: &Option<Tensor>) -> Result<Arg<'_>> {
             t.as_ref().map_or(Ok(Arg::Null), Tensor::arg)
         }
         let [seed, first, scale] = self.words.map(Arg::U64);
-        Ok([of(&self.given)?, of(&self.params)?, seed, first, scale])
+        let [l, v] = [l, v].map(|n| Arg::I32(n as i32));
+        let (given, params) = (of(&self.given)?, of(&self.params)?);
+        Ok([given, params, seed, first, scale, l, v])
     }
 }
 
@@ -188,26 +191,17 @@ pub(super) fn sample_tokens(
     let names = ["sample_tokens_small", "sample_tokens_large"];
     let (launch, name) = rows_of(op, b * l, v, names, true)?;
     let noise = Noise::new(op, gpu, draw)?;
-    let [given, params, seed, first, scale] = noise.args()?;
-    let [k, p, limit] = filters(top_k, top_p);
     let args = [
-        x.arg()?,
-        y.arg()?,
-        given,
-        params,
-        seed,
-        first,
-        scale,
-        Arg::I32(l as i32),
-        Arg::I32(v as i32),
-        Arg::U64((b * l) as u64),
-        Arg::I32(i32::from(t.is_some())),
-        Arg::F32(t.unwrap_or(0.0)),
-        k,
-        p,
-        limit,
+        &[x.arg()?, y.arg()?][..],
+        &noise.args(l, v)?,
+        &[
+            Arg::U64((b * l) as u64),
+            Arg::I32(i32::from(t.is_some())),
+            Arg::F32(t.unwrap_or(0.0)),
+        ],
+        &filters(top_k, top_p),
     ];
-    gpu.launch(&MODULE, name, launch, &args)?;
+    gpu.launch(&MODULE, name, launch, &args.concat())?;
     Ok(y)
 }
 
@@ -235,21 +229,12 @@ pub(super) fn smooth_codes(
     let names = ["smooth_shares_small", "smooth_shares_large"];
     let (launch, name) = rows_of(OP, b * l, v, names, false)?;
     let noise = Noise::new(OP, gpu, draw)?;
-    let [given, params, seed, first, scale] = noise.args()?;
     let args = [
-        x.arg()?,
-        shares.arg()?,
-        given,
-        params,
-        seed,
-        first,
-        scale,
-        Arg::I32(l as i32),
-        Arg::I32(v as i32),
-        Arg::F32(ratio),
-        Arg::F32(tau),
+        &[x.arg()?, shares.arg()?][..],
+        &noise.args(l, v)?,
+        &[Arg::F32(ratio), Arg::F32(tau)],
     ];
-    gpu.launch(&MODULE, name, launch, &args)?;
+    gpu.launch(&MODULE, name, launch, &args.concat())?;
     let product = Product {
         m: b * l,
         n: c,
