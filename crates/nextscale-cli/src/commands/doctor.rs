@@ -15,6 +15,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    Library::check_left_out().map_err(Error::input)?;
     println!(
         "processor    {} threads, {}",
         nextscale::compute_threads(),
@@ -29,6 +30,10 @@ pub fn run(args: &Args) -> Result<()> {
         println!("not used     {why}");
     }
     for library in missing {
+        if library.is_left_out() {
+            println!("left out     {} by NEXTSCALE_WITHOUT", library.name());
+            continue;
+        }
         println!(
             "missing      {} ({}): install {}",
             library.name(),

@@ -1,6 +1,7 @@
 //! Finding NVIDIA's libraries where users have them: on the loader's path, in a CUDA toolkit, or in Python packages.
 //!
-//! A library found in an unusual place is opened from there first; the bindings then get the same copy by its name.
+//! A library found in an unusual place is opened from there first; the bindings then get the same copy by its name. What
+//! NEXTSCALE_WITHOUT names, such as `cuDNN` or `cuDNN,NCCL`, is done without, as if it were not installed.
 
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_NOW};
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ impl Library {
             Self::Driver => "everything on a GPU",
             Self::Nvrtc => "compiling kernels; not needed once they are in the cache",
             Self::CublasLt => "matrix products",
-            Self::Cudnn => "convolutions",
+            Self::Cudnn => "fast convolutions",
             Self::Nccl => "several GPUs",
         }
     }
@@ -87,7 +88,8 @@ impl Library {
     /// Looks for the library, once a process.
     pub fn find(self) -> Option<&'static Found> {
         static FOUND: [OnceLock<Option<Found>>; 5] = [const { OnceLock::new() }; 5];
-        FOUND[self as usize].get_or_init(|| search(self)).as_ref()
+        let find = || (!self.is_left_out()).then(|| search(self)).flatten();
+        FOUND[self as usize].get_or_init(find).as_ref()
     }
 
     /// Its version as the library states it: major, minor, patch. `None` where it is missing or does not say. The
@@ -124,6 +126,43 @@ impl Library {
         }
     }
 
+    /// Whether NEXTSCALE_WITHOUT names it.
+    pub fn is_left_out(self) -> bool {
+        left_out().iter().any(|n| self.is_called(n))
+    }
+
+    /// Succeeds when NEXTSCALE_WITHOUT names libraries that there are, or none.
+    ///
+    /// # Errors
+    /// One line that says what it names and what it may name.
+    pub fn check_left_out() -> Result<(), String> {
+        let known = |n: &String| Self::ALL.iter().any(|l| l.is_called(n));
+        let Some(unknown) = left_out().into_iter().find(|n| !known(n)) else {
+            return Ok(());
+        };
+        Err(format!(
+            "NEXTSCALE_WITHOUT names {unknown:?}; it takes {}, separated by commas",
+            Self::ALL.map(Self::name).join(", ")
+        ))
+    }
+
+    fn is_called(self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(self.name())
+    }
+
+    /// One line that says that it was not found, and what brings it.
+    pub fn missing(self) -> String {
+        if self.is_left_out() {
+            return format!("{} is left out by NEXTSCALE_WITHOUT", self.name());
+        }
+        format!(
+            "{} ({}) was not found; install {}, or name its folder in NEXTSCALE_CUDA_PATH",
+            self.name(),
+            self.files()[0],
+            self.package()
+        )
+    }
+
     /// Whether it was found.
     pub fn is_there(self) -> bool {
         self.find().is_some()
@@ -137,13 +176,15 @@ impl Library {
         if self.is_there() {
             return Ok(());
         }
-        Err(crate::Error::Device(format!(
-            "{} ({}) was not found; install {}, or name its folder in NEXTSCALE_CUDA_PATH",
-            self.name(),
-            self.files()[0],
-            self.package()
-        )))
+        Err(crate::Error::Device(self.missing()))
     }
+}
+
+/// The names in NEXTSCALE_WITHOUT.
+fn left_out() -> Vec<String> {
+    let names = std::env::var("NEXTSCALE_WITHOUT").unwrap_or_default();
+    let names = names.split(',').map(|n| n.trim().to_owned());
+    names.filter(|n| !n.is_empty()).collect()
 }
 
 fn search(library: Library) -> Option<Found> {

@@ -8,28 +8,34 @@ use nextscale_tensor::{DType, Device, Math};
 use serde::{Deserialize, Serialize};
 
 /// The device that a choice comes to on this machine: with `auto` the first GPU that can be used, else the processor. A
-/// GPU that is there and can't be used is told of on the error stream.
+/// GPU that is there and can't be used is told of on the error stream, and what slows one down that is used.
 ///
 /// # Errors
-/// When a GPU is asked for and can't be used.
+/// When a GPU is asked for and can't be used, or NEXTSCALE_WITHOUT is not understood.
 pub fn resolve_device(choice: DeviceChoice) -> Result<Device> {
-    match choice {
-        DeviceChoice::Cpu => Ok(Device::Cpu),
+    Library::check_left_out().map_err(Error::input)?;
+    let device = match choice {
+        DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Cuda(number) => {
             let number = number.unwrap_or(0);
-            match usable(number) {
-                Ok(()) => Ok(Device::Cuda(number)),
-                Err(why) => Err(Error::input(format!("--device={choice}: {why}"))),
-            }
+            usable(number).map_err(|why| Error::input(format!("--device={choice}: {why}")))?;
+            Device::Cuda(number)
         }
         DeviceChoice::Auto => {
             let (device, passed_over) = automatic();
             for why in passed_over {
                 eprintln!("nextscale: not used: {why}");
             }
-            Ok(device)
+            device
         }
+    };
+    if device != Device::Cpu && !Library::Cudnn.is_there() {
+        eprintln!(
+            "nextscale: most convolutions take a slower way: {}",
+            Library::Cudnn.missing()
+        );
     }
+    Ok(device)
 }
 
 /// What `auto` comes to, and why GPUs before it are passed over.

@@ -57,9 +57,9 @@ struct Way {
     result: Element,
 }
 
-/// The library's handle and the choices of one GPU.
+/// cuDNN's handle, where there is cuDNN, and the choices of one GPU.
 pub(in super::super) struct Chooser {
-    handle: Handle,
+    handle: Option<Handle>,
     choices: HashMap<Key, Choice>,
 }
 
@@ -97,7 +97,10 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
     let chooser = match &mut *slot {
         Some(chooser) => chooser,
         None => slot.insert(Chooser {
-            handle: Handle::open(gpu)?,
+            handle: match Library::Cudnn.is_there() {
+                true => Some(Handle::open(gpu)?),
+                false => None,
+            },
             choices: HashMap::new(),
         }),
     };
@@ -120,7 +123,7 @@ fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result
     if first {
         DeviceBuffer::new(gpu, result_bytes(c, key.pass))?;
     }
-    if columns_may_win(c) {
+    if columns_may_win(c) || !Library::Cudnn.is_there() {
         return columns::run(gpu, c, key.pass, call);
     }
     if tiles_fit(gpu, key) {
@@ -198,7 +201,7 @@ impl Chooser {
             steps: steps.collect::<Option<_>>()?,
             result: all.into_iter().find(|e| *e as u8 == result)?,
         };
-        let plan = Plan::from_text(&self.handle, text).ok()?;
+        let plan = Plan::from_text(self.handle.as_ref()?, text).ok()?;
         Some(Choice::Cudnn(way, plan))
     }
 
@@ -231,17 +234,14 @@ impl Chooser {
             }
             true
         };
-        for (way, enough) in ways(key) {
+        let handle = self.handle.iter();
+        let cudnn = handle.flat_map(|h| ways(key).into_iter().map(move |way| (h, way)));
+        for (handle, (way, enough)) in cudnn {
             let alignment = 1 << key.alignment;
             let shape = padded(c);
-            let Ok(graph) = describe::graph(
-                &self.handle,
-                &shape,
-                pass,
-                &way.steps,
-                way.result,
-                alignment,
-            ) else {
+            let Ok(graph) =
+                describe::graph(handle, &shape, pass, &way.steps, way.result, alignment)
+            else {
                 continue;
             };
             let most = match &best {
@@ -251,7 +251,7 @@ impl Chooser {
             };
             let mut tried = 0;
             for engine in graph.engines(exact)? {
-                let Ok(plan) = Plan::new(&self.handle, engine) else {
+                let Ok(plan) = Plan::new(handle, engine) else {
                     continue;
                 };
                 if plan.workspace() > WORKSPACE {
@@ -291,9 +291,12 @@ impl Chooser {
             Choice::Columns => columns::run(gpu, c, pass, call),
             Choice::Tiles => tiles::run(gpu, c, pass, None, call),
             Choice::Cudnn(way, plan) => {
+                let Some(handle) = &self.handle else {
+                    return Err(Error::Device("convolution: cuDNN is gone".into()));
+                };
                 let engine = Engine {
                     gpu,
-                    plan: Some((&self.handle, plan)),
+                    plan: Some((handle, plan)),
                     way,
                 };
                 engine.go(c, pass, call)
