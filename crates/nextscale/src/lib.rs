@@ -8,6 +8,7 @@ pub mod memory;
 pub mod model;
 pub mod pictures;
 pub mod quickstart;
+pub mod session;
 pub mod train;
 pub mod verify;
 

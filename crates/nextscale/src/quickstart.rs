@@ -6,12 +6,12 @@ use crate::eval::evaluate_reconstruction;
 use crate::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use crate::model::open::{open_pair, open_tokenizer};
 use crate::pictures::{before_after, grid, labelled_rows};
+use crate::session::{
+    BUILTIN_SHAPES, Dataset, TokenizerRun, VarRun, make_folder, tokenizer_paths, var_paths,
+};
 use crate::train::device::{Arithmetic, resolve_device};
 use crate::train::flags::DeviceChoice;
 use crate::train::options::TrainOptions;
-use crate::train::session::{
-    BUILTIN_SHAPES, Dataset, TokenizerRun, VarRun, make_folder, tokenizer_paths, var_paths,
-};
 use crate::train::signal::StopSignal;
 use crate::train::tokenizer_options::TokenizerOptions;
 use crate::{Error, Result};

@@ -1,9 +1,9 @@
 //! The flags of every command that computes with a model.
 
 use nextscale::Result;
+use nextscale::session::init_threads;
 use nextscale::train::device::{Arithmetic, resolve_device};
 use nextscale::train::flags::DeviceChoice;
-use nextscale::train::session::init_threads;
 use nextscale_tensor::{Device, Math};
 
 /// Where to compute and how precisely.

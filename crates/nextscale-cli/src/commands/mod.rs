@@ -101,7 +101,7 @@ pub(crate) fn class_list(
         return Ok((0..classes as i32).collect());
     };
     let names: Vec<String> = match data_path {
-        Some(path) => nextscale::train::session::Dataset::open(path, 64, 1.125, false)?
+        Some(path) => nextscale::session::Dataset::open(path, 64, 1.125, false)?
             .train
             .class_names()
             .to_vec(),

@@ -2,8 +2,8 @@
 
 use nextscale::Result;
 use nextscale::quickstart::{Quickstart, report};
+use nextscale::session::init_threads;
 use nextscale::train::flags::DeviceChoice;
-use nextscale::train::session::init_threads;
 use nextscale::train::signal::StopSignal;
 use std::path::PathBuf;
 

@@ -2,8 +2,8 @@
 
 use super::command_line;
 use nextscale::Result;
+use nextscale::session::{VarRun, init_threads};
 use nextscale::train::options::TrainArgs;
-use nextscale::train::session::{VarRun, init_threads};
 use nextscale::train::signal::StopSignal;
 
 /// Flags of `train`.

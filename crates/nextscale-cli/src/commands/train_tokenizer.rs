@@ -2,7 +2,7 @@
 
 use super::command_line;
 use nextscale::Result;
-use nextscale::train::session::{TokenizerRun, init_threads};
+use nextscale::session::{TokenizerRun, init_threads};
 use nextscale::train::signal::StopSignal;
 use nextscale::train::tokenizer_options::TokenizerOptions;
 

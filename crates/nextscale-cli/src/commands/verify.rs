@@ -1,8 +1,8 @@
 //! `nextscale verify`: this build beside recorded numbers of the reference.
 
+use nextscale::train::device::resolve_device;
 use nextscale::train::flags::DeviceChoice;
 use nextscale::train::plan::Precision;
-use nextscale::train::session::resolve_device;
 use nextscale::verify::{Bundle, Counts, Machine};
 use nextscale::{Error, Result};
 use std::io::Write;

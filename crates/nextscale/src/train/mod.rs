@@ -1,4 +1,4 @@
-//! Training: options, schedules, optimizer state and the loops.
+//! Training: options, schedules, optimizer state, and one step of each trainer.
 pub mod codebook_usage;
 pub mod device;
 pub mod flags;
@@ -13,7 +13,6 @@ pub mod progressive;
 pub mod recipes;
 pub mod run_lock;
 pub mod schedule;
-pub mod session;
 pub mod signal;
 pub mod tokenizer_options;
 #[cfg(test)]

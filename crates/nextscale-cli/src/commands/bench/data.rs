@@ -4,7 +4,7 @@ use super::timing::{Bench, Pass};
 use super::{Args, Preset};
 use nextscale::Result;
 use nextscale::data::LoaderConfig;
-use nextscale::train::session::Dataset;
+use nextscale::session::Dataset;
 use nextscale_tensor::{Device, Math, ops};
 use std::time::Instant;
 

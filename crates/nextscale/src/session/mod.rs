@@ -14,7 +14,6 @@ mod var_memory;
 mod var_open;
 mod var_state;
 
-pub use super::device::resolve_device;
 pub use dataset::{BUILTIN_SHAPES, Dataset};
 pub use tokenizer::{TokenizerRun, tokenizer_paths};
 pub use tokenizer_state::TOKENIZER_STATE_KEY;

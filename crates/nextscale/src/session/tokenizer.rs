@@ -3,7 +3,7 @@
 use super::dataset::{Dataset, loader_config};
 use super::progress::StepClock;
 use super::tokenizer_state;
-use super::{Outcome, choose_seed, copy_whole, make_folder, resolve_device};
+use super::{Outcome, choose_seed, copy_whole, make_folder};
 use crate::checkpoint::clean_stale;
 use crate::data::{Feed, LoaderConfig, TrainLoader};
 use crate::eval::{Reconstruction, evaluate_reconstruction};
@@ -15,6 +15,7 @@ use crate::memory::{Pass, advise};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::pictures::before_after;
+use crate::train::device::resolve_device;
 use crate::train::plan::Precision;
 use crate::train::run_lock::RunLock;
 use crate::train::signal::StopSignal;
