@@ -52,6 +52,14 @@ pub fn init_threads(threads: usize) -> Result<()> {
     }
 }
 
+/// Why a run can't go on with a loss that is no number; `rate` is the flag of the learning rate.
+pub(crate) fn diverged(loss: f64, at: &str, state: &Path, rate: &str) -> Error {
+    Error::failed(format!(
+        "the loss is {loss} at {at}: the run has diverged; start again from {} with a lower {rate}",
+        state.display()
+    ))
+}
+
 /// Makes the output folder.
 pub(crate) fn make_folder(out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).map_err(|e| {

@@ -3,7 +3,7 @@
 use super::dataset::{Dataset, loader_config};
 use super::progress::StepClock;
 use super::tokenizer_state;
-use super::{Outcome, choose_seed, copy_whole, make_folder};
+use super::{Outcome, choose_seed, copy_whole, diverged, make_folder};
 use crate::checkpoint::clean_stale;
 use crate::data::{Feed, LoaderConfig, TrainLoader};
 use crate::eval::{Reconstruction, evaluate_reconstruction};
@@ -323,11 +323,8 @@ impl Session<'_> {
         let TokenizerStep { it, lr, wd, .. } = launched.step;
         let report = self.trainer.read(launched.report)?;
         if !report.loss.is_finite() {
-            return Err(Error::failed(format!(
-                "the loss is {} at step {it}: the run has diverged; start again from {} with a lower --lr",
-                report.loss,
-                self.paths.state.display()
-            )));
+            let at = format!("step {it}");
+            return Err(diverged(report.loss, &at, &self.paths.state, "--lr"));
         }
         self.progress.records = self.trainer.hits.records;
         let time = self.clock.lap(loader.waited(), launched.images);

@@ -1,11 +1,12 @@
 //! The loop of a transformer's training: iterations, their reports, checkpoints.
 
-use super::Outcome;
 use super::progress::StepClock;
 use super::source::{Data, Source};
 use super::var::{VarRun, var_paths};
 use super::var_epoch::Progress;
 use super::var_state::{self, Saving};
+use super::{Outcome, diverged};
+use crate::Result;
 use crate::checkpoint::StateDict;
 use crate::data::LoaderConfig;
 use crate::log::display::{Display, Sample};
@@ -17,7 +18,6 @@ use crate::train::measures::LateReport;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
-use crate::{Error, Result};
 use nextscale_tensor::ops::Scaling;
 use nextscale_tensor::{Math, Tensor};
 
@@ -173,12 +173,9 @@ impl Session<'_> {
         let step = launched.step;
         let report = launched.report.read()?;
         if !report.loss.is_finite() {
-            return Err(Error::failed(format!(
-                "the loss is {} at iteration {}: the run has diverged; start again from {} with a lower --tblr",
-                report.loss,
-                step.it,
-                var_paths(&o.out).last.display()
-            )));
+            let at = format!("iteration {}", step.it);
+            let last = var_paths(&o.out).last;
+            return Err(diverged(report.loss, &at, &last, "--tblr"));
         }
         let scale = self.scaler.map(|s| s.scale);
         let last = self.plan.patch_nums.len() - 1;

@@ -1,6 +1,7 @@
 //! Convolutions: channels-last maps, weights [O, kh, kw, I], sums in float32.
 //!
-//! cuDNN's graph interface, where there is cuDNN, does most of them (`cudnn.rs`), bias and residual in the same pass. On Hopper a kernel of ours
+//! cuDNN's graph interface, where there is cuDNN, does most of them (`cudnn.rs`, `engine.rs`), bias and residual in the same
+//! pass. On Hopper a kernel of ours
 //! takes those with a multiple of 160 outputs where it is faster (`tiles/`), also behind a norm. What there is no engine
 //! for, and what is narrow enough, is a matrix product over patches (`columns.rs`). Which way and which engine is
 //! fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in an order of their own each
@@ -11,6 +12,7 @@ mod choose;
 mod columns;
 mod cudnn;
 mod describe;
+mod engine;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tiles;

@@ -40,7 +40,7 @@ pub(super) fn forward(
         return Ok((y, [qkv, stats]));
     }
     let plan = plan(gpu, level_ends)?;
-    let map = rows_of(&qkv, s, 3)?;
+    let map = rows_of(path, &qkv, s, 3)?;
     let mut call = Call {
         q: qkv.arg()?,
         k: part(&qkv, s, 1)?,
@@ -157,7 +157,7 @@ pub(super) fn backward(
         threads: path.threads(),
         shared: path.shared_of_gradient(gpu),
     };
-    let maps = [rows_of(qkv, s, 3)?, rows_of(&g, s, 1)?];
+    let maps = [rows_of(path, qkv, s, 3)?, rows_of(path, &g, s, 1)?];
     let maps = maps.each_ref().map(Arg::Map);
     let (of_qkv, of_both) = match path {
         Path::TensorCores => (&maps[..1], &maps[..]),
@@ -405,11 +405,11 @@ fn plan(gpu: &'static Gpu, level_ends: &[usize]) -> Result<Tensor> {
     gpu.constant_i32(&seen.chain(firsts).collect::<Vec<_>>())
 }
 
-/// The tokens of a tensor \[B, L, parts · H · D\] for the kernels on tensor cores.
-fn rows_of(x: &Tensor, s: Sizes, parts: usize) -> Result<TensorMap> {
+/// The tokens of a tensor \[B, L, parts · H · D\] for a path.
+fn rows_of(path: Path, x: &Tensor, s: Sizes, parts: usize) -> Result<TensorMap> {
     let columns = parts * s.width();
     let extents = [columns, s.tokens, s.batch];
-    map(Path::of(x, s)?, x, extents, [columns, s.tokens * columns])
+    map(path, x, extents, [columns, s.tokens * columns])
 }
 
 /// A map for a path that reads it; else one of nothing.

@@ -12,6 +12,7 @@ pub(super) const TILE: usize = 64;
 const THREADS: u32 = 128;
 /// The widest head of the others.
 const WIDEST: usize = 128;
+
 /// Which kernels compute a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Path {
