@@ -4,6 +4,7 @@
 mod extras;
 mod pass;
 mod runs;
+mod same_weights;
 mod steps;
 
 use super::compare::Limit;

@@ -1,11 +1,15 @@
 //! What is asked of the losses and gradient norms of a run of steps, in which rounding grows.
 
+use super::same_weights::Losses;
 use crate::verify::compare::{Limit, difference};
 use crate::verify::machine::HALF_LOSSES;
 use crate::verify::report::Report;
 
 /// First steps of a run, in which gradient norms must be near, and losses in half precision.
 const EARLY: usize = 5;
+
+/// How far off a loss in float32 may be.
+const EACH: f64 = 1e-4;
 
 /// How many first steps there are, and how far off the farthest of them is.
 fn first_steps(got: &[f64], want: &[f64]) -> (usize, f64) {
@@ -15,7 +19,6 @@ fn first_steps(got: &[f64], want: &[f64]) -> (usize, f64) {
 
 /// Losses of a run: each within 1e-4 of its value; in half precision the first of them and the run's mean within 1 %.
 pub(super) fn report_losses(label: String, got: &[f64], want: &[f64], report: &mut Report<'_>) {
-    const EACH: f64 = 1e-4;
     let machine = report.machine();
     let d = difference(got, want);
     if machine.is_half() {
@@ -29,14 +32,28 @@ pub(super) fn report_losses(label: String, got: &[f64], want: &[f64], report: &m
         );
         return report.judged(label, holds, d, note);
     }
-    let each = machine.slack() * EACH;
+    report_each(label, got, want, machine.slack() * EACH, report);
+}
+
+/// Losses in half precision from the weights of the run in float32: each within 1 %. That run itself has to be the recorded one.
+pub(super) fn report_same_weights(
+    label: impl Fn(&str) -> String,
+    losses: &Losses,
+    want: &[f64],
+    report: &mut Report<'_>,
+) {
+    let slack = report.machine().slack();
+    let name = label("losses of float32");
+    report_each(name, &losses.full, want, slack * EACH, report);
+    let name = label("losses from float32's weights");
+    report_each(name, &losses.half, want, HALF_LOSSES, report);
+}
+
+fn report_each(label: String, got: &[f64], want: &[f64], each: f64, report: &mut Report<'_>) {
+    let d = difference(got, want);
     let holds = got.len() == want.len() && d.max_rel <= each;
-    report.judged(
-        label,
-        holds,
-        d,
-        format!("limit {each:e} of each, largest {:.1e}", d.max_rel),
-    );
+    let note = format!("limit {each:e} of each, largest {:.1e}", d.max_rel);
+    report.judged(label, holds, d, note);
 }
 
 /// Gradient norms of a run: near in the first steps, then within the growing noise.

@@ -1,8 +1,8 @@
 //! Optimizer steps and runs.
 
 use super::pass::{Options, Pass};
-use super::runs::{report_losses, report_norms};
-use super::{Context, LOSSES, Variant, batch, check_tokens, tokenizer_of};
+use super::runs::{report_losses, report_norms, report_same_weights};
+use super::{Context, LOSSES, Variant, batch, check_tokens, same_weights, tokenizer_of};
 use crate::checkpoint::param_groups::{is_decayed, param_groups};
 use crate::model::var::Var;
 use crate::train::measures::Measures;
@@ -103,7 +103,7 @@ impl Hyper {
         (self.clip > 0.0).then_some(self.clip)
     }
 
-    fn optimizer(&self, var: &Var) -> Result<Optimizer> {
+    pub(super) fn optimizer(&self, var: &Var) -> Result<Optimizer> {
         let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
         Optimizer::new(&var.params, self.betas, decayed, scaler_of(var))
     }
@@ -300,6 +300,11 @@ pub(super) fn run(
         .iter()
         .find_map(|name| context.floors.section(&[name], |_| true));
     report_losses(label("losses"), &losses, &want, report);
+    if report.machine().is_half()
+        && let Some(l) = same_weights::losses(context, variant, &maps, &batches.labels, want.len())?
+    {
+        report_same_weights(label, &l, &want, report);
+    }
     if file.has("grad_norms") {
         report_norms(
             label("grad_norms"),
@@ -363,7 +368,7 @@ pub(super) fn run(
 }
 
 /// A plain step of all scales.
-fn plan(it: u64, hyper: &Hyper) -> StepPlan {
+pub(super) fn plan(it: u64, hyper: &Hyper) -> StepPlan {
     StepPlan {
         it,
         lr: hyper.lr,
