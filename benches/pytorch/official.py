@@ -78,11 +78,11 @@ def quietly(make):
         builtins.print = shown
 
 
-def build_vae(device, pn=PN_256, vocab=4096, ch=160, cvae=32):
+def build_vae(device, pn=PN_256, vocab=4096, ch=160, cvae=32, trainable=False):
     """The official tokenizer with the default random weights of its layers."""
     from models.vqvae import VQVAE
     with torch.device(device):
-        return quietly(lambda: VQVAE(vocab_size=vocab, z_channels=cvae, ch=ch, v_patch_nums=pn, test_mode=True,
+        return quietly(lambda: VQVAE(vocab_size=vocab, z_channels=cvae, ch=ch, v_patch_nums=pn, test_mode=not trainable,
                                      share_quant_resi=4))
 
 

@@ -53,6 +53,7 @@ pub fn modules() -> &'static [&'static Module] {
         &kernel::MEMORY,
         &conv::MODULE,
         &conv::TILES,
+        &conv::WEIGHT_TILES,
         &attention::FORWARD,
         &attention::BACKWARD,
         &attention::F32_64,

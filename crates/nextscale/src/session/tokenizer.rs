@@ -15,8 +15,7 @@ use crate::memory::{Pass, advise};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::pictures::before_after;
-use crate::train::device::resolve_device;
-use crate::train::plan::Precision;
+use crate::train::device::{TokenizerPrecision, resolve_device};
 use crate::train::run_lock::RunLock;
 use crate::train::signal::StopSignal;
 use crate::train::tokenizer_options::{TokenizerHorizon, TokenizerOptions, TokenizerPlan};
@@ -135,7 +134,7 @@ impl TokenizerRun<'_> {
         if found.is_none() {
             vqvae.init(seed)?;
         }
-        vqvae.to_device(device, Precision::Float32.math(o.tf32))?;
+        vqvae.to_device(device, plan.precision.math())?;
         let losses = (o.l1 as f32, o.l2 as f32);
         let mut trainer = TokenizerTrainer::new(vqvae, plan.betas, losses, seed)?;
         if let Some(p) = &found {
@@ -151,6 +150,10 @@ impl TokenizerRun<'_> {
         let mut display = Display::new(o.quiet, horizon.max_it, epochs, progress.it);
         if let Some(text) = lock.warning() {
             display.warn(text);
+        }
+        if !device.is_async() && plan.precision == TokenizerPrecision::Bf16 {
+            display
+                .warn("--precision=bf16: half precision is for GPUs; this run computes in float32");
         }
         display.note(&format!(
             "{} training and {} validation images, {} steps an epoch; {:.2} M parameters; seed {seed}",

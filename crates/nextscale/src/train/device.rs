@@ -99,7 +99,7 @@ impl Arithmetic {
     }
 }
 
-/// Arithmetic of the tokenizer while a transformer is trained. The search for codes is exact float32 in all of them.
+/// Arithmetic of the tokenizer while it or a transformer is trained. The search for codes is exact float32 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lowercase")]

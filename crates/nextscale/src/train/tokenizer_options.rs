@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use serde::{Deserialize, Serialize};
 
+use super::device::TokenizerPrecision;
 use super::flags::{BadImages, DeviceChoice, check, parse_bool, parse_pn};
-use super::plan::process_batch;
+use super::plan::{Precision, process_batch};
 use super::schedule::{Curve, Schedule};
 use crate::{Error, Result};
 
@@ -28,6 +29,9 @@ pub struct TokenizerOptions {
     /// TF32 in matrix products and convolutions on GPUs
     #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, default_value_t = Self::default().tf32, help_heading = "Machine")]
     pub tf32: bool,
+    /// Precision of products on a GPU; without it tf32 or fp32, as --tf32 says
+    #[arg(long, value_enum, help_heading = "Machine")]
+    pub precision: Option<TokenizerPrecision>,
     /// Threads that compute on the CPU; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = Self::default().threads, help_heading = "Machine")]
     pub threads: usize,
@@ -149,6 +153,7 @@ impl Default for TokenizerOptions {
             out: PathBuf::from("local_output"),
             device: DeviceChoice::Auto,
             tf32: true,
+            precision: None,
             threads: 0,
             ch: 160,
             ch_mult: "1_1_2_2_4".into(),
@@ -202,6 +207,8 @@ pub struct TokenizerPlan {
     pub global_batch: usize,
     /// Widths of the levels as multiples of the base width.
     pub ch_mult: Vec<usize>,
+    /// Arithmetic of products on a GPU.
+    pub precision: TokenizerPrecision,
     /// AdamW's two decay rates.
     pub betas: (f64, f64),
     /// Largest global gradient norm.
@@ -252,6 +259,7 @@ impl TokenizerOptions {
             batch,
             global_batch: batch * world,
             ch_mult,
+            precision: Precision::Float32.tokenizer(self.precision, self.tf32),
             betas: parse_betas(&self.betas)?,
             clip: (self.clip > 0.0).then_some(self.clip),
             curve,

@@ -3,6 +3,7 @@
 use clap::Parser;
 use proptest::prelude::*;
 
+use super::device::TokenizerPrecision;
 use super::tokenizer_options::*;
 
 #[derive(Parser)]
@@ -31,6 +32,19 @@ fn no_flags_are_the_defaults_and_resolve() {
     assert_eq!((horizon.its_per_epoch, horizon.max_it), (101, 2020));
     assert_eq!(horizon.schedule.warmup_its, 40.4);
     assert!(plan.horizon(0).is_err());
+}
+
+#[test]
+fn precision_is_asked_for_or_follows_tf32() {
+    for (line, want) in [
+        ("", TokenizerPrecision::Tf32),
+        ("--tf32=0", TokenizerPrecision::Fp32),
+        ("--tf32=0 --precision=bf16", TokenizerPrecision::Bf16),
+        ("--precision=fp32", TokenizerPrecision::Fp32),
+    ] {
+        assert_eq!(parse(line).resolve(1).unwrap().precision, want, "{line}");
+    }
+    assert!(Cli::try_parse_from(["--precision=fp16"]).is_err());
 }
 
 #[test]

@@ -49,11 +49,13 @@ fn named(element: Element, names: [&'static str; 3]) -> &'static str {
     }
 }
 
-fn at(place: Place<'_>) -> Arg<'_> {
+/// An operand as a kernel takes it.
+pub(super) fn at(place: Place<'_>) -> Arg<'_> {
     Arg::At(place.0, place.1)
 }
 
-fn int(n: usize) -> Arg<'static> {
+/// A count as a kernel takes it.
+pub(super) fn int(n: usize) -> Arg<'static> {
     Arg::I32(n as i32)
 }
 

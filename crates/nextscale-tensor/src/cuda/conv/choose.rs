@@ -9,7 +9,7 @@ use super::super::timing::fastest;
 use super::cudnn::{Handle, Plan};
 use super::describe::{self, Step};
 use super::engine::{Engine, Way, padded};
-use super::{Call, Convolution, Gpu, Pass, columns, tiles};
+use super::{Call, Convolution, Gpu, Pass, columns, tiles, weight_tiles};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -28,7 +28,7 @@ const SMALL: f64 = 2e8;
 const NARROW: usize = 128;
 
 /// Counts the sets of ways that there were to choose from: what was kept of an earlier one is measured again.
-const CANDIDATES: u32 = 2;
+const CANDIDATES: u32 = 3;
 
 /// A convolution on operands of a certain alignment, with what is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +44,7 @@ struct Key {
 enum Choice {
     /// A matrix product over patches.
     Columns,
-    /// Our own kernel for Hopper.
+    /// Our own kernels for Hopper.
     Tiles,
     /// An engine of cuDNN.
     Cudnn(Way, Plan),
@@ -118,7 +118,11 @@ fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result
         return columns::run(gpu, c, key.pass, call);
     }
     if tiles_fit(gpu, key) {
-        DeviceBuffer::new(gpu, tiles::packed_bytes(c))?;
+        let bytes = match key.pass {
+            Pass::Weights => weight_tiles::sums_bytes(gpu, c),
+            _ => tiles::packed_bytes(c),
+        };
+        DeviceBuffer::new(gpu, bytes)?;
     }
     match ways(key).first() {
         Some((way, _)) => Engine {
@@ -147,9 +151,13 @@ fn columns_may_win(c: &Convolution) -> bool {
     (exact || narrow) && c.operations() >= SMALL
 }
 
-/// Whether our own kernel takes it.
+/// Whether a kernel of ours takes it.
 fn tiles_fit(gpu: &Gpu, key: &Key) -> bool {
-    key.alignment >= 4 && tiles::fit(gpu, &key.c, key.pass)
+    key.alignment >= 4
+        && match key.pass {
+            Pass::Weights => weight_tiles::fit(gpu, &key.c),
+            pass => tiles::fit(gpu, &key.c, pass),
+        }
 }
 
 impl Chooser {
@@ -247,11 +255,13 @@ impl Chooser {
                 break;
             }
         }
-        if best.is_none() || columns_may_win(c) {
-            take(&mut best, Choice::Columns);
-        }
         if tiles_fit(gpu, key) {
             take(&mut best, Choice::Tiles);
+        }
+        // Engines for weights' gradients are far from what the products take, unless sums may come in any order.
+        let weights = pass == Pass::Weights && !small;
+        if best.is_none() || columns_may_win(c) || weights {
+            take(&mut best, Choice::Columns);
         }
         match best {
             Some((_, choice)) => Ok(choice),
@@ -270,6 +280,7 @@ impl Chooser {
     ) -> Result<()> {
         match choice {
             Choice::Columns => columns::run(gpu, c, pass, call),
+            Choice::Tiles if pass == Pass::Weights => weight_tiles::run(gpu, c, call),
             Choice::Tiles => tiles::run(gpu, c, pass, None, call),
             Choice::Cudnn(way, plan) => {
                 let Some(handle) = &self.handle else {

@@ -1,11 +1,11 @@
 //! Convolutions: channels-last maps, weights [O, kh, kw, I], sums in float32.
 //!
 //! cuDNN's graph interface, where there is cuDNN, does most of them (`cudnn.rs`, `engine.rs`), bias and residual in the same
-//! pass. On Hopper a kernel of ours
-//! takes those with a multiple of 160 outputs where it is faster (`tiles/`), also behind a norm. What there is no engine
-//! for, and what is narrow enough, is a matrix product over patches (`columns.rs`). Which way and which engine is
-//! fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in an order of their own each
-//! time are never taken, so that a run repeats bit for bit.
+//! pass. On Hopper kernels of ours take, where they are faster, those with a multiple of 160 outputs, also behind a norm
+//! (`tiles/`), and the weights' gradient for a multiple of 80 outputs (`weight_tiles/`). What there is no engine
+//! for, what is narrow enough, and weights' gradients where that is faster are matrix products over patches (`columns.rs`).
+//! Which way and which engine is fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in
+//! an order of their own each time are never taken, so that a run repeats bit for bit.
 
 mod around;
 mod choose;
@@ -16,6 +16,7 @@ mod engine;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tiles;
+mod weight_tiles;
 
 use super::gpu::Gpu;
 use super::matmul::{Element, Place};
@@ -25,6 +26,7 @@ pub(super) use choose::Slot;
 
 pub use around::MODULE;
 pub use tiles::MODULE as TILES;
+pub use weight_tiles::MODULE as WEIGHT_TILES;
 
 /// A kind of convolution: everything but the operands' places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -193,6 +193,58 @@ fn tiles_agree_with_patches() {
     }
 }
 
+/// Our kernel for weights' gradients against patches: whole and partial tiles, inputs and outputs, one share and many.
+#[test]
+fn weight_tiles_agree_with_patches() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = Gpu::get(0).unwrap();
+    const SAME: [usize; 4] = [1; 4];
+    let cases: [Case; 8] = [
+        (1, 8, 16, 64, 80, 3, 1, SAME),
+        (2, 16, 16, 160, 160, 3, 1, SAME),
+        (3, 9, 17, 8, 80, 3, 1, SAME),
+        (1, 1, 1, 160, 160, 3, 1, SAME),
+        (2, 33, 15, 72, 240, 3, 1, SAME),
+        (70, 17, 31, 64, 80, 3, 1, SAME),
+        (5, 40, 40, 160, 320, 3, 1, SAME),
+        (2, 16, 16, 640, 640, 3, 1, SAME),
+    ];
+    let mut taken = 0;
+    for dtype in [DType::Bf16, DType::F16] {
+        for case in cases {
+            let c = convolution(case, dtype, false);
+            if !weight_tiles::fit(gpu, &c) {
+                continue;
+            }
+            taken += 1;
+            let x = on_gpu(c.x_rows() * c.inputs, dtype, 1);
+            let dy = on_gpu(c.y_rows() * c.outputs, dtype, 5);
+            let outs = [6, 6, 6].map(|lane| on_gpu(c.weights(), DType::F32, lane));
+            for (i, out) in outs.iter().enumerate() {
+                let call = Call {
+                    x: x.place().unwrap(),
+                    w: out.place().unwrap(),
+                    y: dy.place().unwrap(),
+                    bias: None,
+                    residual: None,
+                };
+                match i {
+                    2 => columns::run(gpu, &c, Pass::Weights, &call),
+                    _ => weight_tiles::run(gpu, &c, &call),
+                }
+                .unwrap_or_else(|e| panic!("{c:?}: {e}"));
+            }
+            // Both sum the same products in float32.
+            agree(&outs, 1e-4, &format!("{c:?}"));
+        }
+    }
+    if taken == 0 {
+        println!("skipped: no Hopper GPU");
+    }
+}
+
 #[test]
 fn rows_are_summed_and_added() {
     if gpu().is_none() {

@@ -4,9 +4,7 @@
 // dimension goes by chunks of 32 input channels; of a chunk the 18×18 positions that the tile sees lie in shared memory
 // once, and the nine taps read them at nine places. So an input is fetched 1.27 times and not 9.
 //
-// Places in shared memory have no swizzle: 16-byte pieces (8 channels) of neighbouring positions or outputs are
-// neighbours, eight of them are what the matrix unit calls a core matrix, and any position may begin one. A plane is all
-// positions (or outputs) of one piece.
+// Both operands lie in shared memory as planes (`planes.cuh`), of positions and of outputs.
 //
 // Threads: warps 0 to 2 fetch inputs, normalise them where asked, and store them; warp 3 has weights copied, which were packed in the
 // order of their use; two groups of four warps multiply, each 8 rows of 16 positions. (On an H200 it changed nothing to keep
@@ -103,24 +101,6 @@ extern "C" __global__ void norm_table(const float2* moments, const float* gamma,
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-// A place in a ring of slots, and how often the ring went round.
-struct Ring {
-    int slot = 0, phase = 0;
-    template <int SLOTS> __device__ __forceinline__ void next() {
-        if (++slot == SLOTS) {
-            slot = 0;
-            phase ^= 1;
-        }
-    }
-};
-
-// Core matrices for the matrix unit, no swizzle: planes `apart` bytes from each other, groups of eight rows `step` bytes.
-__device__ __forceinline__ u64 described(u32 at, int apart, int step) {
-    return (u64)((at & 0x3ffff) >> 4) | (u64)(apart >> 4) << 16 | (u64)(step >> 4) << 32;
-}
-
-#define FOUR(c, n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
-#define TWENTY(c, n) FOUR(c, n), FOUR(c, n + 1), FOUR(c, n + 2), FOUR(c, n + 3), FOUR(c, n + 4)
 // c (+)= a * b for 64 positions, an inner dimension of 16 and 160 outputs.
 #define PRODUCT(TYPE, PTX)                                                                                                  \
     __device__ __forceinline__ void product(TYPE, float (&c)[20][4], u64 a, u64 b, int add) {                               \
@@ -135,10 +115,6 @@ __device__ __forceinline__ u64 described(u32 at, int apart, int step) {
     }
 PRODUCT(bf16, "bf16")
 PRODUCT(f16, "f16")
-
-template <int LATER> __device__ __forceinline__ void products_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LATER) : "memory");
-}
 
 __device__ __forceinline__ void unpack(bf16, u32 w, float& low, float& high) {
     low = __uint_as_float(w << 16);
@@ -314,12 +290,9 @@ __device__ __forceinline__ void multiply(const float* bias, const T* residual, T
                 for (int i = 0; i < TIMES; i++) {
                     int row, piece, at = place(half, i, row, piece);
                     if (at >= 0)
-                        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(stage_at + half * STAGE_BYTES +
-                                                                                      row * ROW_BYTES + piece * 16),
-                                     "l"(residual + first + at)
-                                     : "memory");
+                        copy_16(stage_at + half * STAGE_BYTES + row * ROW_BYTES + piece * 16, residual + first + at, true);
                 }
-            asm volatile("cp.async.commit_group;" ::: "memory");
+            copies_begin();
         }
 
         float c[2][20][4];
@@ -334,13 +307,13 @@ __device__ __forceinline__ void multiply(const float* bias, const T* residual, T
                 int down = tap * 11 >> 5, across = tap - 3 * down;
                 u64 a = described(input + (down * HALO + across) * 16, INPUT_PLANE, HALO * 16);
                 u64 b = described(shared + WEIGHTS_AT + weights.slot * WEIGHT_BYTES, WEIGHT_PLANE, 128);
-                asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+                products_begin();
 #pragma unroll
                 for (int k = 0; k < 2; k++) {
                     product(T{}, c[0], a + k * (2 * INPUT_PLANE >> 4), b + k * (2 * WEIGHT_PLANE >> 4), begun | k);
                     product(T{}, c[1], a + k * (2 * INPUT_PLANE >> 4) + 8, b + k * (2 * WEIGHT_PLANE >> 4), begun | k);
                 }
-                asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+                products_go();
                 begun = 1;
                 products_wait<1>();
                 give_back();
@@ -359,7 +332,7 @@ __device__ __forceinline__ void multiply(const float* bias, const T* residual, T
 #pragma unroll
                 for (int i = 0; i < 4; i++) asm volatile("" : "+f"(c[half][j][i])::"memory");
 
-        if (residual) asm volatile("cp.async.wait_group 0;" ::: "memory");
+        if (residual) copies_wait<0>();
         __syncwarp();
 #pragma unroll
         for (int j = 0; j < 20; j++) {

@@ -6,9 +6,10 @@
 use super::super::compile::Arch;
 use super::super::kept;
 use super::super::kernel::{Arg, Kernel, Module, Shape};
-use super::super::matmul::{Element, Place};
+use super::super::matmul::Element;
 use super::super::pool::DeviceBuffer;
 use super::super::timing::fastest;
+use super::around::{at, int};
 use super::{Call, Convolution, Gpu, Pass};
 use crate::Result;
 use std::collections::HashMap;
@@ -17,7 +18,11 @@ use std::sync::Mutex;
 /// The kernels.
 pub static MODULE: Module = Module {
     name: "conv_tiles",
-    source: concat!(include_str!("../../hopper.cuh"), include_str!("kernel.cu")),
+    source: concat!(
+        include_str!("../../hopper.cuh"),
+        include_str!("../planes.cuh"),
+        include_str!("kernel.cu")
+    ),
     specific: true,
     kernels: &[
         Kernel::new("norm_table", "ppppiii"),
@@ -141,10 +146,6 @@ pub(crate) fn norm_pays(
     Ok(pays)
 }
 
-fn at(place: Place<'_>) -> Arg<'_> {
-    Arg::At(place.0, place.1)
-}
-
 /// Runs a pass that fits; every operand begins at 16 bytes.
 pub(super) fn run(
     gpu: &'static Gpu,
@@ -158,7 +159,6 @@ pub(super) fn run(
         Pass::Data => (call.y, call.x),
         _ => (call.x, call.y),
     };
-    let int = |n: usize| Arg::I32(n as i32);
     let half = |bf16: &'static str, f16: &'static str| match c.element {
         Element::F16 => f16,
         _ => bf16,
