@@ -50,6 +50,10 @@ def collect(lines):
             rows.add(key, d["median_ms"])
             if not tokens:
                 rows.add((f"memory of the step, batch {d['batch']}", "GiB"), gib(d.get("peak_gpu_mib")))
+        elif bench == "train-tokenizer":
+            precision = "tf32" if d["operands"] == "f32" else d["operands"]
+            rows.add((f"the tokenizer's training step in {precision}, batch {d['batch']}", "ms"), d["median_ms"])
+            rows.add((f"its memory in {precision}", "GiB"), gib(d.get("peak_gpu_mib")))
         elif bench == "tokenize":
             rows.add((f"tokenizer, batch {d['batch']}", "ms"), d["median_ms"])
         elif bench == "sample":
@@ -63,6 +67,9 @@ def collect(lines):
             rows.add((f"memory of the step, batch {d['batch']}", "GiB"), peak(d), name)
             rows.add((f"step from tokens, batch {d['batch']}", "ms"), d["transformer_ms"], name)
             rows.add((f"tokenizer, batch {d['batch']}", "ms"), d["tokenizer_ms"], name)
+        elif case == "train_tokenizer":
+            rows.add((f"the tokenizer's training step in {d['precision']}, batch {d['batch']}", "ms"), d["step_ms"], "eager")
+            rows.add((f"its memory in {d['precision']}", "GiB"), peak(d), "eager")
         elif case.startswith("sample_"):
             rows.add((f"sampling, batch {d['batch']}", "ms"), d["batch_ms"], name)
             rows.add((f"memory of sampling, batch {d['batch']}", "GiB"), peak(d), name)

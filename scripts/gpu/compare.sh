@@ -4,8 +4,8 @@
 #     REPO  checkout of FoundationVision/VAR
 #     OUT   folder for the JSON lines and logs (default target/gpu/compare); `python3 benches/pytorch/ratios.py OUT` prints the
 #           table again, also of a run that was cut off
-#   PARTS="attention step sample"  what to compare       CASES=eager,compiled,tuned  PyTorch's training steps
-#   SAMPLES=1,16,64  batches of images drawn             BATCH=96 DEPTH=16 STEPS=10  sizes
+#   PARTS="attention step tokenizer sample"  what to compare       CASES=eager,compiled,tuned  PyTorch's training steps
+#   SAMPLES=1,16,64  batches of images drawn             BATCH=96 TOKENIZER_BATCH=16 DEPTH=16 STEPS=10  sizes
 #   LIMIT=900  seconds that one command may take         PYTHON=python3 NEXTSCALE=target/gpu/nextscale ATTENTION=…  programs
 # The programs are those of scripts/gpu/pack.sh, else of target/release. What fails or takes too long is missing in the table.
 set -uo pipefail
@@ -20,7 +20,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 cd "$here" || exit 1
 python=${PYTHON:-python3}
-batch=${BATCH:-96} depth=${DEPTH:-16} steps=${STEPS:-10} limit=${LIMIT:-900}
+batch=${BATCH:-96} tokenizer_batch=${TOKENIZER_BATCH:-16} depth=${DEPTH:-16} steps=${STEPS:-10} limit=${LIMIT:-900}
 cases=${CASES:-eager,compiled,tuned} samples=${SAMPLES:-1,16,64}
 
 # program PACKED BUILT: the first that is there.
@@ -51,7 +51,7 @@ take() {
 
 ours=("$nextscale" bench)
 sizes=(--preset=wide --device=cuda --depth="$depth" --steps="$steps")
-for part in ${PARTS:-attention step sample}; do
+for part in ${PARTS:-attention step tokenizer sample}; do
   case $part in
   attention)
     take nextscale-attention "$attention" cuda "$batch"
@@ -67,6 +67,12 @@ for part in ${PARTS:-attention step sample}; do
         --depth="$depth" --steps="$steps"
     done
     ;;
+  tokenizer)
+    for p in tf32 bf16; do
+      take "nextscale-train-tokenizer-$p" "${ours[@]}" train-tokenizer "${sizes[@]}" --bs="$tokenizer_batch" --precision="$p"
+    done
+    take pytorch-tokenizer "$python" benches/pytorch/gpu_tokenizer.py --repo="$repo" --batch="$tokenizer_batch" --steps="$steps"
+    ;;
   sample)
     for n in ${samples//,/ }; do
       take "nextscale-sample-$n" "${ours[@]}" sample "${sizes[@]}" --bs="$n" --cfg=1.5 --top_k=900 --top_p=0.96
@@ -77,7 +83,7 @@ for part in ${PARTS:-attention step sample}; do
     done
     ;;
   *)
-    echo "compare.sh: PARTS has $part; expected attention, step, sample" >&2
+    echo "compare.sh: PARTS has $part; expected attention, step, tokenizer, sample" >&2
     exit 2
     ;;
   esac
