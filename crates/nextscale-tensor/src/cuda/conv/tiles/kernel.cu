@@ -34,6 +34,7 @@ constexpr int CONSUMER_WARPS = 8;
 constexpr int WEIGHTS_AT = INPUT_SLOTS * INPUT_BYTES;
 constexpr int STAGES_AT = WEIGHTS_AT + WEIGHT_SLOTS * WEIGHT_BYTES;
 constexpr int BARRIERS_AT = STAGES_AT + CONSUMER_WARPS * 2 * STAGE_BYTES;
+static_assert(BARRIERS_AT + 2 * (INPUT_SLOTS + WEIGHT_SLOTS) * 8 == SHARED, "what a launch asks for");
 
 // What a launch computes.
 struct Extents {

@@ -26,6 +26,7 @@ constexpr int X_BYTES = X_PIECES * X_PLANE;
 constexpr int SLOT_BYTES = X_BYTES + Y_PIECES * Y_PLANE;
 constexpr int SLOTS = 5;
 constexpr int BARRIERS_AT = SLOTS * SLOT_BYTES;
+static_assert(BARRIERS_AT + 2 * SLOTS * 8 == SHARED, "what a launch asks for");
 // Tiles that are on their way while the next is asked for.
 constexpr int LATE = 2;
 

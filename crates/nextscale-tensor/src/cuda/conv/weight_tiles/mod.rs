@@ -11,10 +11,20 @@ use super::around::{at, int};
 use super::{Call, Convolution, Gpu};
 use crate::Result;
 
+/// Bytes of shared memory of a block; the kernel's source, which is told, refuses another number than that of its layout.
+macro_rules! shared {
+    () => {
+        219120
+    };
+}
+
 /// The kernels.
 pub static MODULE: Module = Module {
     name: "conv_weight_tiles",
     source: concat!(
+        "constexpr int SHARED = ",
+        shared!(),
+        ";\n",
         include_str!("../../hopper.cuh"),
         include_str!("../planes.cuh"),
         include_str!("kernel.cu")
@@ -37,8 +47,8 @@ const INPUTS: usize = 64;
 const OUTPUTS: usize = 80;
 /// Threads of a block.
 const THREADS: u32 = 512;
-/// Shared memory: five tiles of both operands in planes, barriers.
-const SHARED: usize = 5 * (8 * (10 * 18 * 16 + 16) + 10 * (8 * 16 * 16 + 16)) + 80;
+/// Bytes of shared memory of a block.
+const SHARED: usize = shared!();
 /// Most bytes of the shares' sums.
 const ROOM: usize = 256 << 20;
 
