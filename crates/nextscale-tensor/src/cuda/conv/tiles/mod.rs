@@ -29,6 +29,7 @@ pub static MODULE: Module = Module {
         "constexpr int SHARED = ",
         shared!(),
         ";\n",
+        include_str!("../../copies.cuh"),
         include_str!("../../hopper.cuh"),
         include_str!("../planes.cuh"),
         include_str!("kernel.cu")

@@ -7,6 +7,7 @@ use crate::{DType, Error, Result};
 pub(crate) static FORWARD: Module = Module {
     name: "attention_forward",
     source: concat!(
+        include_str!("../../../cuda/copies.cuh"),
         include_str!("../../../cuda/hopper.cuh"),
         include_str!("../kernels/fragments.cuh"),
         include_str!("../kernels/forward.cu")
@@ -52,6 +53,7 @@ pub(crate) static FORWARD: Module = Module {
 pub(crate) static BACKWARD: Module = Module {
     name: "attention_backward",
     source: concat!(
+        include_str!("../../../cuda/copies.cuh"),
         include_str!("../../../cuda/hopper.cuh"),
         include_str!("../kernels/fragments.cuh"),
         include_str!("../kernels/backward.cu"),

@@ -31,19 +31,6 @@ constexpr float LEAST_NORM = 1e-12f;
 constexpr float MOST_SCALE_MUL = 4.6051702f;
 constexpr u32 ALL_LANES = 0xffffffffu;
 
-// Sixteen bytes to shared memory, behind the thread's back; zeros where `there` is false.
-__device__ __forceinline__ void copy_16(u32 to, const void* from, bool there) {
-    int bytes = there ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void copy_4(u32 to, const void* from, bool there) {
-    int bytes = there ? 4 : 0;
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void copies_begin() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits for this thread's copies; a barrier must follow before others read them.
-__device__ __forceinline__ void copies_arrive() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
-
 __device__ __forceinline__ void load_fragments(u32 (&b)[4], u32 from) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
@@ -166,7 +153,7 @@ struct Stages {
     }
     // Waits for the n-th filling (they take turns) and for this thread's other copies; the block's barrier must follow.
     __device__ __forceinline__ void arrive(int n) const {
-        copies_arrive();
+        copies_wait<0>();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
         barrier_wait(full + (n & 1) * 8, n >> 1 & 1);
 #endif
