@@ -93,12 +93,12 @@ template <typename T> __device__ void pack_weights(const T* w, T* packed, int in
 // What a channel of a sample is multiplied by and what is added to it, from the groups' mean and 1/deviation [samples, groups].
 extern "C" __global__ void norm_table(const float2* moments, const float* gamma, const float* beta, float2* table, int channels,
     int groups, int count) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    int c = i % channels;
-    float2 m = moments[i / channels * groups + c / (channels / groups)];
-    float scale = m.y * gamma[c];
-    table[i] = make_float2(scale, fmaf(-m.x, scale, beta[c]));
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+        int c = i % channels;
+        float2 m = moments[i / channels * groups + c / (channels / groups)];
+        float scale = m.y * gamma[c];
+        table[i] = make_float2(scale, fmaf(-m.x, scale, beta[c]));
+    }
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

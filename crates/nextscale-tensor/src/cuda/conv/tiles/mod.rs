@@ -218,3 +218,37 @@ pub(super) fn run(
     ];
     gpu.launch(&MODULE, name, shape, &args)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{gpu, random};
+
+    /// More numbers than a launch has threads: every sample has its own.
+    #[test]
+    fn the_table_of_a_norm_is_whole() {
+        let Some(device) = gpu() else {
+            return;
+        };
+        let gpu = Gpu::get(0).unwrap();
+        let (samples, channels, groups) = (3000, 320, 32);
+        let [moments, gamma, beta] = [samples * groups * 2, channels, channels].map(|n| {
+            let host = random([n], n as u64);
+            (host.to(device).unwrap(), host)
+        });
+        let [m, g, b] = [&moments, &gamma, &beta].map(|t| t.0.place().unwrap());
+        assert_eq!(m.1, 0);
+        let norm = Norm::new(gpu, m.0, (at(g), at(b)), [samples, channels, groups]).unwrap();
+        let mut bytes = vec![0; samples * channels * 8];
+        gpu.download(&norm.0, &mut bytes).unwrap();
+        let [moments, gamma, beta] = [&moments.1, &gamma.1, &beta.1].map(|t| t.f32().unwrap());
+        for (i, pair) in bytes.chunks_exact(8).enumerate() {
+            let (sample, c) = (i / channels, i % channels);
+            let group = 2 * (sample * groups + c / (channels / groups));
+            let scale = moments[group + 1] * gamma[c];
+            let shift = (-moments[group]).mul_add(scale, beta[c]);
+            let want = [scale.to_le_bytes(), shift.to_le_bytes()].concat();
+            assert_eq!(pair, want, "sample {sample}, channel {c}");
+        }
+    }
+}
