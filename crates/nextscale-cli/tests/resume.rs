@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{nextscale, succeed, tiny_tokenizer};
+use common::{few_images, nextscale, refused, succeed, tiny_tokenizer, tiny_tokenizer_of};
 use nextscale::checkpoint::TrainerState;
 use nextscale_tensor::rng::{Purpose, Stream};
 use std::path::Path;
@@ -156,4 +156,126 @@ fn a_fitted_run_goes_on_with_the_accumulation_it_began_with() {
     // Whatever the flag says now, and whatever would fit.
     run(&parts, &["--stop_after=3", "--ac=1", "--fit"]);
     assert_eq!(steps(&whole), steps(&parts));
+}
+
+/// Flags of a short run over few images, three iterations an epoch.
+fn short(dir: &Path, out: &str, more: &[&str]) -> Vec<String> {
+    let mut f: Vec<String> = [
+        "train",
+        "--pn=1_2",
+        "--depth=2",
+        "--bs=4",
+        "--ac=2",
+        "--ep=2",
+    ]
+    .iter()
+    .chain(&["--seed=5", "--mid_reso=1", "--quiet", "--threads=2"])
+    .chain(more)
+    .map(|s| (*s).to_owned())
+    .collect();
+    f.push(format!("--data_path={}", dir.join("images").display()));
+    f.push(format!(
+        "--tokenizer={}",
+        dir.join("tokenizer/tokenizer.safetensors").display()
+    ));
+    f.push(format!("--out={}", dir.join(out).display()));
+    f
+}
+
+fn texts(flags: &[String]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn a_checkpoint_between_two_updates_holds_half_a_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    (tiny_tokenizer(dir), few_images(dir));
+    // So fast that the first epoch's model, saved after three iterations, stays the best.
+    let more = ["--eval_every=1", "--tblr=10", "--wp=0"];
+    succeed(&texts(&short(dir, "whole", &more)));
+    let whole = dir.join("whole");
+    let best = TrainerState::load_safetensors(whole.join("ar-ckpt-best.safetensors")).unwrap();
+    assert_eq!(best.g_it, Some(3));
+    assert!(!best.pending.is_empty());
+    let again = dir.join("again");
+    std::fs::create_dir(&again).unwrap();
+    let last = "ar-ckpt-last.safetensors";
+    std::fs::copy(whole.join("ar-ckpt-best.safetensors"), again.join(last)).unwrap();
+    succeed(&texts(&short(dir, "again", &more)));
+    let [a, b] = [whole, again].map(|d| TrainerState::load_safetensors(d.join(last)).unwrap());
+    assert_eq!((a.g_it, b.g_it), (Some(6), Some(6)));
+    assert!(a.var == b.var && a.exp_avg == b.exp_avg && a.exp_avg_sq == b.exp_avg_sq);
+    assert!(a.pending.is_empty() && b.pending.is_empty());
+}
+
+#[test]
+fn a_checkpoint_that_is_due_at_an_epochs_end_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    (tiny_tokenizer(dir), few_images(dir));
+    // Three updates an epoch and one evaluation, at the very end: what else saves is asked for.
+    let flags = short(
+        dir,
+        "run",
+        &["--ac=1", "--eval_every=0", "--save_every=3", "--ep=200"],
+    );
+    let last = dir.join("run/ar-ckpt-last.safetensors");
+    let mut child = nextscale(&texts(&flags))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !last.exists() && child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done = TrainerState::load_safetensors(&last).unwrap().g_it.unwrap();
+    assert!(done < 600 && done.is_multiple_of(3), "{done}");
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_tokenizer_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let tokenizer = tiny_tokenizer(dir);
+    few_images(dir);
+    succeed(&texts(&short(dir, "run", &["--stop_after=1"])));
+    // Trained again in its place.
+    let folder = tokenizer.parent().unwrap();
+    let kept = dir.join("kept");
+    std::fs::rename(folder, &kept).unwrap();
+    tiny_tokenizer_of(dir, "4");
+    let line = refused(&texts(&short(dir, "run", &[])));
+    assert!(
+        line.contains("ar-ckpt-last.safetensors") && line.contains("another tokenizer"),
+        "{line}"
+    );
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::rename(&kept, folder).unwrap();
+    succeed(&texts(&short(dir, "run", &[])));
+    // The tokenizer's own run keeps its settings.
+    let images = format!("--data_path={}", dir.join("images").display());
+    let out = format!("--out={}", dir.join("own").display());
+    let base = [
+        "train-tokenizer",
+        &images,
+        &out,
+        "--pn=1_2",
+        "--ch=32",
+        "--vocab=32",
+        "--bs=4",
+        "--steps=4",
+        "--mid_reso=1",
+        "--seed=3",
+        "--quiet",
+        "--threads=2",
+    ];
+    let with = |more: &[&'static str]| [&base[..], more].concat();
+    succeed(&with(&["--stop_after=1"]));
+    let line = refused(&with(&["--quant_resi=0.25"]));
+    assert!(line.contains("quant_resi was 0.5"), "{line}");
+    succeed(&with(&["--beta=0.3"]));
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
+use nextscale_tensor::rng::{Purpose, Stream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -40,6 +41,11 @@ pub fn refused(args: &[&str]) -> String {
 
 /// A tokenizer for 32 px that has barely been trained.
 pub fn tiny_tokenizer(dir: &Path) -> PathBuf {
+    tiny_tokenizer_of(dir, "3")
+}
+
+/// The same from another seed.
+pub fn tiny_tokenizer_of(dir: &Path, seed: &str) -> PathBuf {
     let out = dir.join("tokenizer");
     let flag = format!("--out={}", out.display());
     succeed(&[
@@ -52,8 +58,41 @@ pub fn tiny_tokenizer(dir: &Path) -> PathBuf {
         "--bs=4",
         "--steps=2",
         "--mid_reso=1",
-        "--seed=3",
+        &format!("--seed={seed}"),
         "--quiet",
     ]);
     out.join("tokenizer.safetensors")
+}
+
+/// A folder of noisy images of 32 px in two classes, five for training and two for validation.
+pub fn few_images(dir: &Path) -> PathBuf {
+    let root = dir.join("images");
+    for (split, count) in [("train", 5), ("val", 2)] {
+        for i in 0..count {
+            let class = root.join(split).join(format!("class{}", i % 2));
+            std::fs::create_dir_all(&class).unwrap();
+            std::fs::write(class.join(format!("{i}.bmp")), bitmap(32, i + count)).unwrap();
+        }
+    }
+    root
+}
+
+/// A bitmap file of `side` × `side` pixels.
+fn bitmap(side: u32, seed: u64) -> Vec<u8> {
+    let mut draw = Stream::new(seed, Purpose::Test, 0, 0);
+    let pixels: Vec<u8> = (0..3 * side * side)
+        .map(|_| draw.below(256) as u8)
+        .collect();
+    let size = pixels.len() as u32;
+    let header: [&[u8]; 8] = [
+        b"BM",
+        &(54 + size).to_le_bytes(),
+        &[0, 0, 0, 0, 54, 0, 0, 0, 40, 0, 0, 0],
+        &side.to_le_bytes(),
+        &side.to_le_bytes(),
+        &[1, 0, 24, 0, 0, 0, 0, 0],
+        &size.to_le_bytes(),
+        &[0; 16],
+    ];
+    [&header.concat(), &pixels[..]].concat()
 }

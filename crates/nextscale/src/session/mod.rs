@@ -52,12 +52,24 @@ pub fn init_threads(threads: usize) -> Result<()> {
     }
 }
 
-/// Why a run can't go on with a loss that is no number; `rate` is the flag of the learning rate.
-pub(crate) fn diverged(loss: f64, at: &str, state: &Path, rate: &str) -> Error {
-    Error::failed(format!(
-        "the loss is {loss} at {at}: the run has diverged; start again from {} with a lower {rate}",
-        state.display()
-    ))
+/// Refuses to go on with a loss, or gradients that were stepped along, that are no number; `rate` is the flag of the learning rate.
+pub(crate) fn must_be_finite(
+    loss: f64,
+    grad_norm: Option<f64>,
+    at: &str,
+    state: &Path,
+    rate: &str,
+) -> Result<()> {
+    let numbers = [("loss", Some(loss)), ("norm of the gradients", grad_norm)];
+    for (what, n) in numbers {
+        if let Some(n) = n.filter(|n| !n.is_finite()) {
+            return Err(Error::failed(format!(
+                "the {what} is {n} at {at}: the run has diverged; start again from {} with a lower {rate}",
+                state.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the output folder.

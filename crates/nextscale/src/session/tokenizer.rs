@@ -3,7 +3,7 @@
 use super::dataset::{Dataset, loader_config};
 use super::progress::StepClock;
 use super::tokenizer_state;
-use super::{Outcome, choose_seed, copy_whole, diverged, make_folder};
+use super::{Outcome, choose_seed, copy_whole, make_folder, must_be_finite};
 use crate::checkpoint::clean_stale;
 use crate::data::{Feed, LoaderConfig, TrainLoader};
 use crate::eval::{Reconstruction, evaluate_reconstruction};
@@ -105,18 +105,6 @@ impl TokenizerRun<'_> {
         let lock = RunLock::acquire(&o.out)?;
         clean_stale(&o.out)?;
         let paths = tokenizer_paths(&o.out);
-        let found = tokenizer_state::find(&paths.state)?;
-        if let Some(p) = &found
-            && p.its_per_epoch != horizon.its_per_epoch
-        {
-            return Err(Error::input(format!(
-                "{}: the run had {} steps an epoch, with these flags and images it would have {}: give --bs and --data_path as before, or choose another --out",
-                paths.state.display(),
-                p.its_per_epoch,
-                horizon.its_per_epoch
-            )));
-        }
-        let seed = choose_seed(o.seed, found.as_ref().map(|p| p.seed), &o.out)?;
         let config = VqvaeConfig {
             vocab: o.vocab,
             cvae: o.cvae,
@@ -130,6 +118,18 @@ impl TokenizerRun<'_> {
             share_quant_resi: o.share_quant_resi,
             ..VqvaeConfig::published(pyramid)
         };
+        let found = tokenizer_state::find(&paths.state, &config)?;
+        if let Some(p) = &found
+            && p.its_per_epoch != horizon.its_per_epoch
+        {
+            return Err(Error::input(format!(
+                "{}: the run had {} steps an epoch, with these flags and images it would have {}: give --bs and --data_path as before, or choose another --out",
+                paths.state.display(),
+                p.its_per_epoch,
+                horizon.its_per_epoch
+            )));
+        }
+        let seed = choose_seed(o.seed, found.as_ref().map(|p| p.seed), &o.out)?;
         let mut vqvae = Vqvae::new(config, true)?;
         if found.is_none() {
             vqvae.init(seed)?;
@@ -325,10 +325,8 @@ impl Session<'_> {
         let o = self.run.options;
         let TokenizerStep { it, lr, wd, .. } = launched.step;
         let report = self.trainer.read(launched.report)?;
-        if !report.loss.is_finite() {
-            let at = format!("step {it}");
-            return Err(diverged(report.loss, &at, &self.paths.state, "--lr"));
-        }
+        let (norm, at) = (Some(report.grad_norm), format!("step {it}"));
+        must_be_finite(report.loss, norm, &at, &self.paths.state, "--lr")?;
         self.progress.records = self.trainer.hits.records;
         let time = self.clock.lap(loader.waited(), launched.images);
         let done = it + 1;

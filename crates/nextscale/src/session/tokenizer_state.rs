@@ -5,8 +5,10 @@ use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata, write_to};
 use crate::checkpoint::weights::TOKENIZER_KEY;
 use crate::checkpoint::{HostTensor, StateDict, write_atomic};
 use crate::model::state::{buffer_state, hit_averages, load_buffer, load_vqvae, vqvae_state};
+use crate::model::vqvae::VqvaeConfig;
 use crate::train::tokenizer_trainer::TokenizerTrainer;
 use crate::{Error, Result};
+use serde_json::Value;
 use std::path::Path;
 
 /// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
@@ -51,11 +53,12 @@ pub(super) fn save(
     write_atomic(path, |w| write_to(w, &list, &metadata))
 }
 
-/// Reads a training checkpoint's progress, if `path` is there.
+/// Reads a training checkpoint's progress, if `path` is there. It has to be of a tokenizer like `config`, but for what only training
+/// knows of.
 ///
 /// # Errors
-/// When the file is there and is none.
-pub(super) fn find(path: &Path) -> Result<Option<TokenizerProgress>> {
+/// When the file is there and is none, or of another tokenizer.
+pub(super) fn find(path: &Path, config: &VqvaeConfig) -> Result<Option<TokenizerProgress>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -65,9 +68,39 @@ pub(super) fn find(path: &Path) -> Result<Option<TokenizerProgress>> {
     let text = metadata
         .get(TOKENIZER_STATE_KEY)
         .ok_or_else(|| bad("is no training checkpoint of a tokenizer".into()))?;
-    serde_json::from_str(text)
-        .map(Some)
-        .map_err(|e| bad(format!("its progress is damaged: {e}")))
+    let progress =
+        serde_json::from_str(text).map_err(|e| bad(format!("its progress is damaged: {e}")))?;
+    let Some(text) = metadata.get(TOKENIZER_KEY) else {
+        return Ok(Some(progress));
+    };
+    let before: VqvaeConfig = serde_json::from_str(text)
+        .map_err(|e| bad(format!("its tokenizer's settings are damaged: {e}")))?;
+    let same = VqvaeConfig {
+        dropout: config.dropout,
+        beta: config.beta,
+        ..before.clone()
+    } == *config;
+    if !same {
+        return Err(bad(format!(
+            "the run's tokenizer is another than these flags describe ({}): give --ch, --ch_mult, --num_res_blocks, --vocab, --cvae, --pn, --share_quant_resi, --quant_resi and --znorm as before, or choose another --out",
+            difference(&before, config)
+        )));
+    }
+    Ok(Some(progress))
+}
+
+/// The first setting in which two tokenizers differ.
+fn difference(before: &VqvaeConfig, now: &VqvaeConfig) -> String {
+    let both = [before, now].map(|c| serde_json::to_value(c).unwrap_or_default());
+    let [Value::Object(before), Value::Object(now)] = both else {
+        return String::new();
+    };
+    let other = |key: &&String| {
+        !matches!(key.as_str(), "dropout" | "beta") && before.get(*key) != now.get(*key)
+    };
+    now.keys()
+        .find(other)
+        .map_or(String::new(), |key| format!("{key} was {}", before[key]))
 }
 
 /// Puts a checkpoint's weights and optimizer state into a trainer.

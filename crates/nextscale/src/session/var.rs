@@ -103,7 +103,11 @@ impl VarRun<'_> {
         );
         let horizon = plan.horizon(data.images())?;
         let progress = match &found {
-            Some((state, path)) => var_state::progress(state, &horizon, path)?,
+            Some((state, path)) => {
+                let now = (&vae_state, data.fingerprint());
+                var_state::check_tokenizer(state, path, now, o)?;
+                var_state::progress(state, &horizon, path)?
+            }
             None => Progress {
                 its_per_epoch: horizon.its_per_epoch,
                 ..Progress::default()

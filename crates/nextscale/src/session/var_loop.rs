@@ -5,7 +5,7 @@ use super::source::{Data, Source};
 use super::var::{VarRun, var_paths};
 use super::var_epoch::Progress;
 use super::var_state::{self, Saving};
-use super::{Outcome, diverged};
+use super::{Outcome, must_be_finite};
 use crate::Result;
 use crate::checkpoint::StateDict;
 use crate::data::LoaderConfig;
@@ -79,7 +79,7 @@ impl Session<'_> {
         let limit = self.run.options.stop_after.unwrap_or(u64::MAX);
         self.clock = StepClock::new(source.waited());
         if self.updates() >= limit {
-            return self.outcome(false);
+            return self.outcome(self.progress.it >= self.horizon.max_it);
         }
         while self.progress.it < self.horizon.max_it {
             let stop = self.iteration(&mut source, limit)?;
@@ -87,6 +87,10 @@ impl Session<'_> {
             if epoch_ended {
                 self.settle(&source)?;
                 self.end_epoch()?;
+                // An evaluation saves anyway, and so does a stop.
+                if self.save_is_due() && !stop && !self.evaluates(self.progress.it / its) {
+                    self.save()?;
+                }
                 self.clock.restart(source.waited());
             }
             if stop {
@@ -149,14 +153,21 @@ impl Session<'_> {
         }
         let done = self.updates();
         let stop = done >= limit || self.run.stop.is_asked();
-        let due = o.save_every > 0 && done.is_multiple_of(o.save_every);
         let epoch_ends = self.progress.it.is_multiple_of(self.horizon.its_per_epoch);
-        if due && !stop && !epoch_ends {
+        if self.save_is_due() && !stop && !epoch_ends {
             self.settle(source)?;
             self.save()?;
             self.clock.restart(source.waited());
         }
         Ok(stop)
+    }
+
+    /// Whether --save_every asks for a checkpoint after the iterations so far.
+    fn save_is_due(&self) -> bool {
+        let o = self.run.options;
+        o.save_every > 0
+            && self.progress.it.is_multiple_of(o.ac as u64)
+            && self.updates().is_multiple_of(o.save_every)
     }
 
     /// Looks at the report that is still out, so that sums, logs and checkpoints know of every iteration.
@@ -172,11 +183,9 @@ impl Session<'_> {
         let o = self.run.options;
         let step = launched.step;
         let report = launched.report.read()?;
-        if !report.loss.is_finite() {
-            let at = format!("iteration {}", step.it);
-            let last = var_paths(&o.out).last;
-            return Err(diverged(report.loss, &at, &last, "--tblr"));
-        }
+        let norm = report.grad_norm.filter(|_| !report.skipped);
+        let at = format!("iteration {}", step.it);
+        must_be_finite(report.loss, norm, &at, &var_paths(&o.out).last, "--tblr")?;
         let scale = self.scaler.map(|s| s.scale);
         let last = self.plan.patch_nums.len() - 1;
         self.progress.epoch.add(&report, last);

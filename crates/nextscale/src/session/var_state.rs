@@ -2,8 +2,10 @@
 
 use super::var_epoch::Progress;
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
-use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
-use crate::model::state::{buffer_state, load_buffer, load_var, params_state};
+use crate::checkpoint::{
+    AdamSettings, HostTensor, ScalerState, StateDict, TrainerConfig, TrainerState,
+};
+use crate::model::state::{HITS, buffer_state, load_buffer, load_var, params_state};
 use crate::train::optimizer::{ADAM_EPS, BETAS};
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan};
@@ -101,10 +103,46 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
     let params = &trainer.var.params;
     load_buffer(&mut trainer.opt.exp_avg, params, &state.exp_avg)?;
     load_buffer(&mut trainer.opt.exp_avg_sq, params, &state.exp_avg_sq)?;
-    // A run in another precision than before begins with its own loss scale, or without one.
+    // A run in another precision than before begins with its own loss scale, or without one, and gradients made with another
+    // scale are of no use to it.
     let own = trainer.opt.scaler()?;
+    if own.is_some() == state.scaler.is_some() {
+        load_buffer(&mut trainer.opt.grads, params, &state.pending)?;
+    }
     let scaler = own.map(|own| state.scaler.as_ref().map_or(own, Scaling::from));
     trainer.opt.resume(state.adam_step, scaler)
+}
+
+/// Refuses to go on with the tokens of another tokenizer than before. `vae` is the present tokenizer's state dict, empty where tokens come
+/// without one; `fingerprint` is what their file says of it.
+///
+/// # Errors
+/// When they differ: names the checkpoint and the flag.
+pub(super) fn check_tokenizer(
+    state: &TrainerState,
+    path: &Path,
+    (vae, fingerprint): (&StateDict, Option<&str>),
+    o: &TrainOptions,
+) -> Result<()> {
+    // Of the averages of hits nothing in a run depends.
+    let weights = |(name, now): (&str, &HostTensor)| {
+        let before = state.vae.get(name).filter(|_| name != HITS);
+        before.is_some_and(|t| t.to_f32_vec() != now.to_f32_vec())
+    };
+    let before = state.extra.get(FINGERPRINT_KEY).and_then(Value::as_str);
+    let another = vae.iter().any(weights) || before.zip(fingerprint).is_some_and(|(a, b)| a != b);
+    if !another {
+        return Ok(());
+    }
+    let given = match (&o.tokenizer, &o.tokens) {
+        (Some(file), _) => format!("--tokenizer={}", file.display()),
+        (None, Some(file)) => format!("--tokens={}", file.display()),
+        (None, None) => "this run".into(),
+    };
+    Err(Error::input(format!(
+        "{}: the run learns the tokens of another tokenizer than {given} has: give the one that it began with, or choose another --out",
+        path.display()
+    )))
 }
 
 /// The stage of progressive training that a checkpoint holds.
@@ -168,6 +206,11 @@ pub(super) fn save(
         vae: std::mem::take(vae),
         exp_avg: buffer_state(&trainer.opt.exp_avg, params)?,
         exp_avg_sq: buffer_state(&trainer.opt.exp_avg_sq, params)?,
+        pending: if s.progress.it.is_multiple_of(s.options.ac as u64) {
+            StateDict::new()
+        } else {
+            buffer_state(&trainer.opt.grads, params)?
+        },
         adam_step: trainer.opt.updates()?,
         adam: AdamSettings {
             lr: now.lr,

@@ -1,7 +1,8 @@
 //! All that a training run needs to go on: weights, optimizer moments, counters, settings.
 //!
 //! Two files hold it: our own (safetensors, [`TrainerState::save_safetensors`]) and the reference's
-//! ([`TrainerState::to_reference_pth`]), from which the reference's trainer resumes. Nothing is lost between the two.
+//! ([`TrainerState::to_reference_pth`]), from which the reference's trainer resumes. Nothing is lost between the two but gradients
+//! of half a step ([`TrainerState::pending`]).
 
 mod args;
 mod native;
@@ -124,6 +125,9 @@ pub struct TrainerState {
     pub exp_avg: StateDict,
     /// Adam's second moments by parameter name.
     pub exp_avg_sq: StateDict,
+    /// Gradients that were added up since the last optimizer step, where the checkpoint was made between two; else empty. The
+    /// reference's file has no place for them.
+    pub pending: StateDict,
     /// Optimizer steps taken.
     pub adam_step: u64,
     /// The optimizer's settings.
@@ -138,9 +142,13 @@ pub struct TrainerState {
 }
 
 impl TrainerState {
-    /// Checks what both file formats rely on: every moment belongs to a parameter, in pairs, with its shape.
+    /// Checks what both file formats rely on: every moment and gradient belongs to a parameter, moments in pairs, with its shape.
     fn check_moments(&self) -> Result<(), String> {
-        for (moments, what) in [(&self.exp_avg, "exp_avg"), (&self.exp_avg_sq, "exp_avg_sq")] {
+        for (moments, what) in [
+            (&self.exp_avg, "exp_avg"),
+            (&self.exp_avg_sq, "exp_avg_sq"),
+            (&self.pending, "gradient"),
+        ] {
             for (name, m) in moments.iter() {
                 match self.var.get(name) {
                     Some(p) if p.shape == m.shape => {}

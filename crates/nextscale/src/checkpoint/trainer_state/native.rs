@@ -14,8 +14,18 @@ use crate::{Error, Result};
 
 /// The metadata key that marks a training checkpoint and holds its [`Header`].
 const KEY: &str = "nextscale.trainer";
-/// Raised when a file can no longer be read by an older program.
-const VERSION: u64 = 1;
+/// The newest layout. Raised when a file can no longer be read by an older program.
+const VERSION: u64 = 2;
+/// The layout of a file without pending gradients, which every program reads.
+const WITHOUT_PENDING: u64 = 1;
+/// Prefixes of the names of all sets of tensors.
+const PREFIXES: [&str; 5] = [
+    "var_wo_ddp.",
+    "vae_local.",
+    "var_opt.exp_avg.",
+    "var_opt.exp_avg_sq.",
+    "var_opt.pending.",
+];
 
 /// What the checkpoint holds beside tensors.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +61,7 @@ pub(crate) fn read_header(file: &SafetensorsFile) -> Result<Header> {
     let json: Json = serde_json::from_str(text)
         .map_err(|e| bad(format!("its training state is damaged: {e}")))?;
     match json.get("version").and_then(Json::as_u64) {
-        Some(VERSION) => {}
+        Some(WITHOUT_PENDING..=VERSION) => {}
         Some(v) if v > VERSION => {
             return Err(bad(format!(
                 "was written by a newer nextscale (layout {v}, this one reads {VERSION}); update nextscale"
@@ -63,18 +73,19 @@ pub(crate) fn read_header(file: &SafetensorsFile) -> Result<Header> {
 }
 
 impl TrainerState {
-    /// The four sets of tensors and the prefixes of their names.
-    fn parts(&self) -> [(&'static str, &StateDict); 4] {
+    /// The sets of tensors, in the order of [`PREFIXES`].
+    fn parts(&self) -> [&StateDict; 5] {
         [
-            ("var_wo_ddp.", &self.var),
-            ("vae_local.", &self.vae),
-            ("var_opt.exp_avg.", &self.exp_avg),
-            ("var_opt.exp_avg_sq.", &self.exp_avg_sq),
+            &self.var,
+            &self.vae,
+            &self.exp_avg,
+            &self.exp_avg_sq,
+            &self.pending,
         ]
     }
 
     /// Writes the checkpoint as a safetensors file, atomically. Names: `var_wo_ddp.NAME`, `vae_local.NAME`,
-    /// `var_opt.exp_avg.NAME`, `var_opt.exp_avg_sq.NAME`.
+    /// `var_opt.exp_avg.NAME`, `var_opt.exp_avg_sq.NAME`, `var_opt.pending.NAME`.
     ///
     /// # Errors
     /// When writing fails; an existing file is then unchanged.
@@ -82,7 +93,11 @@ impl TrainerState {
         self.check_finite()?;
         self.check_moments().map_err(Error::failed)?;
         let header = Header {
-            version: VERSION,
+            version: if self.pending.is_empty() {
+                WITHOUT_PENDING
+            } else {
+                VERSION
+            },
             epoch: self.epoch,
             iter: self.iter,
             g_it: self.g_it,
@@ -98,9 +113,9 @@ impl TrainerState {
         let text = serde_json::to_string(&header)
             .map_err(|e| Error::failed(format!("saving the training state: {e}")))?;
         let metadata: TextMetadata = [("format".into(), "pt".into()), (KEY.into(), text)].into();
-        let list: Vec<(String, &HostTensor)> = self
-            .parts()
+        let list: Vec<(String, &HostTensor)> = PREFIXES
             .iter()
+            .zip(self.parts())
             .flat_map(|(prefix, dict)| dict.iter().map(move |(n, t)| (format!("{prefix}{n}"), t)))
             .collect();
         write_atomic(path, |w| write_to(w, &list, &metadata))
@@ -113,22 +128,17 @@ impl TrainerState {
     pub fn load_safetensors(path: impl AsRef<Path>) -> Result<Self> {
         let mut file = SafetensorsFile::open(path)?;
         let h = read_header(&file)?;
-        let prefixes = [
-            "var_wo_ddp.",
-            "vae_local.",
-            "var_opt.exp_avg.",
-            "var_opt.exp_avg_sq.",
-        ];
         if let Some(name) = file
             .names()
-            .find(|n| !prefixes.iter().any(|p| n.starts_with(p)))
+            .find(|n| !PREFIXES.iter().any(|p| n.starts_with(p)))
         {
             return Err(Error::input(format!(
                 "{}: holds {name:?}, which belongs to no part of a training checkpoint",
                 file.path().display()
             )));
         }
-        let [mut var, mut vae, exp_avg, exp_avg_sq] = prefixes.map(|p| file.read_prefix(p));
+        let [mut var, mut vae, exp_avg, exp_avg_sq, pending] =
+            PREFIXES.map(|p| file.read_prefix(p));
         if let Ok(d) = &mut var {
             d.module_versions = h.var_versions;
         }
@@ -144,6 +154,7 @@ impl TrainerState {
             vae: vae?,
             exp_avg: exp_avg?,
             exp_avg_sq: exp_avg_sq?,
+            pending: pending?,
             adam_step: h.adam_step,
             adam: h.adam,
             scaler: h.scaler,

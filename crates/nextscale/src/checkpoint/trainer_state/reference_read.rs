@@ -78,6 +78,7 @@ impl TrainerState {
             vae,
             exp_avg,
             exp_avg_sq,
+            pending: StateDict::new(),
             adam_step,
             adam: p.adam,
             scaler: p.scaler,
