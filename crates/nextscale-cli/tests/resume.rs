@@ -190,7 +190,8 @@ fn texts(flags: &[String]) -> Vec<&str> {
 fn a_checkpoint_between_two_updates_holds_half_a_step() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    (tiny_tokenizer(dir), few_images(dir));
+    tiny_tokenizer(dir);
+    few_images(dir);
     // So fast that the first epoch's model, saved after three iterations, stays the best.
     let more = ["--eval_every=1", "--tblr=10", "--wp=0"];
     succeed(&texts(&short(dir, "whole", &more)));
@@ -213,7 +214,8 @@ fn a_checkpoint_between_two_updates_holds_half_a_step() {
 fn a_checkpoint_that_is_due_at_an_epochs_end_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    (tiny_tokenizer(dir), few_images(dir));
+    tiny_tokenizer(dir);
+    few_images(dir);
     // Three updates an epoch and one evaluation, at the very end: what else saves is asked for.
     let flags = short(
         dir,

@@ -6,7 +6,7 @@ use crate::{DType, Result, Shape, Tensor};
 use std::sync::Mutex;
 
 /// Tables that are remembered; the one unused for longest makes room.
-const MOST: usize = 64;
+const MOST: usize = 512;
 
 /// The tables of one GPU, the last used at the end.
 #[derive(Debug, Default)]

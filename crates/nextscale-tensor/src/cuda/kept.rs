@@ -1,7 +1,9 @@
 //! What is kept on disk between runs: compiled kernels and measured choices.
 //!
-//! A file is named by a hash of everything that its content follows from. It is written under another name and renamed,
-//! so that many processes may start at once, and it carries its length and hash, so that a damaged one is not used.
+//! A file is named by a hash of what its content is for: a kernel's source and its GPU, or an operation's sizes, its GPU and the library's
+//! version. What was measured does not follow from these, so a run that is to repeat bit for bit needs the choices that it began
+//! with. A file is written under another name and renamed, so that many processes may start at once, and it carries its length and
+//! hash, so that a damaged one is not used.
 
 use std::fs::{File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,7 +31,7 @@ pub(super) fn load(kind: &str, key: &str) -> Option<Vec<u8>> {
     checked(&file).map(<[u8]>::to_vec)
 }
 
-/// Stores `content` for `key`. A folder that can't be written to costs time later, not correctness now.
+/// Stores `content` for `key`. A folder that can't be written to costs time later, and the certainty of the same choices.
 pub(super) fn store(kind: &str, key: &str, content: &[u8]) {
     if let Some(folder) = folder() {
         let _ = keep(&folder.join(file_name(kind, key)), content);

@@ -11,6 +11,7 @@ use super::describe::{self, Step};
 use super::engine::{Engine, Way, padded};
 use super::{Call, Convolution, Gpu, Pass, columns, tiles, weight_tiles};
 use crate::{Error, Result};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -164,11 +165,22 @@ impl Chooser {
     fn choose(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<Choice> {
         let version = Library::Cudnn.version();
         let name = format!("{key:?} {} {version:?} {CANDIDATES}", gpu.info().name);
-        if let Some(choice) = kept::load("conv", &name).and_then(|b| self.parse(&b)) {
+        let kept = || {
+            let choice = kept::load("conv", &name).and_then(|b| self.parse(&b))?;
+            // Of a program whose kernels took other convolutions.
+            let gone = matches!(choice, Choice::Tiles) && !tiles_fit(gpu, key);
+            (!gone).then_some(choice)
+        };
+        if let Some(choice) = kept() {
             return Ok(choice);
         }
-        let choice = self.measure(gpu, key, call)?;
-        if let Some(bytes) = choice.bytes() {
+        // Processes that start together measure one after the other and take the same, so that their sums have one order.
+        let _turn = kept::turn("conv", "choices");
+        if let Some(choice) = kept() {
+            return Ok(choice);
+        }
+        let (choice, all) = self.measure(gpu, key, call)?;
+        if let (true, Some(bytes)) = (all, choice.bytes()) {
             kept::store("conv", &name, &bytes);
         }
         Ok(choice)
@@ -194,8 +206,9 @@ impl Chooser {
         Some(Choice::Cudnn(way, plan))
     }
 
-    /// Tries what there is, on memory of its own so that results stay as they are.
-    fn measure(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<Choice> {
+    /// Tries what there is, on memory of its own so that results stay as they are. Also whether memory sufficed for all of it: a choice
+    /// among few is not to be kept.
+    fn measure(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<(Choice, bool)> {
         let (c, pass) = (&key.c, key.pass);
         let own = DeviceBuffer::new(gpu, result_bytes(c, pass))?;
         let own = Place(&own, 0);
@@ -209,9 +222,14 @@ impl Chooser {
         let time =
             |choice: &Choice, runs| fastest(gpu, runs, || self.go(gpu, c, pass, choice, &trial));
         let mut best: Option<(f32, Choice)> = None;
+        let all = Cell::new(true);
         let take = |best: &mut Option<(f32, Choice)>, choice: Choice| {
-            let Ok(mut t) = time(&choice, 1) else {
-                return false;
+            let mut t = match time(&choice, 1) {
+                Ok(t) => t,
+                Err(e) => {
+                    all.set(all.get() && !matches!(e, Error::Memory(_)));
+                    return false;
+                }
             };
             // One run tells those that are far behind.
             let near = best.as_ref().is_none_or(|(b, _)| t < 1.2 * *b);
@@ -264,9 +282,9 @@ impl Chooser {
             take(&mut best, Choice::Columns);
         }
         match best {
-            Some((_, choice)) => Ok(choice),
+            Some((_, choice)) => Ok((choice, all.get())),
             // Nothing worked: say why the way that takes everything did not.
-            None => time(&Choice::Columns, 1).map(|_| Choice::Columns),
+            None => time(&Choice::Columns, 1).map(|_| (Choice::Columns, false)),
         }
     }
 

@@ -141,9 +141,19 @@ pub(crate) fn norm_pays(
         return Ok(pays);
     }
     let name = format!("{c:?} {added} {} {}", gpu.info().name, MODULE.source);
-    let pays = match kept::load("conv_norm", &name).as_deref() {
-        Some([pays]) => *pays == 1,
-        _ => {
+    let kept = || match kept::load("conv_norm", &name).as_deref() {
+        Some([pays]) => Some(*pays == 1),
+        _ => None,
+    };
+    // As for other choices: processes that start together take the same.
+    let first = kept();
+    let _turn = match first {
+        Some(_) => None,
+        None => kept::turn("conv_norm", "choices"),
+    };
+    let pays = match first.or_else(kept) {
+        Some(pays) => pays,
+        None => {
             gpu.outside_capture(
                 "choosing how to normalise before a convolution that was never run",
             )?;
