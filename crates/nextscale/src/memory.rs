@@ -18,7 +18,7 @@ use nextscale_tensor::{DType, Device, Math, Tensor};
 pub const RESERVE: usize = 3 << 29;
 
 /// Images that an evaluation during training draws at most.
-const DRAWN: usize = 16;
+pub(crate) const DRAWN: usize = 16;
 
 /// What a pass takes, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

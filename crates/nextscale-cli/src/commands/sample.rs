@@ -39,7 +39,7 @@ pub struct Args {
     /// Draw from the likeliest codes that make up this probability; 0: from all
     #[arg(long, value_name = "X", default_value_t = 0.96)]
     top_p: f32,
-    /// Seed; image number n of a seed is always the same
+    /// Seed; image number n of a seed is drawn with the same numbers whatever --batch is
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Blend codes for smoother pictures

@@ -90,12 +90,21 @@ fn write_trainer(state: &TrainerState, output: &Path, target: FileFormat) -> Res
         FileFormat::Safetensors => state.save_safetensors(output)?,
         FileFormat::Pth => state.to_reference_pth(output)?,
     }
-    let parts = [&state.var, &state.vae, &state.exp_avg, &state.exp_avg_sq];
+    let mut parts = vec![&state.var, &state.vae, &state.exp_avg, &state.exp_avg_sq];
+    let mut notes = Vec::new();
+    match target {
+        FileFormat::Safetensors => parts.push(&state.pending),
+        FileFormat::Pth if state.pending.is_empty() => {}
+        FileFormat::Pth => notes.push(
+            "left out: the gradients of half a step, for which the reference's file has no place"
+                .into(),
+        ),
+    }
     Ok(ConvertReport {
         trainer: true,
         tensors: parts.iter().map(|d| d.len()).sum(),
         bytes: parts.iter().map(|d| d.num_bytes()).sum(),
-        notes: vec![],
+        notes,
     })
 }
 

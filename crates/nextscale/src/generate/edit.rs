@@ -100,13 +100,13 @@ impl Edit {
     /// Puts the source's tokens back outside the region: `drawn` are the tokens \[B, l\] of scale `k`.
     pub(crate) fn apply(&self, drawn: &Tensor, k: usize, pyramid: &Pyramid) -> Result<Tensor> {
         let (ph, pw) = pyramid.scales()[k];
-        let keep = self.region.tokens(ph, pw);
+        let anew = self.region.tokens(ph, pw);
         let source = self.source[k].to(Device::Cpu)?;
         let source = source.i32()?;
         let l = ph * pw;
         let mut out = drawn.to(Device::Cpu)?.i32()?.to_vec();
         for (i, token) in out.iter_mut().enumerate() {
-            if !keep[i % l] {
+            if !anew[i % l] {
                 *token = source[i % source.len()];
             }
         }

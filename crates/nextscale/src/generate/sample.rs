@@ -23,7 +23,7 @@ pub type Watch<'a> = dyn FnMut(usize, &Tensor, &Tensor) -> Result<()> + 'a;
 /// Where random numbers come from.
 #[derive(Clone, Debug)]
 pub enum Noise {
-    /// From the seed and each image's number: an image does not depend on the batch it is drawn in.
+    /// From the seed and each image's number, whatever the batch it is drawn in; on a GPU sums in another order may still turn a near tie.
     Seed(u64),
     /// Given, for each scale.
     Given(Vec<ScaleNoise>),

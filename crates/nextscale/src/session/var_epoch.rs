@@ -8,16 +8,13 @@ use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::log::clock::{format_duration, format_utc};
 use crate::log::epoch_log::{Done, EpochRecord};
 use crate::log::tags;
-use crate::memory::evaluation_batch;
+use crate::memory::{DRAWN, evaluation_batch};
 use crate::pictures::grid;
 use crate::train::measures::{Measures, StepReport};
 use crate::train::var_trainer::StepPlan;
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
-
-/// Images in TensorBoard's sample grid.
-const SHOWN: usize = 16;
 
 /// Where a run stands; part of its checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -221,7 +218,7 @@ impl Session<'_> {
         };
         // The same images every time, one class after the other, so that progress is seen.
         let classes = self.trainer.var.config.classes;
-        let labels: Vec<i32> = (0..SHOWN.min(classes.max(4)))
+        let labels: Vec<i32> = (0..DRAWN.min(classes.max(4)))
             .map(|i| (i % classes) as i32)
             .collect();
         let sampler = Sampler {

@@ -72,8 +72,8 @@ impl TokenFile {
             .iter()
             .map(|&l| l as i32)
             .collect();
-        let wrong = |l: &i32| usize::try_from(*l).is_ok_and(|l| l < classes.len());
-        if let Some(i) = labels.iter().position(|l| !wrong(l)) {
+        let known = |l: &i32| usize::try_from(*l).is_ok_and(|l| l < classes.len());
+        if let Some(i) = labels.iter().position(|l| !known(l)) {
             return Err(bad(format!(
                 "label {} of image {i} is none of its {} classes",
                 labels[i],
