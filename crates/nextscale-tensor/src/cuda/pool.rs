@@ -218,12 +218,13 @@ fn release(gpu: &Gpu, s: &mut State) -> Result<()> {
         s.held = s.used;
         return Ok(());
     }
-    for (size, list) in std::mem::take(&mut s.free) {
-        for address in list {
+    for (size, list) in &mut s.free {
+        while let Some(address) = list.pop() {
             // SAFETY: the block came from `malloc_sync`, nobody holds it, and all work on it is done.
             unsafe { result::free_sync(address) }.doing("giving memory back")?;
-            s.held -= size;
+            s.held -= *size;
         }
     }
+    s.free.clear();
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A convolution as a matrix product over patches: right for every shape and type, and fast for narrow ones.
 //!
-//! Images go in pieces, so that patches never take more than a fixed amount of memory.
+//! Images go in pieces, of one image at least, so that patches of many take no more than a fixed amount of memory.
 
 use super::super::matmul::{Element, Follow, Operands, Place, Product};
 use super::super::pool::DeviceBuffer;
@@ -8,7 +8,7 @@ use super::around::{self, Added};
 use super::{Call, Convolution, Gpu, Pass};
 use crate::Result;
 
-/// Bytes of patches at a time.
+/// Bytes of patches at a time, if an image has no more.
 const ROOM: usize = 512 << 20;
 
 /// The sizes of the product.
