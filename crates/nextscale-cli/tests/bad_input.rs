@@ -8,6 +8,41 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 #[test]
+fn absurd_numbers() {
+    let out = tempfile::tempdir().unwrap();
+    let out = format!("--out={}", out.path().display());
+    let base = ["train-tokenizer", "--data_path=builtin:shapes", &out];
+    for (flag, named) in [
+        ("--vocab=18446744073709551615", "vocab"),
+        ("--cvae=99999999999", "cvae"),
+        ("--ch=1048576", "ch is 1048576"),
+        ("--num_res_blocks=100000", "num_res_blocks"),
+        ("--share_quant_resi=99999999999", "share_quant_resi"),
+        ("--threads=5000", "--threads=5000"),
+    ] {
+        let line = refused(&[&base[..], &[flag]].concat());
+        assert!(line.contains(named), "{flag}: {line}");
+    }
+    for (args, named) in [
+        (
+            ["train", "--tokenizer=y", "--data_path=x", "--depth=100000"],
+            "--depth=100000",
+        ),
+        (
+            ["bench", "sample", "--device=cpu", "--bs=99999999999"],
+            "--bs=99999999999",
+        ),
+        (
+            ["sample", "--model=x", "--out=y", "--per_class=99999999999"],
+            "--per_class",
+        ),
+    ] {
+        let line = refused(&args);
+        assert!(line.contains(named), "{args:?}: {line}");
+    }
+}
+
+#[test]
 fn flags_and_folders() {
     let line = refused(&["train", "--no_such_flag=1"]);
     assert!(line.contains("--no_such_flag"), "{line}");

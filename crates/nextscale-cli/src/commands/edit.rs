@@ -11,6 +11,9 @@ use nextscale::{Error, Result};
 use nextscale_tensor::ops;
 use std::path::PathBuf;
 
+/// Results that one picture holds.
+const MOST_RESULTS: usize = 256;
+
 /// Flags of `edit`.
 #[derive(clap::Args)]
 #[command(rename_all = "snake_case")]
@@ -80,6 +83,12 @@ pub fn run(args: &Args) -> Result<()> {
     in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
     if args.count == 0 {
         return Err(Error::input("--count=0: expected at least 1"));
+    }
+    if args.count > MOST_RESULTS {
+        return Err(Error::input(format!(
+            "--count={}: it must be at most {MOST_RESULTS}, as all are in one picture",
+            args.count
+        )));
     }
     if args.mode == Mode::Reclass && args.class.is_none() {
         return Err(Error::input("--mode=reclass needs --class"));

@@ -11,6 +11,9 @@ use nextscale::{Error, Result};
 use nextscale_tensor::ops;
 use std::path::{Path, PathBuf};
 
+/// Images of a class at most: what more would take is no file or folder anybody keeps.
+const MOST_OF_A_CLASS: usize = 1 << 16;
+
 /// Flags of `sample`.
 #[derive(clap::Args)]
 #[command(rename_all = "snake_case")]
@@ -76,6 +79,12 @@ pub fn run(args: &Args) -> Result<()> {
     in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
     if args.batch == 0 || args.per_class == 0 {
         return Err(Error::input("--batch and --per_class must be at least 1"));
+    }
+    if args.per_class > MOST_OF_A_CLASS {
+        return Err(Error::input(format!(
+            "--per_class={}: it must be at most {MOST_OF_A_CLASS}",
+            args.per_class
+        )));
     }
     let (device, math) = args.machine.start(Arithmetic::Bf16)?;
     let (mut var, mut tok) = open_pair(&args.model, args.tokenizer.as_deref())?;

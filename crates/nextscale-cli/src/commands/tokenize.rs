@@ -47,7 +47,7 @@ pub struct Args {
     /// Images are resized to this many times their final side before the crop
     #[arg(long, value_name = "X", default_value_t = 1.125)]
     mid_reso: f64,
-    /// The file to write (safetensors): tokens, N x crops x L of 16 bits (all scales, coarse to fine), N labels, int32, and the
+    /// The file to write (safetensors): tokens, N x crops x L of 16 bits, or 32 where there are more codes than these tell apart (all scales, coarse to fine), N labels, int32, and the
     /// codebook
     #[arg(long, value_name = "FILE", default_value = "tokens.safetensors")]
     out: PathBuf,
@@ -93,7 +93,8 @@ pub fn run(args: &Args) -> Result<()> {
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
     let data = Dataset::open(&args.data_path, side, args.mid_reso, args.hflip)?;
     let config = LoaderConfig {
-        workers: args.workers,
+        // More than images at once have nothing to do.
+        workers: args.workers.min(args.batch),
         seed: args.seed,
         ..LoaderConfig::default()
     };

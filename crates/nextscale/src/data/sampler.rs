@@ -124,7 +124,8 @@ fn check(len: usize, batch: usize, rank: usize, world: usize) -> Result<()> {
     }
     if batch == 0 || batch > 1 << 24 {
         return Err(Error::input(format!(
-            "--bs: a batch of {batch} images for each process can't be used; raise or lower it"
+            "a batch of {batch} images can't be used; give from 1 to {} with --bs or --batch",
+            1 << 24
         )));
     }
     if rank >= world || world > 1 << 24 {

@@ -38,8 +38,14 @@ pub struct Outcome {
 /// Sets the number of compute threads for the whole process; 0 takes one for each core.
 ///
 /// # Errors
-/// When threads were started before with another number.
+/// When threads were started before with another number, or there are absurdly many.
 pub fn init_threads(threads: usize) -> Result<()> {
+    const MOST: usize = 1024;
+    if threads > MOST {
+        return Err(Error::input(format!(
+            "--threads={threads}: it must be at most {MOST}; 0 takes one for each core"
+        )));
+    }
     let built = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|i| format!("compute-{i}"))

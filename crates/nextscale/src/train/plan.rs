@@ -174,6 +174,13 @@ impl TrainOptions {
             ("ac", self.ac),
             ("ep", self.ep),
         ])?;
+        // The reference's stochastic depth, 0.1·depth/24, must stay a probability.
+        check::that(
+            self.depth < 240,
+            "depth",
+            self.depth,
+            "it must be less than 240",
+        )?;
         check::numbers(&[
             ("ini", self.ini),
             ("hd", self.hd),

@@ -55,6 +55,10 @@ impl Table {
         keys: usize,
     ) -> Result<Option<Self>> {
         let text = folder.text(name)?;
+        let empty = || Error::input(format!("{}: has no rows", folder.file(name).display()));
+        if text.trim().is_empty() {
+            return Err(empty());
+        }
         let mut lines = text.lines().enumerate();
         let Some(at) = lines.next().and_then(|(_, header)| columns(header, names)) else {
             return Ok(None);
@@ -80,6 +84,9 @@ impl Table {
                 Some((_, rows)) => rows.push(row),
                 None => groups.push((key, vec![row])),
             }
+        }
+        if groups.is_empty() {
+            return Err(empty());
         }
         Ok(Some(Self { groups, source }))
     }

@@ -272,6 +272,11 @@ fn missing_parts_are_said_or_refused() {
         assert!(e.exit_code() == 2 && e.to_string().contains(why), "{e}");
         assert!(!e.to_string().contains('\n'), "{e}");
     };
+    for rest in ["", "sche,wpe,wd_end,it,lr,wd\n"] {
+        let dir = copy(&["schedules"]);
+        fs::write(dir.path().join("schedules/lr_wd.csv"), rest).unwrap();
+        refused(dir.path(), "has no rows");
+    }
     let dir = copy(&["sampling", "vqvae_train"]);
     refused(&dir.path().join("sampling"), "../vae");
     refused(&dir.path().join("vqvae_train"), "../vae");

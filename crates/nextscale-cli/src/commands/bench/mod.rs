@@ -128,6 +128,18 @@ pub fn run(args: &Args) -> Result<()> {
     if args.steps == 0 || args.bs == Some(0) {
         return Err(Error::input("--steps and --bs must be at least 1"));
     }
+    const MOST: usize = 1 << 20;
+    for (flag, n) in [
+        ("steps", args.steps),
+        ("bs", args.bs.unwrap_or(1)),
+        ("workers", args.workers),
+    ] {
+        if n > MOST {
+            return Err(Error::input(format!(
+                "--{flag}={n}: it must be at most {MOST}"
+            )));
+        }
+    }
     let usual = match args.what {
         What::TrainTokenizer => Arithmetic::Tf32,
         _ => Arithmetic::Bf16,

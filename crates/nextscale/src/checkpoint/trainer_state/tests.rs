@@ -345,7 +345,7 @@ fn our_file_is_checked_too() {
     };
     assert!(try_with(None).contains("only tensors"));
     assert!(try_with(Some("{")).contains("damaged"));
-    assert!(try_with(Some("{\"version\": 2}")).contains("newer"));
+    assert!(try_with(Some("{\"version\": 3}")).contains("newer"));
     assert!(try_with(Some("{\"version\": 1}")).contains("damaged"));
 
     let mut state = reference();
@@ -360,6 +360,19 @@ fn our_file_is_checked_too() {
             .contains("stranger")
     );
     assert!(state.to_reference_pth(dir.path().join("b.pth")).is_err());
+    // Gradients of half a step make it a file that older programs can't go on from, and only they do.
+    let mut state = reference();
+    let layout = |state: &TrainerState| {
+        state.save_safetensors(&path).unwrap();
+        assert_eq!(TrainerState::load_safetensors(&path).unwrap(), *state);
+        let file = SafetensorsFile::open(&path).unwrap();
+        let header: serde_json::Value =
+            serde_json::from_str(&file.metadata()["nextscale.trainer"]).unwrap();
+        header["version"].clone()
+    };
+    assert_eq!(layout(&state), 1);
+    state.pending = state.exp_avg.clone();
+    assert_eq!(layout(&state), 2);
     let mut state = reference();
     state.adam.lr = f64::NAN;
     assert!(

@@ -55,11 +55,11 @@ impl BadList {
         }
         match source.load(index, buffers) {
             Ok(()) => Ok(true),
-            Err(Error::Input(reason)) => {
-                lock().insert(index, reason);
+            // What can't be opened is as bad as what can't be decoded.
+            Err(e) => {
+                lock().insert(index, e.to_string());
                 Ok(false)
             }
-            Err(other) => Err(other),
         }
     }
 
@@ -79,7 +79,7 @@ impl BadList {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let example = known.values().next().map_or("", String::as_str);
         Err(Error::input(format!(
-            "none of the {len} images can be decoded, for example {example}"
+            "none of the {len} images can be read, for example {example}"
         )))
     }
 }

@@ -99,6 +99,22 @@ impl VqvaeConfig {
         if self.ch_mult.is_empty() || self.ch_mult.contains(&0) || self.num_res_blocks == 0 {
             return bad("every level needs a width and a residual block".into());
         }
+        // Far above what anybody trains, and below what overflows: a damaged file must not ask for all memory there is.
+        let widest = self.ch_mult.iter().copied().max().unwrap_or(1);
+        for (name, n, most) in [
+            ("vocab", self.vocab, 1 << 20),
+            ("cvae", self.cvae, 1 << 12),
+            ("ch", self.ch, 1 << 12),
+            ("ch_mult", widest, 1 << 6),
+            ("levels of ch_mult", self.ch_mult.len(), 12),
+            ("num_res_blocks", self.num_res_blocks, 1 << 6),
+            ("share_quant_resi", self.share_quant_resi, 1 << 10),
+            ("quant_conv_ks", self.quant_conv_ks, 31),
+        ] {
+            if n > most {
+                return bad(format!("{name} is {n}; it must be at most {most}"));
+            }
+        }
         if self.quant_conv_ks.is_multiple_of(2) {
             return bad(format!(
                 "quant_conv_ks is {}; it must be odd",
