@@ -17,6 +17,16 @@ pub enum BadImages {
     Skip,
 }
 
+/// Whether it is the file that is bad, and not the disk.
+fn is_the_file(e: &Error) -> bool {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    match e {
+        Error::Input(_) => true,
+        Error::Io { source, .. } => matches!(source.kind(), NotFound | PermissionDenied),
+        _ => false,
+    }
+}
+
 /// An image that was skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadImage {
@@ -55,11 +65,11 @@ impl BadList {
         }
         match source.load(index, buffers) {
             Ok(()) => Ok(true),
-            // What can't be opened is as bad as what can't be decoded.
-            Err(e) => {
+            Err(e) if is_the_file(&e) => {
                 lock().insert(index, e.to_string());
                 Ok(false)
             }
+            Err(other) => Err(other),
         }
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::Error;
 use crate::data::{LoadBuffers, ShapesSource, ShapesSplit};
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Pictures of 9 × 12 pixels that tell their index; some are bad, one panics, some are slow.
@@ -8,7 +9,7 @@ struct Numbers {
     len: usize,
     bad: Vec<usize>,
     panics: Option<usize>,
-    unreadable: Option<usize>,
+    unreadable: Option<(usize, ErrorKind)>,
     slow: bool,
     loads: AtomicUsize,
     names: Vec<String>,
@@ -53,8 +54,8 @@ impl ImageSource for Numbers {
         if self.bad.contains(&index) {
             return Err(Error::input(format!("number {index} is bad")));
         }
-        if self.unreadable == Some(index) {
-            return Err(Error::io("number")(std::io::Error::other("disk on fire")));
+        if let Some((_, kind)) = self.unreadable.filter(|(i, _)| *i == index) {
+            return Err(Error::io("number")(kind.into()));
         }
         assert_ne!(self.panics, Some(index), "made to panic");
         buffers.image.reset(12, 9).fill(index as u8);
@@ -278,9 +279,17 @@ fn a_set_without_a_good_image_is_an_error_not_a_loop() {
 #[test]
 fn failing_disks_and_threads_are_reported() {
     let mut source = Numbers::new(6);
-    source.unreadable = Some(2);
+    source.unreadable = Some((2, ErrorKind::Other));
     let mut loader = val(&Arc::new(source), 6, skipping(2));
     assert_eq!(loader.next_batch().unwrap_err().exit_code(), 1);
+    // A file that is gone or locked up is the file's fault.
+    for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied] {
+        let mut source = Numbers::new(6);
+        source.unreadable = Some((2, kind));
+        let mut loader = val(&Arc::new(source), 6, skipping(2));
+        assert_eq!(loader.next_batch().unwrap().unwrap().indices.len(), 5);
+        assert_eq!(loader.bad_images()[0].index, 2);
+    }
     let mut source = Numbers::new(6);
     source.panics = Some(4);
     let mut loader = val(&Arc::new(source), 3, config(2));
