@@ -47,8 +47,8 @@ pub struct Args {
     /// Images are resized to this many times their final side before the crop
     #[arg(long, value_name = "X", default_value_t = 1.125)]
     mid_reso: f64,
-    /// The file to write (safetensors): tokens, N x crops x L of 16 bits, or 32 where there are more codes than these tell apart (all scales, coarse to fine), N labels, int32, and the
-    /// codebook
+    /// The file to write (safetensors): tokens, N x crops x L of 16 bits, or 32 where there are more codes than these tell
+    /// apart (all scales, coarse to fine), N labels, int32, and the codebook
     #[arg(long, value_name = "FILE", default_value = "tokens.safetensors")]
     out: PathBuf,
     /// Overwrite an existing file

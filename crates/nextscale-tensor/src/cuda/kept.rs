@@ -51,6 +51,19 @@ pub(super) fn turn(kind: &str, key: &str) -> Option<File> {
     turn_at(&folder.join(format!(".{}.lock", file_name(kind, key))))
 }
 
+/// What `find` finds of an earlier measurement, or the turn to measure: processes that start together measure one after the other and
+/// take the same, so that their sums have one order.
+pub(super) fn choice_or_turn<T>(
+    kind: &str,
+    find: impl Fn() -> Option<T>,
+) -> Result<T, Option<File>> {
+    if let Some(choice) = find() {
+        return Ok(choice);
+    }
+    let turn = turn(kind, "choices");
+    find().ok_or(turn)
+}
+
 fn turn_at(path: &Path) -> Option<File> {
     let file = File::create(path).ok()?;
     let begun = Instant::now();

@@ -19,6 +19,7 @@ pub use tokenizer::{TokenizerRun, tokenizer_paths};
 pub use tokenizer_state::TOKENIZER_STATE_KEY;
 pub use var::{VarRun, var_paths};
 
+use crate::train::flags::check;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -40,12 +41,8 @@ pub struct Outcome {
 /// # Errors
 /// When threads were started before with another number, or there are absurdly many.
 pub fn init_threads(threads: usize) -> Result<()> {
-    const MOST: usize = 1024;
-    if threads > MOST {
-        return Err(Error::input(format!(
-            "--threads={threads}: it must be at most {MOST}; 0 takes one for each core"
-        )));
-    }
+    let needed = "it must be at most 1024; 0 takes one for each core";
+    check::that(threads <= 1024, "threads", threads, needed)?;
     let built = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|i| format!("compute-{i}"))
@@ -62,8 +59,8 @@ pub fn init_threads(threads: usize) -> Result<()> {
 pub(crate) fn must_be_finite(
     loss: f64,
     grad_norm: Option<f64>,
-    at: &str,
-    state: &Path,
+    at: std::fmt::Arguments<'_>,
+    state: impl FnOnce() -> PathBuf,
     rate: &str,
 ) -> Result<()> {
     let numbers = [("loss", Some(loss)), ("norm of the gradients", grad_norm)];
@@ -71,7 +68,7 @@ pub(crate) fn must_be_finite(
         if let Some(n) = n.filter(|n| !n.is_finite()) {
             return Err(Error::failed(format!(
                 "the {what} is {n} at {at}: the run has diverged; start again from {} with a lower {rate}",
-                state.display()
+                state().display()
             )));
         }
     }

@@ -104,3 +104,19 @@ fn reports_read_late_change_nothing() {
     assert!(a.var == b.var && a.exp_avg == b.exp_avg && a.exp_avg_sq == b.exp_avg_sq);
     assert!(a.extra == b.extra && a.adam_step == b.adam_step);
 }
+
+#[test]
+fn numbers_that_are_none_end_a_run() {
+    let check = |loss, norm| {
+        let state = || "run/last".into();
+        super::must_be_finite(loss, norm, format_args!("step 7"), state, "--lr")
+    };
+    check(1.0, Some(2.0)).unwrap();
+    check(1.0, None).unwrap();
+    let text = |loss, norm| check(loss, norm).unwrap_err().to_string();
+    assert_eq!(
+        text(f64::NAN, Some(1.0)),
+        "the loss is NaN at step 7: the run has diverged; start again from run/last with a lower --lr"
+    );
+    assert!(text(1.0, Some(f64::INFINITY)).contains("norm of the gradients is inf"));
+}

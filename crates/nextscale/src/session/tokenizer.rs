@@ -325,8 +325,8 @@ impl Session<'_> {
         let o = self.run.options;
         let TokenizerStep { it, lr, wd, .. } = launched.step;
         let report = self.trainer.read(launched.report)?;
-        let (norm, at) = (Some(report.grad_norm), format!("step {it}"));
-        must_be_finite(report.loss, norm, &at, &self.paths.state, "--lr")?;
+        let (norm, state) = (Some(report.grad_norm), || self.paths.state.clone());
+        must_be_finite(report.loss, norm, format_args!("step {it}"), state, "--lr")?;
         self.progress.records = self.trainer.hits.records;
         let time = self.clock.lap(loader.waited(), launched.images);
         let done = it + 1;

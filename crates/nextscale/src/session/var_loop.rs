@@ -184,8 +184,14 @@ impl Session<'_> {
         let step = launched.step;
         let report = launched.report.read()?;
         let norm = report.grad_norm.filter(|_| !report.skipped);
-        let at = format!("iteration {}", step.it);
-        must_be_finite(report.loss, norm, &at, &var_paths(&o.out).last, "--tblr")?;
+        let (at, last) = (step.it, || var_paths(&o.out).last);
+        must_be_finite(
+            report.loss,
+            norm,
+            format_args!("iteration {at}"),
+            last,
+            "--tblr",
+        )?;
         let scale = self.scaler.map(|s| s.scale);
         let last = self.plan.patch_nums.len() - 1;
         self.progress.epoch.add(&report, last);

@@ -171,14 +171,10 @@ impl Chooser {
             let gone = matches!(choice, Choice::Tiles) && !tiles_fit(gpu, key);
             (!gone).then_some(choice)
         };
-        if let Some(choice) = kept() {
-            return Ok(choice);
-        }
-        // Processes that start together measure one after the other and take the same, so that their sums have one order.
-        let _turn = kept::turn("conv", "choices");
-        if let Some(choice) = kept() {
-            return Ok(choice);
-        }
+        let _turn = match kept::choice_or_turn("conv", kept) {
+            Ok(choice) => return Ok(choice),
+            Err(turn) => turn,
+        };
         let (choice, all) = self.measure(gpu, key, call)?;
         if let (true, Some(bytes)) = (all, choice.bytes()) {
             kept::store("conv", &name, &bytes);

@@ -166,20 +166,14 @@ impl Matmul {
             "{p:?} {batch:?} {alignment} {} {version:?}",
             gpu.info().name
         );
-        // Processes that start together measure one after the other and take the same, so that their sums have one order.
-        let mut kept = kept_choice(&name);
-        let _turn = match kept {
-            Some(_) => None,
-            None => kept::turn("matmul", "choices"),
+        let _turn = match kept::choice_or_turn("matmul", || kept_choice(&name)) {
+            Ok((algorithm, workspace)) => {
+                plan.algorithm = algorithm;
+                plan.workspace = workspace;
+                return Ok(plan);
+            }
+            Err(turn) => turn,
         };
-        if kept.is_none() {
-            kept = kept_choice(&name);
-        }
-        if let Some((algorithm, workspace)) = kept {
-            plan.algorithm = algorithm;
-            plan.workspace = workspace;
-            return Ok(plan);
-        }
         self.choose(gpu, p, batch, alignment, call, &mut plan, &doing)?;
         let mut bytes: Vec<u8> = plan
             .algorithm

@@ -145,15 +145,9 @@ pub(crate) fn norm_pays(
         Some([pays]) => Some(*pays == 1),
         _ => None,
     };
-    // As for other choices: processes that start together take the same.
-    let first = kept();
-    let _turn = match first {
-        Some(_) => None,
-        None => kept::turn("conv_norm", "choices"),
-    };
-    let pays = match first.or_else(kept) {
-        Some(pays) => pays,
-        None => {
+    let pays = match kept::choice_or_turn("conv_norm", kept) {
+        Ok(pays) => pays,
+        Err(_turn) => {
             gpu.outside_capture(
                 "choosing how to normalise before a convolution that was never run",
             )?;
