@@ -3,6 +3,7 @@
 mod commands;
 
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Train and sample visual autoregressive models (next-scale prediction)
@@ -26,11 +27,15 @@ fn main() -> ExitCode {
     match commands::run(cli.command) {
         Ok(code) => code,
         Err(e) => {
-            // Where a reader has gone away (`| head`) there is nobody to tell.
-            eprintln!("nextscale: {}", one_line(&e));
+            tell(&format!("nextscale: {}", one_line(&e)));
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// Shows a line; where a terminal or reader has gone away there is nobody to tell.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The error with its causes, on one line.
@@ -71,6 +76,6 @@ fn report_usage(e: &clap::Error) -> ExitCode {
         .collect();
     let text = lines.join(" ");
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    eprintln!("nextscale: {text} (see nextscale --help)");
+    tell(&format!("nextscale: {text} (see nextscale --help)"));
     ExitCode::from(2)
 }

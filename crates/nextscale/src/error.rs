@@ -22,6 +22,12 @@ pub enum Error {
     /// A run failed for a reason that is not bad input. Exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// A run's numbers are no numbers any more. Exit code 1.
+    #[error("{0}")]
+    Diverged(String),
+    /// A stop was asked for, and work that may be left anywhere was left. Exit code 1.
+    #[error("stopped on request")]
+    Stopped,
     /// An operator or the memory behind it failed. Exit code 1.
     #[error(transparent)]
     Tensor(#[from] nextscale_tensor::Error),
@@ -45,6 +51,16 @@ impl Error {
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { path, source }
+    }
+
+    /// The same error, exit code included, with more to tell at the line's end.
+    #[must_use]
+    pub fn and(self, more: &str) -> Self {
+        let text = format!("{self}; {more}");
+        match self.exit_code() {
+            2 => Self::Input(text),
+            _ => Self::Failed(text),
+        }
     }
 
     /// Whether a GPU's memory is full.

@@ -18,6 +18,7 @@ use crate::{Error, Result};
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -127,10 +128,17 @@ impl Quickstart {
     /// # Errors
     /// When the folder can't be used or a run fails.
     pub fn run(&self) -> Result<Option<Summary>> {
+        match self.all_parts() {
+            Err(Error::Stopped) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn all_parts(&self) -> Result<Option<Summary>> {
         let start = Instant::now();
         make_folder(&self.out)?;
         let cmd = "quickstart".to_owned();
-        eprintln!("1/4  training a tokenizer on built-in images");
+        tell("1/4  training a tokenizer on built-in images");
         let options = tokenizer_options(&self.out, self.device, self.seed);
         let outcome = TokenizerRun {
             options: &options,
@@ -141,7 +149,7 @@ impl Quickstart {
         if !outcome.complete {
             return Ok(None);
         }
-        eprintln!("2/4  training a transformer on its tokens");
+        tell("2/4  training a transformer on its tokens");
         let train = train_options(&self.out, self.device, self.seed);
         let outcome = VarRun {
             options: &train,
@@ -154,10 +162,10 @@ impl Quickstart {
         }
         let plan = train.resolve(1)?;
         let data = Dataset::open(BUILTIN_SHAPES, plan.image_size, train.mid_reso, false)?;
-        eprintln!("3/4  reconstructing held-out images");
+        tell("3/4  reconstructing held-out images");
         let tokenizer = tokenizer_paths(&options.out).weights;
         let (psnr_db, codebook_usage) = self.reconstruct(&tokenizer, &data)?;
-        eprintln!("4/4  drawing and judging samples");
+        tell("4/4  drawing and judging samples");
         let (real_accuracy, sample_accuracy) = self.judge(&train, &data)?;
         let summary = Summary {
             seconds: start.elapsed().as_secs_f64(),
@@ -183,7 +191,8 @@ impl Quickstart {
         let pyramid = tok.vqvae.config.pyramid.clone();
         let side = data.side;
         let mut all = data.val_loader(BATCH, LoaderConfig::default())?;
-        let r = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side)?;
+        let r =
+            evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, |_| self.stop.check())?;
         let mut first = data.val_loader(24, LoaderConfig::default())?;
         if let Some(batch) = first.next_batch()? {
             let (x, _) = Feed::new(device)?.batch(&batch, side)?;
@@ -202,6 +211,7 @@ impl Quickstart {
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         let mut loader = data.train_loader(BATCH, (0, 0), LoaderConfig::default())?;
         while labels.len() < LEARNT {
+            self.stop.check()?;
             let batch = loader.next_batch()?;
             images.extend_from_slice(&batch.images);
             labels.extend_from_slice(&batch.labels);
@@ -215,6 +225,7 @@ impl Quickstart {
         let (mut hits, mut n) = (0, 0);
         let mut val = data.val_loader(BATCH, LoaderConfig::default())?;
         while let Some(batch) = val.next_batch()? {
+            self.stop.check()?;
             hits += right(&batch.images, &batch.labels)?;
             n += batch.len();
         }
@@ -240,6 +251,7 @@ impl Quickstart {
         let mut hits = 0;
         let mut shown = vec![Vec::new(); classes];
         for (b, labels) in wanted.chunks(BATCH).enumerate() {
+            self.stop.check()?;
             let drawn = batches.draw(labels, (b * BATCH) as u64)?;
             let images = ops::to_pixels(&drawn.images)?;
             let plain: Vec<u32> = labels.iter().map(|&l| l as u32).collect();
@@ -268,6 +280,11 @@ impl Quickstart {
         let tiles: Vec<u8> = shown.concat();
         grid(&tiles, data.side, SHOWN).save_png(&self.out.join("samples_plain.png"))
     }
+}
+
+/// Shows a line; a terminal that has gone away ends nothing.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// What the command prints in the end.

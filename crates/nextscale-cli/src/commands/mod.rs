@@ -55,7 +55,7 @@ pub enum Command {
     Verify(verify::Args),
 }
 
-/// Runs a subcommand; the exit code is 0, or 1 where a check did not pass.
+/// Runs a subcommand; the exit code is 0, 1 where a check did not pass, or that of a signal that stopped a training run before its end.
 ///
 /// # Errors
 /// Bad input or a failed run.
@@ -68,9 +68,9 @@ pub fn run(command: Command) -> Result<ExitCode> {
         nextscale::train::signal::end_with_the_reader()?;
     }
     match command {
-        Command::Quickstart(a) => quickstart::run(&a),
-        Command::TrainTokenizer(a) => train_tokenizer::run(&a),
-        Command::Train(a) => train::run(&a),
+        Command::Quickstart(a) => return quickstart::run(&a),
+        Command::TrainTokenizer(a) => return train_tokenizer::run(&a),
+        Command::Train(a) => return train::run(&a),
         Command::Sample(a) => sample::run(&a),
         Command::Edit(a) => edit::run(&a),
         Command::Reconstruct(a) => reconstruct::run(&a),

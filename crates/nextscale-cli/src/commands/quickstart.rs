@@ -6,6 +6,7 @@ use nextscale::session::init_threads;
 use nextscale::train::flags::DeviceChoice;
 use nextscale::train::signal::StopSignal;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Flags of `quickstart`.
 #[derive(clap::Args)]
@@ -25,18 +26,24 @@ pub struct Args {
     seed: u64,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     init_threads(args.threads)?;
+    let stop = StopSignal::install()?;
     let summary = Quickstart {
         out: args.out.clone(),
         device: args.device,
         seed: args.seed,
-        stop: StopSignal::install()?,
+        stop: stop.clone(),
     }
     .run()?;
-    match summary {
-        Some(s) => super::say(&report(&s, &args.out)),
-        None => super::say("stopped; run the same command again to go on"),
-    }
-    Ok(())
+    Ok(match summary {
+        Some(s) => {
+            super::say(&report(&s, &args.out));
+            ExitCode::SUCCESS
+        }
+        None => {
+            super::say("stopped; run the same command again to go on");
+            ExitCode::from(stop.exit_code())
+        }
+    })
 }

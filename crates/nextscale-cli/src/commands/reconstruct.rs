@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<()> {
                 shown += batch.len();
             }
             let mut all = data.val_loader(args.batch, LoaderConfig::default())?;
-            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side);
+            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, |_| Ok(()));
             report(&all.map_err(full)?);
         }
         None => {

@@ -5,6 +5,7 @@ use nextscale::Result;
 use nextscale::session::{VarRun, init_threads};
 use nextscale::train::options::TrainArgs;
 use nextscale::train::signal::StopSignal;
+use std::process::ExitCode;
 
 /// Flags of `train`.
 #[derive(clap::Args)]
@@ -14,7 +15,7 @@ pub struct Args {
     train: TrainArgs,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     let options = &args.train.options;
     init_threads(options.threads)?;
     let outcome = VarRun {
@@ -24,5 +25,5 @@ pub fn run(args: &Args) -> Result<()> {
     }
     .run()?;
     super::say(&outcome.message);
-    Ok(())
+    Ok(ExitCode::from(outcome.exit_code))
 }

@@ -5,6 +5,7 @@ use nextscale::Result;
 use nextscale::session::{TokenizerRun, init_threads};
 use nextscale::train::signal::StopSignal;
 use nextscale::train::tokenizer_options::TokenizerOptions;
+use std::process::ExitCode;
 
 /// Flags of `train-tokenizer`.
 #[derive(clap::Args)]
@@ -14,7 +15,7 @@ pub struct Args {
     options: TokenizerOptions,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     init_threads(args.options.threads)?;
     let outcome = TokenizerRun {
         options: &args.options,
@@ -23,5 +24,5 @@ pub fn run(args: &Args) -> Result<()> {
     }
     .run()?;
     super::say(&outcome.message);
-    Ok(())
+    Ok(ExitCode::from(outcome.exit_code))
 }

@@ -172,12 +172,6 @@ impl FolderSource {
         }
         Ok(())
     }
-
-    /// The path of image `index`, if there is one.
-    pub fn path(&self, index: usize) -> Option<PathBuf> {
-        let file = self.files.get(index)?;
-        Some(self.folders.get(file.folder as usize)?.join(&file.name))
-    }
 }
 
 impl ImageSource for FolderSource {
@@ -191,6 +185,11 @@ impl ImageSource for FolderSource {
 
     fn label(&self, index: usize) -> u32 {
         self.files.get(index).map_or(0, |file| file.label)
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        let file = self.files.get(index)?;
+        Some(self.folders.get(file.folder as usize)?.join(&file.name))
     }
 
     fn name(&self, index: usize) -> String {

@@ -2,6 +2,7 @@
 
 use super::{LoadBuffers, RgbImage8};
 use crate::Result;
+use std::path::PathBuf;
 
 /// A numbered set of labelled images. Loading takes `&self`: many threads read one source.
 pub trait ImageSource: Send + Sync {
@@ -21,6 +22,12 @@ pub trait ImageSource: Send + Sync {
 
     /// What to call image `index` in a message: its path, if it is a file.
     fn name(&self, index: usize) -> String;
+
+    /// The file of image `index`; `None` where images are no files.
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        let _ = index;
+        None
+    }
 
     /// Loads image `index` into `buffers.image`.
     ///

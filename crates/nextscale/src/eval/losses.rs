@@ -6,10 +6,10 @@ use crate::data::{Feed, ValLoader};
 use crate::train::measures::{LateMeasures, Measures};
 use crate::train::var_trainer::VarTrainer;
 
-/// Losses and accuracies by scale over all images of a loader.
+/// Losses and accuracies by scale over all images of a loader; `each` is told of every batch's images.
 ///
 /// # Errors
-/// When an image can't be loaded or shapes do not fit.
+/// When an image can't be loaded or shapes do not fit, and those of `each`, which so ends it.
 pub fn evaluate_losses(
     trainer: &VarTrainer,
     loader: &mut ValLoader,
@@ -32,7 +32,11 @@ pub fn evaluate_losses(
 ///
 /// # Errors
 /// When tokens can't be read or shapes do not fit.
-pub fn evaluate_token_losses(trainer: &VarTrainer, loader: &mut TokenLoader) -> Result<Measures> {
+pub fn evaluate_token_losses(
+    trainer: &VarTrainer,
+    loader: &mut TokenLoader,
+    mut each: impl FnMut(usize) -> Result<()>,
+) -> Result<Measures> {
     let mut feed = Feed::new(trainer.var.device())?;
     let row = trainer.var.config.pyramid.total();
     sum(|| {
@@ -40,7 +44,9 @@ pub fn evaluate_token_losses(trainer: &VarTrainer, loader: &mut TokenLoader) -> 
             return Ok(None);
         };
         let tokens = feed.integers([batch.labels.len(), row], batch.tokens)?;
-        trainer.evaluate_rows(&tokens, &batch.labels).map(Some)
+        let late = trainer.evaluate_rows(&tokens, &batch.labels)?;
+        each(batch.labels.len())?;
+        Ok(Some(late))
     })
 }
 

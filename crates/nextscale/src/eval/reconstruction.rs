@@ -58,7 +58,9 @@ impl Tally {
             }
             let (l1, l2) = (l1 / each as f64, l2 / each as f64);
             // A perfect copy would have no finite ratio; 100 dB is far beyond 8-bit pictures.
-            self.psnr += (10.0 * (4.0 / l2.max(1e-12)).log10()).min(100.0);
+            let psnr = (10.0 * (4.0 / l2.max(1e-12)).log10()).min(100.0);
+            // An error that is no number must not come out as a perfect copy.
+            self.psnr += if l2.is_nan() { f64::NAN } else { psnr };
             self.l1 += l1;
             self.l2 += l2;
             self.images += 1;
@@ -94,15 +96,16 @@ impl Tally {
     }
 }
 
-/// Reconstructs all images of a loader.
+/// Reconstructs all images of a loader; `each` is told of every batch's images.
 ///
 /// # Errors
-/// When an image can't be loaded or shapes do not fit.
+/// When an image can't be loaded or shapes do not fit, and those of `each`, which so ends it.
 pub fn evaluate_reconstruction(
     vqvae: &Vqvae,
     pyramid: &Pyramid,
     loader: &mut ValLoader,
     side: usize,
+    mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Reconstruction> {
     let mut tally = Tally::new(pyramid.count(), vqvae.config.vocab);
     let mut feed = Feed::new(vqvae.device())?;
@@ -110,6 +113,7 @@ pub fn evaluate_reconstruction(
         let (images, _) = feed.batch(&batch, side)?;
         let (back, tokens) = vqvae.reconstruct(&images, pyramid)?;
         tally.add(&images, &back, &tokens)?;
+        each(batch.len())?;
     }
     Ok(tally.finish())
 }
@@ -133,5 +137,9 @@ mod tests {
         assert!((r.psnr_db - 20.0).abs() < 1e-5);
         assert!((r.l1 - 0.2).abs() < 1e-7 && (r.l2 - 0.04).abs() < 1e-7);
         assert_eq!((r.codebook_usage, r.usage_by_scale), (0.5, vec![0.25, 0.5]));
+        let mut t = Tally::new(1, 4);
+        let b = Tensor::from_vec([1, 1, 2, 3], vec![f32::NAN; 6]);
+        t.add(&a, &b, &[]).unwrap();
+        assert!(t.finish().psnr_db.is_nan());
     }
 }

@@ -44,6 +44,27 @@ pub struct Display {
     data_seconds: Smoothed,
 }
 
+/// Steps and seconds that must have been timed before they say how long the rest will take: the first steps take longer.
+const TIMED_STEPS: u64 = 5;
+const TIMED_SECONDS: f64 = 3.0;
+
+/// Warns on a display from another thread.
+#[derive(Debug, Clone)]
+pub struct Speaker(Option<ProgressBar>);
+
+impl Speaker {
+    /// Shows a line that must not be missed, also if the display is quiet.
+    pub fn warn(&self, line: &str) {
+        let line = format!("warning: {line}");
+        match &self.0 {
+            Some(bar) => bar.println(line),
+            None => {
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Sink {
     Quiet,
@@ -167,9 +188,16 @@ impl Display {
         (seconds > 0.0).then_some((self.data_seconds.mean()? / seconds).clamp(0.0, 1.0))
     }
 
-    /// Time that the steps after `step` will take, by the median of the last ones.
+    /// Time that the steps after `step` will take, by the median of the last ones; `None` until it can be known.
     pub fn remaining(&self, step: u64) -> Option<Duration> {
         let rest = self.total_steps.saturating_sub(step);
+        if rest == 0 {
+            return Some(Duration::ZERO);
+        }
+        let (steps, time) = self.step_seconds.totals();
+        if steps < TIMED_STEPS || time < TIMED_SECONDS {
+            return None;
+        }
         Some(seconds(self.step_seconds.median()? * rest as f64))
     }
 
@@ -211,6 +239,14 @@ impl Display {
             }
             Sink::Bar(_) | Sink::Plain(_) => self.note(&line),
         }
+    }
+
+    /// For warnings from another thread.
+    pub fn speaker(&self) -> Speaker {
+        Speaker(match &self.sink {
+            Sink::Bar(bar) => Some(bar.clone()),
+            Sink::Quiet | Sink::Plain(_) => None,
+        })
     }
 
     /// Ends the display: the last step stays in sight.
@@ -347,16 +383,42 @@ mod tests {
     #[test]
     fn a_plain_line_tells_all() {
         let (mut display, paper) = plain(1000);
-        display.step_at(Duration::ZERO, &sample(400));
+        (394..400).for_each(|step| display.step_at(Duration::ZERO, &sample(step)));
+        display.step_at(Duration::from_secs(9), &sample(400));
         assert_eq!(
-            paper.lines(),
-            [
-                "step 400/1000  epoch 2/5  loss 8.0000 (8.0000)  acc 1.25 %  192.0 img/s  data 10 %  eta 0:05:00"
-            ]
+            paper.lines()[1],
+            "step 400/1000  epoch 2/5  loss 8.0000 (8.0000)  acc 1.25 %  192.0 img/s  data 10 %  eta 0:05:00"
         );
         assert_eq!(display.images_per_second(), Some(192.0));
         assert_eq!(display.data_wait(), Some(0.1));
         assert_eq!(display.remaining(400), Some(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn the_time_left_is_told_once_it_is_known() {
+        let (mut display, paper) = plain(1000);
+        let slow = Sample {
+            seconds: 16.0,
+            ..sample(1)
+        };
+        display.step_at(Duration::ZERO, &slow);
+        assert!(!paper.text().contains("eta"), "{}", paper.text());
+        (2..5).for_each(|step| display.step(&sample(step)));
+        assert_eq!(display.remaining(4), None);
+        display.step(&sample(5));
+        // By the usual step, not the first.
+        assert_eq!(display.remaining(5), Some(Duration::from_millis(497_500)));
+        // Steps too fast to be timed by five of them.
+        let (mut display, _) = plain(1000);
+        let fast = Sample {
+            seconds: 0.125,
+            ..sample(1)
+        };
+        (0..23).for_each(|_| display.step(&fast));
+        assert_eq!(display.remaining(23), None);
+        display.step(&fast);
+        assert_eq!(display.remaining(24), Some(Duration::from_secs(122)));
+        assert_eq!(display.remaining(1000), Some(Duration::ZERO));
     }
 
     #[test]
@@ -393,7 +455,7 @@ mod tests {
             ..sample(1)
         };
         display.step_at(Duration::ZERO, &blind);
-        assert_eq!(paper.lines(), ["step 1/10  epoch 2/5  eta 0:00:00"]);
+        assert_eq!(paper.lines(), ["step 1/10  epoch 2/5"]);
     }
 
     #[test]
@@ -419,7 +481,7 @@ mod tests {
         let paper = Paper::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(paper.clone()), 255);
         let mut display = Display::with_sink(Sink::Bar(bar(target, 1000, 300)), 1000, 5);
-        display.step(&sample(400));
+        (394..=400).for_each(|step| display.step(&sample(step)));
         display.note("saved");
         display.warn("slow");
         display.finish();

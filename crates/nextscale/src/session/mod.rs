@@ -1,12 +1,15 @@
 //! Whole runs: data, models, logs, checkpoints and the loop, for each of the two trainers.
 
+mod checkpoints;
 mod dataset;
+mod log_faults;
 mod progress;
 mod source;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
 mod tokenizer_state;
+mod val_check;
 mod var;
 mod var_epoch;
 mod var_loop;
@@ -20,6 +23,7 @@ pub use tokenizer_state::TOKENIZER_STATE_KEY;
 pub use var::{VarRun, var_paths};
 
 use crate::train::flags::check;
+use crate::train::signal::{self, StopSignal};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -30,10 +34,36 @@ pub struct Outcome {
     pub steps: u64,
     /// Whether the run reached its end, as against being stopped.
     pub complete: bool,
+    /// The exit code to end the process with: 0, or that of the signal that stopped the run before its end.
+    pub exit_code: u8,
     /// The checkpoint to go on from.
     pub checkpoint: PathBuf,
     /// What to tell the user.
     pub message: String,
+}
+
+/// How a run ended that is not complete: a signal's exit code, if one came, and the message.
+pub(crate) fn stopped(
+    steps: u64,
+    stop: &StopSignal,
+    stop_after: Option<u64>,
+    saved: Option<&Path>,
+) -> (u8, String) {
+    let limit = stop_after.filter(|&n| steps >= n);
+    let (code, by) = match (limit, stop.signal()) {
+        (None, Some(signal)) => (stop.exit_code(), format!(" by {}", signal::name(signal))),
+        _ => (0, String::new()),
+    };
+    let what = match saved {
+        Some(path) => format!("after step {steps}; saved to {}", path.display()),
+        None => "before the first step; there is nothing to save".into(),
+    };
+    let more = match limit {
+        Some(n) => format!(" (without --stop_after={n}, or with a larger one)"),
+        None => String::new(),
+    };
+    let text = format!("stopped{by} {what}. Run the same command again to go on{more}");
+    (code, text)
 }
 
 /// Sets the number of compute threads for the whole process; 0 takes one for each core.
@@ -55,24 +85,17 @@ pub fn init_threads(threads: usize) -> Result<()> {
     }
 }
 
-/// Refuses to go on with a loss, or gradients that were stepped along, that are no number; `rate` is the flag of the learning rate.
-pub(crate) fn must_be_finite(
+/// A loss, or the norm of gradients that were stepped along, that is no number, in words.
+pub(crate) fn not_a_number(
     loss: f64,
     grad_norm: Option<f64>,
     at: std::fmt::Arguments<'_>,
-    state: impl FnOnce() -> PathBuf,
-    rate: &str,
-) -> Result<()> {
+) -> Option<String> {
     let numbers = [("loss", Some(loss)), ("norm of the gradients", grad_norm)];
-    for (what, n) in numbers {
-        if let Some(n) = n.filter(|n| !n.is_finite()) {
-            return Err(Error::failed(format!(
-                "the {what} is {n} at {at}: the run has diverged; start again from {} with a lower {rate}",
-                state().display()
-            )));
-        }
-    }
-    Ok(())
+    let bad = numbers
+        .into_iter()
+        .find_map(|(what, n)| Some((what, n.filter(|n| !n.is_finite())?)));
+    bad.map(|(what, n)| format!("the {what} is {n} at {at}"))
 }
 
 /// Makes the output folder.

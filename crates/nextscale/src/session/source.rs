@@ -3,12 +3,13 @@
 
 use super::Dataset;
 use crate::data::tokens::{TokenFile, TokenLoader};
-use crate::data::{BadImage, Feed, LoaderConfig, TrainLoader};
+use crate::data::{BadImage, Feed, ImageSource, LoaderConfig, TrainLoader};
 use crate::eval::{evaluate_losses, evaluate_token_losses};
 use crate::train::measures::{LateReport, Measures};
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::Tensor;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The data of a run.
@@ -26,6 +27,14 @@ pub(super) struct TokenData {
 }
 
 impl Data {
+    /// The validation images, where they are images.
+    pub(super) fn val_images(&self) -> Option<&Arc<dyn ImageSource>> {
+        match self {
+            Self::Images(d) => Some(&d.val),
+            Self::Tokens(_) => None,
+        }
+    }
+
     /// Number of training images.
     pub(super) fn images(&self) -> usize {
         match self {
@@ -73,17 +82,19 @@ impl Data {
         }
     }
 
-    /// Losses over the validation images, where there are any, and images that could not be read.
+    /// Losses over the validation images, where there are any, and images that could not be read. `each` is told of every batch,
+    /// and ends it by an error.
     pub(super) fn evaluate(
         &self,
         trainer: &VarTrainer,
         batch: usize,
         config: LoaderConfig,
+        each: impl FnMut(usize) -> Result<()>,
     ) -> Result<(Option<Measures>, Vec<BadImage>)> {
         match self {
             Self::Images(d) => {
                 let mut val = d.val_loader(batch, config)?;
-                let measures = evaluate_losses(trainer, &mut val, d.side, |_| Ok(()))?;
+                let measures = evaluate_losses(trainer, &mut val, d.side, each)?;
                 Ok((Some(measures), val.bad_images()))
             }
             Self::Tokens(t) => {
@@ -92,7 +103,7 @@ impl Data {
                 };
                 let size = (batch, trainer.var.config.vocab);
                 let mut val = TokenLoader::val(v, size, config.workers)?;
-                let measures = evaluate_token_losses(trainer, &mut val)?;
+                let measures = evaluate_token_losses(trainer, &mut val, each)?;
                 Ok((Some(measures), Vec::new()))
             }
         }

@@ -1,9 +1,12 @@
 //! Training the tokenizer from start, or from its checkpoint, to the end.
 
+use super::checkpoints::{Keeper, is_better, is_there};
 use super::dataset::{Dataset, loader_config};
+use super::log_faults::LogFaults;
 use super::progress::StepClock;
 use super::tokenizer_state;
-use super::{Outcome, choose_seed, copy_whole, make_folder, must_be_finite};
+use super::val_check::ValCheck;
+use super::{Outcome, choose_seed, copy_whole, make_folder, not_a_number, stopped};
 use crate::checkpoint::clean_stale;
 use crate::data::{Feed, LoaderConfig, TrainLoader};
 use crate::eval::{Reconstruction, evaluate_reconstruction};
@@ -26,6 +29,7 @@ use crate::{Error, Result};
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Images in TensorBoard's before/after picture.
@@ -46,6 +50,9 @@ pub(super) struct TokenizerProgress {
     pub(super) best_psnr: Option<f64>,
     /// The last evaluation's PSNR in dB.
     pub(super) last_psnr: Option<f64>,
+    /// Whether the evaluation after the last step is still to be made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) evaluation_due: bool,
 }
 
 /// The files of a tokenizer's run.
@@ -177,31 +184,32 @@ impl TokenizerRun<'_> {
         let text = format!("{}\n\n```json\n{args}\n```", self.cmd);
         tb.text(progress.it as i64, "args", &text)?;
         let loader = loader_config(plan.workers, seed, o.bad_images);
+        let held = resumed.then_some(progress.it);
+        let val = Arc::clone(&dataset.val);
+        let _check = ValCheck::start(val, o.bad_images, display.speaker());
         let mut session = Session {
             run: self,
             plan: &plan,
             horizon: &horizon,
-            paths,
             dataset,
             trainer,
             steps: StepLog::open(&o.out, progress.it)?,
             progress,
             late: late.unwrap_or(device.is_async()),
             launched: None,
+            looked_at: None,
+            changed: false,
+            unsaved: false,
+            keeper: Keeper::new(paths.state.clone(), o.keep, "--lr", 1, held),
+            log_faults: LogFaults::default(),
             feed: Feed::new(device)?,
             clock: StepClock::new(Duration::ZERO),
             display,
             tb,
             loader,
+            paths,
         };
-        let outcome = session.all_steps();
-        let outcome = outcome.map_err(|e| {
-            let pass = Pass::TrainTokenizer {
-                vqvae: &session.trainer.vqvae.config,
-                math: session.trainer.vqvae.math,
-            };
-            advise(e, device, "bs", plan.batch, pass)
-        })?;
+        let outcome = session.run()?;
         session.display.finish();
         drop(lock);
         Ok(outcome)
@@ -228,6 +236,14 @@ struct Session<'a> {
     late: bool,
     /// The step whose report was not looked at yet.
     launched: Option<Launched>,
+    /// The last step whose report was looked at.
+    looked_at: Option<u64>,
+    /// Whether weights were changed for a step that was not made.
+    changed: bool,
+    /// Whether the last checkpoint lacks something.
+    unsaved: bool,
+    keeper: Keeper,
+    log_faults: LogFaults,
     feed: Feed,
     clock: StepClock,
     display: Display,
@@ -237,35 +253,58 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn all_steps(&mut self) -> Result<Outcome> {
+    /// Goes on until the end, the step limit or a stop signal. Whatever ends it, the state of the last whole step is saved.
+    fn run(&mut self) -> Result<Outcome> {
+        match self.all_steps() {
+            // Only what comes after a save is left in its middle.
+            Ok(()) | Err(Error::Stopped) => {}
+            Err(e) => {
+                let vqvae = &self.trainer.vqvae;
+                let pass = Pass::TrainTokenizer {
+                    vqvae: &vqvae.config,
+                    math: vqvae.math,
+                };
+                let e = advise(e, vqvae.device(), "bs", self.plan.batch, pass);
+                return Err(self.rescue(e));
+            }
+        }
+        if self.unsaved {
+            self.save()?;
+        }
+        Ok(self.outcome())
+    }
+
+    fn all_steps(&mut self) -> Result<()> {
         let its = self.horizon.its_per_epoch;
         let start = (self.progress.it / its, (self.progress.it % its) as usize);
         let mut loader = self
             .dataset
             .train_loader(self.plan.batch, start, self.loader)?;
         let o = self.run.options;
-        let limit = o.stop_after.unwrap_or(u64::MAX);
+        if self.progress.evaluation_due {
+            self.evaluate()?;
+        }
         self.clock = StepClock::new(loader.waited());
-        let mut stop = self.progress.it >= limit;
-        while self.progress.it < self.horizon.max_it && !stop {
+        while self.progress.it < self.horizon.max_it && !self.is_to_stop() {
             self.step(&mut loader)?;
             let done = self.progress.it;
-            stop = done >= limit || self.run.stop.is_asked();
-            let epoch_ended = done.is_multiple_of(its);
             let evaluates = done == self.horizon.max_it
-                || epoch_ended && (done / its).is_multiple_of(o.eval_every);
+                || done.is_multiple_of(its) && (done / its).is_multiple_of(o.eval_every);
             let due = o.save_every > 0 && done.is_multiple_of(o.save_every);
-            if evaluates || stop || due {
-                self.settle(&loader)?;
+            if !evaluates && (!due || self.is_to_stop()) {
+                continue;
             }
+            self.settle(loader.waited())?;
+            if evaluates {
+                self.progress.evaluation_due = true;
+            }
+            self.save_on_the_way()?;
             if evaluates {
                 self.evaluate()?;
             }
-            if evaluates || stop || due {
-                self.save()?;
-                self.clock.restart(loader.waited());
-            }
+            self.clock.restart(loader.waited());
         }
+        self.settle(loader.waited())?;
         let bad = loader.bad_images();
         if !bad.is_empty() {
             self.display.warn(&format!(
@@ -274,7 +313,39 @@ impl Session<'_> {
             ));
             bad.iter().for_each(|b| self.display.warn(&b.reason));
         }
-        self.outcome()
+        Ok(())
+    }
+
+    /// Whether the run is to end here before its end.
+    fn is_to_stop(&self) -> bool {
+        let limit = self.run.options.stop_after.unwrap_or(u64::MAX);
+        self.progress.it >= limit || self.run.stop.is_asked()
+    }
+
+    /// Saves the last whole step after an error, where its state is still there; the error with where the run can go on from.
+    fn rescue(&mut self, e: Error) -> Error {
+        if matches!(e, Error::Diverged(_)) {
+            return e;
+        }
+        if let Err(found) = self.settle(Duration::ZERO) {
+            // What has diverged is not saved; what the device no longer gives can't be.
+            return match found {
+                Error::Diverged(_) => found,
+                _ => self.keeper.explain(e),
+            };
+        }
+        let whole = self.looked_at.filter(|&it| {
+            let intact = self.trainer.opt.updates().ok() == Some(it) && !self.changed;
+            intact && self.unsaved && !self.keeper.holds(it)
+        });
+        let Some(it) = whole else {
+            return self.keeper.explain(e);
+        };
+        self.progress.it = it;
+        match self.save() {
+            Ok(()) => self.keeper.explain(e),
+            Err(more) => e.and(&format!("the state after step {it} can't be saved: {more}")),
+        }
     }
 
     fn step(&mut self, loader: &mut TrainLoader) -> Result<()> {
@@ -294,7 +365,8 @@ impl Session<'_> {
             self.trainer.seed_codebook(&images)?;
         } else if o.revive > 0 && it.is_multiple_of(o.revive) {
             // Which codes are dead shows in the hits of every step before.
-            self.settle(loader)?;
+            self.settle(loader.waited())?;
+            self.changed = true;
             self.trainer.revive_dead_codes(&images, it)?;
         }
         let launched = Launched {
@@ -303,32 +375,36 @@ impl Session<'_> {
             images: labels.len() as u64,
         };
         self.progress.it += 1;
+        (self.changed, self.unsaved) = (false, true);
         if let Some(previous) = self.launched.replace(launched) {
-            self.look_at(previous, loader)?;
+            self.look_at(previous, loader.waited())?;
         }
         if !self.late {
-            self.settle(loader)?;
+            self.settle(loader.waited())?;
         }
         Ok(())
     }
 
     /// Looks at the report that is still out.
-    fn settle(&mut self, loader: &TrainLoader) -> Result<()> {
+    fn settle(&mut self, waited: Duration) -> Result<()> {
         match self.launched.take() {
-            Some(launched) => self.look_at(launched, loader),
+            Some(launched) => self.look_at(launched, waited),
             None => Ok(()),
         }
     }
 
-    /// Takes a step's report into averages, logs and display.
-    fn look_at(&mut self, launched: Launched, loader: &TrainLoader) -> Result<()> {
+    /// Takes a step's report into averages, logs and display; `waited` is what the loader has waited so far.
+    fn look_at(&mut self, launched: Launched, waited: Duration) -> Result<()> {
         let o = self.run.options;
         let TokenizerStep { it, lr, wd, .. } = launched.step;
         let report = self.trainer.read(launched.report)?;
-        let (norm, state) = (Some(report.grad_norm), || self.paths.state.clone());
-        must_be_finite(report.loss, norm, format_args!("step {it}"), state, "--lr")?;
+        let at = format_args!("step {it}");
+        if let Some(what) = not_a_number(report.loss, Some(report.grad_norm), at) {
+            return Err(self.keeper.diverged(&what));
+        }
         self.progress.records = self.trainer.hits.records;
-        let time = self.clock.lap(loader.waited(), launched.images);
+        self.looked_at = Some(it + 1);
+        let time = self.clock.lap(waited, launched.images);
         let done = it + 1;
         let epoch = it / self.horizon.its_per_epoch + 1;
         // A reconstruction has no right or wrong tokens; the share of the codebook in use stands in.
@@ -336,7 +412,7 @@ impl Session<'_> {
         let usage = self.trainer.hits.usage(positions);
         let used = usage.iter().sum::<f64>() / usage.len().max(1) as f64;
         if done.is_multiple_of(o.log_every.max(1)) {
-            self.steps.append(&StepRecord {
+            let written = self.steps.append(&StepRecord {
                 step: done,
                 epoch,
                 loss: report.loss,
@@ -347,10 +423,12 @@ impl Session<'_> {
                 loss_scale: None,
                 images_per_s: time.images_per_s(),
                 data_wait: time.data_wait(),
-            })?;
+            });
+            self.log_faults.pass(written, &mut self.display);
         }
         if tags::is_due(it) || done.is_multiple_of(o.log_every.max(1)) {
-            self.write_scalars(it, &report, lr, &usage)?;
+            let written = self.write_scalars(it, &report, lr, &usage);
+            self.log_faults.pass(written, &mut self.display);
         }
         self.display.step(&Sample {
             step: done,
@@ -392,16 +470,23 @@ impl Session<'_> {
         self.tb.scalars(it as i64, named)
     }
 
+    /// Evaluates, once the state is saved with word that this is due: a run that ends before the save that follows makes it again.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] where a stop was asked for before or during it.
     fn evaluate(&mut self) -> Result<()> {
         let pyramid = self.trainer.vqvae.config.pyramid.clone();
         let side = self.dataset.side;
+        let stop = &self.run.stop;
+        stop.check()?;
         let mut val = self.dataset.val_loader(self.plan.batch, self.loader)?;
-        let r = evaluate_reconstruction(&self.trainer.vqvae, &pyramid, &mut val, side)?;
+        let each = |_| stop.check();
+        let r = evaluate_reconstruction(&self.trainer.vqvae, &pyramid, &mut val, side, each)?;
         for bad in val.bad_images() {
             self.display.warn(&bad.reason);
         }
         let step = self.progress.it as i64;
-        self.tb.scalars(
+        let written = self.tb.scalars(
             step,
             [
                 ("tokenizer_val/psnr_db", r.psnr_db),
@@ -409,16 +494,19 @@ impl Session<'_> {
                 ("tokenizer_val/l2", r.l2),
                 ("tokenizer_val/codebook_usage", 100.0 * r.codebook_usage),
             ],
-        )?;
+        );
+        self.log_faults.pass(written, &mut self.display);
         self.show(&pyramid)?;
         self.display.note(&describe(step, &r));
         self.progress.last_psnr = Some(r.psnr_db);
         tokenizer_state::export(&self.trainer, &self.paths.weights)?;
-        if self.progress.best_psnr.is_none_or(|best| r.psnr_db > best) {
-            self.progress.best_psnr = Some(r.psnr_db);
+        if is_better(r.psnr_db, self.progress.best_psnr, |a, b| a > b) {
             copy_whole(&self.paths.weights, &self.paths.best)?;
+            self.progress.best_psnr = Some(r.psnr_db);
         }
-        Ok(())
+        self.progress.evaluation_due = false;
+        self.unsaved = true;
+        self.save_on_the_way()
     }
 
     /// A before/after picture of the first validation images.
@@ -431,55 +519,78 @@ impl Session<'_> {
             let back = ops::to_pixels(&ops::to_unit_range(&back)?)?;
             let p = before_after(&batch.images, &back, side, 8);
             let step = self.progress.it as i64;
-            self.tb.image(
+            let written = self.tb.image(
                 step,
                 "reconstructions",
                 p.width as u32,
                 p.height as u32,
                 &p.rgb,
-            )?;
+            );
+            self.log_faults.pass(written, &mut self.display);
         }
-        self.tb.flush()
-    }
-
-    fn save(&mut self) -> Result<()> {
-        self.steps.sync()?;
-        self.tb.flush()?;
-        tokenizer_state::save(&self.trainer, &self.progress, &self.paths.state)?;
-        if !self.paths.weights.exists() {
-            tokenizer_state::export(&self.trainer, &self.paths.weights)?;
-        }
+        let written = self.tb.flush();
+        self.log_faults.pass(written, &mut self.display);
         Ok(())
     }
 
-    fn outcome(&self) -> Result<Outcome> {
+    fn save(&mut self) -> Result<()> {
+        for written in [self.steps.sync(), self.tb.flush()] {
+            self.log_faults.pass(written, &mut self.display);
+        }
+        let (trainer, progress) = (&self.trainer, &self.progress);
+        let kept = self.keeper.save(progress.it, |path| {
+            tokenizer_state::save(trainer, progress, path)
+        })?;
+        if let Some(e) = kept {
+            let line = format!("{e}; the state is saved, but the checkpoint before it is not kept");
+            self.display.warn(&line);
+        }
+        if !is_there(&self.paths.weights)? {
+            tokenizer_state::export(&self.trainer, &self.paths.weights)?;
+        }
+        self.unsaved = false;
+        Ok(())
+    }
+
+    /// Saves where training goes on whether that works or not: a full disk may have room again the next time.
+    fn save_on_the_way(&mut self) -> Result<()> {
+        match self.save() {
+            Err(e @ Error::Io { .. }) => {
+                let step = self.progress.it;
+                self.display.warn(&format!(
+                    "{e}; the state after step {step} is not saved, the run goes on and will try again"
+                ));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
         let steps = self.progress.it;
-        let complete = steps >= self.horizon.max_it;
-        let message = if complete {
-            format!(
-                "done after {steps} steps: {}{}",
-                self.paths.weights.display(),
-                self.progress.last_psnr.map_or(String::new(), |p| format!(
-                    " ({p:.2} dB on validation images)"
-                ))
-            )
+        let checkpoint = self.keeper.last().to_path_buf();
+        let complete = steps >= self.horizon.max_it && !self.progress.evaluation_due;
+        let (exit_code, message) = if complete {
+            let psnr = self.progress.last_psnr;
+            let psnr = psnr.map(|p| format!(" ({p:.2} dB on validation images)"));
+            let weights = self.paths.weights.display();
+            let text = format!(
+                "done after {steps} steps: {weights}{}",
+                psnr.unwrap_or_default()
+            );
+            (0, text)
         } else {
-            format!(
-                "stopped after step {steps}; saved to {}. Run the same command again to go on{}",
-                self.paths.state.display(),
-                match self.run.options.stop_after {
-                    Some(n) if steps >= n =>
-                        format!(" (without --stop_after={n}, or with a larger one)"),
-                    _ => String::new(),
-                }
-            )
+            let saved = self.keeper.holds(0).then_some(checkpoint.as_path());
+            let o = self.run.options;
+            stopped(steps, &self.run.stop, o.stop_after, saved)
         };
-        Ok(Outcome {
+        Outcome {
             steps,
             complete,
-            checkpoint: self.paths.state.clone(),
+            exit_code,
+            checkpoint,
             message,
-        })
+        }
     }
 }
 

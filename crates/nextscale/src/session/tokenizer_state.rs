@@ -1,5 +1,6 @@
 //! A tokenizer's run as a checkpoint and back, and its weights as a file to use.
 
+use super::checkpoints::{last_is_there, not_finite};
 use super::tokenizer::TokenizerProgress;
 use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata, write_to};
 use crate::checkpoint::weights::TOKENIZER_KEY;
@@ -25,7 +26,7 @@ fn settings(trainer: &TokenizerTrainer) -> Result<String> {
 /// Writes the training checkpoint.
 ///
 /// # Errors
-/// When writing fails; an existing file is then unchanged.
+/// When writing fails or the weights or averages are no numbers; an existing file is then unchanged.
 pub(super) fn save(
     trainer: &TokenizerTrainer,
     progress: &TokenizerProgress,
@@ -45,6 +46,14 @@ pub(super) fn save(
         buffer_state(&trainer.opt.exp_avg, params)?,
         buffer_state(&trainer.opt.exp_avg_sq, params)?,
     ];
+    let what = [
+        ("the weights", &parts[0]),
+        ("the optimizer's averages", &parts[1]),
+        ("the optimizer's averages of squares", &parts[2]),
+    ];
+    if let Some(what) = not_finite(&what) {
+        return Err(Error::Diverged(what));
+    }
     let list: Vec<(String, &HostTensor)> = PREFIXES
         .iter()
         .zip(&parts)
@@ -57,9 +66,9 @@ pub(super) fn save(
 /// knows of.
 ///
 /// # Errors
-/// When the file is there and is none, or of another tokenizer.
+/// When the file is there and is none, or of another tokenizer, and where it can't be known whether it is there.
 pub(super) fn find(path: &Path, config: &VqvaeConfig) -> Result<Option<TokenizerProgress>> {
-    if !path.exists() {
+    if !last_is_there(path)? {
         return Ok(None);
     }
     let file = SafetensorsFile::open(path)?;

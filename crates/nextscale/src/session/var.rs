@@ -1,7 +1,10 @@
 //! Training the transformer from start, or from its checkpoint, to the end: from flags and files to a session.
 
+use super::checkpoints::Keeper;
 use super::dataset::loader_config;
+use super::log_faults::LogFaults;
 use super::progress::StepClock;
+use super::val_check::ValCheck;
 use super::var_epoch::Progress;
 use super::var_loop::Session;
 use super::var_memory::Models;
@@ -25,6 +28,7 @@ use crate::train::run_lock::RunLock;
 use crate::train::signal::StopSignal;
 use crate::train::var_trainer::VarTrainer;
 use nextscale_tensor::Device;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::var_state::var_paths;
@@ -78,7 +82,7 @@ impl VarRun<'_> {
         };
         // A run that goes on keeps the accumulation that it began with.
         let (mut ac, mut fitted) = (o.ac, None);
-        if !(o.fit && var_state::is_there(&o.out)) {
+        if !(o.fit && var_state::is_there(&o.out)?) {
             (ac, fitted) = models.accumulation(o)?;
         }
         make_folder(&o.out)?;
@@ -105,6 +109,7 @@ impl VarRun<'_> {
         let progress = match &found {
             Some((state, path)) => {
                 let now = (&vae_state, data.fingerprint());
+                var_state::check_accumulation(state, path, o.ac)?;
                 var_state::check_tokenizer(state, path, now, o)?;
                 var_state::progress(state, &horizon, path)?
             }
@@ -177,12 +182,21 @@ impl VarRun<'_> {
                 path.display()
             ));
         }
-        let epochs_done = progress.it / horizon.its_per_epoch;
+        // The line of an epoch that ended without its evaluation is written again.
+        let open = u64::from(progress.epoch_is_open(horizon.its_per_epoch));
+        let epochs_done = progress.it / horizon.its_per_epoch - open;
         let header = Header::new(&o.exp_name, &self.cmd, &plan.tb_dir);
+        let last = var_paths(&o.out).last;
+        let held = resumed_from.as_ref().filter(|path| **path == last);
+        let held = held.map(|_| progress.it);
+        let keeper = Keeper::new(last, o.keep, "--tblr", o.ac, held);
         let mut tb = EventWriter::create(&plan.tb_dir, resumed_from.map(|_| progress.it as i64))?;
         let args = serde_json::to_string_pretty(o).unwrap_or_default();
         tb.text(progress.it as i64, "args", &format!("```json\n{args}\n```"))?;
         let loader = loader_config(plan.workers, seed, o.bad_images);
+        let _check = data
+            .val_images()
+            .map(|val| ValCheck::start(Arc::clone(val), o.bad_images, display.speaker()));
         let mut session = Session {
             run,
             plan: &plan,
@@ -192,9 +206,14 @@ impl VarRun<'_> {
             stage,
             progress: Progress { seed, ..progress },
             scaler: trainer.opt.scaler()?,
+            updates_made: trainer.opt.updates()?,
             trainer,
             late: late.unwrap_or(device.is_async()),
             launched: None,
+            whole: None,
+            unsaved: false,
+            keeper,
+            log_faults: LogFaults::default(),
             first: true,
             images: 0,
             clock: StepClock::new(Duration::ZERO),
@@ -204,7 +223,7 @@ impl VarRun<'_> {
             epochs: EpochLog::open(&o.out, &header, epochs_done)?,
             loader,
         };
-        let outcome = session.all_epochs().map_err(explain)?;
+        let outcome = session.run(explain)?;
         session.display.finish();
         drop(lock);
         Ok(outcome)

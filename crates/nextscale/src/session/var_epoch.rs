@@ -1,9 +1,7 @@
 //! What an epoch of a transformer's training adds up to: sums, figures for TensorBoard, evaluation, the epoch's line.
 
-use super::copy_whole;
-use super::var::var_paths;
+use super::checkpoints::is_better;
 use super::var_loop::Session;
-use crate::Result;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::log::clock::{format_duration, format_utc};
 use crate::log::epoch_log::{Done, EpochRecord};
@@ -12,6 +10,7 @@ use crate::memory::{DRAWN, evaluation_batch};
 use crate::pictures::grid;
 use crate::train::measures::{Measures, StepReport};
 use crate::train::var_trainer::StepPlan;
+use crate::{Error, Result};
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
@@ -29,6 +28,13 @@ pub(super) struct Progress {
     pub(super) best_tail: Option<f64>,
     /// Losses of the epoch so far.
     pub(super) epoch: EpochSums,
+}
+
+impl Progress {
+    /// Whether the iterations of an epoch are done, but not what comes at its end: the evaluation and the epoch's line.
+    pub(super) fn epoch_is_open(&self, its: u64) -> bool {
+        self.it > 0 && self.it.is_multiple_of(its) && self.epoch.iterations > 0
+    }
 }
 
 /// Sums over the iterations of an epoch.
@@ -60,6 +66,9 @@ impl EpochSums {
         }
     }
 }
+
+/// Stands in the epoch's line for times that are not known, as the reference has it.
+const UNKNOWN: &str = "-";
 
 fn mean(sum: f64, n: u64) -> Option<f64> {
     (n > 0).then(|| sum / n as f64)
@@ -125,15 +134,29 @@ impl Session<'_> {
         epoch.is_multiple_of(self.run.options.eval_every) || epoch == self.plan.epochs as u64
     }
 
+    /// What comes at an epoch's end. An evaluation begins with a save that holds the epoch's sums: a run that ends before the next
+    /// save makes the evaluation again.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] where a stop was asked for before or during the evaluation.
     pub(super) fn end_epoch(&mut self) -> Result<()> {
         let epoch = self.progress.it / self.horizon.its_per_epoch;
-        let sums = std::mem::take(&mut self.progress.epoch);
         let now = self.horizon.schedule.at(self.progress.it - 1);
         let due = self.evaluates(epoch);
-        let val = if due { self.evaluate(epoch)? } else { None };
+        let val = if due {
+            if self.unsaved {
+                self.save_on_the_way()?;
+            }
+            self.run.stop.check()?;
+            self.evaluate(epoch)?
+        } else {
+            None
+        };
+        let sums = std::mem::take(&mut self.progress.epoch);
+        self.unsaved = true;
         let last = self.plan.patch_nums.len() - 1;
         let val_loss_tail = val.as_ref().and_then(|m| m.loss_of(last));
-        let remaining = self.display.remaining(self.updates()).unwrap_or_default();
+        let remaining = self.display.remaining(self.updates());
         let record = EpochRecord {
             it: Done {
                 done: self.horizon.its_per_epoch,
@@ -154,8 +177,8 @@ impl Session<'_> {
             val_loss_tail,
             val_acc_mean: val.as_ref().map(Measures::acc_mean),
             val_acc_tail: val.as_ref().and_then(|m| m.acc_of(last)),
-            remain_time: format_duration(remaining),
-            finish_time: format_utc(SystemTime::now() + remaining),
+            remain_time: remaining.map_or(UNKNOWN.into(), format_duration),
+            finish_time: remaining.map_or(UNKNOWN.into(), |t| format_utc(SystemTime::now() + t)),
         };
         let scalars = [
             (tags::EPOCH_LOSS_MEAN, record.loss_mean),
@@ -166,13 +189,20 @@ impl Session<'_> {
             (tags::VAL_LOSS_TAIL, record.val_loss_tail),
             (tags::VAL_ACC_MEAN, record.val_acc_mean),
             (tags::VAL_ACC_TAIL, record.val_acc_tail),
-            (tags::REST_HOURS, Some(remaining.as_secs_f64() / 3600.0)),
+            (
+                tags::REST_HOURS,
+                remaining.map(|t| t.as_secs_f64() / 3600.0),
+            ),
         ];
         let known = scalars.iter().filter_map(|(k, v)| v.map(|v| (*k, v)));
-        self.tb.scalars(epoch as i64, known)?;
-        self.tb.flush()?;
-        self.epochs.append(&record)?;
-        let mut better = false;
+        let written = [
+            self.tb.scalars(epoch as i64, known),
+            self.tb.flush(),
+            self.epochs.append(&record),
+        ];
+        for written in written {
+            self.log_faults.pass(written, &mut self.display);
+        }
         if let Some(m) = &val {
             self.display.note(&format!(
                 "epoch {epoch}: validation loss {:.4} (last scale {:.4}), accuracy {:.2} % ({:.2} %)",
@@ -181,33 +211,49 @@ impl Session<'_> {
                 m.acc_mean(),
                 record.val_acc_tail.unwrap_or(f64::NAN),
             ));
-            better = match (val_loss_tail, self.progress.best_tail) {
-                (Some(now), Some(best)) => now < best,
-                (Some(_), None) => true,
-                _ => false,
-            };
+        }
+        if let Some(tail) = val_loss_tail {
+            self.keep_best(tail)?;
         }
         if due {
-            if better {
-                self.progress.best_tail = val_loss_tail;
-            }
-            self.save()?;
-            if better {
-                let paths = var_paths(&self.run.options.out);
-                copy_whole(&paths.last, &paths.best)?;
-            }
+            self.save_on_the_way()?;
         }
         Ok(())
+    }
+
+    /// Writes the best checkpoint if the validation loss is lower than before. It comes before the last one: a run that is killed
+    /// between them makes the evaluation again, and the best with it.
+    fn keep_best(&mut self, tail: f64) -> Result<()> {
+        let before = self.progress.best_tail;
+        if !is_better(tail, before, |a, b| a < b) {
+            return Ok(());
+        }
+        self.progress.best_tail = Some(tail);
+        match self.save_best() {
+            Err(e @ Error::Io { .. }) => {
+                self.progress.best_tail = before;
+                self.display.warn(&format!(
+                    "{e}; the run goes on without this best checkpoint"
+                ));
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Validation losses, where there are validation images, and drawn images, where there is a decoder.
     fn evaluate(&mut self, epoch: u64) -> Result<Option<Measures>> {
         let batch = evaluation_batch(self.plan.batch);
-        let (measures, bad) = self.data.evaluate(&self.trainer, batch, self.loader)?;
+        let stop = &self.run.stop;
+        let each = |_| stop.check();
+        let (measures, bad) = self
+            .data
+            .evaluate(&self.trainer, batch, self.loader, each)?;
         for bad in bad {
             self.display.warn(&bad.reason);
         }
         self.draw(epoch)?;
+        self.run.stop.check()?;
         Ok(measures)
     }
 
@@ -232,12 +278,14 @@ impl Session<'_> {
         let drawn = sampler.draw(&labels, 0, &options, None, None)?;
         let pixels = ops::to_pixels(&drawn.images)?;
         let picture = grid(&pixels, self.plan.image_size, 4);
-        self.tb.image(
+        let written = self.tb.image(
             epoch as i64,
             "samples",
             picture.width as u32,
             picture.height as u32,
             &picture.rgb,
-        )
+        );
+        self.log_faults.pass(written, &mut self.display);
+        Ok(())
     }
 }

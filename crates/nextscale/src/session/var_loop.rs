@@ -1,12 +1,13 @@
 //! The loop of a transformer's training: iterations, their reports, checkpoints.
 
+use super::checkpoints::Keeper;
+use super::log_faults::LogFaults;
 use super::progress::StepClock;
 use super::source::{Data, Source};
 use super::var::{VarRun, var_paths};
 use super::var_epoch::Progress;
 use super::var_state::{self, Saving};
-use super::{Outcome, must_be_finite};
-use crate::Result;
+use super::{Outcome, not_a_number, stopped};
 use crate::checkpoint::StateDict;
 use crate::data::LoaderConfig;
 use crate::log::display::{Display, Sample};
@@ -18,11 +19,29 @@ use crate::train::measures::LateReport;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
+use crate::{Error, Result};
 use nextscale_tensor::ops::Scaling;
 use nextscale_tensor::{Math, Tensor};
+use std::time::Duration;
 
 /// Images whose tokens are compared with those of a tokenizer in float32.
 const COMPARED: usize = 8;
+
+/// What a checkpoint is made of, borrowed from a session whose other fields stay free.
+macro_rules! state_of {
+    ($session:ident) => {{
+        let saving = Saving {
+            options: $session.run.options,
+            plan: $session.plan,
+            horizon: $session.horizon,
+            progress: &$session.progress,
+            stage: $session.stage,
+            fingerprint: $session.data.fingerprint(),
+            cmd: &$session.run.cmd,
+        };
+        (&$session.trainer, &mut $session.vae_state, saving)
+    }};
+}
 
 /// Everything a run holds while it goes on.
 pub(super) struct Session<'a> {
@@ -40,6 +59,14 @@ pub(super) struct Session<'a> {
     pub(super) late: bool,
     /// The iteration whose report was not looked at yet.
     pub(super) launched: Option<Launched>,
+    /// Where the last whole step left the run, once its report was looked at.
+    pub(super) whole: Option<Whole>,
+    /// Updates that the optimizer has made by the reports looked at.
+    pub(super) updates_made: u64,
+    /// Whether the last checkpoint lacks something.
+    pub(super) unsaved: bool,
+    pub(super) keeper: Keeper,
+    pub(super) log_faults: LogFaults,
     /// Whether no iteration was made yet.
     pub(super) first: bool,
     /// Images since the last update.
@@ -57,8 +84,16 @@ pub(super) struct Session<'a> {
 pub(super) struct Launched {
     report: LateReport,
     step: StepPlan,
+    /// The stage of progressive training after it.
+    stage: StageState,
     /// Images of the update that the iteration ends.
     images: u64,
+}
+
+/// Where a whole step, with nothing of the next one, has left a run.
+pub(super) struct Whole {
+    progress: Progress,
+    stage: StageState,
 }
 
 impl Session<'_> {
@@ -66,7 +101,21 @@ impl Session<'_> {
         self.progress.it / self.run.options.ac as u64
     }
 
-    pub(super) fn all_epochs(&mut self) -> Result<Outcome> {
+    /// Goes on until the end, the step limit or a stop signal. Whatever ends it, the state of the last whole step is saved. `explain`
+    /// says more of an error.
+    pub(super) fn run(&mut self, explain: impl Fn(Error) -> Error) -> Result<Outcome> {
+        match self.all_epochs() {
+            // Only what comes after a save is left in its middle.
+            Ok(()) | Err(Error::Stopped) => {}
+            Err(e) => return Err(self.rescue(explain(e))),
+        }
+        if self.unsaved {
+            self.save()?;
+        }
+        Ok(self.outcome())
+    }
+
+    fn all_epochs(&mut self) -> Result<()> {
         let its = self.horizon.its_per_epoch;
         let start = (self.progress.it / its, (self.progress.it % its) as usize);
         let mut source = Source::open(
@@ -76,38 +125,70 @@ impl Session<'_> {
             self.loader,
             &self.trainer,
         )?;
-        let limit = self.run.options.stop_after.unwrap_or(u64::MAX);
-        self.clock = StepClock::new(source.waited());
-        if self.updates() >= limit {
-            return self.outcome(self.progress.it >= self.horizon.max_it);
+        if self.progress.epoch_is_open(its) {
+            self.end_epoch()?;
         }
-        while self.progress.it < self.horizon.max_it {
-            let stop = self.iteration(&mut source, limit)?;
+        self.clock = StepClock::new(source.waited());
+        while self.progress.it < self.horizon.max_it && !self.is_to_stop() {
+            self.iteration(&mut source)?;
             let epoch_ended = self.progress.it.is_multiple_of(its);
             if epoch_ended {
-                self.settle(&source)?;
+                self.settle(source.waited())?;
                 self.end_epoch()?;
-                // An evaluation saves anyway, and so does a stop.
-                if self.save_is_due() && !stop && !self.evaluates(self.progress.it / its) {
-                    self.save()?;
-                }
+            }
+            let due = self.save_is_due() && !self.is_to_stop();
+            if due && self.unsaved {
+                self.settle(source.waited())?;
+                self.save_on_the_way()?;
+            }
+            if epoch_ended || due {
                 self.clock.restart(source.waited());
             }
-            if stop {
-                self.settle(&source)?;
-                if !epoch_ended || !self.evaluates(self.progress.it / its) {
-                    self.save()?;
-                }
-                self.report_bad(&source);
-                return self.outcome(self.progress.it >= self.horizon.max_it);
-            }
         }
+        self.settle(source.waited())?;
         self.report_bad(&source);
-        self.outcome(true)
+        Ok(())
     }
 
-    /// One iteration; whether the run is to stop after it.
-    fn iteration(&mut self, source: &mut Source, limit: u64) -> Result<bool> {
+    /// Whether the run is to end here before its end: after a whole step only.
+    fn is_to_stop(&self) -> bool {
+        let limit = self.run.options.stop_after.unwrap_or(u64::MAX);
+        self.progress.it.is_multiple_of(self.run.options.ac as u64)
+            && (self.updates() >= limit || self.run.stop.is_asked())
+    }
+
+    /// Saves the last whole step after an error, where its state is still there; the error with where the run can go on from.
+    fn rescue(&mut self, e: Error) -> Error {
+        if matches!(e, Error::Diverged(_)) {
+            return e;
+        }
+        if let Err(found) = self.settle(Duration::ZERO) {
+            // What has diverged is not saved; what the device no longer gives can't be.
+            return match found {
+                Error::Diverged(_) => found,
+                _ => self.keeper.explain(e),
+            };
+        }
+        let intact = self.trainer.opt.updates().ok() == Some(self.updates_made);
+        let Some(whole) = self.whole.take().filter(|_| intact && self.unsaved) else {
+            return self.keeper.explain(e);
+        };
+        if self.keeper.holds(whole.progress.it) {
+            return self.keeper.explain(e);
+        }
+        (self.progress, self.stage) = (whole.progress, whole.stage);
+        match self.save() {
+            Ok(()) => self.keeper.explain(e),
+            Err(more) => {
+                let step = self.updates();
+                e.and(&format!(
+                    "the state after step {step} can't be saved: {more}"
+                ))
+            }
+        }
+    }
+
+    fn iteration(&mut self, source: &mut Source) -> Result<()> {
         let o = self.run.options;
         let it = self.progress.it;
         let inputs = source.next()?;
@@ -132,6 +213,7 @@ impl Session<'_> {
         let report = inputs.step(&mut self.trainer, &step)?;
         drop(inputs);
         self.progress.it += 1;
+        self.unsaved = true;
         let images = if update {
             std::mem::take(&mut self.images)
         } else {
@@ -140,26 +222,16 @@ impl Session<'_> {
         let launched = Launched {
             report,
             step,
+            stage: self.stage,
             images,
         };
         if let Some(previous) = self.launched.replace(launched) {
-            self.look_at(previous, source)?;
+            self.look_at(previous, source.waited())?;
         }
         if !self.late {
-            self.settle(source)?;
+            self.settle(source.waited())?;
         }
-        if !update {
-            return Ok(false);
-        }
-        let done = self.updates();
-        let stop = done >= limit || self.run.stop.is_asked();
-        let epoch_ends = self.progress.it.is_multiple_of(self.horizon.its_per_epoch);
-        if self.save_is_due() && !stop && !epoch_ends {
-            self.settle(source)?;
-            self.save()?;
-            self.clock.restart(source.waited());
-        }
-        Ok(stop)
+        Ok(())
     }
 
     /// Whether --save_every asks for a checkpoint after the iterations so far.
@@ -171,43 +243,48 @@ impl Session<'_> {
     }
 
     /// Looks at the report that is still out, so that sums, logs and checkpoints know of every iteration.
-    fn settle(&mut self, source: &Source) -> Result<()> {
+    fn settle(&mut self, waited: Duration) -> Result<()> {
         match self.launched.take() {
-            Some(launched) => self.look_at(launched, source),
+            Some(launched) => self.look_at(launched, waited),
             None => Ok(()),
         }
     }
 
-    /// Takes an iteration's report into sums, logs and display.
-    fn look_at(&mut self, launched: Launched, source: &Source) -> Result<()> {
+    /// Takes an iteration's report into sums, logs and display; `waited` is what the loader has waited so far.
+    fn look_at(&mut self, launched: Launched, waited: Duration) -> Result<()> {
         let o = self.run.options;
         let step = launched.step;
         let report = launched.report.read()?;
         let norm = report.grad_norm.filter(|_| !report.skipped);
-        let (at, last) = (step.it, || var_paths(&o.out).last);
-        must_be_finite(
-            report.loss,
-            norm,
-            format_args!("iteration {at}"),
-            last,
-            "--tblr",
-        )?;
+        let at = format_args!("iteration {}", step.it);
+        if let Some(what) = not_a_number(report.loss, norm, at) {
+            return Err(self.keeper.diverged(&what));
+        }
         let scale = self.scaler.map(|s| s.scale);
         let last = self.plan.patch_nums.len() - 1;
         self.progress.epoch.add(&report, last);
-        self.write_scalars(&report, &step, scale)?;
+        let written = self.write_scalars(&report, &step, scale);
+        self.log_faults.pass(written, &mut self.display);
         if !step.update {
             return Ok(());
         }
+        self.updates_made += u64::from(!report.skipped);
+        self.whole = Some(Whole {
+            progress: Progress {
+                it: step.it + 1,
+                ..self.progress.clone()
+            },
+            stage: launched.stage,
+        });
         if let Some(s) = &mut self.scaler {
             s.scale = report.scale;
             loss_scale::check(s)?;
         }
-        let time = self.clock.lap(source.waited(), launched.images);
+        let time = self.clock.lap(waited, launched.images);
         let done = (step.it + 1) / o.ac as u64;
         let epoch = step.it / self.horizon.its_per_epoch + 1;
         if done.is_multiple_of(o.log_every.max(1)) {
-            self.steps.append(&StepRecord {
+            let written = self.steps.append(&StepRecord {
                 step: done,
                 epoch,
                 loss: report.measures.loss_mean(),
@@ -218,7 +295,8 @@ impl Session<'_> {
                 loss_scale: scale,
                 images_per_s: time.images_per_s(),
                 data_wait: time.data_wait(),
-            })?;
+            });
+            self.log_faults.pass(written, &mut self.display);
         }
         self.display.step(&Sample {
             step: done,
@@ -250,19 +328,41 @@ impl Session<'_> {
 
     pub(super) fn save(&mut self) -> Result<()> {
         // A checkpoint counts on the lines before it.
-        self.steps.sync()?;
-        self.tb.flush()?;
-        let saving = Saving {
-            options: self.run.options,
-            plan: self.plan,
-            horizon: self.horizon,
-            progress: &self.progress,
-            stage: self.stage,
-            fingerprint: self.data.fingerprint(),
-            cmd: &self.run.cmd,
-        };
-        let path = var_paths(&self.run.options.out).last;
-        var_state::save(&self.trainer, &mut self.vae_state, &saving, &path)
+        for written in [self.steps.sync(), self.tb.flush()] {
+            self.log_faults.pass(written, &mut self.display);
+        }
+        let (trainer, vae, saving) = state_of!(self);
+        let it = self.progress.it;
+        let kept = self
+            .keeper
+            .save(it, |path| var_state::save(trainer, vae, &saving, path))?;
+        if let Some(e) = kept {
+            let line = format!("{e}; the state is saved, but the checkpoint before it is not kept");
+            self.display.warn(&line);
+        }
+        self.unsaved = false;
+        Ok(())
+    }
+
+    /// Saves where training goes on whether that works or not: a full disk may have room again the next time.
+    pub(super) fn save_on_the_way(&mut self) -> Result<()> {
+        match self.save() {
+            Err(e @ Error::Io { .. }) => {
+                let step = self.updates();
+                self.display.warn(&format!(
+                    "{e}; the state after step {step} is not saved, the run goes on and will try again"
+                ));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Writes the state as the best.
+    pub(super) fn save_best(&mut self) -> Result<()> {
+        let path = var_paths(&self.run.options.out).best;
+        let (trainer, vae, saving) = state_of!(self);
+        var_state::save(trainer, vae, &saving, &path)
     }
 
     fn report_bad(&mut self, source: &Source) {
@@ -278,27 +378,25 @@ impl Session<'_> {
         }
     }
 
-    fn outcome(&self, complete: bool) -> Result<Outcome> {
+    fn outcome(&self) -> Outcome {
         let steps = self.updates();
-        let checkpoint = var_paths(&self.run.options.out).last;
-        let message = if complete {
-            format!("done after {steps} steps: {}", checkpoint.display())
+        let checkpoint = self.keeper.last().to_path_buf();
+        let open = self.progress.epoch_is_open(self.horizon.its_per_epoch);
+        let complete = self.progress.it >= self.horizon.max_it && !open;
+        let (exit_code, message) = if complete {
+            let text = format!("done after {steps} steps: {}", checkpoint.display());
+            (0, text)
         } else {
-            format!(
-                "stopped after step {steps}; saved to {}. Run the same command again to go on{}",
-                checkpoint.display(),
-                match self.run.options.stop_after {
-                    Some(n) if steps >= n =>
-                        format!(" (without --stop_after={n}, or with a larger one)"),
-                    _ => String::new(),
-                }
-            )
+            let saved = self.keeper.holds(0).then_some(checkpoint.as_path());
+            let o = self.run.options;
+            stopped(steps, &self.run.stop, o.stop_after, saved)
         };
-        Ok(Outcome {
+        Outcome {
             steps,
             complete,
+            exit_code,
             checkpoint,
             message,
-        })
+        }
     }
 }

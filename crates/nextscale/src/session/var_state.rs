@@ -1,5 +1,6 @@
 //! A transformer's run as a checkpoint and back.
 
+use super::checkpoints::{self, last_is_there};
 use super::var_epoch::Progress;
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{
@@ -42,13 +43,13 @@ pub fn var_paths(out: &Path) -> VarPaths {
 /// The checkpoint that a run in this folder resumes from.
 ///
 /// # Errors
-/// When it is there and can't be read.
+/// When it is there and can't be read, and where it can't be known whether it is there.
 pub(super) fn find(out: &Path) -> Result<Option<(TrainerState, PathBuf)>> {
     let p = var_paths(out);
-    if p.last.exists() {
+    if last_is_there(&p.last)? {
         return Ok(Some((TrainerState::load_safetensors(&p.last)?, p.last)));
     }
-    if p.reference.exists() {
+    if checkpoints::is_there(&p.reference)? {
         let state = TrainerState::from_reference_pth(&p.reference)?;
         return Ok(Some((state, p.reference)));
     }
@@ -87,10 +88,30 @@ pub(super) fn accumulation(state: &TrainerState) -> Option<usize> {
     usize::try_from(ac).ok().filter(|ac| *ac > 0)
 }
 
+/// Refuses another accumulation than the run's own checkpoint was made with: steps would be counted anew, and gradients of half
+/// a step be taken for whole ones.
+///
+/// # Errors
+/// When they differ: names the checkpoint and the flag.
+pub(super) fn check_accumulation(state: &TrainerState, path: &Path, ac: usize) -> Result<()> {
+    match accumulation(state) {
+        Some(before) if before != ac && state.extra.contains_key(PROGRESS_KEY) => {
+            Err(Error::input(format!(
+                "--ac={ac}: {} was made with --ac={before}; give that, or choose another --out",
+                path.display()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether there is a checkpoint that a run in this folder would resume from.
-pub(super) fn is_there(out: &Path) -> bool {
+///
+/// # Errors
+/// Where that can't be known.
+pub(super) fn is_there(out: &Path) -> Result<bool> {
     let p = var_paths(out);
-    p.last.exists() || p.reference.exists()
+    Ok(last_is_there(&p.last)? || checkpoints::is_there(&p.reference)?)
 }
 
 /// Puts a checkpoint's weights and optimizer state into a trainer.
@@ -169,7 +190,7 @@ pub(super) struct Saving<'a> {
 /// Writes a checkpoint. `vae` is the tokenizer's state dict, lent for the time being.
 ///
 /// # Errors
-/// When writing fails; an existing file is then unchanged.
+/// When writing fails or the weights or moments are no numbers; an existing file is then unchanged.
 pub(super) fn save(
     trainer: &VarTrainer,
     vae: &mut StateDict,
@@ -203,7 +224,6 @@ pub(super) fn save(
         g_it: Some(s.progress.it),
         config,
         var: params_state(params)?,
-        vae: std::mem::take(vae),
         exp_avg: buffer_state(&trainer.opt.exp_avg, params)?,
         exp_avg_sq: buffer_state(&trainer.opt.exp_avg_sq, params)?,
         pending: if s.progress.it.is_multiple_of(s.options.ac as u64) {
@@ -222,8 +242,18 @@ pub(super) fn save(
         scaler: trainer.opt.scaler()?.map(ScalerState::from),
         args: reference_args(s)?,
         extra,
+        // Last, so that nothing that fails can lose it.
+        vae: std::mem::take(vae),
     };
-    let done = state.save_safetensors(path);
+    let parts = [
+        ("the weights", &state.var),
+        ("the optimizer's averages", &state.exp_avg),
+        ("the optimizer's averages of squares", &state.exp_avg_sq),
+    ];
+    let done = match checkpoints::not_finite(&parts) {
+        Some(what) => Err(Error::Diverged(what)),
+        None => state.save_safetensors(path),
+    };
     *vae = std::mem::take(&mut state.vae);
     done
 }

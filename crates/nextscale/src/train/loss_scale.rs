@@ -35,12 +35,12 @@ impl From<&ScalerState> for Scaling {
 /// Refuses to go on with a scale so small that no finite gradient could have overflowed.
 ///
 /// # Errors
-/// [`Error::Failed`] with what to try.
+/// [`Error::Diverged`] with what to try.
 pub fn check(scaling: &Scaling) -> Result<()> {
     if scaling.scale >= FLOOR {
         return Ok(());
     }
-    Err(Error::failed(format!(
+    Err(Error::Diverged(format!(
         "the loss scale fell to {:e}: the gradients are not finite whatever the scale; lower --tblr, or train with --fp16=2 (bf16) or --fp16=0",
         scaling.scale
     )))

@@ -174,6 +174,9 @@ pub struct TrainOptions {
     /// Save a checkpoint every so many optimizer steps; 0: only with evaluations and at the end
     #[arg(long, value_name = "STEPS", default_value_t = Self::default().save_every, help_heading = "Output")]
     pub save_every: u64,
+    /// Checkpoints to go on from that are kept: the last one and those before it, NAME.1.safetensors and so on
+    #[arg(long, value_name = "N", default_value_t = Self::default().keep, help_heading = "Output")]
+    pub keep: usize,
     /// Write a line into steps.jsonl every so many optimizer steps; 0: none
     #[arg(long, value_name = "STEPS", default_value_t = Self::default().log_every, help_heading = "Output")]
     pub log_every: u64,
@@ -235,6 +238,7 @@ impl Default for TrainOptions {
             stop_after: None,
             eval_every: 10,
             save_every: 0,
+            keep: 2,
             log_every: 10,
             quiet: false,
         }

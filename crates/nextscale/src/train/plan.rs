@@ -173,6 +173,7 @@ impl TrainOptions {
             ("bs", self.bs),
             ("ac", self.ac),
             ("ep", self.ep),
+            ("keep", self.keep),
         ])?;
         // The reference's stochastic depth, 0.1·depth/24, must stay a probability.
         check::that(

@@ -138,6 +138,9 @@ pub struct TokenizerOptions {
     /// Save a checkpoint every so many steps; 0: only with evaluations and at the end
     #[arg(long, value_name = "STEPS", default_value_t = Self::default().save_every, help_heading = "Output")]
     pub save_every: u64,
+    /// Checkpoints to go on from that are kept: the last one and those before it, NAME.1.safetensors and so on
+    #[arg(long, value_name = "N", default_value_t = Self::default().keep, help_heading = "Output")]
+    pub keep: usize,
     /// Write a line into steps.jsonl every so many steps; 0: none
     #[arg(long, value_name = "STEPS", default_value_t = Self::default().log_every, help_heading = "Output")]
     pub log_every: u64,
@@ -188,6 +191,7 @@ impl Default for TokenizerOptions {
             stop_after: None,
             eval_every: 10,
             save_every: 0,
+            keep: 2,
             log_every: 10,
             quiet: false,
         }
@@ -274,6 +278,7 @@ impl TokenizerOptions {
             ("bs", self.bs),
             ("ep", self.ep),
             ("num_res_blocks", self.num_res_blocks),
+            ("keep", self.keep),
         ])?;
         check::that(
             self.ch >= 32 && self.ch.is_multiple_of(32),
