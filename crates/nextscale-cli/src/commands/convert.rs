@@ -1,7 +1,7 @@
 //! `nextscale convert`: checkpoints between formats.
 
+use nextscale::Result;
 use nextscale::checkpoint::convert::{ConvertPart, convert};
-use nextscale::{Error, Result};
 use std::path::PathBuf;
 
 /// Flags of `convert`.
@@ -34,12 +34,7 @@ enum Part {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.output.exists() && !args.force {
-        return Err(Error::input(format!(
-            "{}: exists already; choose another name or add --force",
-            args.output.display()
-        )));
-    }
+    super::images::may_write(&args.output, args.force)?;
     let part = match args.part {
         Part::All => ConvertPart::All,
         Part::Var => ConvertPart::Var,

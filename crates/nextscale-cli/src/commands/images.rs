@@ -17,7 +17,8 @@ pub fn load(path: &Path, side: usize, mid_reso: f64) -> Result<(Tensor, Vec<u8>)
 
 /// Refuses to overwrite a file unless asked to.
 pub fn may_write(path: &Path, force: bool) -> Result<()> {
-    if path.exists() && !force {
+    // What can't be looked at is not taken for missing.
+    if !force && path.try_exists().map_err(Error::io(path))? {
         return Err(Error::input(format!(
             "{}: exists already; choose another name or add --force",
             path.display()

@@ -78,7 +78,7 @@ pub fn few_images(dir: &Path) -> PathBuf {
 }
 
 /// A bitmap file of `side` × `side` pixels.
-fn bitmap(side: u32, seed: u64) -> Vec<u8> {
+pub fn bitmap(side: u32, seed: u64) -> Vec<u8> {
     let mut draw = Stream::new(seed, Purpose::Test, 0, 0);
     let pixels: Vec<u8> = (0..3 * side * side)
         .map(|_| draw.below(256) as u8)

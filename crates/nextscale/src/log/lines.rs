@@ -44,9 +44,13 @@ impl LineFile {
     pub(super) fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = json(record)?;
         line.push('\n');
-        self.file
-            .write_all(line.as_bytes())
-            .map_err(Error::io(&self.path))
+        let before = self.file.metadata().map(|m| m.len());
+        let written = self.file.write_all(line.as_bytes());
+        if let (Err(_), Ok(length)) = (&written, before) {
+            // Half a line would spoil the next one; where that can't be helped, the next start drops both.
+            let _ = self.file.set_len(length);
+        }
+        written.map_err(Error::io(&self.path))
     }
 
     /// Waits until everything appended is on the disk.

@@ -65,6 +65,8 @@ pub(super) struct Keeper {
     each: u64,
     /// The iterations after which the last checkpoint was written.
     held: Option<u64>,
+    /// The iterations whose state could not be saved, as was told.
+    missed: Option<u64>,
 }
 
 impl Keeper {
@@ -84,6 +86,7 @@ impl Keeper {
             rate,
             each: each as u64,
             held,
+            missed: None,
         }
     }
 
@@ -126,6 +129,35 @@ impl Keeper {
             trouble = self.shift(&aside).err();
         }
         Ok(trouble)
+    }
+
+    /// What to tell where the state after `it` iterations could not be saved and the run goes on; nothing the second time.
+    pub(super) fn missed(&mut self, it: u64, e: &Error) -> Option<String> {
+        let step = it / self.each;
+        (self.missed.replace(it) != Some(it)).then(|| {
+            format!(
+                "{e}; the state after step {step} is not saved, the run goes on and will try again"
+            )
+        })
+    }
+
+    /// Where a disk is so full that the last save of a run failed by it: removes the checkpoints before the last. What to tell, where
+    /// there were any.
+    pub(super) fn make_room(&self, e: &Error) -> Option<String> {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let full = matches!(e, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded));
+        let earlier = (1..self.keep).map(|n| before(&self.last, n));
+        let removed: Vec<_> = earlier
+            .filter(|path| full && std::fs::remove_file(path).is_ok())
+            .map(|path| path.display().to_string())
+            .collect();
+        (!removed.is_empty()).then(|| format!("{e}; removed {} to make room", removed.join(", ")))
+    }
+
+    /// The error of a run that could not save the state after `it` iterations, its last.
+    pub(super) fn lost(&self, it: u64, e: Error) -> Error {
+        let step = it / self.each;
+        self.explain(e.and(&format!("the state after step {step} is not saved")))
     }
 
     /// Makes the file `aside` the one before the last, and the others older by one.
@@ -257,6 +289,34 @@ mod tests {
         fs::create_dir_all(dir.join(all[0]).join("x")).unwrap();
         assert!(k.save(12, put("e")).unwrap().is_some());
         assert_eq!(text(all[2]), "e");
+    }
+
+    #[test]
+    fn room_is_made_on_a_full_disk_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut k = keeper(dir.path(), 2, None);
+        k.save(2, put("a")).unwrap();
+        k.save(4, put("b")).unwrap();
+        let of = |kind: std::io::ErrorKind| Error::io("x")(kind.into());
+        assert_eq!(k.make_room(&of(std::io::ErrorKind::PermissionDenied)), None);
+        assert_eq!(k.make_room(&Error::failed("full")), None);
+        let text = k.make_room(&of(std::io::ErrorKind::StorageFull)).unwrap();
+        assert!(
+            text.contains("removed ") && text.contains("last.1.safetensors"),
+            "{text}"
+        );
+        assert_eq!(names(dir.path()), ["last.safetensors"]);
+        assert_eq!(k.make_room(&of(std::io::ErrorKind::StorageFull)), None);
+        let e = k.lost(6, of(std::io::ErrorKind::StorageFull));
+        assert!(
+            e.to_string().contains("after step 3 is not saved; ")
+                && e.to_string().contains("holds the state after step 2"),
+            "{e}"
+        );
+        assert_eq!(e.exit_code(), 1);
+        assert!(
+            k.missed(6, &e).is_some() && k.missed(6, &e).is_none() && k.missed(8, &e).is_some()
+        );
     }
 
     #[test]

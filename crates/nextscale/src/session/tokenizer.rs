@@ -269,7 +269,9 @@ impl Session<'_> {
             }
         }
         if self.unsaved {
-            self.save()?;
+            let it = self.progress.it;
+            self.save_at_the_end()
+                .map_err(|e| self.keeper.lost(it, e))?;
         }
         Ok(self.outcome())
     }
@@ -342,9 +344,12 @@ impl Session<'_> {
             return self.keeper.explain(e);
         };
         self.progress.it = it;
-        match self.save() {
+        match self.save_at_the_end() {
             Ok(()) => self.keeper.explain(e),
-            Err(more) => e.and(&format!("the state after step {it} can't be saved: {more}")),
+            Err(more) => {
+                let more = self.keeper.lost(self.progress.it, more);
+                e.and(&more.to_string())
+            }
         }
     }
 
@@ -552,14 +557,23 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Saves where nothing comes after: on a full disk earlier checkpoints make room.
+    fn save_at_the_end(&mut self) -> Result<()> {
+        let Err(e) = self.save() else { return Ok(()) };
+        let Some(line) = self.keeper.make_room(&e) else {
+            return Err(e);
+        };
+        self.display.warn(&line);
+        self.save()
+    }
+
     /// Saves where training goes on whether that works or not: a full disk may have room again the next time.
     fn save_on_the_way(&mut self) -> Result<()> {
         match self.save() {
             Err(e @ Error::Io { .. }) => {
-                let step = self.progress.it;
-                self.display.warn(&format!(
-                    "{e}; the state after step {step} is not saved, the run goes on and will try again"
-                ));
+                if let Some(line) = self.keeper.missed(self.progress.it, &e) {
+                    self.display.warn(&line);
+                }
                 Ok(())
             }
             other => other,

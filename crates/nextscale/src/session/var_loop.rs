@@ -110,7 +110,9 @@ impl Session<'_> {
             Err(e) => return Err(self.rescue(explain(e))),
         }
         if self.unsaved {
-            self.save()?;
+            let it = self.progress.it;
+            self.save_at_the_end()
+                .map_err(|e| self.keeper.lost(it, e))?;
         }
         Ok(self.outcome())
     }
@@ -136,7 +138,9 @@ impl Session<'_> {
                 self.settle(source.waited())?;
                 self.end_epoch()?;
             }
-            let due = self.save_is_due() && !self.is_to_stop();
+            // An evaluation saves anyway, and so does a stop.
+            let evaluated = epoch_ended && self.evaluates(self.progress.it / its);
+            let due = self.save_is_due() && !self.is_to_stop() && !evaluated;
             if due && self.unsaved {
                 self.settle(source.waited())?;
                 self.save_on_the_way()?;
@@ -177,13 +181,11 @@ impl Session<'_> {
             return self.keeper.explain(e);
         }
         (self.progress, self.stage) = (whole.progress, whole.stage);
-        match self.save() {
+        match self.save_at_the_end() {
             Ok(()) => self.keeper.explain(e),
             Err(more) => {
-                let step = self.updates();
-                e.and(&format!(
-                    "the state after step {step} can't be saved: {more}"
-                ))
+                let more = self.keeper.lost(self.progress.it, more);
+                e.and(&more.to_string())
             }
         }
     }
@@ -344,14 +346,23 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Saves where nothing comes after: on a full disk earlier checkpoints make room.
+    fn save_at_the_end(&mut self) -> Result<()> {
+        let Err(e) = self.save() else { return Ok(()) };
+        let Some(line) = self.keeper.make_room(&e) else {
+            return Err(e);
+        };
+        self.display.warn(&line);
+        self.save()
+    }
+
     /// Saves where training goes on whether that works or not: a full disk may have room again the next time.
     pub(super) fn save_on_the_way(&mut self) -> Result<()> {
         match self.save() {
             Err(e @ Error::Io { .. }) => {
-                let step = self.updates();
-                self.display.warn(&format!(
-                    "{e}; the state after step {step} is not saved, the run goes on and will try again"
-                ));
+                if let Some(line) = self.keeper.missed(self.progress.it, &e) {
+                    self.display.warn(&line);
+                }
                 Ok(())
             }
             other => other,
