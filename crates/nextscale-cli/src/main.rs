@@ -1,9 +1,14 @@
 //! The `nextscale` command: one file a subcommand under `commands/`.
 
-mod commands;
+// Printing with the macros of the standard library panics where the line can't be written.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use clap::Parser;
-use std::io::Write;
+mod commands;
+mod home;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use nextscale::console::printed;
+use nextscale::tell;
 use std::process::ExitCode;
 
 /// Train and sample visual autoregressive models (next-scale prediction)
@@ -20,22 +25,20 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = home::expanded(Cli::command())
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => return report_usage(&e),
     };
     match commands::run(cli.command) {
         Ok(code) => code,
         Err(e) => {
-            tell(&format!("nextscale: {}", one_line(&e)));
+            tell!("nextscale: {}", one_line(&e));
             ExitCode::from(e.exit_code())
         }
     }
-}
-
-/// Shows a line; where a terminal or reader has gone away there is nobody to tell.
-fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The error with its causes, on one line.
@@ -63,8 +66,13 @@ fn report_usage(e: &clap::Error) -> ExitCode {
         e.kind(),
         DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        let _ = e.print();
-        return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+        return match printed(e.print()) {
+            Ok(()) => ExitCode::from(if e.use_stderr() { 2 } else { 0 }),
+            Err(e) => {
+                tell!("nextscale: {e}");
+                ExitCode::from(e.exit_code())
+            }
+        };
     }
     let text = e.to_string();
     let lines: Vec<&str> = text
@@ -76,6 +84,6 @@ fn report_usage(e: &clap::Error) -> ExitCode {
         .collect();
     let text = lines.join(" ");
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    tell(&format!("nextscale: {text} (see nextscale --help)"));
+    tell!("nextscale: {text} (see nextscale --help)");
     ExitCode::from(2)
 }

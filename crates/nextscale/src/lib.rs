@@ -1,5 +1,10 @@
 //! nextscale: training and sampling of visual autoregressive models by next-scale prediction.
+
+// Printing with the macros of the standard library panics where the line can't be written.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod checkpoint;
+pub mod console;
 pub mod data;
 pub mod eval;
 pub mod generate;

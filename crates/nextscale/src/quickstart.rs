@@ -14,7 +14,7 @@ use crate::train::flags::DeviceChoice;
 use crate::train::options::TrainOptions;
 use crate::train::signal::StopSignal;
 use crate::train::tokenizer_options::TokenizerOptions;
-use crate::{Error, Result};
+use crate::{Error, Result, tell};
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -138,7 +138,7 @@ impl Quickstart {
         let start = Instant::now();
         make_folder(&self.out)?;
         let cmd = "quickstart".to_owned();
-        tell("1/4  training a tokenizer on built-in images");
+        tell!("1/4  training a tokenizer on built-in images");
         let options = tokenizer_options(&self.out, self.device, self.seed);
         let outcome = TokenizerRun {
             options: &options,
@@ -149,7 +149,7 @@ impl Quickstart {
         if !outcome.complete {
             return Ok(None);
         }
-        tell("2/4  training a transformer on its tokens");
+        tell!("2/4  training a transformer on its tokens");
         let train = train_options(&self.out, self.device, self.seed);
         let outcome = VarRun {
             options: &train,
@@ -162,10 +162,10 @@ impl Quickstart {
         }
         let plan = train.resolve(1)?;
         let data = Dataset::open(BUILTIN_SHAPES, plan.image_size, train.mid_reso, false)?;
-        tell("3/4  reconstructing held-out images");
+        tell!("3/4  reconstructing held-out images");
         let tokenizer = tokenizer_paths(&options.out).weights;
         let (psnr_db, codebook_usage) = self.reconstruct(&tokenizer, &data)?;
-        tell("4/4  drawing and judging samples");
+        tell!("4/4  drawing and judging samples");
         let (real_accuracy, sample_accuracy) = self.judge(&train, &data)?;
         let summary = Summary {
             seconds: start.elapsed().as_secs_f64(),
@@ -280,11 +280,6 @@ impl Quickstart {
         let tiles: Vec<u8> = shown.concat();
         grid(&tiles, data.side, SHOWN).save_png(&self.out.join("samples_plain.png"))
     }
-}
-
-/// Shows a line; a terminal that has gone away ends nothing.
-fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// What the command prints in the end.

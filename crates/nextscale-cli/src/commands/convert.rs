@@ -1,7 +1,7 @@
 //! `nextscale convert`: checkpoints between formats.
 
-use nextscale::Result;
 use nextscale::checkpoint::convert::{ConvertPart, convert};
+use nextscale::{Result, say};
 use std::path::PathBuf;
 
 /// Flags of `convert`.
@@ -41,14 +41,14 @@ pub fn run(args: &Args) -> Result<()> {
         Part::Vae => ConvertPart::Vae,
     };
     let report = convert(&args.input, &args.output, part)?;
-    println!(
+    say!(
         "{}: {} tensors, {:.1} MiB",
         args.output.display(),
         report.tensors,
         report.bytes as f64 / (1 << 20) as f64
-    );
+    )?;
     for note in &report.notes {
-        println!("note: {note}");
+        say!("note: {note}")?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `nextscale doctor`: what this machine can compute on, and what is missing.
 
 use nextscale::train::device::automatic;
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::{self, Arch, Library};
 use std::time::Instant;
 
@@ -16,30 +16,30 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     Library::check_left_out().map_err(Error::input)?;
-    println!(
+    say!(
         "processor    {} threads, {}",
         nextscale::compute_threads(),
         nextscale_tensor::cpu::simd::arch_name()
-    );
-    let missing = libraries();
-    gpus();
-    kernels();
+    )?;
+    let missing = libraries()?;
+    gpus()?;
+    kernels()?;
     let (device, passed_over) = automatic();
-    println!("device       --device=auto computes on {device}");
+    say!("device       --device=auto computes on {device}")?;
     for why in passed_over {
-        println!("not used     {why}");
+        say!("not used     {why}")?;
     }
     for library in missing {
         if library.is_left_out() {
-            println!("left out     {} by NEXTSCALE_WITHOUT", library.name());
+            say!("left out     {} by NEXTSCALE_WITHOUT", library.name())?;
             continue;
         }
-        println!(
+        say!(
             "missing      {} ({}): install {}",
             library.name(),
             library.purpose(),
             library.package()
-        );
+        )?;
     }
     for &number in &args.compile {
         compile(number)?;
@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Prints what was found; what was not.
-fn libraries() -> Vec<Library> {
+fn libraries() -> Result<Vec<Library>> {
     let mut missing = Vec::new();
     for library in Library::ALL {
         let Some(found) = library.find() else {
@@ -60,23 +60,23 @@ fn libraries() -> Vec<Library> {
             Some((major, minor, patch)) => format!("{major}.{minor}.{patch}"),
             None => "version unknown".into(),
         };
-        println!(
+        say!(
             "library      {} {version}, {}",
             library.name(),
             found.path.display()
-        );
+        )?;
     }
-    missing
+    Ok(missing)
 }
 
 /// Prints the GPUs.
-fn gpus() {
+fn gpus() -> Result<()> {
     let there = cuda::count();
     for ordinal in 0..there {
         match cuda::gpu::describe(ordinal) {
             Ok(g) => {
                 let old = g.arch < Arch::LEAST;
-                println!(
+                say!(
                     "gpu {ordinal}        {}, compute capability {}.{}, {:.0} GiB, {} multiprocessors{}",
                     g.name,
                     g.arch.major,
@@ -84,20 +84,20 @@ fn gpus() {
                     g.memory as f64 / f64::from(1 << 30),
                     g.multiprocessors,
                     if old { ": too old, 8.0 is needed" } else { "" }
-                );
+                )?;
             }
-            Err(e) => println!("gpu {ordinal}        {e}"),
+            Err(e) => say!("gpu {ordinal}        {e}")?,
         }
     }
     if there == 0 {
-        println!("gpu          none");
+        say!("gpu          none")?;
     }
+    Ok(())
 }
 
-fn kernels() {
+fn kernels() -> Result<()> {
     let Some(folder) = cuda::kept::folder() else {
-        println!("kernel cache none: neither HOME nor NEXTSCALE_KERNEL_CACHE is set");
-        return;
+        return say!("kernel cache none: neither HOME nor NEXTSCALE_KERNEL_CACHE is set");
     };
     let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
     let (mut count, mut bytes) = (0, 0);
@@ -105,11 +105,11 @@ fn kernels() {
         count += 1;
         bytes += file.metadata().map_or(0, |m| m.len());
     }
-    println!(
+    say!(
         "kernel cache {}: {count} files, {} KiB",
         folder.display(),
         bytes / 1024
-    );
+    )
 }
 
 /// Compiles every module for one compute capability, given as 80 or 100.
@@ -126,14 +126,14 @@ fn compile(number: u32) -> Result<()> {
     for module in cuda::modules() {
         let start = Instant::now();
         let code = cuda::compile(module, arch)?;
-        println!(
+        say!(
             "compiled     {} for {}: {} kernels, {} bytes, {:.0} ms",
             module.name,
             arch.name(module.specific),
             module.kernels.len(),
             code.len(),
             1e3 * start.elapsed().as_secs_f64()
-        );
+        )?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use nextscale::memory::{Pass, advise};
 use nextscale::model::open::open_pair;
 use nextscale::pictures::grid;
 use nextscale::train::device::Arithmetic;
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, say};
 use nextscale_tensor::ops;
 use std::path::PathBuf;
 
@@ -148,7 +148,7 @@ pub fn run(args: &Args) -> Result<()> {
         all.extend(ops::to_pixels(&drawn.images)?);
     }
     grid(&all, side, args.count + 2).save_png(&args.out)?;
-    println!("{} results in {}", args.count, args.out.display());
+    say!("{} results in {}", args.count, args.out.display())?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use nextscale::model::open::open_pair;
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::var_trainer::VarTrainer;
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, say};
 use std::path::PathBuf;
 
 /// Flags of `eval`.
@@ -63,22 +63,22 @@ pub fn run(args: &Args) -> Result<()> {
         };
         advise(e, device, "batch", args.batch, pass)
     })?;
-    println!("scale    tokens      loss  accuracy");
+    say!("scale    tokens      loss  accuracy")?;
     for (k, (h, w)) in pyramid.scales().iter().enumerate() {
-        println!(
+        say!(
             "{:<7} {:>7}  {:>8.4}  {:>6.2} %",
             format!("{h}x{w}"),
             m.tokens.get(k).copied().unwrap_or(0),
             m.loss_of(k).unwrap_or(f64::NAN),
             m.acc_of(k).unwrap_or(f64::NAN)
-        );
+        )?;
     }
-    println!(
+    say!(
         "{:<7} {:>7}  {:>8.4}  {:>6.2} %",
         "all",
         m.tokens.iter().sum::<u64>(),
         m.loss_mean(),
         m.acc_mean()
-    );
+    )?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `nextscale info`: what a checkpoint is.
 
-use nextscale::Result;
 use nextscale::checkpoint::inspect::describe;
+use nextscale::{Result, say};
 use std::path::PathBuf;
 
 /// Flags of `info`.
@@ -15,10 +15,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     for (i, file) in args.files.iter().enumerate() {
-        if i > 0 {
-            println!();
-        }
-        println!("{}", describe(file)?);
+        let gap = if i > 0 { "\n" } else { "" };
+        say!("{gap}{}", describe(file)?)?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The flags of every command that computes with a model.
 
-use nextscale::Result;
 use nextscale::session::init_threads;
 use nextscale::train::device::{Arithmetic, resolve_device};
 use nextscale::train::flags::DeviceChoice;
+use nextscale::{Result, tell};
 use nextscale_tensor::{Device, Math};
 
 /// Where to compute and how precisely.
@@ -27,7 +27,7 @@ impl Machine {
         let device = resolve_device(self.device)?;
         init_threads(self.threads)?;
         if !device.is_async() && self.precision.is_some_and(|p| p != Arithmetic::Fp32) {
-            eprintln!("nextscale: the CPU computes in float32; --precision is for GPUs");
+            tell!("nextscale: the CPU computes in float32; --precision is for GPUs");
         }
         Ok((device, self.precision.unwrap_or(usual).math()))
     }

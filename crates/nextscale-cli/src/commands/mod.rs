@@ -17,7 +17,7 @@ mod train_tokenizer;
 mod verify;
 
 use clap::Subcommand;
-use nextscale::Result;
+use nextscale::{Result, say};
 use std::process::ExitCode;
 
 /// What to do.
@@ -66,6 +66,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     );
     if !trains {
         nextscale::train::signal::end_with_the_reader()?;
+        nextscale::train::signal::end_cleanly()?;
     }
     match command {
         Command::Quickstart(a) => return quickstart::run(&a),
@@ -83,6 +84,15 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Verify(a) => return verify::run(&a),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The end of a training run: its result, and its exit code. One that a signal stopped says so by its code whether the result
+/// can be printed or not: the terminal may be gone.
+pub(crate) fn ended(result: &str, code: u8) -> Result<ExitCode> {
+    match say!("{result}") {
+        Err(e) if code == 0 => Err(e),
+        _ => Ok(ExitCode::from(code)),
+    }
 }
 
 /// The command line's arguments as one text, for logs.
@@ -127,10 +137,4 @@ pub(crate) fn class_list(
             }
         })
         .collect()
-}
-
-/// Prints a result; a reader that has gone away does not matter any more at the end of a run.
-pub(crate) fn say(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -36,14 +36,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         stop: stop.clone(),
     }
     .run()?;
-    Ok(match summary {
-        Some(s) => {
-            super::say(&report(&s, &args.out));
-            ExitCode::SUCCESS
-        }
-        None => {
-            super::say("stopped; run the same command again to go on");
-            ExitCode::from(stop.exit_code())
-        }
-    })
+    match summary {
+        Some(s) => super::ended(&report(&s, &args.out), 0),
+        None => super::ended(
+            "stopped; run the same command again to go on",
+            stop.exit_code(),
+        ),
+    }
 }

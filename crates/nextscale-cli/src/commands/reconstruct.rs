@@ -11,7 +11,7 @@ use nextscale::pictures::before_after;
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::parse_pn;
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, say};
 use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
 
@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
             let mut all = data.val_loader(args.batch, LoaderConfig::default())?;
             let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, |_| Ok(()));
-            report(&all.map_err(full)?);
+            report(&all.map_err(full)?)?;
         }
         None => {
             for path in &args.images {
@@ -104,12 +104,12 @@ pub fn run(args: &Args) -> Result<()> {
                 let (back, _) = tok.vqvae.reconstruct(&x.to(device)?, &pyramid)?;
                 show(&pixels, &back)?;
                 let back = back.to(Device::Cpu)?;
-                println!("{}: {:.2} dB", path.display(), psnr(x.f32()?, back.f32()?));
+                say!("{}: {:.2} dB", path.display(), psnr(x.f32()?, back.f32()?))?;
             }
         }
     }
     before_after(&before, &after, side, 8).save_png(&args.out)?;
-    println!("before and after: {}", args.out.display());
+    say!("before and after: {}", args.out.display())?;
     Ok(())
 }
 
@@ -119,16 +119,16 @@ fn psnr(a: &[f32], b: &[f32]) -> f64 {
     (10.0 * (4.0 / mse.max(1e-12)).log10()).min(100.0)
 }
 
-fn report(r: &Reconstruction) {
-    println!("images          {}", r.images);
-    println!("psnr_db         {:.3}", r.psnr_db);
-    println!("l1              {:.5}", r.l1);
-    println!("l2              {:.5}", r.l2);
-    println!("codebook_usage  {:.1} %", 100.0 * r.codebook_usage);
+fn report(r: &Reconstruction) -> Result<()> {
+    say!("images          {}", r.images)?;
+    say!("psnr_db         {:.3}", r.psnr_db)?;
+    say!("l1              {:.5}", r.l1)?;
+    say!("l2              {:.5}", r.l2)?;
+    say!("codebook_usage  {:.1} %", 100.0 * r.codebook_usage)?;
     let scales: Vec<String> = r
         .usage_by_scale
         .iter()
         .map(|u| format!("{:.1}", 100.0 * u))
         .collect();
-    println!("usage by scale  {} %", scales.join(" "));
+    say!("usage by scale  {} %", scales.join(" "))
 }

@@ -7,7 +7,7 @@ use nextscale::memory::{Pass, advise};
 use nextscale::model::open::open_pair;
 use nextscale::pictures::{GridFile, NpzImages, Picture};
 use nextscale::train::device::Arithmetic;
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, say};
 use nextscale_tensor::ops;
 use std::path::{Path, PathBuf};
 
@@ -162,14 +162,14 @@ fn save(path: &Path, rgb: &[u8], (width, height): (usize, usize)) -> Result<()> 
 
 fn finish(sink: Sink, n: usize) -> Result<()> {
     match sink {
-        Sink::Folder(dir) => println!("{n} images in {}", dir.display()),
+        Sink::Folder(dir) => say!("{n} images in {}", dir.display())?,
         Sink::Grid(file) => {
             let path = file.finish()?;
-            println!("{n} images in {}", path.display());
+            say!("{n} images in {}", path.display())?;
         }
         Sink::Npz(file) => {
             let path = file.finish()?;
-            println!("{n} images in {}", path.display());
+            say!("{n} images in {}", path.display())?;
         }
     }
     Ok(())

@@ -3,7 +3,6 @@
 use super::images::may_write;
 use super::machine::Machine;
 use clap::ArgAction;
-use nextscale::checkpoint::clean_stale;
 use nextscale::data::tokens::{TokenInfo, TokenSet, write_tokens};
 use nextscale::data::{Feed, LoaderConfig};
 use nextscale::memory::{Pass, advise};
@@ -13,7 +12,7 @@ use nextscale::model::state::fingerprint;
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::{parse_bool, parse_pn};
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::pinned::Fetch;
 use nextscale_tensor::ops;
 use std::path::PathBuf;
@@ -113,9 +112,6 @@ pub fn run(args: &Args) -> Result<()> {
         labels: &labels,
         info,
     };
-    if let Some(folder) = args.out.parent() {
-        clean_stale(folder)?;
-    }
     let mut feed = Feed::new(device)?;
     write_tokens(&args.out, &set, |put| {
         // A batch's tokens are written while the next one is computed.
@@ -148,13 +144,12 @@ pub fn run(args: &Args) -> Result<()> {
         1 => String::new(),
         n => format!(", {n} crops of each,"),
     };
-    super::say(&format!(
+    say!(
         "{} images{crops} of {} tokens in {}",
         labels.len(),
         pyramid.total(),
         args.out.display()
-    ));
-    Ok(())
+    )
 }
 
 fn check(args: &Args) -> Result<()> {

@@ -24,6 +24,5 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         stop: StopSignal::install()?,
     }
     .run()?;
-    super::say(&outcome.message);
-    Ok(ExitCode::from(outcome.exit_code))
+    super::ended(&outcome.message, outcome.exit_code)
 }

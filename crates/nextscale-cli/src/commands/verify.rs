@@ -4,8 +4,7 @@ use nextscale::train::device::resolve_device;
 use nextscale::train::flags::DeviceChoice;
 use nextscale::train::plan::Precision;
 use nextscale::verify::{Bundle, Counts, Machine};
-use nextscale::{Error, Result};
-use std::io::Write;
+use nextscale::{Error, Result, say, tell};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -49,10 +48,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for path in &args.bundles {
         bundles.extend(Bundle::find(path)?);
     }
-    let mut out = std::io::stdout().lock();
+    // Checks go on where lines can't be printed: the exit code still tells.
+    let mut printed = Ok(());
     let mut print = |line: &dyn std::fmt::Display| {
-        // Where a reader has gone away (`| head`) the exit code still tells.
-        let _ = writeln!(out, "{line}");
+        if printed.is_ok() {
+            printed = say!("{line}");
+        }
     };
     print(&format_args!(
         "abs is the largest absolute difference, rel the relative L2 difference; computed on {device} in {}",
@@ -92,7 +93,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 // Further bundles are still worth checking; what is wrong is said at the end, on one line.
                 match &unusable {
                     None => unusable = Some(e),
-                    Some(_) => eprintln!("nextscale: {e}"),
+                    Some(_) => tell!("nextscale: {e}"),
                 }
             }
         }
@@ -103,6 +104,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match unusable {
         Some(e) => Err(e),
         None if total.failed > 0 => Ok(ExitCode::FAILURE),
+        None if printed.is_err() => printed.map(|()| ExitCode::SUCCESS),
         None => Ok(ExitCode::SUCCESS),
     }
 }

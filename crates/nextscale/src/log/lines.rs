@@ -1,11 +1,12 @@
 //! A file of one JSON object a line that a resumed run cuts back and goes on with.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::checkpoint::atomic::{Unfinished, synced};
 use crate::{Error, Result};
 
 /// A file that grows by whole lines.
@@ -26,12 +27,9 @@ impl LineFile {
         first: Option<&str>,
         mut keep: impl FnMut(usize, &str) -> bool,
     ) -> Result<Self> {
-        let temporary = path.with_extension("tmp");
-        if cut(&path, &temporary, first, &mut keep)? {
-            fs::rename(&temporary, &path).map_err(Error::io(&path))?;
-            sync_folder(&path)?;
-        } else {
-            fs::remove_file(&temporary).map_err(Error::io(&temporary))?;
+        let copy = Unfinished::create(&path)?;
+        if cut(&path, copy.writer()?, first, &mut keep)? {
+            copy.finish()?;
         }
         let file = OpenOptions::new()
             .append(true)
@@ -40,7 +38,7 @@ impl LineFile {
         Ok(Self { file, path })
     }
 
-    /// Appends `record` as one line, in one write.
+    /// Appends `record` as one line, in one write. Where that fails, on a full disk say, a part of the line does not stay.
     pub(super) fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = json(record)?;
         line.push('\n');
@@ -55,7 +53,7 @@ impl LineFile {
 
     /// Waits until everything appended is on the disk.
     pub(super) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io(&self.path))
+        synced(self.file.sync_data()).map_err(Error::io(&self.path))
     }
 }
 
@@ -65,10 +63,10 @@ pub(super) fn json(record: &impl Serialize) -> Result<String> {
         .map_err(|cause| Error::failed(format!("a log line can't be written: {cause}")))
 }
 
-/// Copies what is kept of `path` to `temporary`. Whether that differs from what `path` holds.
+/// Writes what is kept of `path` to `copy`. Whether that differs from what `path` holds.
 fn cut(
     path: &Path,
-    temporary: &Path,
+    copy: File,
     first: Option<&str>,
     keep: &mut impl FnMut(usize, &str) -> bool,
 ) -> Result<bool> {
@@ -81,7 +79,7 @@ fn cut(
         }
         Err(cause) => return Err(Error::io(path)(cause)),
     };
-    let mut copy = BufWriter::new(File::create(temporary).map_err(Error::io(temporary))?);
+    let mut copy = BufWriter::new(copy);
     let mut line = Vec::new();
     let mut number = 0;
     loop {
@@ -100,40 +98,21 @@ fn cut(
             && !kept
             && let Some(first) = first
         {
-            writeln!(copy, "{first}").map_err(Error::io(temporary))?;
+            writeln!(copy, "{first}").map_err(Error::io(path))?;
             changed = true;
         }
         if line.is_empty() {
             break;
         }
         if kept {
-            copy.write_all(&line).map_err(Error::io(temporary))?;
+            copy.write_all(&line).map_err(Error::io(path))?;
         } else {
             changed = true;
         }
         number += 1;
     }
-    let copy = copy
-        .into_inner()
-        .map_err(|failed| Error::io(temporary)(failed.into_error()))?;
-    if changed {
-        copy.sync_all().map_err(Error::io(temporary))?;
-    }
+    copy.flush().map_err(Error::io(path))?;
     Ok(changed)
-}
-
-/// Makes a rename in the folder of `path` last through a power cut.
-fn sync_folder(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if cfg!(unix) {
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(Error::io(folder))?;
-    }
-    Ok(())
 }
 
 /// Writes a number; JSON has no word for one that is not finite, so those become `null`.
@@ -152,6 +131,8 @@ pub(super) fn read_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

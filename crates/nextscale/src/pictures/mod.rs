@@ -3,7 +3,6 @@
 mod grid_file;
 mod labels;
 mod npz;
-mod unfinished;
 
 pub use grid_file::GridFile;
 pub use labels::labelled_rows;

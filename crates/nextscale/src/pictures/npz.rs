@@ -1,7 +1,7 @@
 //! Images as one `.npz` file, `arr_0` of type uint8 `[N, H, W, 3]`, as FID tools read them. Written batch by batch: memory
 //! does not grow with the number of images.
 
-use super::unfinished::Unfinished;
+use crate::checkpoint::atomic::Unfinished;
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -90,6 +90,20 @@ fn npy_header(n: usize, height: usize, width: usize) -> Vec<u8> {
 mod tests {
     use super::*;
     use std::io::Read;
+
+    #[cfg(unix)]
+    #[test]
+    fn has_the_mode_of_any_new_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (plain, path) = (dir.path().join("plain"), dir.path().join("x.npz"));
+        File::create(&plain).unwrap();
+        let mut f = NpzImages::create(&path, 1, 1, 1).unwrap();
+        f.append(&[1, 2, 3]).unwrap();
+        f.finish().unwrap();
+        let mode = |p| std::fs::metadata(p).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+    }
 
     #[test]
     fn reads_back() {

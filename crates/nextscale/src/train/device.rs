@@ -2,7 +2,7 @@
 
 use super::flags::DeviceChoice;
 use super::plan::Precision;
-use crate::{Error, Result};
+use crate::{Error, Result, tell};
 use nextscale_tensor::cuda::{self, Gpu, Library};
 use nextscale_tensor::{DType, Device, Math};
 use serde::{Deserialize, Serialize};
@@ -24,13 +24,13 @@ pub fn resolve_device(choice: DeviceChoice) -> Result<Device> {
         DeviceChoice::Auto => {
             let (device, passed_over) = automatic();
             for why in passed_over {
-                eprintln!("nextscale: not used: {why}");
+                tell!("nextscale: not used: {why}");
             }
             device
         }
     };
     if device != Device::Cpu && !Library::Cudnn.is_there() {
-        eprintln!(
+        tell!(
             "nextscale: most convolutions take a slower way: {}",
             Library::Cudnn.missing()
         );

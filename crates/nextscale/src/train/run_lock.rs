@@ -1,7 +1,7 @@
 //! One run at a time in an output folder.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -34,7 +34,6 @@ impl RunLock {
             .open(&path)
             .map_err(Error::io(&path))?;
         let warning = match file.try_lock() {
-            Ok(()) => None,
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 // Only for the message: an unreadable file just leaves the number out.
@@ -48,14 +47,7 @@ impl RunLock {
                     dir.display()
                 )));
             }
-            // Some network file systems have no locks; a run there must still be possible.
-            Err(TryLockError::Error(cause)) if cause.kind() == ErrorKind::Unsupported => {
-                Some(format!(
-                    "{}: this file system has no locks, so a second run in the folder would not be noticed",
-                    dir.display()
-                ))
-            }
-            Err(TryLockError::Error(cause)) => return Err(Error::io(&path)(cause)),
+            outcome => without_lock(dir, outcome),
         };
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
@@ -67,6 +59,15 @@ impl RunLock {
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
+}
+
+/// The warning where a lock could not be had: some network file systems have none, and a run there must still be possible.
+fn without_lock(dir: &Path, outcome: Result<(), TryLockError>) -> Option<String> {
+    let cause = outcome.err()?;
+    Some(format!(
+        "{}: the file system can't lock files ({cause}), so a second run in the folder would not be noticed",
+        dir.display()
+    ))
 }
 
 impl Drop for RunLock {
@@ -126,6 +127,21 @@ mod tests {
         assert!(RunLock::acquire(dir.path()).is_err());
         drop(lock);
         RunLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_system_without_locks_only_warns() {
+        let dir = Path::new("run");
+        assert_eq!(without_lock(dir, Ok(())), None);
+        // ENOLCK, ENOSYS, EOPNOTSUPP
+        for number in [37, 38, 95] {
+            let cause = std::io::Error::from_raw_os_error(number);
+            let text = without_lock(dir, Err(TryLockError::Error(cause))).unwrap();
+            assert!(
+                text.starts_with("run: the file system can't lock"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -36,11 +36,7 @@ impl StopSignal {
         let failed = |cause| Error::failed(format!("can't watch signals: {cause}"));
         let stop = Self::detached();
         let again = Arc::new(AtomicBool::new(false));
-        let watched: Vec<i32> = SIGNALS
-            .iter()
-            .map(|(signal, _)| *signal)
-            .filter(|&signal| signal != SIGHUP || may_hang_up())
-            .collect();
+        let watched = watched();
         for &signal in watched.iter().filter(|&&signal| signal != SIGHUP) {
             let armed = Arc::clone(&again);
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, armed)
@@ -127,6 +123,15 @@ fn answer(signal: i32) {
     let _ = writeln!(out, "{clear}{}: {what}", name(signal));
 }
 
+/// The signals to watch.
+fn watched() -> Vec<i32> {
+    SIGNALS
+        .iter()
+        .map(|(signal, _)| *signal)
+        .filter(|&signal| signal != SIGHUP || may_hang_up())
+        .collect()
+}
+
 /// Whether SIGHUP may be watched: not where the process was started with it ignored, nor where that can't be known.
 fn may_hang_up() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -152,6 +157,34 @@ pub fn end_with_the_reader() -> Result<()> {
     signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always)
         .map(|_| ())
         .map_err(|cause| Error::failed(format!("can't watch closed pipes: {cause}")))
+}
+
+/// For commands that have nothing to save: SIGINT, SIGTERM or SIGHUP removes what is half written and ends the process with
+/// the shell's code for it (130, 143 or 129); a second one ends it whatever hangs. SIGHUP is left alone where it is
+/// ignored (`nohup`).
+///
+/// # Errors
+/// [`Error::Failed`] if the system refuses a handler or a thread.
+pub fn end_cleanly() -> Result<()> {
+    let failed = |cause| Error::failed(format!("can't watch signals: {cause}"));
+    let watched = watched();
+    let heard = Arc::new(AtomicBool::new(false));
+    for &signal in &watched {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, heard.clone())
+            .map_err(failed)?;
+    }
+    let mut signals = Signals::new(watched).map_err(failed)?;
+    let watch = move || {
+        if let Some(signal) = signals.forever().next() {
+            heard.store(true, Ordering::SeqCst);
+            crate::checkpoint::atomic::leave(128 + signal);
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(watch)
+        .map(|_| ())
+        .map_err(failed)
 }
 
 #[cfg(test)]
@@ -222,6 +255,34 @@ mod tests {
             let (code, text) = run(signals);
             assert_eq!(code, Some(expected), "{text}");
             assert!(!text.contains("alive"), "{text}");
+        }
+    }
+
+    const LEAVES: &str = "NEXTSCALE_TEST_SIGNAL_LEAVES";
+
+    /// Not a test of its own: the process of the next test.
+    #[test]
+    fn child_that_ends_cleanly() {
+        let Ok(signal) = std::env::var(LEAVES) else {
+            return;
+        };
+        end_cleanly().unwrap();
+        raise(signal.parse().unwrap()).unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_signal_ends_with_the_code_that_shells_give() {
+        // A test under `nohup` has none.
+        let hang_up = may_hang_up().then_some(("1", 129));
+        for (signal, code) in [("2", 130), ("15", 143)].into_iter().chain(hang_up) {
+            let status = Command::new(std::env::current_exe().unwrap())
+                .args(["train::signal::tests::child_that_ends_cleanly", "--exact"])
+                .env(LEAVES, signal)
+                .stdout(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            assert_eq!(status.code(), Some(code), "signal {signal}");
         }
     }
 

@@ -1,9 +1,9 @@
 //! Products and convolutions of models' sizes on a GPU, beside the largest product that was measured.
 
 use super::{Args, Place};
-use nextscale::Result;
 use nextscale::model::Pyramid;
 use nextscale::train::flags::parse_pn;
+use nextscale::{Result, say};
 use nextscale_tensor::cuda::ceilings::random;
 use nextscale_tensor::cuda::conv::Convolution;
 use nextscale_tensor::cuda::matmul::{Follow, Operands, Place as At, Product};
@@ -46,21 +46,24 @@ pub fn products(args: &Args, gpu: &'static Gpu, place: Place) -> Result<()> {
         ceilings,
         args,
     };
-    println!(
+    say!(
         "ceilings: products of 8192x8192 {:.1} TFLOP/s in half precision, {:.1} in TF32, {:.1} in float32; copies {:.1} GB/s",
         ceilings.half / 1e12,
         ceilings.tf32 / 1e12,
         ceilings.f32 / 1e12,
         ceilings.bandwidth / 1e9
-    );
+    )?;
     let pn = args.pn.as_deref().unwrap_or("256");
     let pyramid = Pyramid::square(&parse_pn(pn)?)?;
     let rows = args.bs.unwrap_or(96) * pyramid.total();
     let width = 64 * args.depth.unwrap_or(16);
-    println!(
+    say!(
         "\n{:34} {:>20} {:>20} {:>20}",
-        "product", "forward ms TF/s  of", "input ms TF/s  of", "weights ms TF/s  of"
-    );
+        "product",
+        "forward ms TF/s  of",
+        "input ms TF/s  of",
+        "weights ms TF/s  of"
+    )?;
     // The head computes in float32, rounded to TF32 where that is allowed.
     let wide = Math {
         operands: DType::F32,
@@ -76,7 +79,7 @@ pub fn products(args: &Args, gpu: &'static Gpu, place: Place) -> Result<()> {
     ] {
         run.layer(name, (rows, n, k), math)?;
     }
-    println!("\n{:34} {:>20}", "convolution", "ms TF/s  of");
+    say!("\n{:34} {:>20}", "convolution", "ms TF/s  of")?;
     for shape in CONVOLUTIONS {
         run.convolution(shape)?;
     }
@@ -126,10 +129,12 @@ impl Run<'_> {
             cells.push(self.cell(math, ms, 2.0 * m as f64 * (n * k) as f64));
         }
         let what = format!("{name} {m}x{n}x{k} {}", math.operands.name());
-        println!(
+        say!(
             "{what:34} {:>20} {:>20} {:>20}",
-            cells[0], cells[1], cells[2]
-        );
+            cells[0],
+            cells[1],
+            cells[2]
+        )?;
         Ok(())
     }
 
@@ -167,7 +172,7 @@ impl Run<'_> {
             "{side}x{side} {} to {}, {kernel}x{kernel}, stride {stride}",
             c.inputs, c.outputs
         );
-        println!("{what:34} {:>20}", self.cell(self.math, ms, c.operations()));
+        say!("{what:34} {:>20}", self.cell(self.math, ms, c.operations()))?;
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Matrix products of models' sizes on the processor.
 
 use super::Args;
-use nextscale::Result;
+use nextscale::{Result, say};
 use nextscale_tensor::cpu::gemm::pack::{Rows, Transposed};
 use nextscale_tensor::cpu::gemm::{Plain, gemm};
 use std::time::Instant;
@@ -17,7 +17,7 @@ const PRODUCTS: [(&str, usize, usize, usize); 6] = [
 ];
 
 pub fn products(args: &Args) -> Result<()> {
-    println!("{:<22} {:>10} {:>12}", "product", "x.wT", "aT.b  GFLOP/s");
+    say!("{:<22} {:>10} {:>12}", "product", "x.wT", "aT.b  GFLOP/s")?;
     for (name, m, n, k) in PRODUCTS {
         let (a, b) = (vec![0.5f32; m * k], vec![0.25f32; n * k]);
         let mut c = vec![0.0f32; m * n];
@@ -39,7 +39,7 @@ pub fn products(args: &Args) -> Result<()> {
             times.sort_by(f64::total_cmp);
             *rate = 2e-9 * (m * n * k) as f64 / times[times.len() / 2];
         }
-        println!("{name:<22} {:>10.1} {:>12.1}", rate[0], rate[1]);
+        say!("{name:<22} {:>10.1} {:>12.1}", rate[0], rate[1])?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::table::{self, Detail};
 use super::{Args, Place};
-use nextscale::Result;
+use nextscale::{Result, say};
 use nextscale_tensor::cuda::{Ceilings, Gpu, Profile};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -109,7 +109,7 @@ impl<'a> Bench<'a> {
             line[*key] = value.clone();
         }
         let Some((gpu, ceilings)) = self.gpu else {
-            println!("{line}");
+            say!("{line}")?;
             return Ok(());
         };
         line["gpu"] = json!(gpu.info().name);
@@ -126,12 +126,12 @@ impl<'a> Bench<'a> {
         line["bandwidth_share"] = json!(thousandths(bytes / ceilings.bandwidth));
         line["gemm_tflops"] = json!(round(gemm / 1e12));
         line["copy_gb_per_s"] = json!(round(ceilings.bandwidth / 1e9));
-        println!("{line}");
+        say!("{line}")?;
         match self.args.table {
             Some(Detail::None) => {}
             detail => {
                 let detail = detail.unwrap_or(Detail::Operators);
-                print!("{}", table::of(&profile, &ceilings, detail));
+                say!("{}", table::of(&profile, &ceilings, detail).trim_end())?;
             }
         }
         Ok(())
