@@ -148,7 +148,7 @@ impl Description {
                 .items
                 .iter()
                 .filter_map(|(k, v)| match (k, v) {
-                    (Value::Str(k), Value::Tensor(t)) => Some((&**k, t)),
+                    (Value::Str(k), Value::Tensor(t)) => Some((&**k, &**t)),
                     _ => None,
                 })
                 .collect();

@@ -24,10 +24,25 @@ impl std::fmt::Display for FileFormat {
     }
 }
 
-/// How a torch.save file from before version 1.6 begins: a pickled magic number.
-const LEGACY_MAGIC: [u8; 14] = [
-    0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
+/// The number that a torch.save file from before version 1.6 begins with, as pickles of protocol 2 and later hold it, after their
+/// protocol and, from 4 on, the length of a frame.
+const LEGACY_MAGIC: [u8; 12] = [
+    0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
 ];
+/// The same in protocols 0 and 1.
+const LEGACY_TEXT: &[u8] = b"L119547037146038801333356L";
+
+/// Whether a file begins as torch.save wrote before version 1.6.
+fn is_legacy(head: &[u8]) -> bool {
+    let pickled = head.strip_prefix(&[0x80]).and_then(|rest| rest.get(1..));
+    let framed = |rest: &[u8]| rest.first() == Some(&0x95) && rest.get(9..).is_some_and(is_magic);
+    let is_magic_number = pickled.is_some_and(|rest| is_magic(rest) || framed(rest));
+    is_magic_number || head.starts_with(LEGACY_TEXT)
+}
+
+fn is_magic(rest: &[u8]) -> bool {
+    rest.starts_with(&LEGACY_MAGIC)
+}
 
 /// The format of a file that should hold weights.
 ///
@@ -61,7 +76,7 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
         return Ok(FileFormat::Safetensors);
     }
     Err(bad(
-        if starts(&LEGACY_MAGIC) || head.get(257..262) == Some(b"ustar") {
+        if is_legacy(&head) || head.get(257..262) == Some(b"ustar") {
             "is in PyTorch's old format from before version 1.6; in Python, load it and save it again: torch.save(torch.load(FILE), FILE)"
         } else if starts(&[0x1f, 0x8b]) {
             "is compressed with gzip; unpack it first with gunzip"
@@ -95,7 +110,17 @@ mod tests {
         let mut tar = vec![0u8; 512];
         tar[257..262].copy_from_slice(b"ustar");
         assert!(text(b"").contains("empty"));
-        assert!(text(&LEGACY_MAGIC).contains("old format"));
+        // As Python pickles the number in protocols 0 to 5.
+        let frame = b"\x95\x0d\0\0\0\0\0\0\0";
+        for start in [
+            [b"\x80\x02".as_slice(), &LEGACY_MAGIC, b"."].concat(),
+            [b"\x80\x03".as_slice(), &LEGACY_MAGIC, b"."].concat(),
+            [b"\x80\x04".as_slice(), frame, &LEGACY_MAGIC, b"."].concat(),
+            [b"\x80\x05".as_slice(), frame, &LEGACY_MAGIC, b"."].concat(),
+            b"L119547037146038801333356L\n.".to_vec(),
+        ] {
+            assert!(text(&start).contains("old format"), "{start:?}");
+        }
         assert!(text(&tar).contains("old format"));
         assert!(text(b"\x1f\x8b\x08").contains("gzip"));
         assert!(text(b"version https://git-lfs.github.com/spec/v1\n").contains("LFS"));

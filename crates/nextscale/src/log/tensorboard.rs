@@ -6,7 +6,7 @@
 mod proto;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,26 +18,36 @@ use crate::{Error, Result};
 /// An open event file. Events reach the disk with [`EventWriter::flush`] or when the writer is dropped.
 #[derive(Debug)]
 pub struct EventWriter {
-    file: BufWriter<File>,
+    file: File,
     path: PathBuf,
+    /// What is not in the file yet. Where a write fails midway the rest stays here, so that no event in the file is torn.
+    waiting: Vec<u8>,
 }
 
+/// Events are handed to the system once so many bytes wait.
+const ENOUGH: usize = 1 << 16;
+/// Beyond this, on a disk that stays full, events are lost.
+const TOO_MUCH: usize = 1 << 24;
+
 impl EventWriter {
-    /// Starts a new event file in the folder `dir`, which is created if need be. A run that resumes gives
-    /// the step that it goes on from: readers then drop what older files hold from that step on.
+    /// Starts a new event file in the folder `dir`, which is created if need be. A run that resumes gives the number
+    /// of steps that it has done: readers then drop what older files hold of later steps. An evaluation after that many
+    /// stays, as it is not repeated.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file or folder.
-    pub fn create(dir: &Path, resumed_at: Option<i64>) -> Result<Self> {
+    pub fn create(dir: &Path, resumed_after: Option<i64>) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let (file, path) = new_file(dir)?;
         let mut writer = Self {
-            file: BufWriter::new(file),
+            file,
             path,
+            waiting: Vec::new(),
         };
         writer.write(0, &What::Version)?;
-        if let Some(step) = resumed_at {
-            writer.write(step, &What::Start)?;
+        if let Some(done) = resumed_after {
+            // Readers drop what stands at the step of this event, too.
+            writer.write(done.saturating_add(1), &What::Start)?;
         }
         writer.flush()?;
         Ok(writer)
@@ -117,16 +127,39 @@ impl EventWriter {
     /// # Errors
     /// [`Error::Io`] naming the file.
     pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::io(&self.path))
+        let mut done = 0;
+        let mut outcome = Ok(());
+        while done < self.waiting.len() && outcome.is_ok() {
+            match self.file.write(&self.waiting[done..]) {
+                Ok(0) => outcome = Err(ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => outcome = Err(e),
+            }
+        }
+        self.waiting.drain(..done);
+        outcome.map_err(Error::io(&self.path))
     }
 
     fn write(&mut self, step: i64, what: &What<'_>) -> Result<()> {
         let wall_time = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0.0, |since| since.as_secs_f64());
-        self.file
-            .write_all(&record(&event(wall_time, step, what)))
-            .map_err(Error::io(&self.path))
+        let record = record(&event(wall_time, step, what));
+        if self.waiting.len() <= TOO_MUCH {
+            self.waiting.extend(record);
+        }
+        if self.waiting.len() >= ENOUGH {
+            self.flush()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for EventWriter {
+    fn drop(&mut self) {
+        // Who wants to know has flushed before.
+        let _ = self.flush();
     }
 }
 
@@ -263,8 +296,28 @@ mod tests {
         let messages = messages(&fs::read(second.path()).unwrap());
         assert_eq!(
             timeless(&messages[1]),
-            timeless(&event(0.0, 7, &What::Start))
+            timeless(&event(0.0, 8, &What::Start))
         );
+    }
+
+    #[test]
+    fn a_write_that_fails_tears_no_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(dir.path(), None).unwrap();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let file = std::mem::replace(&mut writer.file, full);
+        writer.scalars(1, [("x", 0.5)]).unwrap();
+        let error = writer.flush().unwrap_err().to_string();
+        assert!(
+            error.contains("events.out") && error.contains("No space"),
+            "{error}"
+        );
+        let long = "n".repeat(100_000);
+        assert!(writer.text(2, "t", &long).is_err());
+        writer.file = file;
+        writer.scalars(3, [("x", 0.25)]).unwrap();
+        writer.flush().unwrap();
+        assert_eq!(messages(&fs::read(writer.path()).unwrap()).len(), 4);
     }
 
     #[test]

@@ -59,7 +59,15 @@ pub(super) fn find(out: &Path) -> Result<Option<(TrainerState, PathBuf)>> {
 /// The run's progress that a checkpoint holds.
 pub(super) fn progress(state: &TrainerState, horizon: &Horizon, path: &Path) -> Result<Progress> {
     let its = horizon.its_per_epoch;
-    let it = state.g_it.unwrap_or(state.epoch * its + state.iter);
+    let counted = || state.epoch.checked_mul(its)?.checked_add(state.iter);
+    let it = state.g_it.or_else(counted).ok_or_else(|| {
+        Error::input(format!(
+            "{}: epoch {} and iteration {} of it are beyond any run; choose another --out",
+            path.display(),
+            state.epoch,
+            state.iter
+        ))
+    })?;
     match state.extra.get(PROGRESS_KEY) {
         Some(v) => {
             let saved: Progress = serde_json::from_value(v.clone()).map_err(|e| {

@@ -72,6 +72,14 @@ pub fn linear(
         Bias::None => {}
         Bias::Full(b) => crate::expect_dims(OP, "bias", b, &[n])?,
         Bias::QkV { q, v } => {
+            if n % 3 != 0 {
+                return Err(Error::shape(
+                    OP,
+                    format!(
+                        "a bias of q and v is for three outputs side by side, and there are {n}"
+                    ),
+                ));
+            }
             crate::expect_dims(OP, "q bias", q, &[n / 3])?;
             crate::expect_dims(OP, "v bias", v, &[n / 3])?;
         }

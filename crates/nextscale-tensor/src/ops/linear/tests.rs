@@ -79,6 +79,21 @@ fn gradients_match_differences() {
 
 #[test]
 fn shapes_are_checked() {
+    let third = random([1], 1);
+    let bias = Bias::QkV {
+        q: &third,
+        v: &third,
+    };
+    let outputs = |n| {
+        linear(
+            &Cx::off(),
+            &random([2, 3], 1),
+            &random([n, 3], 2),
+            bias,
+            Activation::None,
+        )
+    };
+    assert!(outputs(3).is_ok() && outputs(4).is_err() && outputs(5).is_err());
     let (x, w, b) = (random([2, 3], 1), random([4, 3], 2), random([5], 3));
     let cx = Cx::off();
     assert!(linear(&cx, &x, &random([4, 2], 2), Bias::None, Activation::None).is_err());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use half::f16;
 
-use super::machine::{Id, Machine, Node};
+use super::machine::{Id, Machine, Node, NodeDict};
 use super::tensor::{Storage, TensorRef};
 use super::{Result, err, short};
 use crate::checkpoint::host::HostDType;
@@ -83,26 +83,19 @@ impl Machine<'_> {
     /// Calls `global(*args)` and returns what it gives.
     pub(super) fn call(&mut self, global: Global, args: &[Id]) -> Result<Id> {
         let node = match (global, args) {
-            (Global::OrderedDict | Global::Dict, []) => Node::Dict {
-                items: vec![],
-                attrs: vec![],
-                ordered: global == Global::OrderedDict,
-            },
+            (Global::OrderedDict | Global::Dict, []) => self.dict(global, vec![])?,
             // Python 2 passed a list of pairs.
             (Global::OrderedDict | Global::Dict, &[pairs]) => {
-                self.charge(self.sequence(pairs)?.len())?;
-                let mut items = Vec::new();
+                let n = self.sequence(pairs)?.len();
+                self.budget.take_piece::<(Id, Id)>(n)?;
+                let mut items = Vec::with_capacity(n);
                 for &pair in self.sequence(pairs)? {
                     match *self.sequence(pair)? {
                         [k, v] => items.push((k, v)),
                         _ => return err("a dict is made of something that is not a list of pairs"),
                     }
                 }
-                Node::Dict {
-                    items,
-                    attrs: vec![],
-                    ordered: global == Global::OrderedDict,
-                }
+                self.dict(global, items)?
             }
             (Global::List, []) => Node::List(vec![]),
             (Global::Set, []) => Node::Set(vec![]),
@@ -113,7 +106,8 @@ impl Machine<'_> {
             (Global::Encode, &[text, codec]) => match (self.node(text)?, self.node(codec)?) {
                 (Node::Str(text), Node::Str(codec)) if matches!(&**codec, "latin1" | "latin-1") => {
                     let text = text.clone();
-                    self.charge(text.len())?;
+                    // Once as it grows and once as what is kept.
+                    self.budget.take_piece::<[u8; 3]>(text.len())?;
                     match text
                         .chars()
                         .map(|c| u8::try_from(u32::from(c)).ok())
@@ -133,6 +127,9 @@ impl Machine<'_> {
                 };
                 let storage = storage.clone();
                 let (shape, stride) = (self.ints(*shape)?, self.ints(*stride)?);
+                self.budget.take_piece::<TensorRef>(1)?;
+                self.budget.take_piece::<usize>(shape.len())?;
+                self.budget.take_piece::<usize>(stride.len())?;
                 Node::Tensor(Arc::new(TensorRef::new(
                     storage,
                     self.int(*offset)?,
@@ -170,6 +167,15 @@ impl Machine<'_> {
         self.add(node)
     }
 
+    fn dict(&mut self, global: Global, items: Vec<(Id, Id)>) -> Result<Node> {
+        self.budget.take_piece::<NodeDict>(1)?;
+        Ok(Node::Dict(Box::new(NodeDict {
+            items,
+            attrs: None,
+            ordered: global == Global::OrderedDict,
+        })))
+    }
+
     /// What a persistent id stands for: a storage, in the form
     /// `("storage", type, key, location, number of elements)`.
     pub(super) fn persistent(&mut self, id: Id) -> Result<Id> {
@@ -196,17 +202,28 @@ impl Machine<'_> {
             _ => None,
         };
         match node {
-            Some(node) => self.add(node),
+            Some(node) => {
+                self.budget.take_piece::<Storage>(1)?;
+                self.add(node)
+            }
             None => err("a reference to outside data does not have the form of a tensor's storage"),
         }
     }
 
     /// `object.__setstate__(state)`: an ordered dict takes attributes; a numpy type keeps its byte order.
     pub(super) fn build(&mut self, object: Id, state: Id) -> Result<()> {
+        if let Node::Dict(state) = self.node(state)? {
+            let n = state.items.len();
+            self.budget.take_piece::<(Arc<str>, Id)>(n)?;
+        }
         let mut new = Vec::new();
         match (self.node(object)?, self.node(state)?) {
-            (Node::Dict { ordered: true, .. }, Node::Dict { items, .. }) => {
-                for &(k, v) in items {
+            (Node::Dict(dict), Node::Dict(state)) if dict.ordered => {
+                if dict.attrs.is_some() {
+                    return err("attributes are set twice on one object");
+                }
+                new.reserve_exact(state.items.len());
+                for &(k, v) in &state.items {
                     match self.node(k)? {
                         Node::Str(name) => new.push((name.clone(), v)),
                         _ => return err("an attribute's name is not text"),
@@ -223,17 +240,16 @@ impl Machine<'_> {
             }
             _ => return err("attributes are set on an object that takes none"),
         }
-        if let Node::Dict { attrs, .. } = self.node_mut(object)? {
-            attrs.extend(new);
+        if let Node::Dict(dict) = self.node_mut(object)? {
+            dict.attrs = Some(new);
         }
         Ok(())
     }
 
     fn copy_sequence(&mut self, id: Id) -> Result<Vec<Id>> {
-        let ids = self.sequence(id)?.to_vec();
         // A copy takes room without costing as many instructions.
-        self.charge(ids.len())?;
-        Ok(ids)
+        self.budget.take_piece::<Id>(self.sequence(id)?.len())?;
+        Ok(self.sequence(id)?.to_vec())
     }
 
     fn int(&self, id: Id) -> Result<i64> {

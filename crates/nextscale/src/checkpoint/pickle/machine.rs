@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::globals::Global;
 use super::tensor::{Storage, TensorRef};
 use super::{Result, err};
 use crate::checkpoint::host::HostDType;
 
-/// The most instructions (and copied elements) of one pickle. A full training checkpoint with a thousand tensors takes
-/// about 200 000.
-const MAX_STEPS: usize = 8_000_000;
+/// What an instruction is counted for: it puts at most one place on the stack, which may then move to a list, and lists grow ahead.
+const STEP: usize = 6 * size_of::<Id>();
+/// An entry of the memo, in a table that is half empty.
+const MEMO: usize = 48;
 
 /// A node's place in the list.
-pub(super) type Id = usize;
+pub(super) type Id = u32;
 
 /// One object while the machine runs. Containers hold places, not objects: sharing and even cycles are
 /// harmless here, and dropping the list never recurses.
@@ -28,11 +30,7 @@ pub(super) enum Node {
     List(Vec<Id>),
     Tuple(Vec<Id>),
     Set(Vec<Id>),
-    Dict {
-        items: Vec<(Id, Id)>,
-        attrs: Vec<(Arc<str>, Id)>,
-        ordered: bool,
-    },
+    Dict(Box<NodeDict>),
     Global(Global),
     Storage(Arc<Storage>),
     Tensor(Arc<TensorRef>),
@@ -40,32 +38,41 @@ pub(super) enum Node {
     NumpyDType(Arc<str>),
 }
 
+/// A dict while the machine runs.
+#[derive(Debug, Default)]
+pub(super) struct NodeDict {
+    pub(super) items: Vec<(Id, Id)>,
+    /// `None` until attributes are set.
+    pub(super) attrs: Option<Vec<(Arc<str>, Id)>>,
+    pub(super) ordered: bool,
+}
+
 /// The machine's state.
 pub(super) struct Machine<'a> {
     input: &'a [u8],
+    pub(super) budget: &'a mut Budget,
     nodes: Vec<Node>,
     stack: Vec<Id>,
     /// Heights of the stack at which a mark was set.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
-    steps: usize,
 }
 
 /// Runs a pickle to its end and returns all nodes and the place of the result.
-pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Node>, Id)> {
+pub(super) fn run(bytes: &[u8], budget: &mut Budget) -> Result<(Vec<Node>, Id)> {
     let mut m = Machine {
         input: bytes,
+        budget,
         nodes: vec![],
         stack: vec![],
         marks: vec![],
         memo: HashMap::new(),
-        steps: 0,
     };
     if m.input.first() != Some(&0x80) {
         return err("it is not a pickle of protocol 2 or later");
     }
     loop {
-        m.charge(1)?;
+        m.budget.take(STEP)?;
         let [op] = m.take()?;
         if op == b'.' {
             let root = m.pop()?;
@@ -164,11 +171,7 @@ impl Machine<'_> {
             }
             b']' => self.push(Node::List(vec![]))?,
             b')' => self.push(Node::Tuple(vec![]))?,
-            b'}' => self.push(Node::Dict {
-                items: vec![],
-                attrs: vec![],
-                ordered: false,
-            })?,
+            b'}' => self.push_dict()?,
             0x8f => self.push(Node::Set(vec![]))?,
             b'l' => {
                 let v = self.pop_mark()?;
@@ -197,11 +200,7 @@ impl Machine<'_> {
             }
             b'd' => {
                 let v = self.pop_mark()?;
-                self.push(Node::Dict {
-                    items: vec![],
-                    attrs: vec![],
-                    ordered: false,
-                })?;
+                self.push_dict()?;
                 self.set_items(v)?;
             }
             b'a' => {
@@ -252,14 +251,15 @@ impl Machine<'_> {
                 self.push(node)?;
             }
             b'R' | 0x81 => {
-                let (args, callee) = (self.pop()?, self.pop()?);
+                let (list, callee) = (self.pop()?, self.pop()?);
                 let (Node::Global(global), Node::Tuple(args)) =
-                    (self.node(callee)?, self.node(args)?)
+                    (self.node(callee)?, self.node(list)?)
                 else {
                     return err("it calls something that is not a function of the allowed list");
                 };
-                let (global, args) = (*global, args.clone());
-                self.charge(args.len())?;
+                let (global, n) = (*global, args.len());
+                self.budget.take_piece::<Id>(n)?;
+                let args = self.sequence(list)?.to_vec();
                 let result = self.call(global, &args)?;
                 self.stack.push(result);
             }
@@ -281,21 +281,17 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Counts work, so that a short pickle can't cause much of it.
-    pub(super) fn charge(&mut self, steps: usize) -> Result<()> {
-        self.steps = self.steps.saturating_add(steps);
-        if self.steps > MAX_STEPS {
-            return err(format!(
-                "it takes more than {MAX_STEPS} instructions to read"
-            ));
-        }
-        Ok(())
+    /// Adds a node that nothing refers to yet. What the node holds is counted by who made it.
+    pub(super) fn add(&mut self, node: Node) -> Result<Id> {
+        self.budget.take(size_of::<Node>())?;
+        let id = Id::try_from(self.nodes.len()).or_else(|_| err("it has too many objects"))?;
+        self.nodes.push(node);
+        Ok(id)
     }
 
-    /// Adds a node that nothing refers to yet.
-    pub(super) fn add(&mut self, node: Node) -> Result<Id> {
-        self.nodes.push(node);
-        Ok(self.nodes.len() - 1)
+    fn push_dict(&mut self) -> Result<()> {
+        self.budget.take_piece::<NodeDict>(1)?;
+        self.push(Node::Dict(Box::default()))
     }
 
     fn push(&mut self, node: Node) -> Result<()> {
@@ -306,13 +302,13 @@ impl Machine<'_> {
 
     pub(super) fn node(&self, id: Id) -> Result<&Node> {
         self.nodes
-            .get(id)
+            .get(id as usize)
             .map_or_else(|| err("it is damaged: it refers to nothing"), Ok)
     }
 
     pub(super) fn node_mut(&mut self, id: Id) -> Result<&mut Node> {
         self.nodes
-            .get_mut(id)
+            .get_mut(id as usize)
             .map_or_else(|| err("it is damaged: it refers to nothing"), Ok)
     }
 
@@ -349,11 +345,15 @@ impl Machine<'_> {
         let Some(mark) = self.marks.pop() else {
             return err("it is damaged: a mark is missing");
         };
-        Ok(self.stack.split_off(mark.min(self.stack.len())))
+        let from = mark.min(self.stack.len());
+        self.budget.take_piece::<Id>(self.stack.len() - from)?;
+        Ok(self.stack.split_off(from))
     }
 
     fn append(&mut self, new: Vec<Id>) -> Result<()> {
         let top = self.peek()?;
+        // A list grows ahead of what it holds, at first to four elements.
+        self.budget.take_piece::<Id>(4)?;
         match self.node_mut(top)? {
             Node::List(v) | Node::Set(v) => v.extend(new),
             _ => return err("it is damaged: elements are added to something that is not a list"),
@@ -364,9 +364,10 @@ impl Machine<'_> {
     fn set_items(&mut self, new: Vec<Id>) -> Result<()> {
         let top = self.peek()?;
         let (pairs, rest) = new.as_chunks::<2>();
+        self.budget.take_piece::<(Id, Id)>(2 * pairs.len())?;
         match self.node_mut(top)? {
-            Node::Dict { items, .. } if rest.is_empty() => {
-                items.extend(pairs.iter().map(|&[k, v]| (k, v)))
+            Node::Dict(dict) if rest.is_empty() => {
+                dict.items.extend(pairs.iter().map(|&[k, v]| (k, v)))
             }
             _ => return err("it is damaged: entries are added to something that is not a dict"),
         }
@@ -375,6 +376,7 @@ impl Machine<'_> {
 
     fn remember(&mut self, key: u64) -> Result<()> {
         let top = self.peek()?;
+        self.budget.take(MEMO)?;
         self.memo.insert(key, top);
         Ok(())
     }
@@ -430,6 +432,7 @@ impl Machine<'_> {
     }
 
     fn text(&mut self, n: usize) -> Result<()> {
+        self.budget.take_piece::<u8>(n.min(self.input.len()))?;
         match std::str::from_utf8(self.take_slice(n)?) {
             Ok(s) => {
                 let s = s.into();
@@ -440,6 +443,7 @@ impl Machine<'_> {
     }
 
     fn bytes(&mut self, n: usize) -> Result<()> {
+        self.budget.take_piece::<u8>(n.min(self.input.len()))?;
         let v = self.take_slice(n)?.into();
         self.push(Node::Bytes(v))
     }

@@ -2,9 +2,10 @@
 //!
 //! A pickle is a program for a stack machine that may name any Python function. This machine knows a short
 //! list of names (`globals.rs`) and refuses every other one, so reading a file runs none of its code. Hostile
-//! input is bounded: in the number of instructions, in nesting, and in what it can make the reader allocate.
-//! The result is a plain tree of [`Value`]s without sharing and without cycles.
+//! input is bounded: in nesting, and in the bytes that it can make the reader take (`budget.rs`).
+//! The result is a plain tree of [`Value`]s without cycles; only text, bytes and tensors are shared.
 
+mod budget;
 mod globals;
 mod machine;
 mod resolve;
@@ -70,7 +71,7 @@ pub enum Value {
     /// `dict` or `collections.OrderedDict`
     Dict(Dict),
     /// `torch.Tensor` or `torch.nn.Parameter`; the data lies elsewhere
-    Tensor(TensorRef),
+    Tensor(Arc<TensorRef>),
     /// `torch.dtype`
     DType(HostDType),
 }
@@ -147,6 +148,8 @@ impl Value {
 /// When it is not a pickle, is cut off, names something outside the allowed list, describes a tensor that its
 /// storage can't hold, or exceeds a limit.
 pub fn from_bytes(bytes: &[u8]) -> Result<Value> {
-    let (nodes, root) = machine::run(bytes)?;
-    resolve::tree(&nodes, root, bytes.len())
+    let mut budget = budget::Budget::new();
+    budget.take(bytes.len())?;
+    let (nodes, root) = machine::run(bytes, &mut budget)?;
+    resolve::tree(&nodes, root, &mut budget)
 }

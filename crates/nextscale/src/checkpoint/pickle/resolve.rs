@@ -3,38 +3,35 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::machine::{Id, Node};
 use super::{Dict, MAX_DEPTH, Result, Value, err, short};
 
-/// The tree under `root`. What the pickle shares is copied, except text and bytes; the number of copies is bounded
-/// by the pickle's own length, and a container inside itself is refused.
-pub(super) fn tree(nodes: &[Node], root: Id, pickle_len: usize) -> Result<Value> {
-    let budget = pickle_len.saturating_mul(4).saturating_add(1000);
-    Resolver {
+/// The tree under `root`. What the pickle shares is copied, except text, bytes and tensors; copies are counted, and a
+/// container inside itself is refused.
+pub(super) fn tree(nodes: &[Node], root: Id, budget: &mut Budget) -> Result<Value> {
+    let mut resolver = Resolver {
         nodes,
         budget,
         open: vec![],
-    }
-    .value(root)
+    };
+    resolver.value(root)
 }
+
+/// What looking for a key that stands twice takes for a key.
+const KEY: usize = 48;
 
 struct Resolver<'a> {
     nodes: &'a [Node],
-    budget: usize,
+    budget: &'a mut Budget,
     /// The containers that enclose the current one.
     open: Vec<Id>,
 }
 
 impl Resolver<'_> {
     fn value(&mut self, id: Id) -> Result<Value> {
-        if self.budget == 0 {
-            return err(
-                "it uses the same objects over and over: unfolded, it would be far larger than the file",
-            );
-        }
-        self.budget -= 1;
         let nodes = self.nodes;
-        let Some(node) = nodes.get(id) else {
+        let Some(node) = nodes.get(id as usize) else {
             return err("it is damaged: it refers to nothing");
         };
         Ok(match node {
@@ -44,31 +41,32 @@ impl Resolver<'_> {
             Node::Float(f) => Value::Float(*f),
             Node::Str(s) => Value::Str(s.clone()),
             Node::Bytes(b) => Value::Bytes(b.clone()),
-            Node::Tensor(t) => Value::Tensor((**t).clone()),
+            Node::Tensor(t) => Value::Tensor(t.clone()),
             Node::DType(d) => Value::DType(*d),
             Node::List(v) => Value::List(self.list(id, v)?),
             Node::Tuple(v) => Value::Tuple(self.list(id, v)?),
             Node::Set(v) => Value::Set(self.list(id, v)?),
-            Node::Dict {
-                items,
-                attrs,
-                ordered,
-            } => {
+            Node::Dict(dict) => {
                 self.enter(id)?;
-                let items = items
-                    .iter()
-                    .map(|&(k, v)| Ok((self.value(k)?, self.value(v)?)))
-                    .collect::<Result<Vec<_>>>()?;
-                let attrs = attrs
-                    .iter()
-                    .map(|(k, v)| Ok((k.clone(), self.value(*v)?)))
-                    .collect::<Result<Vec<(Arc<str>, _)>>>()?;
+                let stated = dict.attrs.as_deref().unwrap_or_default();
+                self.budget.take_piece::<(Value, Value)>(dict.items.len())?;
+                self.budget.take_piece::<(Arc<str>, Value)>(stated.len())?;
+                self.budget.take(KEY * (dict.items.len() + stated.len()))?;
+                let mut items = Vec::with_capacity(dict.items.len());
+                for &(k, v) in &dict.items {
+                    items.push((self.value(k)?, self.value(v)?));
+                }
+                let mut attrs = Vec::with_capacity(stated.len());
+                for (k, v) in stated {
+                    attrs.push((k.clone(), self.value(*v)?));
+                }
                 self.open.pop();
                 no_key_twice(&items)?;
+                no_attribute_twice(&attrs)?;
                 Value::Dict(Dict {
                     items,
                     attrs,
-                    ordered: *ordered,
+                    ordered: dict.ordered,
                 })
             }
             Node::Global(_) | Node::Storage(_) | Node::NumpyDType(_) => {
@@ -79,9 +77,13 @@ impl Resolver<'_> {
 
     fn list(&mut self, id: Id, v: &[Id]) -> Result<Vec<Value>> {
         self.enter(id)?;
-        let out = v.iter().map(|&i| self.value(i)).collect();
+        self.budget.take_piece::<Value>(v.len())?;
+        let mut out = Vec::with_capacity(v.len());
+        for &i in v {
+            out.push(self.value(i)?);
+        }
         self.open.pop();
-        out
+        Ok(out)
     }
 
     fn enter(&mut self, id: Id) -> Result<()> {
@@ -112,4 +114,12 @@ fn no_key_twice(items: &[(Value, Value)]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn no_attribute_twice(attrs: &[(Arc<str>, Value)]) -> Result<()> {
+    let mut names = HashSet::new();
+    match attrs.iter().find(|(name, _)| !names.insert(&**name)) {
+        Some((name, _)) => err(format!("it sets the attribute {} twice", short(name))),
+        None => Ok(()),
+    }
 }

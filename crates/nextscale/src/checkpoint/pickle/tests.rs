@@ -14,14 +14,14 @@ fn refused(parts: &[&[u8]]) -> String {
 
 fn tensor(shape: &[usize], key: &str) -> Value {
     let numel = shape.iter().product::<usize>() as u64;
-    Value::Tensor(TensorRef::contiguous(
+    Value::Tensor(std::sync::Arc::new(TensorRef::contiguous(
         Storage {
             dtype: HostDType::F32,
             key: key.into(),
             numel,
         },
         shape,
-    ))
+    )))
 }
 
 /// A value with one of everything.
@@ -251,12 +251,12 @@ fn short_files_can_t_cause_large_work() {
         laughs.extend([b'h', i - 1].repeat(10));
         laughs.push(b'e');
     }
-    assert!(refused(&[&laughs]).contains("over and over"));
+    assert!(refused(&[&laughs]).contains("memory to read"));
     // A long tuple copied again and again.
     let copies = [b"ctorch\nSize\nh\0\x85R0".as_slice()]
         .repeat(1000)
         .concat();
-    assert!(refused(&[b"(", &b"N".repeat(100_000), b"tq\0", &copies]).contains("instructions"));
+    assert!(refused(&[b"(", &b"N".repeat(100_000), b"tq\0", &copies]).contains("memory to read"));
     // Lengths that the file does not have.
     for p in [
         &b"X\xff\xff\xff\xffabc"[..],
@@ -273,6 +273,185 @@ fn short_files_can_t_cause_large_work() {
         Value::Int(i64::MIN)
     );
     assert_eq!(read(&[b"\x8a\0"]).unwrap(), Value::Int(0));
+}
+
+/// The n-th of some pickles that ask for gigabytes, after `padding` bytes that are of no use; `None` after the last.
+fn greedy(n: usize, padding: usize) -> Option<(&'static str, Vec<u8>)> {
+    let object = b"ccollections\nOrderedDict\n)R".as_slice();
+    let dict = || {
+        let entries = b"h\0h\x01".repeat(100_000);
+        [b"X\x01\0\0\0aq\x000Nq\x010}q\x02(", &*entries, b"u0"].concat()
+    };
+    let tensor = {
+        let storage =
+            b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ";
+        let ones = [b"(", &*b"K\x01".repeat(16), b"t"].concat();
+        let head = b"ctorch._utils\n_rebuild_tensor_v2\n(";
+        let tail = b"\x89ccollections\nOrderedDict\n)RtR";
+        [head, storage.as_slice(), b"K\0", &ones, &ones, tail].concat()
+    };
+    // A list of what the memo has under 0 a thousand times, of that list a thousand times, and so on.
+    let lists = || {
+        let list = |i: u8| [b"(", &*[b'h', i].repeat(1000), b"lq", &[i + 1], b"0"].concat();
+        (0..4).flat_map(list).collect::<Vec<u8>>()
+    };
+    let numbered = |op: u8, n: u32, after: &'static [u8]| {
+        let one = move |i: u32| [&[op], i.to_le_bytes().as_slice(), after].concat();
+        (0..n).flat_map(one).collect::<Vec<u8>>()
+    };
+    let (what, body) = match n {
+        0 => {
+            let again = b"h\x02b".repeat(4000);
+            (
+                "attributes again and again",
+                [&*dict(), object, &again].concat(),
+            )
+        }
+        1 => {
+            let again = [object, b"h\x02b"].concat().repeat(4000);
+            ("many attributes", [dict(), again].concat())
+        }
+        2 => (
+            "lists of lists of a tensor",
+            [&*tensor, b"q\x000", &lists(), b"h\x04"].concat(),
+        ),
+        3 => (
+            "lists of lists of nothing",
+            [b"Nq\x000", &*lists(), b"h\x04"].concat(),
+        ),
+        4 => ("tensors", [b"(", &*tensor.repeat(300_000), b"l"].concat()),
+        5 => {
+            let tuple = [b"(", &*b"N".repeat(100_000), b"tq\0"].concat();
+            (
+                "copies of a tuple",
+                [tuple, b"ctorch\nSize\nh\0\x85R".repeat(4000)].concat(),
+            )
+        }
+        6 => {
+            let pairs = [b"(", &*b"NN\x86".repeat(50_000), b"lq\0"].concat();
+            let again = b"ccollections\nOrderedDict\nh\0\x85R".repeat(4000);
+            ("dicts of the same pairs", [pairs, again].concat())
+        }
+        7 => {
+            let text = [b"X\x80\x96\x98\0", &*b"a".repeat(10_000_000), b"q\x000"].concat();
+            let again = b"c_codecs\nencode\nh\0h\x01\x86R".repeat(4000);
+            let codec = b"X\x06\0\0\0latin1q\x010";
+            ("text to bytes", [&*text, codec, &again].concat())
+        }
+        8 => (
+            "the memo",
+            [b"N".to_vec(), numbered(b'r', 4_000_000, b"")].concat(),
+        ),
+        9 => ("the stack", [b"N", &*b"2".repeat(20_000_000)].concat()),
+        10 => ("marks", b"(".repeat(20_000_000)),
+        11 => ("lists", [b"(", &*b"]".repeat(8_000_000), b"l"].concat()),
+        12 => ("dicts", [b"(", &*b"}".repeat(8_000_000), b"l"].concat()),
+        13 => (
+            "lists of one",
+            [b"(", &*b"]Na".repeat(4_000_000), b"l"].concat(),
+        ),
+        14 => (
+            "short texts",
+            [b"(", &*b"\x8c\0".repeat(8_000_000), b"l"].concat(),
+        ),
+        15 => {
+            let keys = numbered(b'J', 3_000_000, b"N");
+            ("integers as keys", [b"}(", &*keys, b"u"].concat())
+        }
+        _ => return None,
+    };
+    let length = (padding as u32).to_le_bytes();
+    let head = [b"\x80\x02B".as_slice(), length.as_slice(), &vec![0; padding], b"0"].concat();
+    Some((what, [&*head, &body, b"."].concat()))
+}
+
+/// Not a test of its own: the process whose memory the next test looks at.
+#[test]
+fn child_that_reads_greedy_pickles() {
+    let Ok(which) = std::env::var(GREEDY) else {
+        return;
+    };
+    let (number, padding) = which.split_once(' ').unwrap();
+    let (_, pickle) = greedy(number.parse().unwrap(), padding.parse().unwrap()).unwrap();
+    // What making the pickle took does not count.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let start = std::time::Instant::now();
+    let error = from_bytes(&pickle).unwrap_err();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmHWM:"))
+        .unwrap();
+    println!("took {} ms,{peak}: {error}", start.elapsed().as_millis());
+}
+
+const GREEDY: &str = "NEXTSCALE_TEST_GREEDY_PICKLE";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn greedy_pickles_are_refused_before_they_take_memory() {
+    for number in 0.. {
+        let Some((what, _)) = greedy(number, 0) else {
+            assert_eq!(number, 16);
+            break;
+        };
+        for padding in [0, 20_000_000] {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "checkpoint::pickle::tests::child_that_reads_greedy_pickles",
+                    "--exact",
+                    "--nocapture",
+                ])
+                .env(GREEDY, format!("{number} {padding}"))
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let line = text
+                .lines()
+                .find_map(|l| l.split_once("took "))
+                .unwrap_or_else(|| panic!("{what}: {text}"))
+                .1;
+            let peak = line
+                .split_once(',')
+                .unwrap()
+                .1
+                .split_whitespace()
+                .next()
+                .unwrap();
+            let peak_mib = peak.parse::<usize>().unwrap() / 1024;
+            assert!(peak_mib < 300, "{what}, padding {padding}: {line}");
+        }
+    }
+}
+
+#[test]
+fn large_checkpoints_are_read() {
+    let names = (0..20_000).map(|i| {
+        (
+            format!("blocks.{i}.attn.mat_qkv.weight"),
+            tensor(&[64, 64, 3, 3], &i.to_string()),
+        )
+    });
+    let mut state = Dict::from_pairs(names);
+    state.ordered = true;
+    let floats = (0..500_000).map(|i| Value::Float(f64::from(i))).collect();
+    let value = Value::Dict(Dict::from_pairs([
+        ("state", Value::Dict(state)),
+        ("losses", Value::List(floats)),
+    ]));
+    assert!(from_bytes(&to_bytes(&value).unwrap()).unwrap() == value);
+}
+
+#[test]
+fn attributes_are_set_once() {
+    let object = b"ccollections\nOrderedDict\n)R";
+    let state = b"}U\x01aNs";
+    let Value::Dict(d) = read(&[object, state, b"b"]).unwrap() else {
+        panic!()
+    };
+    assert_eq!(d.attr("a"), Some(&Value::None));
+    assert!(refused(&[object, state, b"b", state, b"b"]).contains("set twice"));
+    assert!(refused(&[object, b"}(U\x01aNU\x01aNub"]).contains("twice"));
 }
 
 #[test]

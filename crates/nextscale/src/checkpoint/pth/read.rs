@@ -1,5 +1,6 @@
 //! Reading a `.pth` file.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,12 @@ use crate::checkpoint::state_dict::StateDict;
 use crate::{Error, Result};
 
 /// The longest pickle that is read into memory. That of a thousand tensors takes a quarter of a megabyte.
-const MAX_PICKLE: u64 = 128 << 20;
+const MAX_PICKLE: u64 = 64 << 20;
+
+/// What tensors may take beyond the storages that they look at: tied weights and expanded numbers are views that share one.
+const SHARED: u64 = 64 << 20;
+/// How often a storage may be looked at in whole.
+const LOOKS: u64 = 4;
 
 /// An open `.pth` file. [`Self::open`] reads the pickle; tensor data is read on demand.
 pub struct PthFile {
@@ -26,8 +32,12 @@ pub struct PthFile {
     prefix: String,
     big_endian: bool,
     /// Bytes of tensor data that may still be made: views can share a storage, so that a small file could
-    /// otherwise ask for any amount of memory.
+    /// otherwise ask for any amount of memory. Only storages that were looked at count, so that padding buys nothing.
     budget: u64,
+    /// The storages looked at, and the sum of their bytes, which can't be more than the file has.
+    seen: HashSet<Arc<str>>,
+    seen_bytes: u64,
+    file_bytes: u64,
     /// The storage that was read last, kept while views share it.
     last: Option<(Arc<str>, Vec<u8>)>,
 }
@@ -76,7 +86,10 @@ impl PthFile {
             archive,
             prefix,
             big_endian: false,
-            budget: len.saturating_mul(8).saturating_add(64 << 20),
+            budget: SHARED,
+            seen: HashSet::new(),
+            seen_bytes: 0,
+            file_bytes: len,
             last: None,
             path: path.clone(),
         };
@@ -118,6 +131,15 @@ impl PthFile {
     /// When the storage is missing, damaged, or not of the size that the pickle states.
     pub fn tensor(&mut self, view: &TensorRef) -> Result<HostTensor> {
         self.check_storage(&view.storage)?;
+        if !self.seen.contains(&view.storage.key) {
+            let bytes = view.storage.num_bytes().unwrap_or(u64::MAX);
+            self.seen.insert(view.storage.key.clone());
+            self.seen_bytes = self.seen_bytes.saturating_add(bytes);
+            if self.seen_bytes > self.file_bytes {
+                return Err(self.bad("its members lie over each other".into()));
+            }
+            self.budget = self.budget.saturating_add(bytes.saturating_mul(LOOKS));
+        }
         let bytes = (view.numel() as u64).saturating_mul(view.storage.dtype.size() as u64);
         self.budget = self.budget.checked_sub(bytes).ok_or_else(|| {
             self.bad("its tensors look at the same data so often that they would be far larger than the file".into())
@@ -189,7 +211,7 @@ impl PthFile {
     fn member(&mut self, name: &str, limit: u64) -> Result<Vec<u8>> {
         let path = self.path.clone();
         let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
-        let file_len = self.archive_len()?;
+        let file_len = self.file_bytes;
         let mut member = self
             .archive
             .by_name(&format!("{}{name}", self.prefix))
@@ -232,12 +254,6 @@ impl PthFile {
         Ok(bytes)
     }
 
-    fn archive_len(&self) -> Result<u64> {
-        Ok(std::fs::metadata(&self.path)
-            .map_err(Error::io(&self.path))?
-            .len())
-    }
-
     /// An error about this file.
     pub(crate) fn bad(&self, why: String) -> Error {
         Error::input(format!("{}: {why}", self.path.display()))
@@ -250,7 +266,7 @@ pub(crate) fn tensor_entries(dict: &Dict) -> Result<Vec<(&str, &TensorRef)>, Str
     dict.items
         .iter()
         .map(|(k, v)| match (k, v) {
-            (Value::Str(name), Value::Tensor(view)) => Ok((&**name, view)),
+            (Value::Str(name), Value::Tensor(view)) => Ok((&**name, &**view)),
             (Value::Str(name), other) => Err(format!(
                 "is not a dict of tensors: {name:?} is of type {}",
                 other.type_name()

@@ -43,14 +43,14 @@ fn try_bytes(bytes: &[u8]) -> Result<StateDict> {
 }
 
 fn view(dtype: HostDType, key: &str, numel: u64, shape: &[usize]) -> Value {
-    Value::Tensor(TensorRef::contiguous(
+    Value::Tensor(std::sync::Arc::new(TensorRef::contiguous(
         Storage {
             dtype,
             key: key.into(),
             numel,
         },
         shape,
-    ))
+    )))
 }
 
 fn pickled(pairs: impl IntoIterator<Item = (String, Value)>) -> Vec<u8> {
@@ -139,12 +139,12 @@ fn views_share_a_storage_and_big_endian_files_are_turned_around() {
         numel: 6,
     });
     let of = |offset, shape: &[usize], stride: &[usize]| {
-        Value::Tensor(TensorRef {
+        Value::Tensor(std::sync::Arc::new(TensorRef {
             storage: storage.clone(),
             offset,
             shape: shape.into(),
             stride: stride.into(),
-        })
+        }))
     };
     let pairs = [
         ("all", of(0, &[6], &[1])),
@@ -204,6 +204,35 @@ fn unsound_archives_are_refused() {
 }
 
 #[test]
+fn members_that_lie_over_each_other_are_refused() {
+    let views = (0..9).map(|i| {
+        (
+            i.to_string(),
+            view(HostDType::U8, &i.to_string(), 5000, &[5000]),
+        )
+    });
+    let (p, data) = (pickled(views), [7; 5000]);
+    let names: Vec<String> = (0..9).map(|i| format!("m/data/{i}")).collect();
+    let mut members = vec![("m/data.pkl", &*p)];
+    members.extend(names.iter().map(|name| (&**name, b"x".as_slice())));
+    members[1].1 = &data;
+    let mut bytes = archive(&members, stored());
+    // Entries of the directory: checksum and sizes stand at 16 to 28, the place at 42 to 46.
+    let entries: Vec<usize> = (0..bytes.len())
+        .filter(|&at| bytes[at..].starts_with(b"PK\x01\x02"))
+        .collect();
+    assert_eq!(entries.len(), 10);
+    for &to in &entries[2..] {
+        for range in [16..28, 42..46] {
+            let from = entries[1];
+            bytes.copy_within(from + range.start..from + range.end, to + range.start);
+        }
+    }
+    let text = try_bytes(&bytes).unwrap_err().to_string();
+    assert!(text.contains("over each other"), "{text}");
+}
+
+#[test]
 fn zip_bombs_are_refused() {
     let deflated = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
     let zeros = vec![0u8; 1 << 20];
@@ -220,7 +249,7 @@ fn zip_bombs_are_refused() {
     );
 
     // A repeated view of one byte: a terabyte from a file of a few hundred.
-    let wide = Value::Tensor(TensorRef {
+    let wide = Value::Tensor(std::sync::Arc::new(TensorRef {
         storage: std::sync::Arc::new(Storage {
             dtype: HostDType::U8,
             key: "0".into(),
@@ -229,7 +258,7 @@ fn zip_bombs_are_refused() {
         offset: 0,
         shape: vec![1 << 20, 1 << 20],
         stride: vec![0, 0],
-    });
+    }));
     let p = pickled([("a".to_owned(), wide)]);
     let bomb = archive(&[("m/data.pkl", &p), ("m/data/0", b"x")], stored());
     assert!(
@@ -238,6 +267,32 @@ fn zip_bombs_are_refused() {
             .to_string()
             .contains("larger than the file")
     );
+
+    // What nothing looks at buys nothing.
+    let padding = vec![0u8; 4 << 20];
+    let wide = |rows| {
+        let one = std::sync::Arc::new(Storage {
+            dtype: HostDType::U8,
+            key: "0".into(),
+            numel: 1,
+        });
+        let view = TensorRef {
+            storage: one,
+            offset: 0,
+            shape: vec![rows, 1 << 20],
+            stride: vec![0, 0],
+        };
+        let p = pickled([("a".to_owned(), Value::Tensor(std::sync::Arc::new(view)))]);
+        let members = [
+            ("m/data.pkl", &*p),
+            ("m/data/0", b"x"),
+            ("m/data/1", &padding),
+        ];
+        try_bytes(&archive(&members, stored()))
+    };
+    assert_eq!(wide(32).unwrap().get("a").unwrap().numel(), 32 << 20);
+    let text = wide(65).unwrap_err().to_string();
+    assert!(text.contains("larger than the file"), "{text}");
 
     // Many tensors on one storage.
     let p =

@@ -36,7 +36,7 @@ impl<'a> PthBuilder<'a> {
             numel: tensor.numel() as u64,
         };
         self.tensors.push(tensor);
-        Value::Tensor(TensorRef::contiguous(storage, &tensor.shape))
+        Value::Tensor(TensorRef::contiguous(storage, &tensor.shape).into())
     }
 
     /// Takes all tensors of a state dict in and returns the ordered dict that stands for it, with `_metadata`.
