@@ -18,7 +18,6 @@ use crate::{Error, Result, tell};
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

@@ -3,9 +3,9 @@
 use super::{Result, err};
 
 /// The most memory that one pickle may take, its own bytes included: of the machine's nodes, and of the tree made of them. It does
-/// not grow with the file, or padding would buy more. A tensor takes about 3 KiB of it, so that a checkpoint may have fifty
+/// not grow with the file, or padding would buy more. A tensor takes about 3 KiB of it, so that a checkpoint may have forty
 /// thousand; training checkpoints have some two thousand.
-pub(super) const LIMIT: usize = 160 << 20;
+pub(super) const LIMIT: usize = 128 << 20;
 
 /// What the system's allocator adds to a piece of memory, roughly.
 const PIECE: usize = 32;

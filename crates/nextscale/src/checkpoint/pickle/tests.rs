@@ -361,7 +361,13 @@ fn greedy(n: usize, padding: usize) -> Option<(&'static str, Vec<u8>)> {
         _ => return None,
     };
     let length = (padding as u32).to_le_bytes();
-    let head = [b"\x80\x02B".as_slice(), length.as_slice(), &vec![0; padding], b"0"].concat();
+    let head = [
+        b"\x80\x02B".as_slice(),
+        length.as_slice(),
+        &vec![0; padding],
+        b"0",
+    ]
+    .concat();
     Some((what, [&*head, &body, b"."].concat()))
 }
 
