@@ -63,7 +63,9 @@ impl RunLock {
 
 /// The warning where a lock could not be had: some network file systems have none, and a run there must still be possible.
 fn without_lock(dir: &Path, outcome: Result<(), TryLockError>) -> Option<String> {
-    let cause = outcome.err()?;
+    let Err(TryLockError::Error(cause)) = outcome else {
+        return None;
+    };
     Some(format!(
         "{}: the file system can't lock files ({cause}), so a second run in the folder would not be noticed",
         dir.display()
@@ -138,7 +140,8 @@ mod tests {
             let cause = std::io::Error::from_raw_os_error(number);
             let text = without_lock(dir, Err(TryLockError::Error(cause))).unwrap();
             assert!(
-                text.starts_with("run: the file system can't lock"),
+                text.starts_with("run: the file system can't lock")
+                    && text.contains(&format!("(os error {number})")),
                 "{text}"
             );
         }
