@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains on real pictures: the emoji of the npm package emoji-datasource-twitter, a class for each category, at 64 pixels.
-# Needs cargo and npm. Everything lands in the folder given (default: emoji_run); run it again to go on where it stopped.
+# Needs cargo and npm. Everything lands in the folder given (default: emoji_run); run it again to go on where it stopped. A signal that
+# stops a training is answered by its checkpoint, and ends this with the signal's exit code (Ctrl-C: 130).
 #
 #   examples/emoji/run.sh [FOLDER]
 set -euo pipefail

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::clock::{format_duration, seconds};
 use super::meters::Smoothed;
+use super::speaker::Speaker;
 
 /// One optimizer step as the display needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,23 +48,6 @@ pub struct Display {
 /// Steps and seconds that must have been timed before they say how long the rest will take: the first steps take longer.
 const TIMED_STEPS: u64 = 5;
 const TIMED_SECONDS: f64 = 3.0;
-
-/// Warns on a display from another thread.
-#[derive(Debug, Clone)]
-pub struct Speaker(Option<ProgressBar>);
-
-impl Speaker {
-    /// Shows a line that must not be missed, also if the display is quiet.
-    pub fn warn(&self, line: &str) {
-        let line = format!("warning: {line}");
-        match &self.0 {
-            Some(bar) => bar.println(line),
-            None => {
-                let _ = writeln!(std::io::stderr(), "{line}");
-            }
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Sink {
@@ -249,8 +233,8 @@ impl Display {
 
     /// For warnings from another thread.
     pub fn speaker(&self) -> Speaker {
-        Speaker(match &self.sink {
-            Sink::Bar(bar) => Some(bar.clone()),
+        Speaker::new(match &self.sink {
+            Sink::Bar(bar) => Some(bar),
             Sink::Quiet | Sink::Plain(_) => None,
         })
     }

@@ -4,6 +4,7 @@ pub mod display;
 pub mod epoch_log;
 mod lines;
 pub mod meters;
+pub mod speaker;
 pub mod steps;
 pub mod tags;
 pub mod tensorboard;

@@ -7,6 +7,7 @@ use crate::train::flags::DeviceChoice;
 use crate::train::options::TrainOptions;
 use crate::train::signal::StopSignal;
 use crate::train::tokenizer_options::TokenizerOptions;
+use nextscale_tensor::rng::{Purpose, Stream};
 use std::path::Path;
 
 fn tokenizer_options(out: &Path) -> TokenizerOptions {
@@ -114,4 +115,98 @@ fn numbers_that_are_none_are_named() {
     assert_eq!(text, "the loss is NaN at step 7");
     let text = check(1.0, Some(f64::INFINITY)).unwrap();
     assert_eq!(text, "the norm of the gradients is inf at step 7");
+}
+
+/// A folder of twelve noisy images for training and two for validation, one of the former cut short if `broken`.
+fn folder(root: &Path, broken: bool) {
+    for (split, count) in [("train", 12), ("val", 2)] {
+        let class = root.join(split).join("only");
+        std::fs::create_dir_all(&class).unwrap();
+        for i in 0..count {
+            let mut draw = Stream::new(i, Purpose::Test, count, 0);
+            let mut file = b"P6 32 32 255\n".to_vec();
+            file.extend((0..3 * 32 * 32).map(|_| draw.below(256) as u8));
+            if broken && split == "train" && i == 7 {
+                file.truncate(20);
+            }
+            std::fs::write(class.join(format!("{i}.ppm")), file).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_error_saves_the_last_whole_step_however_late_reports_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let images = dir.join("images");
+    let data_path = Some(images.display().to_string());
+    for late in [false, true] {
+        let tokenizer = |out: &str, stop_after| {
+            let options = TokenizerOptions {
+                data_path: data_path.clone(),
+                bs: 1,
+                stop_after,
+                eval_every: 0,
+                save_every: 0,
+                ..tokenizer_options(&dir.join(out))
+            };
+            let run = TokenizerRun {
+                options: &options,
+                cmd: String::new(),
+                stop: StopSignal::detached(),
+            };
+            run.run_reading(Some(late))
+        };
+        folder(&images, true);
+        let e = tokenizer("t", None).unwrap_err();
+        let done = steps(&dir.join("t")).len() as u64;
+        assert!((2..12).contains(&done), "{done}");
+        let told = format!("holds the state after step {done}: run");
+        assert!(
+            e.to_string().contains("7.ppm") && e.to_string().contains(&told),
+            "{e}"
+        );
+        assert_eq!(e.exit_code(), 2);
+        folder(&images, false);
+        tokenizer("t", Some(done)).unwrap();
+        tokenizer("whole-t", Some(done)).unwrap();
+        let state = |out: &str| std::fs::read(tokenizer_paths(&dir.join(out)).state).unwrap();
+        assert!(state("t") == state("whole-t"), "late: {late}");
+
+        let trained = tokenizer_paths(&dir.join("whole-t")).weights;
+        let train = |out: &str, stop_after| {
+            let options = TrainOptions {
+                data_path: data_path.clone(),
+                bs: 2,
+                ac: 2,
+                ep: 2,
+                stop_after,
+                eval_every: 0,
+                save_every: 0,
+                ..train_options(&dir.join(out), &trained)
+            };
+            let run = VarRun {
+                options: &options,
+                cmd: String::new(),
+                stop: StopSignal::detached(),
+            };
+            run.run_reading(Some(late))
+        };
+        folder(&images, true);
+        let e = train("m", None).unwrap_err();
+        let done = steps(&dir.join("m")).len() as u64;
+        let told = format!("holds the state after step {done}: run");
+        assert!(
+            e.to_string().contains("7.ppm") && e.to_string().contains(&told),
+            "{e}"
+        );
+        folder(&images, false);
+        let saved = TrainerState::load_safetensors(var_paths(&dir.join("m")).last).unwrap();
+        assert!(saved.g_it == Some(2 * done) && saved.pending.is_empty() && done > 0);
+        train("whole-m", Some(done)).unwrap();
+        let whole = TrainerState::load_safetensors(var_paths(&dir.join("whole-m")).last).unwrap();
+        assert!(saved.var == whole.var && saved.exp_avg_sq == whole.exp_avg_sq);
+        assert_eq!(saved.extra, whole.extra, "late: {late}");
+        ["t", "whole-t", "m", "whole-m"].map(|d| std::fs::remove_dir_all(dir.join(d)).unwrap());
+    }
 }

@@ -1,7 +1,7 @@
 //! Looks at the validation images while training goes on, so that a bad one is named at the start and not at the first evaluation.
 
 use crate::data::{ImageSource, LoadBuffers};
-use crate::log::display::Speaker;
+use crate::log::speaker::Speaker;
 use crate::train::flags::BadImages;
 use crate::{Error, Result};
 use std::fs::File;
