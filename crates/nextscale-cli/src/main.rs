@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return report_usage(&e),
     };
-    match commands::run(cli.command) {
+    match nextscale::memory::caught(|| commands::run(cli.command)) {
         Ok(code) => code,
         Err(e) => {
             tell!("nextscale: {}", one_line(&e));

@@ -1,7 +1,11 @@
-//! How much of a GPU's memory a pass takes, what fits, and what to say when it does not.
+//! How much memory a pass takes, on a GPU or a processor, what fits, and what to say when it does not.
 //!
-//! Nothing here is a formula: the pass itself runs on a dry GPU ([`nextscale_tensor::cuda::dry`]), which counts what
-//! operators ask for, so that a change of a model or an operator is known here at once.
+//! Hardly anything here is a formula: the pass itself runs on a dry GPU ([`nextscale_tensor::cuda::dry`]), which counts what
+//! operators ask for, so that a change of a model or an operator is known here at once. A dry processor is one of them.
+
+mod room;
+
+pub use room::Room;
 
 use crate::generate::{BatchSampler, SampleOptions, Sampler};
 use crate::model::var::{Var, VarConfig};
@@ -10,15 +14,24 @@ use crate::train::plan::process_batch;
 use crate::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
+use nextscale_tensor::cpu::pool::{OutOfMemory, held_bytes};
 use nextscale_tensor::cuda::{Gpu, GpuInfo, dry, gib};
-use nextscale_tensor::{DType, Device, Math, Tensor};
+use nextscale_tensor::{DType, Device, Math, Params, Tensor};
 
-/// What is left for libraries and their kernels, which the pool knows nothing of, and for the scratch memory that a
-/// convolution may take.
+/// What is left of a GPU's memory for libraries and their kernels, which the pool knows nothing of, and for the scratch memory
+/// that a convolution may take.
 pub const RESERVE: usize = 3 << 29;
 
-/// Images that an evaluation during training draws at most.
-pub(crate) const DRAWN: usize = 16;
+/// What is left of a machine's memory for the program itself and the images that are being read.
+pub const OWN: usize = 256 << 20;
+
+/// Copies of the weights as large as they are that a checkpoint is made of: weights and both of Adam's moments.
+const SAVED: usize = 3;
+
+/// Images that an evaluation during training draws.
+pub(crate) fn drawn(classes: usize) -> usize {
+    classes.clamp(4, 16)
+}
 
 /// What a pass takes, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +43,14 @@ pub struct Need {
     /// What the pool holds in the long run where it never gives anything back: with less, every pass has to ask the driver
     /// for memory again, which waits for the GPU.
     pub held: usize,
+    /// What must be left beside.
+    pub reserve: usize,
 }
 
 impl Need {
     /// Bytes that must be free for the pass to run.
     pub fn bytes(&self) -> usize {
-        self.least.max(self.first) + RESERVE
+        self.least.max(self.first) + self.reserve
     }
 
     /// Whether a pass runs with so many bytes free.
@@ -45,7 +60,7 @@ impl Need {
 
     /// Whether it runs at full speed.
     pub fn fits_well(&self, free: usize) -> bool {
-        self.bytes().max(self.held + RESERVE) <= free
+        self.bytes().max(self.held + self.reserve) <= free
     }
 }
 
@@ -100,10 +115,25 @@ pub enum Pass<'a> {
     },
 }
 
-/// A kind of pass on a dry GPU.
+impl Pass<'_> {
+    /// The same with the arithmetic of a processor.
+    fn in_float32(mut self) -> Self {
+        match &mut self {
+            Self::Train { math, .. } => *math = [Math::FULL; 2],
+            Self::TrainTokenizer { math, .. }
+            | Self::Evaluate { math, .. }
+            | Self::Sample { math, .. }
+            | Self::Tokenize { math, .. } => *math = Math::FULL,
+        }
+        self
+    }
+}
+
+/// A kind of pass on a dry GPU, or on one that stands for the processor.
 pub struct Estimate<'a> {
     device: Device,
     gpu: &'static Gpu,
+    processor: bool,
     pass: Pass<'a>,
 }
 
@@ -113,11 +143,60 @@ impl<'a> Estimate<'a> {
     /// # Errors
     /// When there are too many dry GPUs to count.
     pub fn new(like: &GpuInfo, pass: Pass<'a>) -> Result<Self> {
-        let device = dry::device(like);
+        Self::dry(dry::device(like), false, pass)
+    }
+
+    /// For the processor, where everything is float32.
+    ///
+    /// # Errors
+    /// As [`Estimate::new`].
+    pub fn on_processor(pass: Pass<'a>) -> Result<Self> {
+        Self::dry(dry::processor(), true, pass.in_float32())
+    }
+
+    /// For a device.
+    ///
+    /// # Errors
+    /// As [`Estimate::new`].
+    pub fn of(device: Device, pass: Pass<'a>) -> Result<Self> {
+        match device.gpu()? {
+            Some(gpu) => Self::new(gpu.info(), pass),
+            None => Self::on_processor(pass),
+        }
+    }
+
+    fn dry(device: Device, processor: bool, pass: Pass<'a>) -> Result<Self> {
         let gpu = device
             .gpu()?
             .ok_or_else(|| Error::failed("a dry GPU is a GPU"))?;
-        Ok(Self { device, gpu, pass })
+        Ok(Self {
+            device,
+            gpu,
+            processor,
+            pass,
+        })
+    }
+
+    /// The most that was taken at once since the last [`Estimate::afresh`]: on a GPU what was alive, since what lies free there makes
+    /// room when it is wanted, on a processor all that its pool held.
+    fn taken(&self) -> usize {
+        self.gpu.usage().peak
+    }
+
+    /// Begins another phase: what lies free goes back.
+    fn afresh(&self) -> Result<()> {
+        self.gpu.trim()?;
+        self.gpu.reset_peak();
+        Ok(())
+    }
+
+    fn needed(&self, least: usize, first: usize) -> Need {
+        Need {
+            least,
+            first,
+            held: self.gpu.usage().held,
+            reserve: if self.processor { OWN } else { RESERVE },
+        }
     }
 
     /// What the pass takes for `batch` images at a time.
@@ -125,8 +204,7 @@ impl<'a> Estimate<'a> {
     /// # Errors
     /// When the models can't be built.
     pub fn need(&self, batch: usize) -> Result<Need> {
-        self.gpu.trim()?;
-        self.gpu.reset_peak();
+        self.afresh()?;
         match self.pass {
             Pass::Train {
                 var,
@@ -151,17 +229,17 @@ impl<'a> Estimate<'a> {
                     var: &var,
                     vqvae: &vqvae,
                 };
-                let mut batches = BatchSampler::new(sampler, options.clone(), batch);
                 let labels = vec![0; batch];
+                if self.processor {
+                    // Nothing is captured there.
+                    return self
+                        .repeated(|_| sampler.draw(&labels, 0, options, None, None).map(|_| ()));
+                }
+                let mut batches = BatchSampler::new(sampler, options.clone(), batch);
                 for _ in 0..3 {
                     batches.draw(&labels, 0)?;
                 }
-                let u = self.gpu.usage();
-                Ok(Need {
-                    least: u.peak,
-                    first: u.peak,
-                    held: u.held,
-                })
+                Ok(self.needed(self.taken(), self.taken()))
             }
             Pass::Tokenize { vqvae, math, back } => {
                 let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
@@ -192,18 +270,12 @@ impl<'a> Estimate<'a> {
     /// Runs a pass for the first time, then as it goes on.
     fn repeated(&self, mut pass: impl FnMut(u64) -> Result<()>) -> Result<Need> {
         pass(0)?;
-        let first = self.gpu.usage().peak;
-        self.gpu.trim()?;
-        self.gpu.reset_peak();
+        let first = self.taken();
+        self.afresh()?;
         for it in 1..3 {
             pass(it)?;
         }
-        let u = self.gpu.usage();
-        Ok(Need {
-            least: u.peak,
-            first,
-            held: u.held,
-        })
+        Ok(self.needed(self.taken(), first))
     }
 
     fn trainer(
@@ -254,30 +326,53 @@ impl<'a> Estimate<'a> {
             };
             late.map(|_| ())
         })?;
-        // An evaluation may give cached memory back, since there are few of them: only what is alive counts.
-        self.gpu.trim()?;
-        self.gpu.reset_peak();
+        // An evaluation may give cached memory back, since there are few of them.
+        self.afresh()?;
+        let saving = self.saving(&trainer.var.params);
         self.evaluate(&trainer, from_tokens, evaluation_batch(batch))?;
+        let evaluation = self.taken();
+        if self.processor {
+            self.afresh()?;
+        }
         let sampler = Sampler {
             var: &trainer.var,
             vqvae: trainer.tokenizer.for_images()?,
         };
-        let labels = vec![0; DRAWN];
+        let labels = vec![0; drawn(trainer.var.config.classes)];
         sampler.draw(&labels, 0, &SampleOptions::default(), None, None)?;
-        let evaluation = self.gpu.usage().peak;
+        let others = evaluation.max(self.taken()).max(saving);
+        // The tokenizer's weights lie ready for the checkpoints in the machine's memory.
+        let ready = match self.processor {
+            true => 4 * sampler.vqvae.params.count(),
+            false => 0,
+        };
         Ok(Need {
-            least: steps.least.max(evaluation),
+            least: steps.least.max(others) + ready,
+            first: steps.first + ready,
             ..steps
         })
+    }
+
+    /// What there is while a checkpoint is written, in the machine's memory; on a GPU nothing more is taken for it.
+    fn saving(&self, params: &Params) -> usize {
+        if self.processor {
+            self.gpu.usage().used + SAVED * 4 * params.count()
+        } else {
+            0
+        }
     }
 
     fn train_tokenizer(&self, vqvae: &VqvaeConfig, math: Math, batch: usize) -> Result<Need> {
         let vqvae = Vqvae::on(vqvae.clone(), true, self.device, math)?;
         let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 0)?;
-        self.repeated(|it| {
+        let steps = self.repeated(|it| {
             let (images, _slots) = self.images(&trainer.vqvae.config, batch)?;
             let plan = TokenizerStep::usual(it);
             trainer.step(&images, &plan).map(|_| ())
+        })?;
+        Ok(Need {
+            least: steps.least.max(self.saving(&trainer.vqvae.params)),
+            ..steps
         })
     }
 }
@@ -305,48 +400,96 @@ pub fn largest(most: usize, mut fits: impl FnMut(usize) -> Result<bool>) -> Resu
     Ok((below > 0).then_some(below))
 }
 
-/// Bytes that a run on this GPU can have when it has let go of everything that it holds.
+/// Refuses a batch that a processor's memory can't hold, in one line as [`advise`] says it, so that nothing is begun that the
+/// system would end. A full GPU is an error where it happens.
 ///
 /// # Errors
-/// When the driver refuses.
-pub fn room(gpu: &Gpu) -> Result<usize> {
-    Ok(gpu.free_memory()? + gpu.usage().used)
+/// [`Error::Input`] with that line.
+pub fn check(device: Device, flag: &str, batch: usize, pass: Pass<'_>) -> Result<()> {
+    if device != Device::Cpu {
+        return Ok(());
+    }
+    let Some((room, estimate)) = known(device, pass)? else {
+        return Ok(());
+    };
+    let need = estimate.need(batch)?;
+    if need.fits(room.bytes) {
+        return Ok(());
+    }
+    Err(too_large(flag, batch, need, &room, &estimate)?)
 }
 
-/// The error to show for `e`: where a GPU's memory is full, one line with what `batch` images at a time need, what there
+/// What there is and what a pass takes of it; `None` where the system does not tell what there is, or an operator's kernels can't
+/// do what the processor can.
+///
+/// # Errors
+/// As [`Room::of`] and [`Estimate::of`].
+pub fn known<'a>(device: Device, pass: Pass<'a>) -> Result<Option<(Room, Estimate<'a>)>> {
+    let Some(room) = Room::of(device)? else {
+        return Ok(None);
+    };
+    let estimate = Estimate::of(device, pass)?;
+    let can_tell = !estimate.processor || estimate.need(1).is_ok();
+    Ok(can_tell.then_some((room, estimate)))
+}
+
+/// Runs `f`, in which a buffer that the system has no memory for is an error as a full GPU is.
+///
+/// # Errors
+/// What `f` returns, or that the memory is full.
+pub fn caught<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What was being computed is lost and never looked at again.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)) {
+        Ok(done) => done,
+        Err(payload) => match payload.downcast::<OutOfMemory>() {
+            Ok(full) => Err(nextscale_tensor::Error::Memory(format!(
+                "the memory of this machine is full: {} more are needed, {} are in use here",
+                gib(full.bytes),
+                gib(held_bytes())
+            ))
+            .into()),
+            Err(other) => std::panic::resume_unwind(other),
+        },
+    }
+}
+
+/// The error to show for `e`: where the memory is full, one line with what `batch` images at a time need, what there
 /// is, and the largest number that fits, as a value of `flag`.
 pub fn advise(e: Error, device: Device, flag: &str, batch: usize, pass: Pass<'_>) -> Error {
     if !e.is_memory() {
         return e;
     }
-    let line = || -> Result<String> {
-        let gpu = device.gpu()?.ok_or_else(|| Error::failed("no GPU"))?;
-        let (room, estimate) = (room(gpu)?, Estimate::new(gpu.info(), pass)?);
-        let need = estimate.need(batch)?;
-        let most = largest(batch - 1, |b| Ok(estimate.need(b)?.fits(room)))?;
-        Ok(format!(
-            "--{flag}={batch}: {}; {}",
-            shortage(gpu.info(), batch, need, room),
-            match most {
-                Some(n) => format!("the largest that fits is --{flag}={n}"),
-                None => "not even one image at a time fits: use a GPU with more memory".into(),
-            }
-        ))
+    let line = || -> Result<Error> {
+        let (room, estimate) = known(device, pass)?.ok_or_else(|| Error::failed("not known"))?;
+        too_large(flag, batch, estimate.need(batch)?, &room, &estimate)
     };
     // Where nothing can be said, the cause is.
-    line().map_or(e, Error::Input)
+    line().unwrap_or(e)
 }
 
-/// What is needed and what there is, in words.
-pub fn shortage(gpu: &GpuInfo, batch: usize, need: Need, room: usize) -> String {
-    format!(
-        "{batch} images at a time need {} of memory, and of the {} of GPU {} ({}) {} can be had",
-        gib(need.bytes()),
-        gib(gpu.memory),
-        gpu.ordinal,
-        gpu.name,
-        gib(room)
-    )
+/// The line for a batch that does not fit, whatever its estimate says.
+fn too_large(
+    flag: &str,
+    batch: usize,
+    need: Need,
+    room: &Room,
+    estimate: &Estimate<'_>,
+) -> Result<Error> {
+    let most = largest(batch.saturating_sub(1), |b| {
+        Ok(estimate.need(b)?.fits(room.bytes))
+    })?;
+    let what_to_do = match most {
+        Some(n) => format!("the largest that fits is --{flag}={n}"),
+        None if estimate.processor => {
+            "not even one image at a time fits: use a smaller model or a machine with more memory"
+                .into()
+        }
+        None => "not even one image at a time fits: use a GPU with more memory".into(),
+    };
+    Ok(Error::input(format!(
+        "--{flag}={batch}: {}; {what_to_do}",
+        room.shortage(batch, need)
+    )))
 }
 
 /// Accumulated iterations for `images` a step: the fewest, from `from` on, with which the images of one iteration fit.

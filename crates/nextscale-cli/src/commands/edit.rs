@@ -3,7 +3,7 @@
 use super::images::{in_range, load, may_write};
 use super::machine::Machine;
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
-use nextscale::memory::{Pass, advise};
+use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::open_pair;
 use nextscale::pictures::grid;
 use nextscale::train::device::Arithmetic;
@@ -67,6 +67,9 @@ pub struct Args {
     machine: Machine,
 }
 
+/// Results that are drawn at once.
+const AT_ONCE: usize = 8;
+
 /// Which side of the region is drawn anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
@@ -115,6 +118,20 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let (image, pixels) = load(&args.image, side, 1.0)?;
     let region = region(args, side)?;
+    let options = SampleOptions {
+        cfg: args.cfg,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        more_smooth: false,
+        noise: Noise::Seed(args.seed),
+    };
+    let pass = || Pass::Sample {
+        var: &var.config,
+        vqvae: &tok.vqvae.config,
+        math,
+        options: &options,
+    };
+    memory::check(device, "count", args.count.min(AT_ONCE), pass())?;
     let (back, tokens) = tok.vqvae.reconstruct(&image.to(device)?, pyramid)?;
     let edit = Edit {
         source: tokens,
@@ -124,27 +141,12 @@ pub fn run(args: &Args) -> Result<()> {
         var: &var,
         vqvae: &tok.vqvae,
     };
-    let options = SampleOptions {
-        cfg: args.cfg,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        more_smooth: false,
-        noise: Noise::Seed(args.seed),
-    };
     let mut all = pixels;
     all.extend(ops::to_pixels(&ops::to_unit_range(&back)?)?);
-    for first in (0..args.count).step_by(8) {
-        let labels = vec![label; 8.min(args.count - first)];
+    for first in (0..args.count).step_by(AT_ONCE) {
+        let labels = vec![label; AT_ONCE.min(args.count - first)];
         let drawn = sampler.draw(&labels, first as u64, &options, Some(&edit), None);
-        let drawn = drawn.map_err(|e| {
-            let pass = Pass::Sample {
-                var: &var.config,
-                vqvae: &tok.vqvae.config,
-                math,
-                options: &options,
-            };
-            advise(e, device, "count", labels.len(), pass)
-        })?;
+        let drawn = drawn.map_err(|e| advise(e, device, "count", labels.len(), pass()))?;
         all.extend(ops::to_pixels(&drawn.images)?);
     }
     grid(&all, side, args.count + 2).save_png(&args.out)?;

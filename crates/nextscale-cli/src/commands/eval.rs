@@ -3,7 +3,7 @@
 use super::machine::Machine;
 use nextscale::data::LoaderConfig;
 use nextscale::eval::evaluate_losses;
-use nextscale::memory::{Pass, advise};
+use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::open_pair;
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
@@ -54,15 +54,15 @@ pub fn run(args: &Args) -> Result<()> {
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
     let trainer = VarTrainer::new(tok.vqvae, var, 0.0, 0)?;
+    let pass = || Pass::Evaluate {
+        var: &trainer.var.config,
+        vqvae: trainer.tokenizer.config(),
+        math,
+    };
+    memory::check(device, "batch", args.batch.min(data.val.len()), pass())?;
     let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
-    let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(())).map_err(|e| {
-        let pass = Pass::Evaluate {
-            var: &trainer.var.config,
-            vqvae: trainer.tokenizer.config(),
-            math,
-        };
-        advise(e, device, "batch", args.batch, pass)
-    })?;
+    let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(()))
+        .map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
     say!("scale    tokens      loss  accuracy")?;
     for (k, (h, w)) in pyramid.scales().iter().enumerate() {
         say!(

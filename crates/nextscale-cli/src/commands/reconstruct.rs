@@ -4,7 +4,7 @@ use super::images::{load, may_write};
 use super::machine::Machine;
 use nextscale::data::{Feed, LoaderConfig};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction};
-use nextscale::memory::{Pass, advise};
+use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::pictures::before_after;
@@ -73,17 +73,16 @@ pub fn run(args: &Args) -> Result<()> {
         after.extend(ops::to_pixels(&ops::to_unit_range(back)?)?);
         Ok(())
     };
-    let full = |e| {
-        let pass = Pass::Tokenize {
-            vqvae: &tok.vqvae.config,
-            math,
-            back: true,
-        };
-        advise(e, device, "batch", args.batch, pass)
+    let pass = || Pass::Tokenize {
+        vqvae: &tok.vqvae.config,
+        math,
+        back: true,
     };
+    let full = |e| advise(e, device, "batch", args.batch, pass());
     match &args.data_path {
         Some(path) => {
             let data = Dataset::open(path, side, args.mid_reso, false)?;
+            memory::check(device, "batch", args.batch.min(data.val.len()), pass())?;
             let mut first = data.val_loader(SHOWN.min(args.batch), LoaderConfig::default())?;
             let (mut feed, mut shown) = (Feed::new(device)?, 0);
             while shown < SHOWN

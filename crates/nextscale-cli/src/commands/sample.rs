@@ -3,7 +3,7 @@
 use super::images::in_range;
 use super::machine::Machine;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
-use nextscale::memory::{Pass, advise};
+use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::open_pair;
 use nextscale::pictures::{GridFile, NpzImages, Picture};
 use nextscale::train::device::Arithmetic;
@@ -94,17 +94,24 @@ pub fn run(args: &Args) -> Result<()> {
     let (h, w) = var.config.pyramid.finest();
     let step = tok.vqvae.config.downsample();
     let (height, width) = (h * step, w * step);
-    let mut sink = open_sink(args, labels.len(), (height, width))?;
-    let sampler = Sampler {
-        var: &var,
-        vqvae: &tok.vqvae,
-    };
     let options = SampleOptions {
         cfg: args.cfg,
         top_k: args.top_k,
         top_p: args.top_p,
         more_smooth: args.more_smooth,
         noise: Noise::Seed(args.seed),
+    };
+    let pass = || Pass::Sample {
+        var: &var.config,
+        vqvae: &tok.vqvae.config,
+        math,
+        options: &options,
+    };
+    memory::check(device, "batch", args.batch.min(labels.len()), pass())?;
+    let mut sink = open_sink(args, labels.len(), (height, width))?;
+    let sampler = Sampler {
+        var: &var,
+        vqvae: &tok.vqvae,
     };
     let mut batches = BatchSampler::new(sampler, options.clone(), args.batch);
     let digits = labels.len().to_string().len();
@@ -122,15 +129,7 @@ pub fn run(args: &Args) -> Result<()> {
         } else {
             batches.draw(batch, first as u64)
         };
-        let drawn = drawn.map_err(|e| {
-            let pass = Pass::Sample {
-                var: &var.config,
-                vqvae: &tok.vqvae.config,
-                math,
-                options: &options,
-            };
-            advise(e, device, "batch", args.batch, pass)
-        })?;
+        let drawn = drawn.map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
         let pixels = ops::to_pixels(&drawn.images)?;
         let each = width * height * 3;
         match &mut sink {

@@ -5,7 +5,7 @@ use super::machine::Machine;
 use clap::ArgAction;
 use nextscale::data::tokens::{TokenInfo, TokenSet, write_tokens};
 use nextscale::data::{Feed, LoaderConfig};
-use nextscale::memory::{Pass, advise};
+use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::model::state::fingerprint;
@@ -112,6 +112,13 @@ pub fn run(args: &Args) -> Result<()> {
         labels: &labels,
         info,
     };
+    let pass = || Pass::Tokenize {
+        vqvae: &tok.vqvae.config,
+        math,
+        back: false,
+    };
+    let at_once = args.crops * batch.min(labels.len());
+    memory::check(device, "batch", at_once, pass())?;
     let mut feed = Feed::new(device)?;
     write_tokens(&args.out, &set, |put| {
         // A batch's tokens are written while the next one is computed.
@@ -123,14 +130,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let maps = tok.vqvae.tokenize(&x, &pyramid)?;
                 Ok(ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.fetch()?)
             };
-            let rows = rows().map_err(|e| {
-                let pass = Pass::Tokenize {
-                    vqvae: &tok.vqvae.config,
-                    math,
-                    back: false,
-                };
-                advise(e, device, "batch", args.batch, pass)
-            })?;
+            let rows = rows().map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
             if let Some(before) = coming.replace(rows) {
                 put(before.wait()?.i32()?)?;
             }

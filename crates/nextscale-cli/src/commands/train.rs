@@ -17,6 +17,9 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let options = &args.train.options;
+    for line in &args.train.does_nothing {
+        eprintln!("nextscale: {line}");
+    }
     init_threads(options.threads)?;
     let outcome = VarRun {
         options,

@@ -18,6 +18,36 @@ static PEAK_FLOATS: AtomicUsize = AtomicUsize::new(0);
 /// Below this many floats the system allocator is quick enough.
 const SMALL: usize = 1024;
 
+/// Which free buffers serve, and which are kept.
+pub(crate) mod recycle {
+    /// Floats that a free buffer may hold at most to serve for `n`: no more than a quarter is wasted.
+    pub(crate) fn most(n: usize) -> usize {
+        n + n / 4
+    }
+
+    /// Whether a buffer of `n` floats is kept when it is let go of, where `free` floats are kept and `used` are in use: as much
+    /// as is in use (and a little), since what one phase needed must not burden the next.
+    pub(crate) fn keeps(n: usize, free: usize, used: usize) -> bool {
+        n >= super::SMALL && free + n <= used.max(1 << 22) * 2
+    }
+}
+
+/// From this many floats on it is asked beforehand whether they can be had.
+const LARGE: usize = 1 << 22;
+
+/// The system has no memory for a buffer. It is thrown from where the buffer was asked for, as a panic without a message: operators
+/// have no way on, and whoever runs them catches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// The buffer's length in bytes.
+    pub bytes: usize,
+}
+
+/// Whether the system gives so many floats. A buffer that it refuses would end the process.
+fn can_be_had(n: usize) -> bool {
+    n < LARGE || Vec::<f32>::new().try_reserve_exact(n).is_ok()
+}
+
 /// A float buffer that goes back to the pool when dropped.
 #[derive(Debug)]
 pub struct PoolVec(Vec<f32>);
@@ -29,6 +59,14 @@ impl PoolVec {
         let mut v = match reused {
             Some(v) => v,
             None => {
+                if !can_be_had(n) {
+                    // What lies free in other sizes may make room.
+                    release_free();
+                    if !can_be_had(n) {
+                        let bytes = n.saturating_mul(4);
+                        std::panic::resume_unwind(Box::new(OutOfMemory { bytes }));
+                    }
+                }
                 let v = vec![0.0; n];
                 USED_FLOATS.fetch_add(v.capacity(), Ordering::Relaxed);
                 v
@@ -52,7 +90,7 @@ impl PoolVec {
 /// The smallest free buffer that holds `n` floats without wasting more than a quarter.
 fn take(n: usize) -> Option<Vec<f32>> {
     let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-    let capacity = *free.range(n..=n + n / 4).next()?.0;
+    let capacity = *free.range(n..=recycle::most(n)).next()?.0;
     let list = free.get_mut(&capacity)?;
     let v = list.pop();
     if list.is_empty() {
@@ -77,12 +115,8 @@ impl Drop for PoolVec {
         let v = std::mem::take(&mut self.0);
         let capacity = v.capacity();
         USED_FLOATS.fetch_sub(capacity, Ordering::Relaxed);
-        if capacity < SMALL {
-            return;
-        }
-        // Keep at most as much as is in use (and a little): what one phase needed must not burden the next.
-        let limit = USED_FLOATS.load(Ordering::Relaxed).max(1 << 22) * 2;
-        if FREE_FLOATS.load(Ordering::Relaxed) + capacity > limit {
+        let free = FREE_FLOATS.load(Ordering::Relaxed);
+        if !recycle::keeps(capacity, free, USED_FLOATS.load(Ordering::Relaxed)) {
             return;
         }
         FREE_FLOATS.fetch_add(capacity, Ordering::Relaxed);
@@ -114,6 +148,11 @@ pub fn peak_bytes() -> usize {
     4 * PEAK_FLOATS.load(Ordering::Relaxed)
 }
 
+/// Lets [`peak_bytes`] begin anew, at what is held now.
+pub fn reset_peak() {
+    PEAK_FLOATS.store(held_bytes() / 4, Ordering::Relaxed);
+}
+
 /// Gives every free buffer back to the system.
 pub fn release_free() {
     let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
@@ -124,6 +163,16 @@ pub fn release_free() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_that_is_not_to_be_had_is_thrown_and_nothing_aborts() {
+        for n in [1 << 50, usize::MAX / 8, usize::MAX] {
+            let thrown = std::panic::catch_unwind(|| PoolVec::zeros(n).len()).unwrap_err();
+            let full = thrown.downcast_ref::<OutOfMemory>().unwrap();
+            assert_eq!(full.bytes, n.saturating_mul(4));
+        }
+        assert_eq!(PoolVec::zeros(10).len(), 10);
+    }
 
     #[test]
     fn buffers_come_back_and_zeros_are_zero() {

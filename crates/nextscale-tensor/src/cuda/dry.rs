@@ -4,7 +4,12 @@
 //! statement of it. On a dry GPU they run as ever, buffers come from a pool that has no memory behind it, and kernels,
 //! products and copies are left out: the peak for any model, batch and precision, within milliseconds, before anything is
 //! computed, and on machines without a GPU too. Values that are read from a dry GPU are zeros.
+//!
+//! A dry *processor* ([`processor`]) is one more of them: models keep the same on either device, so a dry GPU in float32
+//! without what libraries take for themselves, and with what the processor's products take beside their operands, counts the
+//! memory of a run on a CPU.
 
+use super::compile::Arch;
 use super::gpu::{Gpu, GpuInfo};
 use super::pool::DeviceBuffer;
 use crate::{Device, Result};
@@ -26,6 +31,8 @@ pub(super) struct Dry {
     seen: Mutex<HashSet<u64>>,
     /// Bytes copied from place to place.
     copied: AtomicUsize,
+    /// Whether it stands for a processor.
+    processor: bool,
 }
 
 impl Dry {
@@ -37,6 +44,19 @@ impl Dry {
         seen.insert(hasher.finish())
     }
 
+    /// What stands for a processor.
+    fn processor() -> Self {
+        Self {
+            processor: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it stands for a processor.
+    pub(super) fn is_processor(&self) -> bool {
+        self.processor
+    }
+
     /// Counts a copy within the GPU's memory.
     pub(super) fn copies(&self, bytes: usize) {
         self.copied.fetch_add(bytes, Ordering::Relaxed);
@@ -45,13 +65,32 @@ impl Dry {
 
 /// A new dry GPU like `like`, as a device. It lives as long as the process and takes a few KiB.
 pub fn device(like: &GpuInfo) -> Device {
+    register(like, Dry::default())
+}
+
+/// A new dry processor, as a device: what passes in float32 take of it is what they take on [`Device::Cpu`].
+pub fn processor() -> Device {
+    let like = GpuInfo {
+        ordinal: 0,
+        name: "processor".into(),
+        // None of the kernels that need more memory to be faster.
+        arch: Arch::LEAST,
+        multiprocessors: 1,
+        memory: usize::MAX,
+        l2: 0,
+        shared: 1 << 30,
+    };
+    register(&like, Dry::processor())
+}
+
+fn register(like: &GpuInfo, dry: Dry) -> Device {
     let mut all = ALL.write().unwrap_or_else(|e| e.into_inner());
     let ordinal = FIRST + all.len();
     let info = GpuInfo {
         ordinal,
         ..like.clone()
     };
-    all.push(Box::leak(Box::new(Gpu::without_driver(info))));
+    all.push(Box::leak(Box::new(Gpu::without_driver(info, dry))));
     Device::Cuda(ordinal)
 }
 

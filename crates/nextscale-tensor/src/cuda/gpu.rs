@@ -178,13 +178,23 @@ impl Gpu {
     }
 
     /// A GPU that no driver knows, for dry runs.
-    pub(super) fn without_driver(info: GpuInfo) -> Self {
-        Self::with(info, ptr::null_mut(), ptr::null_mut(), Some(Dry::default()))
+    pub(super) fn without_driver(info: GpuInfo, dry: Dry) -> Self {
+        Self::with(info, ptr::null_mut(), ptr::null_mut(), Some(dry))
     }
 
     /// What there is of a dry run; `None` where work is done.
     pub(super) fn dry(&self) -> Option<&Dry> {
         self.dry.as_ref()
+    }
+
+    /// Whether nothing is computed on it.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.dry.is_some()
+    }
+
+    /// Whether it is a dry one that stands for a processor, which the limits of kernels are not for.
+    pub(crate) fn is_processor(&self) -> bool {
+        self.dry.as_ref().is_some_and(Dry::is_processor)
     }
 
     /// What is known of it.

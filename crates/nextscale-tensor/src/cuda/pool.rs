@@ -6,6 +6,7 @@
 use super::error::{self, Checked};
 use super::gpu::Gpu;
 use super::graph::{self, Arena, Turn};
+use crate::cpu::pool::recycle;
 use crate::{Error, Result};
 use cudarc::driver::result;
 use std::collections::BTreeMap;
@@ -66,6 +67,16 @@ impl DeviceBuffer {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(gpu: &'static Gpu, bytes: usize) -> Result<Self> {
+        if gpu.is_processor() {
+            let (address, block) = gpu.pool().take_as_processor(bytes);
+            return Ok(Self {
+                gpu,
+                address,
+                bytes,
+                block,
+                arena: None,
+            });
+        }
         let block = block_size(bytes);
         let (address, arena) = graph::take(gpu, block)?;
         Ok(Self {
@@ -97,6 +108,9 @@ impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         match &self.arena {
             Some(arena) => arena.give(self.address, self.block),
+            None if self.gpu.is_processor() => {
+                self.gpu.pool().give_as_processor(self.address, self.block);
+            }
             None => graph::give_back(self.gpu, self.address, self.block),
         }
     }
@@ -135,6 +149,38 @@ impl Pool {
         let mut s = self.state();
         s.used -= block;
         s.free.entry(block).or_default().push(address);
+    }
+
+    /// A block of a dry processor, and its size: what [`crate::cpu::pool`] would hand out. The peak is of all that it holds.
+    fn take_as_processor(&self, bytes: usize) -> (u64, usize) {
+        let mut s = self.state();
+        let floats = bytes.div_ceil(4);
+        let fit = s.free.range(4 * floats..=4 * recycle::most(floats)).next();
+        let kept = fit.map(|(size, _)| *size);
+        let found = kept.and_then(|size| Some((s.free.get_mut(&size)?.pop()?, size)));
+        let (address, block) = found.unwrap_or_else(|| {
+            let block = (4 * floats).max(4);
+            s.held += block;
+            let address = (1 << 40) + s.numbered;
+            s.numbered += block_size(block) as u64;
+            (address, block)
+        });
+        if s.free.get(&block).is_some_and(Vec::is_empty) {
+            s.free.remove(&block);
+        }
+        s.used += block;
+        s.peak = s.peak.max(s.held);
+        (address, block)
+    }
+
+    fn give_as_processor(&self, address: u64, block: usize) {
+        let mut s = self.state();
+        s.used -= block;
+        if recycle::keeps(block / 4, (s.held - s.used - block) / 4, s.used / 4) {
+            s.free.entry(block).or_default().push(address);
+        } else {
+            s.held -= block;
+        }
     }
 
     pub(super) fn reset_peak(&self) {

@@ -251,3 +251,88 @@ proptest! {
         prop_assert!(asked <= 18);
     }
 }
+
+/// Peaks in MiB of whole runs on a processor, with evaluations and checkpoints, beside what is said of them before. The program
+/// itself and images on their way are in what was measured and have their own place in the estimate.
+#[test]
+fn what_a_run_on_a_processor_takes_is_known_beforehand() {
+    let of = |sides: &[usize], ch| VqvaeConfig {
+        ch,
+        ..VqvaeConfig::published(Pyramid::square(sides).unwrap())
+    };
+    let (px64, px128) = ([1, 2, 3, 4], [1, 2, 3, 4, 6, 8]);
+    let px256 = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16];
+    let math = Math::FULL;
+    for (sides, ch, batch, measured) in [
+        (&px64[..], 32, 4, 169.0),
+        (&px64, 32, 16, 402.0),
+        (&px128, 32, 8, 722.0),
+        (&px128, 64, 4, 944.0),
+        (&px256, 32, 4, 1327.0),
+    ] {
+        let vqvae = &of(sides, ch);
+        let pass = Pass::TrainTokenizer { vqvae, math };
+        let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
+        let short = measured - mib(need.least);
+        assert!((0.0..mib(OWN) / 3.0).contains(&short), "{short} MiB short");
+        assert!(mib(need.bytes()) > measured);
+    }
+    for (sides, depth, batch, measured) in [
+        (&px64[..], 2, 16, 165.0),
+        (&px128, 4, 8, 343.0),
+        (&px256, 4, 4, 578.0),
+    ] {
+        let vqvae = &of(sides, 32);
+        let var = &VarConfig::of_depth(depth, 3, vqvae.pyramid.clone());
+        let pass = Pass::Train {
+            var,
+            vqvae,
+            from_tokens: false,
+            math: [math; 2],
+        };
+        let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
+        let short = measured - mib(need.least);
+        assert!((0.0..mib(OWN) / 3.0).contains(&short), "{short} MiB short");
+    }
+    // The published tokenizer with the default batch is not for an ordinary machine.
+    let vqvae = &of(&px256, 160);
+    let e = Estimate::on_processor(Pass::TrainTokenizer { vqvae, math }).unwrap();
+    near(e.need(64).unwrap().bytes(), 97.3 * 1024.0, 1.0);
+    assert!(e.need(2).unwrap().fits(8 << 30) && !e.need(8).unwrap().fits(8 << 30));
+}
+
+#[test]
+fn a_model_that_no_machine_holds_is_told_in_one_line() {
+    let (var, vqvae) = published();
+    let var = VarConfig::of_depth(200, 1000, var.pyramid);
+    let pass = Pass::Train {
+        var: &var,
+        vqvae: &vqvae,
+        from_tokens: false,
+        math: [Math::FULL; 2],
+    };
+    let e = Estimate::on_processor(pass).unwrap();
+    let need = e.need(4).unwrap();
+    assert!(need.bytes() > 4 * 4 * 200 * 18 * (200 * 64) * (200 * 64));
+    let text = too_large("bs", 4, need, &Room::test(24 << 30), &e)
+        .unwrap()
+        .to_string();
+    assert!(
+        text.starts_with("--bs=4: 4 images at a time need ")
+            && text.contains(" and of the 24.0 GiB of this machine 24.0 GiB can be had; ")
+            && text.contains("not even one image"),
+        "{text}"
+    );
+}
+
+#[test]
+fn memory_that_is_not_to_be_had_is_an_error_and_other_panics_go_on() {
+    let e = caught(|| Ok(nextscale_tensor::Tensor::zeros([1 << 50]).numel())).unwrap_err();
+    assert!(e.is_memory() && e.exit_code() == 1, "{e}");
+    assert!(e.to_string().contains("the memory of this machine is full"));
+    assert_eq!(caught(|| Ok(1)).unwrap(), 1);
+    let other = std::panic::catch_unwind(|| {
+        caught(|| -> Result<()> { std::panic::resume_unwind(Box::new("else")) })
+    });
+    assert_eq!(other.unwrap_err().downcast_ref(), Some(&"else"));
+}

@@ -14,7 +14,7 @@ use crate::log::display::{Display, Sample};
 use crate::log::steps::{StepLog, StepRecord};
 use crate::log::tags;
 use crate::log::tensorboard::EventWriter;
-use crate::memory::{Pass, advise};
+use crate::memory::{self, Pass, advise, caught};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::pictures::before_after;
@@ -26,6 +26,7 @@ use crate::train::tokenizer_trainer::{
     LateTokenizerReport, TokenizerReport, TokenizerStep, TokenizerTrainer,
 };
 use crate::{Error, Result};
+use nextscale_tensor::cpu::pool::release_free;
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -108,10 +109,6 @@ impl TokenizerRun<'_> {
         let pyramid = Pyramid::square(&plan.patch_nums)?;
         let dataset = Dataset::open(data_path, plan.image_size, o.mid_reso, o.hflip)?;
         let horizon = plan.horizon(dataset.train.len())?;
-        make_folder(&o.out)?;
-        let lock = RunLock::acquire(&o.out)?;
-        clean_stale(&o.out)?;
-        let paths = tokenizer_paths(&o.out);
         let config = VqvaeConfig {
             vocab: o.vocab,
             cvae: o.cvae,
@@ -125,6 +122,16 @@ impl TokenizerRun<'_> {
             share_quant_resi: o.share_quant_resi,
             ..VqvaeConfig::published(pyramid)
         };
+        let math = plan.precision.math();
+        let pass = Pass::TrainTokenizer {
+            vqvae: &config,
+            math,
+        };
+        memory::check(device, "bs", plan.batch, pass)?;
+        make_folder(&o.out)?;
+        let lock = RunLock::acquire(&o.out)?;
+        clean_stale(&o.out)?;
+        let paths = tokenizer_paths(&o.out);
         let found = tokenizer_state::find(&paths.state, &config)?;
         if let Some(p) = &found
             && p.its_per_epoch != horizon.its_per_epoch
@@ -141,7 +148,7 @@ impl TokenizerRun<'_> {
         if found.is_none() {
             vqvae.init(seed)?;
         }
-        vqvae.to_device(device, plan.precision.math())?;
+        vqvae.to_device(device, math)?;
         let losses = (o.l1 as f32, o.l2 as f32);
         let mut trainer = TokenizerTrainer::new(vqvae, plan.betas, losses, seed)?;
         if let Some(p) = &found {
@@ -255,7 +262,7 @@ struct Session<'a> {
 impl Session<'_> {
     /// Goes on until the end, the step limit or a stop signal. Whatever ends it, the state of the last whole step is saved.
     fn run(&mut self) -> Result<Outcome> {
-        match self.all_steps() {
+        match caught(|| self.all_steps()) {
             // Only what comes after a save is left in its middle.
             Ok(()) | Err(Error::Stopped) => {}
             Err(e) => {
@@ -480,6 +487,7 @@ impl Session<'_> {
     /// # Errors
     /// [`Error::Stopped`] where a stop was asked for before or during it.
     fn evaluate(&mut self) -> Result<()> {
+        release_free();
         let pyramid = self.trainer.vqvae.config.pyramid.clone();
         let side = self.dataset.side;
         let stop = &self.run.stop;
@@ -539,6 +547,7 @@ impl Session<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
+        release_free();
         for written in [self.steps.sync(), self.tb.flush()] {
             self.log_faults.pass(written, &mut self.display);
         }

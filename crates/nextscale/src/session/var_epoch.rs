@@ -6,11 +6,12 @@ use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::log::clock::{format_duration, format_utc};
 use crate::log::epoch_log::{Done, EpochRecord};
 use crate::log::tags;
-use crate::memory::{DRAWN, evaluation_batch};
+use crate::memory::{drawn, evaluation_batch};
 use crate::pictures::grid;
 use crate::train::measures::{Measures, StepReport};
 use crate::train::var_trainer::StepPlan;
 use crate::{Error, Result};
+use nextscale_tensor::cpu::pool::release_free;
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
@@ -243,6 +244,7 @@ impl Session<'_> {
 
     /// Validation losses, where there are validation images, and drawn images, where there is a decoder.
     fn evaluate(&mut self, epoch: u64) -> Result<Option<Measures>> {
+        release_free();
         let batch = evaluation_batch(self.plan.batch);
         let stop = &self.run.stop;
         let each = |_| stop.check();
@@ -252,6 +254,7 @@ impl Session<'_> {
         for bad in bad {
             self.display.warn(&bad.reason);
         }
+        release_free();
         self.draw(epoch)?;
         self.run.stop.check()?;
         Ok(measures)
@@ -264,9 +267,7 @@ impl Session<'_> {
         };
         // The same images every time, one class after the other, so that progress is seen.
         let classes = self.trainer.var.config.classes;
-        let labels: Vec<i32> = (0..DRAWN.min(classes.max(4)))
-            .map(|i| (i % classes) as i32)
-            .collect();
+        let labels: Vec<i32> = (0..drawn(classes)).map(|i| (i % classes) as i32).collect();
         let sampler = Sampler {
             var: &self.trainer.var,
             vqvae,
@@ -275,8 +276,8 @@ impl Session<'_> {
             noise: Noise::Seed(self.progress.seed),
             ..SampleOptions::default()
         };
-        let drawn = sampler.draw(&labels, 0, &options, None, None)?;
-        let pixels = ops::to_pixels(&drawn.images)?;
+        let images = sampler.draw(&labels, 0, &options, None, None)?.images;
+        let pixels = ops::to_pixels(&images)?;
         let picture = grid(&pixels, self.plan.image_size, 4);
         let written = self.tb.image(
             epoch as i64,

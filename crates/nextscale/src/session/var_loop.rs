@@ -14,6 +14,7 @@ use crate::log::display::{Display, Sample};
 use crate::log::epoch_log::EpochLog;
 use crate::log::steps::{StepLog, StepRecord};
 use crate::log::tensorboard::EventWriter;
+use crate::memory::caught;
 use crate::train::loss_scale;
 use crate::train::measures::LateReport;
 use crate::train::plan::{Horizon, Plan};
@@ -104,7 +105,7 @@ impl Session<'_> {
     /// Goes on until the end, the step limit or a stop signal. Whatever ends it, the state of the last whole step is saved. `explain`
     /// says more of an error.
     pub(super) fn run(&mut self, explain: impl Fn(Error) -> Error) -> Result<Outcome> {
-        match self.all_epochs() {
+        match caught(|| self.all_epochs()) {
             // Only what comes after a save is left in its middle.
             Ok(()) | Err(Error::Stopped) => {}
             Err(e) => return Err(self.rescue(explain(e))),

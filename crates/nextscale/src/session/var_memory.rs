@@ -1,12 +1,12 @@
-//! Whether a transformer's training fits into a GPU's memory, and with which accumulation it does.
+//! Whether a transformer's training fits into the memory of its device, and with which accumulation it does.
 
-use crate::memory::{Estimate, Pass, accumulation, largest, room, shortage};
+use crate::memory::{Estimate, Pass, Room, accumulation, known, largest};
 use crate::model::var::VarConfig;
 use crate::model::vqvae::VqvaeConfig;
 use crate::train::options::TrainOptions;
 use crate::train::plan::process_batch;
 use crate::{Error, Result};
-use nextscale_tensor::cuda::{Gpu, gib};
+use nextscale_tensor::cuda::gib;
 use nextscale_tensor::{Device, Math};
 
 /// What a run trains.
@@ -21,17 +21,15 @@ pub(super) struct Models<'a> {
 }
 
 impl Models<'_> {
-    fn estimate(&self) -> Result<Option<(&'static Gpu, Estimate<'_>)>> {
-        let Some(gpu) = self.device.gpu()? else {
-            return Ok(None);
-        };
+    /// What there is and what is needed; `None` where the system does not tell what there is.
+    fn estimate(&self) -> Result<Option<(Room, Estimate<'_>)>> {
         let pass = Pass::Train {
             var: self.var,
             vqvae: self.vqvae,
             from_tokens: self.from_tokens,
             math: self.math,
         };
-        Ok(Some((gpu, Estimate::new(gpu.info(), pass)?)))
+        known(self.device, pass)
     }
 
     /// Before a run: the accumulation to train with, and with `--fit` what to tell of it.
@@ -39,30 +37,35 @@ impl Models<'_> {
     /// # Errors
     /// [`Error::Input`] where it can't fit, or does not without `--fit`.
     pub(super) fn accumulation(&self, o: &TrainOptions) -> Result<(usize, Option<String>)> {
-        let Some((gpu, estimate)) = self.estimate()? else {
+        let Some((room, estimate)) = self.estimate()? else {
             return Ok((o.ac, None));
         };
-        let room = room(gpu)?;
+        let free = room.bytes;
         if !o.fit {
             let need = estimate.need(process_batch(o.bs, o.ac, 1)?)?;
             // Refused where it can't but fail; what is only likely to is tried.
-            return if need.least <= room {
+            let fits = match self.device {
+                // A full GPU is an error where it happens; a full machine ends the program.
+                Device::Cpu => need.fits(free),
+                _ => need.least <= free,
+            };
+            return if fits {
                 Ok((o.ac, None))
             } else {
-                Err(too_large(o, gpu, &estimate, room)?)
+                Err(self.too_large(o, &room, &estimate)?)
             };
         }
-        let well = accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits_well(room)))?;
+        let well = accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits_well(free)))?;
         let found = match well {
             Some(ac) => Some(ac),
-            None => accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits(room)))?,
+            None => accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits(free)))?,
         };
         let Some(ac) = found else {
-            return Err(too_large(o, gpu, &estimate, room)?);
+            return Err(self.too_large(o, &room, &estimate)?);
         };
         let batch = process_batch(o.bs, ac, 1)?;
         let need = gib(estimate.need(batch)?.bytes());
-        let free = gib(room);
+        let free = gib(free);
         Ok((
             ac,
             Some(format!(
@@ -78,40 +81,45 @@ impl Models<'_> {
         }
         let line = || -> Result<Error> {
             match self.estimate()? {
-                Some((gpu, estimate)) => too_large(o, gpu, &estimate, room(gpu)?),
-                None => Err(Error::failed("no GPU")),
+                Some((room, estimate)) => self.too_large(o, &room, &estimate),
+                None => Err(Error::failed("not known")),
             }
         };
         // Where nothing more can be said, the cause is.
         line().unwrap_or(e)
     }
-}
 
-/// The line for a batch that does not fit.
-fn too_large(o: &TrainOptions, gpu: &Gpu, estimate: &Estimate<'_>, room: usize) -> Result<Error> {
-    let batch = process_batch(o.bs, o.ac, 1)?;
-    let fits = |b| Ok(estimate.need(b)?.fits(room));
-    // A batch that failed is too large whatever the estimate says.
-    let most = largest(batch - 1, fits)?;
-    let what_to_do = match most {
-        Some(n) => {
-            let ac = accumulation(o.bs, o.ac, 1, |b| Ok(b <= n))?.unwrap_or(o.bs);
-            format!(
-                "the largest that fits is {n} (--bs={}); --ac={ac} keeps --bs={}, and --fit chooses it by itself",
-                n * o.ac,
-                o.bs
-            )
-        }
-        None => {
-            "not even one image at a time fits: use a smaller model, --fp16=2 or another GPU".into()
-        }
-    };
-    Ok(Error::input(format!(
-        "--bs={} --ac={}: {}; {what_to_do}",
-        o.bs,
-        o.ac,
-        shortage(gpu.info(), batch, estimate.need(batch)?, room)
-    )))
+    /// The line for a batch that does not fit.
+    fn too_large(&self, o: &TrainOptions, room: &Room, estimate: &Estimate<'_>) -> Result<Error> {
+        let batch = process_batch(o.bs, o.ac, 1)?;
+        let fits = |b| Ok(estimate.need(b)?.fits(room.bytes));
+        // A batch that failed is too large whatever the estimate says.
+        let most = largest(batch - 1, fits)?;
+        let what_to_do = match most {
+            Some(n) => {
+                let ac = accumulation(o.bs, o.ac, 1, |b| Ok(b <= n))?.unwrap_or(o.bs);
+                format!(
+                    "the largest that fits is {n} (--bs={}); --ac={ac} keeps --bs={}, and --fit chooses it by itself",
+                    n * o.ac,
+                    o.bs
+                )
+            }
+            None if self.device == Device::Cpu => {
+                "not even one image at a time fits: use a smaller model (--depth) or a machine with more memory".into()
+            }
+            None => {
+                "not even one image at a time fits: use a smaller model, --fp16=2 or another GPU"
+                    .into()
+            }
+        };
+        Ok(Error::input(format!(
+            "--depth={} --bs={} --ac={}: {}; {what_to_do}",
+            o.depth,
+            o.bs,
+            o.ac,
+            room.shortage(batch, estimate.need(batch)?)
+        )))
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +185,7 @@ mod tests {
             let text = e.to_string();
             assert_eq!(e.exit_code(), 2);
             for part in [
-                "--bs=4096 --ac=1: ",
+                "--depth=16 --bs=4096 --ac=1: ",
                 "GPU",
                 "(small)",
                 "the largest that fits is ",
@@ -233,7 +241,7 @@ mod tests {
             let full = nextscale_tensor::Error::Memory("full".into()).into();
             let text = m.explain(full, &o).to_string();
             assert!(
-                text.starts_with("--bs=512 --ac=1: 512 images at a time need "),
+                text.starts_with("--depth=16 --bs=512 --ac=1: 512 images at a time need "),
                 "{text}"
             );
             assert_eq!(m.explain(Error::failed("else"), &o).to_string(), "else");

@@ -13,6 +13,7 @@ use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::VarTrainer;
 use crate::{Error, Result};
+use nextscale_tensor::cpu::pool::release_free;
 use nextscale_tensor::ops::Scaling;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -205,6 +206,8 @@ pub(super) fn save(
     s: &Saving<'_>,
     path: &Path,
 ) -> Result<()> {
+    // The copies that are written take the place of what steps left free.
+    release_free();
     let params = &trainer.var.params;
     let now = s.horizon.schedule.at(s.progress.it.saturating_sub(1));
     let mut config = TrainerConfig::new(&s.plan.patch_nums, s.options.ls);

@@ -34,10 +34,11 @@ pub fn expand_pn(text: &str) -> &str {
         .map_or(text, |(_, list)| list)
 }
 
-/// Reads `--pn`: a preset (256, 512, 1024) or the side lengths of the token maps joined by `_` or `-`.
+/// Reads `--pn`: a preset (256, 512, 1024) or the side lengths of the token maps joined by `_` or `-`, two at least.
 ///
 /// # Errors
-/// [`Error::Input`] for anything but numbers from 1 to 4096 that strictly increase.
+/// [`Error::Input`] for anything but numbers from 1 to 4096 that strictly increase, and for a lone one that is no preset: a
+/// single map is no pyramid, and who writes `64` means pixels.
 pub fn parse_pn(text: &str) -> Result<Vec<usize>> {
     const MAX_SIDE: usize = 4096;
     let refuse = |why: &str| {
@@ -68,7 +69,42 @@ pub fn parse_pn(text: &str) -> Result<Vec<usize>> {
         }
         pn.push(side);
     }
-    Ok(pn)
+    match pn[..] {
+        [lone] => Err(Error::input(format!(
+            "--pn={text}: a lone number must be 256, 512 or 1024 (pixels); give the side lengths of all token maps: {}",
+            instead_of(lone)
+        ))),
+        _ => Ok(pn),
+    }
+}
+
+/// What to give in place of a lone number of pixels, or of tokens where it can't be pixels.
+fn instead_of(lone: usize) -> String {
+    let doubling = |last: usize| {
+        let below = std::iter::successors(Some(1), |side| Some(2 * side));
+        let sides = below.take_while(|side| *side < last).chain([last]);
+        sides.map(|s| s.to_string()).collect::<Vec<_>>().join("_")
+    };
+    // How many numbers of --ch_mult make a token of so many pixels.
+    let ways: Vec<String> = [(16, "five"), (8, "four"), (4, "three")]
+        .into_iter()
+        .filter(|(pixels, _)| lone.is_multiple_of(*pixels) && lone / pixels > 1)
+        .take(2)
+        .map(|(pixels, levels)| {
+            format!(
+                "--pn={} --patch_size={pixels} (in train-tokenizer {levels} numbers in --ch_mult)",
+                doubling(lone / pixels)
+            )
+        })
+        .collect();
+    if ways.is_empty() {
+        let last = lone.max(2);
+        return format!(
+            "for maps up to {last}x{last} tokens --pn={}",
+            doubling(last)
+        );
+    }
+    format!("for images of {lone}x{lone} pixels {}", ways.join(", or "))
 }
 
 /// A number as C's and Python's `%g` writes it: six significant digits, no trailing zeros, an exponent
@@ -240,7 +276,6 @@ mod tests {
             [1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64]
         );
         assert_eq!(parse_pn("1-2_4").unwrap(), [1, 2, 4]);
-        assert_eq!(parse_pn("7").unwrap(), [7]);
     }
 
     #[test]
@@ -263,6 +298,43 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn a_lone_number_is_a_preset_or_refused_with_what_to_give() {
+        for (text, advice) in [
+            (
+                "64",
+                "for images of 64x64 pixels --pn=1_2_4 --patch_size=16 (in train-tokenizer five numbers in --ch_mult), or --pn=1_2_4_8 --patch_size=8 (in train-tokenizer four numbers in --ch_mult)",
+            ),
+            ("128", "--pn=1_2_4_8 --patch_size=16"),
+            ("96", "--pn=1_2_4_6 --patch_size=16"),
+            (
+                "12",
+                "for images of 12x12 pixels --pn=1_2_3 --patch_size=4 (in",
+            ),
+            ("7", "for maps up to 7x7 tokens --pn=1_2_4_7"),
+            ("1", "for maps up to 2x2 tokens --pn=1_2"),
+        ] {
+            let message = parse_pn(text).unwrap_err().to_string();
+            let start = format!(
+                "--pn={text}: a lone number must be 256, 512 or 1024 (pixels); give the side lengths of all token maps: "
+            );
+            assert!(
+                message.starts_with(&start) && message.contains(advice),
+                "{message}"
+            );
+            // What is advised is taken.
+            let list = advice
+                .split("--pn=")
+                .nth(1)
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap();
+            assert!(parse_pn(list).is_ok(), "{list}");
+        }
+        assert_eq!(parse_pn("256").unwrap().len(), 10);
     }
 
     #[test]
@@ -313,7 +385,7 @@ mod tests {
         fn pn_parses_or_is_refused_in_one_line(text in "[0-9_+x -]{0,12}") {
             match parse_pn(&text) {
                 Ok(pn) => {
-                    prop_assert!(!pn.is_empty() && pn[0] > 0);
+                    prop_assert!(pn.len() > 1 && pn[0] > 0);
                     prop_assert!(pn.windows(2).all(|pair| pair[0] < pair[1]));
                 }
                 Err(error) => prop_assert!(!error.to_string().contains('\n')),
@@ -321,12 +393,7 @@ mod tests {
         }
 
         #[test]
-        fn increasing_lists_read_back(mut sides in prop::collection::btree_set(1usize..=4096, 1..20), dash: bool) {
-            // One of these alone is the name of a preset.
-            for preset in [256, 512, 1024] {
-                sides.remove(&preset);
-            }
-            prop_assume!(!sides.is_empty());
+        fn increasing_lists_read_back(sides in prop::collection::btree_set(1usize..=4096, 2..20), dash: bool) {
             let words: Vec<String> = sides.iter().map(usize::to_string).collect();
             let text = words.join(if dash { "-" } else { "_" });
             prop_assert_eq!(parse_pn(&text).unwrap(), sides.into_iter().collect::<Vec<_>>());

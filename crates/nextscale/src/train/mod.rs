@@ -11,6 +11,7 @@ mod options_tests;
 pub mod plan;
 pub mod progressive;
 pub mod recipes;
+mod reference_flags;
 pub mod run_lock;
 pub mod schedule;
 pub mod signal;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::device::TokenizerPrecision;
 use super::flags::{BadImages, DeviceChoice, parse_bool};
 use super::recipes::Recipe;
+use super::reference_flags;
 
 /// The flags of `train`. Every field is the flag of the same name.
 ///
@@ -35,7 +36,7 @@ pub struct TrainOptions {
     #[arg(long, value_enum, help_heading = "Model")]
     pub recipe: Option<Recipe>,
     /// Output folder; a run continues from the checkpoint that it finds there
-    #[arg(long, value_name = "DIR", default_value_os_t = Self::default().out, help_heading = "Output")]
+    #[arg(long, alias = "local_out_dir_path", value_name = "DIR", default_value_os_t = Self::default().out, help_heading = "Output")]
     pub out: PathBuf,
     /// Weights of the tokenizer (VQVAE): .safetensors or the published .pth; with --tokens it may be left out, and is needed again to sample
     #[arg(long, value_name = "FILE", help_heading = "Model")]
@@ -118,7 +119,7 @@ pub struct TrainOptions {
     /// Iterations whose gradients are accumulated into one step
     #[arg(long, value_name = "N", default_value_t = Self::default().ac, help_heading = "Optimization")]
     pub ac: usize,
-    /// On a GPU too small for --bs: raise --ac until the images of an iteration fit, and keep --bs
+    /// Where memory is too small for --bs: raise --ac until the images of an iteration fit, and keep --bs
     #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "1", default_value_t = Self::default().fit, help_heading = "Optimization")]
     pub fit: bool,
     /// Epochs
@@ -245,20 +246,23 @@ impl Default for TrainOptions {
     }
 }
 
-/// [`TrainOptions`] as read from a command line: `--recipe` has filled the flags that were not given.
+/// [`TrainOptions`] as read from a command line: `--recipe` has filled the flags that were not given, and the reference's other
+/// flags are taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainArgs {
     /// The flags.
     pub options: TrainOptions,
+    /// A line for each flag that was given and does nothing.
+    pub does_nothing: Vec<String>,
 }
 
 impl Args for TrainArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        TrainOptions::augment_args(command)
+        reference_flags::add(TrainOptions::augment_args(command))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        TrainOptions::augment_args_for_update(command)
+        reference_flags::add(TrainOptions::augment_args_for_update(command))
     }
 }
 
@@ -270,10 +274,14 @@ impl FromArgMatches for TrainArgs {
                 matches.value_source(flag) == Some(clap::parser::ValueSource::CommandLine)
             });
         }
-        Ok(Self { options })
+        Ok(Self {
+            options,
+            does_nothing: reference_flags::told(matches),
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        self.does_nothing = reference_flags::told(matches);
         self.options.update_from_arg_matches(matches)
     }
 }

@@ -74,6 +74,53 @@ fn values_in_the_reference_style() {
 }
 
 #[test]
+fn every_flag_of_the_reference_is_taken() {
+    // `utils/arg_util.py` of FoundationVision/VAR, with values that its parser takes.
+    let all = "--data_path=/d --exp_name=a --vfast=1 --tfast=2 --depth=16 --ini=-1 --hd=0.02 --aln=0.5 --alng=1e-5 --fp16=1 \
+         --tblr=1e-4 --tlr=0.1 --twd=0.05 --twde=0.1 --tclip=2 --ls=0.1 --bs=768 --batch_size=8 --glb_batch_size=8 --ac=1 \
+         --ep=250 --wp=1 --wp0=0.005 --wpe=0.01 --sche=lin0 --opt=adamw --afuse=False --saln=True --anorm=1 --fuse=0 --pn=256 \
+         --patch_size=16 --patch_nums=(1,2) --resos=(1,2) --data_load_reso=256 --mid_reso=1.125 --hflip=0 --workers=-1 --pg=0.5 \
+         --pg0=4 --pgwp=1 --cmd=x --branch=x --commit_id=x --commit_msg=x --acc_mean=1 --acc_tail=1 --L_mean=1 --L_tail=1 \
+         --vacc_mean=1 --vacc_tail=1 --vL_mean=1 --vL_tail=1 --grad_norm=1 --cur_lr=1 --cur_wd=1 --cur_it=1 --cur_ep=1 \
+         --remain_time=1 --finish_time=1 --local_out_dir_path=runs/x --tb_log_dir_path=x --log_txt_path=x --last_ckpt_path=x \
+         --tf32=1 --device=cpu --seed=0 --same_seed_for_all_ranks=7 --local_debug=1 --dbg_nan=True --local-rank=0 --data_name=imagenet";
+    let args = Cli::try_parse_from(all.split_whitespace()).unwrap().args;
+    assert_eq!(args.options.out.to_str(), Some("runs/x"));
+    assert!(args.options.resolve(1).is_ok());
+    // What does nothing is told; what does something is not.
+    let told = |name: &str| {
+        let start = format!("--{name}=");
+        args.does_nothing.iter().any(|l| l.starts_with(&start))
+    };
+    for name in [
+        "tlr",
+        "data_name",
+        "dbg_nan",
+        "same_seed_for_all_ranks",
+        "local_debug",
+        "vfast",
+        "tfast",
+        "afuse",
+        "fuse",
+        "batch_size",
+        "patch_nums",
+        "last_ckpt_path",
+    ] {
+        assert!(told(name), "{name} in {:?}", args.does_nothing);
+    }
+    assert!(!told("seed") && !told("saln") && !told("local_out_dir_path"));
+    let line = &args.does_nothing[0];
+    assert_eq!(
+        line,
+        "--tlr=0.1: does nothing: the learning rate is worked out from --tblr, --bs and --ac, as in the reference"
+    );
+    // Asked for what is done anyway, nothing is said.
+    let usual = "--vfast=0 --afuse=1 --fuse=True --local_debug=False --dbg_nan=0 --depth=8";
+    let args = Cli::try_parse_from(usual.split_whitespace()).unwrap().args;
+    assert_eq!(args.does_nothing, Vec::<String>::new());
+}
+
+#[test]
 fn recipes_are_their_published_flags() {
     for (recipe, flags) in [
         (

@@ -1,5 +1,6 @@
 //! Which way a convolution goes: measured at its first call, kept on disk, taken again ever after.
 
+use super::super::dry::Dry;
 use super::super::graph::Turn;
 use super::super::kept;
 use super::super::libraries::Library;
@@ -112,6 +113,9 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
 /// only the library knows, is not in it.
 fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result<()> {
     let c = &key.c;
+    if gpu.dry().is_some_and(Dry::is_processor) {
+        return DeviceBuffer::new(gpu, processor_scratch(c, key.pass)).map(|_| ());
+    }
     if first {
         DeviceBuffer::new(gpu, result_bytes(c, key.pass))?;
     }
@@ -134,6 +138,17 @@ fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result
         .go(c, key.pass, call),
         None => Ok(()),
     }
+}
+
+/// What a processor's convolution takes beside its operands: the packed weights, or the sums of the weights' gradient that
+/// are taken side by side.
+fn processor_scratch(c: &Convolution, pass: Pass) -> usize {
+    const SIDE_BY_SIDE: usize = 8;
+    let sums = match pass {
+        Pass::Weights => SIDE_BY_SIDE,
+        Pass::Forward | Pass::Data => 1,
+    };
+    sums * c.weights() * 4
 }
 
 /// Bytes of what a pass writes.

@@ -256,7 +256,11 @@ impl Gpu {
             .fold(256u64, |all, a| all | a)
             .trailing_zeros()
             .min(8);
-        if self.dry().is_some() {
+        if let Some(dry) = self.dry() {
+            if dry.is_processor() {
+                // The right operand, packed.
+                return DeviceBuffer::new(self, n * k * operand).map(|_| ());
+            }
             let own = [
                 batch.reach(p, 2) * result,
                 m * n * result,

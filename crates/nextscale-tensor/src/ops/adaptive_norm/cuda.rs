@@ -4,7 +4,7 @@ use super::{Modulation, Sizes};
 use crate::cuda::kernel::Shape as Launch;
 use crate::cuda::matmul::Place;
 use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Kernel, Module, Work};
+use crate::cuda::{Arg, Gpu, Kernel, Module, Work};
 use crate::tape::Var;
 use crate::{DType, Error, Grads, Result, Tensor};
 
@@ -26,7 +26,8 @@ pub(crate) struct Cut {
 
 impl Cut {
     fn new(s: Sizes, rows: usize, tensors: &[&Tensor]) -> Result<Self> {
-        if s.c > WIDEST {
+        let processor = |t: &&Tensor| t.gpu().is_ok_and(Gpu::is_processor);
+        if s.c > WIDEST && !tensors.iter().any(processor) {
             let detail = format!("{} channels, at most {WIDEST} on a GPU", s.c);
             return Err(Error::shape(OP, detail));
         }

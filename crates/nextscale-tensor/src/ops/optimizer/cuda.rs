@@ -101,7 +101,15 @@ impl Run {
         ranges: &[Decay],
         progress: Progress,
     ) -> Result<Self> {
-        let mut factors = vec![f32::NAN; len.div_ceil(GROUP).max(1)];
+        let groups = len.div_ceil(GROUP).max(1);
+        if gpu.is_dry() {
+            // A model may be larger than this machine's memory.
+            return Ok(Self {
+                state: Tensor::scratch(gpu, [STATE], DType::I32)?,
+                factors: Tensor::scratch(gpu, [groups], DType::F32)?,
+            });
+        }
+        let mut factors = vec![f32::NAN; groups];
         for (range, factor) in ranges.iter().filter(|(r, _)| !r.is_empty()) {
             if !range.start.is_multiple_of(GROUP) {
                 let what = format!(

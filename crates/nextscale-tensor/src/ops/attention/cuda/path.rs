@@ -22,7 +22,8 @@ pub(super) enum Path {
 
 impl Path {
     pub(super) fn of(qkv: &Tensor, s: Sizes) -> Result<Self> {
-        if s.dim > WIDEST || s.batch * s.heads > 65535 {
+        let large = s.dim > WIDEST || s.batch * s.heads > 65535;
+        if large && !qkv.gpu()?.is_processor() {
             return Err(Error::Device(format!(
                 "attention on a GPU takes heads of at most {WIDEST} and 65535 heads of all samples, not {} of {}",
                 s.batch * s.heads,

@@ -1,0 +1,70 @@
+//! What passes are said to take of a machine's memory is what they take. In a process of its own, as the pool that is measured is
+//! the whole process's.
+
+use nextscale::memory::{Estimate, Pass};
+use nextscale::model::Pyramid;
+use nextscale::model::var::{Var, VarConfig};
+use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
+use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
+use nextscale::train::var_trainer::{StepPlan, VarTrainer};
+use nextscale_tensor::cpu::pool;
+use nextscale_tensor::{Math, Tensor};
+
+/// The pool's peak while `run` goes on, beside what was estimated for it: within 5 parts of a hundred.
+fn near(what: &str, estimated: usize, run: impl FnOnce()) {
+    pool::release_free();
+    pool::reset_peak();
+    run();
+    let (estimated, taken) = (estimated as f64, pool::peak_bytes() as f64);
+    let off = 100.0 * (estimated / taken - 1.0);
+    assert!(
+        off.abs() < 5.0,
+        "{what}: {estimated} bytes estimated, {taken} taken: {off:.1} %"
+    );
+}
+
+#[test]
+fn a_dry_processor_takes_what_a_processor_takes() {
+    let pyramid = Pyramid::square(&[1, 2, 4]).unwrap();
+    let vqvae = VqvaeConfig {
+        ch: 32,
+        vocab: 256,
+        ch_mult: vec![1, 2, 2],
+        ..VqvaeConfig::published(pyramid.clone())
+    };
+    let images = |batch| Tensor::zeros([batch, 16, 16, 3]);
+    for batch in [16, 64] {
+        let pass = Pass::TrainTokenizer {
+            vqvae: &vqvae,
+            math: Math::FULL,
+        };
+        let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
+        near("tokenizer", need.least, || {
+            let model = Vqvae::new(vqvae.clone(), true).unwrap();
+            let mut t = TokenizerTrainer::new(model, (0.9, 0.95), (0.2, 1.0), 0).unwrap();
+            for it in 0..3 {
+                t.step(&images(batch), &TokenizerStep::usual(it)).unwrap();
+            }
+        });
+    }
+    let var = VarConfig {
+        vocab: 256,
+        ..VarConfig::of_depth(3, 10, pyramid)
+    };
+    let pass = Pass::Train {
+        var: &var,
+        vqvae: &vqvae,
+        from_tokens: false,
+        math: [Math::FULL; 2],
+    };
+    let need = Estimate::on_processor(pass).unwrap().need(96).unwrap();
+    near("transformer", need.least, || {
+        let tokenizer = Vqvae::new(vqvae.clone(), false).unwrap();
+        let model = Var::new(var.clone(), true).unwrap();
+        let mut t = VarTrainer::new(tokenizer, model, 0.0, 0).unwrap();
+        for it in 0..3 {
+            let plan = StepPlan::whole(it);
+            t.step(&images(96), &vec![0; 96], &plan).unwrap();
+        }
+    });
+}
