@@ -3,7 +3,7 @@
 use super::images::{load, may_write};
 use super::machine::Machine;
 use nextscale::data::{Feed, LoaderConfig};
-use nextscale::eval::{Reconstruction, evaluate_reconstruction};
+use nextscale::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
@@ -114,8 +114,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn psnr(a: &[f32], b: &[f32]) -> f64 {
     let sum: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    let mse = sum / a.len().max(1) as f64;
-    (10.0 * (4.0 / mse.max(1e-12)).log10()).min(100.0)
+    psnr_db(sum / a.len().max(1) as f64)
 }
 
 fn report(r: &Reconstruction) -> Result<()> {

@@ -4,4 +4,4 @@ mod losses;
 mod reconstruction;
 
 pub use losses::{evaluate_losses, evaluate_token_losses};
-pub use reconstruction::{Reconstruction, evaluate_reconstruction};
+pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};

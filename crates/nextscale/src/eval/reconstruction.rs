@@ -23,6 +23,15 @@ pub struct Reconstruction {
     pub usage_by_scale: Vec<f64>,
 }
 
+/// The peak signal-to-noise ratio in dB of values in \[−1, 1\] whose mean squared error is `l2`. A perfect copy would have no finite
+/// one; 100 dB is far beyond 8-bit pictures. An error that is no number must not come out as a perfect copy.
+pub fn psnr_db(l2: f64) -> f64 {
+    if l2.is_nan() {
+        return f64::NAN;
+    }
+    (10.0 * (4.0 / l2.max(1e-12)).log10()).min(100.0)
+}
+
 /// A tally in the making.
 pub(crate) struct Tally {
     images: usize,
@@ -57,10 +66,7 @@ impl Tally {
                 l2 += d * d;
             }
             let (l1, l2) = (l1 / each as f64, l2 / each as f64);
-            // A perfect copy would have no finite ratio; 100 dB is far beyond 8-bit pictures.
-            let psnr = (10.0 * (4.0 / l2.max(1e-12)).log10()).min(100.0);
-            // An error that is no number must not come out as a perfect copy.
-            self.psnr += if l2.is_nan() { f64::NAN } else { psnr };
+            self.psnr += psnr_db(l2);
             self.l1 += l1;
             self.l2 += l2;
             self.images += 1;

@@ -23,6 +23,8 @@ pub struct Sample {
     pub loss: Option<f64>,
     /// Accuracy in percent, in steps that look at it.
     pub accuracy: Option<f64>,
+    /// Of the tokenizer: share of the codebook in use, in percent.
+    pub usage: Option<f64>,
     /// Images of the step, over all processes.
     pub images: u64,
     /// Seconds that the step took, waiting included.
@@ -40,6 +42,7 @@ pub struct Display {
     started: Instant,
     loss: Smoothed,
     accuracy: Smoothed,
+    usage: Smoothed,
     images: Smoothed,
     step_seconds: Smoothed,
     data_seconds: Smoothed,
@@ -128,6 +131,7 @@ impl Display {
             started: Instant::now(),
             loss: Smoothed::default(),
             accuracy: Smoothed::default(),
+            usage: Smoothed::default(),
             images: Smoothed::default(),
             step_seconds: Smoothed::default(),
             data_seconds: Smoothed::default(),
@@ -145,6 +149,9 @@ impl Display {
         }
         if let Some(accuracy) = sample.accuracy {
             self.accuracy.push(accuracy);
+        }
+        if let Some(usage) = sample.usage {
+            self.usage.push(usage);
         }
         self.images.push(sample.images as f64);
         self.step_seconds.push(sample.seconds);
@@ -198,6 +205,9 @@ impl Display {
         }
         if let Some(accuracy) = self.accuracy.median() {
             words.push(format!("acc {accuracy:.2} %"));
+        }
+        if let Some(usage) = self.usage.median() {
+            words.push(format!("codes in use {usage:.1} %"));
         }
         if let Some(rate) = self.images_per_second() {
             words.push(format!("{rate:.1} img/s"));
@@ -358,6 +368,7 @@ mod tests {
             epoch: 2,
             loss: Some(8.0),
             accuracy: Some(1.25),
+            usage: None,
             images: 96,
             seconds: 0.5,
             data_seconds: 0.05,
@@ -446,6 +457,22 @@ mod tests {
         };
         display.step_at(Duration::ZERO, &blind);
         assert_eq!(paper.lines(), ["step 1/10  epoch 2/5"]);
+    }
+
+    #[test]
+    fn a_tokenizers_line_tells_how_much_of_the_codebook_is_in_use() {
+        let (mut display, paper) = plain(10);
+        let of_tokenizer = Sample {
+            accuracy: None,
+            usage: Some(42.5),
+            ..sample(1)
+        };
+        display.step_at(Duration::ZERO, &of_tokenizer);
+        let line = &paper.lines()[0];
+        assert!(
+            line.contains("  codes in use 42.5 %  ") && !line.contains("acc"),
+            "{line}"
+        );
     }
 
     #[test]

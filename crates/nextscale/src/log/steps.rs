@@ -20,9 +20,9 @@ pub struct StepRecord {
     /// Training loss.
     #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
     pub loss: f64,
-    /// Share of tokens predicted right, in percent.
-    #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
-    pub accuracy: f64,
+    /// What its trainer measures beside.
+    #[serde(flatten)]
+    pub measures: StepMeasures,
     /// Global gradient norm before clipping.
     #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
     pub grad_norm: f64,
@@ -38,6 +38,37 @@ pub struct StepRecord {
     /// Share of the time spent waiting for images, from 0 to 1.
     #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
     pub data_wait: f64,
+}
+
+/// What a step of each trainer measures beside its loss.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StepMeasures {
+    /// Of the tokenizer.
+    Tokenizer {
+        /// Mean absolute error of the images, in [−1, 1].
+        #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
+        l1: f64,
+        /// Mean squared error.
+        #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
+        l2: f64,
+        /// The quantizer's loss.
+        #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
+        vq_loss: f64,
+        /// How near the step's images come to what went in, in dB.
+        #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
+        psnr_db: f64,
+        /// Share of the codebook in use, the mean over all scales, in percent.
+        #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
+        usage: f64,
+    },
+    /// Of the transformer. Lines that older versions wrote of a tokenizer read as this too: its share of the codebook was called
+    /// accuracy.
+    Transformer {
+        /// Share of tokens predicted right, in percent.
+        #[serde(serialize_with = "write_number", deserialize_with = "read_number")]
+        accuracy: f64,
+    },
 }
 
 /// The open file.
@@ -89,7 +120,9 @@ mod tests {
             step,
             epoch: 1 + step / 4,
             loss: 8.0 / step as f64,
-            accuracy: 0.1 * step as f64,
+            measures: StepMeasures::Transformer {
+                accuracy: 0.1 * step as f64,
+            },
             grad_norm: 1.0,
             lr: 1e-4 / 3.0,
             wd: 0.05,
@@ -121,6 +154,42 @@ mod tests {
         );
         let back: StepRecord = serde_json::from_str(&line).unwrap();
         assert!(back.loss.is_nan());
+    }
+
+    #[test]
+    fn a_tokenizers_line_has_its_own_names() {
+        let of_tokenizer = StepRecord {
+            measures: StepMeasures::Tokenizer {
+                l1: 0.25,
+                l2: 0.04,
+                vq_loss: 0.5,
+                psnr_db: 20.0,
+                usage: 12.5,
+            },
+            ..record(3)
+        };
+        let line = serde_json::to_string(&of_tokenizer).unwrap();
+        assert_eq!(
+            line,
+            r#"{"step":3,"epoch":1,"loss":2.6666666666666665,"l1":0.25,"l2":0.04,"vq_loss":0.5,"psnr_db":20.0,"usage":12.5,"grad_norm":1.0,"lr":0.000033333333333333335,"wd":0.05,"loss_scale":null,"images_per_s":99.5,"data_wait":0.01}"#
+        );
+        let back: StepRecord = serde_json::from_str(&line).unwrap();
+        assert_eq!(back, of_tokenizer);
+    }
+
+    #[test]
+    fn lines_of_an_older_version_are_kept_on_resuming() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = |step: u64| {
+            format!(
+                r#"{{"step":{step},"epoch":1,"loss":0.5,"accuracy":99.2,"grad_norm":1.0,"lr":0.0003,"wd":0.005,"loss_scale":null,"images_per_s":9.5,"data_wait":0.01}}"#
+            )
+        };
+        let text = format!("{}\n{}\n{}\n", old(1), old(2), old(3));
+        fs::write(dir.path().join(STEPS_FILE), text).unwrap();
+        StepLog::open(dir.path(), 2).unwrap();
+        let kept = fs::read_to_string(dir.path().join(STEPS_FILE)).unwrap();
+        assert_eq!(kept, format!("{}\n{}\n", old(1), old(2)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::Pyramid;
 use super::state::{fingerprint, hit_averages, load_var, load_vqvae};
 use super::var::{Var, VarConfig};
 use super::vqvae::{Vqvae, VqvaeConfig};
-use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
+use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums};
 use crate::checkpoint::{Part, PhiKind, VaeShape, VarShape, load_part};
 use crate::{Error, Result};
 use std::path::Path;
@@ -52,6 +52,19 @@ pub fn open_tokenizer(
     pyramid: Option<&Pyramid>,
     trainable: bool,
 ) -> Result<OpenTokenizer> {
+    open_tokenizer_for(path, pyramid, None, trainable)
+}
+
+/// [`open_tokenizer`] for a run whose flags say how many pixels along a side a token stands for.
+///
+/// # Errors
+/// As [`open_tokenizer`], and where that number is another: all that contradicts is in the one line.
+pub fn open_tokenizer_for(
+    path: &Path,
+    pyramid: Option<&Pyramid>,
+    patch_size: Option<usize>,
+    trainable: bool,
+) -> Result<OpenTokenizer> {
     let name = path.display();
     let weights = load_part(path, Part::Vae)?;
     let shape = weights.vae_shape(path)?;
@@ -68,17 +81,21 @@ pub fn open_tokenizer(
         (None, Some(sides)) => Some(Pyramid::square(sides)?),
         (None, None) => None,
     };
+    let mut contradictions = Vec::new();
     if let (Some(asked), Some(had)) = (pyramid, recorded.as_ref().map(|c| &c.pyramid))
         && asked.finest() != had.finest()
     {
-        return Err(Error::input(format!(
-            "--pn ends at {}x{} but the tokenizer {name} was trained with scales that end at {}x{}: give --pn a list that ends there",
-            asked.finest().0,
-            asked.finest().1,
-            had.finest().0,
-            had.finest().1
-        )));
+        let (a, h) = (asked.finest(), had.finest());
+        let list = had.sides().map_or("a list that ends there".into(), |s| {
+            format!("one that does, such as {}", format_patch_nums(&s))
+        });
+        contradictions.push(format!(
+            "--pn ends at {}x{} but the tokenizer {name} was trained with scales that end at {}x{}: give {list}",
+            a.0, a.1, h.0, h.1
+        ));
     }
+    contradictions.extend(other_patch(path, shape.ch_mult.len(), patch_size));
+    refuse_all(&contradictions)?;
     let Some(pyramid) = pyramid.cloned().or_else(|| trained_with.clone()) else {
         return Err(Error::input(format!(
             "{name}: the file does not say with which scales the tokenizer was trained; give them with --pn (256 for the published one)"
@@ -96,6 +113,29 @@ pub fn open_tokenizer(
         hits,
         trained_with,
     })
+}
+
+/// What is to be said of `--patch_size` where a tokenizer of so many levels has another.
+pub fn other_patch(path: &Path, levels: usize, patch_size: Option<usize>) -> Option<String> {
+    // Every level but the last halves the image.
+    let (asked, has) = (patch_size?, 1 << (levels - 1));
+    (asked != has).then(|| {
+        format!(
+            "--patch_size={asked}: a token of {} stands for {has}x{has} pixels; use --patch_size={has}",
+            path.display()
+        )
+    })
+}
+
+/// Refuses what contradicts, all of it in one line.
+///
+/// # Errors
+/// Where there is something.
+pub fn refuse_all(contradictions: &[String]) -> Result<()> {
+    match contradictions {
+        [] => Ok(()),
+        all => Err(Error::input(all.join("; and "))),
+    }
 }
 
 /// Settings of a transformer with these tensors.

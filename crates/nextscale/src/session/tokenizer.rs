@@ -9,9 +9,9 @@ use super::val_check::ValCheck;
 use super::{Outcome, choose_seed, copy_whole, make_folder, not_a_number, stopped};
 use crate::checkpoint::clean_stale;
 use crate::data::{Feed, LoaderConfig, TrainLoader};
-use crate::eval::{Reconstruction, evaluate_reconstruction};
+use crate::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
 use crate::log::display::{Display, Sample};
-use crate::log::steps::{StepLog, StepRecord};
+use crate::log::steps::{StepLog, StepMeasures, StepRecord};
 use crate::log::tags;
 use crate::log::tensorboard::EventWriter;
 use crate::memory::{self, Pass, advise, caught};
@@ -419,7 +419,6 @@ impl Session<'_> {
         let time = self.clock.lap(waited, launched.images);
         let done = it + 1;
         let epoch = it / self.horizon.its_per_epoch + 1;
-        // A reconstruction has no right or wrong tokens; the share of the codebook in use stands in.
         let positions = self.plan.batch * self.positions();
         let usage = self.trainer.hits.usage(positions);
         let used = usage.iter().sum::<f64>() / usage.len().max(1) as f64;
@@ -428,7 +427,13 @@ impl Session<'_> {
                 step: done,
                 epoch,
                 loss: report.loss,
-                accuracy: used,
+                measures: StepMeasures::Tokenizer {
+                    l1: report.l1,
+                    l2: report.l2,
+                    vq_loss: report.vq,
+                    psnr_db: psnr_db(report.l2),
+                    usage: used,
+                },
                 grad_norm: report.grad_norm,
                 lr,
                 wd,
@@ -447,6 +452,7 @@ impl Session<'_> {
             epoch,
             loss: Some(report.loss),
             accuracy: None,
+            usage: Some(used),
             images: time.images,
             seconds: time.seconds,
             data_seconds: time.data_seconds,

@@ -98,7 +98,7 @@ pub(super) fn find(path: &Path, config: &VqvaeConfig) -> Result<Option<Tokenizer
     Ok(Some(progress))
 }
 
-/// The first setting in which two tokenizers differ.
+/// All settings in which two tokenizers differ.
 fn difference(before: &VqvaeConfig, now: &VqvaeConfig) -> String {
     let both = [before, now].map(|c| serde_json::to_value(c).unwrap_or_default());
     let [Value::Object(before), Value::Object(now)] = both else {
@@ -107,9 +107,9 @@ fn difference(before: &VqvaeConfig, now: &VqvaeConfig) -> String {
     let other = |key: &&String| {
         !matches!(key.as_str(), "dropout" | "beta") && before.get(*key) != now.get(*key)
     };
-    now.keys()
-        .find(other)
-        .map_or(String::new(), |key| format!("{key} was {}", before[key]))
+    let all = now.keys().filter(other);
+    let all = all.map(|key| format!("{key} was {}", before.get(key).unwrap_or(&Value::Null)));
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// Puts a checkpoint's weights and optimizer state into a trainer.

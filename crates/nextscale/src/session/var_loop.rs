@@ -12,7 +12,7 @@ use crate::checkpoint::StateDict;
 use crate::data::LoaderConfig;
 use crate::log::display::{Display, Sample};
 use crate::log::epoch_log::EpochLog;
-use crate::log::steps::{StepLog, StepRecord};
+use crate::log::steps::{StepLog, StepMeasures, StepRecord};
 use crate::log::tensorboard::EventWriter;
 use crate::memory::caught;
 use crate::train::loss_scale;
@@ -291,7 +291,9 @@ impl Session<'_> {
                 step: done,
                 epoch,
                 loss: report.measures.loss_mean(),
-                accuracy: report.measures.acc_mean(),
+                measures: StepMeasures::Transformer {
+                    accuracy: report.measures.acc_mean(),
+                },
                 grad_norm: report.grad_norm.unwrap_or(f64::NAN),
                 lr: step.lr,
                 wd: step.wd,
@@ -306,6 +308,7 @@ impl Session<'_> {
             epoch,
             loss: Some(report.measures.loss_mean()),
             accuracy: Some(report.measures.acc_mean()),
+            usage: None,
             images: time.images,
             seconds: time.seconds,
             data_seconds: time.data_seconds,

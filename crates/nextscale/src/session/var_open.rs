@@ -6,13 +6,12 @@ use crate::checkpoint::StateDict;
 use crate::checkpoint::weights::format_patch_nums;
 use crate::data::tokens::TokenFile;
 use crate::model::Pyramid;
-use crate::model::open::open_tokenizer;
+use crate::model::open::{open_tokenizer_for, other_patch, refuse_all};
 use crate::model::state::{fingerprint, vqvae_state};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::train::options::TrainOptions;
 use crate::train::plan::Plan;
 use crate::{Error, Result};
-use std::path::Path;
 
 /// Data and tokenizer of a run.
 pub(super) struct Given {
@@ -29,9 +28,9 @@ pub(super) struct Given {
 pub(super) fn open(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<Given> {
     let data = open_data(o, plan, pyramid)?;
     let Some(path) = &o.tokenizer else {
-        return without_tokenizer(o, data);
+        return without_tokenizer(data);
     };
-    let tok = open_tokenizer(path, Some(pyramid), false)?;
+    let tok = open_tokenizer_for(path, Some(pyramid), Some(o.patch_size), false)?;
     if let Data::Tokens(t) = &data
         && let Some(info) = t.train.info()
     {
@@ -45,17 +44,15 @@ pub(super) fn open(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<G
             )));
         }
     }
-    let given = Given {
+    Ok(Given {
         data,
         vae_state: vqvae_state(&tok.vqvae, &tok.hits)?,
         tokenizer: tok.vqvae.into(),
-    };
-    check_patch(o, &given.tokenizer, path)?;
-    Ok(given)
+    })
 }
 
 /// A token file brings the codebook.
-fn without_tokenizer(o: &TrainOptions, data: Data) -> Result<Given> {
+fn without_tokenizer(data: Data) -> Result<Given> {
     let Data::Tokens(mut t) = data else {
         return Err(Error::input(
             "--tokenizer is missing: give the tokenizer's file (train one with: nextscale train-tokenizer)",
@@ -68,25 +65,11 @@ fn without_tokenizer(o: &TrainOptions, data: Data) -> Result<Given> {
             path.display()
         )));
     };
-    let tokenizer = codes.into();
-    check_patch(o, &tokenizer, &path)?;
     Ok(Given {
         data: Data::Tokens(t),
-        tokenizer,
+        tokenizer: codes.into(),
         vae_state: StateDict::new(),
     })
-}
-
-fn check_patch(o: &TrainOptions, tokenizer: &Tokenizer, path: &Path) -> Result<()> {
-    let patch_size = tokenizer.config().downsample();
-    if patch_size == o.patch_size {
-        return Ok(());
-    }
-    Err(Error::input(format!(
-        "--patch_size={}: a token of {} stands for {patch_size}x{patch_size} pixels; use --patch_size={patch_size}",
-        o.patch_size,
-        path.display()
-    )))
 }
 
 fn open_data(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<Data> {
@@ -107,52 +90,56 @@ fn open_data(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<Data> {
             o.hflip,
         )?)),
         (None, Some(path)) => {
-            let train = open_tokens("tokens", path, pyramid)?;
+            let mut train = TokenFile::open(path)?;
+            let mut wrong: Vec<String> = other_scales("tokens", &train, pyramid)
+                .into_iter()
+                .collect();
             if o.hflip && !train.info().is_some_and(|i| i.hflip) {
-                return Err(Error::input(format!(
+                wrong.push(format!(
                     "--hflip=1: {} holds no mirrored crops; make it again with nextscale tokenize --crops=N --hflip=1, or leave the flag out",
                     path.display()
-                )));
+                ));
             }
-            let val = match &o.val_tokens {
-                Some(path) => Some(open_tokens("val_tokens", path, pyramid)?),
-                None => None,
-            };
+            if let Some(codes) = train.codes()? {
+                let levels = codes.config.ch_mult.len();
+                wrong.extend(other_patch(path, levels, Some(o.patch_size)));
+            }
+            let val = o.val_tokens.as_deref().map(TokenFile::open).transpose()?;
             if let Some(val) = &val {
-                check_pair(&train, val)?;
+                wrong.extend(other_scales("val_tokens", val, pyramid));
+                wrong.extend(other_pair(&train, val));
             }
+            refuse_all(&wrong)?;
             Ok(Data::Tokens(Box::new(TokenData { train, val })))
         }
     }
 }
 
-/// A token file of the run's scales.
-fn open_tokens(flag: &str, path: &Path, pyramid: &Pyramid) -> Result<TokenFile> {
-    let file = TokenFile::open(path)?;
+/// What is to be said of a token file of other scales than the run's.
+fn other_scales(flag: &str, file: &TokenFile, pyramid: &Pyramid) -> Option<String> {
     if file.pyramid() == pyramid {
-        return Ok(file);
+        return None;
     }
     let made = format_patch_nums(&file.pyramid().sides().unwrap_or_default());
-    Err(Error::input(format!(
+    Some(format!(
         "--{flag}={}: was made with --pn={made}; give --pn={made} here, or make it again with other scales",
-        path.display()
-    )))
+        file.path().display()
+    ))
 }
 
-/// Two files of one tokenizer and one set of classes.
-fn check_pair(train: &TokenFile, val: &TokenFile) -> Result<()> {
-    let differ = |what: &str| {
-        Err(Error::input(format!(
-            "--val_tokens={}: has other {what} than {}; make both with the same flags of nextscale tokenize",
-            val.path().display(),
-            train.path().display()
-        )))
+/// What is to be said of two files that are not of one tokenizer and one set of classes.
+fn other_pair(train: &TokenFile, val: &TokenFile) -> Option<String> {
+    let what = if val.classes() != train.classes() {
+        "classes"
+    } else {
+        match (val.info(), train.info()) {
+            (Some(a), Some(b)) if a.tokenizer != b.tokenizer => "tokens, of another tokenizer,",
+            _ => return None,
+        }
     };
-    if val.classes() != train.classes() {
-        return differ("classes");
-    }
-    match (val.info(), train.info()) {
-        (Some(a), Some(b)) if a.tokenizer != b.tokenizer => differ("tokens, of another tokenizer,"),
-        _ => Ok(()),
-    }
+    Some(format!(
+        "--val_tokens={}: has other {what} than {}; make both with the same flags of nextscale tokenize",
+        val.path().display(),
+        train.path().display()
+    ))
 }

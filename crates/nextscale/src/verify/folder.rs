@@ -1,12 +1,13 @@
 //! A bundle's folder: its files, gzipped or not.
 
 use super::machine::Machine;
-use super::recorded::Recorded;
+use super::recorded::{Looked, Recorded};
 use crate::checkpoint::safetensors::read_safetensors;
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,10 @@ pub struct Folder {
     pub machine: Machine,
     /// Names without `.gz`, and whether the file has it.
     files: BTreeMap<String, bool>,
+    /// Names of the files that were read.
+    read: RefCell<BTreeSet<String>>,
+    /// Tensors of the files that were read as such: all, and those that were looked at.
+    opened: RefCell<BTreeMap<String, (Vec<String>, Looked)>>,
 }
 
 impl Folder {
@@ -53,7 +58,29 @@ impl Folder {
             path,
             machine: Machine::CPU,
             files,
+            read: RefCell::default(),
+            opened: RefCell::default(),
         })
+    }
+
+    /// Files that nobody read, but for texts about the bundle.
+    pub fn unread(&self) -> Vec<&str> {
+        let read = self.read.borrow();
+        self.names()
+            .filter(|n| !n.ends_with(".md") && !n.ends_with(".txt") && !n.starts_with('.'))
+            .filter(|n| !read.contains(*n))
+            .collect()
+    }
+
+    /// Tensors that nobody looked at, as file and name.
+    pub fn overlooked(&self) -> Vec<(String, String)> {
+        let opened = self.opened.borrow();
+        let all = opened.iter().flat_map(|(file, (names, looked))| {
+            let looked = looked.borrow();
+            let left = names.iter().filter(|n| !looked.contains(*n));
+            left.map(|n| (file.clone(), n.clone())).collect::<Vec<_>>()
+        });
+        all.collect()
     }
 
     /// The same for checks on another machine.
@@ -99,6 +126,12 @@ impl Folder {
 
     /// A reader of the unpacked content.
     fn reader(&self, name: &str) -> Result<Box<dyn Read>> {
+        self.read.borrow_mut().insert(name.to_owned());
+        self.glance(name)
+    }
+
+    /// The same for who only wants to know what it is.
+    fn glance(&self, name: &str) -> Result<Box<dyn Read>> {
         let path = self.file(name);
         let file = File::open(&path).map_err(Error::io(&path))?;
         Ok(if self.files.get(name) == Some(&true) {
@@ -138,7 +171,7 @@ impl Folder {
     /// # Errors
     /// When it is no such file.
     pub fn tensor_names(&self, name: &str) -> Result<Vec<String>> {
-        let mut reader = self.reader(name)?;
+        let mut reader = self.glance(name)?;
         let mut word = [0u8; 8];
         let mut read = |buf: &mut [u8]| {
             reader
@@ -168,7 +201,12 @@ impl Folder {
     pub fn tensors(&self, name: &str) -> Result<Recorded> {
         let source = self.file(name).display().to_string();
         let (tensors, _) = self.with_file(name, |path| read_safetensors(path))?;
-        Ok(Recorded::new(source, tensors))
+        let mut opened = self.opened.borrow_mut();
+        let (_, looked_at) = opened.entry(name.to_owned()).or_insert_with(|| {
+            let names = tensors.names().map(str::to_owned).collect();
+            (names, Looked::default())
+        });
+        Ok(Recorded::new(source, tensors).noting(looked_at.clone()))
     }
 
     /// Hands `f` a path at which the unpacked file lies: the file itself, or a temporary copy. Errors name the file itself.
@@ -177,6 +215,7 @@ impl Folder {
     /// What `f` returns, or when unpacking fails.
     pub fn with_file<T>(&self, name: &str, f: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
         let real = self.file(name);
+        self.read.borrow_mut().insert(name.to_owned());
         if self.files.get(name) != Some(&true) {
             return f(&real);
         }

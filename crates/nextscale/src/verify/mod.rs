@@ -46,6 +46,7 @@ mod grads;
 mod interpolate;
 mod machine;
 mod models;
+mod part;
 mod recorded;
 mod report;
 mod sampling;
@@ -179,6 +180,7 @@ impl Bundle {
             )),
             other => other,
         })?;
+        self.left_out(&folder, &mut report);
         if report.counts.passed + report.counts.failed == 0 {
             return Err(Error::input(format!(
                 "{}: holds nothing that can be compared",
@@ -186,6 +188,28 @@ impl Bundle {
             )));
         }
         Ok(report.counts)
+    }
+
+    /// Names what was not looked at, so that nothing is left out silently.
+    fn left_out(&self, folder: &Folder, report: &mut Report<'_>) {
+        let unread: Vec<String> = folder.unread().into_iter().map(str::to_owned).collect();
+        let overlooked = folder.overlooked();
+        let kinds = kinds_of(folder);
+        let others = |file: &str| {
+            let of = kind_of_file(folder, file);
+            of.map_or(kinds.first() != Some(&self.kind), |k| k != self.kind)
+        };
+        for file in unread.iter().filter(|f| !others(f)) {
+            if !report.was_told(file) {
+                report.unchecked(file.as_str(), "nothing is known of such a file");
+            }
+        }
+        for (file, name) in overlooked.iter().filter(|(f, _)| !others(f)) {
+            if !report.was_told(name) && !report.was_told(file) {
+                let stem = file.strip_suffix(".safetensors").unwrap_or(file);
+                report.unchecked(format!("{stem}/{name}"), "no known quantity");
+            }
+        }
     }
 }
 
@@ -215,25 +239,25 @@ fn collect(path: &Path, depth: usize, found: &mut Vec<Bundle>) -> Result<()> {
 
 /// The kinds that the folder's files show. Files that can't be read show none.
 fn kinds_of(folder: &Folder) -> BTreeSet<Kind> {
-    let mut kinds = BTreeSet::new();
-    for stem in folder.stems(".safetensors") {
-        if let Ok(names) = folder.tensor_names(&format!("{stem}.safetensors")) {
-            kinds.extend(kind_of_tensors(&names));
-        }
+    folder
+        .names()
+        .filter_map(|file| kind_of_file(folder, file))
+        .collect()
+}
+
+/// The kind that a file's content shows.
+fn kind_of_file(folder: &Folder, file: &str) -> Option<Kind> {
+    if file.ends_with(".safetensors") {
+        kind_of_tensors(&folder.tensor_names(file).ok()?)
+    } else if file.ends_with(".json") {
+        kind_of_json(&folder.json(file).ok()?)
+    } else if file.ends_with(".csv") {
+        let text = folder.text(file).ok()?;
+        let known = schedules::is_known(text.lines().next().unwrap_or_default());
+        known.then_some(Kind::Schedules)
+    } else {
+        None
     }
-    for stem in folder.stems(".json") {
-        if let Ok(json) = folder.json(&format!("{stem}.json")) {
-            kinds.extend(kind_of_json(&json));
-        }
-    }
-    for stem in folder.stems(".csv") {
-        if let Ok(text) = folder.text(&format!("{stem}.csv"))
-            && schedules::is_known(text.lines().next().unwrap_or_default())
-        {
-            kinds.insert(Kind::Schedules);
-        }
-    }
-    kinds
 }
 
 fn kind_of_tensors(names: &[String]) -> Option<Kind> {
@@ -241,7 +265,7 @@ fn kind_of_tensors(names: &[String]) -> Option<Kind> {
     let starts = |lead: &str| names.iter().any(|n| n.starts_with(lead));
     // More telling names first: several kinds have indices and losses.
     Some(
-        if has("guided_logits.0") || names.iter().any(|n| n.ends_with(".masked")) {
+        if starts("guided_logits.0") || names.iter().any(|n| n.ends_with(".masked")) {
             Kind::Sampling
         } else if has("vq_loss") {
             Kind::VqvaeTrain

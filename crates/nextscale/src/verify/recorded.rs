@@ -3,6 +3,9 @@
 use crate::checkpoint::{HostDType, HostTensor, StateDict};
 use crate::{Error, Result};
 use nextscale_tensor::{Tensor, ops};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// Most axes that a tensor here may have.
 const MAX_AXES: usize = 6;
@@ -11,12 +14,26 @@ const MAX_AXES: usize = 6;
 pub struct Recorded {
     source: String,
     tensors: StateDict,
+    /// Names of those that were looked at.
+    looked_at: Looked,
 }
+
+/// Names that were looked at, shared with the folder that wants to know what was left out.
+pub type Looked = Rc<RefCell<BTreeSet<String>>>;
 
 impl Recorded {
     /// Tensors of the file that messages call `source`.
     pub fn new(source: String, tensors: StateDict) -> Self {
-        Self { source, tensors }
+        Self {
+            source,
+            tensors,
+            looked_at: Looked::default(),
+        }
+    }
+
+    /// The same with names that are looked at taken down in `looked_at`.
+    pub fn noting(self, looked_at: Looked) -> Self {
+        Self { looked_at, ..self }
     }
 
     /// What messages call the file.
@@ -48,6 +65,7 @@ impl Recorded {
     }
 
     fn get(&self, name: &str) -> Result<&HostTensor> {
+        self.looked_at.borrow_mut().insert(name.to_owned());
         self.tensors
             .get(name)
             .ok_or_else(|| Error::input(format!("{}: lacks the tensor {name}", self.source)))

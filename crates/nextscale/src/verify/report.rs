@@ -78,6 +78,8 @@ pub struct Report<'a> {
     see: &'a mut dyn FnMut(&Line),
     /// Outcomes so far.
     pub counts: Counts,
+    /// Quantities that were said not to be compared.
+    left_out: Vec<String>,
 }
 
 impl<'a> Report<'a> {
@@ -87,14 +89,23 @@ impl<'a> Report<'a> {
             machine,
             see,
             counts: Counts::default(),
+            left_out: Vec::new(),
         }
+    }
+
+    /// Whether a file or quantity was said not to be compared.
+    pub fn was_told(&self, name: &str) -> bool {
+        self.left_out.iter().any(|l| l.ends_with(name))
     }
 
     fn line(&mut self, line: &Line) {
         match line.verdict {
             Verdict::Pass => self.counts.passed += 1,
             Verdict::Fail => self.counts.failed += 1,
-            Verdict::Unchecked => self.counts.unchecked += 1,
+            Verdict::Unchecked => {
+                self.counts.unchecked += 1;
+                self.left_out.push(line.quantity.clone());
+            }
         }
         (self.see)(line);
     }

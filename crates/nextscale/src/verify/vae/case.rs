@@ -3,8 +3,8 @@
 use crate::model::vqvae::Vqvae;
 use crate::model::{Pyramid, Run};
 use crate::verify::compare::Limit;
-use crate::verify::machine::host;
 use crate::verify::models::Tokenizer;
+use crate::verify::part;
 use crate::verify::recorded::Recorded;
 use crate::verify::report::Report;
 use crate::verify::tokens::Maps;
@@ -145,13 +145,18 @@ impl Case<'_> {
     ) -> Result<()> {
         let (file, vqvae) = (self.file, self.vqvae);
         let label = self.label(name);
+        let (bare, _) = part::bare(name);
         let number = |lead: &str| {
-            name.strip_prefix(lead)
+            bare.strip_prefix(lead)
                 .and_then(|k| k.parse::<usize>().ok())
         };
         let recorded = recorded.unwrap_or_default();
         let on_device = report.machine().all(recorded)?;
-        let first = file.shape(name)?.first().copied().unwrap_or(0);
+        // Of the first samples alone, unless a plain list of numbers tells nothing of samples.
+        let first = match file.shape(name)? {
+            &[b, _, _, _] => b,
+            _ => usize::MAX,
+        };
         if name == "idx_cat" {
             if recorded.is_empty() {
                 report.unchecked(label, "the maps of the scales are not recorded");
@@ -167,7 +172,7 @@ impl Case<'_> {
             );
             return Ok(());
         }
-        if name == "var_input" {
+        if bare == "var_input" {
             let got = vqvae.quantizer.var_input(
                 &vqvae.params,
                 &on_device,
@@ -176,7 +181,7 @@ impl Case<'_> {
             )?;
             match got {
                 Some(got) => {
-                    report.computed(label, host(&got)?.f32()?, &file.f32(name)?, self.limit);
+                    self.map(name, &got, report)?;
                 }
                 None => report.unchecked(label, "it needs token maps of two scales"),
             }
@@ -211,9 +216,8 @@ impl Case<'_> {
                 }
             };
         }
-        let (bare, step) = subsampled(name);
         match find(bare) {
-            Some(got) => self.map(name, &every(&got, step)?, report),
+            Some(got) => self.map(name, &got, report),
             None => {
                 report.unchecked(label, "no known quantity");
                 Ok(())
@@ -221,26 +225,9 @@ impl Case<'_> {
         }
     }
 
-    /// Compares a feature map or image batch, of which only the first samples may be recorded.
+    /// Compares what is recorded of a feature map or image batch.
     fn map(&self, name: &str, got: &Tensor, report: &mut Report<'_>) -> Result<()> {
-        let want = self.file.channels_last(name)?;
-        let n = want.dims()[0].min(got.dims()[0]);
-        let got = host(&got.narrow(0, n)?)?;
-        let label = self.label(name);
-        if got.dims() != want.dims() {
-            report.fact(
-                label,
-                false,
-                format!(
-                    "has the shape {}, recorded is {}",
-                    got.shape(),
-                    want.shape()
-                ),
-            );
-            return Ok(());
-        }
-        report.computed(label, got.f32()?, want.f32()?, self.limit);
-        Ok(())
+        part::compare(self.label(name), got, (self.file, name), self.limit, report)
     }
 }
 
@@ -259,40 +246,4 @@ fn probed<T>(
     };
     let out = f(&run)?;
     Ok((seen.into_inner(), out))
-}
-
-/// A name such as `enc.conv_in_sub4` without what says that only every fourth row and column is kept, and that number.
-fn subsampled(name: &str) -> (&str, usize) {
-    match name.rsplit_once("_sub") {
-        Some((bare, n)) => match n.parse() {
-            Ok(n) if n > 0 => (bare, n),
-            _ => (name, 1),
-        },
-        None => (name, 1),
-    }
-}
-
-/// Every `step`-th row and column of a map \[B, h, w, C\].
-fn every(map: &Tensor, step: usize) -> Result<Tensor> {
-    let &[b, h, w, c] = map.dims() else {
-        return Ok(map.clone());
-    };
-    if step == 1 {
-        return Ok(map.clone());
-    }
-    let map = host(map)?;
-    let values = map.f32()?;
-    let mut out = Vec::new();
-    for s in 0..b {
-        for y in (0..h).step_by(step) {
-            for x in (0..w).step_by(step) {
-                let at = ((s * h + y) * w + x) * c;
-                out.extend_from_slice(&values[at..at + c]);
-            }
-        }
-    }
-    Ok(Tensor::from_vec(
-        [b, h.div_ceil(step), w.div_ceil(step), c],
-        out,
-    ))
 }

@@ -2,23 +2,16 @@
 
 use super::pass::{Batch, Options, Pass};
 use super::{
-    Context, GRADIENTS, LOSSES, OUTPUTS, Variant, batch, check_tokens, check_words, tokenizer_of,
+    Context, GRADIENTS, LOSSES, Limits, OUTPUTS, Variant, batch, check_tokens, check_words, gradient_limit, of_pass, tokenizer_of,
 };
 use crate::Result;
 use crate::model::var::{Keep, Var};
-use crate::verify::compare::{Limit, difference, sampled};
-use crate::verify::grads::unscaled;
+use crate::verify::compare::difference;
 use crate::verify::machine::host;
+use crate::verify::part;
 use crate::verify::recorded::Recorded;
 use crate::verify::report::Report;
 use std::collections::BTreeSet;
-
-/// The limits of one section of quantities.
-struct Limits {
-    outputs: Limit,
-    losses: Limit,
-    gradients: Limit,
-}
 
 impl Limits {
     fn of(context: &Context<'_>, path: &[&str]) -> Self {
@@ -26,7 +19,8 @@ impl Limits {
         Self {
             outputs: floor.unwrap_or(OUTPUTS),
             losses: floor.unwrap_or(LOSSES),
-            gradients: floor.unwrap_or(GRADIENTS),
+            norm: floor.unwrap_or(GRADIENTS),
+            gradients: floor.unwrap_or_else(|| gradient_limit(context, path)),
         }
     }
 }
@@ -103,30 +97,10 @@ impl Group<'_> {
             else {
                 continue;
             };
-            let label = self.variant.label(name);
-            let l = &self.limits;
-            match what {
-                what if skip(what) => {}
-                "logits" => {
-                    report.computed(label, &pass.logits()?, &self.file.f32(name)?, l.outputs)
-                }
-                "ce_BL" => report.computed(label, &pass.ce, &self.file.f32(name)?, l.outputs),
-                "loss" => report.losses(label, &[pass.loss], &self.file.f64(name)?, l.losses),
-                "grad_norm" => {
-                    report.computed(label, &[pass.grad_norm], &self.file.f64(name)?, l.gradients)
-                }
-                _ => match what
-                    .strip_prefix("grad.")
-                    .and_then(|p| self.var.params.info(p))
-                {
-                    Some(info) => {
-                        let want = self.file.f32(name)?;
-                        let got = unscaled(&pass.grads, info, pass.scale)?;
-                        let got = sampled(&got, want.len());
-                        report.computed(label, &got, &want, l.gradients);
-                    }
-                    None => report.unchecked(label, "no known quantity"),
-                },
+            if !skip(what) {
+                let label = self.variant.label(name);
+                let pass = (pass, self.var);
+                of_pass((what, self.file, name), pass, &self.limits, label, report)?;
             }
         }
         Ok(())
@@ -155,12 +129,17 @@ impl Group<'_> {
             choose(&|i| i < b / 2),
             choose(&|i| i % 2 == 0),
         ];
-        let want = self.file.f32(&self.key("logits"))?;
+        let key = self.key("logits");
+        let Some(logits) = part::name_of(self.file, &key) else {
+            report.unchecked(self.variant.label(self.key("*")), "which labels are none shows in the logits, which are missing");
+            return Ok(());
+        };
+        let want = self.file.f32(logits)?;
         let mut best: Option<(f64, Batch)> = None;
         for labels in choices {
             let batch = self.batch.labelled(labels);
             let pass = Pass::run(self.var, &batch, &Options::default())?;
-            let d = difference(&pass.logits()?, &want).rel_l2;
+            let d = difference(&part_of_logits(&pass, self.file, logits)?, &want).rel_l2;
             if best.as_ref().is_none_or(|(b, _)| d < *b) {
                 best = Some((d, batch));
             }
@@ -319,6 +298,16 @@ impl Group<'_> {
     }
 }
 
+/// The logits that a record keeps.
+fn part_of_logits(pass: &Pass, file: &Recorded, name: &str) -> Result<Vec<f32>> {
+    let Some(all) = pass.seen.get("logits") else {
+        return Ok(Vec::new());
+    };
+    let (values, dims) = part::as_recorded(all)?;
+    let kept = part::of(&values, &dims, file.shape(name)?, part::bare(name).1);
+    kept.ok_or_else(|| file.bad(name, format!("does not fit logits of the shape {dims:?}")))
+}
+
 /// Training mode with recorded draws of class dropout and stochastic depth.
 pub(super) fn drop_masks(
     context: &Context<'_>,
@@ -362,7 +351,8 @@ pub(super) fn drop_masks(
     )?;
 
     let mask = file.f32("keep_mask")?;
-    let want = file.f32("logits")?;
+    let logits = part::name_of(file, "logits").ok_or_else(|| file.bad("logits", "is missing"))?;
+    let want = file.f32(logits)?;
     let b = batch.labels.len();
     // The rate of the last block is not recorded. Four tenths is what the recorded bundle used; another one is the hundredth that
     // explains the logits best.
@@ -384,7 +374,7 @@ pub(super) fn drop_masks(
             ..Options::default()
         };
         let pass = Pass::run(&var, &batch, &options)?;
-        let d = difference(&pass.logits()?, &want);
+        let d = difference(&part_of_logits(&pass, file, logits)?, &want);
         let fits = limits.outputs.times(report.machine().slack()).holds(&d);
         if best.as_ref().is_none_or(|(off, _)| d.rel_l2 < *off) {
             best = Some((d.rel_l2, pass));
@@ -393,24 +383,12 @@ pub(super) fn drop_masks(
             break;
         }
     }
-    if let Some((_, pass)) = best {
-        report.computed(label("logits"), &pass.logits()?, &want, limits.outputs);
-        if file.has("loss") {
-            report.losses(
-                label("loss"),
-                &[pass.loss],
-                &file.f64("loss")?,
-                limits.losses,
-            );
-        }
-        if file.has("grad_norm") {
-            report.computed(
-                label("grad_norm"),
-                &[pass.grad_norm],
-                &file.f64("grad_norm")?,
-                limits.gradients,
-            );
-        }
+    let Some((_, pass)) = best else {
+        return Ok(());
+    };
+    let given = ["images_u8", "labels", "labels_after_drop", "gt_BL", "x_BLCv_wo_first_l", "keep_mask"];
+    for name in file.names().filter(|n| !given.contains(n)) {
+        of_pass((name, file, name), (&pass, &var), &limits, label(name), report)?;
     }
     Ok(())
 }

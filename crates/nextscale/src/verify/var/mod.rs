@@ -11,7 +11,9 @@ use super::compare::Limit;
 use super::floor::Floors;
 use super::folder::Folder;
 use super::machine::{Machine, host};
+use super::grads::unscaled;
 use super::models::{self, Tokenizer, check_formats, check_var_state, weight_stems};
+use super::part;
 use super::recorded::Recorded;
 use super::report::Report;
 use super::tokens::Maps;
@@ -120,6 +122,21 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
                 one(&context, &variant, file, part, report)?;
             }
         }
+        // Statistics stand by themselves too.
+        let file = |part: &str| match *name {
+            "" => part.to_owned(),
+            name => format!("{name}_{part}"),
+        };
+        let alone = |stats: &str, numbers: &str| {
+            folder.has(&file(stats)) && !folder.has(&file(numbers))
+        };
+        if alone("grad_stats.json", "grads.safetensors") {
+            gradients(&context, &variant, None, report)?;
+        }
+        if alone("params_after_stats.json", "params_after.safetensors") {
+            let none = Recorded::new(String::new(), StateDict::new());
+            steps::params_after(&context, &variant, &file("params_after"), &none, report)?;
+        }
     }
     for file in folder.stems(".safetensors") {
         if !names.iter().any(|n| part_of(file, n).is_some()) {
@@ -153,11 +170,12 @@ fn one(
     let file = context.folder.tensors(&format!("{stem}.safetensors"))?;
     match part {
         "forward" => forward(context, variant, &file, report),
-        "grads" => gradients(context, variant, &file, report),
+        "grads" => gradients(context, variant, Some(&file), report),
         "params_after" => steps::params_after(context, variant, stem, &file, report),
         "extras" => extras::check(context, variant, &file, report),
         "drop_masks" => extras::drop_masks(context, variant, &file, report),
-        _ if part.starts_with("run") && file.has("images_u8") && file.has("losses") => {
+        // A run is known by what it holds, whatever it is called.
+        _ if ["images_u8", "labels", "gt_BL", "losses"].iter().all(|n| file.has(n)) => {
             steps::run(context, variant, stem, &file, report)
         }
         _ => {
@@ -309,37 +327,63 @@ fn forward(
         report,
     )?;
     let pass = pass::Pass::run(&var, &batch, &pass::Options::default())?;
-    for name in file.names() {
+    let limits = Limits {
+        outputs: outputs.unwrap_or(OUTPUTS),
+        losses: outputs.unwrap_or(LOSSES),
+        norm: norm.unwrap_or(GRADIENTS),
+        gradients: gradient_limit(context, &section),
+    };
+    let known = ["gt_BL", "labels", "x_BLCv_wo_first_l"];
+    for name in file.names().filter(|n| !known.contains(n)) {
         let label = variant.label(name);
-        match name {
-            "gt_BL" | "labels" | "x_BLCv_wo_first_l" => {}
-            "ce_BL" => report.computed(
-                label,
-                &pass.ce,
-                &file.f32(name)?,
-                outputs.unwrap_or(OUTPUTS),
-            ),
-            "loss" => report.losses(
-                label,
-                &[pass.loss],
-                &file.f64(name)?,
-                outputs.unwrap_or(LOSSES),
-            ),
-            "grad_norm" => report.computed(
-                label,
-                &[pass.grad_norm],
-                &file.f64(name)?,
-                norm.unwrap_or(GRADIENTS),
-            ),
-            _ => match pass.seen.get(name) {
-                Some(got) => report.computed(
-                    label,
-                    host(got)?.f32()?,
-                    &file.f32(name)?,
-                    outputs.unwrap_or(OUTPUTS),
-                ),
-                None => report.unchecked(label, "no known quantity"),
-            },
+        of_pass((name, file, name), (&pass, &var), &limits, label, report)?;
+    }
+    Ok(())
+}
+
+/// The limits of one section of quantities.
+struct Limits {
+    outputs: Limit,
+    losses: Limit,
+    norm: Limit,
+    gradients: Limit,
+}
+
+/// The limit of a section's gradients.
+fn gradient_limit(context: &Context<'_>, path: &[&str]) -> Limit {
+    let floor = |lead: &str| context.floors.gradients(path, |n| n.starts_with(lead));
+    floor("grad.").unwrap_or(GRADIENTS)
+}
+
+/// Compares what a pass gives with the record `name` of it, which is called `what` among the pass's results: its loss and gradients,
+/// costs, anything inside it; whole, or a part of it.
+fn of_pass(
+    (what, file, name): (&str, &Recorded, &str),
+    (pass, var): (&Pass, &Var),
+    limits: &Limits,
+    label: String,
+    report: &mut Report<'_>,
+) -> Result<()> {
+    let (bare, _) = part::bare(what);
+    match bare {
+        "loss" => report.losses(label, &[pass.loss], &file.f64(name)?, limits.losses),
+        "grad_norm" => report.computed(label, &[pass.grad_norm], &file.f64(name)?, limits.norm),
+        "ce_BL" => {
+            let costs = Tensor::from_vec(pass.costs, pass.ce.clone());
+            part::compare(label, &costs, (file, name), limits.outputs, report)?;
+        }
+        _ => {
+            let param = bare.strip_prefix("grad.").and_then(|p| var.params.info(p));
+            match (pass.seen.get(bare), param) {
+                (Some(got), _) => part::compare(label, got, (file, name), limits.outputs, report)?,
+                (None, Some(info)) => {
+                    let got = unscaled(&pass.grads, info, pass.scale)?;
+                    let got = Tensor::from_vec(info.shape, got);
+                    // Convolutions there are none of; a matrix has its rows and columns as they are.
+                    part::compare(label, &got, (file, name), limits.gradients, report)?;
+                }
+                (None, None) => report.unchecked(label, "no known quantity"),
+            }
         }
     }
     Ok(())
@@ -349,16 +393,13 @@ fn forward(
 fn gradients(
     context: &Context<'_>,
     variant: &Variant<'_>,
-    file: &Recorded,
+    file: Option<&Recorded>,
     report: &mut Report<'_>,
 ) -> Result<()> {
     let var = variant.build(true)?;
     let batch = batch(context, variant, &var)?;
     let pass = pass::Pass::run(&var, &batch, &pass::Options::default())?;
-    let limit = context
-        .floors
-        .gradients(&[variant.name], |n| n.starts_with("grad."))
-        .unwrap_or(GRADIENTS);
+    let limit = gradient_limit(context, &[variant.name]);
     let gradients = super::grads::Gradients {
         params: &var.params,
         grads: &pass.grads,
@@ -367,7 +408,9 @@ fn gradients(
         scale: pass.scale,
         label: variant.label(""),
     };
-    gradients.samples(file, "", report)?;
+    if let Some(file) = file {
+        gradients.samples(file, "", report)?;
+    }
     let stats = format!("{}_grad_stats.json", variant.name);
     if context.folder.has(&stats) {
         gradients.statistics(&context.folder.json(&stats)?, report)?;

@@ -118,6 +118,8 @@ pub(in crate::verify) struct Pass {
     pub(in crate::verify) seen: HashMap<String, Tensor>,
     /// Cost of every token, with smoothing.
     pub(in crate::verify) ce: Vec<f32>,
+    /// Their extents \[B, L\].
+    pub(in crate::verify) costs: [usize; 2],
     /// The loss.
     pub(in crate::verify) loss: f32,
     /// Gradients, `scale` times as large.
@@ -164,6 +166,7 @@ impl Pass {
         tape.backward(&out.loss, scale, Some((&var.params, &mut grads)), &[])?;
         Ok(Self {
             ce: host(&out.smoothed)?.f32()?.to_vec(),
+            costs: [batch.labels.len(), batch.targets.shape().last()],
             loss: out.loss.scalar()?,
             grad_norm: ops::grad_norm(&grads)? / f64::from(scale),
             scale,
