@@ -34,6 +34,17 @@ impl Floors {
         Some(self.worst(path, which)?.1)
     }
 
+    /// The worst absolute difference among those quantities.
+    pub fn absolute(&self, path: &[&str], which: impl Fn(&str) -> bool) -> Option<f64> {
+        Some(self.worst(path, which)?.0)
+    }
+
+    /// Names of the sections.
+    pub fn sections(&self) -> impl Iterator<Item = &str> {
+        let all = self.0.as_ref().and_then(Json::as_object);
+        all.into_iter().flat_map(|o| o.keys().map(String::as_str))
+    }
+
     /// The same of gradients, where moreover the worst absolute difference counts as it is: a gradient is a sum whose terms may
     /// cancel, so its noise follows the terms and not what is left of them.
     pub fn gradients(&self, path: &[&str], which: impl Fn(&str) -> bool) -> Option<Limit> {
@@ -95,6 +106,8 @@ mod tests {
             .unwrap();
         assert_eq!((l.rel_l2, l.abs), (6e-6, 4e-6));
         assert!(floors.section(&["s"], |n| n == "n").is_none());
+        assert_eq!(floors.absolute(&["s"], |n| n == "a"), Some(2e-6));
+        assert_eq!(floors.sections().collect::<Vec<_>>(), ["s"]);
         assert!(floors.section(&["t"], |_| true).is_none());
         assert!(Floors(None).section(&[], |_| true).is_none());
     }

@@ -85,6 +85,19 @@ impl Gradients<'_> {
     /// Compares statistics of all gradients, recorded under the parameters' names, as one quantity.
     pub(super) fn statistics(&self, stats: &Json, report: &mut Report<'_>) -> Result<()> {
         let quantity = format!("{}grad_stats", self.label);
+        let zero = self.params.infos().iter().filter(|i| self.is_zero(&i.name));
+        for info in zero {
+            let Some(want) = Stats::recorded(&stats[&info.name]) else {
+                continue;
+            };
+            let got = Stats::of(&self.of(info)?);
+            let largest = got.absmax.max(want.absmax);
+            let name = format!("{quantity}.{}", info.name);
+            if !report.machine().is_half() {
+                let note = format!("the true gradient is 0, found {:.1e}", got.absmax);
+                report.fact(name, largest < ZERO * report.machine().slack(), note);
+            }
+        }
         let params = self
             .params
             .infos()
@@ -93,8 +106,23 @@ impl Gradients<'_> {
         let tensors = params
             .map(|i| Ok((i.name.as_str(), self.of(i)?, i.shape.dims())))
             .collect::<Result<Vec<_>>>()?;
+        let known = |name: &str| self.params.info(name).is_some();
+        report_unknown(&quantity, stats, known, report);
         compare_stats(quantity, tensors.into_iter(), stats, |_| self.limit, report);
         Ok(())
+    }
+}
+
+/// Names entries of statistics that are of nothing known; those that begin with two underscores are notes.
+pub(super) fn report_unknown(
+    quantity: &str,
+    stats: &Json,
+    known: impl Fn(&str) -> bool,
+    report: &mut Report<'_>,
+) {
+    let names = stats.as_object().into_iter().flat_map(|o| o.keys());
+    for name in names.filter(|n| !n.starts_with("__") && !known(n)) {
+        report.unchecked(format!("{quantity}.{name}"), "no known quantity");
     }
 }
 

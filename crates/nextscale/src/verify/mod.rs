@@ -20,11 +20,18 @@
 //! - **Parameters after optimizer steps**: where a gradient is all but zero, Adam turns its rounding noise into a step of up to the learning
 //!   rate. So there the READMEs' tolerance holds too: 5e-5 relative L2, at most 0.1 % of the elements more than 1e-5 apart and none more
 //!   than the learning rate.
-//! - **Runs of many steps** amplify noise: each loss keeps within 1e-4 of its value; gradient norms within 1e-3 in the first five
-//!   steps and 2e-2 later. Smooth sampling amplifies it too: from the third scale on, 2e-3 suffices.
+//! - **Runs of many steps** amplify noise: each loss keeps within 1e-4 of its value, from the sixth on within four times the absolute
+//!   difference that `noise_floor.json` records for the run's losses where that is wider; gradient norms within 1e-3 in the first five
+//!   steps and 2e-2 later. A run's label smoothing is what its files state, or what explains its first loss. Smooth sampling amplifies it too: from the third scale on, 2e-3 suffices.
 //! - **Schedules** agree to 1e-15 of each value, loss-scaler traces, token counts, file contents and layouts exactly.
 //! - **Images** from lossless files are nowhere more than one grey level from Pillow's and equal in 99.5 % of the values; those from JPEG files,
 //!   which depend on the decoder, differ by at most half a grey level in the mean.
+//!
+//! # Parts of quantities
+//!
+//! A name that ends in `_subN` holds every N-th row and column, fewer samples than there were are the first ones, and a plain list of numbers
+//! where a tensor has several axes is spread evenly over all of it. What a bundle holds and nobody looked at, files and tensors,
+//! is named at the end as not compared.
 //!
 //! # On a GPU
 //!

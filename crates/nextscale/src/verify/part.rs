@@ -126,14 +126,22 @@ mod tests {
         assert_eq!(of(&all, &dims, &dims, 1).unwrap(), all);
         assert_eq!(
             of(&all, &dims, &[1, 2, 2, 3], 2).unwrap(),
-            [0.0, 2.0, 4.0, 10.0, 12.0, 14.0, 15.0, 17.0, 19.0, 25.0, 27.0, 29.0]
+            [
+                0.0, 2.0, 4.0, 10.0, 12.0, 14.0, 15.0, 17.0, 19.0, 25.0, 27.0, 29.0
+            ]
         );
         assert_eq!(of(&all, &dims, &[1, 2, 3, 5], 1).unwrap(), all[..30]);
         assert_eq!(of(&all, &dims, &[4], 1).unwrap(), [0.0, 15.0, 30.0, 45.0]);
         // Tokens and channels, or tokens alone.
         let rows: Vec<f32> = (0..24).map(|i| i as f32).collect();
-        assert_eq!(of(&rows, &[1, 4, 6], &[1, 2, 2], 3).unwrap(), [0.0, 3.0, 18.0, 21.0]);
-        assert_eq!(of(&rows, &[1, 4, 6], &[1, 2, 6], 3).unwrap()[5..8], [5.0, 18.0, 19.0]);
+        assert_eq!(
+            of(&rows, &[1, 4, 6], &[1, 2, 2], 3).unwrap(),
+            [0.0, 3.0, 18.0, 21.0]
+        );
+        assert_eq!(
+            of(&rows, &[1, 4, 6], &[1, 2, 6], 3).unwrap()[5..8],
+            [5.0, 18.0, 19.0]
+        );
         assert!(of(&all, &dims, &[2, 2, 2, 2], 2).is_none());
         assert!(of(&all, &dims, &[3, 2, 3, 5], 1).is_none());
     }

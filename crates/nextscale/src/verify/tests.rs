@@ -325,3 +325,284 @@ fn unknown_quantities_are_shown() {
     assert_eq!((counts.failed, counts.unchecked), (0, 1), "{odd:#?}");
     assert!(odd[0].contains("median_4_to_2"));
 }
+
+/// Replaces a float32 tensor of a file by a part of it under another name.
+fn thin(path: &Path, name: &str, new: &str, shape: &[usize], step: usize) {
+    let (tensors, meta) = read_safetensors(path).unwrap();
+    let mut out = StateDict::new();
+    for (n, t) in tensors.iter() {
+        if n != name {
+            out.insert(n, t.clone());
+            continue;
+        }
+        let kept = part::of(&t.to_f32_vec(), &t.shape, shape, step).unwrap();
+        out.insert(new, HostTensor::from_f32(shape, &kept).unwrap());
+    }
+    write_safetensors(path, &out, &meta).unwrap();
+}
+
+/// Every n-th row and column, spread numbers, and statistics without the numbers themselves are compared, and are not waved through.
+#[test]
+fn parts_of_quantities_and_statistics_alone_are_compared() {
+    let dir = copy(&["vae", "var", "sampling", "vqvae_train"]);
+    let at = |name: &str| dir.path().join(name);
+    let (whole, _) = check(dir.path()).unwrap();
+    let thinned: [(&str, &str, &str, &[usize], usize); 10] = [
+        (
+            "vae/case64.safetensors",
+            "recon",
+            "recon_sub4",
+            &[2, 3, 16, 16],
+            4,
+        ),
+        (
+            "vae/case64.safetensors",
+            "idx_to_img.3",
+            "idx_to_img.3_sub2",
+            &[1, 3, 32, 32],
+            2,
+        ),
+        (
+            "vae/case64.safetensors",
+            "idx_to_img_growing.2",
+            "idx_to_img_growing.2_sub8",
+            &[1, 3, 6, 6],
+            8,
+        ),
+        (
+            "vae/case64.safetensors",
+            "enc.mid.block_1",
+            "enc.mid.block_1",
+            &[500],
+            1,
+        ),
+        (
+            "var/l2_forward.safetensors",
+            "logits",
+            "logits_sub7",
+            &[2, 5, 19],
+            7,
+        ),
+        (
+            "var/l2_forward.safetensors",
+            "x_embed",
+            "x_embed",
+            &[100],
+            1,
+        ),
+        (
+            "var/l2_extras.safetensors",
+            "prog2.logits",
+            "prog2.logits_sub2",
+            &[2, 7, 64],
+            2,
+        ),
+        (
+            "var/l2_drop_masks.safetensors",
+            "logits",
+            "logits_sub3",
+            &[4, 10, 43],
+            3,
+        ),
+        (
+            "sampling/greedy_cfg4.0.safetensors",
+            "guided_logits.0",
+            "guided_logits.0_sub2",
+            &[2, 1, 64],
+            2,
+        ),
+        (
+            "vqvae_train/train_forward.safetensors",
+            "rec",
+            "rec_sub4",
+            &[2, 3, 16, 16],
+            4,
+        ),
+    ];
+    for (file, name, new, shape, step) in thinned {
+        thin(&at(file), name, new, shape, step);
+    }
+    let (counts, odd) = check(dir.path()).unwrap();
+    assert!(odd.is_empty(), "{odd:#?}");
+    assert_eq!(counts, whole);
+    for name in [
+        "var/nol2_grads.safetensors",
+        "var/l2_params_after.safetensors",
+    ] {
+        fs::remove_file(at(name)).unwrap();
+    }
+    let (counts, odd) = check(&at("var")).unwrap();
+    assert!(odd.is_empty() && counts.passed > 250, "{counts} {odd:#?}");
+    // Each of them fails where it is changed.
+    change(&at("vae/case64.safetensors"), "idx_to_img.3_sub2", |t| {
+        scale(t, 1.01)
+    });
+    change(&at("var/l2_forward.safetensors"), "logits_sub7", |t| {
+        scale(t, 1.001)
+    });
+    change(&at("var/l2_drop_masks.safetensors"), "logits_sub3", |t| {
+        scale(t, 1.01)
+    });
+    change(
+        &at("vqvae_train/train_forward.safetensors"),
+        "rec_sub4",
+        |t| scale(t, 1.001),
+    );
+    let edit = |name: &str, entry: &str, step: Option<&str>, key: &str| {
+        let mut json: Json = serde_json::from_slice(&fs::read(at(name)).unwrap()).unwrap();
+        let of = match step {
+            Some(step) => &mut json[step],
+            None => &mut json,
+        };
+        let value = of[entry][key].as_f64().unwrap();
+        of[entry][key] = (1.01 * value).into();
+        of["no.such.parameter"] = of[entry].clone();
+        fs::write(at(name), json.to_string()).unwrap();
+    };
+    edit("var/nol2_grad_stats.json", "head.weight", None, "l2");
+    edit(
+        "var/l2_params_after_stats.json",
+        "head.weight",
+        Some("step5"),
+        "l2",
+    );
+    let (_, odd) = check(dir.path()).unwrap();
+    for line in [
+        "vae FAIL  case64/idx_to_img.3_sub2",
+        "var FAIL  l2/logits_sub7",
+        "var FAIL  l2/drop_masks.logits_sub3",
+        "vqvae_train FAIL  train_forward/rec_sub4",
+        "var FAIL  nol2/grad_stats",
+        "var FAIL  l2/l2_params_after_stats.json step5",
+        "var --    nol2/grad_stats.no.such.parameter",
+    ] {
+        assert!(
+            odd.iter().any(|l| l.starts_with(line)),
+            "{line} in {odd:#?}"
+        );
+    }
+}
+
+/// Losses and gradient norms of the reference with label smoothing 0.1, from the weights and batches of the recorded run.
+#[test]
+fn a_run_with_label_smoothing_is_compared() {
+    let losses = [
+        6.929438591003418f32,
+        6.057833671569824,
+        5.982049942016602,
+        5.54551887512207,
+        4.407443046569824,
+        4.333277225494385,
+    ];
+    let norms = [
+        9.771197319030762f32,
+        7.4519362449646,
+        6.689325332641602,
+        5.9416093826293945,
+        5.479949474334717,
+        4.218189716339111,
+    ];
+    let dir = copy(&["vae", "var"]);
+    let at = |name: &str| dir.path().join("var").join(name);
+    fs::rename(at("l2_run20.safetensors"), at("l2_smooth.safetensors")).unwrap();
+    fs::remove_file(at("l2_run20.json")).unwrap();
+    for (name, values) in [("losses", losses), ("grad_norms", norms)] {
+        change(&at("l2_smooth.safetensors"), name, |t| {
+            *t = HostTensor::from_f32(&[6], &values).unwrap();
+        });
+    }
+    // Found by the first loss, or stated.
+    for stated in [None, Some(0.1)] {
+        if let Some(ls) = stated {
+            fs::write(at("l2_smooth.json"), format!("{{\"label_smooth\": {ls}}}")).unwrap();
+        }
+        let mut lines = Vec::new();
+        let bundle = &Bundle::find(dir.path().join("var")).unwrap()[0];
+        let counts = bundle
+            .check(Machine::CPU, &mut |l| lines.push(l.to_string()))
+            .unwrap();
+        assert_eq!((counts.failed, counts.unchecked), (0, 0), "{lines:#?}");
+        for name in ["l2/smooth.losses", "l2/smooth.grad_norms"] {
+            let start = format!("pass  {name} ");
+            assert!(
+                lines.iter().any(|l| l.starts_with(&start)),
+                "{name} in {lines:#?}"
+            );
+        }
+    }
+    // With another smoothing than stated it is another run.
+    fs::write(
+        at("l2_smooth.json"),
+        "{\"label_smooth\": 0.2, \"weather\": 3}",
+    )
+    .unwrap();
+    let (_, odd) = check(&dir.path().join("var")).unwrap();
+    assert!(
+        odd.iter()
+            .any(|l| l.starts_with("var FAIL  l2/smooth.losses")),
+        "{odd:#?}"
+    );
+    assert!(
+        odd.iter()
+            .any(|l| l.starts_with("var --    l2/smooth.json weather")),
+        "{odd:#?}"
+    );
+}
+
+#[test]
+fn late_losses_keep_within_the_bundles_own_floor() {
+    let dir = copy(&["vae", "var"]);
+    let at = |name: &str| dir.path().join("var").join(name);
+    // The 20th loss is off by 1e-3, ten times the usual limit.
+    let off = |by: f32, i: usize| {
+        change(&at("l2_run20.safetensors"), "losses", |t| {
+            let mut v = t.to_f32_vec();
+            v[i] += by;
+            *t = HostTensor::from_f32(&t.shape, &v).unwrap();
+        });
+    };
+    off(1e-3, 19);
+    let failed = || {
+        let (_, odd) = check(&dir.path().join("var")).unwrap();
+        odd.iter()
+            .filter(|l| l.starts_with("var FAIL  l2/run20.losses"))
+            .count()
+    };
+    assert_eq!(failed(), 1);
+    let mut json: Json =
+        serde_json::from_slice(&fs::read(at("noise_floor.json")).unwrap()).unwrap();
+    json["run20"]["f32_vs_f64"]["losses"]["max_abs"] = 5e-4.into();
+    fs::write(at("noise_floor.json"), json.to_string()).unwrap();
+    assert_eq!(failed(), 0, "four times the floor");
+    off(1.5e-3, 19);
+    assert_eq!(failed(), 1, "five times the floor");
+    off(-2.5e-3, 19);
+    off(1.5e-3, 0);
+    assert_eq!(failed(), 1, "early losses are held to the usual limit");
+}
+
+#[test]
+fn what_is_left_out_is_named() {
+    let dir = copy(&["var", "vae"]);
+    fs::write(dir.path().join("vae/more.json"), "{\"a\": 1}").unwrap();
+    let extra = |path: &str, name: &str| {
+        let path = dir.path().join(path);
+        let (mut tensors, meta): (StateDict, _) = read_safetensors(&path).unwrap();
+        tensors.insert(name, HostTensor::zeros_f32(&[2]).unwrap());
+        write_safetensors(&path, &tensors, &meta).unwrap();
+    };
+    extra("var/l2_run20.safetensors", "temperature");
+    extra("var/l2_extras.safetensors", "lonely");
+    extra("var/l2_drop_masks.safetensors", "wind");
+    let (counts, odd) = check(dir.path()).unwrap();
+    assert_eq!(counts.failed, 0, "{odd:#?}");
+    assert_eq!(odd.len(), 4, "{odd:#?}");
+    for name in [
+        "more.json",
+        "l2_run20/temperature",
+        "l2_extras/lonely",
+        "drop_masks.wind",
+    ] {
+        assert!(odd.iter().any(|l| l.contains(name)), "{name} in {odd:#?}");
+    }
+}

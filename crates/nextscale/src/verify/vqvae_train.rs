@@ -6,6 +6,7 @@ use super::folder::Folder;
 use super::grads::Gradients;
 use super::machine::host;
 use super::models::Tokenizer;
+use super::part;
 use super::recorded::Recorded;
 use super::report::Report;
 use super::vae;
@@ -57,8 +58,8 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
 /// The images that the pass was run on, and their scales: the case of `../vae` of the reconstruction's size and, where known, the
 /// number of scales; among several the one whose reconstruction comes nearest.
 fn batch(models: &Folder, tokenizer: &Tokenizer, file: &Recorded) -> Result<(Tensor, Pyramid)> {
-    let shape = file.shape("rec")?;
-    let want = file.channels_last("rec")?;
+    let rec = part::name_of(file, "rec").ok_or_else(|| file.bad("rec", "is missing"))?;
+    let (shape, want) = (file.shape(rec)?, file.f32(rec)?);
     let scales = if file.has("usages") {
         file.shape("usages")?.first().copied()
     } else {
@@ -72,20 +73,25 @@ fn batch(models: &Folder, tokenizer: &Tokenizer, file: &Recorded) -> Result<(Ten
             continue;
         }
         let case = models.tensors(&name)?;
-        let key = if case.has("image") {
-            "image"
-        } else {
-            "image_u8"
-        };
         let pyramid = vae::scales(tokenizer, stem, &case)?;
-        if case.shape(key)? != shape || scales.is_some_and(|n| n != pyramid.count()) {
+        if scales.is_some_and(|n| n != pyramid.count()) {
             continue;
         }
+        let kept = |t: &Tensor| -> Result<Option<Vec<f32>>> {
+            let (values, dims) = part::as_recorded(t)?;
+            Ok(part::of(&values, &dims, shape, part::bare(rec).1))
+        };
         let images = vae::images(&case)?.to(models.machine.device)?;
+        // Fewer samples than the case has are another batch.
+        let all = images.dims()[0];
+        if kept(&images)?.is_none() || shape.len() == 4 && shape[0] != all {
+            continue;
+        }
         let vqvae = tokenizer.build(&pyramid, false)?;
         let run = Run::plain(vqvae.math);
         let rec = vqvae.train_forward(&run, &images, None)?.image;
-        let off = difference(host(&rec)?.f32()?, want.f32()?).rel_l2;
+        let got = kept(&rec)?.unwrap_or_default();
+        let off = difference(&got, &want).rel_l2;
         if best.as_ref().is_none_or(|(b, ..)| off < *b) {
             best = Some((off, images, pyramid));
         }
@@ -119,10 +125,10 @@ fn one(
     drop(out.image);
     tape.backward(&loss, 1.0, Some((&vqvae.params, &mut grads)), &[])?;
 
-    let stats = if folder.has("grad_stats.json") {
-        folder.json("grad_stats.json")?
-    } else {
-        Json::Null
+    let own = [format!("{stem}_grad_stats.json"), "grad_stats.json".into()];
+    let stats = match own.iter().find(|name| folder.has(name)) {
+        Some(name) => folder.json(name)?,
+        None => Json::Null,
     };
     let zero: Vec<String> = stats["__zero_gradient__"]
         .as_array()
@@ -135,13 +141,10 @@ fn one(
             .map(|n| !zero.iter().any(|z| z == n))
     };
     let outputs = floors.section(&[], |n| of_grad(n).is_none());
-    let want = file.channels_last("rec")?;
-    report.computed(
-        format!("{stem}/rec"),
-        rec.f32()?,
-        want.f32()?,
-        outputs.unwrap_or(IMAGES),
-    );
+    if let Some(name) = part::name_of(file, "rec") {
+        let limit = outputs.unwrap_or(IMAGES);
+        part::compare(format!("{stem}/{name}"), &rec, (file, name), limit, report)?;
+    }
     for (name, got) in [("vq_loss", vq_loss), ("total_loss", loss.scalar()?)] {
         if file.has(name) {
             report.losses(
@@ -175,7 +178,7 @@ fn one(
     let positions = images.dims()[0] * h * w;
     usage(stem, file, start, (&hits, positions), report)?;
     for name in file.names() {
-        let known = ["rec", "vq_loss", "total_loss", "usages"].contains(&name);
+        let known = ["rec", "vq_loss", "total_loss", "usages"].contains(&part::bare(name).0);
         if !known && !name.starts_with("grad.") && !name.starts_with("dist.") {
             report.unchecked(format!("{stem}/{name}"), "no known quantity");
         }

@@ -5,8 +5,8 @@ mod runs;
 
 use super::floor::Floors;
 use super::folder::Folder;
-use super::machine::host;
 use super::models::{self, Tokenizer, weight_stems};
+use super::part;
 use super::recorded::Recorded;
 use super::report::Report;
 use crate::checkpoint::StateDict;
@@ -20,7 +20,7 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
     let mut runs = Vec::new();
     for stem in folder.stems(".safetensors") {
         let file = folder.tensors(&format!("{stem}.safetensors"))?;
-        if file.has("guided_logits.0") {
+        if part::name_of(&file, "guided_logits.0").is_some() {
             runs.push((stem, file));
         } else if file.names().any(|n| n.ends_with(".masked")) {
             filter::check(stem, &file, report)?;
@@ -67,7 +67,6 @@ fn transformer(folder: &Folder, run: &Recorded) -> Result<Var> {
     } else {
         Json::Null
     };
-    let want = run.f32("guided_logits.0")?;
     let mut best: Option<(f64, Var)> = None;
     for stem in weight_stems(folder) {
         let name = stem
@@ -82,7 +81,7 @@ fn transformer(folder: &Folder, run: &Recorded) -> Result<Var> {
             &config["variants"][name],
             false,
         )?;
-        let Some(off) = first_scale(&var, run, &want)? else {
+        let Some(off) = first_scale(&var, run)? else {
             continue;
         };
         if best.as_ref().is_none_or(|(b, _)| off < *b) {
@@ -98,8 +97,11 @@ fn transformer(folder: &Folder, run: &Recorded) -> Result<Var> {
 }
 
 /// How far a transformer's logits of the first scale are from the recorded ones; `None` where shapes do not fit.
-fn first_scale(var: &Var, run: &Recorded, want: &[f32]) -> Result<Option<f64>> {
-    let Ok(labels) = run.ints("labels", var.config.classes + 1) else {
+fn first_scale(var: &Var, file: &Recorded) -> Result<Option<f64>> {
+    let Some(name) = part::name_of(file, "guided_logits.0") else {
+        return Ok(None);
+    };
+    let Ok(labels) = file.ints("labels", var.config.classes + 1) else {
         return Ok(None);
     };
     let run = Run::plain(var.math);
@@ -107,7 +109,8 @@ fn first_scale(var: &Var, run: &Recorded, want: &[f32]) -> Result<Option<f64>> {
     let conditions = var.conditions(&run, &cond)?;
     let x = var.embed_first(&cond)?;
     let mut caches = var.caches(labels.len())?;
-    let logits = host(&var.forward_scale(&run, x, &conditions, &mut caches)?)?;
-    let got = logits.f32()?;
-    Ok((got.len() == want.len()).then(|| super::compare::difference(got, want).rel_l2))
+    let logits = var.forward_scale(&run, x, &conditions, &mut caches)?;
+    let ((values, dims), want) = (part::as_recorded(&logits)?, file.f32(name)?);
+    let got = part::of(&values, &dims, file.shape(name)?, part::bare(name).1);
+    Ok(got.map(|got| super::compare::difference(&got, &want).rel_l2))
 }

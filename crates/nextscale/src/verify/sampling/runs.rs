@@ -6,6 +6,7 @@ use crate::model::vqvae::Vqvae;
 use crate::verify::compare::{Limit, difference};
 use crate::verify::floor::Floors;
 use crate::verify::machine::host;
+use crate::verify::part;
 use crate::verify::recorded::Recorded;
 use crate::verify::report::Report;
 use crate::{Error, Result};
@@ -194,7 +195,7 @@ impl Models<'_> {
         let last = trace.guided.len().saturating_sub(1);
         for name in r.file.names() {
             let label = format!("{}/{name}", r.stem);
-            let (lead, scale) = match name.split_once('.') {
+            let (lead, scale) = match part::bare(name).0.split_once('.') {
                 Some((lead, k)) => (lead, k.parse::<usize>().ok()),
                 None => (name, None),
             };
@@ -202,8 +203,7 @@ impl Models<'_> {
                 ("labels", None) | ("idx" | "exp_noise" | "gumbel", Some(_)) => {}
                 ("guided_logits", Some(k)) => match trace.guided.get(k) {
                     Some(got) => {
-                        let want = r.file.f32(name)?;
-                        report.computed(label, host(got)?.f32()?, &want, self.limit(r, scale));
+                        part::compare(label, got, (r.file, name), self.limit(r, scale), report)?;
                     }
                     None => report.fact(label, false, "there is no such scale"),
                 },
@@ -213,8 +213,7 @@ impl Models<'_> {
                     } else {
                         &trace.out.f_hat
                     };
-                    let want = r.file.channels_last(name)?;
-                    report.computed(label, host(got)?.f32()?, want.f32()?, self.limit(r, None));
+                    part::compare(label, got, (r.file, name), self.limit(r, None), report)?;
                 }
                 ("tau", None) => {
                     let ratio = |k: usize| {

@@ -2,7 +2,8 @@
 
 use super::pass::{Batch, Options, Pass};
 use super::{
-    Context, GRADIENTS, LOSSES, Limits, OUTPUTS, Variant, batch, check_tokens, check_words, gradient_limit, of_pass, tokenizer_of,
+    Context, GRADIENTS, LOSSES, Limits, OUTPUTS, Variant, batch, check_tokens, check_words,
+    gradient_limit, of_pass, tokenizer_of,
 };
 use crate::Result;
 use crate::model::var::{Keep, Var};
@@ -131,7 +132,10 @@ impl Group<'_> {
         ];
         let key = self.key("logits");
         let Some(logits) = part::name_of(self.file, &key) else {
-            report.unchecked(self.variant.label(self.key("*")), "which labels are none shows in the logits, which are missing");
+            report.unchecked(
+                self.variant.label(self.key("*")),
+                "which labels are none shows in the logits, which are missing",
+            );
             return Ok(());
         };
         let want = self.file.f32(logits)?;
@@ -332,7 +336,7 @@ pub(super) fn drop_masks(
     );
     if file.has("images_u8") {
         match tokenizer_of(context, &var)? {
-            Err(why) => report.unchecked(label("gt_BL"), why),
+            Err(why) => report.unchecked(label("gt_BL, images_u8"), why),
             Ok(vqvae) => check_tokens(
                 &vqvae,
                 &file.images("images_u8")?,
@@ -386,9 +390,22 @@ pub(super) fn drop_masks(
     let Some((_, pass)) = best else {
         return Ok(());
     };
-    let given = ["images_u8", "labels", "labels_after_drop", "gt_BL", "x_BLCv_wo_first_l", "keep_mask"];
+    let given = [
+        "images_u8",
+        "labels",
+        "labels_after_drop",
+        "gt_BL",
+        "x_BLCv_wo_first_l",
+        "keep_mask",
+    ];
     for name in file.names().filter(|n| !given.contains(n)) {
-        of_pass((name, file, name), (&pass, &var), &limits, label(name), report)?;
+        of_pass(
+            (name, file, name),
+            (&pass, &var),
+            &limits,
+            label(name),
+            report,
+        )?;
     }
     Ok(())
 }

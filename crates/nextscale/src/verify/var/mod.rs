@@ -10,8 +10,8 @@ mod steps;
 use super::compare::Limit;
 use super::floor::Floors;
 use super::folder::Folder;
-use super::machine::{Machine, host};
 use super::grads::unscaled;
+use super::machine::{Machine, host};
 use super::models::{self, Tokenizer, check_formats, check_var_state, weight_stems};
 use super::part;
 use super::recorded::Recorded;
@@ -33,6 +33,28 @@ const OUTPUTS: Limit = Limit::relative(1e-5).or_absolute(5e-5);
 const LOSSES: Limit = Limit::relative(1e-5);
 /// The same for gradients.
 const GRADIENTS: Limit = Limit::relative(1e-4);
+
+/// What `config.json` says of a variant: what is compared, and what is of training alone or the same in every transformer.
+const OPTIONS: [&str; 18] = [
+    "depth",
+    "embed_dim",
+    "num_heads",
+    "head_dim",
+    "mlp_ratio",
+    "num_classes",
+    "L",
+    "V",
+    "Cvae",
+    "n_params",
+    "attn_scale",
+    "shared_aln",
+    "attn_l2_norm",
+    "patch_nums",
+    "norm_eps",
+    "cond_drop_rate_in_fixtures",
+    "cond_drop_rate_default",
+    "drop_path_rate_default",
+];
 
 /// The folder with what its parts share.
 struct Context<'a> {
@@ -127,9 +149,8 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
             "" => part.to_owned(),
             name => format!("{name}_{part}"),
         };
-        let alone = |stats: &str, numbers: &str| {
-            folder.has(&file(stats)) && !folder.has(&file(numbers))
-        };
+        let alone =
+            |stats: &str, numbers: &str| folder.has(&file(stats)) && !folder.has(&file(numbers));
         if alone("grad_stats.json", "grads.safetensors") {
             gradients(&context, &variant, None, report)?;
         }
@@ -175,7 +196,10 @@ fn one(
         "extras" => extras::check(context, variant, &file, report),
         "drop_masks" => extras::drop_masks(context, variant, &file, report),
         // A run is known by what it holds, whatever it is called.
-        _ if ["images_u8", "labels", "gt_BL", "losses"].iter().all(|n| file.has(n)) => {
+        _ if ["images_u8", "labels", "gt_BL", "losses"]
+            .iter()
+            .all(|n| file.has(n)) =>
+        {
             steps::run(context, variant, stem, &file, report)
         }
         _ => {
@@ -218,6 +242,21 @@ fn describe(context: &Context<'_>, variant: &Variant<'_>, report: &mut Report<'_
     ] {
         if let Some(want) = variant.options[key].as_bool() {
             report.same(variant.label(format!("config.{key}")), &got, &want);
+        }
+    }
+    if let (Some(want), Some(sides)) = (variant.options["patch_nums"].as_array(), c.pyramid.sides())
+    {
+        let got: Vec<Json> = sides.into_iter().map(Json::from).collect();
+        report.same(variant.label("config.patch_nums"), &got, want);
+    }
+    for key in variant
+        .options
+        .as_object()
+        .into_iter()
+        .flat_map(|o| o.keys())
+    {
+        if !OPTIONS.contains(&key.as_str()) && !steps::SMOOTHING.contains(&key.as_str()) {
+            report.unchecked(variant.label(format!("config.{key}")), "no known option");
         }
     }
     context.hyper.check_groups(variant, &var, report);

@@ -174,12 +174,4 @@ impl Pass {
             seen: seen.into_inner(),
         })
     }
-
-    /// The logits.
-    pub(in crate::verify) fn logits(&self) -> Result<Vec<f32>> {
-        match self.seen.get("logits") {
-            Some(t) => Ok(host(t)?.f32()?.to_vec()),
-            None => Err(crate::Error::failed("the transformer showed no logits")),
-        }
-    }
 }

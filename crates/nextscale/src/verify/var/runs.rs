@@ -11,14 +11,24 @@ const EARLY: usize = 5;
 /// How far off a loss in float32 may be.
 const EACH: f64 = 1e-4;
 
+/// How many times the bundle's own floor a late loss may be off. Rounding grows in a run, so that two records of it tell its size only.
+const LATE: f64 = 4.0;
+
 /// How many first steps there are, and how far off the farthest of them is.
 fn first_steps(got: &[f64], want: &[f64]) -> (usize, f64) {
     let early = EARLY.min(got.len()).min(want.len());
     (early, difference(&got[..early], &want[..early]).max_rel)
 }
 
-/// Losses of a run: each within 1e-4 of its value; in half precision the first of them and the run's mean within 1 %.
-pub(super) fn report_losses(label: String, got: &[f64], want: &[f64], report: &mut Report<'_>) {
+/// Losses of a run: each within 1e-4 of its value, late ones within four times the bundle's own floor where that is wider; in half
+/// precision the first of them and the run's mean within 1 %. `floor` is the largest absolute difference that the bundle records.
+pub(super) fn report_losses(
+    label: String,
+    got: &[f64],
+    want: &[f64],
+    floor: Option<f64>,
+    report: &mut Report<'_>,
+) {
     let machine = report.machine();
     let d = difference(got, want);
     if machine.is_half() {
@@ -32,7 +42,22 @@ pub(super) fn report_losses(label: String, got: &[f64], want: &[f64], report: &m
         );
         return report.judged(label, holds, d, note);
     }
-    report_each(label, got, want, machine.slack() * EACH, report);
+    let each = machine.slack() * EACH;
+    let late = machine.slack() * LATE * floor.unwrap_or(0.0);
+    let (_, start) = first_steps(got, want);
+    let off = |(g, w): (&f64, &f64)| {
+        let by = (g - w).abs();
+        by.is_finite() && (by <= each * w.abs() || by <= late)
+    };
+    let holds = got.len() == want.len() && start <= each && got.iter().zip(want).all(off);
+    let wider = match floor {
+        Some(floor) => {
+            format!(", of late ones or abs {late:.1e} by the bundle's own floor of {floor:.1e}")
+        }
+        None => String::new(),
+    };
+    let note = format!("limit {each:e} of each{wider}; largest {:.1e}", d.max_rel);
+    report.judged(label, holds, d, note);
 }
 
 /// Losses in half precision from the weights of the run in float32: each within 1 %. That run itself has to be the recorded one.

@@ -19,20 +19,15 @@ pub(super) struct Losses {
 pub(super) fn losses(
     context: &Context<'_>,
     variant: &Variant<'_>,
-    maps: &[Vec<Tensor>],
-    labels: &[Vec<i32>],
+    (maps, labels): (&[Vec<Tensor>], &[Vec<i32>]),
     count: usize,
+    smoothing: f64,
 ) -> Result<Option<Losses>> {
-    let in_float32 = Variant {
-        machine: Machine {
-            math: Math::FULL,
-            ..variant.machine
-        },
-        ..*variant
-    };
-    let (Some(mut full), Some(mut half)) =
-        (trainer(context, &in_float32)?, trainer(context, variant)?)
-    else {
+    let in_float32 = in_float32(variant);
+    let (Some(mut full), Some(mut half)) = (
+        trainer(context, &in_float32, smoothing)?,
+        trainer(context, variant, smoothing)?,
+    ) else {
         return Ok(None);
     };
     let mut losses = Losses {
@@ -53,12 +48,40 @@ pub(super) fn losses(
     Ok(Some(losses))
 }
 
-fn trainer(context: &Context<'_>, variant: &Variant<'_>) -> Result<Option<VarTrainer>> {
+fn in_float32<'v>(variant: &Variant<'v>) -> Variant<'v> {
+    Variant {
+        machine: Machine {
+            math: Math::FULL,
+            ..variant.machine
+        },
+        ..*variant
+    }
+}
+
+/// The loss of a run's first step in float32 with so much label smoothing.
+pub(super) fn first_loss(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    (maps, labels): (&[Tensor], &[i32]),
+    smoothing: f64,
+) -> Result<Option<f64>> {
+    let Some(mut t) = trainer(context, &in_float32(variant), smoothing)? else {
+        return Ok(None);
+    };
+    let step = t.step_tokens(maps, labels, &steps::plan(0, &context.hyper))?;
+    Ok(Some(step.read()?.loss))
+}
+
+fn trainer(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    smoothing: f64,
+) -> Result<Option<VarTrainer>> {
     let var = variant.build(true)?;
     let Ok(vqvae) = tokenizer_of(context, &var)? else {
         return Ok(None);
     };
-    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 0)?;
+    let mut trainer = VarTrainer::new(vqvae, var, smoothing as f32, 0)?;
     trainer.opt = context.hyper.optimizer(&trainer.var)?;
     Ok(Some(trainer))
 }

@@ -11,7 +11,7 @@ use crate::train::progressive::Stage;
 use crate::train::var_trainer::{StepPlan, VarTrainer, scaler_of};
 use crate::verify::compare::{Difference, Limit, difference, sampled};
 use crate::verify::folder::Folder;
-use crate::verify::grads::compare_stats;
+use crate::verify::grads::{compare_stats, report_unknown};
 use crate::verify::recorded::{Recorded, split_tokens};
 use crate::verify::report::Report;
 use crate::{Error, Result};
@@ -31,6 +31,8 @@ pub(super) struct Hyper {
     clip: f64,
     /// Groups of parameter names with their factor on the weight decay.
     groups: Vec<(f64, Vec<String>)>,
+    /// All that is stated.
+    json: Json,
 }
 
 impl Hyper {
@@ -76,6 +78,7 @@ impl Hyper {
             ),
             clip: number("clip", 2.0),
             groups,
+            json,
         })
     }
 
@@ -140,19 +143,21 @@ pub(super) fn params_after(
     } else {
         0
     };
-    let steps = recorded.iter().map(|r| r.0).fold(steps, usize::max);
+    let stats_name = format!("{stem}_stats.json");
+    let stats = match context.folder.has(&stats_name) {
+        true => context.folder.json(&stats_name)?,
+        false => Json::Null,
+    };
+    let of_stats = stats.as_object().into_iter().flat_map(|o| o.keys());
+    let of_stats = of_stats.filter_map(|k| k.strip_prefix("step")?.parse().ok());
+    let recorded_steps = recorded.iter().map(|r| r.0).chain(of_stats);
+    let steps = recorded_steps.fold(steps, usize::max);
     if steps > MOST_STEPS {
         return Err(Error::input(format!(
             "{}: {steps} steps are too many to repeat; at most {MOST_STEPS}",
             file.source()
         )));
     }
-    let stats_name = format!("{stem}_stats.json");
-    let stats = if context.folder.has(&stats_name) {
-        context.folder.json(&stats_name)?
-    } else {
-        Json::Null
-    };
     let machine = report.machine();
     let slack = machine.slack();
     let holds = |d: &Difference| {
@@ -194,6 +199,9 @@ pub(super) fn params_after(
             );
         }
         let of_step = &stats[format!("step{step}")];
+        let known = |name: &str| var.params.info(name).is_some();
+        let of_this = format!("{stem}_stats.step{step}");
+        report_unknown(&variant.label(of_this), of_step, known, report);
         if of_step.is_object() {
             let tensors = var.params.infos().iter().map(|i| {
                 (
@@ -264,6 +272,8 @@ pub(super) fn run(
         Ok(v) => v,
         Err(why) => {
             report.unchecked(label("*"), why);
+            file.pass_over();
+            context.folder.pass_over(&format!("{stem}.json"));
             return Ok(());
         }
     };
@@ -279,7 +289,17 @@ pub(super) fn run(
         .iter()
         .map(|m| report.machine().all(m))
         .collect::<Result<Vec<_>>>()?;
-    let mut trainer = VarTrainer::new(vqvae, var, 0.0, 0)?;
+    let json_name = format!("{stem}.json");
+    let json = match context.folder.has(&json_name) {
+        true => context.folder.json(&json_name)?,
+        false => Json::Null,
+    };
+    let first = (&maps[0][..], &batches.labels[0][..]);
+    let smoothing = match stated_smoothing(&[&json, variant.options, &hyper.json]) {
+        Some(stated) => stated,
+        None => smoothing_of(context, variant, first, want.first())?,
+    };
+    let mut trainer = VarTrainer::new(vqvae, var, smoothing as f32, 0)?;
     trainer.opt = hyper.optimizer(&trainer.var)?;
     let mut steps = Vec::new();
     for it in 0..want.len() {
@@ -296,12 +316,25 @@ pub(super) fn run(
         .iter()
         .map(|s| s.grad_norm.unwrap_or(f64::NAN))
         .collect();
-    let floor = [part, "run20"]
-        .iter()
-        .find_map(|name| context.floors.section(&[name], |_| true));
-    report_losses(label("losses"), &losses, &want, report);
+    // The section of this run, or of the only run that there is one of.
+    let mut runs = context.floors.sections().filter(|s| s.starts_with("run"));
+    let only = runs.next().filter(|_| runs.next().is_none());
+    let sections = [Some(stem), Some(part), only];
+    let section = sections
+        .into_iter()
+        .flatten()
+        .find(|name| context.floors.section(&[name], |_| true).is_some());
+    let floor = section.and_then(|name| context.floors.section(&[name], |_| true));
+    let of_losses = section.and_then(|name| context.floors.absolute(&[name], |n| n == "losses"));
+    report_losses(label("losses"), &losses, &want, of_losses, report);
     if report.machine().is_half()
-        && let Some(l) = same_weights::losses(context, variant, &maps, &batches.labels, want.len())?
+        && let Some(l) = same_weights::losses(
+            context,
+            variant,
+            (&maps, &batches.labels),
+            want.len(),
+            smoothing,
+        )?
     {
         report_same_weights(label, &l, &want, report);
     }
@@ -314,15 +347,15 @@ pub(super) fn run(
             report,
         );
     }
-    let json_name = format!("{stem}.json");
-    if !context.folder.has(&json_name) {
-        return Ok(());
+    if let Some(other) = json.as_object() {
+        for key in other.keys().filter(|k| !of_run(k)) {
+            report.unchecked(label(&format!("json {key}")), "no known quantity");
+        }
     }
-    let json = context.folder.json(&json_name)?;
     let list =
         |json: &Json| -> Option<Vec<f64>> { json.as_array()?.iter().map(Json::as_f64).collect() };
     if let Some(want) = list(&json["losses"]) {
-        report_losses(label("json losses"), &losses, &want, report);
+        report_losses(label("json losses"), &losses, &want, of_losses, report);
     }
     if let Some(want) = list(&json["grad_norms"]) {
         report_norms(label("json grad_norms"), &norms, &want, floor, report);
@@ -335,11 +368,17 @@ pub(super) fn run(
         steps.iter().map(|s| f(&s.measures)).collect()
     };
     if let Some(want) = column("Lm") {
-        report_losses(label("metrics.Lm"), &of(&|m| m.loss_mean()), &want, report);
+        report_losses(
+            label("metrics.Lm"),
+            &of(&|m| m.loss_mean()),
+            &want,
+            of_losses,
+            report,
+        );
     }
     if let Some(want) = column("Lt") {
         let got = of(&|m| m.loss_of(last).unwrap_or(f64::NAN));
-        report_losses(label("metrics.Lt"), &got, &want, report);
+        report_losses(label("metrics.Lt"), &got, &want, of_losses, report);
     }
     let tokens = |m: &Measures, k: Option<usize>| match k {
         Some(k) => m.tokens.get(k).copied().unwrap_or(0),
@@ -365,6 +404,51 @@ pub(super) fn run(
         report_norms(label("metrics.tnm"), &norms, &want, floor, report);
     }
     Ok(())
+}
+
+/// Names under which label smoothing is stated.
+pub(super) const SMOOTHING: [&str; 5] = [
+    "ls",
+    "label_smooth",
+    "label_smoothing",
+    "smoothing",
+    "smooth",
+];
+
+/// Whether a key of a run's JSON file is looked at.
+fn of_run(key: &str) -> bool {
+    ["losses", "grad_norms", "metrics"].contains(&key) || SMOOTHING.contains(&key)
+}
+
+/// The label smoothing that one of these states.
+fn stated_smoothing(places: &[&Json]) -> Option<f64> {
+    let stated = |place: &&Json| SMOOTHING.iter().find_map(|key| place[*key].as_f64());
+    places
+        .iter()
+        .find_map(stated)
+        .filter(|s| (0.0..1.0).contains(s))
+}
+
+/// The label smoothing of a run that states none: without where the first loss agrees, else what explains that loss, which it mixes
+/// linearly, rounded to a thousandth; where nothing explains it, none.
+fn smoothing_of(
+    context: &Context<'_>,
+    variant: &Variant<'_>,
+    batch: (&[Tensor], &[i32]),
+    first: Option<&f64>,
+) -> Result<f64> {
+    const NEAR: f64 = 1e-4;
+    let loss = |smoothing| same_weights::first_loss(context, variant, batch, smoothing);
+    let (Some(first), Some(plain)) = (first, loss(0.0)?) else {
+        return Ok(0.0);
+    };
+    let near = |loss: f64| (first - loss).abs() <= variant.machine.slack() * NEAR * first.abs();
+    let Some(even) = loss(1.0)?.filter(|_| !near(plain)) else {
+        return Ok(0.0);
+    };
+    let found = ((first - plain) / (even - plain) * 1e3).round() / 1e3;
+    let explained = (0.0..1.0).contains(&found) && near(plain + found * (even - plain));
+    Ok(if explained { found } else { 0.0 })
 }
 
 /// A plain step of all scales.
