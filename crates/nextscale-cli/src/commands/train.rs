@@ -18,7 +18,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let options = &args.train.options;
     for line in &args.train.does_nothing {
-        eprintln!("nextscale: {line}");
+        nextscale::tell!("nextscale: {line}");
     }
     init_threads(options.threads)?;
     let outcome = VarRun {
