@@ -432,7 +432,7 @@ fn parts_of_quantities_and_statistics_alone_are_compared() {
         fs::remove_file(at(name)).unwrap();
     }
     let (counts, odd) = check(&at("var")).unwrap();
-    assert!(odd.is_empty() && counts.passed > 250, "{counts} {odd:#?}");
+    assert!(odd.is_empty() && counts.passed > 200, "{counts} {odd:#?}");
     // Each of them fails where it is changed.
     change(&at("vae/case64.safetensors"), "idx_to_img.3_sub2", |t| {
         scale(t, 1.01)
