@@ -212,7 +212,9 @@ fn put_aside(last: &Path, aside: &Path) -> Result<()> {
         Err(e) if e.kind() != NotFound => return Err(Error::io(aside)(e)),
         _ => {}
     }
-    std::fs::hard_link(last, aside).or_else(|_| copy_whole(last, aside))
+    // Of the file itself where `last` is a link: the link will soon lead to the new one.
+    let file = std::fs::canonicalize(last).map_err(Error::io(last))?;
+    std::fs::hard_link(file, aside).or_else(|_| copy_whole(last, aside))
 }
 
 /// Which of these sets of tensors holds a number that is none, in words.
@@ -289,6 +291,25 @@ mod tests {
         fs::create_dir_all(dir.join(all[0]).join("x")).unwrap();
         assert!(k.save(12, put("e")).unwrap().is_some());
         assert_eq!(text(all[2]), "e");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_linked_checkpoint_is_kept_as_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        fs::create_dir(dir.join("other")).unwrap();
+        let last = dir.join("last.safetensors");
+        fs::write(dir.join("other/real"), "a").unwrap();
+        std::os::unix::fs::symlink(dir.join("other/real"), &last).unwrap();
+        let mut k = keeper(dir, 2, Some(2));
+        k.save(4, put("b")).unwrap();
+        assert!(fs::symlink_metadata(&last).unwrap().is_symlink());
+        let text = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(
+            (text("other/real"), text("last.1.safetensors")),
+            ("b".into(), "a".into())
+        );
     }
 
     #[test]
