@@ -156,6 +156,9 @@ impl Keeper {
 
     /// The error of a run that could not save the state after `it` iterations, its last.
     pub(super) fn lost(&self, it: u64, e: Error) -> Error {
+        if matches!(e, Error::Diverged(_)) {
+            return e;
+        }
         let step = it / self.each;
         self.explain(e.and(&format!("the state after step {step} is not saved")))
     }
@@ -335,6 +338,9 @@ mod tests {
             "{e}"
         );
         assert_eq!(e.exit_code(), 1);
+        // What has diverged is to be forgotten, not missed.
+        let bad = k.lost(6, Error::Diverged("NaN".into())).to_string();
+        assert_eq!(bad, "NaN");
         assert!(
             k.missed(6, &e).is_some() && k.missed(6, &e).is_none() && k.missed(8, &e).is_some()
         );
