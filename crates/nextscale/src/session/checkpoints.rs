@@ -156,6 +156,9 @@ impl Keeper {
 
     /// The error of a run that could not save the state after `it` iterations, its last.
     pub(super) fn lost(&self, it: u64, e: Error) -> Error {
+        if matches!(e, Error::Diverged(_)) {
+            return e;
+        }
         let step = it / self.each;
         self.explain(e.and(&format!("the state after step {step} is not saved")))
     }
@@ -212,7 +215,9 @@ fn put_aside(last: &Path, aside: &Path) -> Result<()> {
         Err(e) if e.kind() != NotFound => return Err(Error::io(aside)(e)),
         _ => {}
     }
-    std::fs::hard_link(last, aside).or_else(|_| copy_whole(last, aside))
+    // Of the file itself where `last` is a link: the link will soon lead to the new one.
+    let file = std::fs::canonicalize(last).map_err(Error::io(last))?;
+    std::fs::hard_link(file, aside).or_else(|_| copy_whole(last, aside))
 }
 
 /// Which of these sets of tensors holds a number that is none, in words.
@@ -291,6 +296,25 @@ mod tests {
         assert_eq!(text(all[2]), "e");
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_linked_checkpoint_is_kept_as_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        fs::create_dir(dir.join("other")).unwrap();
+        let last = dir.join("last.safetensors");
+        fs::write(dir.join("other/real"), "a").unwrap();
+        std::os::unix::fs::symlink(dir.join("other/real"), &last).unwrap();
+        let mut k = keeper(dir, 2, Some(2));
+        k.save(4, put("b")).unwrap();
+        assert!(fs::symlink_metadata(&last).unwrap().is_symlink());
+        let text = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(
+            (text("other/real"), text("last.1.safetensors")),
+            ("b".into(), "a".into())
+        );
+    }
+
     #[test]
     fn room_is_made_on_a_full_disk_only() {
         let dir = tempfile::tempdir().unwrap();
@@ -314,6 +338,9 @@ mod tests {
             "{e}"
         );
         assert_eq!(e.exit_code(), 1);
+        // What has diverged is to be forgotten, not missed.
+        let bad = k.lost(6, Error::Diverged("NaN".into())).to_string();
+        assert_eq!(bad, "NaN");
         assert!(
             k.missed(6, &e).is_some() && k.missed(6, &e).is_none() && k.missed(8, &e).is_some()
         );
