@@ -179,6 +179,43 @@ impl<'a> Estimate<'a> {
     }
 
     /// Images on the device, and the bytes from which they were made: one batch in use, one on its way.
+    /// Whether so many images at a time can be done in `room` bytes.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn fits(&self, batch: usize, room: usize) -> Result<bool> {
+        self.need_is(batch, |need| need.fits(room))
+    }
+
+    /// The same with memory to spare, as [`Need::fits_well`] has it.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn fits_well(&self, batch: usize, room: usize) -> Result<bool> {
+        self.need_is(batch, |need| need.fits_well(room))
+    }
+
+    fn need_is(&self, batch: usize, fits: impl Fn(&Need) -> bool) -> Result<bool> {
+        match self.need(batch) {
+            Ok(need) => Ok(fits(&need)),
+            // More than kernels take.
+            Err(e) if e.is_memory() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Why `batch` images at a time do not fit, in words.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn shortage(&self, gpu: &GpuInfo, batch: usize, room: usize) -> Result<String> {
+        match self.need(batch) {
+            Ok(need) => Ok(shortage(gpu, batch, need, room)),
+            Err(Error::Tensor(nextscale_tensor::Error::TooMany(why))) => Ok(why),
+            Err(e) => Err(e),
+        }
+    }
+
     fn images(&self, vqvae: &VqvaeConfig, batch: usize) -> Result<(Tensor, [Tensor; 2])> {
         let (h, w) = vqvae.pyramid.finest();
         let step = vqvae.downsample();
@@ -322,11 +359,10 @@ pub fn advise(e: Error, device: Device, flag: &str, batch: usize, pass: Pass<'_>
     let line = || -> Result<String> {
         let gpu = device.gpu()?.ok_or_else(|| Error::failed("no GPU"))?;
         let (room, estimate) = (room(gpu)?, Estimate::new(gpu.info(), pass)?);
-        let need = estimate.need(batch)?;
-        let most = largest(batch - 1, |b| Ok(estimate.need(b)?.fits(room)))?;
+        let short = estimate.shortage(gpu.info(), batch, room)?;
+        let most = largest(batch - 1, |b| estimate.fits(b, room))?;
         Ok(format!(
-            "--{flag}={batch}: {}; {}",
-            shortage(gpu.info(), batch, need, room),
+            "--{flag}={batch}: {short}; {}",
             match most {
                 Some(n) => format!("the largest that fits is --{flag}={n}"),
                 None => "not even one image at a time fits: use a GPU with more memory".into(),

@@ -145,7 +145,7 @@ pub fn run(args: &Args) -> Result<()> {
             };
             advise(e, device, "count", labels.len(), pass)
         })?;
-        all.extend(ops::to_pixels(&drawn.images)?);
+        all.extend(drawn.pixels()?);
     }
     grid(&all, side, args.count + 2).save_png(&args.out)?;
     say!("{} results in {}", args.count, args.out.display())?;

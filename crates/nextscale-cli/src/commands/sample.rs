@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> Result<()> {
             };
             advise(e, device, "batch", args.batch, pass)
         })?;
-        let pixels = ops::to_pixels(&drawn.images)?;
+        let pixels = drawn.pixels()?;
         let each = width * height * 3;
         match &mut sink {
             Sink::Folder(dir) => {

@@ -126,12 +126,12 @@ pub(super) fn compiler(code: u32) -> &'static str {
     match code {
         Some(N::NVRTC_ERROR_OUT_OF_MEMORY) => "the processor's memory is full",
         Some(N::NVRTC_ERROR_INVALID_OPTION) => {
-            "it does not know this GPU; install a newer nvidia-cuda-nvrtc"
+            "it does not know this GPU; a newer NVRTC does (nextscale doctor says which fits the driver)"
         }
         Some(N::NVRTC_ERROR_BUILTIN_OPERATION_FAILURE) => {
-            "parts of it are missing; install nvidia-cuda-nvrtc anew"
+            "parts of it are missing; install it anew"
         }
-        _ => "it does not start; install nvidia-cuda-nvrtc anew",
+        _ => "it does not start; install it anew",
     }
 }
 

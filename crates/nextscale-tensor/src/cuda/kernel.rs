@@ -134,9 +134,11 @@ impl Gpu {
             });
         }
         if shape.grid[1..].iter().any(|n| *n > Shape::MOST_ROWS) {
-            return Err(Error::Device(format!(
-                "kernel {name}: a grid of {:?} blocks is more than a GPU takes; use a smaller batch",
-                shape.grid
+            return Err(Error::TooMany(format!(
+                "{} takes {} samples or parts of them at once, not {}: use a smaller batch",
+                module.name,
+                Shape::MOST_ROWS,
+                shape.grid[1].max(shape.grid[2])
             )));
         }
         if self.dry().is_some() {

@@ -72,7 +72,8 @@ impl DeviceBuffer {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(gpu: &'static Gpu, bytes: usize) -> Result<Self> {
-        let size = block_size(bytes);
+        let size =
+            block_size(bytes).ok_or_else(|| Error::Memory(format!("{bytes} bytes on a GPU")))?;
         let (address, arena) = graph::take(gpu, size)?;
         let block = Arc::new(Block {
             gpu,
@@ -118,12 +119,9 @@ impl Drop for Block {
     }
 }
 
-fn block_size(bytes: usize) -> usize {
+fn block_size(bytes: usize) -> Option<usize> {
     let grain = if bytes > LARGE { LARGE } else { GRAIN };
-    bytes
-        .max(1)
-        .checked_next_multiple_of(grain)
-        .unwrap_or(usize::MAX)
+    bytes.max(1).checked_next_multiple_of(grain)
 }
 
 impl Pool {

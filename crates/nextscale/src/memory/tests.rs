@@ -197,6 +197,31 @@ fn advice_is_for_full_memory_only() {
 }
 
 #[test]
+fn advice_knows_what_kernels_take() {
+    let (var, vqvae) = small();
+    let options = SampleOptions::default();
+    let pass = || Pass::Sample {
+        var: &var,
+        vqvae: &vqvae,
+        math: Math::FULL,
+        options: &options,
+    };
+    // Memory for all of it, so that the number of heads is what ends it.
+    let gpu = GpuInfo {
+        memory: 1 << 50,
+        ..like()
+    };
+    let e = Error::from(nextscale_tensor::Error::TooMany("65535 heads".into()));
+    let text = advise(e, dry::device(&gpu), "batch", 70_000, pass()).to_string();
+    assert!(text.starts_with("--batch=70000: "), "{text}");
+    let most: usize = text.rsplit("--batch=").next().unwrap().parse().unwrap();
+    // Guidance draws every image twice.
+    assert_eq!(most, 65_535 / (2 * var.heads), "{text}");
+    let e = Estimate::new(&gpu, pass()).unwrap();
+    assert!(e.fits(most, 1 << 50).unwrap() && !e.fits(most + 1, 1 << 50).unwrap());
+}
+
+#[test]
 fn accumulation_of_known_cases() {
     let choose = |bs, from, most: usize| accumulation(bs, from, 1, |b| Ok(b <= most)).unwrap();
     assert_eq!(choose(768, 1, 1000), Some(1));

@@ -11,7 +11,6 @@ use crate::pictures::grid;
 use crate::train::measures::{Measures, StepReport};
 use crate::train::var_trainer::StepPlan;
 use crate::{Error, Result};
-use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
@@ -276,7 +275,7 @@ impl Session<'_> {
             ..SampleOptions::default()
         };
         let drawn = sampler.draw(&labels, 0, &options, None, None)?;
-        let pixels = ops::to_pixels(&drawn.images)?;
+        let pixels = drawn.pixels()?;
         let picture = grid(&pixels, self.plan.image_size, 4);
         let written = self.tb.image(
             epoch as i64,

@@ -1,6 +1,6 @@
 //! Whether a transformer's training fits into a GPU's memory, and with which accumulation it does.
 
-use crate::memory::{Estimate, Pass, accumulation, largest, room, shortage};
+use crate::memory::{Estimate, Pass, accumulation, largest, room};
 use crate::model::var::VarConfig;
 use crate::model::vqvae::VqvaeConfig;
 use crate::train::options::TrainOptions;
@@ -44,7 +44,10 @@ impl Models<'_> {
         };
         let room = room(gpu)?;
         if !o.fit {
-            let need = estimate.need(process_batch(o.bs, o.ac, 1)?)?;
+            let need = match estimate.need(process_batch(o.bs, o.ac, 1)?) {
+                Err(e) if e.is_memory() => return Err(too_large(o, gpu, &estimate, room)?),
+                need => need?,
+            };
             // Refused where it can't but fail; what is only likely to is tried.
             return if need.least <= room {
                 Ok((o.ac, None))
@@ -52,10 +55,10 @@ impl Models<'_> {
                 Err(too_large(o, gpu, &estimate, room)?)
             };
         }
-        let well = accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits_well(room)))?;
+        let well = accumulation(o.bs, o.ac, 1, |b| estimate.fits_well(b, room))?;
         let found = match well {
             Some(ac) => Some(ac),
-            None => accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits(room)))?,
+            None => accumulation(o.bs, o.ac, 1, |b| estimate.fits(b, room))?,
         };
         let Some(ac) = found else {
             return Err(too_large(o, gpu, &estimate, room)?);
@@ -90,7 +93,7 @@ impl Models<'_> {
 /// The line for a batch that does not fit.
 fn too_large(o: &TrainOptions, gpu: &Gpu, estimate: &Estimate<'_>, room: usize) -> Result<Error> {
     let batch = process_batch(o.bs, o.ac, 1)?;
-    let fits = |b| Ok(estimate.need(b)?.fits(room));
+    let fits = |b| estimate.fits(b, room);
     // A batch that failed is too large whatever the estimate says.
     let most = largest(batch - 1, fits)?;
     let what_to_do = match most {
@@ -110,7 +113,7 @@ fn too_large(o: &TrainOptions, gpu: &Gpu, estimate: &Estimate<'_>, room: usize) 
         "--bs={} --ac={}: {}; {what_to_do}",
         o.bs,
         o.ac,
-        shortage(gpu.info(), batch, estimate.need(batch)?, room)
+        estimate.shortage(gpu.info(), batch, room)?
     )))
 }
 
