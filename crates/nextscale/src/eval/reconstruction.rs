@@ -48,6 +48,11 @@ impl Tally {
         let n = image.dims()[0];
         let (image, back) = (image.to(Device::Cpu)?, back.to(Device::Cpu)?);
         let (a, b) = (image.f32()?, back.f32()?);
+        let bad = b.iter().filter(|v| !v.is_finite()).count();
+        if bad > 0 {
+            let of = b.len();
+            return Err(nextscale_tensor::Error::NotNumbers { bad, of }.into());
+        }
         let each = a.len() / n.max(1);
         for (a, b) in a.chunks_exact(each.max(1)).zip(b.chunks_exact(each.max(1))) {
             let (mut l1, mut l2) = (0.0f64, 0.0f64);
@@ -141,5 +146,22 @@ mod tests {
         let b = Tensor::from_vec([1, 1, 2, 3], vec![f32::NAN; 6]);
         t.add(&a, &b, &[]).unwrap();
         assert!(t.finish().psnr_db.is_nan());
+    }
+
+    #[test]
+    fn images_that_are_no_numbers_have_no_figure() {
+        let image = Tensor::zeros([2, 2, 2, 3]);
+        let mut back = vec![0.0; 24];
+        (back[3], back[20]) = (f32::NAN, f32::INFINITY);
+        let back = Tensor::from_vec([2, 2, 2, 3], back);
+        let tokens = [Tensor::from_i32([2, 1], vec![0, 1])];
+        let mut tally = Tally::new(1, 4);
+        let text = tally.add(&image, &back, &tokens).unwrap_err().to_string();
+        assert!(
+            text.contains("2 values of 24") && !text.contains('\n'),
+            "{text}"
+        );
+        tally.add(&image, &image, &tokens).unwrap();
+        assert_eq!(tally.finish().images, 2);
     }
 }
