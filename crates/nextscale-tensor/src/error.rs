@@ -31,6 +31,20 @@ pub enum Error {
     /// A GPU's memory is full.
     #[error("device: {0}")]
     Memory(String),
+    /// More at once than kernels take, whatever the memory.
+    #[error("device: {0}")]
+    TooMany(String),
+    /// Images whose values are no numbers.
+    #[error(
+        "the network's images hold {bad} values of {of} that are no numbers; nextscale info tells whether weights are, and where they \
+         are half precision was too narrow: use float32"
+    )]
+    NotNumbers {
+        /// Values that are no numbers, or infinite.
+        bad: usize,
+        /// Of so many.
+        of: usize,
+    },
 }
 
 /// The tensor floor's result type.

@@ -63,9 +63,10 @@ impl Error {
         }
     }
 
-    /// Whether a GPU's memory is full.
+    /// Whether a GPU can't do so much at once: its memory is full, or kernels do not take so many.
     pub fn is_memory(&self) -> bool {
-        matches!(self, Self::Tensor(nextscale_tensor::Error::Memory(_)))
+        use nextscale_tensor::Error as E;
+        matches!(self, Self::Tensor(E::Memory(_) | E::TooMany(_)))
     }
 
     /// The process's exit code: 2 for bad input, 1 for a failed run.

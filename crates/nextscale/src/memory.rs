@@ -256,6 +256,43 @@ impl<'a> Estimate<'a> {
         }
     }
 
+    /// Whether so many images at a time can be done in `room` bytes.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn fits(&self, batch: usize, room: usize) -> Result<bool> {
+        self.need_is(batch, |need| need.fits(room))
+    }
+
+    /// The same with memory to spare, as [`Need::fits_well`] has it.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn fits_well(&self, batch: usize, room: usize) -> Result<bool> {
+        self.need_is(batch, |need| need.fits_well(room))
+    }
+
+    fn need_is(&self, batch: usize, fits: impl Fn(&Need) -> bool) -> Result<bool> {
+        match self.need(batch) {
+            Ok(need) => Ok(fits(&need)),
+            // More than kernels take.
+            Err(e) if e.is_memory() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Why `batch` images at a time do not fit, in words.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn shortage(&self, batch: usize, room: &Room) -> Result<String> {
+        match self.need(batch) {
+            Ok(need) => Ok(room.shortage(batch, need)),
+            Err(Error::Tensor(nextscale_tensor::Error::TooMany(why))) => Ok(why),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Images on the device, and the bytes from which they were made: one batch in use, one on its way.
     fn images(&self, vqvae: &VqvaeConfig, batch: usize) -> Result<(Tensor, [Tensor; 2])> {
         let (h, w) = vqvae.pyramid.finest();
@@ -416,7 +453,7 @@ pub fn check(device: Device, flag: &str, batch: usize, pass: Pass<'_>) -> Result
     if need.fits(room.bytes) {
         return Ok(());
     }
-    Err(too_large(flag, batch, need, &room, &estimate)?)
+    Err(too_large(flag, batch, &room, &estimate)?)
 }
 
 /// What there is and what a pass takes of it; `None` where the system does not tell what there is, or an operator's kernels can't
@@ -461,23 +498,15 @@ pub fn advise(e: Error, device: Device, flag: &str, batch: usize, pass: Pass<'_>
     }
     let line = || -> Result<Error> {
         let (room, estimate) = known(device, pass)?.ok_or_else(|| Error::failed("not known"))?;
-        too_large(flag, batch, estimate.need(batch)?, &room, &estimate)
+        too_large(flag, batch, &room, &estimate)
     };
     // Where nothing can be said, the cause is.
     line().unwrap_or(e)
 }
 
 /// The line for a batch that does not fit, whatever its estimate says.
-fn too_large(
-    flag: &str,
-    batch: usize,
-    need: Need,
-    room: &Room,
-    estimate: &Estimate<'_>,
-) -> Result<Error> {
-    let most = largest(batch.saturating_sub(1), |b| {
-        Ok(estimate.need(b)?.fits(room.bytes))
-    })?;
+fn too_large(flag: &str, batch: usize, room: &Room, estimate: &Estimate<'_>) -> Result<Error> {
+    let most = largest(batch.saturating_sub(1), |b| estimate.fits(b, room.bytes))?;
     let what_to_do = match most {
         Some(n) => format!("the largest that fits is --{flag}={n}"),
         None if estimate.processor => {
@@ -488,7 +517,7 @@ fn too_large(
     };
     Ok(Error::input(format!(
         "--{flag}={batch}: {}; {what_to_do}",
-        room.shortage(batch, need)
+        estimate.shortage(batch, room)?
     )))
 }
 

@@ -252,7 +252,7 @@ impl Quickstart {
         for (b, labels) in wanted.chunks(BATCH).enumerate() {
             self.stop.check()?;
             let drawn = batches.draw(labels, (b * BATCH) as u64)?;
-            let images = ops::to_pixels(&drawn.images)?;
+            let images = drawn.pixels()?;
             let plain: Vec<u32> = labels.iter().map(|&l| l as u32).collect();
             hits += right(&images, &plain)?;
             for (image, &l) in images.chunks_exact(pixels).zip(labels) {

@@ -5,9 +5,19 @@ use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::{self, Arch, Library};
 use std::time::Instant;
 
+/// What was run, and what should do.
+const SUPPORTED: &str = "CUDA 12.0 or newer (driver 525 or newer) and cuDNN 9; \
+     run so far with drivers of CUDA 13 and kernels of NVRTC 12.9 and 13";
+
 /// Flags of `doctor`.
 #[derive(clap::Args)]
-#[command(rename_all = "snake_case")]
+#[command(
+    rename_all = "snake_case",
+    after_long_help = "Libraries are looked for in the folders that NEXTSCALE_CUDA_PATH names (separated by colons), on the loader's \
+        path, in CUDA toolkits and in Python packages, in this order; the first that the driver serves is taken. \
+        NEXTSCALE_CUDA_PATH=FOLDER therefore chooses a library, such as NVRTC 12.9 beside a newer one, and \
+        NEXTSCALE_WITHOUT=cuDNN,NCCL leaves some out."
+)]
 pub struct Args {
     /// Also compile every kernel, without running any, for these compute capabilities, such as 80,90,100
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -21,6 +31,7 @@ pub fn run(args: &Args) -> Result<()> {
         nextscale::compute_threads(),
         nextscale_tensor::cpu::simd::arch_name()
     )?;
+    say!("supported    {SUPPORTED}")?;
     let missing = libraries()?;
     gpus()?;
     kernels()?;
@@ -35,10 +46,10 @@ pub fn run(args: &Args) -> Result<()> {
             continue;
         }
         say!(
-            "missing      {} ({}): install {}",
+            "missing      {} ({}): {}",
             library.name(),
             library.purpose(),
-            library.package()
+            library.missing()
         )?;
     }
     for &number in &args.compile {
@@ -51,22 +62,24 @@ pub fn run(args: &Args) -> Result<()> {
 fn libraries() -> Result<Vec<Library>> {
     let mut missing = Vec::new();
     for library in Library::ALL {
-        let Some(found) = library.find() else {
+        if library.is_there() {
+            say!("library      {}", library_line(library))?;
+        } else {
             missing.push(library);
-            continue;
-        };
-        let version = match library.version() {
-            Some((major, minor, 0)) => format!("{major}.{minor}"),
-            Some((major, minor, patch)) => format!("{major}.{minor}.{patch}"),
-            None => "version unknown".into(),
-        };
-        say!(
-            "library      {} {version}, {}",
-            library.name(),
-            found.path.display()
-        )?;
+        }
     }
     Ok(missing)
+}
+
+/// A library's name, version and file.
+fn library_line(library: Library) -> String {
+    let version = match library.version() {
+        Some((major, minor, 0)) => format!("{major}.{minor}"),
+        Some((major, minor, patch)) => format!("{major}.{minor}.{patch}"),
+        None => "version unknown".into(),
+    };
+    let path = library.find().map(|f| f.path.display().to_string());
+    format!("{} {version}, {}", library.name(), path.unwrap_or_default())
 }
 
 /// Prints the GPUs.
@@ -123,6 +136,8 @@ fn compile(number: u32) -> Result<()> {
             "--compile={number}: compute capabilities are written as 80, 90 or 100; the least is 80"
         )));
     }
+    Library::Nvrtc.required()?;
+    say!("compiler     {}", library_line(Library::Nvrtc))?;
     for module in cuda::modules() {
         let start = Instant::now();
         let code = cuda::compile(module, arch)?;

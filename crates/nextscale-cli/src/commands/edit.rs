@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<()> {
         let labels = vec![label; AT_ONCE.min(args.count - first)];
         let drawn = sampler.draw(&labels, first as u64, &options, Some(&edit), None);
         let drawn = drawn.map_err(|e| advise(e, device, "count", labels.len(), pass()))?;
-        all.extend(ops::to_pixels(&drawn.images)?);
+        all.extend(drawn.pixels()?);
     }
     grid(&all, side, args.count + 2).save_png(&args.out)?;
     say!("{} results in {}", args.count, args.out.display())?;

@@ -120,6 +120,12 @@ fn psnr(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn report(r: &Reconstruction) -> Result<()> {
+    if !r.psnr_db.is_finite() {
+        return Err(Error::failed(
+            "some reconstructions hold values that are no numbers; nextscale info tells whether weights are, and where they are half \
+             precision was too narrow: use float32",
+        ));
+    }
     say!("images          {}", r.images)?;
     say!("psnr_db         {:.3}", r.psnr_db)?;
     say!("l1              {:.5}", r.l1)?;

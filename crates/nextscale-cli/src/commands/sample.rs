@@ -130,7 +130,7 @@ pub fn run(args: &Args) -> Result<()> {
             batches.draw(batch, first as u64)
         };
         let drawn = drawn.map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
-        let pixels = ops::to_pixels(&drawn.images)?;
+        let pixels = drawn.pixels()?;
         let each = width * height * 3;
         match &mut sink {
             Sink::Folder(dir) => {

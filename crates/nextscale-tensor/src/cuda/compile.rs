@@ -1,11 +1,11 @@
 //! From CUDA C++ to machine code: NVRTC, and what it made kept on disk.
 
+use super::bindings::nvrtc as sys;
 use super::error::compiler;
 use super::kept;
 use super::kernel::Module;
 use super::libraries::Library;
 use crate::{Error, Result};
-use cudarc::nvrtc::sys;
 use rayon::prelude::*;
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -32,6 +32,9 @@ impl Arch {
     }
 }
 
+/// What NVRTC answers when all is well.
+const SUCCESS: u32 = 0;
+
 /// What every kernel's source begins with.
 const COMMON: &str = include_str!("common.cuh");
 
@@ -41,16 +44,23 @@ const COMMON: &str = include_str!("common.cuh");
 /// # Errors
 /// When NVRTC is missing, or refuses the source: with its log.
 pub fn load_or_compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
-    if let Some(code) = kept::load(module.name, &key(module, arch)) {
+    if let Some(code) = load(module, arch) {
         return Ok(code);
     }
+    let version = required()?;
+    compile_missing(arch, version);
+    compile_in_turn(module, arch, version)
+}
+
+/// The compiler's version, where it is there.
+fn required() -> Result<Version> {
     Library::Nvrtc.required()?;
-    compile_missing(arch);
-    compile_in_turn(module, arch)
+    version()
+        .ok_or_else(|| Error::Device("NVRTC does not tell its version; install it anew".into()))
 }
 
 /// Once a process: compiles all that the cache lacks for `arch` and keeps it.
-fn compile_missing(arch: Arch) {
+fn compile_missing(arch: Arch, version: Version) {
     static DONE: Mutex<Vec<Arch>> = Mutex::new(Vec::new());
     {
         let mut done = DONE.lock().unwrap_or_else(|e| e.into_inner());
@@ -63,19 +73,20 @@ fn compile_missing(arch: Arch) {
     if kept::turn("all", &arch.name(false)).is_none() {
         return;
     }
+    remember(version);
     let lacking: Vec<_> = super::modules()
         .iter()
-        .filter(|m| !kept::is_there(m.name, &key(m, arch)))
+        .filter(|m| !kept::is_there(m.name, &key(m, arch, version)))
         .collect();
     // What can't be compiled is told when it is needed.
     lacking.par_iter().for_each(|m| {
-        let _ = compile_in_turn(m, arch);
+        let _ = compile_in_turn(m, arch, version);
     });
 }
 
 /// Compiles and keeps a module, or waits for the thread or process that does.
-fn compile_in_turn(module: &Module, arch: Arch) -> Result<Vec<u8>> {
-    let key = key(module, arch);
+fn compile_in_turn(module: &Module, arch: Arch, version: Version) -> Result<Vec<u8>> {
+    let key = key(module, arch, version);
     let _turn = kept::turn(module.name, &key);
     if let Some(code) = kept::load(module.name, &key) {
         return Ok(code);
@@ -111,7 +122,7 @@ pub fn compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
             ptr::null(),
             ptr::null(),
         );
-        if made != sys::nvrtcResult::NVRTC_SUCCESS {
+        if made != SUCCESS {
             return Err(Error::Device(format!(
                 "kernels {}: the compiler NVRTC can't be used: {}",
                 module.name,
@@ -119,7 +130,7 @@ pub fn compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
             )));
         }
         let done = sys::nvrtcCompileProgram(program, raw.len() as i32, raw.as_ptr());
-        let result = if done == sys::nvrtcResult::NVRTC_SUCCESS {
+        let result = if done == SUCCESS {
             let mut size = 0;
             sys::nvrtcGetCUBINSize(program, &mut size);
             let mut code = vec![0u8; size];
@@ -155,11 +166,69 @@ fn options(module: &Module, arch: Arch) -> Vec<String> {
     ]
 }
 
-/// Everything that machine code follows from, but the compiler's version: where none is there, what an earlier one left
-/// will do.
-fn key(module: &Module, arch: Arch) -> String {
+/// A version of the compiler: major, minor.
+type Version = (u32, u32);
+
+/// The compiler's version.
+fn version() -> Option<Version> {
+    let (major, minor, _) = Library::Nvrtc.version()?;
+    Some((major, minor))
+}
+
+/// Compiler and driver in words: what is measured of kernels depends on them.
+pub(super) fn made_by() -> String {
+    format!("{:?} {:?}", version(), Library::Driver.version())
+}
+
+/// Everything that machine code follows from.
+fn key(module: &Module, arch: Arch, version: Version) -> String {
     let options = options(module, arch).join(" ");
-    format!("{options}\n{COMMON}\n{}", module.source)
+    format!("{version:?} {options}\n{COMMON}\n{}", module.source)
+}
+
+/// Where the versions whose code is kept are written.
+const VERSIONS: (&str, &str) = ("compilers", "versions");
+
+/// Versions that left code, as they were written.
+fn earlier() -> Vec<Version> {
+    let bytes = kept::load(VERSIONS.0, VERSIONS.1).unwrap_or_default();
+    let words = bytes.as_chunks::<8>().0.iter();
+    words
+        .map(|w| {
+            let [a, b, c, d, e, f, g, h] = *w;
+            (
+                u32::from_le_bytes([a, b, c, d]),
+                u32::from_le_bytes([e, f, g, h]),
+            )
+        })
+        .collect()
+}
+
+fn remember(version: Version) {
+    let _turn = kept::turn(VERSIONS.0, VERSIONS.1);
+    let mut all = earlier();
+    if all.contains(&version) {
+        return;
+    }
+    all.push(version);
+    let bytes: Vec<u8> = all
+        .iter()
+        .flat_map(|(a, b)| [a.to_le_bytes(), b.to_le_bytes()].concat())
+        .collect();
+    kept::store(VERSIONS.0, VERSIONS.1, &bytes);
+}
+
+/// What is kept of a module: of the compiler that is here; where there is none, of the newest whose code the driver loads.
+fn load(module: &Module, arch: Arch) -> Option<Vec<u8>> {
+    if let Some(version) = version() {
+        return kept::load(module.name, &key(module, arch, version));
+    }
+    let driver = Library::Driver.version();
+    let mut all = earlier();
+    all.retain(|(major, _)| driver.is_none_or(|(served, ..)| *major <= served));
+    all.sort_unstable();
+    let mut newest_first = all.into_iter().rev();
+    newest_first.find_map(|v| kept::load(module.name, &key(module, arch, v)))
 }
 
 #[cfg(test)]
@@ -174,7 +243,9 @@ mod tests {
             ("sm_80".into(), "sm_90a".into(), "sm_90".into())
         );
         let module = &super::super::kernel::MEMORY;
-        assert_ne!(key(module, a), key(module, b));
+        let new = (13, 0);
+        assert_ne!(key(module, a, new), key(module, b, new));
+        assert_ne!(key(module, a, new), key(module, a, (12, 9)));
     }
 
     #[test]
@@ -189,7 +260,8 @@ mod tests {
         assert_eq!(load_or_compile(module, Arch::LEAST).unwrap(), code);
         // A module of another name and source was compiled beside it, and is what it would be by itself.
         let other = super::super::modules()[1];
-        let kept = kept::load(other.name, &key(other, Arch::LEAST)).unwrap();
+        let kept = load(other, Arch::LEAST).unwrap();
+        assert!(earlier().contains(&version().unwrap()));
         assert_eq!(compile(other, Arch::LEAST).unwrap(), kept);
     }
 }

@@ -130,6 +130,8 @@ impl Gpu {
 pub(crate) mod tests {
     use super::*;
     use crate::cuda::Arch;
+    use crate::cuda::kernel::{Arg, MEMORY, Shape};
+    use crate::cuda::matmul::{Element, Follow, Operands, Place, Product};
     use crate::ops::{Activation, Bias};
     use crate::{Cx, DType, Math, Tape, Tensor, ops};
 
@@ -222,5 +224,132 @@ pub(crate) mod tests {
         assert_eq!(gpu.usage().used, 4 << 20);
         drop(out);
         assert_eq!(gpu.usage().used, 0);
+    }
+
+    /// A graph reads at every replay what was there before its capture, whoever has let go of it.
+    #[test]
+    fn a_graph_holds_what_it_uses() {
+        let device = device(&like());
+        let gpu = device.gpu().unwrap().unwrap();
+        let (part, whole) = (4 << 20, 1 << 20);
+        let zeros = || Tensor::zeros_on(device, [whole], DType::F32).unwrap();
+        let (read, added, weight, other) = (zeros(), zeros(), zeros(), zeros());
+        let work = || {
+            let y = read.copied()?;
+            y.add_in_place(&added)?;
+            let p = Product {
+                m: 1024,
+                n: 1024,
+                k: 1024,
+                operands: Element::F32,
+                result: Element::F32,
+                a_transposed: false,
+                b_transposed: false,
+                accumulate: true,
+                tf32: false,
+                follow: Follow::Plain,
+            };
+            let o = Operands {
+                a: y.place()?,
+                b: weight.place()?,
+                c: y.place()?,
+                vector: None,
+                aux: None,
+            };
+            gpu.matmul(&p, &o)?;
+            Ok(y)
+        };
+        let (mut graph, out) = gpu.capture(work).unwrap();
+        let with_all = gpu.usage().used;
+        drop((read, added, weight));
+        assert_eq!(gpu.usage().used, with_all, "held for the graph");
+        drop(other);
+        assert_eq!(gpu.usage().used, with_all - part, "not of the graph");
+        graph.launch().unwrap();
+        drop((graph, out));
+        assert_eq!(gpu.usage().used, 0);
+    }
+
+    #[test]
+    fn memory_of_another_gpu_is_refused() {
+        let (a, b) = (device(&like()), device(&like()));
+        let (on, gpu) = (a.gpu().unwrap().unwrap(), b.gpu().unwrap().unwrap());
+        let x = Tensor::zeros_on(a, [64], DType::F32).unwrap();
+        let y = Tensor::zeros_on(b, [64], DType::F32).unwrap();
+        let refused = |r: Result<()>| {
+            let text = r.unwrap_err().to_string();
+            assert!(text.contains("can't be used on GPU"), "{text}");
+        };
+        refused(gpu.copy(x.place().unwrap(), y.place().unwrap(), 256));
+        refused(gpu.copy(y.place().unwrap(), x.place().unwrap(), 256));
+        refused(gpu.zero(x.place().unwrap(), 256));
+        refused(gpu.upload_to(&[0; 256], x.place().unwrap()));
+        refused(gpu.download_from(x.place().unwrap(), &mut [0; 256]));
+        refused(y.add_in_place(&x));
+        refused(x.add_in_place(&y));
+        on.zero(x.place().unwrap(), 256).unwrap();
+        let p = Product {
+            m: 8,
+            n: 8,
+            k: 8,
+            operands: Element::F32,
+            result: Element::F32,
+            a_transposed: false,
+            b_transposed: false,
+            accumulate: false,
+            tf32: false,
+            follow: Follow::Plain,
+        };
+        let (x, y) = (x.place().unwrap(), y.place().unwrap());
+        for (a, b, c) in [(x, y, y), (y, x, y), (y, y, x)] {
+            let o = Operands {
+                a,
+                b,
+                c,
+                vector: None,
+                aux: None,
+            };
+            refused(gpu.matmul(&p, &o));
+        }
+    }
+
+    /// Offsets whose sums would begin again at zero.
+    #[test]
+    fn places_past_the_end_are_refused() {
+        let gpu = device(&like()).gpu().unwrap().unwrap();
+        let buffer = DeviceBuffer::new(gpu, 64).unwrap();
+        for (at, bytes) in [
+            (usize::MAX - 7, 8),
+            (usize::MAX, 1),
+            (60, 8),
+            (65, 0),
+            (0, usize::MAX),
+        ] {
+            let place = Place(&buffer, at);
+            assert!(place.holds(gpu, "a test", bytes).is_err(), "{at} {bytes}");
+            assert!(gpu.zero(place, bytes).is_err(), "{at} {bytes}");
+            let arg = Arg::At(&buffer, at);
+            let args = [arg, Arg::F32(0.0), Arg::U64(0)];
+            let shape = Shape::pass(gpu, 1);
+            let launched = gpu.launch(&MEMORY, "fill_f32", shape, &args);
+            assert_eq!(launched.is_err(), at > 64, "{at}");
+        }
+        assert!(Place(&buffer, 56).holds(gpu, "a test", 8).is_ok());
+        assert!(DeviceBuffer::new(gpu, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn more_samples_than_a_grid_has_rows_are_one_line() {
+        let device = device(&like());
+        let zeros = |shape: &[usize]| Tensor::zeros_on(device, shape, DType::F32).unwrap();
+        let (weight, bias) = (zeros(&[32]), zeros(&[32]));
+        let norm = |samples| {
+            let x = zeros(&[samples, 1, 1, 32]);
+            ops::group_norm(&Cx::off(), &x, &weight, &bias, 32, 1e-6, false).map(|_| ())
+        };
+        norm(65_535).unwrap();
+        let e = norm(65_536).unwrap_err();
+        assert!(matches!(e, crate::Error::TooMany(_)), "{e}");
+        assert!(e.to_string().contains("65535"), "{e}");
     }
 }

@@ -1,7 +1,8 @@
 //! What the driver's and the compiler's codes mean to a user.
 
+use super::bindings::MISSING;
+use super::driver::DriverError;
 use crate::Error;
-use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUresult;
 use cudarc::nvrtc::sys::nvrtcResult;
 
@@ -15,14 +16,47 @@ pub(super) fn driver(doing: &str, e: &DriverError) -> Error {
 
 /// Whether the driver has no memory left to give.
 pub(super) fn is_full(e: &DriverError) -> bool {
-    e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY
+    e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY as u32
 }
 
 /// A code in words.
 fn meaning(e: &DriverError) -> String {
     use CUresult as C;
+    /// A newer driver may have codes that are not declared here.
+    const KNOWN: [CUresult; 24] = [
+        C::CUDA_ERROR_NO_DEVICE,
+        C::CUDA_ERROR_INVALID_DEVICE,
+        C::CUDA_ERROR_NO_BINARY_FOR_GPU,
+        C::CUDA_ERROR_INVALID_IMAGE,
+        C::CUDA_ERROR_INVALID_PTX,
+        C::CUDA_ERROR_NOT_FOUND,
+        C::CUDA_ERROR_INVALID_SOURCE,
+        C::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH,
+        C::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE,
+        C::CUDA_ERROR_STUB_LIBRARY,
+        C::CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+        C::CUDA_ERROR_DEVICE_UNAVAILABLE,
+        C::CUDA_ERROR_NOT_INITIALIZED,
+        C::CUDA_ERROR_SYSTEM_NOT_READY,
+        C::CUDA_ERROR_ECC_UNCORRECTABLE,
+        C::CUDA_ERROR_ILLEGAL_ADDRESS,
+        C::CUDA_ERROR_MISALIGNED_ADDRESS,
+        C::CUDA_ERROR_ILLEGAL_INSTRUCTION,
+        C::CUDA_ERROR_INVALID_PC,
+        C::CUDA_ERROR_INVALID_ADDRESS_SPACE,
+        C::CUDA_ERROR_HARDWARE_STACK_ERROR,
+        C::CUDA_ERROR_LAUNCH_FAILED,
+        C::CUDA_ERROR_LAUNCH_TIMEOUT,
+        C::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES,
+    ];
     const FAULT: &str = "start again from the last checkpoint, and report it if it happens again";
-    match e.0 {
+    if e.0 == MISSING {
+        return "the NVIDIA driver is too old; install 525 or newer".into();
+    }
+    let Some(code) = KNOWN.into_iter().find(|c| *c as u32 == e.0) else {
+        return format!("{}; nextscale doctor may say more", said(e));
+    };
+    match code {
         C::CUDA_ERROR_NO_DEVICE => "there is no NVIDIA GPU that the driver can use".into(),
         C::CUDA_ERROR_INVALID_DEVICE => "there is no GPU of that number".into(),
         C::CUDA_ERROR_NO_BINARY_FOR_GPU
@@ -37,10 +71,10 @@ fn meaning(e: &DriverError) -> String {
             "the NVIDIA driver and its kernel module are of different versions; restart the machine".into()
         }
         C::CUDA_ERROR_STUB_LIBRARY => {
-            "the library found is a toolkit's stand-in for the driver; install the NVIDIA driver, 580 or newer".into()
+            "the library found is a toolkit's stand-in for the driver; install the NVIDIA driver, 525 or newer".into()
         }
         C::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-            "the NVIDIA driver is too old; install 580 or newer".into()
+            "the NVIDIA driver is too old; install 525 or newer".into()
         }
         C::CUDA_ERROR_DEVICE_UNAVAILABLE => {
             "the GPU is taken by another process; wait for it or name another GPU with --device=cuda:N".into()
@@ -76,24 +110,28 @@ fn said(e: &DriverError) -> String {
     if !super::Library::Driver.is_there() {
         return "there is no driver".into();
     }
-    match e.error_string() {
-        Ok(text) => text.to_string_lossy().into_owned(),
-        Err(_) => "the driver gives no reason".into(),
-    }
+    e.said()
+        .unwrap_or_else(|| "the driver gives no reason".into())
 }
 
 /// The compiler's refusal to start, in words.
-pub(super) fn compiler(code: nvrtcResult) -> &'static str {
+pub(super) fn compiler(code: u32) -> &'static str {
     use nvrtcResult as N;
+    let known = [
+        N::NVRTC_ERROR_OUT_OF_MEMORY,
+        N::NVRTC_ERROR_INVALID_OPTION,
+        N::NVRTC_ERROR_BUILTIN_OPERATION_FAILURE,
+    ];
+    let code = known.into_iter().find(|c| *c as u32 == code);
     match code {
-        N::NVRTC_ERROR_OUT_OF_MEMORY => "the processor's memory is full",
-        N::NVRTC_ERROR_INVALID_OPTION => {
-            "it does not know this GPU; install a newer nvidia-cuda-nvrtc"
+        Some(N::NVRTC_ERROR_OUT_OF_MEMORY) => "the processor's memory is full",
+        Some(N::NVRTC_ERROR_INVALID_OPTION) => {
+            "it does not know this GPU; a newer NVRTC does (nextscale doctor says which fits the driver)"
         }
-        N::NVRTC_ERROR_BUILTIN_OPERATION_FAILURE => {
-            "parts of it are missing; install nvidia-cuda-nvrtc anew"
+        Some(N::NVRTC_ERROR_BUILTIN_OPERATION_FAILURE) => {
+            "parts of it are missing; install it anew"
         }
-        _ => "it does not start; install nvidia-cuda-nvrtc anew",
+        _ => "it does not start; install it anew",
     }
 }
 
@@ -134,7 +172,7 @@ mod tests {
             C::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH,
             C::CUDA_ERROR_UNKNOWN,
         ] {
-            let e = driver("testing", &DriverError(code));
+            let e = driver("testing", &DriverError(code as u32));
             let text = e.to_string();
             assert!(text.starts_with("device: testing: "), "{text}");
             assert!(
@@ -149,7 +187,7 @@ mod tests {
             nvrtcResult::NVRTC_ERROR_OUT_OF_MEMORY,
             nvrtcResult::NVRTC_ERROR_INTERNAL_ERROR,
         ] {
-            assert!(!compiler(code).contains("NVRTC"));
+            assert!(!compiler(code as u32).contains("NVRTC"));
         }
     }
 }

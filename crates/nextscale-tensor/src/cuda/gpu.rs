@@ -3,16 +3,17 @@
 use super::compile::{Arch, load_or_compile};
 use super::constants::Constants;
 use super::conv;
+use super::driver::{self, device, kernel, memory};
 use super::dry::{self, Dry};
 use super::error::Checked;
 use super::graph::Turn;
 use super::kernel::Module;
 use super::libraries::Library;
 use super::matmul::{self, Place};
+use super::pinned;
 use super::pool::{DeviceBuffer, Pool, PoolUse};
 use super::work::Work;
 use crate::{Error, Result};
-use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUmodule, CUstream};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -75,10 +76,10 @@ impl std::fmt::Debug for Gpu {
 
 /// GPUs that the driver shows; 0 where there is no driver.
 pub fn count() -> usize {
-    if !Library::Driver.is_there() || result::init().is_err() {
+    if !Library::Driver.is_there() || driver::start().is_err() {
         return 0;
     }
-    result::device::get_count().map_or(0, |n| n.max(0) as usize)
+    device::count().map_or(0, |n| n.max(0) as usize)
 }
 
 /// What the driver says of GPU `ordinal`, without taking it into use.
@@ -87,17 +88,17 @@ pub fn count() -> usize {
 /// When there is no driver or no such GPU.
 pub fn describe(ordinal: usize) -> Result<GpuInfo> {
     Library::Driver.required()?;
-    result::init().doing("starting the NVIDIA driver")?;
+    Library::check_driver()?;
+    driver::start().doing("starting the NVIDIA driver")?;
     let there = count();
     if ordinal >= there {
         return Err(Error::Device(format!(
             "there is no GPU {ordinal}: the driver shows {there}"
         )));
     }
-    let device = result::device::get(ordinal as i32).doing("opening the GPU")?;
-    let name = result::device::get_name(device).doing("asking for the GPU's name")?;
-    // SAFETY: `device` is a valid handle.
-    let attribute = |a| unsafe { result::device::get_attribute(device, a) }.doing("asking the GPU");
+    let gpu = device::get(ordinal as i32).doing("opening the GPU")?;
+    let name = device::name(gpu).doing("asking for the GPU's name")?;
+    let attribute = |a| device::attribute(gpu, a).doing("asking the GPU");
     Ok(GpuInfo {
         ordinal,
         name,
@@ -109,8 +110,7 @@ pub fn describe(ordinal: usize) -> Result<GpuInfo> {
         l2: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
         shared: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
             as usize,
-        // SAFETY: as above.
-        memory: unsafe { result::device::total_mem(device) }.doing("asking the GPU")?,
+        memory: device::memory(gpu).doing("asking the GPU")?,
     })
 }
 
@@ -151,15 +151,11 @@ impl Gpu {
     fn open(ordinal: usize) -> Result<Self> {
         let info = describe(ordinal)?;
         info.young_enough()?;
-        let device = result::device::get(ordinal as i32).doing("opening the GPU")?;
+        let number = device::get(ordinal as i32).doing("opening the GPU")?;
+        let context = device::retain(number).doing("taking the GPU into use")?;
         // SAFETY: the primary context is retained once and never released; it becomes current before the stream is made.
-        let context = unsafe {
-            let context = result::primary_ctx::retain(device).doing("taking the GPU into use")?;
-            result::ctx::set_current(context).doing("taking the GPU into use")?;
-            context
-        };
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
-            .doing("making a stream")?;
+        unsafe { device::bind(context) }.doing("taking the GPU into use")?;
+        let stream = driver::stream::create().doing("making a stream")?;
         Ok(Self::with(info, context, stream, None))
     }
 
@@ -231,7 +227,7 @@ impl Gpu {
             return Ok(self.info.memory.saturating_sub(used));
         }
         self.bind()?;
-        let (free, _) = result::mem_get_info().doing("asking for the GPU's free memory")?;
+        let (free, _) = memory::info().doing("asking for the GPU's free memory")?;
         Ok(free + held - used)
     }
 
@@ -261,7 +257,7 @@ impl Gpu {
             return Ok(());
         }
         // SAFETY: the context is never released.
-        unsafe { result::ctx::set_current(self.context.0) }.doing("turning to the GPU")
+        unsafe { device::bind(self.context.0) }.doing("turning to the GPU")
     }
 
     /// Waits until everything asked for so far is done.
@@ -276,14 +272,14 @@ impl Gpu {
         }
         self.bind()?;
         // SAFETY: the stream is never destroyed.
-        unsafe { result::stream::synchronize(self.stream.0) }.doing("computing on the GPU")
+        unsafe { driver::stream::synchronize(self.stream.0) }.doing("computing on the GPU")
     }
 
     /// Copies `bytes` to the start of `to`.
     ///
     /// # Errors
     /// When they do not fit or the copy fails.
-    pub fn upload(&self, bytes: &[u8], to: &DeviceBuffer) -> Result<()> {
+    pub fn upload(&'static self, bytes: &[u8], to: &DeviceBuffer) -> Result<()> {
         self.upload_to(bytes, Place(to, 0))
     }
 
@@ -291,8 +287,8 @@ impl Gpu {
     ///
     /// # Errors
     /// When they do not fit or the copy fails.
-    pub fn upload_to(&self, bytes: &[u8], to: Place<'_>) -> Result<()> {
-        let address = to.holds("a copy", bytes.len())?;
+    pub fn upload_to(&'static self, bytes: &[u8], to: Place<'_>) -> Result<()> {
+        let address = to.holds(self, "a copy", bytes.len())?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -301,11 +297,7 @@ impl Gpu {
         if self.dry.is_some() {
             return Ok(());
         }
-        self.bind()?;
-        // SAFETY: both ranges are as long as said. The source is ordinary memory, which the driver has read to the end
-        // when the call returns (CUDA driver API, "API synchronization behavior").
-        unsafe { result::memcpy_htod_async(address, bytes, self.stream.0) }
-            .doing("copying to the GPU")
+        pinned::upload(self, bytes, address)
     }
 
     /// Copies the first bytes of `from`; returns when they are here.
@@ -321,7 +313,7 @@ impl Gpu {
     /// # Errors
     /// When there are not so many or the copy fails.
     pub fn download_from(&self, from: Place<'_>, bytes: &mut [u8]) -> Result<()> {
-        let address = from.holds("a copy", bytes.len())?;
+        let address = from.holds(self, "a copy", bytes.len())?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -333,8 +325,7 @@ impl Gpu {
         }
         self.bind()?;
         // SAFETY: both ranges are as long as said; the target outlives the copy because of the wait.
-        unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.0) }
-            .doing("copying from the GPU")?;
+        unsafe { memory::download(bytes, address, self.stream.0) }.doing("copying from the GPU")?;
         self.synchronize()
     }
 
@@ -343,7 +334,8 @@ impl Gpu {
     /// # Errors
     /// When they are not all there or the copy fails.
     pub fn copy(&self, from: Place<'_>, to: Place<'_>, bytes: usize) -> Result<()> {
-        let (from, to) = (from.holds("a copy", bytes)?, to.holds("a copy", bytes)?);
+        let from = from.holds(self, "a copy", bytes)?;
+        let to = to.holds(self, "a copy", bytes)?;
         if let Some(dry) = &self.dry {
             dry.copies(bytes);
             return Ok(());
@@ -355,8 +347,7 @@ impl Gpu {
         let _turn = Turn::take();
         self.bind()?;
         // SAFETY: both ranges are as long as said and stay so for work that was asked for before they were let go.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.0) }
-            .doing("copying on the GPU")
+        unsafe { memory::copy(to, from, bytes, self.stream.0) }.doing("copying on the GPU")
     }
 
     /// Sets bytes to zero, in the stream.
@@ -364,7 +355,7 @@ impl Gpu {
     /// # Errors
     /// When they are not all there or the driver refuses.
     pub fn zero(&self, to: Place<'_>, bytes: usize) -> Result<()> {
-        let address = to.holds("zeros", bytes)?;
+        let address = to.holds(self, "zeros", bytes)?;
         if bytes == 0 || self.dry.is_some() {
             return Ok(());
         }
@@ -372,8 +363,7 @@ impl Gpu {
         let _turn = Turn::take();
         self.bind()?;
         // SAFETY: the range is as long as said.
-        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.0) }
-            .doing("clearing memory on the GPU")
+        unsafe { memory::zero(address, bytes, self.stream.0) }.doing("clearing memory on the GPU")
     }
 
     /// The function `name` of a module, compiled and loaded at the first call and allowed `shared` bytes of dynamic shared
@@ -392,7 +382,7 @@ impl Gpu {
             self.outside_capture(&format!("loading the kernels {}", module.name))?;
             let code = load_or_compile(module, self.info.arch)?;
             // SAFETY: the image is a whole cubin, read during the call.
-            let handle = unsafe { result::module::load_data(code.as_ptr().cast()) }
+            let handle = unsafe { kernel::load(&code) }
                 .doing(&format!("loading the kernels {}", module.name))?;
             let loaded = Loaded {
                 module: Handle(handle),
@@ -409,16 +399,11 @@ impl Gpu {
                 let c_name = CString::new(name)
                     .map_err(|_| Error::Device(format!("kernel {name:?} has a zero byte")))?;
                 // SAFETY: the module is loaded and never unloaded.
-                let f = unsafe { result::module::get_function(loaded.module.0, c_name) }
+                let f = unsafe { kernel::find(loaded.module.0, &c_name) }
                     .doing(&format!("looking for the kernel {name}"))?;
                 // SAFETY: the function is valid.
-                let laid_out = unsafe {
-                    result::function::get_function_attribute(
-                        f,
-                        sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
-                    )
-                }
-                .doing(&format!("asking what {name} needs"))?;
+                let laid_out =
+                    unsafe { kernel::shared(f) }.doing(&format!("asking what {name} needs"))?;
                 let allowed = FREE.saturating_sub(laid_out as u32);
                 loaded.functions.insert(name, (Handle(f), allowed));
                 (Handle(f), allowed)
@@ -426,14 +411,8 @@ impl Gpu {
         };
         if shared > allowed {
             // SAFETY: the function is valid.
-            unsafe {
-                result::function::set_function_attribute(
-                    function.0,
-                    sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                    shared as i32,
-                )
-            }
-            .doing(&format!("giving {name} {shared} bytes of shared memory"))?;
+            unsafe { kernel::allow(function.0, shared) }
+                .doing(&format!("giving {name} {shared} bytes of shared memory"))?;
             loaded.functions.insert(name, (function, shared));
         }
         Ok(function.0)

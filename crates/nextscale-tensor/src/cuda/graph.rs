@@ -4,11 +4,12 @@
 //! themselves in the order of the stream, as they share the pool, but nobody else gets it before the graph and the tensors
 //! that came out of it are gone. Other threads wait with their work for the GPU until the capture is over.
 
+use super::driver;
 use super::error::Checked;
 use super::gpu::Gpu;
+use super::pool::{Block, DeviceBuffer};
 use crate::{Error, Result, Tensor};
-use cudarc::driver::result;
-use cudarc::driver::sys::{self, CUgraph, CUgraphExec};
+use cudarc::driver::sys::{CUgraph, CUgraphExec};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
@@ -49,6 +50,8 @@ struct State {
     /// What was let go during the capture but was there before it, and tables that the work reads.
     kept: Vec<(u64, usize)>,
     tables: Vec<Tensor>,
+    /// Blocks from before the capture that the work uses, by address.
+    used: BTreeMap<u64, Arc<Block>>,
 }
 
 impl Arena {
@@ -69,6 +72,18 @@ impl Arena {
         let address = self.gpu.pool().take(self.gpu, block)?;
         s.all.push((address, block));
         Ok(address)
+    }
+
+    /// Holds what the work uses, but for the arena's own blocks, which hold it.
+    fn hold(self: &Arc<Self>, block: &Arc<Block>) {
+        if block.arena.as_ref().is_some_and(|a| Arc::ptr_eq(a, self)) {
+            return;
+        }
+        let address = block.address();
+        self.state()
+            .used
+            .entry(address)
+            .or_insert_with(|| Arc::clone(block));
     }
 
     /// A buffer of the capture is let go.
@@ -120,6 +135,46 @@ pub(super) fn arena_of(gpu: &Gpu) -> Option<Arc<Arena>> {
     CAPTURED.with_borrow(|a| a.as_ref().filter(|a| std::ptr::eq(a.gpu, gpu)).cloned())
 }
 
+/// What one call uses of a GPU: the one place where buffers become addresses for the driver and its libraries. A graph that
+/// is captured holds the buffers as long as it lives.
+pub(super) struct Uses<'a> {
+    gpu: &'a Gpu,
+    captured: Option<Arc<Arena>>,
+}
+
+impl<'a> Uses<'a> {
+    pub(super) fn of(gpu: &'a Gpu) -> Self {
+        Self {
+            gpu,
+            captured: arena_of(gpu),
+        }
+    }
+
+    /// The address of a byte of a buffer that has `bytes` more.
+    pub(super) fn address(&self, buffer: &DeviceBuffer, byte: usize, bytes: usize) -> Result<u64> {
+        if !std::ptr::eq(buffer.gpu(), self.gpu) {
+            return Err(Error::Device(format!(
+                "memory of GPU {} can't be used on GPU {}",
+                buffer.gpu().info().ordinal,
+                self.gpu.info().ordinal
+            )));
+        }
+        if byte
+            .checked_add(bytes)
+            .is_none_or(|end| end > buffer.bytes())
+        {
+            return Err(Error::Device(format!(
+                "{bytes} bytes from {byte} of a buffer of {}",
+                buffer.bytes()
+            )));
+        }
+        if let Some(arena) = &self.captured {
+            arena.hold(buffer.block());
+        }
+        Ok(buffer.address() + byte as u64)
+    }
+}
+
 /// A block goes back to the pool; while the calling thread captures a graph, whose work may use the block, to that graph.
 pub(super) fn give_back(gpu: &Gpu, address: u64, block: usize) {
     let captured = |a: &RefCell<Option<Arc<Arena>>>| {
@@ -149,7 +204,7 @@ impl Ending {
             return Ok(std::ptr::null_mut());
         }
         // SAFETY: the stream is never destroyed and in the state of capture since `Gpu::capture`.
-        unsafe { result::stream::end_capture(self.gpu.stream()) }.doing("capturing a graph")
+        unsafe { driver::stream::end_capture(self.gpu.stream()) }.doing("capturing a graph")
     }
 }
 
@@ -162,7 +217,7 @@ impl Drop for Ending {
             && !graph.is_null()
         {
             // SAFETY: the graph was made by the capture and nobody else has it.
-            let _ = unsafe { result::graph::destroy(graph) };
+            let _ = unsafe { driver::graph::destroy(graph) };
         }
     }
 }
@@ -172,8 +227,7 @@ impl Gpu {
     /// there hold nothing before the first [`Graph::launch`], and what the latest one computed afterwards.
     ///
     /// Everything that `work` needs of the host must have happened before: kernels are loaded and algorithms chosen by a run
-    /// of the same work without a capture. Buffers from before the capture that the work reads or writes must outlive the
-    /// graph; that is the caller's care. To replay the work on other values, the caller writes them into these buffers.
+    /// of the same work without a capture. To replay the work on other values, the caller writes them into these buffers.
     ///
     /// # Errors
     /// When `work` fails, copies between host and GPU, waits for the GPU, or uses a kernel or a product that was never run; when
@@ -191,11 +245,9 @@ impl Gpu {
         });
         self.bind()?;
         // Memory may be taken from the driver meanwhile; nothing else that is forbidden happens.
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         if self.dry().is_none() {
             // SAFETY: the stream is never destroyed; no other thread puts work into it before the gate opens.
-            unsafe { result::stream::begin_capture(self.stream(), mode) }
-                .doing("capturing a graph")?;
+            unsafe { driver::stream::begin_capture(self.stream()) }.doing("capturing a graph")?;
         }
         CAPTURED.set(Some(Arc::clone(&arena)));
         let mut ending = Ending {
@@ -207,10 +259,10 @@ impl Gpu {
         let exec = if graph.is_null() {
             std::ptr::null_mut()
         } else {
-            // SAFETY: the graph was made by the capture; it is destroyed once, after its last use. The flags ask for nothing.
+            // SAFETY: the graph was made by the capture; it is destroyed once, after its last use.
             unsafe {
-                let exec = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
-                let destroyed = result::graph::destroy(graph);
+                let exec = driver::graph::instantiate(graph);
+                let destroyed = driver::graph::destroy(graph);
                 let exec = exec.doing("making a graph ready")?;
                 destroyed.doing("making a graph ready")?;
                 exec
@@ -259,8 +311,8 @@ impl Graph {
             return Ok(());
         }
         self.gpu.bind()?;
-        // SAFETY: the handle is valid until the drop; what the work uses is held by the arena and by the caller.
-        unsafe { result::graph::launch(self.exec.0, self.gpu.stream()) }.doing("replaying a graph")
+        // SAFETY: the handle is valid until the drop; what the work uses is held by the arena.
+        unsafe { driver::graph::launch(self.exec.0, self.gpu.stream()) }.doing("replaying a graph")
     }
 
     /// Bytes of memory that the graph keeps for itself.
@@ -277,7 +329,7 @@ impl Drop for Graph {
         let _ = self.gpu.bind();
         // SAFETY: the handle is not used afterwards; the driver lets work in flight finish. The memory then goes back to the
         // pool for work that comes later in the stream.
-        let _ = unsafe { result::graph::exec_destroy(self.exec.0) };
+        let _ = unsafe { driver::graph::exec_destroy(self.exec.0) };
     }
 }
 

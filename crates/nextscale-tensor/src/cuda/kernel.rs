@@ -1,12 +1,12 @@
 //! Kernels as declared by the operator that owns them, and their launch.
 
+use super::driver;
 use super::error::Checked;
 use super::gpu::Gpu;
-use super::graph::Turn;
+use super::graph::{Turn, Uses};
 use super::pool::DeviceBuffer;
 use super::tensor_map::TensorMap;
 use crate::{Error, Result};
-use cudarc::driver::result;
 use std::ffi::c_void;
 
 /// A source file of kernels, compiled as one.
@@ -82,6 +82,9 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Most blocks along y and z; along x there may be 2³¹ − 1.
+    pub const MOST_ROWS: u32 = 65_535;
+
     /// A pass over `n` elements in loops that step by the whole grid: enough blocks to fill `gpu`, no more.
     pub fn pass(gpu: &Gpu, n: usize) -> Self {
         const THREADS: usize = 256;
@@ -95,11 +98,12 @@ impl Shape {
 }
 
 impl Gpu {
-    /// Puts a kernel into the stream.
+    /// Puts a kernel into the stream. That the shape and the arguments' lengths are what the kernel's source counts on is the
+    /// operator's care, which has checked its tensors.
     ///
     /// # Errors
-    /// When the arguments are not those declared, or the driver refuses.
-    pub fn launch(
+    /// When the arguments are not those declared, a buffer is another GPU's, or the driver refuses.
+    pub(crate) fn launch(
         &self,
         module: &'static Module,
         name: &'static str,
@@ -115,45 +119,51 @@ impl Gpu {
                 args.len()
             )));
         }
+        let uses = Uses::of(self);
+        // Every argument as the eight bytes that the driver reads through a pointer. Maps are wider and lie where the caller
+        // has them.
+        let mut words = Vec::with_capacity(args.len());
+        for a in args {
+            words.push(match *a {
+                Arg::In(b) => uses.address(b, 0, 0)?,
+                Arg::At(b, offset) => uses.address(b, offset, 0)?,
+                Arg::Null | Arg::Map(_) => 0,
+                Arg::I32(v) => u64::from(v as u32),
+                Arg::U64(v) => v,
+                Arg::F32(v) => u64::from(v.to_bits()),
+            });
+        }
+        if !self.is_processor() && shape.grid[1..].iter().any(|n| *n > Shape::MOST_ROWS) {
+            return Err(Error::TooMany(format!(
+                "{} takes {} samples or parts of them at once, not {}: use a smaller batch",
+                module.name,
+                Shape::MOST_ROWS,
+                shape.grid[1].max(shape.grid[2])
+            )));
+        }
         if self.dry().is_some() {
             return Ok(());
         }
         let _turn = Turn::take();
         let function = self.function(module, name, shape.shared)?;
-        // Every argument as the eight bytes that the driver reads through a pointer.
-        let mut words: Vec<u64> = args
+        let pointers: Vec<*const c_void> = words
             .iter()
-            .map(|a| match *a {
-                Arg::In(b) => b.address(),
-                Arg::At(b, offset) => b.address() + offset as u64,
-                Arg::Null => 0,
-                Arg::I32(v) => u64::from(v as u32),
-                Arg::U64(v) => v,
-                Arg::F32(v) => u64::from(v.to_bits()),
-                Arg::Map(_) => 0,
-            })
-            .collect();
-        // Maps are wider and lie where the caller has them; the driver only reads.
-        let mut pointers: Vec<*mut c_void> = words
-            .iter_mut()
             .zip(args)
             .map(|(w, a)| match a {
-                Arg::Map(map) => map.words().cast_mut().cast(),
-                _ => std::ptr::from_mut(w).cast(),
+                Arg::Map(map) => map.words().cast(),
+                _ => std::ptr::from_ref(w).cast(),
             })
             .collect();
-        let [x, y, z] = shape.grid;
         self.bind()?;
         // SAFETY: the function belongs to a module that is never unloaded; the arguments are as many and as wide as
-        // declared beside its source; buffers go back to the pool only for work that comes later in the same stream.
+        // declared beside its source, buffers this GPU's, which go back to the pool only for work that comes later in the same stream.
         unsafe {
-            result::launch_kernel(
+            driver::kernel::launch(
                 function,
-                (x, y, z),
-                (shape.threads, 1, 1),
-                shape.shared,
+                shape.grid,
+                (shape.threads, shape.shared),
                 self.stream(),
-                &mut pointers,
+                &pointers,
             )
         }
         .doing(&format!("launching {name}"))

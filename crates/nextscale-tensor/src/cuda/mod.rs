@@ -26,7 +26,9 @@ pub mod timing;
 pub mod upload;
 pub mod work;
 
+mod bindings;
 mod constants;
+mod driver;
 mod error;
 #[cfg(test)]
 mod graph_tests;

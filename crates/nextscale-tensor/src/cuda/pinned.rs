@@ -2,13 +2,14 @@
 //!
 //! The driver waits for the GPU when such memory is taken, so blocks are kept and handed out again.
 
+use super::driver::{event, memory, stream};
 use super::error::Checked;
 use super::gpu::Gpu;
 use super::graph::Turn;
 use crate::tensor::Storage;
 use crate::{DType, Device, Error, Result, Shape, Tensor};
-use cudarc::driver::{result, sys};
-use std::collections::BTreeMap;
+use cudarc::driver::sys;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 /// Sizes are rounded up to this many bytes.
@@ -23,6 +24,8 @@ pub(super) struct Pinned {
     gpu: &'static Gpu,
     address: usize,
     block: usize,
+    /// A copy may still use it: it is never handed out again.
+    lost: bool,
 }
 
 impl Pinned {
@@ -36,19 +39,24 @@ impl Pinned {
             Some(address) => address,
             None => {
                 gpu.bind()?;
-                // SAFETY: a context is current; the block is never freed, and any GPU may use it.
-                let memory = unsafe { result::malloc_host(block, sys::CU_MEMHOSTALLOC_PORTABLE) }
-                    .doing("taking page-locked memory")?;
+                // Never freed; any GPU may use it.
+                let taken = memory::take_pinned(block).doing("taking page-locked memory")?;
                 // SAFETY: the block is as long as said; defined content makes slices of it sound.
-                unsafe { memory.cast::<u8>().write_bytes(0, block) };
-                memory as usize
+                unsafe { taken.cast::<u8>().write_bytes(0, block) };
+                taken as usize
             }
         };
         Ok(Self {
             gpu,
             address,
             block,
+            lost: false,
         })
+    }
+
+    /// Keeps it from being used again where waiting for its copies failed.
+    fn settle(&mut self, waited: Result<()>) {
+        self.lost |= waited.is_err();
     }
 
     /// Its length.
@@ -71,6 +79,9 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        if self.lost {
+            return;
+        }
         let key = (self.gpu.info().ordinal, self.block);
         let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
         free.entry(key).or_default().push(self.address);
@@ -94,7 +105,7 @@ impl Event {
     pub(super) fn new(gpu: &'static Gpu) -> Result<Self> {
         gpu.bind()?;
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-        let handle = result::event::create(flags).doing("making an event")?;
+        let handle = event::create(flags).doing("making an event")?;
         Ok(Self { gpu, handle })
     }
 
@@ -102,30 +113,78 @@ impl Event {
     pub(super) fn record(&self, stream: sys::CUstream) -> Result<()> {
         self.gpu.bind()?;
         // SAFETY: event and stream live.
-        unsafe { result::event::record(self.handle, stream) }.doing("marking the stream")
+        unsafe { event::record(self.handle, stream) }.doing("marking the stream")
     }
 
     /// Makes what comes next in `stream` wait for the mark.
     pub(super) fn hold(&self, stream: sys::CUstream) -> Result<()> {
         self.gpu.bind()?;
-        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: event and stream live.
-        unsafe { result::stream::wait_event(stream, self.handle, flags) }.doing("ordering streams")
+        unsafe { stream::wait_event(stream, self.handle) }.doing("ordering streams")
+    }
+
+    /// Whether the mark is passed; it counts as passed where the GPU failed, for [`Event::wait`] to say so.
+    fn has_passed(&self) -> Result<bool> {
+        self.gpu.bind()?;
+        // SAFETY: the event lives.
+        Ok(unsafe { event::has_passed(self.handle) })
     }
 
     /// Returns when the mark is passed.
     pub(super) fn wait(&self) -> Result<()> {
         self.gpu.bind()?;
         // SAFETY: the event lives.
-        unsafe { result::event::synchronize(self.handle) }.doing("computing on the GPU")
+        unsafe { event::synchronize(self.handle) }.doing("computing on the GPU")
     }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: destroyed once; the driver keeps what a stream still needs of it.
-        let _ = unsafe { result::event::destroy(self.handle) };
+        let _ = unsafe { event::destroy(self.handle) };
     }
+}
+
+/// Most bytes that are copied aside and sent without waiting; longer ones are waited for.
+const ASIDE: usize = 1 << 20;
+
+/// Small copies to GPUs that may be under way, the oldest first.
+static SENT: Mutex<VecDeque<(Pinned, Event)>> = Mutex::new(VecDeque::new());
+
+/// Most of them.
+const MOST_SENT: usize = 64;
+
+/// Copies bytes to an address of `gpu`, in its stream; they may be changed when this returns. On machines whose GPU reads
+/// ordinary memory by itself, the driver need not have read them by then, so they go by way of page-locked memory.
+pub(super) fn upload(gpu: &'static Gpu, bytes: &[u8], address: u64) -> Result<()> {
+    gpu.bind()?;
+    if bytes.len() > ASIDE {
+        // SAFETY: the caller's target is as long as the source, which outlives the copy because of the wait.
+        let sent = unsafe { memory::upload(address, bytes, gpu.stream()) };
+        let done = gpu.synchronize();
+        return sent.doing("copying to the GPU").and(done);
+    }
+    let mut sent = SENT.lock().unwrap_or_else(|e| e.into_inner());
+    while let Some((mut host, event)) = sent.pop_front() {
+        if sent.len() + 1 < MOST_SENT && !event.has_passed()? {
+            sent.push_front((host, event));
+            break;
+        }
+        host.settle(event.wait());
+    }
+    let mut host = Pinned::new(gpu, bytes.len())?;
+    let event = Event::new(gpu)?;
+    host.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+    gpu.bind()?;
+    // SAFETY: both ranges are as long as said; the source is not touched until the event after the copy is passed.
+    unsafe { memory::upload(address, &host.bytes()[..bytes.len()], gpu.stream()) }
+        .doing("copying to the GPU")?;
+    if let Err(e) = event.record(gpu.stream()) {
+        host.settle(gpu.synchronize());
+        return Err(e);
+    }
+    sent.push_back((host, event));
+    Ok(())
 }
 
 /// Values on their way to the processor.
@@ -167,15 +226,16 @@ impl Tensor {
         let mut host = Pinned::new(gpu, bytes)?;
         let done = Event::new(gpu)?;
         if bytes > 0 {
-            let address = source.place()?.holds("a copy", bytes)?;
+            let address = source.place()?.holds(gpu, "a copy", bytes)?;
             gpu.bind()?;
             // SAFETY: both ranges are as long as said. The target is not touched until the event after the copy is passed.
-            unsafe {
-                result::memcpy_dtoh_async(&mut host.bytes_mut()[..bytes], address, gpu.stream())
-            }
-            .doing("copying from the GPU")?;
+            unsafe { memory::download(&mut host.bytes_mut()[..bytes], address, gpu.stream()) }
+                .doing("copying from the GPU")?;
         }
-        done.record(gpu.stream())?;
+        if let Err(e) = done.record(gpu.stream()) {
+            host.settle(gpu.synchronize());
+            return Err(e);
+        }
         Ok(Fetch(State::Coming {
             shape: source.shape(),
             dtype: source.dtype(),
@@ -224,8 +284,8 @@ impl Fetch {
 impl Drop for State {
     fn drop(&mut self) {
         // The memory may be handed out again at once.
-        if let Self::Coming { done, .. } = self {
-            let _ = done.wait();
+        if let Self::Coming { done, host, .. } = self {
+            host.settle(done.wait());
         }
     }
 }

@@ -3,12 +3,12 @@
 //! All work of a GPU is in one stream, so a block may be handed out as soon as its last holder lets go: what the new
 //! holder does comes after what the old one asked for. Memory of captured graphs is kept apart ([`super::graph`]).
 
+use super::driver::memory;
 use super::error::{self, Checked};
 use super::gpu::Gpu;
 use super::graph::{self, Arena, Turn};
 use crate::cpu::pool::recycle;
 use crate::{Error, Result};
-use cudarc::driver::result;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -50,15 +50,21 @@ pub struct PoolUse {
     pub driver_calls: u64,
 }
 
-/// Bytes on a GPU; they go back to its pool when dropped.
+/// Bytes on a GPU; they go back to its pool when dropped, and when the last graph that uses them is.
 #[derive(Debug)]
 pub struct DeviceBuffer {
+    block: Arc<Block>,
+    bytes: usize,
+}
+
+/// A block of the pool in use.
+#[derive(Debug)]
+pub(super) struct Block {
     gpu: &'static Gpu,
     address: u64,
-    bytes: usize,
-    block: usize,
-    /// Of buffers that were made while a graph was captured: where the memory belongs.
-    arena: Option<Arc<Arena>>,
+    size: usize,
+    /// Of blocks that were taken while a graph was captured: where the memory belongs.
+    pub(super) arena: Option<Arc<Arena>>,
 }
 
 impl DeviceBuffer {
@@ -67,30 +73,27 @@ impl DeviceBuffer {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(gpu: &'static Gpu, bytes: usize) -> Result<Self> {
-        if gpu.is_processor() {
-            let (address, block) = gpu.pool().take_as_processor(bytes);
-            return Ok(Self {
-                gpu,
-                address,
-                bytes,
-                block,
-                arena: None,
-            });
-        }
-        let block = block_size(bytes);
-        let (address, arena) = graph::take(gpu, block)?;
-        Ok(Self {
+        let (address, size, arena) = if gpu.is_processor() {
+            let (address, size) = gpu.pool().take_as_processor(bytes);
+            (address, size, None)
+        } else {
+            let size = block_size(bytes)
+                .ok_or_else(|| Error::Memory(format!("{bytes} bytes on a GPU")))?;
+            let (address, arena) = graph::take(gpu, size)?;
+            (address, size, arena)
+        };
+        let block = Arc::new(Block {
             gpu,
             address,
-            bytes,
-            block,
+            size,
             arena,
-        })
+        });
+        Ok(Self { block, bytes })
     }
 
     /// Where it is.
     pub fn address(&self) -> u64 {
-        self.address
+        self.block.address
     }
 
     /// Its length in bytes.
@@ -100,25 +103,35 @@ impl DeviceBuffer {
 
     /// The GPU that it is on.
     pub fn gpu(&self) -> &'static Gpu {
-        self.gpu
+        self.block.gpu
+    }
+
+    pub(super) fn block(&self) -> &Arc<Block> {
+        &self.block
     }
 }
 
-impl Drop for DeviceBuffer {
+impl Block {
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for Block {
     fn drop(&mut self) {
         match &self.arena {
-            Some(arena) => arena.give(self.address, self.block),
+            Some(arena) => arena.give(self.address, self.size),
             None if self.gpu.is_processor() => {
-                self.gpu.pool().give_as_processor(self.address, self.block);
+                self.gpu.pool().give_as_processor(self.address, self.size);
             }
-            None => graph::give_back(self.gpu, self.address, self.block),
+            None => graph::give_back(self.gpu, self.address, self.size),
         }
     }
 }
 
-fn block_size(bytes: usize) -> usize {
+fn block_size(bytes: usize) -> Option<usize> {
     let grain = if bytes > LARGE { LARGE } else { GRAIN };
-    bytes.max(1).next_multiple_of(grain)
+    bytes.max(1).checked_next_multiple_of(grain)
 }
 
 impl Pool {
@@ -162,7 +175,7 @@ impl Pool {
             let block = (4 * floats).max(4);
             s.held += block;
             let address = (1 << 40) + s.numbered;
-            s.numbered += block_size(block) as u64;
+            s.numbered += block_size(block).unwrap_or(block) as u64;
             (address, block)
         });
         if s.free.get(&block).is_some_and(Vec::is_empty) {
@@ -214,13 +227,12 @@ fn fresh(gpu: &Gpu, s: &mut State, block: usize) -> Result<u64> {
         return Ok(address);
     }
     gpu.bind()?;
-    // SAFETY: a context is current; the block is freed only by `release`.
-    let mut taken = unsafe { result::malloc_sync(block) };
+    // Freed only by `release`.
+    let mut taken = memory::take(block);
     // What lies free in other sizes may make room.
     if taken.is_err() && s.held > s.used && !gpu.captures() {
         release(gpu, s)?;
-        // SAFETY: as above.
-        taken = unsafe { result::malloc_sync(block) };
+        taken = memory::take(block);
     }
     taken.map_err(|e| {
         if error::is_full(&e) {
@@ -232,7 +244,7 @@ fn fresh(gpu: &Gpu, s: &mut State, block: usize) -> Result<u64> {
 
 /// That a block is not to be had, and why.
 fn full(gpu: &Gpu, s: &State, block: usize) -> Error {
-    let free = result::mem_get_info().map_or(0, |(free, _)| free);
+    let free = memory::info().map_or(0, |(free, _)| free);
     let info = gpu.info();
     Error::Memory(format!(
         "the memory of GPU {} ({}, {}) is full: {} more are needed, {} are free, {} are in use here and {} by other processes",
@@ -266,8 +278,8 @@ fn release(gpu: &Gpu, s: &mut State) -> Result<()> {
     }
     for (size, list) in &mut s.free {
         while let Some(address) = list.pop() {
-            // SAFETY: the block came from `malloc_sync`, nobody holds it, and all work on it is done.
-            unsafe { result::free_sync(address) }.doing("giving memory back")?;
+            // SAFETY: the block came from `memory::take`, nobody holds it, and all work on it is done.
+            unsafe { memory::free(address) }.doing("giving memory back")?;
             s.held -= *size;
         }
     }

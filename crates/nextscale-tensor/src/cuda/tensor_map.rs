@@ -1,10 +1,12 @@
 //! Maps of tensors for Hopper's copy engine, which fetches a tile with one instruction and writes zeros where the tensor ends.
 
+use super::bindings::driver::{Map, cuTensorMapEncodeTiled};
+use super::driver::DriverError;
 use super::error::Checked;
 use super::gpu::Gpu;
 use super::matmul::{Element, Place};
 use crate::{Error, Result};
-use cudarc::driver::sys::{self, CUtensorMap};
+use cudarc::driver::sys;
 
 /// Rows and columns of a tile: 64 rows of 128 bytes, which lie in shared memory with their 16-byte pieces permuted as the
 /// matrix unit wants them ("swizzle of 128 bytes").
@@ -12,7 +14,7 @@ const TILE: [u32; 2] = [64, 64];
 
 /// A tensor \[samples, rows, columns\] of a half type, as kernels take it (`TensorMap` of `hopper.cuh`).
 #[derive(Clone, Copy, Debug)]
-pub struct TensorMap(CUtensorMap);
+pub struct TensorMap(Map);
 
 impl TensorMap {
     /// Of `columns`, `rows` and `samples` from `place` on, rows and samples that many elements apart. On other GPUs than Hopper
@@ -20,7 +22,7 @@ impl TensorMap {
     ///
     /// # Errors
     /// When `place` or the distances are no multiples of 16 bytes, or the driver refuses.
-    pub fn new(
+    pub(crate) fn new(
         gpu: &Gpu,
         place: Place<'_>,
         element: Element,
@@ -40,7 +42,7 @@ impl TensorMap {
             }
         };
         let last = (samples - 1) * sample + (rows - 1) * row + columns;
-        let address = place.holds("a map of tiles", last * element.bytes())?;
+        let address = place.holds(gpu, "a map of tiles", last * element.bytes())?;
         let extents = [columns as u64, rows as u64, samples as u64];
         let strides = [row, sample].map(|n| (n * element.bytes()) as u64);
         let tile = [TILE[1], TILE[0], 1];
@@ -48,8 +50,8 @@ impl TensorMap {
         gpu.bind()?;
         // SAFETY: every pointer is to as many numbers as the rank says, and they live through the call, which only
         // writes the map; the memory mapped is a buffer's.
-        unsafe {
-            sys::cuTensorMapEncodeTiled(
+        let code = unsafe {
+            cuTensorMapEncodeTiled(
                 &mut map,
                 dtype,
                 3,
@@ -63,19 +65,21 @@ impl TensorMap {
                 sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                 sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
-            .result()
-        }
-        .doing("describing a tensor to the copy engine")?;
+        };
+        let refused = (code != 0).then_some(DriverError(code));
+        refused
+            .map_or(Ok(()), Err)
+            .doing("describing a tensor to the copy engine")?;
         Ok(Self(map))
     }
 
     /// Of nothing.
     pub fn none() -> Self {
-        Self(CUtensorMap { opaque: [0; 16] })
+        Self(Map([0; 16]))
     }
 
     /// The words that a launch hands over.
     pub(super) fn words(&self) -> *const u64 {
-        self.0.opaque.as_ptr()
+        self.0.0.as_ptr()
     }
 }

@@ -1,10 +1,10 @@
 //! How long work takes on a GPU.
 
+use super::driver::event;
 use super::error::Checked;
 use super::gpu::Gpu;
 use super::graph::Turn;
 use crate::Result;
-use cudarc::driver::result::event;
 use cudarc::driver::sys::{CUevent, CUevent_flags};
 
 /// Milliseconds that the fastest of `runs` runs takes in the stream, after one that does not count.

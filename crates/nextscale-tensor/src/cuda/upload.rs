@@ -1,6 +1,7 @@
 //! Bytes on their way to a GPU beside its work: page-locked memory and a stream of their own, so that the next batch
 //! travels while this one is computed with.
 
+use super::driver;
 use super::error::Checked;
 use super::gpu::Gpu;
 use super::graph::Turn;
@@ -9,7 +10,7 @@ use super::pinned::{Event, Pinned};
 use super::pool::DeviceBuffer;
 use crate::ops::pixels;
 use crate::{DType, Error, Result, Shape, Tensor};
-use cudarc::driver::{result, sys};
+use cudarc::driver::sys;
 
 /// Copies under way at once: one that work waits for, one behind it.
 const SLOTS: usize = 2;
@@ -48,6 +49,31 @@ impl Slot {
         slot.read.record(gpu.stream())?;
         Ok(slot)
     }
+
+    /// Copies in `stream` and asks for the work that reads what comes.
+    fn send(
+        &mut self,
+        stream: sys::CUstream,
+        bytes: &[u8],
+        read: impl FnOnce(&DeviceBuffer) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let gpu = self.device.gpu();
+        self.host.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        self.read.hold(stream)?;
+        if !bytes.is_empty() {
+            let address = Place(&self.device, 0).holds(gpu, "a copy", bytes.len())?;
+            gpu.bind()?;
+            // SAFETY: both ranges are as long as said; the source is not touched again until `copied` is passed, and the
+            // target's readers before have passed `read`, which the stream waits for.
+            unsafe { driver::memory::upload(address, &self.host.bytes()[..bytes.len()], stream) }
+                .doing("copying to the GPU")?;
+        }
+        self.copied.record(stream)?;
+        self.copied.hold(gpu.stream())?;
+        let t = read(&self.device)?;
+        self.read.record(gpu.stream())?;
+        Ok(t)
+    }
 }
 
 impl Uploads {
@@ -58,8 +84,7 @@ impl Uploads {
     pub fn new(gpu: &'static Gpu) -> Result<Self> {
         let _turn = Turn::take();
         gpu.bind()?;
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
-            .doing("making a stream")?;
+        let stream = driver::stream::create().doing("making a stream")?;
         Ok(Self {
             gpu,
             stream,
@@ -122,35 +147,37 @@ impl Uploads {
             }
             _ => place.insert(Slot::new(gpu, bytes.len())?),
         };
-        slot.host.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-        slot.read.hold(self.stream)?;
-        if !bytes.is_empty() {
-            let address = Place(&slot.device, 0).holds("a copy", bytes.len())?;
-            gpu.bind()?;
-            // SAFETY: both ranges are as long as said; the source is not touched again until `copied` is passed, and the
-            // target's readers before have passed `read`, which the stream waits for.
-            unsafe {
-                result::memcpy_htod_async(address, &slot.host.bytes()[..bytes.len()], self.stream)
+        let sent = slot.send(self.stream, bytes, read);
+        if sent.is_err() {
+            // What was begun is marked in no stream: the slot goes back only when both are done.
+            let done = synchronize(gpu, self.stream).and_then(|()| gpu.synchronize());
+            match place.take() {
+                Some(slot) if done.is_err() => std::mem::forget(slot),
+                _ => {}
             }
-            .doing("copying to the GPU")?;
         }
-        slot.copied.record(self.stream)?;
-        slot.copied.hold(gpu.stream())?;
-        let t = read(&slot.device)?;
-        slot.read.record(gpu.stream())?;
-        Ok(t)
+        sent
     }
+}
+
+fn synchronize(gpu: &Gpu, stream: sys::CUstream) -> Result<()> {
+    gpu.bind()?;
+    // SAFETY: the stream lives as long as the copies' owner.
+    unsafe { driver::stream::synchronize(stream) }.doing("copying to the GPU")
 }
 
 impl Drop for Uploads {
     fn drop(&mut self) {
         // Memory goes back only when no copy touches it any more.
-        for slot in self.slots.iter().flatten() {
-            let _ = slot.copied.wait();
+        for place in &mut self.slots {
+            match place.take() {
+                Some(slot) if slot.copied.wait().is_err() => std::mem::forget(slot),
+                _ => {}
+            }
         }
         let _ = self.gpu.bind();
         // SAFETY: destroyed once; its copies are done.
-        let _ = unsafe { result::stream::destroy(self.stream) };
+        let _ = unsafe { driver::stream::destroy(self.stream) };
     }
 }
 

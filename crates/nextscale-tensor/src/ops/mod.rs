@@ -48,7 +48,7 @@ pub use gated_residual_norm::{Gate, gated_residual_norm};
 pub use gather_rows::gather_rows;
 pub use group_norm::group_norm;
 pub use guided_sampling::{
-    Draw, draw_params, draw_tokens, filter_logits, guide, sample_tokens, smooth_codes,
+    Draw, NO_CODE, draw_params, draw_tokens, filter_logits, guide, sample_tokens, smooth_codes,
     smooth_temperature,
 };
 pub use histogram::histogram;

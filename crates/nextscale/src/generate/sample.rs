@@ -1,12 +1,12 @@
 //! Autoregressive drawing with classifier-free guidance (`autoregressive_infer_cfg` in the reference).
 
 use super::Edit;
-use crate::Result;
 use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
 use crate::model::{Pyramid, Run};
+use crate::{Error, Result};
 use nextscale_tensor::ops::{self, Draw};
-use nextscale_tensor::{Cx, Tensor};
+use nextscale_tensor::{Cx, Device, Tensor};
 
 /// Given random numbers of one scale.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +64,34 @@ pub struct Sampled {
     pub f_hat: Tensor,
     /// Drawn tokens \[B, l\] of every scale.
     pub tokens: Vec<Tensor>,
+}
+
+impl Sampled {
+    /// The images as 8-bit pixels. Waits for a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] where logits or images are no numbers, which says which.
+    pub fn pixels(&self) -> Result<Vec<u8>> {
+        let pixels = ops::to_pixels(&self.images);
+        if let Err(nextscale_tensor::Error::NotNumbers { .. }) = pixels {
+            self.tokens.iter().try_for_each(check_drawn)?;
+        }
+        Ok(pixels?)
+    }
+}
+
+/// Refuses tokens that were drawn from logits that are no numbers.
+fn check_drawn(tokens: &Tensor) -> Result<()> {
+    let here = tokens.to(Device::Cpu)?;
+    let bad = here.i32()?.iter().filter(|t| **t == ops::NO_CODE).count();
+    if bad == 0 {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "the transformer's logits hold no numbers for {bad} of {} tokens of a scale; nextscale info tells whether weights are numbers, \
+         and where they are half precision was too narrow: use float32",
+        here.numel()
+    )))
 }
 
 /// Where the draws of one pass get their random numbers.
@@ -185,6 +213,10 @@ impl Sampler<'_> {
                 (idx, None)
             };
             drop(logits);
+            // On a GPU nobody waits here: such a token makes not-a-numbers of its image.
+            if idx.device() == Device::Cpu {
+                check_drawn(&idx)?;
+            }
             if let Some(edit) = edit {
                 idx = edit.apply(&idx, k, pyramid)?;
             }
@@ -209,7 +241,7 @@ impl Sampler<'_> {
             }
         }
         let Some(f_hat) = f_hat else {
-            return Err(crate::Error::failed("a pyramid has at least one scale"));
+            return Err(Error::failed("a pyramid has at least one scale"));
         };
         Ok(Sampled {
             images: self.image(&f_hat)?,

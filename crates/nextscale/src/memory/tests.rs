@@ -197,6 +197,31 @@ fn advice_is_for_full_memory_only() {
 }
 
 #[test]
+fn advice_knows_what_kernels_take() {
+    let (var, vqvae) = small();
+    let options = SampleOptions::default();
+    let pass = || Pass::Sample {
+        var: &var,
+        vqvae: &vqvae,
+        math: Math::FULL,
+        options: &options,
+    };
+    // Memory for all of it, so that the number of heads is what ends it.
+    let gpu = GpuInfo {
+        memory: 1 << 50,
+        ..like()
+    };
+    let e = Error::from(nextscale_tensor::Error::TooMany("65535 heads".into()));
+    let text = advise(e, dry::device(&gpu), "batch", 70_000, pass()).to_string();
+    assert!(text.starts_with("--batch=70000: "), "{text}");
+    let most: usize = text.rsplit("--batch=").next().unwrap().parse().unwrap();
+    // Guidance draws every image twice.
+    assert_eq!(most, 65_535 / (2 * var.heads), "{text}");
+    let e = Estimate::new(&gpu, pass()).unwrap();
+    assert!(e.fits(most, 1 << 50).unwrap() && !e.fits(most + 1, 1 << 50).unwrap());
+}
+
+#[test]
 fn accumulation_of_known_cases() {
     let choose = |bs, from, most: usize| accumulation(bs, from, 1, |b| Ok(b <= most)).unwrap();
     assert_eq!(choose(768, 1, 1000), Some(1));
@@ -314,7 +339,7 @@ fn a_model_that_no_machine_holds_is_told_in_one_line() {
     let e = Estimate::on_processor(pass).unwrap();
     let need = e.need(4).unwrap();
     assert!(need.bytes() > 4 * 4 * 200 * 18 * (200 * 64) * (200 * 64));
-    let text = too_large("bs", 4, need, &Room::test(24 << 30), &e)
+    let text = too_large("bs", 4, &Room::test(24 << 30), &e)
         .unwrap()
         .to_string();
     assert!(

@@ -12,7 +12,6 @@ use crate::train::measures::{Measures, StepReport};
 use crate::train::var_trainer::StepPlan;
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::release_free;
-use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
@@ -276,8 +275,7 @@ impl Session<'_> {
             noise: Noise::Seed(self.progress.seed),
             ..SampleOptions::default()
         };
-        let images = sampler.draw(&labels, 0, &options, None, None)?.images;
-        let pixels = ops::to_pixels(&images)?;
+        let pixels = sampler.draw(&labels, 0, &options, None, None)?.pixels()?;
         let picture = grid(&pixels, self.plan.image_size, 4);
         let written = self.tb.image(
             epoch as i64,

@@ -42,7 +42,10 @@ impl Models<'_> {
         };
         let free = room.bytes;
         if !o.fit {
-            let need = estimate.need(process_batch(o.bs, o.ac, 1)?)?;
+            let need = match estimate.need(process_batch(o.bs, o.ac, 1)?) {
+                Err(e) if e.is_memory() => return Err(self.too_large(o, &room, &estimate)?),
+                need => need?,
+            };
             // Refused where it can't but fail; what is only likely to is tried.
             let fits = match self.device {
                 // A full GPU is an error where it happens; a full machine ends the program.
@@ -55,10 +58,10 @@ impl Models<'_> {
                 Err(self.too_large(o, &room, &estimate)?)
             };
         }
-        let well = accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits_well(free)))?;
+        let well = accumulation(o.bs, o.ac, 1, |b| estimate.fits_well(b, free))?;
         let found = match well {
             Some(ac) => Some(ac),
-            None => accumulation(o.bs, o.ac, 1, |b| Ok(estimate.need(b)?.fits(free)))?,
+            None => accumulation(o.bs, o.ac, 1, |b| estimate.fits(b, free))?,
         };
         let Some(ac) = found else {
             return Err(self.too_large(o, &room, &estimate)?);
@@ -92,7 +95,7 @@ impl Models<'_> {
     /// The line for a batch that does not fit.
     fn too_large(&self, o: &TrainOptions, room: &Room, estimate: &Estimate<'_>) -> Result<Error> {
         let batch = process_batch(o.bs, o.ac, 1)?;
-        let fits = |b| Ok(estimate.need(b)?.fits(room.bytes));
+        let fits = |b| estimate.fits(b, room.bytes);
         // A batch that failed is too large whatever the estimate says.
         let most = largest(batch - 1, fits)?;
         let what_to_do = match most {
@@ -117,7 +120,7 @@ impl Models<'_> {
             o.depth,
             o.bs,
             o.ac,
-            room.shortage(batch, estimate.need(batch)?)
+            estimate.shortage(batch, room)?
         )))
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn int(n: usize) -> Arg<'static> {
 }
 
 fn aligned(place: Place<'_>) -> bool {
-    place.address().is_multiple_of(16)
+    place.alignment() >= 16
 }
 
 /// A matrix: rows and elements in each.

@@ -73,7 +73,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
     let alignment = places
         .iter()
         .flatten()
-        .fold(16, |all, p| all | p.address())
+        .fold(16, |least, p| least.min(p.alignment()))
         .trailing_zeros();
     let key = Key {
         c: *c,
@@ -179,7 +179,11 @@ fn tiles_fit(gpu: &Gpu, key: &Key) -> bool {
 impl Chooser {
     fn choose(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<Choice> {
         let version = Library::Cudnn.version();
-        let name = format!("{key:?} {} {version:?} {CANDIDATES}", gpu.info().name);
+        let made_by = super::super::compile::made_by();
+        let name = format!(
+            "{key:?} {} {version:?} {made_by} {CANDIDATES}",
+            gpu.info().name
+        );
         let kept = || {
             let choice = kept::load("conv", &name).and_then(|b| self.parse(&b))?;
             // Of a program whose kernels took other convolutions.

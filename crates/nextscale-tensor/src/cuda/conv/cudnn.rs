@@ -1,5 +1,6 @@
 //! cuDNN's graph interface: descriptors, engines, execution plans. What they compute is described in `describe.rs`.
 
+use super::super::bindings::cudnn as dnn;
 use super::super::gpu::Gpu;
 use super::super::libraries::Library;
 use super::super::pool::DeviceBuffer;
@@ -13,17 +14,26 @@ use cudarc::cudnn::sys::{
 use std::ffi::c_void;
 use std::ptr;
 
-fn check(doing: &str, status: sys::cudnnStatus_t) -> Result<()> {
-    use sys::cudnnStatus_t as S;
-    let why = match status {
-        S::CUDNN_STATUS_SUCCESS => return Ok(()),
-        S::CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED => "the GPU's memory is full",
-        S::CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED
-        | S::CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH
-        | S::CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE => {
+/// Codes that the library answers with (cudnnStatus_t); others are known by their thousands.
+mod status {
+    pub const SUCCESS: u32 = 0;
+    pub const SUBLIBRARY_VERSION_MISMATCH: u32 = 1002;
+    pub const SUBLIBRARY_LOADING_FAILED: u32 = 1008;
+    pub const NOT_SUPPORTED: u32 = 3;
+    pub const NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE: u32 = 3009;
+    pub const DEVICE_ALLOCATION_FAILED: u32 = 4004;
+}
+
+fn check(doing: &str, code: u32) -> Result<()> {
+    let why = match code {
+        status::SUCCESS => return Ok(()),
+        status::DEVICE_ALLOCATION_FAILED => "the GPU's memory is full",
+        status::SUBLIBRARY_LOADING_FAILED
+        | status::SUBLIBRARY_VERSION_MISMATCH
+        | status::NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE => {
             "parts of the library are missing or of another version"
         }
-        other if other as u32 / 1000 == 3 => "the library has no engine for it",
+        other if other / 1000 == status::NOT_SUPPORTED => "the library has no engine for it",
         _ => "cuDNN could not do it",
     };
     let said = last_message();
@@ -33,8 +43,8 @@ fn check(doing: &str, status: sys::cudnnStatus_t) -> Result<()> {
         format!(" ({said})")
     };
     let text = format!("{doing}: {why}{said}");
-    Err(match status {
-        S::CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED => Error::Memory(text),
+    Err(match code {
+        status::DEVICE_ALLOCATION_FAILED => Error::Memory(text),
         _ => Error::Device(text),
     })
 }
@@ -43,7 +53,7 @@ fn check(doing: &str, status: sys::cudnnStatus_t) -> Result<()> {
 fn last_message() -> String {
     let mut text = [0u8; 512];
     // SAFETY: the library writes at most as many bytes as it is told, the last of them zero.
-    unsafe { sys::cudnnGetLastErrorString(text.as_mut_ptr().cast(), text.len()) };
+    unsafe { dnn::cudnnGetLastErrorString(text.as_mut_ptr().cast(), text.len()) };
     let length = text.iter().position(|b| *b == 0).unwrap_or(0);
     let whole = String::from_utf8_lossy(&text[..length]);
     whole.lines().next().unwrap_or_default().trim().to_owned()
@@ -62,23 +72,33 @@ impl Handle {
         let mut handle = ptr::null_mut();
         // SAFETY: points at a handle; a context is current, and the stream is never destroyed.
         unsafe {
-            check("starting cuDNN", sys::cudnnCreate(&mut handle))?;
+            check("starting cuDNN", dnn::cudnnCreate(&mut handle))?;
             let stream = gpu.stream().cast();
-            check("starting cuDNN", sys::cudnnSetStream(handle, stream))?;
+            check("starting cuDNN", dnn::cudnnSetStream(handle, stream))?;
         }
         Ok(Self(handle))
     }
 }
 
 /// A value of an attribute: its type as the library calls it.
-pub(super) trait Value: Copy {
+///
+/// # Safety
+/// It is as wide as values of the library's type.
+pub(super) unsafe trait Value: Copy {
     const TYPE: Type;
 }
+
+/// A value that may be any bits, so that the library can write it.
+///
+/// # Safety
+/// Every pattern of bits is a value.
+unsafe trait Number: Value + Default {}
 
 /// The types of attributes by what the library calls them.
 macro_rules! values {
     ($($value:ty: $name:ident,)*) => {
-        $(impl Value for $value {
+        // SAFETY: as the library's documentation of the types says.
+        $(unsafe impl Value for $value {
             const TYPE: Type = Type::$name;
         })*
     };
@@ -95,7 +115,20 @@ values! {
     Advice: CUDNN_TYPE_HEUR_MODE,
     sys::cudnnHandle_t: CUDNN_TYPE_HANDLE,
     Address: CUDNN_TYPE_VOID_PTR,
+    Note: CUDNN_TYPE_NUMERICAL_NOTE,
 }
+
+// SAFETY: integers.
+unsafe impl Number for i64 {}
+// SAFETY: integers.
+unsafe impl Number for u8 {}
+// SAFETY: an integer by itself.
+unsafe impl Number for Note {}
+
+/// A note on an engine, by number.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+struct Note(u32);
 
 /// An address in device memory.
 #[derive(Clone, Copy)]
@@ -110,7 +143,7 @@ unsafe impl Send for Descriptor {}
 impl Drop for Descriptor {
     fn drop(&mut self) {
         // SAFETY: made by the library and destroyed once; what was made from it is destroyed before (`Graph`, `Engine`).
-        unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
+        unsafe { dnn::cudnnBackendDestroyDescriptor(self.0) };
     }
 }
 
@@ -119,7 +152,7 @@ impl Descriptor {
         let mut raw = ptr::null_mut();
         // SAFETY: points at a descriptor.
         check("describing a convolution", unsafe {
-            sys::cudnnBackendCreateDescriptor(kind, &mut raw)
+            dnn::cudnnBackendCreateDescriptor(kind, &mut raw)
         })?;
         Ok(Self(raw))
     }
@@ -137,7 +170,7 @@ impl Descriptor {
     fn put(self, name: Name, kind: Type, count: usize, values: *const c_void) -> Result<Self> {
         // SAFETY: the descriptor is alive and there are `count` values of the type said, which the library copies.
         let status =
-            unsafe { sys::cudnnBackendSetAttribute(self.0, name, kind, count as i64, values) };
+            unsafe { dnn::cudnnBackendSetAttribute(self.0, name, kind, count as i64, values) };
         check("describing a convolution", status)?;
         Ok(self)
     }
@@ -145,21 +178,22 @@ impl Descriptor {
     pub(super) fn finish(self) -> Result<Self> {
         // SAFETY: the descriptor is alive.
         check("describing a convolution", unsafe {
-            sys::cudnnBackendFinalize(self.0)
+            dnn::cudnnBackendFinalize(self.0)
         })?;
         Ok(self)
     }
 
-    /// Reads up to `room` numbers or other plain values of four or eight bytes.
-    fn read<V: Copy + Default>(&self, name: Name, kind: Type, room: usize) -> Result<Vec<V>> {
+    /// Reads up to `room` numbers.
+    fn read<V: Number>(&self, name: Name, room: usize) -> Result<Vec<V>> {
         let mut values = vec![V::default(); room];
         let mut count = 0;
-        // SAFETY: the array has room for as many values as are asked for, and `V` is as large as the type said.
+        // SAFETY: the array has room for as many values as are asked for, which are as wide as the library's and may be any
+        // bits.
         let status = unsafe {
-            sys::cudnnBackendGetAttribute(
+            dnn::cudnnBackendGetAttribute(
                 self.0,
                 name,
-                kind,
+                V::TYPE,
                 room as i64,
                 &mut count,
                 values.as_mut_ptr().cast(),
@@ -175,7 +209,7 @@ impl Descriptor {
         let mut count = 0;
         // SAFETY: no values are asked for.
         let status = unsafe {
-            sys::cudnnBackendGetAttribute(self.0, name, kind, 0, &mut count, ptr::null_mut())
+            dnn::cudnnBackendGetAttribute(self.0, name, kind, 0, &mut count, ptr::null_mut())
         };
         check("asking cuDNN", status)?;
         Ok(count.max(0) as usize)
@@ -188,7 +222,7 @@ impl Descriptor {
         let mut count = 0;
         // SAFETY: there are as many descriptors as are asked for, made and not finished.
         let status = unsafe {
-            sys::cudnnBackendGetAttribute(
+            dnn::cudnnBackendGetAttribute(
                 self.0,
                 name,
                 kind,
@@ -256,15 +290,13 @@ impl Graph {
 impl Engine {
     /// Whether its sums are exact enough and always in the same order; `exact` refuses TF32 too.
     fn admissible(&self, exact: bool) -> bool {
-        let notes = self.engine.read::<u32>(
-            Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
-            Type::CUDNN_TYPE_NUMERICAL_NOTE,
-            32,
-        );
+        let notes = self
+            .engine
+            .read::<Note>(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, 32);
         notes.is_ok_and(|notes| {
             !notes
                 .iter()
-                .any(|n| REFUSED.contains(n) || exact && ROUNDING.contains(n))
+                .any(|Note(n)| REFUSED.contains(n) || exact && ROUNDING.contains(n))
         })
     }
 }
@@ -299,11 +331,7 @@ impl Plan {
     }
 
     fn sized(plan: Descriptor, engine: Option<Engine>) -> Result<Self> {
-        let workspace = plan.read::<i64>(
-            Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-            Type::CUDNN_TYPE_INT64,
-            1,
-        )?;
+        let workspace = plan.read::<i64>(Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, 1)?;
         let workspace = workspace.first().copied().unwrap_or(0).max(0) as usize;
         Ok(Self {
             plan,
@@ -316,7 +344,7 @@ impl Plan {
     pub(super) fn text(&self) -> Result<Vec<u8>> {
         const TEXT: Name = Name::CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION;
         let room = self.plan.count(TEXT, Type::CUDNN_TYPE_CHAR)?;
-        self.plan.read(TEXT, Type::CUDNN_TYPE_CHAR, room)
+        self.plan.read(TEXT, room)
     }
 
     /// Bytes of scratch memory that it takes.
@@ -324,8 +352,11 @@ impl Plan {
         self.workspace
     }
 
-    /// Puts it into the stream with these tensors.
-    pub(super) fn run(
+    /// Puts it into the stream with these tensors, each by its number and address.
+    ///
+    /// # Safety
+    /// The addresses are those of tensors of `gpu` as long as the plan's convolution says.
+    pub(super) unsafe fn run(
         &self,
         gpu: &'static Gpu,
         handle: &Handle,
@@ -342,9 +373,9 @@ impl Plan {
                 &[Address(workspace.address())],
             )?
             .finish()?;
-        // SAFETY: tensors are as long as the caller checked, the workspace as the plan asked for; all memory goes back to
+        // SAFETY: tensors are as long as the caller says, the workspace as the plan asked for; all memory goes back to
         // the pool only for work that comes later in the stream.
-        let status = unsafe { sys::cudnnBackendExecute(handle.0, self.plan.0, pack.0) };
+        let status = unsafe { dnn::cudnnBackendExecute(handle.0, self.plan.0, pack.0) };
         check("convolution", status)
     }
 }

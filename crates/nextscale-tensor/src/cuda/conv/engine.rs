@@ -1,6 +1,7 @@
 //! An engine of cuDNN at work, with what it needs around it: operands with channels as it wants them, and what it does not do
 //! itself behind it.
 
+use super::super::graph::Uses;
 use super::super::matmul::{Element, Place};
 use super::super::pool::DeviceBuffer;
 use super::around::{self, Added};
@@ -65,9 +66,13 @@ impl Engine<'_> {
     }
 
     fn run(&self, places: &[(i64, Place<'_>)]) -> Result<()> {
-        let addresses: Vec<_> = places.iter().map(|(id, p)| (*id, p.address())).collect();
+        let uses = Uses::of(self.gpu);
+        let at = |(id, p): &(i64, Place<'_>)| Ok((*id, uses.address(p.0, p.1, 0)?));
+        let addresses = places.iter().map(at).collect::<Result<Vec<_>>>()?;
         match self.plan {
-            Some((handle, plan)) => plan.run(self.gpu, handle, &addresses),
+            // SAFETY: `Gpu::conv_forward` and its like checked the operands' lengths, and copies are as long as the padded
+            // convolution that the plan was made for.
+            Some((handle, plan)) => unsafe { plan.run(self.gpu, handle, &addresses) },
             None => Ok(()),
         }
     }

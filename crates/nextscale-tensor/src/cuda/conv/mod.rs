@@ -151,28 +151,22 @@ struct Call<'a> {
 
 impl Call<'_> {
     /// Whether the operands of a forward pass are there as a whole.
-    fn check_forward(&self, c: &Convolution) -> Result<()> {
+    fn check_forward(&self, gpu: &Gpu, c: &Convolution) -> Result<()> {
         c.check()?;
-        holds(self.x, "x", c.x_bytes())?;
-        holds(self.w, "the weight", c.weights() * c.element.bytes())?;
-        holds(self.y, "y", c.y_bytes())?;
+        holds(gpu, self.x, "x", c.x_bytes())?;
+        holds(gpu, self.w, "the weight", c.weights() * c.element.bytes())?;
+        holds(gpu, self.y, "y", c.y_bytes())?;
         if let Some(b) = self.bias {
-            holds(b, "the bias", c.outputs * 4)?;
+            holds(gpu, b, "the bias", c.outputs * 4)?;
         }
         self.residual
-            .map_or(Ok(()), |r| holds(r, "the residual", c.y_bytes()))
+            .map_or(Ok(()), |r| holds(gpu, r, "the residual", c.y_bytes()))
     }
 }
 
-fn holds(place: Place<'_>, what: &str, bytes: usize) -> Result<()> {
-    if place.1 + bytes <= place.0.bytes() {
-        return Ok(());
-    }
-    Err(Error::Device(format!(
-        "convolution: {what} needs {bytes} bytes from {} of a buffer of {}",
-        place.1,
-        place.0.bytes()
-    )))
+fn holds(gpu: &Gpu, place: Place<'_>, what: &str, bytes: usize) -> Result<()> {
+    let what = format!("convolution: {what}");
+    place.holds(gpu, &what, bytes).map(|_| ())
 }
 
 impl Gpu {
@@ -197,7 +191,7 @@ impl Gpu {
             bias,
             residual,
         };
-        call.check_forward(c)?;
+        call.check_forward(self, c)?;
         choose::run(self, c, Pass::Forward, &call)
     }
 
@@ -227,8 +221,8 @@ impl Gpu {
             bias: Some(bias),
             residual,
         };
-        call.check_forward(c)?;
-        let even = |p: Place<'_>| p.address().is_multiple_of(16);
+        call.check_forward(self, c)?;
+        let even = |p: Place<'_>| p.alignment() >= 16;
         let places = [Some(x), Some(w), Some(y), Some(bias), residual];
         if !self.conv_takes_norm(c) || !places.into_iter().flatten().all(even) {
             return Err(Error::Device(format!(
@@ -250,9 +244,9 @@ impl Gpu {
         dx: Place<'_>,
     ) -> Result<()> {
         c.check()?;
-        holds(dy, "the gradient of y", c.y_bytes())?;
-        holds(w, "the weight", c.weights() * c.element.bytes())?;
-        holds(dx, "the gradient of x", c.x_bytes())?;
+        holds(self, dy, "the gradient of y", c.y_bytes())?;
+        holds(self, w, "the weight", c.weights() * c.element.bytes())?;
+        holds(self, dx, "the gradient of x", c.x_bytes())?;
         let call = Call {
             x: dx,
             w,
@@ -275,9 +269,9 @@ impl Gpu {
         dw: Place<'_>,
     ) -> Result<()> {
         c.check()?;
-        holds(x, "x", c.x_bytes())?;
-        holds(dy, "the gradient of y", c.y_bytes())?;
-        holds(dw, "the gradient of the weight", c.weights() * 4)?;
+        holds(self, x, "x", c.x_bytes())?;
+        holds(self, dy, "the gradient of y", c.y_bytes())?;
+        holds(self, dw, "the gradient of the weight", c.weights() * 4)?;
         let call = Call {
             x,
             w: dw,
@@ -300,8 +294,8 @@ impl Gpu {
         columns: usize,
         y: Place<'_>,
     ) -> Result<()> {
-        holds(x, "what is summed", rows * columns * element.bytes())?;
-        holds(y, "the sums", columns * 4)?;
+        holds(self, x, "what is summed", rows * columns * element.bytes())?;
+        holds(self, y, "the sums", columns * 4)?;
         around::add_row_sums(self, x, element, rows, columns, y)
     }
 }

@@ -9,7 +9,7 @@ mod plan;
 mod tests;
 
 use super::gpu::Gpu;
-use super::graph::Turn;
+use super::graph::{Turn, Uses};
 use super::pool::DeviceBuffer;
 use crate::{Error, Result};
 use cudarc::cublaslt::sys;
@@ -158,20 +158,19 @@ impl Batch {
 pub struct Place<'a>(pub &'a DeviceBuffer, pub usize);
 
 impl Place<'_> {
-    /// Where it is.
-    pub(crate) fn address(self) -> u64 {
-        self.0.address() + self.1 as u64
+    /// How many bytes its address is a multiple of, at most 256.
+    pub(crate) fn alignment(self) -> u32 {
+        let bits = self.0.address() | self.1 as u64 | 256;
+        1 << bits.trailing_zeros()
     }
 
-    pub(super) fn holds(self, what: &str, bytes: usize) -> Result<u64> {
-        if self.1 + bytes <= self.0.bytes() {
-            return Ok(self.address());
-        }
-        Err(Error::Device(format!(
-            "{what} needs {bytes} bytes from {} of a buffer of {}",
-            self.1,
-            self.0.bytes()
-        )))
+    /// Where it is, if it is of `gpu` and has so many bytes.
+    pub(super) fn holds(self, gpu: &Gpu, what: &str, bytes: usize) -> Result<u64> {
+        let found = Uses::of(gpu).address(self.0, self.1, bytes);
+        found.map_err(|e| match e {
+            Error::Device(text) => Error::Device(format!("{what} needs {text}")),
+            other => other,
+        })
     }
 }
 
@@ -234,7 +233,7 @@ impl Gpu {
         }
         let (operand, result) = (p.operands.bytes(), p.result.bytes());
         let extra = |wanted: bool, place: Option<Place<'_>>, what: &str, bytes: usize| match place {
-            Some(place) if wanted => place.holds(what, bytes),
+            Some(place) if wanted => place.holds(self, what, bytes),
             None if !wanted => Ok(0),
             _ => Err(Error::Device(format!(
                 "matmul: {:?} and {what} do not go together",
@@ -243,9 +242,9 @@ impl Gpu {
         };
         let rows = if p.follow == Follow::RowSums { m } else { n };
         let call = Call {
-            a: o.b.holds("B", batch.reach(p, 1) * operand)?,
-            b: o.a.holds("A", batch.reach(p, 0) * operand)?,
-            c: o.c.holds("C", batch.reach(p, 2) * result)?,
+            a: o.b.holds(self, "B", batch.reach(p, 1) * operand)?,
+            b: o.a.holds(self, "A", batch.reach(p, 0) * operand)?,
+            c: o.c.holds(self, "C", batch.reach(p, 2) * result)?,
             vector: extra(p.follow.has_vector(), o.vector, "vector", rows * result)?,
             aux: extra(p.follow.has_aux(), o.aux, "aux", m * n * result)?,
         };
@@ -276,6 +275,7 @@ impl Gpu {
             Some(library) => library,
             None => slot.insert(Matmul::open()?),
         };
-        library.go(self, p, batch, alignment, call)
+        // SAFETY: the operands were found above, this GPU's and as long as said.
+        unsafe { library.go(self, p, batch, alignment, call) }
     }
 }

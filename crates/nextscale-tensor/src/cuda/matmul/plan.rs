@@ -1,5 +1,6 @@
 //! Descriptions of products for the library, and which of its algorithms runs them: measured once, kept on disk.
 
+use super::super::bindings::cublas as lt;
 use super::super::gpu::Gpu;
 use super::super::kept;
 use super::super::libraries::Library;
@@ -39,19 +40,28 @@ unsafe impl Send for Matmul {}
 /// Filled at the first product.
 pub(in super::super) type Slot = Mutex<Option<Matmul>>;
 
-fn check(doing: &str, status: sys::cublasStatus_t) -> Result<()> {
+fn check(doing: &str, status: u32) -> Result<()> {
     use sys::cublasStatus_t as S;
+    if status == S::CUBLAS_STATUS_SUCCESS as u32 {
+        return Ok(());
+    }
+    let known = [
+        S::CUBLAS_STATUS_NOT_SUPPORTED,
+        S::CUBLAS_STATUS_ALLOC_FAILED,
+        S::CUBLAS_STATUS_INVALID_VALUE,
+        S::CUBLAS_STATUS_ARCH_MISMATCH,
+    ];
+    let status = known.into_iter().find(|s| *s as u32 == status);
     let why = match status {
-        S::CUBLAS_STATUS_SUCCESS => return Ok(()),
-        S::CUBLAS_STATUS_NOT_SUPPORTED => "the library has no algorithm for it",
-        S::CUBLAS_STATUS_ALLOC_FAILED => "the GPU's memory is full",
-        S::CUBLAS_STATUS_INVALID_VALUE => "its operands do not fit each other",
-        S::CUBLAS_STATUS_ARCH_MISMATCH => "the GPU can't do it",
+        Some(S::CUBLAS_STATUS_NOT_SUPPORTED) => "the library has no algorithm for it",
+        Some(S::CUBLAS_STATUS_ALLOC_FAILED) => "the GPU's memory is full",
+        Some(S::CUBLAS_STATUS_INVALID_VALUE) => "its operands do not fit each other",
+        Some(S::CUBLAS_STATUS_ARCH_MISMATCH) => "the GPU can't do it",
         _ => "cuBLASLt could not run it",
     };
     let text = format!("{doing}: {why}");
     Err(match status {
-        S::CUBLAS_STATUS_ALLOC_FAILED => Error::Memory(text),
+        Some(S::CUBLAS_STATUS_ALLOC_FAILED) => Error::Memory(text),
         _ => Error::Device(text),
     })
 }
@@ -62,7 +72,7 @@ impl Matmul {
         let mut handle = std::ptr::null_mut();
         // SAFETY: points at a handle; a context is current.
         check("starting cuBLASLt", unsafe {
-            sys::cublasLtCreate(&mut handle)
+            lt::cublasLtCreate(&mut handle)
         })?;
         Ok(Self {
             handle,
@@ -71,7 +81,10 @@ impl Matmul {
     }
 
     /// Puts a product into the stream; of a kind that was never run the algorithm is chosen first.
-    pub(super) fn go(
+    ///
+    /// # Safety
+    /// The addresses of `call` are those of operands of `gpu` as long as `p` and `batch` say.
+    pub(super) unsafe fn go(
         &mut self,
         gpu: &'static Gpu,
         p: &Product,
@@ -90,7 +103,8 @@ impl Matmul {
         };
         plan.point(call)?;
         let workspace = DeviceBuffer::new(gpu, plan.workspace)?;
-        self.run(gpu, plan, p, call, &workspace)
+        // SAFETY: operands are as the caller says; the workspace is as long as the algorithm asked for.
+        unsafe { self.run(gpu, plan, p, call, &workspace) }
     }
 
     /// Describes a product and chooses its algorithm.
@@ -119,12 +133,12 @@ impl Matmul {
         unsafe {
             check(
                 &doing,
-                sys::cublasLtMatmulDescCreate(&mut desc, compute, Element::F32.code()),
+                lt::cublasLtMatmulDescCreate(&mut desc, compute, Element::F32.code()),
             )?;
             for (layout, (element, (rows, cols), row, step)) in layouts.iter_mut().zip(order) {
                 let (rows, cols) = (rows as u64, cols as u64);
                 let code = element.code();
-                let made = sys::cublasLtMatrixLayoutCreate(layout, code, cols, rows, row as i64);
+                let made = lt::cublasLtMatrixLayoutCreate(layout, code, cols, rows, row as i64);
                 check(&doing, made)?;
                 if batch.count == 1 {
                     continue;
@@ -134,9 +148,9 @@ impl Matmul {
                 let (many, apart) = ((&raw const count).cast(), (&raw const step).cast());
                 let many_of = Of::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT;
                 let apart_of = Of::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
-                let told = sys::cublasLtMatrixLayoutSetAttribute(*layout, many_of, many, 4);
+                let told = lt::cublasLtMatrixLayoutSetAttribute(*layout, many_of, many, 4);
                 check(&doing, told)?;
-                let told = sys::cublasLtMatrixLayoutSetAttribute(*layout, apart_of, apart, size);
+                let told = lt::cublasLtMatrixLayoutSetAttribute(*layout, apart_of, apart, size);
                 check(&doing, told)?;
             }
         }
@@ -147,23 +161,28 @@ impl Matmul {
             algorithm: empty,
             workspace: 0,
         };
-        plan.set(
-            Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
-            &i32::from(p.b_transposed),
-        )?;
-        plan.set(
-            Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
-            &i32::from(p.a_transposed),
-        )?;
-        plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &p.follow.code())?;
-        if p.follow.has_aux() {
-            let ld = p.n as i64;
-            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld)?;
+        let turned = |t: bool| i32::from(t);
+        // SAFETY: two 32-bit integers, an enum of 32 bits and a 64-bit integer, as the library's documentation says.
+        unsafe {
+            plan.set(
+                Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
+                &turned(p.b_transposed),
+            )?;
+            plan.set(
+                Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
+                &turned(p.a_transposed),
+            )?;
+            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &p.follow.code())?;
+            if p.follow.has_aux() {
+                let ld = p.n as i64;
+                plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld)?;
+            }
         }
         plan.point(call)?;
         let version = Library::CublasLt.version();
+        let driver = Library::Driver.version();
         let name = format!(
-            "{p:?} {batch:?} {alignment} {} {version:?}",
+            "{p:?} {batch:?} {alignment} {} {version:?} {driver:?}",
             gpu.info().name
         );
         let _turn = match kept::choice_or_turn("matmul", || kept_choice(&name)) {
@@ -201,17 +220,17 @@ impl Matmul {
         plan: &mut Plan,
         doing: &str,
     ) -> Result<()> {
-        let mut found: Vec<sys::cublasLtMatmulHeuristicResult_t> = Vec::with_capacity(TRIED);
+        let mut found: Vec<lt::Proposal> = Vec::with_capacity(TRIED);
         let mut count = 0;
         // SAFETY: as in `plan`; the array has room for as many results as are asked for.
         unsafe {
             let mut preference = std::ptr::null_mut();
-            check(doing, sys::cublasLtMatmulPreferenceCreate(&mut preference))?;
+            check(doing, lt::cublasLtMatmulPreferenceCreate(&mut preference))?;
             use sys::cublasLtMatmulPreferenceAttributes_t as Wish;
             let set = |wish: Wish, value: *const c_void, size: usize| {
                 check(
                     doing,
-                    sys::cublasLtMatmulPreferenceSetAttribute(preference, wish, value, size),
+                    lt::cublasLtMatmulPreferenceSetAttribute(preference, wish, value, size),
                 )
             };
             let most = WORKSPACE;
@@ -230,7 +249,7 @@ impl Matmul {
                 set(wish, (&raw const least).cast(), size_of::<u32>())?;
             }
             let [a, b, c] = plan.layouts;
-            let status = sys::cublasLtMatmulAlgoGetHeuristic(
+            let status = lt::cublasLtMatmulAlgoGetHeuristic(
                 self.handle,
                 plan.desc,
                 a,
@@ -242,7 +261,7 @@ impl Matmul {
                 found.as_mut_ptr(),
                 &mut count,
             );
-            sys::cublasLtMatmulPreferenceDestroy(preference);
+            lt::cublasLtMatmulPreferenceDestroy(preference);
             check(doing, status)?;
             found.set_len(count.clamp(0, TRIED as i32) as usize);
         }
@@ -262,25 +281,33 @@ impl Matmul {
         let mut best = f32::INFINITY;
         let mut chosen = None;
         for candidate in &found {
-            plan.algorithm = candidate.algo;
-            plan.workspace = candidate.workspaceSize;
-            let Ok(time) = fastest(gpu, RUNS, || self.run(gpu, plan, p, trial, &workspace)) else {
+            plan.algorithm = candidate.algorithm;
+            plan.workspace = candidate.workspace;
+            // SAFETY: A and B are the caller's, the rest was taken above as long as the product wants it, the workspace as
+            // long as any algorithm may ask for.
+            let run = || unsafe { self.run(gpu, plan, p, trial, &workspace) };
+            let Ok(time) = fastest(gpu, RUNS, run) else {
                 continue;
             };
             if time < best {
                 best = time;
-                chosen = Some((candidate.algo, candidate.workspaceSize));
+                chosen = Some((candidate.algorithm, candidate.workspace));
             }
         }
         let Some((algorithm, workspace)) = chosen else {
-            return check(doing, sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED);
+            return check(
+                doing,
+                sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED as u32,
+            );
         };
         plan.algorithm = algorithm;
         plan.workspace = workspace;
         Ok(())
     }
 
-    fn run(
+    /// # Safety
+    /// As [`Matmul::go`]; the workspace is as long as the plan says.
+    unsafe fn run(
         &self,
         gpu: &'static Gpu,
         plan: &Plan,
@@ -290,10 +317,10 @@ impl Matmul {
     ) -> Result<()> {
         let (alpha, beta) = (1.0f32, if p.accumulate { 1.0f32 } else { 0.0 });
         let [a, b, c] = plan.layouts;
-        // SAFETY: operands are as long as `Gpu::matmul` checked, the workspace as the algorithm asked for; all memory goes
+        // SAFETY: operands and workspace are as the caller says; all memory goes
         // back to the pool only for work that comes later in the stream.
         let status = unsafe {
-            sys::cublasLtMatmul(
+            lt::cublasLtMatmul(
                 self.handle,
                 plan.desc,
                 (&raw const alpha).cast(),
@@ -317,10 +344,12 @@ impl Matmul {
 }
 
 impl Plan {
-    fn set<T>(&self, attribute: Attribute, value: &T) -> Result<()> {
-        // SAFETY: the descriptor is alive and the value as large as said; the attribute's type is the caller's care.
+    /// # Safety
+    /// `T` is the attribute's type.
+    unsafe fn set<T>(&self, attribute: Attribute, value: &T) -> Result<()> {
+        // SAFETY: the descriptor is alive, the value as large as said and of the attribute's type.
         let status = unsafe {
-            sys::cublasLtMatmulDescSetAttribute(
+            lt::cublasLtMatmulDescSetAttribute(
                 self.desc,
                 attribute,
                 std::ptr::from_ref(value).cast(),
@@ -332,14 +361,17 @@ impl Plan {
 
     /// Puts the addresses that belong to the description into it.
     fn point(&self, call: Call) -> Result<()> {
-        if call.vector != 0 {
-            self.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &call.vector)?;
-        }
-        if call.aux != 0 {
-            self.set(
-                Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
-                &call.aux,
-            )?;
+        // SAFETY: both are addresses on the GPU.
+        unsafe {
+            if call.vector != 0 {
+                self.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &call.vector)?;
+            }
+            if call.aux != 0 {
+                self.set(
+                    Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+                    &call.aux,
+                )?;
+            }
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ pub(crate) enum Map {
     StraightThrough,
     /// (a + 1)·½.
     ToUnitRange,
-    /// a limited to a range.
+    /// a limited to a range; what is no number or infinite becomes not-a-number.
     Clamp(f32, f32),
 }
 
@@ -47,9 +47,17 @@ pub(crate) fn zip_map(
                 Map::Times(f) => zip_on_cpu(a, b, |a, _| a * f),
                 Map::StraightThrough => zip_on_cpu(a, b, |a, b| (b - a) + a),
                 Map::ToUnitRange => zip_on_cpu(a, b, |a, _| (a + 1.0) * 0.5),
-                Map::Clamp(lo, hi) => zip_on_cpu(a, b, |a, _| a.max(lo).min(hi)),
+                Map::Clamp(lo, hi) => zip_on_cpu(a, b, |a, _| clamped(a, lo, hi)),
             }
         }
+    }
+}
+
+fn clamped(a: f32, lo: f32, hi: f32) -> f32 {
+    if a.is_finite() {
+        a.max(lo).min(hi)
+    } else {
+        f32::NAN
     }
 }
 

@@ -94,7 +94,7 @@ impl Norm {
         let mut fits = self.c.is_multiple_of(8) && self.c / 8 <= THREADS;
         for t in tensors {
             let place = t.place()?;
-            fits &= (place.0.address() + place.1 as u64).is_multiple_of(16);
+            fits &= place.alignment() >= 16;
         }
         Ok(fits)
     }

@@ -3,7 +3,7 @@
 use super::noise::Draw;
 use crate::cuda::kernel::Shape as Launch;
 use crate::cuda::matmul::{Element, Follow, Operands, Product};
-use crate::cuda::{Arg, Gpu, Kernel, Module, Rate, Work};
+use crate::cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, Rate, Work};
 use crate::{DType, Error, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -13,8 +13,10 @@ pub(crate) static MODULE: Module = Module {
     kernels: &[
         sample("sample_tokens_small"),
         sample("sample_tokens_large"),
+        sample("sample_tokens_wide"),
         filter("filter_logits_small"),
         filter("filter_logits_large"),
+        filter("filter_logits_wide"),
         blend("smooth_shares_small"),
         blend("smooth_shares_large"),
         Kernel {
@@ -27,14 +29,14 @@ pub(crate) static MODULE: Module = Module {
 const fn sample(name: &'static str) -> Kernel {
     Kernel {
         name,
-        signature: "ppppuuuiiuifiif",
+        signature: "pppppuuuiiuifiif",
     }
 }
 
 const fn filter(name: &'static str) -> Kernel {
     Kernel {
         name,
-        signature: "ppiiif",
+        signature: "pppiiif",
     }
 }
 
@@ -48,14 +50,33 @@ const fn blend(name: &'static str) -> Kernel {
 /// Codes that a thread holds, as in the kernels.
 const ITEMS: usize = 16;
 
-/// Blocks for `rows` rows of `v` codes, and which of the two versions of a kernel they run.
+/// Shared memory that a kernel lays out for itself (`Board`), rounded up.
+const LAID_OUT: usize = 2 << 10;
+
+/// How rows are worked on.
+struct Blocks {
+    launch: Launch,
+    name: &'static str,
+    /// Room for the rows' pairs where a block can't have enough shared memory.
+    wide: Option<DeviceBuffer>,
+}
+
+impl Blocks {
+    fn wide(&self) -> Arg<'_> {
+        self.wide.as_ref().map_or(Arg::Null, Arg::In)
+    }
+}
+
+/// Blocks for `rows` rows of `v` codes, and which version of a kernel they run: for few codes, for many, and for many where
+/// a block has less than `most` bytes of shared memory. The last is missing where a kernel has no pairs.
 fn rows_of(
     op: &'static str,
+    gpu: &'static Gpu,
     rows: usize,
     v: usize,
-    names: [&'static str; 2],
-    pairs: bool,
-) -> Result<(Launch, &'static str)> {
+    names: &[&'static str],
+    most: usize,
+) -> Result<Blocks> {
     let (threads, name) = match v {
         0..=4096 => (256, names[0]),
         _ => (1024, names[1]),
@@ -75,13 +96,20 @@ fn rows_of(
         2..=4 => 4 * threads,
         _ => ITEMS * threads,
     };
-    let shared = if pairs { 8 * room } else { 0 };
+    let (mut shared, mut name, mut wide) = (0, name, None);
+    if let Some(other) = names.get(2) {
+        shared = 8 * room;
+        if shared + LAID_OUT > most {
+            (shared, name) = (0, *other);
+            wide = Some(DeviceBuffer::new(gpu, rows * 8 * ITEMS * threads)?);
+        }
+    }
     let launch = Launch {
         grid: [rows as u32, 1, 1],
         threads: threads as u32,
         shared: shared as u32,
     };
-    Ok((launch, name))
+    Ok(Blocks { launch, name, wide })
 }
 
 /// Top-k and top-p as the kernels take them: k, whether there is a p, and the bound on running probabilities.
@@ -136,6 +164,11 @@ impl Noise {
     }
 }
 
+/// Bytes of shared memory that a block may have on the logits' GPU.
+pub(super) fn most_shared(logits: &Tensor) -> Result<usize> {
+    Ok(logits.gpu()?.info().shared)
+}
+
 pub(super) fn guide(logits: &Tensor, t: f32) -> Result<Tensor> {
     let _scope = logits.gpu()?.scope("guidance", || {
         Work::moving(&[logits]).and_bytes(2 * logits.numel())
@@ -151,22 +184,39 @@ pub(super) fn guide(logits: &Tensor, t: f32) -> Result<Tensor> {
     Ok(y)
 }
 
-pub(super) fn filter_logits(logits: &Tensor, top_k: usize, top_p: f32) -> Result<Tensor> {
+pub(super) fn filter_logits(
+    logits: &Tensor,
+    top_k: usize,
+    top_p: f32,
+    most_shared: usize,
+) -> Result<Tensor> {
     let _scope = logits.gpu()?.scope("filter", || {
         Work::moving(&[logits]).and_bytes(4 * logits.numel())
     });
     let x = logits.cast(DType::F32)?;
     let (gpu, v) = (x.gpu()?, x.shape().last());
     let y = Tensor::scratch(gpu, x.shape(), DType::F32)?;
-    let names = ["filter_logits_small", "filter_logits_large"];
+    let names = [
+        "filter_logits_small",
+        "filter_logits_large",
+        "filter_logits_wide",
+    ];
     let rows = x.numel() / v;
     if rows == 0 {
         return Ok(y);
     }
-    let (launch, name) = rows_of("filter_logits", rows, v, names, true)?;
+    let blocks = rows_of("filter_logits", gpu, rows, v, &names, most_shared)?;
     let [k, p, limit] = filters(top_k, top_p);
-    let args = [x.arg()?, y.arg()?, Arg::I32(v as i32), k, p, limit];
-    gpu.launch(&MODULE, name, launch, &args)?;
+    let args = [
+        blocks.wide(),
+        x.arg()?,
+        y.arg()?,
+        Arg::I32(v as i32),
+        k,
+        p,
+        limit,
+    ];
+    gpu.launch(&MODULE, blocks.name, blocks.launch, &args)?;
     Ok(y)
 }
 
@@ -177,6 +227,7 @@ pub(super) fn sample_tokens(
     t: Option<f32>,
     (top_k, top_p): (usize, f32),
     draw: &Draw<'_>,
+    most_shared: usize,
 ) -> Result<Tensor> {
     let _scope = logits.gpu()?.scope("draw", || Work::moving(&[logits]));
     let x = logits.cast(DType::F32)?;
@@ -188,11 +239,15 @@ pub(super) fn sample_tokens(
     if b * l == 0 {
         return Ok(y);
     }
-    let names = ["sample_tokens_small", "sample_tokens_large"];
-    let (launch, name) = rows_of(op, b * l, v, names, true)?;
+    let names = [
+        "sample_tokens_small",
+        "sample_tokens_large",
+        "sample_tokens_wide",
+    ];
+    let blocks = rows_of(op, gpu, b * l, v, &names, most_shared)?;
     let noise = Noise::new(op, gpu, draw)?;
     let args = [
-        &[x.arg()?, y.arg()?][..],
+        &[blocks.wide(), x.arg()?, y.arg()?][..],
         &noise.args(l, v)?,
         &[
             Arg::U64((b * l) as u64),
@@ -201,7 +256,7 @@ pub(super) fn sample_tokens(
         ],
         &filters(top_k, top_p),
     ];
-    gpu.launch(&MODULE, name, launch, &args.concat())?;
+    gpu.launch(&MODULE, blocks.name, blocks.launch, &args.concat())?;
     Ok(y)
 }
 
@@ -227,14 +282,14 @@ pub(super) fn smooth_codes(
     }
     let shares = Tensor::scratch(gpu, x.shape(), DType::F32)?;
     let names = ["smooth_shares_small", "smooth_shares_large"];
-    let (launch, name) = rows_of(OP, b * l, v, names, false)?;
+    let blocks = rows_of(OP, gpu, b * l, v, &names, gpu.info().shared)?;
     let noise = Noise::new(OP, gpu, draw)?;
     let args = [
         &[x.arg()?, shares.arg()?][..],
         &noise.args(l, v)?,
         &[Arg::F32(ratio), Arg::F32(tau)],
     ];
-    gpu.launch(&MODULE, name, launch, &args.concat())?;
+    gpu.launch(&MODULE, blocks.name, blocks.launch, &args.concat())?;
     let product = Product {
         m: b * l,
         n: c,

@@ -14,13 +14,17 @@ pub fn filter_logits(logits: &Tensor, top_k: usize, top_p: f32) -> Result<Tensor
     let (_, _, v) = dims(OP, logits)?;
     check_top_p(OP, top_p)?;
     match logits.device() {
-        Device::Cuda(_) => cuda::filter_logits(logits, top_k, top_p),
+        Device::Cuda(_) => cuda::filter_logits(logits, top_k, top_p, cuda::most_shared(logits)?),
         Device::Cpu => {
             let mut out = PoolVec::scratch(logits.numel());
             out.par_chunks_mut(v)
                 .zip(logits.f32()?.par_chunks(v))
                 .with_min_len((1 << 12) / v + 1)
                 .for_each(|(out, x)| {
+                    if !super::has_shares(x) {
+                        out.fill(f32::NAN);
+                        return;
+                    }
                     out.copy_from_slice(x);
                     if top_k > 0 && top_k < v {
                         keep_top_k(out, top_k);

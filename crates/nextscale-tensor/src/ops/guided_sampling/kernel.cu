@@ -13,11 +13,18 @@ __device__ __forceinline__ float from_ordered(u32 k) {
     return __uint_as_float(k & 0x80000000u ? k & 0x7fffffffu : ~k);
 }
 
+// Where all numbers lie in that order, −∞ and +∞ left out.
+constexpr u32 LEAST = 0x007fffffu, MOST = 0xff800000u;
+// What is drawn where logits are no numbers.
+constexpr int NO_CODE = -1;
+
 // The code that register j of this thread belongs to: four neighbours at a time, so that a warp reads whole lines.
 __device__ __forceinline__ int code_of(int j) { return ((j >> 2) * blockDim.x + threadIdx.x) * 4 + (j & 3); }
 
 // Rounded step by step as on the processor.
 __device__ __forceinline__ float guided(float c, float u, float t) {
+    // +∞ without class would make −∞, and be taken for a removed code.
+    if (!(u - u == 0.0f)) return __int_as_float(0x7fffffff);
     return __fsub_rn(__fmul_rn(__fadd_rn(1.0f, t), c), __fmul_rn(t, u));
 }
 
@@ -295,37 +302,61 @@ __device__ __forceinline__ void filter(float (&x)[ITEMS], u64* list, int v, int 
 
 extern __shared__ u64 pairs[];
 
-__device__ __forceinline__ void sample(const float* logits, int* out, const float* given, const int* params, u64 seed, u64 first,
+// The largest logit of a row in that order; beyond MOST where one is no number.
+__device__ __forceinline__ u32 largest(const float (&x)[ITEMS], Board& s) {
+    u32 most = 0;
+#pragma unroll
+    for (int j = 0; j < ITEMS; j++) most = max(most, x[j] == x[j] ? ordered(x[j]) : 0xffffffffu);
+    return block_max(most, s);
+}
+__device__ __forceinline__ bool has_shares(u32 most) { return most > LEAST && most < MOST; }
+
+// Where a row's pairs are: in shared memory, or in the GPU's where a block can't have so much.
+__device__ __forceinline__ u64* list_of(u64* wide) { return wide + blockIdx.x * (u64)(ITEMS * blockDim.x); }
+
+template <bool WIDE>
+__device__ __forceinline__ void sample(u64* wide, const float* logits, int* out, const float* given, const int* params, u64 seed, u64 first,
                                        u64 scale, int l, int v, u64 rows, int guide, float t, int top_k, int use_p, float limit) {
     __shared__ Board s;
     u64 row = blockIdx.x;
     float x[ITEMS];
     const float* c = logits + row * v;
     load_row(c, guide ? c + rows * v : nullptr, t, v, x);
-    u32 most = 0;
-#pragma unroll
-    for (int j = 0; j < ITEMS; j++) most = max(most, ordered(x[j]));
-    float top = from_ordered(block_max(most, s));
+    u32 most = largest(x, s);
+    if (!has_shares(most)) {
+        if (threadIdx.x == 0) out[row] = NO_CODE;
+        return;
+    }
+    float top = from_ordered(most);
+    u64* list = WIDE ? list_of(wide) : pairs;
     int from, n;
-    filter(x, pairs, v, top_k, use_p, limit, from, n, s);
+    filter(x, list, v, top_k, use_p, limit, from, n, s);
     Noise noise(given, params, seed, first, scale, 6, row, l, v);
-    int code = draw(pairs, from, n, top, noise, s);
+    int code = draw(list, from, n, top, noise, s);
     if (threadIdx.x == 0) out[row] = code;
 }
 
-__device__ __forceinline__ void filtered(const float* logits, float* out, int v, int top_k, int use_p, float limit) {
+template <bool WIDE>
+__device__ __forceinline__ void filtered(u64* wide, const float* logits, float* out, int v, int top_k, int use_p, float limit) {
     __shared__ Board s;
     u64 row = blockIdx.x;
     float x[ITEMS];
     load_row(logits + row * v, nullptr, 0.0f, v, x);
-    int from, n;
-    filter(x, pairs, v, top_k, use_p, limit, from, n, s);
     float* y = out + row * v;
+    if (!has_shares(largest(x, s))) {
+#pragma unroll
+        for (int j = 0; j < ITEMS; j++)
+            if (code_of(j) < v) y[code_of(j)] = __int_as_float(0x7fffffff);
+        return;
+    }
+    u64* list = WIDE ? list_of(wide) : pairs;
+    int from, n;
+    filter(x, list, v, top_k, use_p, limit, from, n, s);
 #pragma unroll
     for (int j = 0; j < ITEMS; j++)
         if (code_of(j) < v) y[code_of(j)] = MINUS_INF;
     __syncthreads();
-    for (int i = from + threadIdx.x; i < n; i += blockDim.x) y[(u32)pairs[i]] = from_ordered((u32)(pairs[i] >> 32));
+    for (int i = from + threadIdx.x; i < n; i += blockDim.x) y[(u32)list[i]] = from_ordered((u32)(list[i] >> 32));
 }
 
 // softmax(((1 + ratio)·x + gumbel)/tau) of a row; a removed code stays removed whatever its noise.
@@ -355,15 +386,17 @@ __device__ __forceinline__ void blend(const float* x, float* p, const float* giv
         if (code_of(j) < v) p[row * v + code_of(j)] = z[j] / all;
 }
 
-// Up to 4096 codes in blocks of 256 threads, up to 16384 in blocks of 1024.
-#define SIZES(name, THREADS, BLOCKS) \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sample_tokens_##name(const float* logits, int* out, const float* given, const int* params, u64 seed, u64 first, u64 scale, int l, int v, u64 rows, int guide, float t, int top_k, int use_p, float limit) { sample(logits, out, given, params, seed, first, scale, l, v, rows, guide, t, top_k, use_p, limit); }
-SIZES(small, 256, 4)
-SIZES(large, 1024, 1)
-#define FILTERS(name, THREADS, BLOCKS) \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) filter_logits_##name(const float* logits, float* out, int v, int top_k, int use_p, float limit) { filtered(logits, out, v, top_k, use_p, limit); }
-FILTERS(small, 256, 4)
-FILTERS(large, 1024, 1)
+// Up to 4096 codes in blocks of 256 threads, up to 16384 in blocks of 1024; `wide` where pairs do not fit into shared memory.
+#define SIZES(name, THREADS, BLOCKS, WIDE) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sample_tokens_##name(u64* wide, const float* logits, int* out, const float* given, const int* params, u64 seed, u64 first, u64 scale, int l, int v, u64 rows, int guide, float t, int top_k, int use_p, float limit) { sample<WIDE>(wide, logits, out, given, params, seed, first, scale, l, v, rows, guide, t, top_k, use_p, limit); }
+SIZES(small, 256, 4, false)
+SIZES(large, 1024, 1, false)
+SIZES(wide, 1024, 1, true)
+#define FILTERS(name, THREADS, BLOCKS, WIDE) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) filter_logits_##name(u64* wide, const float* logits, float* out, int v, int top_k, int use_p, float limit) { filtered<WIDE>(wide, logits, out, v, top_k, use_p, limit); }
+FILTERS(small, 256, 4, false)
+FILTERS(large, 1024, 1, false)
+FILTERS(wide, 1024, 1, true)
 #define BLENDS(name, THREADS) \
     extern "C" __global__ void __launch_bounds__(THREADS) smooth_shares_##name(const float* x, float* p, const float* given, const int* params, u64 seed, u64 first, u64 scale, int l, int v, float ratio, float tau) { blend(x, p, given, params, seed, first, scale, l, v, ratio, tau); }
 BLENDS(small, 256)

@@ -3,7 +3,8 @@
 //! Not differentiable. Guidance (Ho and Salimans 2022) takes logits \[2B, l, V\], conditional half first, to
 //! (1 + t)·cond − t·uncond \[B, l, V\]. Top-k keeps every logit not below the k-th largest (ties stay); top-p then sorts
 //! what is left ascending and removes while the running probability is at most 1 − p, never the largest. Removed codes
-//! are −∞. A draw from probabilities p with unit-exponential noise e is argmax(p/e).
+//! are −∞. A draw from probabilities p with unit-exponential noise e is argmax(p/e). A row with a logit that is no number or +∞, or
+//! with nothing but −∞, has no probabilities: it is filtered to not-a-numbers, and what is drawn of it is [`NO_CODE`].
 
 mod cuda;
 mod filter;
@@ -25,6 +26,14 @@ pub(crate) use cuda::MODULE;
 pub use filter::filter_logits;
 use noise::RowNoise;
 pub use noise::{Draw, draw_params};
+
+/// What is drawn where logits are no numbers. [`crate::ops::gather_rows`] on a GPU makes not-a-numbers of it.
+pub const NO_CODE: i32 = -1;
+
+/// Whether a row of logits has probabilities.
+fn has_shares(x: &[f32]) -> bool {
+    x.iter().all(|x| *x < f32::INFINITY) && x.iter().any(|x| *x > f32::NEG_INFINITY)
+}
 
 /// Rows and codes of logits \[B, l, V\].
 fn dims(op: &'static str, x: &Tensor) -> Result<(usize, usize, usize)> {
@@ -63,7 +72,12 @@ pub fn guide(logits: &Tensor, t: Option<f32>) -> Result<Tensor> {
                 .zip(uncond.par_chunks(crate::cpu::CHUNK))
                 .for_each(|((o, c), u)| {
                     for ((o, c), u) in o.iter_mut().zip(c).zip(u) {
-                        *o = (1.0 + t) * c - t * u;
+                        // +∞ without class would make −∞, and be taken for a removed code.
+                        *o = if u.is_finite() {
+                            (1.0 + t) * c - t * u
+                        } else {
+                            f32::NAN
+                        };
                     }
                 });
             Ok(Tensor::from_buf([b / 2, l, v], out))
@@ -80,7 +94,10 @@ pub fn draw_tokens(filtered: &Tensor, noise: &Draw<'_>) -> Result<Tensor> {
     let (b, l, v) = dims(OP, filtered)?;
     noise.check(OP, filtered.numel(), l * v)?;
     match filtered.device() {
-        Device::Cuda(_) => cuda::sample_tokens(OP, filtered, None, (0, 0.0), noise),
+        Device::Cuda(_) => {
+            let most = cuda::most_shared(filtered)?;
+            cuda::sample_tokens(OP, filtered, None, (0, 0.0), noise, most)
+        }
         Device::Cpu => {
             let noise = noise.here()?;
             let mut out = vec![0i32; b * l];
@@ -123,11 +140,15 @@ pub fn sample_tokens(
     }
     let copies = if t.is_some() { 2 } else { 1 };
     noise.check(OP, b / copies * l * v, l * v)?;
-    cuda::sample_tokens(OP, logits, t, (top_k, top_p), noise)
+    let most = cuda::most_shared(logits)?;
+    cuda::sample_tokens(OP, logits, t, (top_k, top_p), noise, most)
 }
 
 /// argmax(softmax(x)/e); the first where several are.
 fn draw(x: &[f32], noise: &RowNoise<'_>) -> i32 {
+    if !has_shares(x) {
+        return NO_CODE;
+    }
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut p = PoolVec::scratch(x.len());
     let sum = simd::run(

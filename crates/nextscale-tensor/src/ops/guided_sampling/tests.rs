@@ -126,3 +126,53 @@ proptest! {
         }
     }
 }
+
+/// A row whose logits are no numbers draws no code; the others are what they are without it.
+#[test]
+fn rows_without_probabilities_draw_no_code() {
+    let (b, l, v) = (4, 3, 70);
+    let good = random([b, l, v], 3);
+    for (at, value) in [
+        (0, f32::NAN),
+        (v * l + 5, -f32::NAN),
+        (v * 2 * l + 69, f32::INFINITY),
+    ] {
+        let mut x = good.f32().unwrap().to_vec();
+        x[at] = value;
+        let x = Tensor::from_vec([b, l, v], x);
+        let draw = Draw::Seed {
+            seed: 1,
+            scale: 2,
+            first: 3,
+        };
+        let devices = [Some(Device::Cpu), crate::ops::testing::gpu()];
+        for device in devices.into_iter().flatten() {
+            let (x, good) = (x.to(device).unwrap(), good.to(device).unwrap());
+            for (t, k, p) in [
+                (None, 0, 0.0),
+                (None, 9, 0.9),
+                (Some(1.5), 0, 0.5),
+                (Some(1.5), 3, 0.0),
+            ] {
+                let codes = |x: &Tensor| {
+                    let y = sample_tokens(x, t, k, p, &draw).unwrap();
+                    let apart = filter_logits(&guide(x, t).unwrap(), k, p).unwrap();
+                    let apart = draw_tokens(&apart, &draw).unwrap().to(Device::Cpu).unwrap();
+                    let y = y.to(Device::Cpu).unwrap().i32().unwrap().to_vec();
+                    assert_eq!(apart.i32().unwrap(), y);
+                    y
+                };
+                let rows = if t.is_some() { b / 2 * l } else { b * l };
+                let bad = at / v % rows;
+                for (row, (got, want)) in codes(&x).iter().zip(codes(&good)).enumerate() {
+                    let want = if row == bad { NO_CODE } else { want };
+                    assert_eq!(*got, want, "row {row} of {device:?}, {t:?} {k} {p}");
+                }
+            }
+            let y = filter_logits(&x, 5, 0.9).unwrap().to(Device::Cpu).unwrap();
+            for (row, y) in y.f32().unwrap().chunks(v).enumerate() {
+                assert_eq!(y.iter().all(|y| y.is_nan()), row == at / v);
+            }
+        }
+    }
+}

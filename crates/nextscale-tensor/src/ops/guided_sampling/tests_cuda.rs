@@ -138,3 +138,25 @@ fn blends_are_the_processors() {
         }
     }
 }
+
+/// GPUs whose blocks have 99 KiB of shared memory keep a row's pairs elsewhere.
+#[test]
+fn little_shared_memory_draws_the_same() {
+    let Some(device) = gpu() else { return };
+    for (b, l, v) in [(4, 3, 4097), (2, 5, 8192), (2, 2, 16384)] {
+        let x = random([b, l, v], 12).to(device).unwrap();
+        let draw = Draw::Seed {
+            seed: 5,
+            scale: 1,
+            first: 2,
+        };
+        for (k, p) in FILTERS {
+            let of = |most| {
+                let y = cuda::sample_tokens("test", &x, Some(0.7), (k, p), &draw, most).unwrap();
+                let filtered = cuda::filter_logits(&x, k, p, most).unwrap();
+                (here(&y).i32().unwrap().to_vec(), bits(&here(&filtered)))
+            };
+            assert!(of(99 << 10) == of(200 << 10), "{v} codes, k {k}, p {p}");
+        }
+    }
+}

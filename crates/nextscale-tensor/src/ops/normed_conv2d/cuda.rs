@@ -73,7 +73,7 @@ impl<'a> Call<'a> {
         let residual = residual.map(|r| r.cast(dtype)).transpose()?;
         // Parts of larger tensors may begin where vector loads can't.
         let all = [Some(x), Some(&weight), Some(&bias), residual.as_ref()];
-        let even = |t: &Tensor| Ok::<_, Error>(t.place()?.address().is_multiple_of(16));
+        let even = |t: &Tensor| Ok::<_, Error>(t.place()?.alignment() >= 16);
         for t in all.into_iter().flatten() {
             if !even(t)? {
                 return Ok(None);

@@ -47,7 +47,7 @@ pub(super) fn forward(
     let x = x.cast(DType::F32)?;
     let aligned = |t: &Tensor| -> Result<bool> {
         let place = t.place()?;
-        Ok((place.0.address() + place.1 as u64).is_multiple_of(16))
+        Ok(place.alignment() >= 16)
     };
     let tiles = s.h.div_ceil(TILE[0]);
     let fused = s.inputs == CHANNELS

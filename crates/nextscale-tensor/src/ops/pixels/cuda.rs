@@ -1,6 +1,7 @@
 //! Bytes and floats on a GPU.
 
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use crate::cuda::matmul::Place;
 use crate::cuda::tensor::by_dtype;
 use crate::cuda::{DeviceBuffer, Gpu, Work};
 use crate::{DType, Result, Shape, Tensor};
@@ -13,9 +14,9 @@ pub(crate) static MODULE: Module = Module {
         Kernel::new("from_pixels_f32", "ppu"),
         Kernel::new("from_pixels_bf16", "ppu"),
         Kernel::new("from_pixels_f16", "ppu"),
-        Kernel::new("to_pixels_f32", "ppu"),
-        Kernel::new("to_pixels_bf16", "ppu"),
-        Kernel::new("to_pixels_f16", "ppu"),
+        Kernel::new("to_pixels_f32", "pppu"),
+        Kernel::new("to_pixels_bf16", "pppu"),
+        Kernel::new("to_pixels_f16", "pppu"),
     ],
 };
 
@@ -55,11 +56,18 @@ pub(super) fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
         ["to_pixels_f32", "to_pixels_bf16", "to_pixels_f16"],
     )?;
     let (gpu, n) = (x.gpu()?, x.numel());
-    let bytes = DeviceBuffer::new(gpu, n)?;
+    // The pixels, and behind them how many values are no numbers, which come with them.
+    let (count_at, count_bytes) = (n.next_multiple_of(8), 8);
+    let bytes = DeviceBuffer::new(gpu, count_at + count_bytes)?;
+    gpu.zero(Place(&bytes, count_at), count_bytes)?;
     let _scope = gpu.scope("to pixels", || Work::moving(&[x]).and_bytes(n));
-    let args = [x.arg()?, Arg::In(&bytes), Arg::U64(n as u64)];
+    let count = Arg::At(&bytes, count_at);
+    let args = [x.arg()?, Arg::In(&bytes), count, Arg::U64(n as u64)];
     gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
-    let mut pixels = vec![0; n];
+    let mut pixels = vec![0; count_at + count_bytes];
     gpu.download(&bytes, &mut pixels)?;
+    let bad = pixels.last_chunk().map_or(0, |c| u64::from_le_bytes(*c));
+    super::not_numbers(bad as usize, n)?;
+    pixels.truncate(n);
     Ok(pixels)
 }

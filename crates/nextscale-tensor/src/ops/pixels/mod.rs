@@ -51,16 +51,26 @@ pub fn from_pixels_on(
 /// Images in \[0, 1\] as 8-bit pixels, rounded to the nearest level; values outside are clamped. Waits for a GPU.
 ///
 /// # Errors
-/// When x holds integers.
+/// When x holds integers, or [`Error::NotNumbers`] where values are no numbers.
 pub fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
     match x.device() {
         Device::Cuda(_) => cuda::to_pixels(x),
-        Device::Cpu => Ok(x
-            .f32()?
-            .par_iter()
-            .with_min_len(CHUNK)
-            .map(|v| (v.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8)
-            .collect()),
+        Device::Cpu => {
+            let x = x.f32()?.par_iter().with_min_len(CHUNK);
+            let bad = x.clone().filter(|v| !v.is_finite()).count();
+            not_numbers(bad, x.len())?;
+            Ok(
+                x.map(|v| (v.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8)
+                    .collect(),
+            )
+        }
+    }
+}
+
+fn not_numbers(bad: usize, of: usize) -> Result<()> {
+    match bad {
+        0 => Ok(()),
+        _ => Err(Error::NotNumbers { bad, of }),
     }
 }
 
@@ -72,7 +82,7 @@ pub fn to_unit_range(x: &Tensor) -> Result<Tensor> {
     zip_map("to_unit_range", Map::ToUnitRange, x, None)
 }
 
-/// x limited to \[lo, hi\].
+/// x limited to \[lo, hi\]; what is no number or infinite becomes not-a-number, so that a mistake before is seen behind.
 ///
 /// # Errors
 /// When x holds integers.

@@ -34,9 +34,7 @@ fn cuda_matches() {
         assert_eq!(here(&got), here(&cast));
     }
     assert!(from_pixels_on(device, DType::F32, [3], &levels).is_err());
-    let mut values = random([5, 801], 1).f32().unwrap().to_vec();
-    values[17] = f32::NAN;
-    let x = Tensor::from_vec([5, 801], values);
+    let x = random([5, 801], 1);
     let there = x.to(device).unwrap();
     assert_eq!(to_pixels(&there).unwrap(), to_pixels(&x).unwrap());
     let x = random([3, 411], 2);
@@ -52,4 +50,37 @@ fn cuda_matches() {
     // Rows of a view do not begin at a vector.
     let (rows, view) = (x.narrow(1, 2).unwrap(), there.narrow(1, 2).unwrap());
     assert_eq!(to_pixels(&view).unwrap(), to_pixels(&rows).unwrap());
+}
+
+/// Values that are no numbers go through limits as such, and are counted before they would become pixels.
+#[test]
+fn what_is_no_number_is_counted() {
+    let n = 5 * 801;
+    let mut values = random([5, 801], 1).f32().unwrap().to_vec();
+    let bad = [
+        (3, f32::NAN),
+        (17, -f32::NAN),
+        (1000, f32::INFINITY),
+        (n - 1, f32::NEG_INFINITY),
+    ];
+    for (at, v) in bad {
+        values[at] = v;
+    }
+    let x = Tensor::from_vec([5, 801], values);
+    let devices = [Some(Device::Cpu), gpu()];
+    for device in devices.into_iter().flatten() {
+        let x = x.to(device).unwrap();
+        let limited = clamp(&x, -1.0, 1.0).unwrap();
+        let here = limited.to(Device::Cpu).unwrap();
+        for (i, v) in here.f32().unwrap().iter().enumerate() {
+            assert_eq!(v.is_nan(), bad.iter().any(|(at, _)| *at == i), "{i}");
+        }
+        for y in [&x, &to_unit_range(&limited).unwrap()] {
+            match to_pixels(y) {
+                Err(Error::NotNumbers { bad: 4, of }) => assert_eq!(of, n),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(to_pixels(&x.narrow(2, 1).unwrap()).unwrap().len(), 801);
+    }
 }

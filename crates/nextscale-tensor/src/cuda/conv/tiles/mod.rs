@@ -140,7 +140,12 @@ pub(crate) fn norm_pays(
     if let Some(&pays) = known().get_or_insert_default().get(&key) {
         return Ok(pays);
     }
-    let name = format!("{c:?} {added} {} {}", gpu.info().name, MODULE.source);
+    let name = format!(
+        "{c:?} {added} {} {} {}",
+        gpu.info().name,
+        super::super::compile::made_by(),
+        MODULE.source
+    );
     let kept = || match kept::load("conv_norm", &name).as_deref() {
         Some([pays]) => Some(*pays == 1),
         _ => None,

@@ -2,6 +2,7 @@
 
 use super::super::Sizes;
 use crate::cuda::Gpu;
+use crate::cuda::kernel::Shape as Launch;
 use crate::{Error, Result, Tensor};
 
 /// The head width of the tensor-core kernels.
@@ -22,12 +23,17 @@ pub(super) enum Path {
 
 impl Path {
     pub(super) fn of(qkv: &Tensor, s: Sizes) -> Result<Self> {
-        let large = s.dim > WIDEST || s.batch * s.heads > 65535;
-        if large && !qkv.gpu()?.is_processor() {
+        let processor = qkv.gpu()?.is_processor();
+        if s.dim > WIDEST && !processor {
             return Err(Error::Device(format!(
-                "attention on a GPU takes heads of at most {WIDEST} and 65535 heads of all samples, not {} of {}",
-                s.batch * s.heads,
+                "attention on a GPU takes heads of at most {WIDEST} channels, not {}",
                 s.dim
+            )));
+        }
+        let (heads, most) = (s.batch * s.heads, Launch::MOST_ROWS as usize);
+        if heads > most && !processor {
+            return Err(Error::TooMany(format!(
+                "attention on a GPU takes {most} heads of all samples at once, not {heads}"
             )));
         }
         let fits = qkv.dtype().is_half() && s.dim == WIDTH && on_sixteen(qkv);
