@@ -1,4 +1,4 @@
-//! The CUDA room: everything that talks to the NVIDIA driver and its libraries, and the only room with `unsafe`.
+//! The CUDA room: everything that talks to the NVIDIA driver and its libraries, with `unsafe`.
 //!
 //! Nothing is linked: the libraries are looked for at run time ([`libraries`]), and a machine without them runs on the
 //! CPU. Kernels are CUDA C++ kept beside their operator; NVRTC compiles them for the GPU at hand and the result is kept on
