@@ -4,7 +4,7 @@ use crate::checkpoint::write_atomic;
 use crate::data::{Feed, KnnClassifier, LoaderConfig};
 use crate::eval::evaluate_reconstruction;
 use crate::generate::{BatchSampler, Noise, SampleOptions, Sampler};
-use crate::model::open::{open_pair, open_tokenizer};
+use crate::model::open::{OpenPair, open_pair, open_tokenizer};
 use crate::pictures::{before_after, grid, labelled_rows};
 use crate::session::{
     BUILTIN_SHAPES, Dataset, TokenizerRun, VarRun, make_folder, tokenizer_paths, var_paths,
@@ -230,7 +230,11 @@ impl Quickstart {
         }
         let real = hits as f64 / n.max(1) as f64;
         let device = resolve_device(self.device)?;
-        let (mut var, mut tok) = open_pair(&var_paths(&train.out).last, None)?;
+        let OpenPair {
+            mut var,
+            tokenizer: mut tok,
+            ..
+        } = open_pair(&var_paths(&train.out).last, None)?;
         var.to_device(device, Arithmetic::Tf32.math())?;
         tok.vqvae.to_device(device, Arithmetic::Tf32.math())?;
         let sampler = Sampler {

@@ -1,10 +1,12 @@
 //! `nextscale edit`: redraw a part of an image.
 
+use super::class_list::one_class;
 use super::images::{in_range, load, may_write};
 use super::machine::Machine;
+use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
 use nextscale::memory::{self, Pass, advise};
-use nextscale::model::open::open_pair;
+use nextscale::model::open::{OpenPair, open_pair};
 use nextscale::pictures::grid;
 use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result, say};
@@ -36,10 +38,11 @@ pub struct Args {
     /// The region as a picture: white is in it, black is not
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
-    /// Class to draw: a number or a folder name under --data_path; without it no class (no guidance towards one)
+    /// Class to draw: a name, as the model's file or the folders under --data_path have it, or a number from 0 on; without it no class
+    /// (no guidance towards one)
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
-    /// A data folder whose class folders give names to the classes, or builtin:shapes
+    /// A data folder whose class folders give names to the classes where the model's file does not, or builtin:shapes
     #[arg(long, value_name = "DIR")]
     data_path: Option<String>,
     /// Different results to draw
@@ -98,7 +101,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     may_write(&args.out, args.force)?;
     let (device, math) = args.machine.start(Arithmetic::Bf16)?;
-    let (mut var, mut tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let OpenPair {
+        mut var,
+        tokenizer: mut tok,
+        class_names,
+    } = open_pair(&args.model, args.tokenizer.as_deref())?;
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
     let pyramid = &var.config.pyramid;
@@ -109,10 +116,12 @@ pub fn run(args: &Args) -> Result<()> {
     let side = h * tok.vqvae.config.downsample();
     let label = match &args.class {
         Some(class) => {
-            super::class_list(Some(class), args.data_path.as_deref(), var.config.classes)?
-                .first()
-                .copied()
-                .unwrap_or(var.no_class())
+            let known = ModelClasses {
+                file: &args.model.display().to_string(),
+                names: class_names.as_deref(),
+                count: var.config.classes,
+            };
+            one_class(class, args.data_path.as_deref(), &known)?
         }
         None => var.no_class(),
     };

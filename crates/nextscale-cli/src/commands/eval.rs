@@ -1,10 +1,11 @@
 //! `nextscale eval`: validation losses by scale.
 
 use super::machine::Machine;
+use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::data::LoaderConfig;
 use nextscale::eval::evaluate_losses;
 use nextscale::memory::{self, Pass, advise};
-use nextscale::model::open::open_pair;
+use nextscale::model::open::{OpenPair, open_pair};
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::var_trainer::VarTrainer;
@@ -21,7 +22,8 @@ pub struct Args {
     /// The tokenizer, where the model's file does not hold it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes
+    /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes; where the model's file holds the names of its classes, a folder
+    /// with some of them will do
     #[arg(long, value_name = "DIR")]
     data_path: String,
     /// Images are resized to this many times their final side before the centre crop
@@ -39,17 +41,22 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
     let (device, math) = args.machine.start(Arithmetic::Tf32)?;
-    let (mut var, mut tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let OpenPair {
+        mut var,
+        tokenizer: mut tok,
+        class_names,
+    } = open_pair(&args.model, args.tokenizer.as_deref())?;
     let pyramid = var.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
-    let data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;
-    if data.classes() > var.config.classes {
-        return Err(Error::input(format!(
-            "--data_path={}: holds {} classes, the model knows {}",
-            args.data_path,
-            data.classes(),
-            var.config.classes
-        )));
+    let mut data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;
+    let known = ModelClasses {
+        file: &args.model.display().to_string(),
+        names: class_names.as_deref(),
+        count: var.config.classes,
+    };
+    let present = data.label_as(&known, &format!("--data_path={}", args.data_path))?;
+    if present < known.count {
+        say!("{present} of the model's {} classes", known.count)?;
     }
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;

@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod bench;
+mod class_list;
 mod convert;
 mod doctor;
 mod edit;
@@ -98,43 +99,4 @@ pub(crate) fn ended(result: &str, code: u8) -> Result<ExitCode> {
 /// The command line's arguments as one text, for logs.
 pub(crate) fn command_line() -> String {
     std::env::args().skip(1).collect::<Vec<_>>().join(" ")
-}
-
-/// Labels of classes given by number or folder name, separated by commas; without a list every class once.
-pub(crate) fn class_list(
-    list: Option<&str>,
-    data_path: Option<&str>,
-    classes: usize,
-) -> Result<Vec<i32>> {
-    use nextscale::Error;
-    let Some(list) = list else {
-        return Ok((0..classes as i32).collect());
-    };
-    let names: Vec<String> = match data_path {
-        Some(path) => nextscale::session::Dataset::open(path, 64, 1.125, false)?
-            .train
-            .class_names()
-            .to_vec(),
-        None => Vec::new(),
-    };
-    list.split(',')
-        .map(str::trim)
-        .map(|word| {
-            let by_name = names.iter().position(|n| n == word);
-            match by_name.or_else(|| word.parse::<usize>().ok()) {
-                Some(i) if i < classes => Ok(i as i32),
-                Some(i) => Err(Error::input(format!(
-                    "class {i}: the model has classes 0 to {}",
-                    classes.saturating_sub(1)
-                ))),
-                None if data_path.is_none() => Err(Error::input(format!(
-                    "class {word}: not a number; to use names give --data_path, whose folders name the classes"
-                ))),
-                None => Err(Error::input(format!(
-                    "class {word}: neither a number nor a class of --data_path (such as {})",
-                    names.first().map_or("", String::as_str)
-                ))),
-            }
-        })
-        .collect()
 }

@@ -1,10 +1,12 @@
 //! `nextscale sample`: draw images.
 
+use super::class_list::class_list;
 use super::images::in_range;
 use super::machine::Machine;
+use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::memory::{self, Pass, advise};
-use nextscale::model::open::open_pair;
+use nextscale::model::open::{OpenPair, open_pair};
 use nextscale::pictures::{GridFile, NpzImages, Picture};
 use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result, say};
@@ -24,10 +26,12 @@ pub struct Args {
     /// The tokenizer, where the model's file does not hold it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Classes, separated by commas: numbers, or names of the folders under --data_path; without it one image of each
+    /// Classes, separated by commas: names, as the model's file or the folders under --data_path have them, or numbers from 0 on (a
+    /// class whose name is a number goes by its name); a name with a comma in double quotes: '"a, x",b'. Without it one image
+    /// of each
     #[arg(long, value_name = "LIST")]
     classes: Option<String>,
-    /// A data folder whose class folders give names to the classes, or builtin:shapes
+    /// A data folder whose class folders give names to the classes where the model's file does not, or builtin:shapes
     #[arg(long, value_name = "DIR")]
     data_path: Option<String>,
     /// Images of each class
@@ -87,10 +91,19 @@ pub fn run(args: &Args) -> Result<()> {
         )));
     }
     let (device, math) = args.machine.start(Arithmetic::Bf16)?;
-    let (mut var, mut tok) = open_pair(&args.model, args.tokenizer.as_deref())?;
+    let OpenPair {
+        mut var,
+        tokenizer: mut tok,
+        class_names,
+    } = open_pair(&args.model, args.tokenizer.as_deref())?;
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
-    let labels = parse_classes(args, var.config.classes)?;
+    let known = ModelClasses {
+        file: &args.model.display().to_string(),
+        names: class_names.as_deref(),
+        count: var.config.classes,
+    };
+    let labels = parse_classes(args, &known)?;
     let (h, w) = var.config.pyramid.finest();
     let step = tok.vqvae.config.downsample();
     let (height, width) = (h * step, w * step);
@@ -231,8 +244,8 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
 }
 
 /// The label of every image to draw.
-fn parse_classes(args: &Args, classes: usize) -> Result<Vec<i32>> {
-    let wanted = super::class_list(args.classes.as_deref(), args.data_path.as_deref(), classes)?;
+fn parse_classes(args: &Args, known: &ModelClasses<'_>) -> Result<Vec<i32>> {
+    let wanted = class_list(args.classes.as_deref(), args.data_path.as_deref(), known)?;
     Ok(wanted
         .iter()
         .flat_map(|&l| std::iter::repeat_n(l, args.per_class))

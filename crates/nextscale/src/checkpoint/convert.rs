@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use super::buffers::add_reference_buffers;
+use super::class_names::CLASSES_KEY;
+use super::load_into::NonFinite;
 use super::pth::PthBuilder;
 use super::safetensors::{TextMetadata, write_safetensors};
 use super::sniff::FileFormat;
+use super::state_dict::StateDict;
 use super::trainer_state::TrainerState;
 use super::weights::{
     Loaded, MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, Weights, format_patch_nums, load_part,
@@ -92,6 +95,7 @@ fn write_trainer(state: &TrainerState, output: &Path, target: FileFormat) -> Res
     }
     let mut parts = vec![&state.var, &state.vae, &state.exp_avg, &state.exp_avg_sq];
     let mut notes = Vec::new();
+    warn_of_values(&parts, &mut notes);
     match target {
         FileFormat::Safetensors => parts.push(&state.pending),
         FileFormat::Pth if state.pending.is_empty() => {}
@@ -115,6 +119,13 @@ fn write_weights(
     target: FileFormat,
 ) -> Result<ConvertReport> {
     let mut notes = Vec::new();
+    warn_of_values(&[&w.tensors], &mut notes);
+    if w.others > 0 {
+        notes.push(format!(
+            "left out: {} tensors beside the model's weights",
+            w.others
+        ));
+    }
     match target {
         FileFormat::Safetensors => {
             let mut metadata = std::mem::take(&mut w.metadata);
@@ -157,6 +168,9 @@ fn write_weights(
                     lost.join(", ")
                 ));
             }
+            if lost.contains(&CLASSES_KEY) {
+                notes.push("left out with it: the names of the classes; a whole training checkpoint as .pth, or weights as .safetensors, keep them".into());
+            }
             let mut b = PthBuilder::new();
             let value = b.state_dict(&w.tensors);
             b.write(output, &value)?;
@@ -168,6 +182,17 @@ fn write_weights(
         bytes: w.tensors.num_bytes(),
         notes,
     })
+}
+
+/// Notes values that are no numbers: they are converted as they are, and no model loads them.
+fn warn_of_values(parts: &[&StateDict], notes: &mut Vec<String>) {
+    let mut bad = NonFinite::default();
+    for (name, tensor) in parts.iter().flat_map(|d| d.iter()) {
+        bad.look_at(name, tensor);
+    }
+    if !bad.is_empty() {
+        notes.push(format!("{bad}; they are kept as they are"));
+    }
 }
 
 /// Text that says more than the tensors do.

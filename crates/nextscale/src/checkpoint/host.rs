@@ -71,6 +71,45 @@ impl std::fmt::Display for HostDType {
     }
 }
 
+/// How many of these elements are no finite numbers: NaN, or infinite where `infinite` counts too. Bytes after the last whole
+/// element are passed over.
+pub fn count_non_finite(dtype: HostDType, data: &[u8], infinite: bool) -> u64 {
+    fn count<const N: usize>(
+        data: &[u8],
+        infinite: bool,
+        of: impl Fn([u8; N]) -> (bool, bool),
+    ) -> u64 {
+        let counts = |&c: &[u8; N]| {
+            let (nan, inf) = of(c);
+            nan || infinite && inf
+        };
+        data.as_chunks::<N>()
+            .0
+            .iter()
+            .map(|c| u64::from(counts(c)))
+            .sum()
+    }
+    match dtype {
+        HostDType::F64 => count(data, infinite, |b| {
+            let x = f64::from_le_bytes(b);
+            (x.is_nan(), x.is_infinite())
+        }),
+        HostDType::F32 => count(data, infinite, |b| {
+            let x = f32::from_le_bytes(b);
+            (x.is_nan(), x.is_infinite())
+        }),
+        HostDType::F16 => count(data, infinite, |b| {
+            let x = f16::from_le_bytes(b);
+            (x.is_nan(), x.is_infinite())
+        }),
+        HostDType::BF16 => count(data, infinite, |b| {
+            let x = bf16::from_le_bytes(b);
+            (x.is_nan(), x.is_infinite())
+        }),
+        _ => 0,
+    }
+}
+
 /// A tensor in host memory: contiguous, row-major, little endian.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTensor {
@@ -250,6 +289,37 @@ mod tests {
         assert_eq!(one(HostDType::U8, &[200]).to_i64_vec().unwrap(), [200]);
         assert_eq!(one(HostDType::Bool, &[2]).to_f32_vec(), [1.0]);
         assert!(one(HostDType::F32, &[0; 4]).to_i64_vec().is_err());
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_are_counted_in_every_dtype() {
+        let v = [
+            1.0f32,
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            -0.0,
+            f32::MAX,
+        ];
+        let halves = |f: fn(f32) -> [u8; 2]| v.map(f).concat();
+        for (dtype, data) in [
+            (
+                HostDType::F64,
+                v.map(|x| f64::from(x).to_le_bytes()).concat(),
+            ),
+            (HostDType::F32, v.map(f32::to_le_bytes).concat()),
+            (
+                HostDType::BF16,
+                halves(|x| bf16::from_f32(if x == f32::MAX { 1e38 } else { x }).to_le_bytes()),
+            ),
+        ] {
+            assert_eq!(count_non_finite(dtype, &data, true), 3, "{dtype}");
+            assert_eq!(count_non_finite(dtype, &data, false), 1, "{dtype}");
+        }
+        // The largest float32 is infinite in 16 bits.
+        let data = halves(|x| f16::from_f32(x).to_le_bytes());
+        assert_eq!(count_non_finite(HostDType::F16, &data, true), 4);
+        assert_eq!(count_non_finite(HostDType::I64, &[255; 16], true), 0);
     }
 
     #[test]

@@ -1,20 +1,28 @@
-//! Describing a checkpoint without loading its tensors.
+//! Describing a checkpoint, a tensor or a piece of one in memory at a time.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::class_names::{CLASSES_KEY, list_names, names_of_extra, names_of_metadata};
+use super::host::{checked_numel, count_non_finite};
+use super::load_into::{NonFinite, may_be_infinite};
 use super::outline::Outline;
 use super::param_groups::is_buffer;
 use super::pickle::Value;
+use super::places::{Place, Tree, open_pth, places};
 use super::pth::{PthFile, tensor_entries};
 use super::safetensors::{SafetensorsFile, TextMetadata};
 use super::shapes::{PhiKind, VaeShape, VarShape};
 use super::sniff::{FileFormat, sniff};
 use super::trainer_state::{self, ScalerState};
 use super::weights::{
-    MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, format_patch_nums, parse_patch_nums, which,
+    MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, format_patch_nums, parse_patch_nums,
 };
 use crate::{Error, Result};
+
+/// Bytes that are looked at together; a multiple of every element's size.
+const PIECE: usize = 1 << 22;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +33,10 @@ pub enum Kind {
     VarWeights,
     /// A full training checkpoint.
     Trainer,
+    /// Weights of both models, without the rest of a training checkpoint.
+    BothWeights,
+    /// Images as tokens.
+    Tokens,
     /// Tensors of something else.
     Foreign,
 }
@@ -32,7 +44,7 @@ pub enum Kind {
 /// Tensors of one part of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartSummary {
-    /// `var`, `vae`, `optimizer` or, in a foreign file, `tensors`.
+    /// `var`, `vae`, `optimizer`, `others` beside these or, in a file of something else, `tensors`.
     pub name: &'static str,
     /// Number of tensors.
     pub tensors: usize,
@@ -78,11 +90,19 @@ pub struct Description {
     pub progress: Option<Progress>,
     /// The first names of a foreign file.
     pub names: Vec<String>,
+    /// Images, crops of each and tokens of a crop, in a token file.
+    pub tokens: Option<[usize; 3]>,
+    /// Where the weights lie, where not at the top.
+    pub roots: Vec<String>,
+    /// The names of the classes, in class order.
+    pub class_names: Option<Vec<String>>,
+    /// Values that are no finite numbers.
+    pub non_finite: NonFinite,
     /// Free text in the file, without what is told above.
     pub metadata: TextMetadata,
 }
 
-/// Describes a file of either format, told by its content. Reads names and shapes only.
+/// Describes a file of either format, told by its content. Reads it once from end to end, to count values that are no numbers.
 ///
 /// # Errors
 /// When the file is missing, truncated or foreign, or its tensors contradict each other: one line that names it.
@@ -99,12 +119,16 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description> {
         var: None,
         progress: None,
         names: vec![],
+        tokens: None,
+        roots: vec![],
+        class_names: None,
+        non_finite: NonFinite::default(),
         metadata: TextMetadata::new(),
     };
     match format {
         FileFormat::Safetensors => d.read_safetensors(SafetensorsFile::open(path)?)?,
         FileFormat::Pth => {
-            let (file, value) = PthFile::open(path)?;
+            let (file, value) = open_pth(path)?;
             d.read_pth(file, &value)?;
         }
     }
@@ -113,11 +137,39 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description> {
 
 impl Description {
     fn read_safetensors(&mut self, mut file: SafetensorsFile) -> Result<()> {
-        if !trainer_state::is_native_trainer(&file) {
+        if trainer_state::is_native_trainer(&file) {
+            self.read_native_trainer(&mut file)?;
+        } else {
             self.metadata = file.metadata();
-            return self.read_weights(&Outline::of_safetensors(&mut file, "")?);
+            self.class_names = names_of_metadata(&self.metadata);
+            self.metadata.remove(CLASSES_KEY);
+            let sized = |shape: &[usize]| match *shape {
+                [n, row] => Some([n, 1, row]),
+                [n, crops, row] => Some([n, crops, row]),
+                _ => None,
+            };
+            self.tokens = file.info("tokens")?.and_then(|(_, shape)| sized(shape));
+            if self.tokens.is_some() && file.info("labels")?.is_some() {
+                self.kind = Kind::Tokens;
+                let all = Outline::of_safetensors(&mut file, "")?;
+                self.parts.push(summary("tensors", &all));
+            } else {
+                let all = Outline::of_safetensors(&mut file, "")?;
+                let places = places(file.names()).map_err(|e| self.bad(e))?;
+                let mut outlines = Vec::new();
+                for place in places {
+                    let outline = Outline::of_place(&mut file, &place.names)?;
+                    outlines.push((place, outline));
+                }
+                self.read_places(outlines, &all)?;
+            }
         }
-        let h = trainer_state::read_native_header(&file)?;
+        self.count_safetensors(&mut file)
+    }
+
+    fn read_native_trainer(&mut self, file: &mut SafetensorsFile) -> Result<()> {
+        let h = trainer_state::read_native_header(file)?;
+        self.class_names = names_of_extra(&h.extra);
         self.progress = Some(Progress {
             epoch: h.epoch,
             iter: h.iter,
@@ -125,52 +177,68 @@ impl Description {
             adam_step: h.adam_step,
             scaler: h.scaler,
         });
-        let var = Outline::of_safetensors(&mut file, "var_wo_ddp.")?;
-        let vae = Outline::of_safetensors(&mut file, "vae_local.")?;
+        let var = Outline::of_safetensors(file, "var_wo_ddp.")?;
+        let vae = Outline::of_safetensors(file, "vae_local.")?;
         self.read_models(&var, &vae, &h.config.patch_nums)?;
         self.parts.push(summary(
             "optimizer",
-            &Outline::of_safetensors(&mut file, "var_opt.")?,
+            &Outline::of_safetensors(file, "var_opt.")?,
         ));
         Ok(())
     }
 
     fn read_pth(&mut self, mut file: PthFile, value: &Value) -> Result<()> {
-        if !trainer_state::is_reference_trainer(value) {
+        let tree = Tree::new(value);
+        if trainer_state::is_reference_trainer(value) {
+            self.read_reference_trainer(&mut file, value)?;
+        } else {
             let Value::Dict(dict) = value else {
                 return Err(file.bad(format!(
                     "holds a {} and not a dict of tensors",
                     value.type_name()
                 )));
             };
+            let mut outlines = Vec::new();
+            for place in tree.places().map_err(|e| file.bad(e))? {
+                let views = tree.views(&place);
+                let mut outline = Outline::of_views(views.iter().map(|(n, t)| (n.as_str(), *t)));
+                if let Some((_, t)) = views.iter().find(|(n, _)| n == "lvl_1L") {
+                    outline.set_levels(&file.tensor(t)?);
+                }
+                outlines.push((place, outline));
+            }
             // A foreign file may hold other things between its tensors: they are not described.
-            let views: Vec<_> = dict
+            let all = Outline::of_views(tree.tensors());
+            let stated = trainer_state::Stated::new(value).map_err(|e| file.bad(e))?;
+            self.class_names = names_of_extra(&stated.extra);
+            if let Some(pn) = &stated.patch_nums {
+                self.metadata
+                    .insert(PATCH_NUMS_KEY.into(), format_patch_nums(pn));
+            }
+            self.read_places(outlines, &all)?;
+            let top = dict
                 .items
                 .iter()
-                .filter_map(|(k, v)| match (k, v) {
-                    (Value::Str(k), Value::Tensor(t)) => Some((&**k, &**t)),
-                    _ => None,
-                })
-                .collect();
-            let mut outline = Outline::of_views(&views);
-            if let Some(Value::Tensor(t)) = dict.get("lvl_1L") {
-                outline.set_levels(&file.tensor(t)?);
+                .any(|(_, v)| matches!(v, Value::Tensor(_)));
+            if self.kind == Kind::Foreign && !top {
+                let keys = dict.items.iter().take(8);
+                self.names = keys.map(|(k, _)| key_text(k)).collect();
             }
-            self.read_weights(&outline)?;
-            if views.is_empty() {
-                self.names = dict
-                    .items
-                    .iter()
-                    .take(8)
-                    .map(|(k, _)| key_text(k))
-                    .collect();
-            }
-            return Ok(());
         }
+        for (name, view) in tree.tensors() {
+            if view.storage.dtype.is_float() {
+                self.non_finite.look_at(name, &file.tensor(view)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_reference_trainer(&mut self, file: &mut PthFile, value: &Value) -> Result<()> {
         let p = trainer_state::Parsed::new(value).map_err(|e| file.bad(e))?;
+        self.class_names = names_of_extra(&p.extra);
         let outline = |dict, what: &str| -> Result<Outline> {
             let views = tensor_entries(dict).map_err(|e| file.bad(format!("{what} {e}")))?;
-            Ok(Outline::of_views(&views))
+            Ok(Outline::of_views(views))
         };
         let mut var = outline(p.var, "trainer.var_wo_ddp")?;
         let vae = p
@@ -178,11 +246,11 @@ impl Description {
             .map(|d| outline(d, "trainer.vae_local"))
             .transpose()?
             .unwrap_or_default();
-        let moments = Outline::of_views(&p.moment_views());
+        let moments = Outline::of_views(p.moment_views());
         if let Some(Value::Tensor(t)) = p.var.get("lvl_1L") {
             var.set_levels(&file.tensor(t)?);
         }
-        let adam_step = p.adam_step(&mut file)?;
+        let adam_step = p.adam_step(file)?;
         self.read_models(&var, &vae, &p.config.patch_nums)?;
         self.parts.push(summary("optimizer", &moments));
         self.progress = Some(Progress {
@@ -195,33 +263,80 @@ impl Description {
         Ok(())
     }
 
-    fn read_weights(&mut self, outline: &Outline) -> Result<()> {
+    /// Counts what is no number, a piece of the file at a time.
+    fn count_safetensors(&mut self, file: &mut SafetensorsFile) -> Result<()> {
+        let names: Vec<String> = file.names().map(str::to_owned).collect();
+        let mut piece = Vec::new();
+        for name in names {
+            let Some((dtype, shape)) = file.info(&name)? else {
+                continue;
+            };
+            if !dtype.is_float() {
+                continue;
+            }
+            let all = checked_numel(shape).map_or(0, |n| n as u64);
+            let bytes = all.saturating_mul(dtype.size() as u64);
+            let mut bad = 0;
+            for from in (0..bytes).step_by(PIECE) {
+                piece.resize((bytes - from).min(PIECE as u64) as usize, 0);
+                file.read_part(&name, from, &mut piece)?;
+                bad += count_non_finite(dtype, &piece, !may_be_infinite(&name));
+            }
+            self.non_finite.add(&name, bad, all);
+        }
+        Ok(())
+    }
+
+    /// Of a file that is no training checkpoint: its models, and what else is there.
+    fn read_places(&mut self, found: Vec<(Place, Outline)>, all: &Outline) -> Result<()> {
         let text = self.metadata.remove(PATCH_NUMS_KEY);
+        let stated = text.as_deref().and_then(parse_patch_nums);
         self.metadata.remove(MODULE_VERSIONS_KEY);
-        match which(outline) {
-            Some(Part::Var) => {
-                self.kind = Kind::VarWeights;
-                let mut shape = self.infer(VarShape::infer(outline))?;
-                if let Some(pn) = text.as_deref().and_then(parse_patch_nums) {
-                    shape = self.infer(shape.with_patch_nums(&pn))?;
+        let mut own = 0;
+        for (place, outline) in &found {
+            own += outline.tensors().len();
+            match place.part {
+                Part::Var => {
+                    let mut shape = self.infer(VarShape::infer(outline))?;
+                    if let Some(pn) = &stated {
+                        shape = self.infer(shape.with_patch_nums(pn))?;
+                    }
+                    self.var = Some(shape);
+                    self.parts.push(summary("var", outline));
                 }
-                self.var = Some(shape);
-                self.parts.push(summary("var", outline));
+                Part::Vae => {
+                    self.vae = Some(self.infer(VaeShape::infer(outline))?);
+                    self.parts.push(summary("vae", outline));
+                }
             }
-            Some(Part::Vae) => {
-                self.kind = Kind::VaeWeights;
-                self.vae = Some(self.infer(VaeShape::infer(outline))?);
-                self.parts.push(summary("vae", outline));
+            if !place.root.is_empty() {
+                self.roots.push(place.shown().to_owned());
             }
-            None => {
-                self.names = outline
-                    .tensors()
-                    .iter()
-                    .take(8)
-                    .map(|t| t.name.clone())
-                    .collect();
-                self.parts.push(summary("tensors", outline));
+        }
+        self.kind = match (&self.var, &self.vae) {
+            (Some(_), Some(_)) => Kind::BothWeights,
+            (Some(_), None) => Kind::VarWeights,
+            (None, Some(_)) => Kind::VaeWeights,
+            (None, None) => Kind::Foreign,
+        };
+        if self.kind == Kind::Foreign {
+            let first = all.tensors().iter().take(8);
+            self.names = first.map(|t| t.name.clone()).collect();
+            self.parts.push(summary("tensors", all));
+        } else if own < all.tensors().len() {
+            let used: HashSet<&str> = found
+                .iter()
+                .flat_map(|(p, _)| p.names.iter().map(|(from, _)| from.as_str()))
+                .collect();
+            let mut rest = Outline::default();
+            for t in all
+                .tensors()
+                .iter()
+                .filter(|t| !used.contains(t.name.as_str()))
+            {
+                rest.push(&t.name, t.dtype, &t.shape);
             }
+            self.parts.push(summary("others", &rest));
         }
         Ok(())
     }
@@ -239,7 +354,11 @@ impl Description {
     }
 
     fn infer<T>(&self, shape: std::result::Result<T, String>) -> Result<T> {
-        shape.map_err(|e| Error::input(format!("{}: {e}", self.path.display())))
+        shape.map_err(|e| self.bad(e))
+    }
+
+    fn bad(&self, why: String) -> Error {
+        Error::input(format!("{}: {why}", self.path.display()))
     }
 }
 
@@ -276,6 +395,8 @@ impl fmt::Display for Description {
             Kind::VaeWeights => "VQVAE tokenizer weights",
             Kind::VarWeights => "VAR transformer weights",
             Kind::Trainer => "training checkpoint",
+            Kind::BothWeights => "weights of a VAR transformer and a VQVAE tokenizer",
+            Kind::Tokens => "token file: images as tokens, to train on",
             Kind::Foreign => "tensors of something else than VAR",
         };
         writeln!(f, "{}", self.path.display())?;
@@ -335,6 +456,26 @@ impl fmt::Display for Description {
                 "  VQVAE      ch {}, multipliers {:?}, {} residual blocks, V {}, Cvae {}, {phi}{scales}",
                 v.ch, v.ch_mult, v.num_res_blocks, v.vocab_size, v.cvae
             )?;
+        }
+        if let Some([images, crops, row]) = self.tokens.filter(|_| self.kind == Kind::Tokens) {
+            writeln!(
+                f,
+                "  tokens     {images} images, {crops} crops of each, {row} tokens a crop"
+            )?;
+        }
+        match &self.class_names {
+            Some(names) => writeln!(f, "  classes    {}: {}", names.len(), list_names(names))?,
+            None if self.var.is_some() => {
+                writeln!(f, "  classes    the file does not say what they are called")?;
+            }
+            None => {}
+        }
+        if !self.roots.is_empty() {
+            writeln!(f, "  under      {}", self.roots.join(", "))?;
+        }
+        match self.non_finite.is_empty() {
+            true => writeln!(f, "  values     all are finite numbers")?,
+            false => writeln!(f, "  NOT FINITE {}", self.non_finite)?,
         }
         if let Some(p) = &self.progress {
             write!(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::host::HostTensor;
+use super::host::{HostTensor, count_non_finite};
 use super::param_groups::is_buffer;
 use super::state_dict::StateDict;
 use crate::{Error, Result};
@@ -90,22 +90,80 @@ pub fn match_tensors<'a>(
 /// `expected`.
 ///
 /// # Errors
-/// As [`match_tensors`], or what `put` returns.
+/// As [`match_tensors`], when weights are no finite numbers as float32, or what `put` returns.
 pub fn load_into(
     expected: &[(String, Vec<usize>)],
     found: &StateDict,
     source: &str,
     mut put: impl FnMut(usize, Vec<f32>) -> Result<()>,
 ) -> Result<()> {
+    let mut lost = NonFinite::default();
     for (i, tensor) in match_tensors(expected, found, source)?
         .into_iter()
         .enumerate()
     {
         if let Some(t) = tensor {
-            put(i, t.to_f32_vec())?;
+            let values = t.to_f32_vec();
+            let name = &expected[i].0;
+            if !is_buffer(name) {
+                let bad = values.iter().filter(|v| !v.is_finite()).count();
+                lost.add(name, bad as u64, values.len() as u64);
+            }
+            put(i, values)?;
         }
     }
-    Ok(())
+    if lost.is_empty() {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{source}: {lost}; the run that made it has diverged, or the file is damaged: use an earlier checkpoint"
+    )))
+}
+
+/// Values of tensors that are no finite numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NonFinite {
+    /// Name, how many values are no finite numbers, and how many there are.
+    pub tensors: Vec<(String, u64, u64)>,
+}
+
+impl NonFinite {
+    /// Notes a tensor of `all` values, `bad` of which are no numbers.
+    pub fn add(&mut self, name: &str, bad: u64, all: u64) {
+        if bad > 0 {
+            self.tensors.push((name.to_owned(), bad, all));
+        }
+    }
+
+    /// Counts in a tensor. Masks hold −∞ by right, so that only NaN counts there.
+    pub fn look_at(&mut self, name: &str, tensor: &HostTensor) {
+        let bad = count_non_finite(tensor.dtype, &tensor.data, !may_be_infinite(name));
+        self.add(name, bad, tensor.numel() as u64);
+    }
+
+    /// Whether all were finite.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+}
+
+/// Whether a tensor, whatever its name begins with, holds infinite values by right.
+pub(super) fn may_be_infinite(name: &str) -> bool {
+    name.ends_with("attn_bias_for_masking")
+}
+
+/// In words: what tensor, how many of its values, and how many more tensors.
+impl std::fmt::Display for NonFinite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, (name, bad, all)) in self.tensors.iter().take(LISTED).enumerate() {
+            let lead = if i > 0 { ", " } else { "" };
+            write!(f, "{lead}{bad} of the {all} values of tensor {name:?}")?;
+        }
+        if let more @ 1.. = self.tensors.len().saturating_sub(LISTED) {
+            write!(f, " and values of {more} more")?;
+        }
+        f.write_str(" are no finite numbers (NaN or infinite)")
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +227,40 @@ mod tests {
         )
         .unwrap();
         assert_eq!(got, [(0, vec![2.0]), (1, vec![1.0])]);
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_are_refused() {
+        let want = expected(&[("a", &[2]), ("b", &[2]), ("attn_bias_for_masking", &[2])]);
+        let with = |a: [f32; 2], b: [f32; 2]| -> String {
+            let found: StateDict = [
+                ("a", a),
+                ("b", b),
+                ("attn_bias_for_masking", [0.0, f32::NEG_INFINITY]),
+            ]
+            .map(|(n, v)| (n.to_owned(), HostTensor::from_f32(&[2], &v).unwrap()))
+            .into_iter()
+            .collect();
+            match load_into(&want, &found, "f", |_, _| Ok(())) {
+                Ok(()) => String::new(),
+                Err(e) => e.to_string(),
+            }
+        };
+        assert_eq!(with([0.0, f32::MAX], [-1.0, 1e-40]), "");
+        let text = with([0.0, f32::NAN], [f32::INFINITY, f32::NEG_INFINITY]);
+        assert_eq!(
+            text,
+            "f: 1 of the 2 values of tensor \"a\", 2 of the 2 values of tensor \"b\" are no finite numbers (NaN or infinite); \
+             the run that made it has diverged, or the file is damaged: use an earlier checkpoint"
+        );
+        // A double beyond float32 would be infinite in the model.
+        let double = HostTensor::new(
+            super::super::HostDType::F64,
+            vec![1],
+            1e300f64.to_le_bytes().to_vec(),
+        );
+        let found: StateDict = [("a".to_owned(), double.unwrap())].into_iter().collect();
+        assert!(load_into(&expected(&[("a", &[1])]), &found, "f", |_, _| Ok(())).is_err());
     }
 
     #[test]

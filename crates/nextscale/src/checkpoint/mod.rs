@@ -7,6 +7,7 @@
 
 pub mod atomic;
 pub mod buffers;
+pub mod class_names;
 pub mod convert;
 pub mod host;
 pub mod inspect;
@@ -14,6 +15,7 @@ pub mod load_into;
 pub mod outline;
 pub mod param_groups;
 pub mod pickle;
+mod places;
 pub mod pth;
 pub mod safetensors;
 pub mod shapes;
@@ -34,3 +36,5 @@ pub use weights::{Loaded, Part, Weights, load_part, load_weights};
 mod fixtures;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wrapping_tests;

@@ -86,8 +86,25 @@ impl Outline {
         Ok(out)
     }
 
+    /// Of some tensors of an open safetensors file: each one's name there, and in the outline.
+    ///
+    /// # Errors
+    /// As [`Self::of_safetensors`].
+    pub(super) fn of_place(file: &mut SafetensorsFile, names: &[(String, String)]) -> Result<Self> {
+        let mut out = Self::default();
+        for (from, to) in names {
+            if let Some((dtype, shape)) = file.info(from)? {
+                out.push(to, dtype, shape);
+            }
+            if to == "lvl_1L" {
+                out.set_levels(&file.read(from)?);
+            }
+        }
+        Ok(out)
+    }
+
     /// Of a pickle's tensors.
-    pub(super) fn of_views(views: &[(&str, &TensorRef)]) -> Self {
+    pub(super) fn of_views<'a>(views: impl IntoIterator<Item = (&'a str, &'a TensorRef)>) -> Self {
         let mut out = Self::default();
         for (name, view) in views {
             out.push(name, view.storage.dtype, &view.shape);

@@ -100,9 +100,12 @@ fn check(holds: bool, name: &str, o: &Outline, expected: &str) -> Result<(), Str
 }
 
 impl VaeShape {
+    /// The tensors by which a tokenizer is known.
+    pub(super) const TELLING: &[&str] = &["quantize.embedding.weight", "encoder.conv_in.weight"];
+
     /// Whether these are a tokenizer's tensors.
     pub fn fits(o: &Outline) -> bool {
-        o.contains("quantize.embedding.weight") && o.contains("encoder.conv_in.weight")
+        Self::TELLING.iter().all(|n| o.contains(n))
     }
 
     /// Tells the construction parameters; an error completes a sentence that begins with the file's name.
@@ -168,9 +171,12 @@ impl VaeShape {
 }
 
 impl VarShape {
+    /// The tensors by which a transformer is known.
+    pub(super) const TELLING: &[&str] = &["pos_1LC", "word_embed.weight", "lvl_embed.weight"];
+
     /// Whether these are a transformer's tensors.
     pub fn fits(o: &Outline) -> bool {
-        o.contains("pos_1LC") && o.contains("word_embed.weight") && o.contains("lvl_embed.weight")
+        Self::TELLING.iter().all(|n| o.contains(n))
     }
 
     /// Tells the construction parameters; an error completes a sentence that begins with the file's name.

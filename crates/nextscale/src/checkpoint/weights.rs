@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use serde_json::{Map, Value as Json};
+
+use super::class_names::{CLASSES_KEY, names_of_extra, names_of_metadata, names_to_text};
 use super::outline::Outline;
 use super::pickle::Value;
+use super::places::{self, Place, Tree};
 use super::pth::PthFile;
 use super::safetensors::{SafetensorsFile, TextMetadata};
 use super::shapes::{VaeShape, VarShape};
@@ -55,8 +59,10 @@ pub struct Weights {
     pub from_trainer: bool,
     /// A transformer's patch numbers, where the file states them or has the buffer `lvl_1L`.
     pub patch_nums: Option<Vec<usize>>,
-    /// Free text beside the tensors; empty for `.pth`.
+    /// Free text beside the tensors; of a `.pth` file what it states in other ways.
     pub metadata: TextMetadata,
+    /// Tensors of the file that are none of these weights; not counted in a training checkpoint.
+    pub others: usize,
 }
 
 /// What a file holds.
@@ -71,100 +77,56 @@ pub enum Loaded {
 /// Loads a file of either format, told by its content.
 ///
 /// # Errors
-/// When the file is missing, a folder, empty, truncated, foreign or damaged: one line that names it.
+/// When the file is missing, a folder, empty, truncated, foreign or damaged, or holds the weights of both models and is no training
+/// checkpoint: one line that names it.
 pub fn load_weights(path: impl AsRef<Path>) -> Result<Loaded> {
     let path = path.as_ref();
-    let format = sniff(path)?;
-    match format {
-        FileFormat::Safetensors => {
-            let mut file = SafetensorsFile::open(path)?;
-            if trainer_state::is_native_trainer(&file) {
-                return Ok(Loaded::Trainer(Box::new(TrainerState::load_safetensors(
-                    path,
-                )?)));
-            }
-            let tensors = file.read_prefix("")?;
-            Ok(Loaded::Weights(Weights::new(
-                tensors,
-                format,
-                file.metadata(),
-                path,
-            )?))
+    let state = match Opened::new(path)? {
+        Opened::Safetensors(file) if trainer_state::is_native_trainer(&file) => {
+            TrainerState::load_safetensors(path)?
         }
-        FileFormat::Pth => {
-            let (mut file, value) = PthFile::open(path)?;
-            if trainer_state::is_reference_trainer(&value) {
-                return Ok(Loaded::Trainer(Box::new(TrainerState::from_parsed_pth(
-                    &mut file, &value,
-                )?)));
-            }
-            let tensors = plain_state_dict(&mut file, &value)?;
-            Ok(Loaded::Weights(Weights::new(
-                tensors,
-                format,
-                TextMetadata::new(),
-                path,
-            )?))
+        Opened::Pth(mut file, value) if trainer_state::is_reference_trainer(&value) => {
+            TrainerState::from_parsed_pth(&mut file, &value)?
         }
-    }
+        other => return Ok(Loaded::Weights(other.weights(path, None)?)),
+    };
+    Ok(Loaded::Trainer(Box::new(state)))
 }
 
-/// Loads one model's weights, from a file of that model or out of a training checkpoint (whose other parts are not read).
+/// Loads one model's weights, from a file of that model, out of a training checkpoint (whose other parts are not read), or from
+/// whatever wrapping they lie in.
 ///
 /// # Errors
-/// As [`load_weights`], and when the file holds something else than that model.
+/// As [`load_weights`], and when the file holds something else than that model, or several of its kind.
 pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
     let path = path.as_ref();
-    let format = sniff(path)?;
     let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
-    let weights = match format {
-        FileFormat::Safetensors => {
-            let mut file = SafetensorsFile::open(path)?;
-            if trainer_state::is_native_trainer(&file) {
-                let header = trainer_state::read_native_header(&file)?;
-                let tensors = file.read_prefix(match part {
-                    Part::Var => "var_wo_ddp.",
-                    Part::Vae => "vae_local.",
-                })?;
-                let mut weights =
-                    Weights::of_trainer(tensors, part, format, &header.config.patch_nums);
-                if let Some(settings) = header.extra.get(TOKENIZER_KEY) {
-                    let text = settings.to_string();
-                    weights.metadata.insert(TOKENIZER_KEY.into(), text);
-                }
-                if let Some(text) = header.extra.get(FINGERPRINT_KEY).and_then(|v| v.as_str()) {
-                    weights.metadata.insert(FINGERPRINT_KEY.into(), text.into());
-                }
-                weights
-            } else {
-                // A tokenizer's own training checkpoint keeps its weights under the same prefix.
-                let prefix = if file.names().any(|n| n.starts_with("vae_local.")) {
-                    "vae_local."
-                } else {
-                    ""
-                };
-                Weights::new(file.read_prefix(prefix)?, format, file.metadata(), path)?
-            }
+    let weights = match Opened::new(path)? {
+        Opened::Safetensors(mut file) if trainer_state::is_native_trainer(&file) => {
+            let header = trainer_state::read_native_header(&file)?;
+            let tensors = file.read_prefix(match part {
+                Part::Var => "var_wo_ddp.",
+                Part::Vae => "vae_local.",
+            })?;
+            Weights::of_trainer(
+                tensors,
+                part,
+                FileFormat::Safetensors,
+                &header.config.patch_nums,
+                &header.extra,
+            )
         }
-        FileFormat::Pth => {
-            let (mut file, value) = PthFile::open(path)?;
-            if trainer_state::is_reference_trainer(&value) {
-                let parsed = trainer_state::Parsed::new(&value).map_err(bad)?;
-                let tensors = match (part, parsed.vae) {
-                    (Part::Var, _) => file.state_dict(parsed.var, "trainer.var_wo_ddp")?,
-                    (Part::Vae, Some(vae)) => file.state_dict(vae, "trainer.vae_local")?,
-                    (Part::Vae, None) => StateDict::new(),
-                };
-                Weights::of_trainer(tensors, part, format, &parsed.config.patch_nums)
-            } else {
-                Weights::new(
-                    plain_state_dict(&mut file, &value)?,
-                    format,
-                    TextMetadata::new(),
-                    path,
-                )?
-            }
+        Opened::Pth(mut file, value) if trainer_state::is_reference_trainer(&value) => {
+            let parsed = trainer_state::Parsed::new(&value).map_err(bad)?;
+            let tensors = match (part, parsed.vae) {
+                (Part::Var, _) => file.state_dict(parsed.var, "trainer.var_wo_ddp")?,
+                (Part::Vae, Some(vae)) => file.state_dict(vae, "trainer.vae_local")?,
+                (Part::Vae, None) => StateDict::new(),
+            };
+            let pn = &parsed.config.patch_nums;
+            Weights::of_trainer(tensors, part, FileFormat::Pth, pn, &parsed.extra)
         }
+        other => other.weights(path, Some(part))?,
     };
     if weights.tensors.is_empty() {
         return Err(bad(format!("holds no weights of a {part}")));
@@ -183,6 +145,100 @@ pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
             )))
         }
     }
+}
+
+/// A file whose tensors have not been read yet.
+enum Opened {
+    Safetensors(SafetensorsFile),
+    Pth(PthFile, Value),
+}
+
+impl Opened {
+    fn new(path: &Path) -> Result<Self> {
+        Ok(match sniff(path)? {
+            FileFormat::Safetensors => Self::Safetensors(SafetensorsFile::open(path)?),
+            FileFormat::Pth => {
+                let (file, value) = places::open_pth(path)?;
+                Self::Pth(file, value)
+            }
+        })
+    }
+
+    /// The weights of a file that is no training checkpoint, of `part` where there are several.
+    fn weights(self, path: &Path, part: Option<Part>) -> Result<Weights> {
+        let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
+        let choose = |places: &[Place]| -> Result<Option<Place>> {
+            let has = |part| places.iter().any(|p| p.part == part);
+            let part = match (part, has(Part::Var), has(Part::Vae)) {
+                (Some(part), _, _) if has(part) => part,
+                (None, true, true) => {
+                    return Err(bad(format!(
+                        "holds the weights of a {} and of a {} without the rest of a training checkpoint; take out one with --part=var or --part=vae",
+                        Part::Var,
+                        Part::Vae
+                    )));
+                }
+                (_, true, _) => Part::Var,
+                (_, _, true) => Part::Vae,
+                (_, false, false) => return Ok(None),
+            };
+            places::place_of(places, part)
+                .map_err(bad)
+                .map(Option::<&Place>::cloned)
+        };
+        match self {
+            Self::Safetensors(mut file) => {
+                let place = choose(&places::places(file.names()).map_err(bad)?)?;
+                let all = file.names().len();
+                let tensors = match &place {
+                    Some(place) => {
+                        let mut dict = StateDict::new();
+                        for (from, to) in &place.names {
+                            dict.insert(to.as_str(), file.read(from)?);
+                        }
+                        dict
+                    }
+                    None => file.read_prefix("")?,
+                };
+                let others = all - tensors.len();
+                let metadata = file.metadata();
+                Weights::new(tensors, FileFormat::Safetensors, metadata, path, others)
+            }
+            Self::Pth(mut file, value) => {
+                let tree = Tree::new(&value);
+                let place = choose(&tree.places().map_err(bad)?)?;
+                let Some(place) = &place else {
+                    let tensors = plain_state_dict(&mut file, &value)?;
+                    return Weights::new(tensors, FileFormat::Pth, TextMetadata::new(), path, 0);
+                };
+                let tensors = tree.read(&mut file, place)?;
+                let stated = trainer_state::Stated::new(&value).map_err(bad)?;
+                let mut metadata = metadata_of(&stated.extra, place.part);
+                if let Some(pn) = &stated.patch_nums {
+                    metadata.insert(PATCH_NUMS_KEY.into(), format_patch_nums(pn));
+                }
+                let others = tree.count() - tensors.len();
+                Weights::new(tensors, FileFormat::Pth, metadata, path, others)
+            }
+        }
+    }
+}
+
+/// What a training checkpoint's extras say of one of its models.
+fn metadata_of(extra: &Map<String, Json>, part: Part) -> TextMetadata {
+    let mut out = TextMetadata::new();
+    if let Some(settings) = extra.get(TOKENIZER_KEY) {
+        out.insert(TOKENIZER_KEY.into(), settings.to_string());
+    }
+    if let Some(text) = extra.get(FINGERPRINT_KEY).and_then(Json::as_str) {
+        out.insert(FINGERPRINT_KEY.into(), text.into());
+    }
+    if part == Part::Var
+        && let Some(names) = names_of_extra(extra)
+    {
+        out.insert(CLASSES_KEY.into(), names_to_text(&names));
+    }
+    out
 }
 
 /// A `.pth` file's object as a state dict.
@@ -218,6 +274,7 @@ impl Weights {
         format: FileFormat,
         metadata: TextMetadata,
         path: &Path,
+        others: usize,
     ) -> Result<Self> {
         if let Some(text) = metadata.get(MODULE_VERSIONS_KEY) {
             let versions = serde_json::from_str(text).map_err(|e| {
@@ -252,6 +309,7 @@ impl Weights {
             from_trainer: false,
             patch_nums,
             metadata,
+            others,
         })
     }
 
@@ -260,15 +318,35 @@ impl Weights {
         part: Part,
         format: FileFormat,
         patch_nums: &[usize],
+        extra: &Map<String, Json>,
     ) -> Self {
-        let (part, patch_nums) = (Some(part), Some(patch_nums.to_vec()));
         Self {
             tensors,
-            part,
+            part: Some(part),
             format,
             from_trainer: true,
-            patch_nums,
-            metadata: TextMetadata::new(),
+            patch_nums: Some(patch_nums.to_vec()),
+            metadata: metadata_of(extra, part),
+            others: 0,
+        }
+    }
+
+    /// The names of a transformer's classes, where the file holds them.
+    ///
+    /// # Errors
+    /// When they are not as many as the weights have classes. `path` is named in the message.
+    pub fn class_names(
+        &self,
+        path: impl AsRef<Path>,
+        classes: usize,
+    ) -> Result<Option<Vec<String>>> {
+        match names_of_metadata(&self.metadata) {
+            Some(names) if names.len() != classes => Err(Error::input(format!(
+                "{}: names {} classes, but its weights have {classes}",
+                path.as_ref().display(),
+                names.len()
+            ))),
+            names => Ok(names),
         }
     }
 

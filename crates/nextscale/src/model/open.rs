@@ -167,25 +167,51 @@ pub fn var_config(shape: &VarShape, source: &str) -> Result<VarConfig> {
 /// # Errors
 /// One line naming the file when it can't be used.
 pub fn open_var(path: &Path, trainable: bool) -> Result<Var> {
-    open_var_of(path, trainable).map(|(var, _)| var)
+    open_var_of(path, trainable).map(|opened| opened.var)
 }
 
-/// A transformer and the fingerprint of its tokenizer, where the file states it.
-fn open_var_of(path: &Path, trainable: bool) -> Result<(Var, Option<String>)> {
+/// A transformer, and what its file says beside the weights.
+struct OpenVar {
+    var: Var,
+    /// The fingerprint of its tokenizer.
+    trained_on: Option<String>,
+    class_names: Option<Vec<String>>,
+}
+
+fn open_var_of(path: &Path, trainable: bool) -> Result<OpenVar> {
     let name = path.display().to_string();
     let mut weights = load_part(path, Part::Var)?;
     let shape = weights.var_shape(path)?;
+    let class_names = weights.class_names(path, shape.num_classes)?;
     let mut var = Var::new(var_config(&shape, &name)?, trainable)?;
     load_var(&mut var, &weights.tensors, &name)?;
-    Ok((var, weights.metadata.remove(FINGERPRINT_KEY)))
+    Ok(OpenVar {
+        var,
+        trained_on: weights.metadata.remove(FINGERPRINT_KEY),
+        class_names,
+    })
+}
+
+/// A transformer with its tokenizer.
+pub struct OpenPair {
+    /// The transformer.
+    pub var: Var,
+    /// Its tokenizer.
+    pub tokenizer: OpenTokenizer,
+    /// The names of the classes, in class order, where the file holds them.
+    pub class_names: Option<Vec<String>>,
 }
 
 /// A transformer with its tokenizer: from one training checkpoint, or the tokenizer from a file of its own.
 ///
 /// # Errors
 /// As [`open_var`] and [`open_tokenizer`], and when the two do not fit each other.
-pub fn open_pair(model: &Path, tokenizer: Option<&Path>) -> Result<(Var, OpenTokenizer)> {
-    let (var, trained_on) = open_var_of(model, false)?;
+pub fn open_pair(model: &Path, tokenizer: Option<&Path>) -> Result<OpenPair> {
+    let OpenVar {
+        var,
+        trained_on,
+        class_names,
+    } = open_var_of(model, false)?;
     let source = tokenizer.unwrap_or(model);
     let tok =
         open_tokenizer(source, Some(&var.config.pyramid), false).map_err(|e| match tokenizer {
@@ -215,5 +241,9 @@ pub fn open_pair(model: &Path, tokenizer: Option<&Path>) -> Result<(Var, OpenTok
             )));
         }
     }
-    Ok((var, tok))
+    Ok(OpenPair {
+        var,
+        tokenizer: tok,
+        class_names,
+    })
 }

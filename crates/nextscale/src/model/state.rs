@@ -2,8 +2,9 @@
 
 use super::var::Var;
 use super::vqvae::Vqvae;
-use crate::Result;
+use crate::checkpoint::host::count_non_finite;
 use crate::checkpoint::{HostTensor, StateDict, load_into};
+use crate::{Error, Result};
 use nextscale_tensor::{GradBuffer, Params};
 
 /// The tokenizer's buffer of hit averages.
@@ -24,8 +25,31 @@ pub fn load_params(params: &mut Params, dict: &StateDict, source: &str) -> Resul
     })
 }
 
-/// Loads a buffer laid out as `params` (an optimizer's moment). A parameter that is missing keeps zeros: it never had
-/// a gradient.
+/// Loads an optimizer's moment, laid out as `params`, as [`load_buffer`] does.
+///
+/// # Errors
+/// One line naming `source` when a value is NaN, which every later step would put into the weights (an infinite second moment only keeps
+/// its weight where it is), or when a tensor has another size.
+pub fn load_moment(
+    buffer: &mut GradBuffer,
+    params: &Params,
+    dict: &StateDict,
+    source: &str,
+) -> Result<()> {
+    for (name, t) in dict.iter() {
+        let lost = count_non_finite(t.dtype, &t.data, false);
+        if lost > 0 {
+            return Err(Error::input(format!(
+                "{source}: {lost} of the {} values of the optimizer's state of {name:?} are no numbers (NaN); the run has diverged: \
+                 go on from an earlier checkpoint",
+                t.numel()
+            )));
+        }
+    }
+    load_buffer(buffer, params, dict)
+}
+
+/// Loads a buffer laid out as `params`. A parameter that is missing keeps zeros: it never had a gradient.
 ///
 /// # Errors
 /// When a tensor has another size.

@@ -1,8 +1,9 @@
 //! Where a run's images come from.
 
+use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
-    FolderSplits, ImageSource, LoaderConfig, ShapesSource, TrainLoader, TrainSampler, Transform,
-    ValLoader, ValSampler,
+    FolderSplits, ImageSource, LoaderConfig, Relabelled, ShapesSource, TrainLoader, TrainSampler,
+    Transform, ValLoader, ValSampler,
 };
 use crate::train::flags::BadImages;
 use crate::{Result, data};
@@ -55,6 +56,27 @@ impl Dataset {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.train.class_names().len()
+    }
+
+    /// Gives the images the labels that a model knows their classes by, for any part of its classes; how many of them the images have.
+    ///
+    /// # Errors
+    /// As [`ModelClasses::of`]; `source` says where the images are from.
+    pub fn label_as(&mut self, model: &ModelClasses<'_>, source: &str) -> Result<usize> {
+        let places = model.of(self.train.class_names(), source)?;
+        let names: Arc<[String]> = match model.names {
+            Some(names) => names.into(),
+            None => self.train.class_names().into(),
+        };
+        for split in [&mut self.train, &mut self.val] {
+            let labels = places.iter().map(|&p| p as u32).collect();
+            *split = Arc::new(Relabelled::new(
+                Arc::clone(split),
+                labels,
+                Arc::clone(&names),
+            ));
+        }
+        Ok(places.len())
     }
 
     /// Training batches from (epoch, iteration) `start` on.

@@ -1,6 +1,7 @@
 //! Whole runs: data, models, logs, checkpoints and the loop, for each of the two trainers.
 
 mod checkpoints;
+mod data_record;
 mod dataset;
 mod log_faults;
 mod progress;

@@ -2,10 +2,12 @@
 //! or tokens that were made before.
 
 use super::Dataset;
+use super::data_record::DataRecord;
 use crate::data::tokens::{TokenFile, TokenLoader};
 use crate::data::{BadImage, Feed, ImageSource, LoaderConfig, TrainLoader};
 use crate::eval::{evaluate_losses, evaluate_token_losses};
 use crate::train::measures::{LateReport, Measures};
+use crate::train::options::TrainOptions;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::Tensor;
@@ -48,6 +50,19 @@ impl Data {
         match self {
             Self::Images(d) => d.classes(),
             Self::Tokens(t) => t.train.classes().len(),
+        }
+    }
+
+    /// What a run remembers of it.
+    pub(super) fn record(&self, o: &TrainOptions) -> DataRecord {
+        match self {
+            Self::Images(d) => DataRecord::of_images(d, o.hflip, o.mid_reso),
+            Self::Tokens(t) => DataRecord {
+                classes: Arc::new(t.train.classes().to_vec()),
+                images: Some(t.train.len() as u64),
+                hflip: t.train.info().map(|i| i.hflip),
+                mid_reso: t.train.info().map(|i| i.mid_reso),
+            },
         }
     }
 

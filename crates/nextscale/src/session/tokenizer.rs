@@ -1,6 +1,7 @@
 //! Training the tokenizer from start, or from its checkpoint, to the end.
 
 use super::checkpoints::{Keeper, is_better, is_there};
+use super::data_record::DataRecord;
 use super::dataset::{Dataset, loader_config};
 use super::log_faults::LogFaults;
 use super::progress::StepClock;
@@ -54,6 +55,9 @@ pub(super) struct TokenizerProgress {
     /// Whether the evaluation after the last step is still to be made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) evaluation_due: bool,
+    /// What the run knows of its images.
+    #[serde(default)]
+    pub(super) data: DataRecord,
 }
 
 /// The files of a tokenizer's run.
@@ -143,6 +147,11 @@ impl TokenizerRun<'_> {
                 horizon.its_per_epoch
             )));
         }
+        let record = DataRecord::of_images(&dataset, o.hflip, o.mid_reso);
+        let told = match &found {
+            Some(p) => p.data.against(&record, &paths.state)?,
+            None => Vec::new(),
+        };
         let seed = choose_seed(o.seed, found.as_ref().map(|p| p.seed), &o.out)?;
         let mut vqvae = Vqvae::new(config, true)?;
         if found.is_none() {
@@ -158,6 +167,7 @@ impl TokenizerRun<'_> {
         let progress = TokenizerProgress {
             seed,
             its_per_epoch: horizon.its_per_epoch,
+            data: record,
             ..found.unwrap_or_default()
         };
         let epochs = horizon.max_it.div_ceil(horizon.its_per_epoch);
@@ -183,6 +193,7 @@ impl TokenizerRun<'_> {
                 progress.it
             ));
         }
+        told.iter().for_each(|line| display.warn(line));
         let mut tb = EventWriter::create(
             &o.out.join("tb-tokenizer"),
             resumed.then_some(progress.it as i64),
@@ -518,7 +529,7 @@ impl Session<'_> {
         self.show(&pyramid)?;
         self.display.note(&describe(step, &r));
         self.progress.last_psnr = Some(r.psnr_db);
-        tokenizer_state::export(&self.trainer, &self.paths.weights)?;
+        tokenizer_state::export(&self.trainer, &self.progress, &self.paths.weights)?;
         if is_better(r.psnr_db, self.progress.best_psnr, |a, b| a > b) {
             copy_whole(&self.paths.weights, &self.paths.best)?;
             self.progress.best_psnr = Some(r.psnr_db);
@@ -566,7 +577,7 @@ impl Session<'_> {
             self.display.warn(&line);
         }
         if !is_there(&self.paths.weights)? {
-            tokenizer_state::export(&self.trainer, &self.paths.weights)?;
+            tokenizer_state::export(&self.trainer, &self.progress, &self.paths.weights)?;
         }
         self.unsaved = false;
         Ok(())

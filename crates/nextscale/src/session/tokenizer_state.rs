@@ -2,15 +2,17 @@
 
 use super::checkpoints::{last_is_there, not_finite};
 use super::tokenizer::TokenizerProgress;
+use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata, names_to_text};
 use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata, write_to};
 use crate::checkpoint::weights::TOKENIZER_KEY;
 use crate::checkpoint::{HostTensor, StateDict, write_atomic};
-use crate::model::state::{buffer_state, hit_averages, load_buffer, load_vqvae, vqvae_state};
+use crate::model::state::{buffer_state, hit_averages, load_moment, load_vqvae, vqvae_state};
 use crate::model::vqvae::VqvaeConfig;
 use crate::train::tokenizer_trainer::TokenizerTrainer;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
 pub const TOKENIZER_STATE_KEY: &str = "nextscale.tokenizer_trainer";
@@ -38,6 +40,7 @@ pub(super) fn save(
         ("format".into(), "pt".into()),
         (TOKENIZER_STATE_KEY.into(), text),
         (TOKENIZER_KEY.into(), settings(trainer)?),
+        (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
     ]
     .into();
     let params = &trainer.vqvae.params;
@@ -77,8 +80,9 @@ pub(super) fn find(path: &Path, config: &VqvaeConfig) -> Result<Option<Tokenizer
     let text = metadata
         .get(TOKENIZER_STATE_KEY)
         .ok_or_else(|| bad("is no training checkpoint of a tokenizer".into()))?;
-    let progress =
+    let mut progress: TokenizerProgress =
         serde_json::from_str(text).map_err(|e| bad(format!("its progress is damaged: {e}")))?;
+    progress.data.classes = Arc::new(names_of_metadata(&metadata).unwrap_or_default());
     let Some(text) = metadata.get(TOKENIZER_KEY) else {
         return Ok(Some(progress));
     };
@@ -129,20 +133,27 @@ pub(super) fn restore(
     trainer.hits.ema = hit_averages(&weights, config.pyramid.count(), config.vocab);
     trainer.hits.records = progress.records;
     let params = &trainer.vqvae.params;
-    load_buffer(&mut trainer.opt.exp_avg, params, &m)?;
-    load_buffer(&mut trainer.opt.exp_avg_sq, params, &v)?;
+    let source = path.display().to_string();
+    load_moment(&mut trainer.opt.exp_avg, params, &m, &source)?;
+    load_moment(&mut trainer.opt.exp_avg_sq, params, &v, &source)?;
     trainer.opt.resume(progress.it, None)?;
     Ok(())
 }
 
-/// Writes the weights alone, under the reference's names, with the tokenizer's settings beside them.
+/// Writes the weights alone, under the reference's names, with the tokenizer's settings and the names of the classes that it saw beside
+/// them.
 ///
 /// # Errors
 /// When writing fails; an existing file is then unchanged.
-pub(super) fn export(trainer: &TokenizerTrainer, path: &Path) -> Result<()> {
+pub(super) fn export(
+    trainer: &TokenizerTrainer,
+    progress: &TokenizerProgress,
+    path: &Path,
+) -> Result<()> {
     let metadata: TextMetadata = [
         ("format".into(), "pt".into()),
         (TOKENIZER_KEY.into(), settings(trainer)?),
+        (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
     ]
     .into();
     let dict = vqvae_state(&trainer.vqvae, &trainer.hits.ema)?;

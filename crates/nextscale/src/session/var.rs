@@ -118,7 +118,12 @@ impl VarRun<'_> {
                 ..Progress::default()
             },
         };
-        let saved_seed = found.as_ref().map(|_| progress.seed);
+        let record = data.record(o);
+        let (mut saved_seed, mut told) = (None, Vec::new());
+        if let Some((state, path)) = &found {
+            saved_seed = var_state::saved_seed(state, &progress);
+            told = var_state::data_record(state, &progress, o).against(&record, path)?;
+        }
         let seed = choose_seed(o.seed, saved_seed, &o.out)?;
         let mut var = Var::new(config.clone(), true)?;
         if found.is_none() {
@@ -182,6 +187,7 @@ impl VarRun<'_> {
                 path.display()
             ));
         }
+        told.iter().for_each(|line| display.warn(line));
         // The line of an epoch that ended without its evaluation is written again.
         let open = u64::from(progress.epoch_is_open(horizon.its_per_epoch));
         let epochs_done = progress.it / horizon.its_per_epoch - open;
@@ -204,7 +210,11 @@ impl VarRun<'_> {
             data,
             vae_state,
             stage,
-            progress: Progress { seed, ..progress },
+            progress: Progress {
+                seed,
+                data: record,
+                ..progress
+            },
             scaler: trainer.opt.scaler()?,
             updates_made: trainer.opt.updates()?,
             trainer,

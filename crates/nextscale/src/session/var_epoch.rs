@@ -1,6 +1,7 @@
 //! What an epoch of a transformer's training adds up to: sums, figures for TensorBoard, evaluation, the epoch's line.
 
 use super::checkpoints::is_better;
+use super::data_record::DataRecord;
 use super::var_loop::Session;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::log::clock::{format_duration, format_utc};
@@ -28,6 +29,9 @@ pub(super) struct Progress {
     pub(super) best_tail: Option<f64>,
     /// Losses of the epoch so far.
     pub(super) epoch: EpochSums,
+    /// What the run knows of its images.
+    #[serde(default)]
+    pub(super) data: DataRecord,
 }
 
 impl Progress {

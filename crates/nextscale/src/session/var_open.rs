@@ -3,6 +3,7 @@
 use super::Dataset;
 use super::source::{Data, TokenData};
 use crate::checkpoint::StateDict;
+use crate::checkpoint::class_names::first_difference;
 use crate::checkpoint::weights::format_patch_nums;
 use crate::data::tokens::TokenFile;
 use crate::model::Pyramid;
@@ -129,17 +130,16 @@ fn other_scales(flag: &str, file: &TokenFile, pyramid: &Pyramid) -> Option<Strin
 
 /// What is to be said of two files that are not of one tokenizer and one set of classes.
 fn other_pair(train: &TokenFile, val: &TokenFile) -> Option<String> {
-    let what = if val.classes() != train.classes() {
-        "classes"
-    } else {
-        match (val.info(), train.info()) {
-            (Some(a), Some(b)) if a.tokenizer != b.tokenizer => "tokens, of another tokenizer,",
-            _ => return None,
-        }
-    };
-    Some(format!(
-        "--val_tokens={}: has other {what} than {}; make both with the same flags of nextscale tokenize",
-        val.path().display(),
-        train.path().display()
-    ))
+    let (val_path, train_path) = (val.path().display(), train.path().display());
+    if let Some(text) = first_difference(train.classes(), val.classes()) {
+        return Some(format!(
+            "--val_tokens={val_path}: has other classes than {train_path}: {text}; make both of one data folder"
+        ));
+    }
+    match (val.info(), train.info()) {
+        (Some(a), Some(b)) if a.tokenizer != b.tokenizer => Some(format!(
+            "--val_tokens={val_path}: has other tokens, of another tokenizer, than {train_path}; make both with the same flags of nextscale tokenize"
+        )),
+        _ => None,
+    }
 }

@@ -1,12 +1,14 @@
 //! A transformer's run as a checkpoint and back.
 
 use super::checkpoints::{self, last_is_there};
+use super::data_record::DataRecord;
 use super::var_epoch::Progress;
+use crate::checkpoint::class_names::{CLASSES_KEY, names_of_extra};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{
     AdamSettings, HostTensor, ScalerState, StateDict, TrainerConfig, TrainerState,
 };
-use crate::model::state::{HITS, buffer_state, load_buffer, load_var, params_state};
+use crate::model::state::{HITS, buffer_state, load_buffer, load_moment, load_var, params_state};
 use crate::train::optimizer::{ADAM_EPS, BETAS};
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan};
@@ -17,6 +19,7 @@ use nextscale_tensor::cpu::pool::release_free;
 use nextscale_tensor::ops::Scaling;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Key of the run's own progress among a checkpoint's extras.
 const PROGRESS_KEY: &str = "nextscale.progress";
@@ -91,6 +94,31 @@ pub(super) fn progress(state: &TrainerState, horizon: &Horizon, path: &Path) -> 
     }
 }
 
+/// The seed that a checkpoint's run began with, where it says so: the reference's does in its options.
+pub(super) fn saved_seed(state: &TrainerState, progress: &Progress) -> Option<u64> {
+    match state.extra.contains_key(PROGRESS_KEY) {
+        true => Some(progress.seed),
+        false => state.args.get("seed").and_then(Value::as_u64),
+    }
+}
+
+/// What a checkpoint says of its run's images.
+pub(super) fn data_record(
+    state: &TrainerState,
+    progress: &Progress,
+    o: &TrainOptions,
+) -> DataRecord {
+    let record = DataRecord {
+        classes: Arc::new(names_of_extra(&state.extra).unwrap_or_default()),
+        ..progress.data.clone()
+    };
+    match o.tokens {
+        // The crops were made before: options say nothing of them.
+        Some(_) => record,
+        None => record.or_options(&state.args),
+    }
+}
+
 /// The accumulated iterations that a checkpoint's run was trained with, where it says so.
 pub(super) fn accumulation(state: &TrainerState) -> Option<usize> {
     let ac = state.args.get("ac")?.as_u64()?;
@@ -131,8 +159,13 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
     let source = path.display().to_string();
     load_var(&mut trainer.var, &state.var, &source)?;
     let params = &trainer.var.params;
-    load_buffer(&mut trainer.opt.exp_avg, params, &state.exp_avg)?;
-    load_buffer(&mut trainer.opt.exp_avg_sq, params, &state.exp_avg_sq)?;
+    load_moment(&mut trainer.opt.exp_avg, params, &state.exp_avg, &source)?;
+    load_moment(
+        &mut trainer.opt.exp_avg_sq,
+        params,
+        &state.exp_avg_sq,
+        &source,
+    )?;
     // A run in another precision than before begins with its own loss scale, or without one, and gradients made with another
     // scale are of no use to it.
     let own = trainer.opt.scaler()?;
@@ -228,6 +261,8 @@ pub(super) fn save(
     if let Some(text) = s.fingerprint {
         extra.insert(FINGERPRINT_KEY.into(), text.into());
     }
+    let names = s.progress.data.classes.as_slice();
+    extra.insert(CLASSES_KEY.into(), json!(names));
     let its = s.horizon.its_per_epoch;
     let mut state = TrainerState {
         epoch: s.progress.it / its,

@@ -13,7 +13,7 @@ mod reference_write;
 mod tests;
 
 pub(super) use native::{is_trainer as is_native_trainer, read_header as read_native_header};
-pub(super) use reference_read::{Parsed, is_trainer as is_reference_trainer};
+pub(super) use reference_read::{Parsed, Stated, is_trainer as is_reference_trainer};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};

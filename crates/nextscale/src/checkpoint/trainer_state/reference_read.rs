@@ -8,6 +8,7 @@ use super::{AdamSettings, ScalerState, TrainerConfig, TrainerState, args};
 use crate::Result;
 use crate::checkpoint::param_groups::param_groups;
 use crate::checkpoint::pickle::{Dict, TensorRef, Value};
+use crate::checkpoint::places::open_pth;
 use crate::checkpoint::pth::{PthFile, tensor_entries};
 use crate::checkpoint::state_dict::StateDict;
 
@@ -23,7 +24,7 @@ pub(crate) struct Parsed<'v> {
     pub(crate) scaler: Option<ScalerState>,
     adam: AdamSettings,
     args: Map<String, Json>,
-    extra: Map<String, Json>,
+    pub(crate) extra: Map<String, Json>,
     pub(crate) var: &'v Dict,
     pub(crate) vae: Option<&'v Dict>,
     moments: Vec<Moments<'v>>,
@@ -37,12 +38,39 @@ struct Moments<'v> {
     exp_avg_sq: &'v TensorRef,
 }
 
-/// Whether an object is a training checkpoint.
+/// Whether an object is a whole training checkpoint, optimizer included.
 pub(crate) fn is_trainer(value: &Value) -> bool {
     let Value::Dict(top) = value else {
         return false;
     };
-    matches!(top.get("trainer"), Some(Value::Dict(t)) if t.get("var_wo_ddp").is_some())
+    matches!(top.get("trainer"), Some(Value::Dict(t)) if t.get("var_wo_ddp").is_some() && t.get("var_opt").is_some())
+}
+
+/// What an object states of its models beside their tensors, where it does: also one without all that a training checkpoint has.
+#[derive(Default)]
+pub(crate) struct Stated {
+    pub(crate) patch_nums: Option<Vec<usize>>,
+    pub(crate) extra: Map<String, Json>,
+}
+
+impl Stated {
+    /// Looks where a training checkpoint says it, and then at the options.
+    pub(crate) fn new(value: &Value) -> Parse<Self> {
+        let Value::Dict(top) = value else {
+            return Ok(Self::default());
+        };
+        let config = inner(top, "trainer").and_then(|t| inner(t, "config"));
+        let stated = |d: Option<&Dict>, at: &str| match d {
+            Some(d) => sizes(d, "patch_nums", at),
+            None => Ok(None),
+        };
+        let patch_nums = match stated(config, "trainer.config.")? {
+            None => stated(inner(top, "args"), "args.")?,
+            found => found,
+        };
+        let (_, extra) = ours(top)?;
+        Ok(Self { patch_nums, extra })
+    }
 }
 
 impl TrainerState {
@@ -52,7 +80,7 @@ impl TrainerState {
     /// When the file can't be read (see [`PthFile::open`]), lacks a part, or its optimizer state does not fit its
     /// transformer.
     pub fn from_reference_pth(path: impl AsRef<Path>) -> Result<Self> {
-        let (mut file, value) = PthFile::open(path)?;
+        let (mut file, value) = open_pth(path.as_ref())?;
         Self::from_parsed_pth(&mut file, &value)
     }
 
@@ -201,32 +229,35 @@ fn ours(top: &Dict) -> Parse<(Option<u64>, Map<String, Json>)> {
     Ok((json.get("g_it").and_then(Json::as_u64), extra))
 }
 
+/// A tuple of sizes, where there is one.
+fn sizes(d: &Dict, key: &str, at: &str) -> Parse<Option<Vec<usize>>> {
+    let elements = match d.get(key) {
+        None => return Ok(None),
+        Some(Value::Tuple(v) | Value::List(v)) => v,
+        Some(other) => {
+            return Err(format!(
+                "its {at}{key} is of type {}, not a tuple",
+                other.type_name()
+            ));
+        }
+    };
+    let sizes = elements.iter().map(|v| match v {
+        Value::Int(i) if (1..=1 << 20).contains(i) => Some(*i as usize),
+        _ => None,
+    });
+    sizes
+        .collect::<Option<_>>()
+        .map(Some)
+        .ok_or_else(|| format!("its {at}{key} is not a tuple of positive whole numbers"))
+}
+
 fn config(d: &Dict) -> Parse<TrainerConfig> {
     let at = "trainer.config.";
-    let sizes = |key: &str| -> Parse<Option<Vec<usize>>> {
-        let elements = match d.get(key) {
-            None => return Ok(None),
-            Some(Value::Tuple(v) | Value::List(v)) => v,
-            Some(other) => {
-                return Err(format!(
-                    "its {at}{key} is of type {}, not a tuple",
-                    other.type_name()
-                ));
-            }
-        };
-        let sizes = elements.iter().map(|v| match v {
-            Value::Int(i) if (1..=1 << 20).contains(i) => Some(*i as usize),
-            _ => None,
-        });
-        sizes
-            .collect::<Option<_>>()
-            .map(Some)
-            .ok_or_else(|| format!("its {at}{key} is not a tuple of positive whole numbers"))
-    };
-    let patch_nums = sizes("patch_nums")?.ok_or_else(|| format!("it lacks {at}patch_nums"))?;
+    let patch_nums =
+        sizes(d, "patch_nums", at)?.ok_or_else(|| format!("it lacks {at}patch_nums"))?;
     let fresh = TrainerConfig::new(&patch_nums, 0.0);
     Ok(TrainerConfig {
-        resos: sizes("resos")?.unwrap_or(fresh.resos),
+        resos: sizes(d, "resos", at)?.unwrap_or(fresh.resos),
         label_smooth: if d.get("label_smooth").is_some() {
             number(d, "label_smooth", at)?
         } else {
@@ -382,6 +413,14 @@ fn adam<'v>(optimizer: &'v Dict, var: &'v Dict) -> Parse<(AdamSettings, Vec<Mome
         });
     }
     Ok((settings, moments))
+}
+
+/// A dict in a dict, where there is one.
+fn inner<'v>(d: &'v Dict, key: &str) -> Option<&'v Dict> {
+    match d.get(key) {
+        Some(Value::Dict(d)) => Some(d),
+        _ => None,
+    }
 }
 
 fn dict<'v>(d: &'v Dict, key: &str, at: &str) -> Parse<&'v Dict> {

@@ -24,9 +24,6 @@ use serde::{Deserialize, Serialize};
 /// The metadata key of [`TokenInfo`] as JSON.
 pub const TOKENS_KEY: &str = "nextscale.tokens";
 
-/// The metadata key of the classes' names, one a line.
-pub const CLASSES_KEY: &str = "nextscale.classes";
-
 const TOKENS: &str = "tokens";
 const LABELS: &str = "labels";
 /// What the names of the quantizer's weights begin with.

@@ -1,6 +1,7 @@
 //! Reading token files: the header and labels at once, rows of tokens when they are needed.
 
-use super::{CLASSES_KEY, LABELS, QUANTIZER, TOKENS, TOKENS_KEY, TokenInfo, outside};
+use super::{LABELS, QUANTIZER, TOKENS, TOKENS_KEY, TokenInfo, outside};
+use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata};
 use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata};
 use crate::checkpoint::weights::{PATCH_NUMS_KEY, TOKENIZER_KEY, parse_patch_nums};
 use crate::checkpoint::{HostDType, StateDict};
@@ -58,11 +59,8 @@ impl TokenFile {
                 pyramid.total()
             )));
         }
-        let classes: Vec<String> = metadata
-            .get(CLASSES_KEY)
-            .filter(|text| !text.is_empty())
-            .map(|text| text.split('\n').map(str::to_owned).collect())
-            .ok_or_else(|| bad(format!("lacks {CLASSES_KEY}")))?;
+        let classes =
+            names_of_metadata(&metadata).ok_or_else(|| bad(format!("lacks {CLASSES_KEY}")))?;
         if !matches!(file.info(LABELS)?, Some((HostDType::I32, &[m])) if m == n) {
             return Err(bad(format!("needs {LABELS:?}, I32 [{n}]")));
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::checkpoint::class_names::CLASSES_KEY;
 use crate::checkpoint::safetensors::{TextMetadata, read_safetensors, write_safetensors};
 use crate::checkpoint::weights::PATCH_NUMS_KEY;
 use crate::checkpoint::{HostDType, HostTensor};

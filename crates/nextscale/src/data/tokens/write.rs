@@ -1,6 +1,7 @@
 //! Writing a token file as the tokens come.
 
-use super::{CLASSES_KEY, LABELS, TOKENS, TOKENS_KEY, TokenInfo, i32s, outside, quantizer_state};
+use super::{LABELS, TOKENS, TOKENS_KEY, TokenInfo, i32s, outside, quantizer_state};
+use crate::checkpoint::class_names::{CLASSES_KEY, names_to_text};
 use crate::checkpoint::safetensors::{Coming, TextMetadata, write_before};
 use crate::checkpoint::weights::{PATCH_NUMS_KEY, TOKENIZER_KEY, format_patch_nums};
 use crate::checkpoint::{HostDType, HostTensor, write_atomic};
@@ -57,7 +58,7 @@ pub fn write_tokens(
         .ok_or_else(|| Error::input("token files have square scales"))?;
     let metadata: TextMetadata = [
         (PATCH_NUMS_KEY, format_patch_nums(&sides)),
-        (CLASSES_KEY, set.classes.join("\n")),
+        (CLASSES_KEY, names_to_text(set.classes)),
         (TOKENS_KEY, serde_json::to_string(&set.info).map_err(json)?),
         (
             TOKENIZER_KEY,

@@ -1,0 +1,201 @@
+//! Which classes `--classes` and `--class` mean.
+
+use nextscale::checkpoint::class_names::{ModelClasses, list_names};
+use nextscale::session::Dataset;
+use nextscale::{Error, Result};
+
+/// Labels of classes given by name or number, separated by commas; without a list every class once. Names are those that the model's
+/// file holds, else those of the folders of `data_path`.
+pub(super) fn class_list(
+    list: Option<&str>,
+    data_path: Option<&str>,
+    model: &ModelClasses<'_>,
+) -> Result<Vec<i32>> {
+    let Some(list) = list else {
+        return Ok((0..model.count as i32).collect());
+    };
+    named(data_path, model)?.labels(list)
+}
+
+/// The label of the one class that `text` names.
+pub(super) fn one_class(
+    text: &str,
+    data_path: Option<&str>,
+    model: &ModelClasses<'_>,
+) -> Result<i32> {
+    match class_list(Some(text), data_path, model)?.as_slice() {
+        [label] => Ok(*label),
+        several => Err(Error::input(format!(
+            "--class={text}: expected one class, not {}",
+            several.len()
+        ))),
+    }
+}
+
+/// Names, and the model's class of each.
+struct Named {
+    names: Vec<(String, usize)>,
+    count: usize,
+    /// Whether names are known at all.
+    file: String,
+}
+
+fn named(data_path: Option<&str>, model: &ModelClasses<'_>) -> Result<Named> {
+    let given = match data_path {
+        Some(path) => Some((path, Dataset::open(path, 64, 1.125, false)?)),
+        None => None,
+    };
+    let names = match (&given, model.names) {
+        (Some((path, data)), known) => {
+            let own = data.train.class_names();
+            let places = model.of(own, &format!("--data_path={path}"))?;
+            let known = known.unwrap_or_default().iter().cloned().zip(0..);
+            let own = own.iter().cloned().zip(places);
+            // All that the model knows, not only what the folder has.
+            if model.names.is_some() {
+                known.collect()
+            } else {
+                own.collect()
+            }
+        }
+        (None, Some(names)) => names.iter().cloned().zip(0..).collect(),
+        (None, None) => Vec::new(),
+    };
+    Ok(Named {
+        names,
+        count: model.count,
+        file: model.file.to_owned(),
+    })
+}
+
+impl Named {
+    fn labels(&self, list: &str) -> Result<Vec<i32>> {
+        // A list that is a name as it stands, commas and all.
+        if let Some(label) = self.by_name(list) {
+            return Ok(vec![label as i32]);
+        }
+        split(list)?.iter().map(|word| self.label(word)).collect()
+    }
+
+    fn by_name(&self, name: &str) -> Option<usize> {
+        self.names.iter().find(|(n, _)| n == name).map(|(_, i)| *i)
+    }
+
+    fn label(&self, word: &str) -> Result<i32> {
+        match self.by_name(word).or_else(|| word.parse::<usize>().ok()) {
+            Some(i) if i < self.count => Ok(i as i32),
+            Some(i) => Err(Error::input(format!(
+                "class {i}: the model has classes 0 to {}",
+                self.count.saturating_sub(1)
+            ))),
+            None if self.names.is_empty() => Err(Error::input(format!(
+                "class {word}: not a number, and {} does not say what its classes are called; to use names give --data_path, whose folders name the classes",
+                self.file
+            ))),
+            None => {
+                let names: Vec<String> = self.names.iter().map(|(n, _)| n.clone()).collect();
+                Err(Error::input(format!(
+                    "class {word}: neither a number nor one of the model's classes ({}); a name with a comma goes in double quotes",
+                    list_names(&names)
+                )))
+            }
+        }
+    }
+}
+
+/// The words of a list separated by commas. A word in double quotes may hold commas, and quotes written twice.
+fn split(list: &str) -> Result<Vec<String>> {
+    let mut words = Vec::new();
+    let mut rest = list;
+    loop {
+        let word = rest.trim_start();
+        let (word, after) = match word.strip_prefix('"') {
+            Some(quoted) => unquote(quoted).ok_or_else(|| {
+                Error::input(format!(
+                    "--classes={list}: a double quote is not closed, or something other than a comma follows it"
+                ))
+            })?,
+            None => match word.split_once(',') {
+                Some((word, after)) => (word.trim_end().to_owned(), Some(after)),
+                None => (word.trim_end().to_owned(), None),
+            },
+        };
+        words.push(word);
+        match after {
+            Some(after) => rest = after,
+            None => return Ok(words),
+        }
+    }
+}
+
+/// A word up to its closing quote, and what follows the comma after it, if there is one.
+fn unquote(text: &str) -> Option<(String, Option<&str>)> {
+    let mut word = String::new();
+    let mut rest = text;
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        word.push_str(part);
+        if let Some(more) = after.strip_prefix('"') {
+            word.push('"');
+            rest = more;
+            continue;
+        }
+        let after = after.trim_start();
+        return match after.strip_prefix(',') {
+            Some(next) => Some((word, Some(next))),
+            None if after.is_empty() => Some((word, None)),
+            None => None,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_split_as_in_a_table() {
+        let words = |list| split(list).unwrap();
+        assert_eq!(words("a, b,c"), ["a", "b", "c"]);
+        assert_eq!(words("\"a, x\",b"), ["a, x", "b"]);
+        assert_eq!(words(" \"a, x\" , \"b\" "), ["a, x", "b"]);
+        assert_eq!(words("\"say \"\"a\"\"\""), ["say \"a\""]);
+        assert_eq!(words("a \"b\""), ["a \"b\""]);
+        assert_eq!(words("\" a \""), [" a "]);
+        assert_eq!(words("a,"), ["a", ""]);
+        for bad in ["\"a", "\"a\"b", "x,\"a,b"] {
+            assert!(split(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_come_before_numbers() {
+        let names = ["1", "0", "a, x", "b"].map(str::to_owned);
+        let model = ModelClasses {
+            file: "m",
+            names: Some(&names),
+            count: 4,
+        };
+        let of = |list| class_list(Some(list), None, &model);
+        assert_eq!(of("0,1,2,b").unwrap(), [1, 0, 2, 3]);
+        assert_eq!(of("a, x").unwrap(), [2]);
+        assert_eq!(of("b,\"a, x\",3").unwrap(), [3, 2, 3]);
+        assert_eq!(class_list(None, None, &model).unwrap(), [0, 1, 2, 3]);
+        let text = of("a").unwrap_err().to_string();
+        assert!(
+            text.contains("\"a, x\"") && text.contains("double quotes"),
+            "{text}"
+        );
+        assert!(of("4").unwrap_err().to_string().contains("0 to 3"));
+        assert_eq!(one_class("b", None, &model).unwrap(), 3);
+        assert!(one_class("b,1", None, &model).is_err());
+        let silent = ModelClasses {
+            names: None,
+            ..model
+        };
+        let text = class_list(Some("b"), None, &silent)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("--data_path"), "{text}");
+    }
+}

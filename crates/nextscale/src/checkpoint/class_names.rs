@@ -1,0 +1,192 @@
+//! The names of a model's classes, in class order: as text in a file, and matched with those of other images.
+
+use serde_json::{Map, Value as Json};
+
+use super::safetensors::TextMetadata;
+use crate::{Error, Result};
+
+/// The metadata key, and the key among a training checkpoint's extras, of the classes' names.
+pub const CLASSES_KEY: &str = "nextscale.classes";
+
+/// How many names a message lists.
+const LISTED: usize = 5;
+
+/// Names as text: one a line, or a JSON list where lines can't tell them apart.
+pub fn names_to_text(names: &[String]) -> String {
+    let lines = names.join("\n");
+    match names_from_text(&lines) {
+        Some(back) if back == names => lines,
+        _ => Json::from(names).to_string(),
+    }
+}
+
+/// Names from such a text; `None` where there are none.
+pub fn names_from_text(text: &str) -> Option<Vec<String>> {
+    if text.is_empty() {
+        return None;
+    }
+    let listed = serde_json::from_str::<Vec<String>>(text).ok();
+    let names = listed.unwrap_or_else(|| text.split('\n').map(str::to_owned).collect());
+    (!names.is_empty()).then_some(names)
+}
+
+/// The names among a training checkpoint's extras.
+pub fn names_of_extra(extra: &Map<String, Json>) -> Option<Vec<String>> {
+    serde_json::from_value(extra.get(CLASSES_KEY)?.clone())
+        .ok()
+        .filter(|names: &Vec<String>| !names.is_empty())
+}
+
+/// The names in a file's free text.
+pub fn names_of_metadata(metadata: &TextMetadata) -> Option<Vec<String>> {
+    names_from_text(metadata.get(CLASSES_KEY)?)
+}
+
+/// The first few names, in quotes, and how many more there are.
+pub fn list_names(names: &[String]) -> String {
+    let shown: Vec<String> = names
+        .iter()
+        .take(LISTED)
+        .map(|n| format!("{n:?}"))
+        .collect();
+    match names.len().saturating_sub(LISTED) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Where two lists of classes first differ, as the end of a sentence: `class 1 is "b" there and "c" here`.
+pub fn first_difference(there: &[String], here: &[String]) -> Option<String> {
+    let name = |n: Option<&String>| n.map_or("missing".to_owned(), |n| format!("{n:?}"));
+    (0..there.len().max(here.len()))
+        .map(|i| (i, there.get(i), here.get(i)))
+        .find(|(_, a, b)| a != b)
+        .map(|(i, a, b)| format!("class {i} is {} there and {} here", name(a), name(b)))
+}
+
+/// The classes that a model draws and judges.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelClasses<'a> {
+    /// The model's file, for messages.
+    pub file: &'a str,
+    /// Their names, where the file holds them.
+    pub names: Option<&'a [String]>,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl ModelClasses<'_> {
+    /// The model's class for each of the classes called `given`, which `source` brings: by name where the model's file holds
+    /// names, else by their order.
+    ///
+    /// # Errors
+    /// One line when a name is none of the model's, or when there are no names and the counts differ.
+    pub fn of(&self, given: &[String], source: &str) -> Result<Vec<usize>> {
+        let Some(names) = self.names else {
+            if given.len() == self.count {
+                return Ok((0..self.count).collect());
+            }
+            return Err(Error::input(format!(
+                "{source}: holds {} classes, the model has {}, and {} does not say what they are called, so they can't be matched; \
+                 give a folder with all classes that it was trained on",
+                given.len(),
+                self.count,
+                self.file
+            )));
+        };
+        let places: std::collections::HashMap<&str, usize> = names
+            .iter()
+            .enumerate()
+            .map(|(i, n)| (n.as_str(), i))
+            .collect();
+        given
+            .iter()
+            .map(|name| {
+                places.get(name.as_str()).copied().ok_or_else(|| {
+                    Error::input(format!(
+                        "{source}: its class {name:?} is none of the {} classes of {} ({})",
+                        names.len(),
+                        self.file,
+                        list_names(names)
+                    ))
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    #[test]
+    fn any_names_come_back_from_text() {
+        for list in [
+            names(&["a", "b"]),
+            names(&["a, x", "\"q\"", "é"]),
+            names(&["two\nlines", "b"]),
+            names(&["[\"a\"]"]),
+            names(&["[1]", "[2]"]),
+            names(&["", "a"]),
+            names(&[""]),
+        ] {
+            let text = names_to_text(&list);
+            assert_eq!(names_from_text(&text), Some(list), "{text}");
+        }
+        assert_eq!(names_to_text(&names(&["a", "b"])), "a\nb");
+        assert_eq!(names_from_text(""), None);
+        assert_eq!(names_from_text("[]"), None);
+    }
+
+    #[test]
+    fn classes_are_matched_by_name_or_refused() {
+        let own = names(&["a", "b", "c"]);
+        let known = ModelClasses {
+            file: "m",
+            names: Some(&own),
+            count: 3,
+        };
+        assert_eq!(known.of(&names(&["c", "a"]), "d").unwrap(), [2, 0]);
+        assert_eq!(
+            known.of(&names(&["c", "x"]), "d").unwrap_err().to_string(),
+            "d: its class \"x\" is none of the 3 classes of m (\"a\", \"b\", \"c\")"
+        );
+        let unknown = ModelClasses {
+            names: None,
+            ..known
+        };
+        assert_eq!(
+            unknown.of(&names(&["x", "y", "z"]), "d").unwrap(),
+            [0, 1, 2]
+        );
+        let text = unknown.of(&names(&["a"]), "d").unwrap_err().to_string();
+        assert!(text.contains("holds 1 classes, the model has 3"), "{text}");
+    }
+
+    #[test]
+    fn the_first_difference_is_told() {
+        let a = names(&["a", "b"]);
+        assert_eq!(first_difference(&a, &a), None);
+        assert_eq!(
+            first_difference(&a, &names(&["a", "x", "y"])).unwrap(),
+            "class 1 is \"b\" there and \"x\" here"
+        );
+        assert_eq!(
+            first_difference(&a, &names(&["a"])).unwrap(),
+            "class 1 is \"b\" there and missing here"
+        );
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let many: Vec<String> = (0..7).map(|i| i.to_string()).collect();
+        assert_eq!(
+            list_names(&many),
+            "\"0\", \"1\", \"2\", \"3\", \"4\" and 2 more"
+        );
+    }
+}
