@@ -79,6 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
         back: true,
     };
     let full = |e| advise(e, device, "batch", args.batch, pass());
+    // Where figures can't be printed the picture is written all the same.
+    let mut printed = Ok(());
     match &args.data_path {
         Some(path) => {
             let data = Dataset::open(path, side, args.mid_reso, false)?;
@@ -95,7 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
             let mut all = data.val_loader(args.batch, LoaderConfig::default())?;
             let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, |_| Ok(()));
-            report(&all.map_err(full)?)?;
+            printed = report(&all.map_err(full)?);
         }
         None => {
             for path in &args.images {
@@ -103,13 +105,13 @@ pub fn run(args: &Args) -> Result<()> {
                 let (back, _) = tok.vqvae.reconstruct(&x.to(device)?, &pyramid)?;
                 show(&pixels, &back)?;
                 let back = back.to(Device::Cpu)?;
-                say!("{}: {:.2} dB", path.display(), psnr(x.f32()?, back.f32()?))?;
+                let psnr = psnr(x.f32()?, back.f32()?);
+                printed = printed.and_then(|()| say!("{}: {psnr:.2} dB", path.display()));
             }
         }
     }
     before_after(&before, &after, side, 8).save_png(&args.out)?;
-    say!("before and after: {}", args.out.display())?;
-    Ok(())
+    printed.and_then(|()| say!("before and after: {}", args.out.display()))
 }
 
 fn psnr(a: &[f32], b: &[f32]) -> f64 {
