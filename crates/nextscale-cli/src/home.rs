@@ -71,7 +71,7 @@ mod tests {
     fn every_path_is_expanded() {
         let home = PathBuf::from(std::env::var_os("HOME").unwrap());
         let mut found = 0;
-        for sub in expanded(crate::Cli::command()).get_subcommands().cloned() {
+        for sub in expanded(crate::Cli::command()).get_subcommands() {
             let ids: Vec<_> = sub.get_arguments().map(|a| a.get_id().clone()).collect();
             for id in ids {
                 let arg = sub.get_arguments().find(|a| a.get_id() == &id).unwrap();

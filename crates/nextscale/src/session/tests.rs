@@ -207,6 +207,8 @@ fn an_error_saves_the_last_whole_step_however_late_reports_are_read() {
         let whole = TrainerState::load_safetensors(var_paths(&dir.join("whole-m")).last).unwrap();
         assert!(saved.var == whole.var && saved.exp_avg_sq == whole.exp_avg_sq);
         assert_eq!(saved.extra, whole.extra, "late: {late}");
-        ["t", "whole-t", "m", "whole-m"].map(|d| std::fs::remove_dir_all(dir.join(d)).unwrap());
+        for d in ["t", "whole-t", "m", "whole-m"] {
+            std::fs::remove_dir_all(dir.join(d)).unwrap();
+        }
     }
 }
