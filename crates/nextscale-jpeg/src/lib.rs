@@ -7,7 +7,7 @@
 //!
 //! Damaged data is an error. libjpeg itself goes on with gray or with rubbish, and merely counts warnings.
 //!
-//! [`libjpeg`] is a room with `unsafe`: everything that calls C.
+//! The module `libjpeg` is a room with `unsafe`: everything that calls C.
 
 mod color;
 mod libjpeg;

@@ -35,7 +35,7 @@ impl Plane {
     fn full_row<'a>(&'a self, y: usize, sums: &mut [u16], out: &'a mut [u8]) -> &'a [u8] {
         let (near, far) = if self.expansion.tall() {
             let near = y / 2;
-            let far = if y % 2 == 0 {
+            let far = if y.is_multiple_of(2) {
                 near.saturating_sub(1)
             } else {
                 (near + 1).min(self.height - 1)
@@ -48,7 +48,8 @@ impl Plane {
             return near;
         }
         let sums = &mut sums[..near.len()];
-        self.expansion.row(near, far, y % 2 == 0, sums, out);
+        self.expansion
+            .row(near, far, y.is_multiple_of(2), sums, out);
         out
     }
 }
