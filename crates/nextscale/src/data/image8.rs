@@ -72,6 +72,13 @@ impl RgbImage8 {
         &mut self.data
     }
 
+    /// Gives back the buffer of a large picture, which then has no pixels.
+    pub(super) fn shrink(&mut self) {
+        if self.data.capacity() > KEPT_BYTES {
+            *self = Self::default();
+        }
+    }
+
     /// The pixels, taken out.
     pub fn into_data(self) -> Vec<u8> {
         self.data

@@ -2,11 +2,18 @@
 //!
 //! What comes out is what the reference's loader (Pillow's `convert("RGB")`) sees: alpha is dropped without
 //! compositing, palette colours are looked up (a transparent colour keeps its RGB), gray is repeated, CMYK JPEG
-//! is read as Adobe writes it (inverted), and the EXIF orientation is not applied. Of 16-bit samples the high
-//! byte is taken. The format is told from the content; the file's extension does not matter.
+//! is read as Adobe writes it (inverted), and the orientation tag is applied to TIFF alone. Of 16-bit samples the
+//! high byte is taken. The format is told from the content; the file's extension does not matter.
 
+mod bmp;
+mod gif;
 mod jpeg;
-mod raster;
+mod png;
+mod pnm;
+mod room;
+mod rows;
+mod tiff;
+mod webp;
 
 use std::fmt::Display;
 use std::io::Read;
@@ -15,6 +22,7 @@ use std::path::Path;
 
 use super::RgbImage8;
 use crate::{Error, Result};
+use room::Room;
 
 /// The most pixels that an image may have (the limit at which Pillow refuses, about 13,377 × 13,377). A file
 /// that claims more is refused before memory is taken.
@@ -29,6 +37,19 @@ pub struct LoadBuffers {
     /// The picture loaded last.
     pub image: RgbImage8,
     pub(super) bytes: Vec<u8>,
+    /// The picture's share of what large ones may take.
+    room: Room,
+}
+
+impl LoadBuffers {
+    /// Gives back what a large picture took. A thread that is done with one calls this before it waits for anything, as
+    /// others may wait for the memory.
+    pub fn let_go(&mut self) {
+        self.image.shrink();
+        self.bytes.clear();
+        self.bytes.shrink_to(8 << 20);
+        self.room.release();
+    }
 }
 
 /// Reads and decodes `path` into `buffers.image`.
@@ -37,23 +58,52 @@ pub struct LoadBuffers {
 /// [`Error::Io`] where the file can't be read; [`Error::Input`] that names the file where it can't be decoded:
 /// not a known format, damaged, truncated, or beyond [`MAX_PIXELS`] or [`MAX_FILE_BYTES`].
 pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
+    buffers.let_go();
+    // Asked before opening: a pipe that nobody writes to would never open, and opening a device may do something.
+    let found = std::fs::metadata(path).map_err(Error::io(path))?;
+    if !found.is_file() {
+        return Err(Error::input(format!(
+            "{}: is {}, not an image file",
+            path.display(),
+            kind(&found.file_type())
+        )));
+    }
     let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
-    let length = file.metadata().map_err(Error::io(path))?.len();
+    let length = found.len();
     if length > MAX_FILE_BYTES {
         return Err(Error::input(format!(
             "{}: the file has {length} bytes; images of at most {MAX_FILE_BYTES} bytes are read",
             path.display()
         )));
     }
-    buffers.bytes.clear();
-    buffers.bytes.shrink_to(8 << 20);
+    buffers.room.claim(length.saturating_mul(4));
     buffers.bytes.reserve(length as usize + 1);
-    // Limited once more: a pipe or a growing file reports no honest length.
+    // Limited once more: a growing file reports no honest length.
     (&mut file)
         .take(MAX_FILE_BYTES)
         .read_to_end(&mut buffers.bytes)
         .map_err(Error::io(path))?;
-    decode_bytes(&buffers.bytes, &path.display(), &mut buffers.image)
+    let LoadBuffers { image, bytes, room } = buffers;
+    let outcome = decode_into(bytes, &path.display(), image, room);
+    if outcome.is_err() {
+        buffers.let_go();
+    }
+    outcome
+}
+
+/// What a thing in a folder is, for messages.
+pub(super) fn kind(of: &std::fs::FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if of.is_fifo() {
+            return "a pipe";
+        }
+        if of.is_socket() {
+            return "a socket";
+        }
+    }
+    if of.is_dir() { "a folder" } else { "a device" }
 }
 
 /// Decodes the content of an image file into `image`. `name` stands in messages.
@@ -61,14 +111,33 @@ pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
 /// # Errors
 /// As [`decode_file`].
 pub fn decode_bytes(bytes: &[u8], name: &dyn Display, image: &mut RgbImage8) -> Result<()> {
-    let is_jpeg = bytes.starts_with(&[0xff, 0xd8]);
+    decode_into(bytes, name, image, &mut Room::default())
+}
+
+fn decode_into(
+    bytes: &[u8],
+    name: &dyn Display,
+    image: &mut RgbImage8,
+    room: &mut Room,
+) -> Result<()> {
     // The decoders are other people's code: should one panic on a hostile file, the run must go on.
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        if is_jpeg {
+    let outcome = catch_unwind(AssertUnwindSafe(|| match bytes {
+        [0xff, 0xd8, ..] => {
+            // Coefficients of progressive files come on top of the pixels.
+            room.claim(jpeg_pixels(bytes).unwrap_or(0) * 9);
             jpeg::decode(bytes, image)
-        } else {
-            raster::decode(bytes, image)
         }
+        [0x89, b'P', b'N', b'G', ..] => png::decode(bytes, image, room),
+        [b'G', b'I', b'F', b'8', ..] => gif::decode(bytes, image, room),
+        [b'B', b'M', ..] => bmp::decode(bytes, image, room),
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => {
+            tiff::decode(bytes, image, room)
+        }
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => {
+            webp::decode(bytes, image, room)
+        }
+        [b'P', b'1'..=b'6', ..] => pnm::decode(bytes, image, room),
+        _ => Err("its content is none of JPEG, PNG, WebP, GIF, BMP, TIFF and PNM".to_owned()),
     }))
     .unwrap_or_else(|_| Err("the decoder gave up on its content".to_owned()));
     outcome.map_err(|cause| {
@@ -79,6 +148,28 @@ pub fn decode_bytes(bytes: &[u8], name: &dyn Display, image: &mut RgbImage8) -> 
             "{name}: can't be decoded: {cause}; replace or remove the file"
         ))
     })
+}
+
+/// The pixels that a JPEG's frame header claims.
+fn jpeg_pixels(bytes: &[u8]) -> Option<u64> {
+    let mut at = 2;
+    loop {
+        match *bytes.get(at..at + 2)? {
+            [0xff, 0xc4 | 0xc8 | 0xcc] => {}
+            [0xff, 0xc0..=0xcf] => {
+                let word = |i: usize| Some(u64::from(*bytes.get(i)?) << 8 | u64::from(*bytes.get(i + 1)?));
+                return Some(word(at + 5)? * word(at + 7)?);
+            }
+            [0xff, 0xda] => return None,
+            [0xff, 0x01..=0xfe] => {}
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        let length = u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]);
+        at += 2 + usize::from(length);
+    }
 }
 
 /// Refuses an empty picture and one that needs too much memory.

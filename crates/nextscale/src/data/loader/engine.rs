@@ -240,6 +240,7 @@ impl Shared {
                     source.name(index)
                 )))
             });
+            worker.buffers.let_go();
             slot.put(place, made, &worker.pixels);
             self.done(&slot);
         }

@@ -1,0 +1,138 @@
+//! PNM: P1 to P6.
+
+use super::check_size;
+use super::room::Room;
+use super::rows::{packed_bytes, unpack};
+use crate::data::RgbImage8;
+
+/// Decodes into `image`; the text of an error says what is wrong with the file.
+pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Result<(), String> {
+    let kind = bytes.get(1).copied().unwrap_or(0) - b'0';
+    let (plain, bilevel) = (kind <= 3, kind % 3 == 1);
+    let channels = if kind % 3 == 0 { 3 } else { 1 };
+    let mut text = Text { bytes, at: 2 };
+    let width = text.number()?;
+    let height = text.number()?;
+    let most = if bilevel { 1 } else { text.number()? };
+    if !(1..=65535).contains(&most) {
+        return Err(format!("PNM: its largest value is given as {most}"));
+    }
+    check_size(width.into(), height.into())?;
+    let (width, height) = (width as usize, height as usize);
+    room.claim((width * height * 3) as u64);
+    let per_row = width * channels;
+    let wide = most > 255;
+    let mut samples = vec![0; per_row];
+    // One white character ends the header.
+    let mut data = bytes.get(text.at + 1..).unwrap_or(&[]);
+    let scale = |value: u32| match wide {
+        // 16 bits: the high byte of what fills them, as everywhere; colours are brought to 8 bits at once.
+        true if channels == 1 => (scaled(value, most, 65535) >> 8) as u8,
+        _ => scaled(value, most, 255) as u8,
+    };
+    for rgb in image.reset(width, height).chunks_exact_mut(3 * width) {
+        if plain {
+            for sample in &mut samples {
+                let value = if bilevel { text.bit()? } else { text.number()? };
+                if value > most {
+                    return Err(format!("PNM: a value of {value} is above the largest, {most}"));
+                }
+                *sample = if bilevel {
+                    255 * (1 - value as u8)
+                } else {
+                    scale(value)
+                };
+            }
+        } else {
+            let bits = match (bilevel, wide) {
+                (true, _) => 1,
+                (false, false) => 8,
+                (false, true) => 16,
+            };
+            let row;
+            (row, data) = data
+                .split_at_checked(packed_bytes(per_row, bits))
+                .ok_or("PNM: the file ends early")?;
+            if bilevel {
+                unpack(1, row, &mut samples);
+                samples.iter_mut().for_each(|s| *s = 255 * (1 - *s));
+            } else if wide {
+                for (to, from) in samples.iter_mut().zip(row.chunks_exact(2)) {
+                    *to = scale(u32::from(u16::from_be_bytes([from[0], from[1]])));
+                }
+            } else {
+                for (to, &from) in samples.iter_mut().zip(row) {
+                    *to = scale(u32::from(from));
+                }
+            }
+        }
+        if channels == 3 {
+            rgb.copy_from_slice(&samples);
+        } else {
+            for (rgb, &sample) in rgb.chunks_exact_mut(3).zip(&samples) {
+                rgb.fill(sample);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// value / most · full, rounded, ties to even.
+fn scaled(value: u32, most: u32, full: u32) -> u32 {
+    if most == full {
+        return value;
+    }
+    let exact = f64::from(value) / f64::from(most) * f64::from(full);
+    (exact.round_ties_even() as u32).min(full)
+}
+
+/// Numbers with white space and comments between them.
+struct Text<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Text<'_> {
+    /// Steps over white space and comments.
+    fn skip(&mut self) {
+        while let Some(&byte) = self.bytes.get(self.at) {
+            if byte == b'#' {
+                let rest = &self.bytes[self.at..];
+                let line = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
+                self.at += line.unwrap_or(rest.len());
+            } else if byte.is_ascii_whitespace() || byte == 0x0b {
+                self.at += 1;
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<u32, String> {
+        self.skip();
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        if rest.is_empty() {
+            return Err("PNM: the file ends early".to_owned());
+        }
+        let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        let number = std::str::from_utf8(&rest[..digits])
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .ok_or("PNM: there is no number where one must be")?;
+        self.at += digits;
+        Ok(number)
+    }
+
+    /// A 0 or 1, which need no space between them.
+    fn bit(&mut self) -> Result<u32, String> {
+        self.skip();
+        let bit = match self.bytes.get(self.at) {
+            Some(b'0') => 0,
+            Some(b'1') => 1,
+            Some(_) => return Err("PNM: there is something else than 0 and 1".to_owned()),
+            None => return Err("PNM: the file ends early".to_owned()),
+        };
+        self.at += 1;
+        Ok(bit)
+    }
+}

@@ -1,0 +1,362 @@
+//! What the tags say about how pixels are stored, as far as it is supported.
+
+use super::fax::Scheme;
+use super::tags::Tags;
+use crate::data::decode::check_size;
+
+/// What samples mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colors {
+    WhiteIsZero,
+    BlackIsZero,
+    Rgb,
+    Palette,
+    Cmyk,
+    YCbCr,
+}
+
+/// What kind of number a sample is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SampleKind {
+    Unsigned,
+    Signed,
+    Float,
+}
+
+/// How strips and tiles are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Lzw,
+    Deflate,
+    PackBits,
+    Jpeg,
+    Fax(Scheme),
+}
+
+/// How pixels are stored.
+pub(super) struct Layout {
+    pub width: usize,
+    pub height: usize,
+    pub colors: Colors,
+    pub kind: SampleKind,
+    pub bits: usize,
+    /// Samples of a pixel, those of alpha and unknown meaning included.
+    pub samples: usize,
+    /// The place of an alpha channel that colours were multiplied by.
+    pub premultiplied_by: Option<usize>,
+    /// Whether each channel has chunks of its own.
+    pub planar: bool,
+    pub compression: Compression,
+    pub predictor: u64,
+    pub reversed_bits: bool,
+    pub big_endian: bool,
+    pub orientation: u64,
+    /// Size of a strip or tile, and whether it is a tile.
+    pub chunk: (usize, usize),
+    pub tiled: bool,
+    pub offsets: Vec<u64>,
+    pub counts: Option<Vec<u64>>,
+    /// Pixels that share a colour: across and down.
+    pub subsampling: (usize, usize),
+}
+
+fn unsupported(what: &str) -> String {
+    format!("TIFF with {what} is not supported; convert it to PNG")
+}
+
+impl Layout {
+    pub fn read(tags: &Tags) -> Result<Self, String> {
+        let side = |tag| {
+            tags.numbers(tag)?
+                .and_then(|v| v.first().copied())
+                .ok_or_else(|| "TIFF: it does not tell its size".to_owned())
+        };
+        let (width, height) = (side(256)?, side(257)?);
+        check_size(width, height)?;
+        let (width, height) = (width as usize, height as usize);
+        let t4 = tags.number(292, 0)?;
+        let compression = match tags.number(259, 1)? {
+            1 => Compression::None,
+            2 => Compression::Fax(Scheme::Rows),
+            3 if t4 & 2 != 0 => return Err(unsupported("uncompressed parts in fax data")),
+            3 => Compression::Fax(Scheme::Group3 {
+                two_dimensional: t4 & 1 != 0,
+            }),
+            4 => Compression::Fax(Scheme::Group4),
+            5 => Compression::Lzw,
+            7 => Compression::Jpeg,
+            8 | 32946 => Compression::Deflate,
+            32773 => Compression::PackBits,
+            other => return Err(unsupported(&compression_name(other))),
+        };
+        let samples = tags.number(277, 1)?;
+        if !(1..=64).contains(&samples) {
+            return Err(unsupported(&format!("{samples} samples a pixel")));
+        }
+        let samples = samples as usize;
+        let mut bits = tags.numbers(258)?.unwrap_or_else(|| vec![1]);
+        bits.truncate(samples);
+        if bits.is_empty() || bits.iter().any(|b| *b != bits[0]) {
+            return Err(unsupported("samples of different sizes"));
+        }
+        let bits = bits[0] as usize;
+        let mut formats = tags.numbers(339)?.unwrap_or_else(|| vec![1]);
+        formats.dedup();
+        let kind = match formats[..] {
+            [] | [1 | 4] => SampleKind::Unsigned,
+            [2] => SampleKind::Signed,
+            [3] => SampleKind::Float,
+            _ => return Err(unsupported("samples of an unknown kind")),
+        };
+        let colors = match tags.number(262, 0)? {
+            0 => Colors::WhiteIsZero,
+            1 => Colors::BlackIsZero,
+            2 => Colors::Rgb,
+            3 => Colors::Palette,
+            5 => Colors::Cmyk,
+            6 if samples == 1 => Colors::BlackIsZero,
+            6 => Colors::YCbCr,
+            other => return Err(unsupported(&colors_name(other))),
+        };
+        let of_color = colors.samples();
+        if samples < of_color {
+            return Err(format!(
+                "TIFF: {samples} samples a pixel do not make its colours"
+            ));
+        }
+        if colors == Colors::Cmyk && tags.number(332, 1)? != 1 {
+            return Err(unsupported("inks other than CMYK"));
+        }
+        // 1 says that colours were multiplied by alpha.
+        let extra = tags.numbers(338)?.unwrap_or_default();
+        let premultiplied_by = (samples > of_color && extra.first() == Some(&1)).then_some(of_color);
+        let planar = samples > 1 && tags.number(284, 1)? == 2;
+        let mut layout = Self {
+            width,
+            height,
+            colors,
+            kind,
+            bits,
+            samples,
+            premultiplied_by,
+            planar,
+            compression,
+            predictor: tags.number(317, 1)?,
+            reversed_bits: tags.number(266, 1)? == 2 && compression != Compression::Jpeg,
+            big_endian: tags.big_endian,
+            orientation: tags.number(274, 1)?,
+            chunk: (width, height),
+            tiled: false,
+            offsets: Vec::new(),
+            counts: None,
+            subsampling: (1, 1),
+        };
+        layout.check_samples()?;
+        layout.find_chunks(tags)?;
+        if colors == Colors::YCbCr && compression != Compression::Jpeg {
+            let by = tags.numbers(530)?.unwrap_or_else(|| vec![2, 2]);
+            match by[..] {
+                [across @ (1 | 2 | 4), down @ (1 | 2 | 4)] => {
+                    layout.subsampling = (across as usize, down as usize);
+                }
+                _ => return Err(unsupported("this subsampling of YCbCr")),
+            }
+            if layout.subsampling != (1, 1) && (layout.planar || layout.predictor != 1) {
+                return Err(unsupported("subsampled YCbCr in this order"));
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Refuses samples that no rule is known for.
+    fn check_samples(&self) -> Result<(), String> {
+        let gray = matches!(self.colors, Colors::WhiteIsZero | Colors::BlackIsZero);
+        let name = match self.kind {
+            SampleKind::Unsigned => "",
+            SampleKind::Signed => "signed ",
+            SampleKind::Float => "floating-point ",
+        };
+        let fits = match (self.kind, self.bits) {
+            (SampleKind::Unsigned, 1 | 2 | 4) => self.samples == 1,
+            (SampleKind::Unsigned, 8) => true,
+            (SampleKind::Unsigned, 12) => gray && self.samples == 1,
+            (SampleKind::Unsigned, 16) => {
+                gray || matches!(self.colors, Colors::Rgb | Colors::Cmyk)
+            }
+            (SampleKind::Signed, 8 | 16) | (_, 32) => gray && self.samples == 1,
+            _ => false,
+        };
+        if !fits {
+            let (n, bits) = (self.samples, self.bits);
+            return Err(unsupported(&format!(
+                "{n} {name}sample{} of {bits} bits a pixel in {}",
+                if n == 1 { "" } else { "s" },
+                self.colors.name()
+            )));
+        }
+        let one_bit = self.bits == 1 && self.samples == 1;
+        if matches!(self.compression, Compression::Fax(_)) && !one_bit {
+            return Err("TIFF: fax compression is for one bit a pixel".to_owned());
+        }
+        if self.compression == Compression::Jpeg {
+            if self.bits != 8 {
+                return Err(unsupported("JPEG data of more than 8 bits"));
+            }
+            if self.colors == Colors::Cmyk || (!self.planar && self.samples == 2) || (!self.planar && self.samples > 3) {
+                return Err(unsupported("JPEG data of CMYK or with alpha"));
+            }
+        } else {
+            let fits = match self.predictor {
+                1 => true,
+                2 => matches!(self.bits, 8 | 16 | 32),
+                3 => self.kind == SampleKind::Float && self.bits == 32,
+                _ => false,
+            };
+            let predicts = matches!(self.compression, Compression::Lzw | Compression::Deflate);
+            if predicts && !fits {
+                return Err(unsupported(&format!(
+                    "predictor {} and {} bits a sample",
+                    self.predictor, self.bits
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds strips or tiles.
+    fn find_chunks(&mut self, tags: &Tags) -> Result<(), String> {
+        if !matches!(self.compression, Compression::Lzw | Compression::Deflate) {
+            self.predictor = 1;
+        }
+        let strips = tags.numbers(273)?;
+        self.tiled = strips.is_none();
+        let (offsets, counts) = if let Some(offsets) = strips {
+            let rows = tags.number(278, self.height as u64)?;
+            let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+            if rows == 0 {
+                return Err("TIFF: its strips have no rows".to_owned());
+            }
+            self.chunk = (self.width, rows.min(self.height));
+            (offsets, tags.numbers(279)?)
+        } else {
+            let (w, h) = (tags.number(322, 0)?, tags.number(323, 0)?);
+            if w == 0 || h == 0 {
+                return Err("TIFF: there are neither strips nor tiles in it".to_owned());
+            }
+            check_size(w, h)?;
+            self.chunk = (w as usize, h as usize);
+            let offsets = tags.numbers(324)?.ok_or("TIFF: its tiles are missing")?;
+            (offsets, tags.numbers(325)?)
+        };
+        let planes = if self.planar { self.samples } else { 1 };
+        let (across, down) = self.chunks();
+        if offsets.len() < across * down * planes {
+            return Err("TIFF: strips or tiles are missing".to_owned());
+        }
+        self.offsets = offsets;
+        self.counts = counts.filter(|c| c.len() >= across * down * planes);
+        Ok(())
+    }
+
+    /// Chunks across and down.
+    pub fn chunks(&self) -> (usize, usize) {
+        (
+            self.width.div_ceil(self.chunk.0),
+            self.height.div_ceil(self.chunk.1),
+        )
+    }
+
+    /// Samples of a pixel within one chunk.
+    pub fn chunk_samples(&self) -> usize {
+        if self.planar { 1 } else { self.samples }
+    }
+
+    pub fn u16(&self, bytes: &[u8]) -> u16 {
+        let two = [bytes[0], bytes[1]];
+        if self.big_endian {
+            u16::from_be_bytes(two)
+        } else {
+            u16::from_le_bytes(two)
+        }
+    }
+
+    pub fn u32(&self, bytes: &[u8]) -> u32 {
+        let four = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        if self.big_endian {
+            u32::from_be_bytes(four)
+        } else {
+            u32::from_le_bytes(four)
+        }
+    }
+
+    pub fn bytes_of_u16(&self, value: u16) -> [u8; 2] {
+        if self.big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        }
+    }
+
+    pub fn bytes_of_u32(&self, value: u32) -> [u8; 4] {
+        if self.big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        }
+    }
+}
+
+impl Colors {
+    /// Samples that make the colour.
+    pub fn samples(self) -> usize {
+        match self {
+            Self::WhiteIsZero | Self::BlackIsZero | Self::Palette => 1,
+            Self::Rgb | Self::YCbCr => 3,
+            Self::Cmyk => 4,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::WhiteIsZero | Self::BlackIsZero => "gray",
+            Self::Palette => "a palette",
+            Self::Rgb => "RGB",
+            Self::Cmyk => "CMYK",
+            Self::YCbCr => "YCbCr",
+        }
+    }
+}
+
+fn compression_name(code: u64) -> String {
+    let name = match code {
+        6 => "old-style JPEG compression",
+        9 | 10 => "JBIG compression",
+        32766 => "NeXT compression",
+        32771 => "word-aligned CCITT compression",
+        32809 => "ThunderScan compression",
+        32908 | 32909 => "Pixar compression",
+        33003 | 33005 | 34712 => "JPEG 2000 compression",
+        34661 => "JBIG compression",
+        34676 | 34677 => "SGI LogLuv compression",
+        34887 => "LERC compression",
+        34925 => "LZMA compression",
+        34892 => "lossy JPEG (DNG) compression",
+        50000 => "Zstandard compression",
+        50001 => "WebP compression",
+        50002 | 52546 => "JPEG XL compression",
+        _ => return format!("compression number {code}"),
+    };
+    name.to_owned()
+}
+
+fn colors_name(code: u64) -> String {
+    let name = match code {
+        4 => "a transparency mask alone",
+        8..=10 => "Lab colours",
+        32803 | 34892 => "raw sensor data",
+        32844 | 32845 => "LogLuv colours",
+        _ => return format!("colours of unknown kind {code}"),
+    };
+    name.to_owned()
+}
