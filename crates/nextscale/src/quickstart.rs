@@ -198,7 +198,7 @@ impl Quickstart {
             let (back, _) = tok.vqvae.reconstruct(&x, &pyramid)?;
             let back = ops::to_pixels(&ops::to_unit_range(&back)?)?;
             let path = self.out.join("reconstruction.png");
-            before_after(&batch.images, &back, side, 12).save_png(&path)?;
+            before_after(&batch.images, &back, side, 12).save(&path)?;
         }
         Ok((r.psnr_db, r.codebook_usage))
     }
@@ -278,10 +278,10 @@ impl Quickstart {
             .zip(shown)
             .map(|(name, tiles)| (name.as_str(), tiles.as_slice()))
             .collect();
-        labelled_rows(&rows, data.side).save_png(&self.out.join("samples.png"))?;
+        labelled_rows(&rows, data.side).save(&self.out.join("samples.png"))?;
         // Without the names, for pages that have their own.
         let tiles: Vec<u8> = shown.concat();
-        grid(&tiles, data.side, SHOWN).save_png(&self.out.join("samples_plain.png"))
+        grid(&tiles, data.side, SHOWN).save(&self.out.join("samples_plain.png"))
     }
 }
 

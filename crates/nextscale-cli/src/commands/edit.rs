@@ -1,8 +1,9 @@
 //! `nextscale edit`: redraw a part of an image.
 
 use super::class_list::one_class;
-use super::images::{in_range, load, may_write};
+use super::images::{check_picture, in_range, load, may_write};
 use super::machine::Machine;
+use super::mask;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
 use nextscale::memory::{self, Pass, advise};
@@ -35,7 +36,8 @@ pub struct Args {
     /// The region as x0,y0,x1,y1 in shares of the image's width and height
     #[arg(long, value_name = "X0,Y0,X1,Y1", conflicts_with = "mask")]
     r#box: Option<String>,
-    /// The region as a picture: white is in it, black is not
+    /// The region as a picture: white is in it, black is not. A picture of 0 and 1 is read as black and white, and one of a
+    /// single colour with an alpha channel by that: opaque is in the region
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
     /// Class to draw: a name, as the model's file or the folders under --data_path have it, or a number from 0 on; without it no class
@@ -99,6 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.mode == Mode::Reclass && args.class.is_none() {
         return Err(Error::input("--mode=reclass needs --class"));
     }
+    check_picture(&args.out)?;
     may_write(&args.out, args.force)?;
     let (device, math) = args.machine.start(Arithmetic::Bf16)?;
     let OpenPair {
@@ -158,7 +161,7 @@ pub fn run(args: &Args) -> Result<()> {
         let drawn = drawn.map_err(|e| advise(e, device, "count", labels.len(), pass()))?;
         all.extend(drawn.pixels()?);
     }
-    grid(&all, side, args.count + 2).save_png(&args.out)?;
+    grid(&all, side, args.count + 2).save(&args.out)?;
     say!("{} results in {}", args.count, args.out.display())?;
     Ok(())
 }
@@ -166,15 +169,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn region(args: &Args, side: usize) -> Result<Region> {
     let outside = args.mode == Mode::Outpaint;
     if let Some(mask) = &args.mask {
-        let (_, pixels) = load(mask, side, 1.0)?;
-        let values = pixels
-            .chunks_exact(3)
-            .map(|p| {
-                let sum: u16 = p.iter().map(|&v| u16::from(v)).sum();
-                let share = f32::from(sum) / 765.0;
-                if outside { 1.0 - share } else { share }
-            })
-            .collect();
+        let values = mask::read(mask, side, outside)?;
         return Region::from_mask(side, side, values);
     }
     let Some(text) = &args.r#box else {

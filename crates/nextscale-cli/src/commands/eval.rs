@@ -1,5 +1,6 @@
 //! `nextscale eval`: validation losses by scale.
 
+use super::images::{tell_bad, tell_left_out};
 use super::machine::Machine;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::data::LoaderConfig;
@@ -8,6 +9,7 @@ use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::{OpenPair, open_pair};
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
+use nextscale::train::flags::BadImages;
 use nextscale::train::var_trainer::VarTrainer;
 use nextscale::{Error, Result, say};
 use std::path::PathBuf;
@@ -32,6 +34,9 @@ pub struct Args {
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
+    /// What happens to image files that can't be decoded
+    #[arg(long, value_enum, default_value_t = BadImages::Fail)]
+    bad_images: BadImages,
     #[command(flatten)]
     machine: Machine,
 }
@@ -61,15 +66,21 @@ pub fn run(args: &Args) -> Result<()> {
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
     let trainer = VarTrainer::new(tok.vqvae, var, 0.0, 0)?;
+    tell_left_out(&data.left_out);
+    let config = LoaderConfig {
+        bad_images: args.bad_images.into(),
+        ..LoaderConfig::default()
+    };
     let pass = || Pass::Evaluate {
         var: &trainer.var.config,
         vqvae: trainer.tokenizer.config(),
         math,
     };
     memory::check(device, "batch", args.batch.min(data.val.len()), pass())?;
-    let mut loader = data.val_loader(args.batch, LoaderConfig::default())?;
+    let mut loader = data.val_loader(args.batch, config)?;
     let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(()))
         .map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
+    tell_bad(&loader.bad_images());
     say!("scale    tokens      loss  accuracy")?;
     for (k, (h, w)) in pyramid.scales().iter().enumerate() {
         say!(

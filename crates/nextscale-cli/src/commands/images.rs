@@ -1,6 +1,7 @@
 //! What commands share about images: reading single ones, and names of output files.
 
-use nextscale::data::{LoadBuffers, Resizer, Transform, decode_file};
+use nextscale::data::{BadImage, LoadBuffers, Resizer, Transform, decode_file};
+use nextscale::pictures::PictureFormat;
 use nextscale::{Error, Result};
 use nextscale_tensor::{Tensor, ops};
 use std::path::Path;
@@ -13,6 +14,38 @@ pub fn load(path: &Path, side: usize, mid_reso: f64) -> Result<(Tensor, Vec<u8>)
     let mut pixels = vec![0; transform.bytes()];
     transform.center(&buffers.image, &mut Resizer::default(), &mut pixels)?;
     Ok((ops::from_pixels([1, side, side, 3], &pixels)?, pixels))
+}
+
+/// Bad images that are named; the others are counted.
+const NAMED: usize = 5;
+
+/// Says which images were left out.
+pub fn tell_bad(bad: &[BadImage]) {
+    for image in bad.iter().take(NAMED) {
+        eprintln!("left out: {}", image.reason);
+    }
+    if !bad.is_empty() {
+        let all = if bad.len() == 1 { "image" } else { "images" };
+        eprintln!("{} {all} left out that can't be read", bad.len());
+    }
+}
+
+/// Says what lies in a data folder and is no image of it.
+pub fn tell_left_out(lines: &[String]) {
+    for line in lines {
+        eprintln!("{line}");
+    }
+}
+
+/// Refuses names that are no picture's.
+pub fn check_picture(path: &Path) -> Result<()> {
+    match PictureFormat::of(path) {
+        Some(_) => Ok(()),
+        None => Err(Error::input(format!(
+            "--out={}: pictures are written as .png, .jpg or .webp; give such a name",
+            path.display()
+        ))),
+    }
 }
 
 /// Refuses to overwrite a file unless asked to.

@@ -9,6 +9,7 @@ mod eval;
 mod images;
 mod info;
 mod machine;
+mod mask;
 mod quickstart;
 mod reconstruct;
 mod sample;

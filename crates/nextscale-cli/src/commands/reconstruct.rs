@@ -1,8 +1,8 @@
 //! `nextscale reconstruct`: images through the tokenizer and back.
 
-use super::images::{load, may_write};
+use super::images::{check_picture, load, may_write, tell_bad, tell_left_out};
 use super::machine::Machine;
-use nextscale::data::{Feed, LoaderConfig};
+use nextscale::data::{BadImage, Feed, LoaderConfig};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
@@ -10,7 +10,7 @@ use nextscale::model::open::open_tokenizer;
 use nextscale::pictures::before_after;
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
-use nextscale::train::flags::parse_pn;
+use nextscale::train::flags::{BadImages, parse_pn};
 use nextscale::{Error, Result, say};
 use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
@@ -43,6 +43,9 @@ pub struct Args {
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
+    /// What happens to image files that can't be decoded
+    #[arg(long, value_enum, default_value_t = BadImages::Fail)]
+    bad_images: BadImages,
     #[command(flatten)]
     machine: Machine,
 }
@@ -51,6 +54,7 @@ pub struct Args {
 const SHOWN: usize = 16;
 
 pub fn run(args: &Args) -> Result<()> {
+    check_picture(&args.out)?;
     may_write(&args.out, args.force)?;
     if args.images.is_empty() == args.data_path.is_none() {
         return Err(Error::input("give either image files or --data_path"));
@@ -84,8 +88,13 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.data_path {
         Some(path) => {
             let data = Dataset::open(path, side, args.mid_reso, false)?;
+            tell_left_out(&data.left_out);
+            let config = LoaderConfig {
+                bad_images: args.bad_images.into(),
+                ..LoaderConfig::default()
+            };
             memory::check(device, "batch", args.batch.min(data.val.len()), pass())?;
-            let mut first = data.val_loader(SHOWN.min(args.batch), LoaderConfig::default())?;
+            let mut first = data.val_loader(SHOWN.min(args.batch), config)?;
             let (mut feed, mut shown) = (Feed::new(device)?, 0);
             while shown < SHOWN
                 && let Some(batch) = first.next_batch()?
@@ -95,22 +104,39 @@ pub fn run(args: &Args) -> Result<()> {
                 show(&batch.images, &back)?;
                 shown += batch.len();
             }
-            let mut all = data.val_loader(args.batch, LoaderConfig::default())?;
-            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, |_| Ok(()));
-            printed = report(&all.map_err(full)?);
+            let mut loader = data.val_loader(args.batch, config)?;
+            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut loader, side, |_| Ok(()));
+            let all = all.map_err(full)?;
+            tell_bad(&loader.bad_images());
+            printed = report(&all);
         }
         None => {
+            let mut left_out = Vec::new();
             for path in &args.images {
-                let (x, pixels) = load(path, side, args.mid_reso)?;
+                let (x, pixels) = match load(path, side, args.mid_reso) {
+                    Err(e) if args.bad_images == BadImages::Skip && e.exit_code() == 2 => {
+                        let reason = e.to_string();
+                        left_out.push(BadImage {
+                            index: left_out.len(),
+                            reason,
+                        });
+                        continue;
+                    }
+                    other => other?,
+                };
                 let (back, _) = tok.vqvae.reconstruct(&x.to(device)?, &pyramid)?;
                 show(&pixels, &back)?;
                 let back = back.to(Device::Cpu)?;
                 let psnr = psnr(x.f32()?, back.f32()?);
                 printed = printed.and_then(|()| say!("{}: {psnr:.2} dB", path.display()));
             }
+            tell_bad(&left_out);
+            if left_out.len() == args.images.len() {
+                return Err(Error::input("none of the images can be read"));
+            }
         }
     }
-    before_after(&before, &after, side, 8).save_png(&args.out)?;
+    before_after(&before, &after, side, 8).save(&args.out)?;
     printed.and_then(|()| say!("before and after: {}", args.out.display()))
 }
 

@@ -7,7 +7,7 @@ use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::{OpenPair, open_pair};
-use nextscale::pictures::{GridFile, NpzImages, Picture};
+use nextscale::pictures::{GridFile, NpzImages, Picture, PictureFormat, grid};
 use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result, say};
 use nextscale_tensor::ops;
@@ -55,7 +55,7 @@ pub struct Args {
     /// Images drawn at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
-    /// Output: a folder for PNG files, or a file ending in .png (one grid) or .npz (all images, as FID tools read them)
+    /// Output: a folder for PNG files, or a file ending in .png, .jpg or .webp (one grid) or .npz (all images, as FID tools read them)
     #[arg(long, value_name = "PATH", default_value = "samples")]
     out: PathBuf,
     /// Also write the picture after every scale (to a folder of PNG files only)
@@ -75,7 +75,17 @@ pub struct Args {
 enum Sink {
     Folder(PathBuf),
     Grid(Box<GridFile>),
+    /// A picture that is made at once when all tiles are there.
+    Picture(Whole),
     Npz(Box<NpzImages>),
+}
+
+/// Tiles of a picture in the making.
+struct Whole {
+    path: PathBuf,
+    tiles: Vec<u8>,
+    side: usize,
+    columns: usize,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -157,6 +167,7 @@ pub fn run(args: &Args) -> Result<()> {
                 }
             }
             Sink::Grid(file) => file.append(&pixels)?,
+            Sink::Picture(whole) => whole.tiles.extend_from_slice(&pixels),
             Sink::Npz(file) => file.append(&pixels)?,
         }
     }
@@ -169,7 +180,7 @@ fn save(path: &Path, rgb: &[u8], (width, height): (usize, usize)) -> Result<()> 
         height,
         rgb: rgb.to_vec(),
     }
-    .save_png(path)
+    .save(path)
 }
 
 fn finish(sink: Sink, n: usize) -> Result<()> {
@@ -178,6 +189,10 @@ fn finish(sink: Sink, n: usize) -> Result<()> {
         Sink::Grid(file) => {
             let path = file.finish()?;
             say!("{n} images in {}", path.display())?;
+        }
+        Sink::Picture(whole) => {
+            grid(&whole.tiles, whole.side, whole.columns).save(&whole.path)?;
+            say!("{n} images in {}", whole.path.display())?;
         }
         Sink::Npz(file) => {
             let path = file.finish()?;
@@ -189,8 +204,18 @@ fn finish(sink: Sink, n: usize) -> Result<()> {
 
 fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<Sink> {
     let ending = args.out.extension().and_then(|e| e.to_str());
-    match ending {
-        Some("png" | "npz") => {
+    let ending = ending.map(str::to_ascii_lowercase);
+    let picture = PictureFormat::of(&args.out);
+    match ending.as_deref() {
+        Some("gif" | "bmp" | "tif" | "tiff" | "ppm" | "pnm" | "avif" | "jxl" | "pdf" | "npy")
+            if !args.out.is_dir() =>
+        {
+            Err(Error::input(format!(
+                "--out={}: give a name ending in .png, .jpg, .webp or .npz, or a folder",
+                args.out.display()
+            )))
+        }
+        Some("png" | "jpg" | "jpeg" | "webp" | "npz") => {
             super::images::may_write(&args.out, args.force)?;
             if args.scales {
                 return Err(Error::input(format!(
@@ -198,7 +223,7 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
                     args.out.display()
                 )));
             }
-            if ending == Some("png") {
+            if let Some(format) = picture {
                 // Found out now rather than after the drawing.
                 let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty());
                 if let Some(folder) = folder.filter(|f| !f.is_dir()) {
@@ -218,6 +243,14 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
                     0 => 8,
                     n => n,
                 };
+                if format != PictureFormat::Png {
+                    return Ok(Sink::Picture(Whole {
+                        path: args.out.clone(),
+                        tiles: Vec::new(),
+                        side: width,
+                        columns,
+                    }));
+                }
                 let file = GridFile::create(&args.out, n, width, columns)?;
                 Ok(Sink::Grid(Box::new(file)))
             } else {

@@ -1,21 +1,22 @@
 //! `nextscale tokenize`: the tokens of a folder of images.
 
-use super::images::may_write;
+use super::images::{may_write, tell_bad, tell_left_out};
 use super::machine::Machine;
 use clap::ArgAction;
 use nextscale::data::tokens::{TokenInfo, TokenSet, write_tokens};
-use nextscale::data::{Feed, LoaderConfig};
+use nextscale::data::{Feed, LoaderConfig, Readable};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::model::state::fingerprint;
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
-use nextscale::train::flags::{parse_bool, parse_pn};
+use nextscale::train::flags::{BadImages, parse_bool, parse_pn};
 use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::pinned::Fetch;
 use nextscale_tensor::ops;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Flags of `tokenize`.
 #[derive(clap::Args)]
@@ -59,6 +60,9 @@ pub struct Args {
     /// Threads that read images; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     workers: usize,
+    /// What happens to image files that can't be decoded
+    #[arg(long, value_enum, default_value_t = BadImages::Fail)]
+    bad_images: BadImages,
     #[command(flatten)]
     machine: Machine,
 }
@@ -90,7 +94,18 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
-    let data = Dataset::open(&args.data_path, side, args.mid_reso, args.hflip)?;
+    let mut data = Dataset::open(&args.data_path, side, args.mid_reso, args.hflip)?;
+    tell_left_out(&data.left_out);
+    if args.bad_images == BadImages::Skip {
+        // The file begins with the number of images.
+        let half = match args.split {
+            Split::Train => &mut data.train,
+            Split::Val => &mut data.val,
+        };
+        let (good, bad) = Readable::of(Arc::clone(half), args.workers)?;
+        tell_bad(&bad);
+        *half = Arc::new(good);
+    }
     let config = LoaderConfig {
         // More than images at once have nothing to do.
         workers: args.workers.min(args.batch),

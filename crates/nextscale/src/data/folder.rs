@@ -25,6 +25,27 @@ pub struct FolderSource {
     classes: Vec<String>,
     folders: Vec<PathBuf>,
     files: Vec<File>,
+    left_out: LeftOut,
+}
+
+/// What lies in the folders and is no image: names that begin with a dot, `__MACOSX` (programs keep copies and notes there
+/// that only look like images), and pipes, sockets and devices named as images are.
+#[derive(Clone, Debug, Default)]
+struct LeftOut {
+    hidden: usize,
+    no_files: usize,
+    example: Option<PathBuf>,
+}
+
+impl LeftOut {
+    fn add(&mut self, path: PathBuf, hidden: bool) {
+        if hidden {
+            self.hidden += 1;
+        } else {
+            self.no_files += 1;
+        }
+        self.example.get_or_insert(path);
+    }
 }
 
 /// One image: the folder that holds it (a place in `folders`), its name and its class.
@@ -110,9 +131,17 @@ impl FolderSource {
         let folder = folder.as_ref();
         let shown = folder.display();
         let mut class_folders = Vec::new();
+        let mut source = Self {
+            classes: Vec::new(),
+            folders: Vec::new(),
+            files: Vec::new(),
+            left_out: LeftOut::default(),
+        };
         for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
             let path = entry.map_err(Error::io(folder))?.path();
-            if path.is_dir() {
+            if path.is_dir() && is_hidden(&file_name(&path)) {
+                source.left_out.add(path, true);
+            } else if path.is_dir() {
                 class_folders.push((file_name(&path).to_string_lossy().into_owned(), path));
             }
         }
@@ -122,11 +151,6 @@ impl FolderSource {
                 "{shown}: no class folders in it; images are expected as {shown}/<class>/*"
             )));
         }
-        let mut source = Self {
-            classes: Vec::new(),
-            folders: Vec::new(),
-            files: Vec::new(),
-        };
         let mut empty = Vec::new();
         for (label, (class, path)) in class_folders.into_iter().enumerate() {
             let before = source.files.len();
@@ -155,7 +179,7 @@ impl FolderSource {
 
     fn add_class(&mut self, label: u32, top: &Path) -> Result<()> {
         let mut found = Vec::new();
-        walk(top, &mut Vec::new(), &mut found)?;
+        walk(top, &mut Vec::new(), &mut found, &mut self.left_out)?;
         found.sort_by(|a, b| text_order(a.0.as_os_str(), b.0.as_os_str()));
         for (folder, mut names) in found {
             if names.is_empty() {
@@ -171,6 +195,30 @@ impl FolderSource {
             }));
         }
         Ok(())
+    }
+}
+
+impl FolderSource {
+    /// What was left out of the folder, in words; `None` where that is nothing.
+    pub fn left_out(&self) -> Option<String> {
+        let LeftOut {
+            hidden,
+            no_files,
+            example,
+        } = &self.left_out;
+        let example = example.as_ref()?;
+        let mut parts = Vec::new();
+        if *hidden > 0 {
+            parts.push(format!("{hidden} hidden files or folders"));
+        }
+        if *no_files > 0 {
+            parts.push(format!("{no_files} pipes, sockets or devices"));
+        }
+        Some(format!(
+            "{} left out, for example {}",
+            parts.join(" and "),
+            example.display()
+        ))
     }
 }
 
@@ -211,6 +259,7 @@ fn walk(
     folder: &Path,
     above: &mut Vec<PathBuf>,
     found: &mut Vec<(PathBuf, Vec<OsString>)>,
+    left_out: &mut LeftOut,
 ) -> Result<()> {
     let real = fs::canonicalize(folder).map_err(Error::io(folder))?;
     if above.contains(&real) {
@@ -222,18 +271,42 @@ fn walk(
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let entry = entry.map_err(Error::io(folder))?;
         let kind = entry.file_type().map_err(Error::io(entry.path()))?;
-        if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
+        let is_dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
+        let counts = is_dir || is_image(&entry.file_name());
+        if !counts {
+            continue;
+        }
+        if is_hidden(&entry.file_name()) {
+            left_out.add(entry.path(), true);
+        } else if is_dir {
             below.push(entry.path());
-        } else if is_image(&entry.file_name()) {
+        } else if is_special(&entry.path(), kind) {
+            left_out.add(entry.path(), false);
+        } else {
             names.push(entry.file_name());
         }
     }
     found.push((folder.to_path_buf(), names));
     for folder in below {
-        walk(&folder, above, found)?;
+        walk(&folder, above, found, left_out)?;
     }
     above.pop();
     Ok(())
+}
+
+/// Whether programs put files and folders of this name beside a user's own.
+fn is_hidden(name: &OsString) -> bool {
+    name.as_encoded_bytes().starts_with(b".") || name == "__MACOSX"
+}
+
+/// Whether there is something that must not be opened. A link that leads nowhere is none: reading it says so.
+fn is_special(path: &Path, kind: fs::FileType) -> bool {
+    let kind = if kind.is_symlink() {
+        fs::metadata(path).map(|found| found.file_type())
+    } else {
+        Ok(kind)
+    };
+    kind.is_ok_and(|kind| !kind.is_file())
 }
 
 fn is_image(name: &OsString) -> bool {

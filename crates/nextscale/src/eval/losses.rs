@@ -17,15 +17,19 @@ pub fn evaluate_losses(
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Measures> {
     let mut feed = Feed::new(trainer.var.device())?;
-    sum(|| {
+    let mut seen = 0;
+    let measures = sum(|| {
         let Some(batch) = loader.next_batch()? else {
             return Ok(None);
         };
+        seen += batch.len();
         let (images, labels) = feed.batch(&batch, side)?;
         let late = trainer.evaluate(&images, &labels)?;
         each(batch.len())?;
         Ok(Some(late))
-    })
+    })?;
+    super::some_images(seen, loader)?;
+    Ok(measures)
 }
 
 /// The same over images that were tokenized before.

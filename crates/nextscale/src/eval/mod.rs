@@ -3,5 +3,21 @@
 mod losses;
 mod reconstruction;
 
+use crate::data::ValLoader;
+use crate::{Error, Result};
+
+/// Refuses figures of no images at all: they would be numbers that mean nothing.
+fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
+    if seen > 0 {
+        return Ok(());
+    }
+    let bad = loader.bad_images();
+    let example = bad.first().map_or("there are none", |b| b.reason.as_str());
+    Err(Error::input(format!(
+        "none of the {} validation images can be read: {example}",
+        bad.len()
+    )))
+}
+
 pub use losses::{evaluate_losses, evaluate_token_losses};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};

@@ -121,6 +121,7 @@ pub fn evaluate_reconstruction(
         tally.add(&images, &back, &tokens)?;
         each(batch.len())?;
     }
+    super::some_images(tally.images, loader)?;
     Ok(tally.finish())
 }
 

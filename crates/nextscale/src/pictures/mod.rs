@@ -10,8 +10,36 @@ pub use npz::NpzImages;
 
 use crate::checkpoint::write_atomic;
 use crate::{Error, Result};
-use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+use image::codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder};
+use image::{ExtendedColorType, ImageEncoder};
 use std::path::Path;
+
+/// Quality of JPEG files, 1 to 100: beyond it they grow fast and look no better.
+const JPEG_QUALITY: u8 = 95;
+
+/// How a picture is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PictureFormat {
+    /// PNG.
+    Png,
+    /// JPEG.
+    Jpeg,
+    /// WebP, without loss.
+    WebP,
+}
+
+impl PictureFormat {
+    /// The format that a file's ending (in any case) asks for.
+    pub fn of(path: &Path) -> Option<Self> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            "png" => Some(Self::Png),
+            "jpg" | "jpeg" => Some(Self::Jpeg),
+            "webp" => Some(Self::WebP),
+            _ => None,
+        }
+    }
+}
 
 /// An 8-bit RGB picture, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,20 +71,25 @@ impl Picture {
         }
     }
 
-    /// Writes a PNG file, whole or not at all.
+    /// Writes a file of the format that its ending asks for (PNG, where that is none), whole or not at all.
     ///
     /// # Errors
-    /// When the file can't be written.
-    pub fn save_png(&self, path: &Path) -> Result<()> {
+    /// When the picture is too large for the format, or the file can't be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
         let mut bytes = Vec::new();
-        PngEncoder::new(&mut bytes)
-            .write_image(
-                &self.rgb,
-                self.width as u32,
-                self.height as u32,
-                ExtendedColorType::Rgb8,
-            )
-            .map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+        let (width, height) = (self.width as u32, self.height as u32);
+        let (rgb, color) = (&self.rgb, ExtendedColorType::Rgb8);
+        match PictureFormat::of(path).unwrap_or(PictureFormat::Png) {
+            PictureFormat::Png => {
+                PngEncoder::new(&mut bytes).write_image(rgb, width, height, color)
+            }
+            PictureFormat::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
+                .write_image(rgb, width, height, color),
+            PictureFormat::WebP => {
+                WebPEncoder::new_lossless(&mut bytes).write_image(rgb, width, height, color)
+            }
+        }
+        .map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
         write_atomic(path, |w| w.write_all(&bytes))
     }
 }

@@ -26,6 +26,8 @@ pub struct Dataset {
     pub transform: Transform,
     /// Side of the images that come out.
     pub side: usize,
+    /// What lies in the folders and was left out, in words, a line for each half.
+    pub left_out: Vec<String>,
 }
 
 impl Dataset {
@@ -35,6 +37,7 @@ impl Dataset {
     /// One line naming what is wrong with the folder or the flags.
     pub fn open(data_path: &str, side: usize, mid_reso: f64, hflip: bool) -> Result<Self> {
         let transform = Transform::new(side, mid_reso, hflip)?;
+        let mut left_out = Vec::new();
         let (train, val): (Arc<dyn ImageSource>, Arc<dyn ImageSource>) =
             if data_path == BUILTIN_SHAPES {
                 // Drawn at the size before the crop, so that nothing is resampled.
@@ -43,6 +46,8 @@ impl Dataset {
                 (Arc::new(a), Arc::new(b))
             } else {
                 let splits = FolderSplits::open(data_path)?;
+                left_out.extend(splits.train.left_out());
+                left_out.extend(splits.val.left_out());
                 (Arc::new(splits.train), Arc::new(splits.val))
             };
         Ok(Self {
@@ -50,6 +55,7 @@ impl Dataset {
             val,
             transform,
             side,
+            left_out,
         })
     }
 
@@ -128,15 +134,21 @@ impl Dataset {
     }
 }
 
+impl From<BadImages> for data::BadImages {
+    fn from(flag: BadImages) -> Self {
+        match flag {
+            BadImages::Skip => Self::Skip,
+            BadImages::Fail => Self::Stop,
+        }
+    }
+}
+
 /// The loader's settings for these flags.
 pub(crate) fn loader_config(workers: usize, seed: u64, bad: BadImages) -> LoaderConfig {
     LoaderConfig {
         workers,
         prefetch: 0,
         seed,
-        bad_images: match bad {
-            BadImages::Skip => data::BadImages::Skip,
-            BadImages::Fail => data::BadImages::Stop,
-        },
+        bad_images: bad.into(),
     }
 }

@@ -74,6 +74,14 @@ impl Data {
         }
     }
 
+    /// What lies in the folders and was left out, in words.
+    pub(super) fn left_out(&self) -> &[String] {
+        match self {
+            Self::Images(d) => &d.left_out,
+            Self::Tokens(_) => &[],
+        }
+    }
+
     /// In words, for the run's first lines.
     pub(super) fn describe(&self) -> String {
         match self {

@@ -203,6 +203,9 @@ impl TokenizerRun<'_> {
         tb.text(progress.it as i64, "args", &text)?;
         let loader = loader_config(plan.workers, seed, o.bad_images);
         let held = resumed.then_some(progress.it);
+        for line in &dataset.left_out {
+            display.note(line);
+        }
         let val = Arc::clone(&dataset.val);
         let _check = ValCheck::start(val, o.bad_images, display.speaker());
         let mut session = Session {

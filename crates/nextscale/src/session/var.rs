@@ -200,6 +200,9 @@ impl VarRun<'_> {
         let args = serde_json::to_string_pretty(o).unwrap_or_default();
         tb.text(progress.it as i64, "args", &format!("```json\n{args}\n```"))?;
         let loader = loader_config(plan.workers, seed, o.bad_images);
+        for line in data.left_out() {
+            display.note(line);
+        }
         let _check = data
             .val_images()
             .map(|val| ValCheck::start(Arc::clone(val), o.bad_images, display.speaker()));

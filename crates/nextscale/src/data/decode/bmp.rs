@@ -130,12 +130,24 @@ impl Header {
         let os2 = size == 64;
         match compression {
             RAW | RLE8 | RLE4 => {}
-            MASKS if os2 => return Err("BMP with Huffman compression is not supported; convert it to PNG".into()),
-            4 if os2 => return Err("BMP with 24-bit run lengths is not supported; convert it to PNG".into()),
+            MASKS if os2 => {
+                return Err(
+                    "BMP with Huffman compression is not supported; convert it to PNG".into(),
+                );
+            }
+            4 if os2 => {
+                return Err(
+                    "BMP with 24-bit run lengths is not supported; convert it to PNG".into(),
+                );
+            }
             MASKS | MASKS_WITH_ALPHA => {}
             4 => return Err("BMP that holds a JPEG is not supported; convert it to PNG".into()),
             5 => return Err("BMP that holds a PNG is not supported; convert it to PNG".into()),
-            n => return Err(format!("BMP with compression {n} is not supported; convert it to PNG")),
+            n => {
+                return Err(format!(
+                    "BMP with compression {n} is not supported; convert it to PNG"
+                ));
+            }
         }
         let fits = match compression {
             RAW => matches!(bits, 1 | 2 | 4 | 8 | 16 | 24 | 32),
@@ -144,7 +156,9 @@ impl Header {
             _ => matches!(bits, 16 | 24 | 32),
         };
         if !fits {
-            return Err(format!("BMP with {bits} bits a pixel is not supported here; convert it to PNG"));
+            return Err(format!(
+                "BMP with {bits} bits a pixel is not supported here; convert it to PNG"
+            ));
         }
         let mut after = end;
         let mut masks = if bits == 16 {
@@ -174,7 +188,11 @@ impl Header {
             let table = bytes.get(after..).unwrap_or(&[]);
             // Where pixels begin within the palette it is that much shorter.
             let room = data.saturating_sub(after) / each;
-            let colors = if data > after { colors.min(room) } else { colors };
+            let colors = if data > after {
+                colors.min(room)
+            } else {
+                colors
+            };
             let entries = table.chunks_exact(each).take(colors.min(256));
             palette = entries.map(|c| [c[2], c[1], c[0]]).collect();
             after += colors * each;

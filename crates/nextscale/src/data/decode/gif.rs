@@ -14,16 +14,18 @@ use crate::data::RgbImage8;
 /// The canvas is enlarged for a frame that does not fit on it. Outside the frame there is the transparent colour where the
 /// frame has one, else the palette's first.
 pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Result<(), String> {
-    let describe = |e: gif::DecodingError| format!("GIF: {e}");
+    let describe = |e: gif::DecodingError| match e.to_string() {
+        text if text.contains("no color table") => {
+            "GIF without a colour table is not supported; convert it to PNG".to_owned()
+        }
+        text => format!("GIF: {text}"),
+    };
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     options.set_memory_limit(MemoryLimit::Unlimited);
     options.allow_unknown_blocks(true);
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(describe)?;
-    let screen = (
-        usize::from(decoder.width()),
-        usize::from(decoder.height()),
-    );
+    let screen = (usize::from(decoder.width()), usize::from(decoder.height()));
     let global = triples(decoder.global_palette().unwrap_or(&[]));
     let frame = decoder
         .next_frame_info()

@@ -5,6 +5,7 @@
 //! is read as Adobe writes it (inverted), and the orientation tag is applied to TIFF alone. Of 16-bit samples the
 //! high byte is taken. The format is told from the content; the file's extension does not matter.
 
+mod alpha;
 mod bmp;
 mod gif;
 mod jpeg;
@@ -14,6 +15,8 @@ mod room;
 mod rows;
 mod tiff;
 mod webp;
+
+pub use alpha::alpha_of;
 
 use std::fmt::Display;
 use std::io::Read;
@@ -133,9 +136,21 @@ fn decode_into(
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => {
             tiff::decode(bytes, image, room)
         }
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => {
-            webp::decode(bytes, image, room)
-        }
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => webp::decode(bytes, image, room),
         [b'P', b'1'..=b'6', ..] => pnm::decode(bytes, image, room),
         _ => Err("its content is none of JPEG, PNG, WebP, GIF, BMP, TIFF and PNM".to_owned()),
     }))
@@ -157,7 +172,8 @@ fn jpeg_pixels(bytes: &[u8]) -> Option<u64> {
         match *bytes.get(at..at + 2)? {
             [0xff, 0xc4 | 0xc8 | 0xcc] => {}
             [0xff, 0xc0..=0xcf] => {
-                let word = |i: usize| Some(u64::from(*bytes.get(i)?) << 8 | u64::from(*bytes.get(i + 1)?));
+                let word =
+                    |i: usize| Some(u64::from(*bytes.get(i)?) << 8 | u64::from(*bytes.get(i + 1)?));
                 return Some(word(at + 5)? * word(at + 7)?);
             }
             [0xff, 0xda] => return None,

@@ -9,9 +9,20 @@ use super::rows::{colors_of, gray_factor, packed_bytes, triples, unpack};
 use super::{MAX_PIXELS, check_size};
 use crate::data::RgbImage8;
 
+/// The last chunk of every file.
+const END: &[u8; 12] = b"\0\0\0\0IEND\xaeB`\x82";
+
 /// Decodes into `image`; the text of an error says what is wrong with the file. The last chunk may be missing, as long as
 /// all pixels are there.
 pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Result<(), String> {
+    let ended;
+    let bytes = if bytes.windows(END.len()).rev().any(|chunk| chunk == END) {
+        bytes
+    } else {
+        // The decoder gives out the last rows only when it sees that no more data follows.
+        ended = [bytes, END].concat();
+        &ended
+    };
     let limits = Limits {
         // Room for the decoder's own tables and for a row of 16-bit RGBA of the widest picture.
         bytes: MAX_PIXELS as usize * 8 + (64 << 20),

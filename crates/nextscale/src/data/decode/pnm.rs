@@ -35,7 +35,9 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
             for sample in &mut samples {
                 let value = if bilevel { text.bit()? } else { text.number()? };
                 if value > most {
-                    return Err(format!("PNM: a value of {value} is above the largest, {most}"));
+                    return Err(format!(
+                        "PNM: a value of {value} is above the largest, {most}"
+                    ));
                 }
                 *sample = if bilevel {
                     255 * (1 - value as u8)

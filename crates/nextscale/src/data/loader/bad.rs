@@ -18,7 +18,7 @@ pub enum BadImages {
 }
 
 /// Whether it is the file that is bad, and not the disk.
-fn is_the_file(e: &Error) -> bool {
+pub(in crate::data) fn is_the_file(e: &Error) -> bool {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     match e {
         Error::Input(_) => true,

@@ -60,7 +60,9 @@ fn lzw(data: &[u8], out: &mut [u8]) -> Result<(), String> {
     // The first writers put codes the other way round, from the low bit on, with the sizes of GIF.
     let old = data.starts_with(&[0, 1]);
     let mut decoder = if old {
-        return Err("TIFF with old-style LZW compression is not supported; convert it to PNG".into());
+        return Err(
+            "TIFF with old-style LZW compression is not supported; convert it to PNG".into(),
+        );
     } else {
         Decoder::with_tiff_size_switch(BitOrder::Msb, 8)
     };
@@ -115,13 +117,17 @@ fn add_differences(layout: &Layout, row: &mut [u8]) {
         }
         16 => {
             for i in step..row.len() / 2 {
-                let sum = layout.u16(&row[2 * i..]).wrapping_add(layout.u16(&row[2 * (i - step)..]));
+                let sum = layout
+                    .u16(&row[2 * i..])
+                    .wrapping_add(layout.u16(&row[2 * (i - step)..]));
                 row[2 * i..2 * i + 2].copy_from_slice(&layout.bytes_of_u16(sum));
             }
         }
         _ => {
             for i in step..row.len() / 4 {
-                let sum = layout.u32(&row[4 * i..]).wrapping_add(layout.u32(&row[4 * (i - step)..]));
+                let sum = layout
+                    .u32(&row[4 * i..])
+                    .wrapping_add(layout.u32(&row[4 * (i - step)..]));
                 row[4 * i..4 * i + 4].copy_from_slice(&layout.bytes_of_u32(sum));
             }
         }

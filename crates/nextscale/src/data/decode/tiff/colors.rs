@@ -9,7 +9,11 @@ pub(super) fn to_bytes(layout: &Layout, row: &[u8], plane: usize, values: &mut [
     let of_color = layout.colors.samples();
     let kept = layout.premultiplied_by.map_or(of_color, |at| at + 1);
     let stored = layout.chunk_samples();
-    let (taken, step) = if layout.planar { (1, kept) } else { (kept, kept) };
+    let (taken, step) = if layout.planar {
+        (1, kept)
+    } else {
+        (kept, kept)
+    };
     let inverted = layout.colors == Colors::WhiteIsZero && layout.bits <= 8;
     if layout.bits < 8 {
         unpack(layout.bits as u8, row, values);
@@ -75,7 +79,11 @@ impl ToRgb {
         }
         let ycbcr = match layout.colors {
             Colors::YCbCr if layout.compression != Compression::Jpeg || layout.planar => {
-                Some(YCbCr::new(tags)?)
+                Some(if layout.compression == Compression::None {
+                    YCbCr::coarse()
+                } else {
+                    YCbCr::new(tags)?
+                })
             }
             _ => None,
         };
@@ -88,6 +96,9 @@ impl ToRgb {
         match layout.colors {
             _ if layout.compression == Compression::Jpeg && !layout.planar => {
                 rgb.copy_from_slice(&samples[..rgb.len()]);
+                if layout.colors == Colors::WhiteIsZero {
+                    rgb.iter_mut().for_each(|v| *v = !*v);
+                }
             }
             Colors::Palette if n == 1 => colors_of(&self.palette, samples, rgb),
             Colors::Palette => {
@@ -144,8 +155,10 @@ fn divided(value: u8, alpha: u8) -> u8 {
     }
 }
 
-/// From luma and colour differences to colours, in fixed point of 16 bits, as libtiff does.
+/// From luma and colour differences to colours, in fixed point.
 struct YCbCr {
+    /// Bits after the point.
+    shift: u32,
     luma: Vec<i32>,
     red: Vec<i32>,
     green_by_red: Vec<i32>,
@@ -154,6 +167,23 @@ struct YCbCr {
 }
 
 impl YCbCr {
+    /// With 6 bits after the point, as Pillow reads what is not compressed.
+    fn coarse() -> Self {
+        let table = |weight: f64, shift: u32| {
+            let value = |v: i32| ((weight * f64::from(v - 128) * 64.0 + 0.5) as i32) >> shift;
+            (0..256).map(value).collect()
+        };
+        Self {
+            shift: 6,
+            luma: (0..256).collect(),
+            red: table(1.402, 6),
+            green_by_red: table(-0.71414, 0),
+            green_by_blue: table(-0.34414, 0),
+            blue: table(1.772, 6),
+        }
+    }
+
+    /// With 16 bits and the file's coefficients, as libtiff has it.
     fn new(tags: &Tags) -> Result<Self, String> {
         let given = |tag, n: usize, default: &[f64]| {
             let values = tags.fractions(tag)?.filter(|v| v.len() == n);
@@ -179,6 +209,7 @@ impl YCbCr {
         let cb = |v: i32| narrow(level(v - 128, range[2] - 128.0, range[3] - 128.0, 127.0));
         let cr = |v: i32| narrow(level(v - 128, range[4] - 128.0, range[5] - 128.0, 127.0));
         Ok(Self {
+            shift: 16,
             luma: table(&|v| narrow(level(v, range[0], range[1], 255.0))),
             red: table(&|v| (fixed(to_red) * cr(v) + 32768) >> 16),
             blue: table(&|v| (fixed(to_blue) * cb(v) + 32768) >> 16),
@@ -190,7 +221,7 @@ impl YCbCr {
     fn rgb(&self, y: u8, cb: u8, cr: u8) -> [u8; 3] {
         let (y, cb, cr) = (usize::from(y), usize::from(cb), usize::from(cr));
         let y = self.luma[y];
-        let green = (self.green_by_blue[cb] + self.green_by_red[cr]) >> 16;
+        let green = (self.green_by_blue[cb] + self.green_by_red[cr]) >> self.shift;
         [y + self.red[cr], y + green, y + self.blue[cb]].map(|v| v.clamp(0, 255) as u8)
     }
 }

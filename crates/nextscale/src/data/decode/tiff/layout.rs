@@ -128,10 +128,16 @@ impl Layout {
         if colors == Colors::Cmyk && tags.number(332, 1)? != 1 {
             return Err(unsupported("inks other than CMYK"));
         }
-        // 1 says that colours were multiplied by alpha.
-        let extra = tags.numbers(338)?.unwrap_or_default();
-        let premultiplied_by = (samples > of_color && extra.first() == Some(&1)).then_some(of_color);
         let planar = samples > 1 && tags.number(284, 1)? == 2;
+        // 1 says that colours were multiplied by alpha. Where nothing is said of it, Pillow takes it for that in this case.
+        let extra = tags.numbers(338)?;
+        let taken_for_alpha =
+            extra.is_none() && planar && compression != Compression::None && colors == Colors::Rgb;
+        let premultiplied = match extra.as_deref() {
+            Some(extra) => extra.first() == Some(&1),
+            None => taken_for_alpha,
+        };
+        let premultiplied_by = (samples > of_color && premultiplied).then_some(of_color);
         let mut layout = Self {
             width,
             height,
@@ -181,9 +187,7 @@ impl Layout {
             (SampleKind::Unsigned, 1 | 2 | 4) => self.samples == 1,
             (SampleKind::Unsigned, 8) => true,
             (SampleKind::Unsigned, 12) => gray && self.samples == 1,
-            (SampleKind::Unsigned, 16) => {
-                gray || matches!(self.colors, Colors::Rgb | Colors::Cmyk)
-            }
+            (SampleKind::Unsigned, 16) => gray || matches!(self.colors, Colors::Rgb | Colors::Cmyk),
             (SampleKind::Signed, 8 | 16) | (_, 32) => gray && self.samples == 1,
             _ => false,
         };
@@ -203,7 +207,10 @@ impl Layout {
             if self.bits != 8 {
                 return Err(unsupported("JPEG data of more than 8 bits"));
             }
-            if self.colors == Colors::Cmyk || (!self.planar && self.samples == 2) || (!self.planar && self.samples > 3) {
+            if self.colors == Colors::Cmyk
+                || (!self.planar && self.samples == 2)
+                || (!self.planar && self.samples > 3)
+            {
                 return Err(unsupported("JPEG data of CMYK or with alpha"));
             }
         } else {

@@ -90,7 +90,8 @@ impl Chunk {
         if (by_x, by_y) != (1, 1) {
             let blocks = across.div_ceil(by_x);
             let row_bytes = blocks * (by_x * by_y + 2);
-            self.packed.resize(row_bytes * stored_rows.div_ceil(by_y), 0);
+            self.packed
+                .resize(row_bytes * stored_rows.div_ceil(by_y), 0);
             let data = Self::stored(tags, layout, number, 0);
             codecs::unpack(layout, data, across, row_bytes, &mut self.packed)?;
             self.spread(layout, stored_rows, row_bytes);
@@ -133,7 +134,11 @@ impl Chunk {
         number: usize,
         (cols, rows): (usize, usize),
     ) -> Result<(), String> {
-        let planes = if layout.planar { layout.colors.samples() } else { 1 };
+        let planes = if layout.planar {
+            layout.colors.samples()
+        } else {
+            1
+        };
         let kept = if layout.planar { planes } else { 3 };
         let across = layout.chunk.0;
         self.samples = kept;
@@ -170,7 +175,7 @@ fn whole_jpeg(layout: &Layout, tables: &[u8], data: &[u8]) -> Result<Vec<u8>, St
     let shared = tables.strip_prefix(&[0xff, 0xd8]).unwrap_or(&[]);
     let shared = shared.strip_suffix(&[0xff, 0xd9]).unwrap_or(shared);
     let mut whole = vec![0xff, 0xd8];
-    if !layout.planar && layout.colors != Colors::BlackIsZero {
+    if !layout.planar && layout.colors.samples() == 3 {
         // The tags decide what the three components are, not what else stands in the stream.
         let transform = u8::from(layout.colors == Colors::YCbCr);
         whole.extend_from_slice(b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0");
