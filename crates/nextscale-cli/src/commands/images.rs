@@ -2,7 +2,7 @@
 
 use nextscale::data::{BadImage, LoadBuffers, Resizer, Transform, decode_file};
 use nextscale::pictures::PictureFormat;
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, tell};
 use nextscale_tensor::{Tensor, ops};
 use std::path::Path;
 
@@ -22,18 +22,18 @@ const NAMED: usize = 5;
 /// Says which images were left out.
 pub fn tell_bad(bad: &[BadImage]) {
     for image in bad.iter().take(NAMED) {
-        eprintln!("left out: {}", image.reason);
+        tell!("left out: {}", image.reason);
     }
     if !bad.is_empty() {
         let all = if bad.len() == 1 { "image" } else { "images" };
-        eprintln!("{} {all} left out that can't be read", bad.len());
+        tell!("{} {all} left out that can't be read", bad.len());
     }
 }
 
 /// Says what lies in a data folder and is no image of it.
 pub fn tell_left_out(lines: &[String]) {
     for line in lines {
-        eprintln!("{line}");
+        tell!("{line}");
     }
 }
 

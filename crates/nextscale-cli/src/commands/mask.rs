@@ -1,7 +1,7 @@
 //! Pictures as masks.
 
 use nextscale::data::{LoadBuffers, Resizer, RgbImage8, Transform, alpha_of, decode_file};
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, tell};
 use std::path::Path;
 
 /// The mask in `path` at `side` × `side`: 1 where the image is drawn anew. `outside` turns it round.
@@ -28,7 +28,7 @@ pub fn read(path: &Path, side: usize, outside: bool) -> Result<Vec<f32>> {
         )));
     }
     if values.iter().all(|&v| v == 1.0) {
-        eprintln!("--mask={shown}: it selects the whole image");
+        tell!("--mask={shown}: it selects the whole image");
     }
     Ok(values)
 }
@@ -40,7 +40,7 @@ fn selection(path: &Path, image: RgbImage8) -> Result<RgbImage8> {
     if one_color && let Some(alpha) = alpha_of(path)? {
         let alpha_data = alpha.data();
         if alpha_data.iter().any(|v| *v != alpha_data[0]) {
-            eprintln!(
+            tell!(
                 "--mask={}: it has one colour all over, so its alpha channel is the mask: what is opaque is selected",
                 path.display()
             );

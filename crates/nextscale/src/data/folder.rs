@@ -209,13 +209,15 @@ impl FolderSource {
         let example = example.as_ref()?;
         let mut parts = Vec::new();
         if *hidden > 0 {
-            parts.push(format!("{hidden} hidden files or folders"));
+            parts.push(format!("{hidden} hidden"));
         }
         if *no_files > 0 {
-            parts.push(format!("{no_files} pipes, sockets or devices"));
+            parts.push(format!(
+                "{no_files} that can't be opened as a file (pipe, socket, device)"
+            ));
         }
         Some(format!(
-            "{} left out, for example {}",
+            "left out of the images: {}, for example {}",
             parts.join(" and "),
             example.display()
         ))

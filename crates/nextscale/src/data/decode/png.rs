@@ -56,7 +56,7 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
         for rgb in image.reset(width, height).chunks_exact_mut(3 * width) {
             let row = reader.next_row().map_err(|e| describe(&e))?;
             let row = row.ok_or("rows are missing")?;
-            row_of.to_rgb(row.data(), rgb);
+            row_of.write_rgb(row.data(), rgb);
         }
         return Ok(());
     }
@@ -75,7 +75,7 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
     }
     let rows = image.reset(width, height).chunks_exact_mut(3 * width);
     for (rgb, row) in rows.zip(stored.chunks_exact(row_bytes)) {
-        row_of.to_rgb(row, rgb);
+        row_of.write_rgb(row, rgb);
     }
     Ok(())
 }
@@ -89,7 +89,7 @@ struct Row {
 }
 
 impl Row {
-    fn to_rgb(&mut self, row: &[u8], rgb: &mut [u8]) {
+    fn write_rgb(&mut self, row: &[u8], rgb: &mut [u8]) {
         let bits = self.depth as u8;
         match (self.color, self.depth) {
             (ColorType::Rgb, BitDepth::Eight) => rgb.copy_from_slice(row),

@@ -9,7 +9,7 @@ use crate::data::RgbImage8;
 pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Result<(), String> {
     let kind = bytes.get(1).copied().unwrap_or(0) - b'0';
     let (plain, bilevel) = (kind <= 3, kind % 3 == 1);
-    let channels = if kind % 3 == 0 { 3 } else { 1 };
+    let channels = if kind.is_multiple_of(3) { 3 } else { 1 };
     let mut text = Text { bytes, at: 2 };
     let width = text.number()?;
     let height = text.number()?;

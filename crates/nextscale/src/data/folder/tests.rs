@@ -159,3 +159,41 @@ fn links_are_followed_but_not_in_circles() {
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names[0].ends_with("cat/a.png") && names[1].ends_with("more/c.png"));
 }
+
+#[test]
+fn hidden_files_and_folders_are_left_out_and_counted() {
+    let root = make(&[
+        "train/a/1.png",
+        "train/a/._1.png",
+        "train/a/.cache/2.png",
+        "train/a/.DS_Store/",
+        "train/.ipynb_checkpoints/3.png",
+        "train/__MACOSX/4.png",
+        "val/a/5.png",
+    ]);
+    let splits = FolderSplits::open(root.path()).unwrap();
+    assert_eq!(splits.train.class_names(), ["a"]);
+    assert_eq!(splits.train.len(), 1);
+    let told = splits.train.left_out().unwrap();
+    assert!(
+        told.starts_with("left out of the images: 5 hidden, for example "),
+        "{told}"
+    );
+    assert_eq!(splits.val.left_out(), None);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_left_out_of_a_class() {
+    let root = make(&["train/a/1.png", "val/a/2.png"]);
+    let socket = root.path().join("train/a/s.png");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::os::unix::fs::symlink(&socket, root.path().join("train/a/link.png")).unwrap();
+    let splits = FolderSplits::open(root.path()).unwrap();
+    assert_eq!(splits.train.len(), 1);
+    let told = splits.train.left_out().unwrap();
+    assert!(
+        told.starts_with("left out of the images: 2 that can't be opened"),
+        "{told}"
+    );
+}

@@ -8,6 +8,9 @@ pub(super) struct Tags<'a> {
     entries: Vec<Entry>,
 }
 
+/// A tag's bytes, its type and the bytes of one value.
+type Raw<'a> = (&'a [u8], u16, usize);
+
 struct Entry {
     tag: u16,
     kind: u16,
@@ -64,7 +67,7 @@ impl<'a> Tags<'a> {
     }
 
     /// The values of `tag` with the size of one, as bytes of the file.
-    fn raw(&self, tag: u16) -> Result<Option<(&'a [u8], u16, usize)>, String> {
+    fn raw(&self, tag: u16) -> Result<Option<Raw<'a>>, String> {
         let Some(entry) = self.entries.iter().find(|e| e.tag == tag) else {
             return Ok(None);
         };
