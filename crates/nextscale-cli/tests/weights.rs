@@ -217,7 +217,8 @@ fn half_precision_weights_are_looked_at_too() {
     let f64 = |x: f32| f64::from(x).to_le_bytes().to_vec();
     let doubled = f64::NAN.to_le_bytes();
     let too_large = 1e300f64.to_le_bytes();
-    let cases: [(HostDType, fn(f32) -> Vec<u8>, &[u8]); 4] = [
+    type Bytes = fn(f32) -> Vec<u8>;
+    let cases: [(HostDType, Bytes, &[u8]); 4] = [
         (HostDType::BF16, bf16, &[0xc0, 0x7f]),
         (HostDType::BF16, bf16, &[0x80, 0xff]),
         (HostDType::F64, f64, &doubled),

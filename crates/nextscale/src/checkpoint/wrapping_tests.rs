@@ -46,7 +46,8 @@ fn assert_loads(path: &Path, part: Part, want: &StateDict) {
 fn prefixes_come_off_in_both_formats() {
     let dir = tempfile::tempdir().unwrap();
     let var = fixture("var/l2_weights.safetensors");
-    let names: [(&str, fn(&str) -> String); 5] = [
+    type Wrap = fn(&str) -> String;
+    let names: [(&str, Wrap); 5] = [
         ("ddp", |n| format!("module.{n}")),
         ("compiled", |n| format!("_orig_mod.{n}")),
         ("both", |n| format!("module._orig_mod.{n}")),
