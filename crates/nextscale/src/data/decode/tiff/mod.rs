@@ -6,6 +6,7 @@ mod fax;
 mod layout;
 mod tags;
 
+use super::jpeg;
 use super::room::Room;
 use super::rows::packed_bytes;
 use crate::data::RgbImage8;
@@ -143,11 +144,16 @@ impl Chunk {
         let across = layout.chunk.0;
         self.samples = kept;
         self.values.resize(across * layout.chunk.1 * kept, 0);
+        // The tags decide what the components are, not what else stands in the stream.
+        let stored_as = match layout.colors {
+            Colors::YCbCr if !layout.planar => jpeg::Colors::YCbCr,
+            _ => jpeg::Colors::Stored,
+        };
         let tables = tags.bytes(347)?.unwrap_or(&[]);
         for plane in 0..planes {
             let data = Self::stored(tags, layout, number, plane);
-            let whole = whole_jpeg(layout, tables, data)?;
-            super::jpeg::decode(&whole, &mut self.jpeg).map_err(|e| format!("TIFF: {e}"))?;
+            let whole = whole_jpeg(tables, data)?;
+            jpeg::decode_as(stored_as, &whole, &mut self.jpeg).map_err(|e| format!("TIFF: {e}"))?;
             if self.jpeg.width() < cols || self.jpeg.height() < rows || self.jpeg.width() > across {
                 return Err("TIFF: the size of its JPEG data does not fit".to_owned());
             }
@@ -167,20 +173,14 @@ impl Chunk {
     }
 }
 
-/// A JPEG stream that stands by itself: with the tables that all strips share, and a marker for its colours.
-fn whole_jpeg(layout: &Layout, tables: &[u8], data: &[u8]) -> Result<Vec<u8>, String> {
+/// A JPEG stream that stands by itself: with the tables that all strips share.
+fn whole_jpeg(tables: &[u8], data: &[u8]) -> Result<Vec<u8>, String> {
     let body = data
         .strip_prefix(&[0xff, 0xd8])
         .ok_or("TIFF: there is no JPEG data where it must be")?;
     let shared = tables.strip_prefix(&[0xff, 0xd8]).unwrap_or(&[]);
     let shared = shared.strip_suffix(&[0xff, 0xd9]).unwrap_or(shared);
     let mut whole = vec![0xff, 0xd8];
-    if !layout.planar && layout.colors.samples() == 3 {
-        // The tags decide what the three components are, not what else stands in the stream.
-        let transform = u8::from(layout.colors == Colors::YCbCr);
-        whole.extend_from_slice(b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0");
-        whole.push(transform);
-    }
     whole.extend_from_slice(shared);
     whole.extend_from_slice(body);
     Ok(whole)
