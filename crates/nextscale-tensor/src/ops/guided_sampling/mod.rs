@@ -27,7 +27,7 @@ pub use filter::filter_logits;
 use noise::RowNoise;
 pub use noise::{Draw, draw_params};
 
-/// What is drawn where logits are no numbers. [`crate::ops::gather_rows`] on a GPU makes not-a-numbers of it.
+/// What is drawn where logits are no numbers. [`gather_rows`](crate::ops::gather_rows()) on a GPU makes not-a-numbers of it.
 pub const NO_CODE: i32 = -1;
 
 /// Whether a row of logits has probabilities.
