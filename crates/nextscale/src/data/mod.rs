@@ -4,7 +4,7 @@
 //! decides which images make a batch, a [`Transform`] makes each R × R pixels, and a [`TrainLoader`] or
 //! [`ValLoader`] does so on threads of its own, ahead of the trainer.
 
-mod decode;
+pub(crate) mod decode;
 mod feed;
 mod folder;
 mod image8;

@@ -1,10 +1,10 @@
 //! Looks at the validation images while training goes on, so that a bad one is named at the start and not at the first evaluation.
 
+use crate::data::decode::open_file;
 use crate::data::{ImageSource, LoadBuffers};
 use crate::log::speaker::Speaker;
 use crate::train::flags::BadImages;
 use crate::{Error, Result};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -93,14 +93,9 @@ fn look(source: &dyn ImageSource, bad: BadImages, stop: &AtomicBool, mut warn: i
 
 /// Whether a file is one, can be opened and has content.
 fn open(path: &Path) -> Result<()> {
-    let bad = |what: &str| Err(Error::input(format!("{}: {what}", path.display())));
-    // First, for opening a pipe would wait.
-    if !std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
-        return bad("is not a regular file");
-    }
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    let (mut file, _) = open_file(path)?;
     match file.read(&mut [0; 16]).map_err(Error::io(path))? {
-        0 => bad("is empty"),
+        0 => Err(Error::input(format!("{}: is empty", path.display()))),
         _ => Ok(()),
     }
 }
