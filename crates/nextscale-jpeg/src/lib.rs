@@ -39,7 +39,8 @@ pub enum Colors {
 ///
 /// # Errors
 /// A text, without the file's name, that says what is wrong: not a JPEG file, of a kind that is not read, damaged,
-/// cut short (also where only the end marker is missing), of more than [`MAX_SCANS`] scans, or refused by `room`.
+/// cut short (also where only the end marker is missing; where other bytes stand in its place, all pixels are there
+/// and it is read, as by Pillow), of more than [`MAX_SCANS`] scans, or refused by `room`.
 /// What stands in the place then is unspecified.
 pub fn decode<'o>(
     bytes: &[u8],

@@ -14,7 +14,8 @@ pub(super) fn class_list(
     let Some(list) = list else {
         return Ok((0..model.count as i32).collect());
     };
-    named(data_path, model)?.labels(list)
+    let labels = named(data_path, model)?.labels(list);
+    labels.map_err(|e| Error::input(format!("--classes={list}: {e}")))
 }
 
 /// The label of the one class that `text` names.
@@ -23,20 +24,19 @@ pub(super) fn one_class(
     data_path: Option<&str>,
     model: &ModelClasses<'_>,
 ) -> Result<i32> {
-    match class_list(Some(text), data_path, model)?.as_slice() {
-        [label] => Ok(*label),
-        several => Err(Error::input(format!(
-            "--class={text}: expected one class, not {}",
-            several.len()
-        ))),
-    }
+    let label = match named(data_path, model)?.labels(text).as_deref() {
+        Ok([label]) => Ok(*label),
+        Ok(several) => Err(format!("expected one class, not {}", several.len())),
+        Err(e) => Err(e.clone()),
+    };
+    label.map_err(|e| Error::input(format!("--class={text}: {e}")))
 }
 
 /// Names, and the model's class of each.
 struct Named {
     names: Vec<(String, usize)>,
     count: usize,
-    /// Whether names are known at all.
+    /// The model's file, for messages.
     file: String,
 }
 
@@ -69,7 +69,8 @@ fn named(data_path: Option<&str>, model: &ModelClasses<'_>) -> Result<Named> {
 }
 
 impl Named {
-    fn labels(&self, list: &str) -> Result<Vec<i32>> {
+    /// The labels that a list means; an error completes a sentence that begins with the flag.
+    fn labels(&self, list: &str) -> Result<Vec<i32>, String> {
         // A list that is a name as it stands, commas and all.
         if let Some(label) = self.by_name(list) {
             return Ok(vec![label as i32]);
@@ -81,40 +82,38 @@ impl Named {
         self.names.iter().find(|(n, _)| n == name).map(|(_, i)| *i)
     }
 
-    fn label(&self, word: &str) -> Result<i32> {
+    fn label(&self, word: &str) -> Result<i32, String> {
         match self.by_name(word).or_else(|| word.parse::<usize>().ok()) {
             Some(i) if i < self.count => Ok(i as i32),
-            Some(i) => Err(Error::input(format!(
-                "class {i}: the model has classes 0 to {}",
+            Some(i) => Err(format!(
+                "there is no class {i}; the model has classes 0 to {}",
                 self.count.saturating_sub(1)
-            ))),
-            None if self.names.is_empty() => Err(Error::input(format!(
-                "class {word}: not a number, and {} does not say what its classes are called; to use names give --data_path, whose folders name the classes",
+            )),
+            None if self.names.is_empty() => Err(format!(
+                "{word:?} is no number, and {} does not say what its classes are called; to use names give --data_path, whose folders name the classes",
                 self.file
-            ))),
+            )),
             None => {
                 let names: Vec<String> = self.names.iter().map(|(n, _)| n.clone()).collect();
-                Err(Error::input(format!(
-                    "class {word}: neither a number nor one of the model's classes ({}); a name with a comma goes in double quotes",
+                Err(format!(
+                    "{word:?} is neither a number nor one of the model's classes ({}); a name with a comma goes in double quotes",
                     list_names(&names)
-                )))
+                ))
             }
         }
     }
 }
 
 /// The words of a list separated by commas. A word in double quotes may hold commas, and quotes written twice.
-fn split(list: &str) -> Result<Vec<String>> {
+fn split(list: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut rest = list;
     loop {
         let word = rest.trim_start();
         let (word, after) = match word.strip_prefix('"') {
-            Some(quoted) => unquote(quoted).ok_or_else(|| {
-                Error::input(format!(
-                    "--classes={list}: a double quote is not closed, or something other than a comma follows it"
-                ))
-            })?,
+            Some(quoted) => unquote(quoted).ok_or(
+                "a double quote is not closed, or something other than a comma follows it",
+            )?,
             None => match word.split_once(',') {
                 Some((word, after)) => (word.trim_end().to_owned(), Some(after)),
                 None => (word.trim_end().to_owned(), None),
@@ -188,7 +187,8 @@ mod tests {
         );
         assert!(of("4").unwrap_err().to_string().contains("0 to 3"));
         assert_eq!(one_class("b", None, &model).unwrap(), 3);
-        assert!(one_class("b,1", None, &model).is_err());
+        let text = one_class("b,1", None, &model).unwrap_err().to_string();
+        assert_eq!(text, "--class=b,1: expected one class, not 2");
         let silent = ModelClasses {
             names: None,
             ..model

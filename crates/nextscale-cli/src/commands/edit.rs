@@ -8,7 +8,7 @@ use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::{OpenPair, open_pair};
-use nextscale::pictures::grid;
+use nextscale::pictures::{check_grid, grid};
 use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result, say};
 use nextscale_tensor::ops;
@@ -128,6 +128,8 @@ pub fn run(args: &Args) -> Result<()> {
         }
         None => var.no_class(),
     };
+    let all = args.count + 2;
+    check_grid(&args.out, all, side, all, "a smaller --count")?;
     let (image, pixels) = load(&args.image, side, 1.0)?;
     let region = region(args, side)?;
     let options = SampleOptions {

@@ -2,12 +2,12 @@
 
 use super::images::{check_picture, load, may_write, tell_bad, tell_left_out};
 use super::machine::Machine;
-use nextscale::data::{BadImage, Feed, LoaderConfig};
+use nextscale::data::{BadImage, Feed, LoaderConfig, is_of_the_file};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
-use nextscale::pictures::before_after;
+use nextscale::pictures::{before_after, check_grid};
 use nextscale::session::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::{BadImages, parse_pn};
@@ -52,6 +52,8 @@ pub struct Args {
 
 /// Images in the picture of a whole set.
 const SHOWN: usize = 16;
+/// Images in a row.
+const COLUMNS: usize = 8;
 
 pub fn run(args: &Args) -> Result<()> {
     check_picture(&args.out)?;
@@ -71,6 +73,12 @@ pub fn run(args: &Args) -> Result<()> {
     tok.vqvae.to_device(device, math)?;
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
+    let shown = match args.images.len() {
+        0 => SHOWN,
+        n => n,
+    };
+    let tiles = 2 * shown.next_multiple_of(COLUMNS);
+    check_grid(&args.out, tiles, side, COLUMNS, "fewer images at once")?;
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let mut show = |pixels: &[u8], back: &nextscale_tensor::Tensor| -> Result<()> {
         before.extend_from_slice(pixels);
@@ -114,7 +122,7 @@ pub fn run(args: &Args) -> Result<()> {
             let mut left_out = Vec::new();
             for path in &args.images {
                 let (x, pixels) = match load(path, side, args.mid_reso) {
-                    Err(e) if args.bad_images == BadImages::Skip && e.exit_code() == 2 => {
+                    Err(e) if args.bad_images == BadImages::Skip && is_of_the_file(&e) => {
                         let reason = e.to_string();
                         left_out.push(BadImage {
                             index: left_out.len(),
@@ -136,7 +144,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
     }
-    before_after(&before, &after, side, 8).save(&args.out)?;
+    before_after(&before, &after, side, COLUMNS).save(&args.out)?;
     printed.and_then(|()| say!("before and after: {}", args.out.display()))
 }
 

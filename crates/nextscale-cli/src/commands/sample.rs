@@ -7,7 +7,7 @@ use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::{OpenPair, open_pair};
-use nextscale::pictures::{GridFile, NpzImages, Picture, PictureFormat, grid};
+use nextscale::pictures::{GridFile, NpzImages, Picture, PictureFormat, check_grid, grid};
 use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result, say};
 use nextscale_tensor::ops;
@@ -244,6 +244,8 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
                     n => n,
                 };
                 if format != PictureFormat::Png {
+                    let advice = "a name ending in .png, a folder, or other --columns";
+                    check_grid(&args.out, n, width, columns, advice)?;
                     return Ok(Sink::Picture(Whole {
                         path: args.out.clone(),
                         tiles: Vec::new(),

@@ -61,11 +61,10 @@ impl Place {
         }
     }
 
-    /// Whether these are averaged weights.
+    /// Whether these are averaged weights: `ema`, `model_ema` and the like, but not `schema`.
     fn is_averaged(&self) -> bool {
-        self.root
-            .split('.')
-            .any(|s| s.to_lowercase().contains("ema"))
+        let mut words = self.root.split(|c: char| !c.is_alphabetic());
+        words.any(|word| word.eq_ignore_ascii_case("ema"))
     }
 
     /// Whether the file's names are the model's, behind the root.
@@ -361,6 +360,12 @@ mod tests {
             "model_ema."
         );
         assert_eq!(place_of(&both, Part::Vae), Ok(None));
+        for averaged in ["EMA.", "params_ema.", "ema_0.9999.", "state.ema.model."] {
+            let both = all(&["model.", averaged]);
+            let root = &place_of(&both, Part::Var).unwrap().unwrap().root;
+            assert_eq!(root, averaged);
+        }
+        assert!(place_of(&all(&["model.", "schema."]), Part::Var).is_err());
         let two = all(&["first.", "second."]);
         let text = place_of(&two, Part::Var).unwrap_err();
         assert!(text.contains("\"first\" and \"second\""), "{text}");

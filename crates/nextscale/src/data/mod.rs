@@ -24,7 +24,9 @@ pub use feed::Feed;
 pub use folder::{FolderSource, FolderSplits, IMAGE_EXTENSIONS};
 pub use image8::RgbImage8;
 pub use knn::KnnClassifier;
-pub use loader::{BadImage, BadImages, Batch, LoaderConfig, TrainLoader, ValLoader};
+pub use loader::{
+    BadImage, BadImages, Batch, LoaderConfig, TrainLoader, ValLoader, is_of_the_file,
+};
 pub use readable::Readable;
 pub use relabelled::Relabelled;
 pub use resize::{CropWindow, Resizer};

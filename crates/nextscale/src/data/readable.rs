@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::loader::is_the_file;
+use super::loader::is_of_the_file;
 use super::{BadImage, ImageSource, LoadBuffers};
 use crate::{Error, Result};
 
@@ -38,7 +38,7 @@ impl Readable {
                 buffers.let_go();
                 let Err(error) = outcome else { continue };
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                if is_the_file(&error) {
+                if is_of_the_file(&error) {
                     let reason = error.to_string();
                     found.0.push(BadImage { index, reason });
                 } else {

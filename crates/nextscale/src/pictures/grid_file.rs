@@ -1,6 +1,6 @@
 //! A grid of images as one PNG file, written a row of images at a time: memory does not grow with the number of images.
 
-use super::GAP;
+use super::{GAP, grid_size};
 use crate::checkpoint::atomic::Unfinished;
 use crate::{Error, Result};
 use png::{BitDepth, ColorType, Encoder, StreamWriter};
@@ -28,8 +28,7 @@ impl GridFile {
     pub fn create(path: &Path, n: usize, side: usize, columns: usize) -> Result<Self> {
         let file = Unfinished::create(path)?;
         let columns = columns.clamp(1, n.max(1));
-        let width = columns * (side + GAP) + GAP;
-        let height = n.div_ceil(columns) * (side + GAP) + GAP;
+        let (width, height) = grid_size(n, side, columns);
         let extent = |pixels: usize| {
             u32::try_from(pixels).map_err(|_| {
                 Error::input(format!(

@@ -39,6 +39,46 @@ impl PictureFormat {
             _ => None,
         }
     }
+
+    /// Most pixels along a side.
+    fn most_side(self) -> usize {
+        match self {
+            Self::Png => i32::MAX as usize,
+            Self::Jpeg => 65_535,
+            Self::WebP => 16_384,
+        }
+    }
+}
+
+/// Most pixels of a picture that is held whole in memory: those of the largest WebP file.
+const MOST_HELD: usize = 16_384 * 16_384;
+
+/// Width and height of a [`grid`] of `n` tiles.
+fn grid_size(n: usize, side: usize, columns: usize) -> (usize, usize) {
+    let columns = columns.clamp(1, n.max(1));
+    let along = |tiles: usize| tiles.saturating_mul(side + GAP).saturating_add(GAP);
+    (along(columns), along(n.div_ceil(columns)))
+}
+
+/// Checks, before anything is drawn, that a [`grid`] of `n` tiles can be held and written to `path`. `advice` ends the message.
+///
+/// # Errors
+/// When a side is longer than the file's format has it, or the picture is too large to hold.
+pub fn check_grid(path: &Path, n: usize, side: usize, columns: usize, advice: &str) -> Result<()> {
+    let format = PictureFormat::of(path).unwrap_or(PictureFormat::Png);
+    let (width, height) = grid_size(n, side, columns);
+    let most = format.most_side();
+    let limit = if width.max(height) > most {
+        format!("{format:?} has at most {most} along a side")
+    } else if width.saturating_mul(height) > MOST_HELD {
+        format!("at most {MOST_HELD} in all are held in memory")
+    } else {
+        return Ok(());
+    };
+    Err(Error::input(format!(
+        "--out={}: a picture of {n} images has {width} by {height} pixels, and {limit}; give {advice}",
+        path.display()
+    )))
 }
 
 /// An 8-bit RGB picture, row-major.
@@ -102,12 +142,8 @@ pub fn grid(tiles: &[u8], side: usize, columns: usize) -> Picture {
     let bytes = side * side * 3;
     let n = tiles.len() / bytes.max(1);
     let columns = columns.clamp(1, n.max(1));
-    let rows = n.div_ceil(columns);
-    let mut out = Picture::filled(
-        columns * (side + GAP) + GAP,
-        rows * (side + GAP) + GAP,
-        [255; 3],
-    );
+    let (width, height) = grid_size(n, side, columns);
+    let mut out = Picture::filled(width, height, [255; 3]);
     for (i, tile) in tiles.chunks_exact(bytes.max(1)).enumerate() {
         let at = (
             GAP + i % columns * (side + GAP),
@@ -153,5 +189,22 @@ mod tests {
         );
         let p = before_after(&tiles, &tiles, 2, 3);
         assert_eq!(p.height, 4 * 4 + 2);
+    }
+
+    #[test]
+    fn a_grid_too_large_for_its_file_is_refused_beforehand() {
+        let check = |name: &str, n, columns| check_grid(Path::new(name), n, 256, columns, "less");
+        // 63 images of 256 pixels and their gaps are 16,256 pixels, 64 are 16,514; 254 are 65,534.
+        for (name, fits) in [("x.webp", 63), ("x.JPG", 254)] {
+            check(name, fits, fits).unwrap();
+            check(name, fits, 1).unwrap();
+            let text = check(name, fits + 1, fits + 1).unwrap_err().to_string();
+            assert!(text.contains("along a side; give less"), "{text}");
+            assert!(check(name, 8 * fits + 8, 8).is_err());
+        }
+        let text = check("x.png", 5000, 70).unwrap_err().to_string();
+        assert!(text.contains("18062 by 18578 pixels"), "{text}");
+        assert!(text.contains("held in memory"), "{text}");
+        assert!(check_grid(Path::new("x.webp"), usize::MAX, 256, 8, "less").is_err());
     }
 }

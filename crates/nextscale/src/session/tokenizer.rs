@@ -207,7 +207,7 @@ impl TokenizerRun<'_> {
             display.note(line);
         }
         let val = Arc::clone(&dataset.val);
-        let _check = ValCheck::start(val, o.bad_images, display.speaker());
+        let val_check = Some(ValCheck::start(val, o.bad_images, display.speaker()));
         let mut session = Session {
             run: self,
             plan: &plan,
@@ -229,6 +229,7 @@ impl TokenizerRun<'_> {
             tb,
             loader,
             paths,
+            val_check,
         };
         let outcome = session.run()?;
         session.display.finish();
@@ -271,6 +272,8 @@ struct Session<'a> {
     tb: EventWriter,
     steps: StepLog,
     loader: LoaderConfig,
+    /// Until the first evaluation.
+    val_check: Option<ValCheck>,
 }
 
 impl Session<'_> {
@@ -512,6 +515,9 @@ impl Session<'_> {
         let side = self.dataset.side;
         let stop = &self.run.stop;
         stop.check()?;
+        if let Some(check) = self.val_check.take() {
+            check.wait(stop)?;
+        }
         let mut val = self.dataset.val_loader(self.plan.batch, self.loader)?;
         let each = |_| stop.check();
         let r = evaluate_reconstruction(&self.trainer.vqvae, &pyramid, &mut val, side, each)?;

@@ -4,38 +4,66 @@ use crate::data::decode::open_file;
 use crate::data::{ImageSource, LoadBuffers};
 use crate::log::speaker::Speaker;
 use crate::train::flags::BadImages;
+use crate::train::signal::StopSignal;
 use crate::{Error, Result};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Time that goes into decoding; images beyond it are only opened.
 const DECODING: Duration = Duration::from_secs(5);
+/// Time that the first evaluation gives the looking to end.
+const WAIT: Duration = Duration::from_secs(5);
 /// Files that are named; the others are counted.
 const NAMED: usize = 10;
 
 /// The looking, in a thread of its own; it ends with this.
 pub(super) struct ValCheck {
     stop: Arc<AtomicBool>,
+    /// Closed when the looking has ended.
+    ended: Receiver<()>,
 }
 
 impl ValCheck {
     /// Starts to look at `source` and warns of what can't be read. What is not made of files is left alone.
     pub(super) fn start(source: Arc<dyn ImageSource>, bad: BadImages, speaker: Speaker) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let (end, ended) = channel();
         let check = Self {
             stop: Arc::clone(&stop),
+            ended,
         };
         if source.path(0).is_some() {
-            let look = move || look(source.as_ref(), bad, &stop, |line| speaker.warn(line));
+            let look = move || {
+                look(source.as_ref(), bad, &stop, |line| speaker.warn(line));
+                drop(end);
+            };
             // Without it the run is what it was: a bad image is met at the evaluation.
             let _ = std::thread::Builder::new()
                 .name("check-val".into())
                 .spawn(look);
         }
         check
+    }
+
+    /// Waits a little for the looking to end, and gives it up: an evaluation that comes at once would end the run at the first bad
+    /// image, before the others are named.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] where a stop was asked for.
+    pub(super) fn wait(self, stop: &StopSignal) -> Result<()> {
+        let start = Instant::now();
+        let short = Duration::from_millis(20);
+        while self.ended.recv_timeout(short) == Err(RecvTimeoutError::Timeout) {
+            stop.check()?;
+            if start.elapsed() > WAIT {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -203,7 +203,7 @@ impl VarRun<'_> {
         for line in data.left_out() {
             display.note(line);
         }
-        let _check = data
+        let val_check = data
             .val_images()
             .map(|val| ValCheck::start(Arc::clone(val), o.bad_images, display.speaker()));
         let mut session = Session {
@@ -235,6 +235,7 @@ impl VarRun<'_> {
             steps: StepLog::open(&o.out, done)?,
             epochs: EpochLog::open(&o.out, &header, epochs_done)?,
             loader,
+            val_check,
         };
         let outcome = session.run(explain)?;
         session.display.finish();

@@ -250,6 +250,9 @@ impl Session<'_> {
         release_free();
         let batch = evaluation_batch(self.plan.batch);
         let stop = &self.run.stop;
+        if let Some(check) = self.val_check.take() {
+            check.wait(stop)?;
+        }
         let each = |_| stop.check();
         let (measures, bad) = self
             .data

@@ -4,6 +4,7 @@ use super::checkpoints::Keeper;
 use super::log_faults::LogFaults;
 use super::progress::StepClock;
 use super::source::{Data, Source};
+use super::val_check::ValCheck;
 use super::var::{VarRun, var_paths};
 use super::var_epoch::Progress;
 use super::var_state::{self, Saving};
@@ -78,6 +79,8 @@ pub(super) struct Session<'a> {
     pub(super) steps: StepLog,
     pub(super) epochs: EpochLog,
     pub(super) loader: LoaderConfig,
+    /// Until the first evaluation.
+    pub(super) val_check: Option<ValCheck>,
 }
 
 /// An iteration that was asked for. On a GPU its report is looked at after the next one was asked for, so that the GPU

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::data::{ImageSource, LoadBuffers};
 use crate::{Error, Result};
 
-/// What to do with an image that can't be decoded. (A file that can't be read at all always ends the run.)
+/// What to do with an image that can't be decoded. (A disk that can't be read always ends the run.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BadImages {
     /// Report it as an error of its batch.
@@ -17,8 +17,8 @@ pub enum BadImages {
     Skip,
 }
 
-/// Whether it is the file that is bad, and not the disk.
-pub(in crate::data) fn is_the_file(e: &Error) -> bool {
+/// Whether an error in loading an image is of its file (bad, gone, or not to be opened), and not of the disk.
+pub fn is_of_the_file(e: &Error) -> bool {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     match e {
         Error::Input(_) => true,
@@ -65,7 +65,7 @@ impl BadList {
         }
         match source.load(index, buffers) {
             Ok(()) => Ok(true),
-            Err(e) if is_the_file(&e) => {
+            Err(e) if is_of_the_file(&e) => {
                 lock().insert(index, e.to_string());
                 Ok(false)
             }

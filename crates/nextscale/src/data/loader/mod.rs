@@ -15,8 +15,7 @@ use std::time::Duration;
 use super::{ImageSource, TrainSampler, Transform, ValSampler};
 use crate::Result;
 
-pub(in crate::data) use bad::is_the_file;
-pub use bad::{BadImage, BadImages};
+pub use bad::{BadImage, BadImages, is_of_the_file};
 use engine::{Crops, Engine, Recycler};
 use order::Order;
 
