@@ -5,12 +5,13 @@ use super::images::{check_picture, in_range, load, may_write};
 use super::machine::Machine;
 use super::mask;
 use nextscale::checkpoint::class_names::ModelClasses;
-use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler};
+use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler, Selected};
 use nextscale::memory::{self, Pass, advise};
+use nextscale::model::Pyramid;
 use nextscale::model::open::{OpenPair, open_pair};
 use nextscale::pictures::{check_grid, grid};
 use nextscale::train::device::Arithmetic;
-use nextscale::{Error, Result, say};
+use nextscale::{Error, Result, say, tell};
 use nextscale_tensor::ops;
 use std::path::PathBuf;
 
@@ -132,6 +133,7 @@ pub fn run(args: &Args) -> Result<()> {
     check_grid(&args.out, all, side, all, "a smaller --count")?;
     let (image, pixels) = load(&args.image, side, 1.0)?;
     let region = region(args, side)?;
+    check_region(args, &region, pyramid)?;
     let options = SampleOptions {
         cfg: args.cfg,
         top_k: args.top_k,
@@ -166,6 +168,32 @@ pub fn run(args: &Args) -> Result<()> {
     grid(&all, side, args.count + 2).save(&args.out)?;
     say!("{} results in {}", args.count, args.out.display())?;
     Ok(())
+}
+
+/// Refuses a region that changes nothing, and tells of one that keeps nothing: at a model's few tokens either comes easily.
+fn check_region(args: &Args, region: &Region, pyramid: &Pyramid) -> Result<()> {
+    let flag = match (&args.mask, &args.r#box) {
+        (Some(mask), _) => format!("--mask={}", mask.display()),
+        (None, corners) => format!("--box={}", corners.as_deref().unwrap_or_default()),
+    };
+    match region.selected(pyramid) {
+        Selected::Nothing => {
+            let (h, w) = pyramid.finest();
+            Err(Error::input(format!(
+                "{flag}: it selects nothing to draw anew: a token is drawn anew where half of its area or more is selected, and the \
+                 finest of this model's are 1/{w} of the width and 1/{h} of the height; select more{}",
+                match args.mode {
+                    Mode::Outpaint => " (--mode=outpaint draws what lies outside)",
+                    _ => "",
+                }
+            )))
+        }
+        Selected::Everything => {
+            tell!("{flag}: it selects the whole image");
+            Ok(())
+        }
+        Selected::Part => Ok(()),
+    }
 }
 
 fn region(args: &Args, side: usize) -> Result<Region> {

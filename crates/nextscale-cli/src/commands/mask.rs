@@ -1,19 +1,18 @@
 //! Pictures as masks.
 
 use nextscale::data::{LoadBuffers, Resizer, RgbImage8, Transform, alpha_of, decode_file};
-use nextscale::{Error, Result, tell};
+use nextscale::{Result, tell};
 use std::path::Path;
 
 /// The mask in `path` at `side` × `side`: 1 where the image is drawn anew. `outside` turns it round.
 pub fn read(path: &Path, side: usize, outside: bool) -> Result<Vec<f32>> {
     let mut buffers = LoadBuffers::default();
     decode_file(path, &mut buffers)?;
-    let shown = path.display();
     let image = selection(path, std::mem::take(&mut buffers.image))?;
     let transform = Transform::new(side, 1.0, false)?;
     let mut pixels = vec![0; transform.bytes()];
     transform.center(&image, &mut Resizer::default(), &mut pixels)?;
-    let values: Vec<f32> = pixels
+    let values = pixels
         .chunks_exact(3)
         .map(|p| {
             let sum: u16 = p.iter().map(|&v| u16::from(v)).sum();
@@ -21,15 +20,6 @@ pub fn read(path: &Path, side: usize, outside: bool) -> Result<Vec<f32>> {
             if outside { 1.0 - share } else { share }
         })
         .collect();
-    if values.iter().all(|&v| v == 0.0) {
-        let color = if outside { "white" } else { "black" };
-        return Err(Error::input(format!(
-            "--mask={shown}: it selects nothing to draw anew, as it is {color} all over"
-        )));
-    }
-    if values.iter().all(|&v| v == 1.0) {
-        tell!("--mask={shown}: it selects the whole image");
-    }
     Ok(values)
 }
 
@@ -94,10 +84,5 @@ mod tests {
             mask_of("m.png", opaque(255), opaque(255), false).unwrap(),
             [1.0; 16]
         );
-        for (color, outside) in [(0, false), (255, true)] {
-            let error = mask_of("m.png", opaque(color), opaque(color), outside).unwrap_err();
-            assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().contains("selects nothing"), "{error}");
-        }
     }
 }

@@ -206,15 +206,8 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
     let ending = args.out.extension().and_then(|e| e.to_str());
     let ending = ending.map(str::to_ascii_lowercase);
     let picture = PictureFormat::of(&args.out);
-    match ending.as_deref() {
-        Some("gif" | "bmp" | "tif" | "tiff" | "ppm" | "pnm" | "avif" | "jxl" | "pdf" | "npy")
-            if !args.out.is_dir() =>
-        {
-            Err(Error::input(format!(
-                "--out={}: give a name ending in .png, .jpg, .webp or .npz, or a folder",
-                args.out.display()
-            )))
-        }
+    let folder = is_folder(&args.out);
+    match ending.as_deref().filter(|_| !folder) {
         Some("png" | "jpg" | "jpeg" | "webp" | "npz") => {
             super::images::may_write(&args.out, args.force)?;
             if args.scales {
@@ -261,6 +254,10 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
                 )?)))
             }
         }
+        _ if !folder && looks_like_a_file(&args.out) => Err(Error::input(format!(
+            "--out={}: give a name ending in .png, .jpg, .webp or .npz, or a folder (with / at its end, where its name has a dot)",
+            args.out.display()
+        ))),
         _ => {
             let taken = args
                 .out
@@ -276,6 +273,19 @@ fn open_sink(args: &Args, n: usize, (height, width): (usize, usize)) -> Result<S
             Ok(Sink::Folder(args.out.clone()))
         }
     }
+}
+
+/// Whether `out` is a folder, or to be one by the slash at its end.
+fn is_folder(out: &Path) -> bool {
+    out.as_os_str().as_encoded_bytes().ends_with(b"/") || out.is_dir()
+}
+
+/// Whether a name seems to mean a file: letters stand behind its last dot. (`run-1.5` is a folder like others.)
+fn looks_like_a_file(out: &Path) -> bool {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_end_matches([' ', '.']);
+    name.rsplit_once('.')
+        .is_some_and(|(_, ending)| ending.chars().any(char::is_alphabetic))
 }
 
 /// The label of every image to draw.

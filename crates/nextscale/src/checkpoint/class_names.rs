@@ -1,6 +1,7 @@
 //! The names of a model's classes, in class order: as text in a file, and matched with those of other images.
 
 use serde_json::{Map, Value as Json};
+use std::collections::{HashMap, HashSet};
 
 use super::safetensors::TextMetadata;
 use crate::{Error, Result};
@@ -55,6 +56,13 @@ pub fn list_names(names: &[String]) -> String {
     }
 }
 
+/// The first name that stands twice.
+pub fn named_twice(names: &[String]) -> Option<&str> {
+    let mut seen = HashSet::new();
+    let twice = names.iter().find(|name| !seen.insert(name.as_str()));
+    twice.map(String::as_str)
+}
+
 /// Where two lists of classes first differ, as the end of a sentence: `class 1 is "b" there and "c" here`.
 pub fn first_difference(there: &[String], here: &[String]) -> Option<String> {
     let name = |n: Option<&String>| n.map_or("missing".to_owned(), |n| format!("{n:?}"));
@@ -94,7 +102,7 @@ impl ModelClasses<'_> {
                 self.file
             )));
         };
-        let places: std::collections::HashMap<&str, usize> = names
+        let places: HashMap<&str, usize> = names
             .iter()
             .enumerate()
             .map(|(i, n)| (n.as_str(), i))
@@ -179,6 +187,12 @@ mod tests {
             first_difference(&a, &names(&["a"])).unwrap(),
             "class 1 is \"b\" there and missing here"
         );
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_found() {
+        assert_eq!(named_twice(&names(&["a", "b", "a"])), Some("a"));
+        assert_eq!(named_twice(&names(&["a", "b", "A"])), None);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
-use super::class_names::{CLASSES_KEY, names_of_extra, names_of_metadata, names_to_text};
+use super::class_names::{
+    CLASSES_KEY, named_twice, names_of_extra, names_of_metadata, names_to_text,
+};
 use super::outline::Outline;
 use super::pickle::Value;
 use super::places::{self, Place, Tree};
@@ -334,20 +336,26 @@ impl Weights {
     /// The names of a transformer's classes, where the file holds them.
     ///
     /// # Errors
-    /// When they are not as many as the weights have classes. `path` is named in the message.
+    /// When they are not as many as the weights have classes, or one stands twice. `path` is named in the message.
     pub fn class_names(
         &self,
         path: impl AsRef<Path>,
         classes: usize,
     ) -> Result<Option<Vec<String>>> {
-        match names_of_metadata(&self.metadata) {
-            Some(names) if names.len() != classes => Err(Error::input(format!(
-                "{}: names {} classes, but its weights have {classes}",
-                path.as_ref().display(),
+        let Some(names) = names_of_metadata(&self.metadata) else {
+            return Ok(None);
+        };
+        let bad = if names.len() != classes {
+            format!(
+                "names {} classes, but its weights have {classes}",
                 names.len()
-            ))),
-            names => Ok(names),
-        }
+            )
+        } else if let Some(name) = named_twice(&names) {
+            format!("names the class {name:?} twice, so its classes can't be told apart by name")
+        } else {
+            return Ok(Some(names));
+        };
+        Err(Error::input(format!("{}: {bad}", path.as_ref().display())))
     }
 
     /// The transformer's construction parameters, with the patch numbers that the file states.

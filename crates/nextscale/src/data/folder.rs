@@ -1,11 +1,12 @@
 //! Images in folders: `data_path/train/<class>/*` and `data_path/val/<class>/*`.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{ImageSource, LoadBuffers, decode_file};
+use crate::checkpoint::class_names::named_twice;
 use crate::{Error, Result};
 
 /// The endings (in any case) of files that count as images.
@@ -142,17 +143,18 @@ impl FolderSource {
             if path.is_dir() && is_hidden(&file_name(&path)) {
                 source.left_out.add(path, true);
             } else if path.is_dir() {
-                class_folders.push((file_name(&path).to_string_lossy().into_owned(), path));
+                class_folders.push(path);
             }
         }
-        class_folders.sort();
+        class_folders.sort_by_cached_key(|path| file_name(path).into_encoded_bytes());
         if class_folders.is_empty() {
             return Err(Error::input(format!(
                 "{shown}: no class folders in it; images are expected as {shown}/<class>/*"
             )));
         }
         let mut empty = Vec::new();
-        for (label, (class, path)) in class_folders.into_iter().enumerate() {
+        for (label, path) in class_folders.into_iter().enumerate() {
+            let class = class_name(&file_name(&path));
             let before = source.files.len();
             source.add_class(label as u32, &path)?;
             if source.files.len() == before {
@@ -166,6 +168,11 @@ impl FolderSource {
                 "{shown}: no image in the class folder {}; put images ({}) there or remove it",
                 list(&names),
                 IMAGE_EXTENSIONS.join(" ")
+            )));
+        }
+        if let Some(class) = named_twice(&source.classes) {
+            return Err(Error::input(format!(
+                "{shown}: two class folders come to the name {class:?}; rename one of them"
             )));
         }
         if u32::try_from(source.files.len()).is_err() {
@@ -316,12 +323,24 @@ fn is_image(name: &OsString) -> bool {
     IMAGE_EXTENSIONS.iter().any(|end| name.ends_with(end))
 }
 
+/// A folder's name as a class. Bytes that are no UTF-8 are written as `\xff`, so that different folders keep different names.
+fn class_name(folder: &OsStr) -> String {
+    let mut name = String::new();
+    for part in folder.as_encoded_bytes().utf8_chunks() {
+        name.push_str(part.valid());
+        for byte in part.invalid() {
+            name.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    name
+}
+
 fn file_name(path: &Path) -> OsString {
     path.file_name().unwrap_or(path.as_os_str()).to_os_string()
 }
 
 /// Orders as plain text, character by character (a path's separators are characters like others).
-fn text_order(a: &std::ffi::OsStr, b: &std::ffi::OsStr) -> std::cmp::Ordering {
+fn text_order(a: &OsStr, b: &OsStr) -> std::cmp::Ordering {
     a.as_encoded_bytes().cmp(b.as_encoded_bytes())
 }
 

@@ -80,6 +80,30 @@ impl Region {
         }
         out
     }
+
+    /// How much of an image of these scales is drawn anew.
+    pub fn selected(&self, pyramid: &Pyramid) -> Selected {
+        let maps = pyramid.scales().iter().map(|&(ph, pw)| self.tokens(ph, pw));
+        let all: Vec<bool> = maps.flatten().collect();
+        if all.iter().all(|&anew| anew) {
+            Selected::Everything
+        } else if all.contains(&true) {
+            Selected::Part
+        } else {
+            Selected::Nothing
+        }
+    }
+}
+
+/// How much a [`Region`] selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selected {
+    /// No token of any scale.
+    Nothing,
+    /// Some tokens.
+    Part,
+    /// Every token.
+    Everything,
 }
 
 /// The source pixels of cell `i` among `n`.
@@ -128,6 +152,15 @@ mod tests {
         let dot = Region::rectangle((0.4, 0.4, 0.6, 0.6), false).unwrap();
         let map = dot.tokens(5, 5);
         assert!(map.iter().enumerate().all(|(i, &m)| m == (i == 12)));
+        let pyramid = Pyramid::square(&[1, 2, 4]).unwrap();
+        let selected = |r: (f64, f64, f64, f64), outside| {
+            Region::rectangle(r, outside).unwrap().selected(&pyramid)
+        };
+        assert_eq!(selected((0.0, 0.0, 0.25, 0.25), false), Selected::Part);
+        assert_eq!(selected((0.0, 0.0, 0.1, 0.1), false), Selected::Nothing);
+        assert_eq!(selected((0.0, 0.0, 1.0, 1.0), true), Selected::Nothing);
+        assert_eq!(selected((0.0, 0.0, 1.0, 1.0), false), Selected::Everything);
+        assert_eq!(selected((0.0, 0.0, 0.1, 0.1), true), Selected::Everything);
         for bad in [
             (0.5, 0.0, 0.5, 1.0),
             (-0.1, 0.0, 1.0, 1.0),

@@ -5,5 +5,5 @@ mod edit;
 mod sample;
 
 pub use batches::BatchSampler;
-pub use edit::{Edit, Region};
+pub use edit::{Edit, Region, Selected};
 pub use sample::{Noise, SampleOptions, Sampled, Sampler, ScaleNoise, Watch};

@@ -32,6 +32,30 @@ fn refused(paths: &[&str], parts: &[&str]) {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn classes_whose_names_are_no_text_stay_apart() {
+    use std::os::unix::ffi::OsStrExt;
+    let root = make(&["b/1.png"]);
+    for name in [&b"\xff"[..], b"\xfe", b"a\xe9z"] {
+        let class = root.path().join(OsStr::from_bytes(name));
+        fs::create_dir(&class).unwrap();
+        fs::write(class.join("1.png"), "").unwrap();
+    }
+    let source = FolderSource::open(root.path()).unwrap();
+    assert_eq!(source.class_names(), ["a\\xe9z", "b", "\\xfe", "\\xff"]);
+    for i in 0..source.len() {
+        let folder = source.path(i).unwrap().parent().unwrap().to_owned();
+        let class = &source.class_names()[source.label(i) as usize];
+        assert_eq!(class, &class_name(folder.file_name().unwrap()));
+    }
+    let same = PathBuf::from(format!("{}/\\xff", root.path().display()));
+    fs::create_dir(&same).unwrap();
+    fs::write(same.join("1.png"), "").unwrap();
+    let text = FolderSource::open(root.path()).unwrap_err().to_string();
+    assert!(text.contains("two class folders"), "{text}");
+}
+
 #[test]
 fn classes_and_files_come_in_order() {
     let root = make(&[

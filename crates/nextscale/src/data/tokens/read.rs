@@ -1,7 +1,7 @@
 //! Reading token files: the header and labels at once, rows of tokens when they are needed.
 
 use super::{LABELS, QUANTIZER, TOKENS, TOKENS_KEY, TokenInfo, outside};
-use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata};
+use crate::checkpoint::class_names::{CLASSES_KEY, named_twice, names_of_metadata};
 use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata};
 use crate::checkpoint::weights::{PATCH_NUMS_KEY, TOKENIZER_KEY, parse_patch_nums};
 use crate::checkpoint::{HostDType, StateDict};
@@ -61,6 +61,9 @@ impl TokenFile {
         }
         let classes =
             names_of_metadata(&metadata).ok_or_else(|| bad(format!("lacks {CLASSES_KEY}")))?;
+        if let Some(name) = named_twice(&classes) {
+            return Err(bad(format!("names the class {name:?} twice")));
+        }
         if !matches!(file.info(LABELS)?, Some((HostDType::I32, &[m])) if m == n) {
             return Err(bad(format!("needs {LABELS:?}, I32 [{n}]")));
         }
