@@ -83,6 +83,39 @@ fn decode_by<'o>(
     Ok(session.finish()?)
 }
 
+/// Decodes the file `bytes` to its components, whatever they mean, all of one size. `room` is told width, height and the
+/// number of components, and gives the place for the product of the three in bytes (pixel by pixel, rows from the top without
+/// padding), or refuses.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_components<'o>(
+    bytes: &[u8],
+    room: impl FnOnce(usize, usize, usize) -> Result<&'o mut [u8], String>,
+) -> Result<(), String> {
+    let mut session = Session::open(bytes)?;
+    let (width, height) = session.size();
+    let components = session.components();
+    if (1..components).any(|i| session.sampling(i) != session.sampling(0)) {
+        return Err("its components have different sizes".to_owned());
+    }
+    let samples = room(width, height, components)?;
+    if samples.len() != components * width * height || samples.is_empty() {
+        return Err(format!(
+            "{} bytes are no place for {components} times {width}x{height} samples",
+            samples.len()
+        ));
+    }
+    session.forget_colors();
+    if session.start(Some(Model::Unknown))? != components {
+        return Err("its components can't be told apart".to_owned());
+    }
+    for line in samples.chunks_exact_mut(components * width) {
+        session.read_line(line)?;
+    }
+    Ok(session.finish()?)
+}
+
 /// Row by row with libjpeg's own last stages.
 fn lines(
     session: &mut Session<'_>,

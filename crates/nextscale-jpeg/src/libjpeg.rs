@@ -32,6 +32,8 @@ pub(crate) enum Model {
     YCbCr,
     Cmyk,
     Ycck,
+    /// Components of any number and meaning.
+    Unknown,
 }
 
 /// What libjpeg is given pointers to: it must not move while libjpeg knows it.
@@ -160,6 +162,12 @@ impl<'a> Session<'a> {
         unsafe { (*self.state).cinfo.jpeg_color_space = space };
     }
 
+    /// Makes libjpeg regard the components as of unknown meaning.
+    pub(crate) fn forget_colors(&mut self) {
+        // SAFETY: the state is valid and borrowed mutably; the field may be set between header and start.
+        unsafe { (*self.state).cinfo.jpeg_color_space = c::JCS_UNKNOWN };
+    }
+
     /// The colour model of the stored components.
     pub(crate) fn model(&self) -> Model {
         match self.cinfo().jpeg_color_space {
@@ -179,6 +187,7 @@ impl<'a> Session<'a> {
             unsafe {
                 match model {
                     None => (*state).cinfo.raw_data_out = 1,
+                    Some(Model::Unknown) => (*state).cinfo.out_color_space = c::JCS_UNKNOWN,
                     Some(Model::Gray) => (*state).cinfo.out_color_space = c::JCS_GRAYSCALE,
                     Some(Model::Cmyk | Model::Ycck) => {
                         (*state).cinfo.out_color_space = c::JCS_CMYK;

@@ -176,6 +176,35 @@ fn a_container_can_say_how_colours_are_stored() {
 }
 
 #[test]
+fn components_are_given_as_they_are_stored() {
+    let components = |name: &str| {
+        let (mut all, mut number) = (Vec::new(), 0);
+        decode_components(&file(name), |width, height, n| {
+            number = n;
+            all = vec![0; width * height * n];
+            Ok(&mut all)
+        })
+        .map(|()| (number, all.clone()))
+    };
+    let (n, four) = components("four_no_markers.jpg").unwrap();
+    let (_, _, rgb) = decoded(&file("four_no_markers.jpg"), Colors::Stored, true).unwrap();
+    let mut turned = vec![0; rgb.len()];
+    color::inverted_cmyk_row(&four, &mut turned);
+    assert_eq!(n, 4);
+    assert!(turned == rgb);
+    let (n, three) = components("rgb_names.jpg").unwrap();
+    let (_, _, rgb) = decoded(&file("rgb_names.jpg"), Colors::Stored, true).unwrap();
+    assert_eq!(n, 3);
+    assert!(three == rgb);
+    let (n, one) = components("gray.jpg").unwrap();
+    let (_, _, rgb) = decoded(&file("gray.jpg"), Colors::Stored, true).unwrap();
+    assert_eq!(n, 1);
+    assert!(one.iter().zip(rgb.chunks_exact(3)).all(|(v, c)| v == &c[0]));
+    let refused = components("420.jpg").unwrap_err();
+    assert_eq!(refused, "its components have different sizes");
+}
+
+#[test]
 fn the_caller_may_refuse_a_size() {
     let refused = decode(&file("420.jpg"), Colors::Marked, |width, height| {
         Err(format!("{width} by {height}"))

@@ -36,7 +36,7 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
     let indices;
     let stride;
     let stored = if runs {
-        indices = run_lengths(data, width, height, header.compression == RLE4);
+        indices = run_lengths(data, &header)?;
         stride = width;
         &indices[..]
     } else {
@@ -195,6 +195,7 @@ impl Header {
             };
             let entries = table.chunks_exact(each).take(colors.min(256));
             palette = entries.map(|c| [c[2], c[1], c[0]]).collect();
+            check_grays(&palette, colors, bits)?;
             after += colors * each;
         }
         if data == 0 {
@@ -213,8 +214,30 @@ impl Header {
     }
 }
 
-/// Undoes run lengths: an index a pixel, rows as they are stored. Pixels that are skipped or missing have index 0.
-fn run_lengths(data: &[u8], width: usize, height: usize, nibbles: bool) -> Vec<u8> {
+/// Pillow leaves out a palette of black and white alone, or one whose colours are the gray levels 0, 1, 2 …, and then reads
+/// pixels of the wrong size.
+fn check_grays(palette: &[[u8; 3]], colors: usize, bits: u16) -> Result<(), String> {
+    let level = |i: usize| if colors == 2 { 255 * i } else { i };
+    let grays = palette.len() == colors
+        && palette
+            .iter()
+            .enumerate()
+            .all(|(i, color)| color.iter().all(|&v| usize::from(v) == level(i)));
+    let read_as = if colors <= 2 { 1 } else { 8 };
+    if grays && bits != read_as {
+        return Err(format!(
+            "BMP with {bits} bits a pixel and a palette of {colors} plain grays is not supported; convert it to PNG"
+        ));
+    }
+    Ok(())
+}
+
+/// Undoes run lengths: an index a pixel, rows as they are stored. Pixels that are skipped or missing have index 0. What can be
+/// read in two ways, and Pillow does in another than most, is refused.
+fn run_lengths(data: &[u8], header: &Header) -> Result<Vec<u8>, String> {
+    let (width, height) = (header.width, header.height);
+    let nibbles = header.compression == RLE4;
+    let strange = || "BMP: its run lengths do not fit its rows; convert it to PNG".to_owned();
     let mut out = vec![0; width * height];
     let (mut x, mut y) = (0, 0);
     let mut at = 0;
@@ -231,6 +254,8 @@ fn run_lengths(data: &[u8], width: usize, height: usize, nibbles: bool) -> Vec<u
             (true, _) => byte & 15,
         };
         match (count, value) {
+            // Pillow steps over the end of an empty row.
+            (0, 0) if x == 0 => return Err(strange()),
             (0, 0) => (x, y) = (0, y + 1),
             (0, 1) => break,
             (0, 2) => {
@@ -240,9 +265,23 @@ fn run_lengths(data: &[u8], width: usize, height: usize, nibbles: bool) -> Vec<u
                 at += 2;
                 x += usize::from(right);
                 y += usize::from(up);
+                if x >= width {
+                    return Err(strange());
+                }
             }
             (0, n) => {
                 let n = usize::from(n);
+                // Pillow goes on with the next row.
+                if x + n > width {
+                    return Err(strange());
+                }
+                // Pillow counts from the beginning of the file to even places.
+                if !header.data.is_multiple_of(2) {
+                    return Err(
+                        "BMP with run lengths at an odd place is not supported; convert it to PNG"
+                            .into(),
+                    );
+                }
                 for i in 0..n {
                     let byte = data.get(if nibbles { at + i / 2 } else { at + i });
                     let Some(&byte) = byte else { break };
@@ -263,5 +302,5 @@ fn run_lengths(data: &[u8], width: usize, height: usize, nibbles: bool) -> Vec<u
             break;
         }
     }
-    out
+    Ok(out)
 }

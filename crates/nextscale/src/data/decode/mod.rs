@@ -160,6 +160,7 @@ fn decode_into(
             ..,
         ] => webp::decode(bytes, image, room),
         [b'P', b'1'..=b'6', ..] => pnm::decode(bytes, image, room),
+        [b'P', b'f', ..] => pnm::decode_floats(bytes, image, room),
         _ => Err("its content is none of JPEG, PNG, WebP, GIF, BMP, TIFF and PNM".to_owned()),
     }))
     .unwrap_or_else(|_| Err("the decoder gave up on its content".to_owned()));

@@ -1,4 +1,4 @@
-//! PNM: P1 to P6.
+//! PNM: P1 to P6, and PFM in gray.
 
 use super::check_size;
 use super::room::Room;
@@ -74,6 +74,48 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
             for (rgb, &sample) in rgb.chunks_exact_mut(3).zip(&samples) {
                 rgb.fill(sample);
             }
+        }
+    }
+    Ok(())
+}
+
+/// Decodes gray levels that are floating-point numbers, 0 to 255, the lowest row first.
+pub(super) fn decode_floats(
+    bytes: &[u8],
+    image: &mut RgbImage8,
+    room: &mut Room,
+) -> Result<(), String> {
+    let mut text = Text { bytes, at: 2 };
+    let (width, height) = (text.number()?, text.number()?);
+    text.skip();
+    let rest = bytes.get(text.at..).unwrap_or(&[]);
+    let length = rest.iter().position(u8::is_ascii_whitespace);
+    let (scale, data) = rest.split_at(length.ok_or("PFM: the file ends early")?);
+    let scale: f64 = std::str::from_utf8(scale)
+        .ok()
+        .and_then(|t| t.parse().ok())
+        .filter(|s: &f64| s.is_finite() && *s != 0.0)
+        .ok_or("PFM: its scale is no number")?;
+    check_size(width.into(), height.into())?;
+    let (width, height) = (width as usize, height as usize);
+    room.claim((width * height * 3) as u64);
+    // The sign of the scale tells the order of bytes; its size is not regarded.
+    let value = |four: &[u8]| {
+        let four = [four[0], four[1], four[2], four[3]];
+        if scale < 0.0 {
+            f32::from_le_bytes(four)
+        } else {
+            f32::from_be_bytes(four)
+        }
+    };
+    let rows = data[1..].chunks_exact(4 * width).take(height);
+    if rows.len() < height {
+        return Err("PFM: the file ends early".to_owned());
+    }
+    let lines = image.reset(width, height).chunks_exact_mut(3 * width);
+    for (row, line) in rows.zip(lines.rev()) {
+        for (four, rgb) in row.chunks_exact(4).zip(line.chunks_exact_mut(3)) {
+            rgb.fill(value(four) as u8);
         }
     }
     Ok(())

@@ -48,7 +48,7 @@ fn every_format_decodes_as_pillow_does() {
 fn rarer_kinds_decode_as_pillow_does() {
     let expected = Expected::open("../images/other/pixels.safetensors");
     let files = others();
-    assert_eq!(files.len(), 46);
+    assert_eq!(files.len(), 58);
     for (name, bytes) in files {
         let image = decode(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (height, width, want) = expected.get(&name.replace('.', "_")).unwrap();
@@ -103,6 +103,188 @@ fn what_is_not_supported_is_told_in_plain_words() {
         assert!(text.contains(words), "{text}");
         assert!(!text.contains(['(', '{', '`']), "{text}");
     }
+}
+
+/// A little-endian (`II`) or big-endian (`MM`) TIFF of the tags and the data, which stands at byte 8.
+fn tiff(order: &[u8; 2], tags: &[(u16, &[u32])], data: &[u8]) -> Vec<u8> {
+    let big = order == b"MM";
+    let two = |v: u16| {
+        if big {
+            v.to_be_bytes()
+        } else {
+            v.to_le_bytes()
+        }
+    };
+    let four = |v: u32| {
+        if big {
+            v.to_be_bytes()
+        } else {
+            v.to_le_bytes()
+        }
+    };
+    let lists = 8 + data.len();
+    let mut values = Vec::new();
+    let mut entries = Vec::new();
+    for &(tag, list) in tags {
+        entries.extend(two(tag));
+        entries.extend(two(4));
+        entries.extend(four(list.len() as u32));
+        if let [one] = list {
+            entries.extend(four(*one));
+        } else {
+            entries.extend(four((lists + values.len()) as u32));
+            values.extend(list.iter().flat_map(|&v| four(v)));
+        }
+    }
+    let mut bytes = [&order[..], &two(42), &four((lists + values.len()) as u32)].concat();
+    bytes.extend([data, &values, &two(tags.len() as u16), &entries, &[0; 4]].concat());
+    bytes
+}
+
+#[test]
+fn tiffs_that_pillow_misreads_are_refused_and_their_siblings_read() {
+    type Tag = (u16, &'static [u32]);
+    // Two pixels of 16 bits: 200 and 1.
+    let picture: [Tag; 5] = [
+        (256, &[2]),
+        (257, &[1]),
+        (258, &[16]),
+        (262, &[1]),
+        (273, &[8]),
+    ];
+    let with = |order: &[u8; 2], more: &[Tag], data: &[u8]| {
+        let mut tags: Vec<Tag> = picture.to_vec();
+        for tag in more {
+            tags.retain(|(number, _)| *number != tag.0);
+            tags.push(*tag);
+        }
+        tags.sort_unstable();
+        decode(&tiff(order, &tags, data))
+    };
+    // PackBits: four bytes as they are.
+    let (signed, packed): (Tag, Tag) = ((339, &[2]), (259, &[32773]));
+    let big = with(b"MM", &[signed], &[0, 200, 0, 1]).unwrap();
+    assert_eq!(big.data(), [200, 200, 200, 1, 1, 1]);
+    let little = with(b"II", &[signed, packed], &[3, 200, 0, 1, 0]).unwrap();
+    assert_eq!(little.data(), big.data());
+    let unsigned = with(b"MM", &[packed], &[3, 200, 0, 1, 0]).unwrap();
+    assert_eq!(unsigned.data(), big.data());
+    let (rgb, planes): (Tag, Tag) = ((262, &[2]), (284, &[2]));
+    let three: [Tag; 3] = [(277, &[3]), rgb, planes];
+    let strips: Tag = (273, &[8, 13, 18]);
+    let lengths: Tag = (279, &[5, 5, 5]);
+    let line = [3, 0, 200, 0, 1].repeat(3);
+    let read = with(
+        b"II",
+        &[&three[..], &[strips, lengths, packed]].concat(),
+        &line,
+    )
+    .unwrap();
+    assert_eq!(read.data(), [200, 200, 200, 1, 1, 1]);
+    let eight: Tag = (258, &[8]);
+    let tiles: [Tag; 6] = [(277, &[4]), rgb, planes, eight, (322, &[16]), (323, &[16])];
+    let in_tiles = [&tiles[..], &[(324, &[8, 264, 520, 776])]].concat();
+    let ycbcr: [Tag; 4] = [(277, &[3]), (262, &[6]), eight, (530, &[2, 2])];
+    for (order, more, data, words) in [
+        (
+            b"MM",
+            vec![signed, packed],
+            vec![3, 0, 200, 0, 1],
+            "compressed big-endian signed samples of 16 bits",
+        ),
+        (
+            b"MM",
+            vec![(339, &[3][..]), (258, &[32]), packed],
+            vec![7; 20],
+            "compressed big-endian floating-point samples of 32 bits",
+        ),
+        (
+            b"II",
+            vec![(262, &[0][..])],
+            vec![0; 4],
+            "white as zero in samples of 16 bits",
+        ),
+        (
+            b"II",
+            [&three[..], &[strips]].concat(),
+            line.clone(),
+            "uncompressed planes of 16 bits",
+        ),
+        (
+            b"II",
+            ycbcr.to_vec(),
+            vec![0; 99],
+            "subsampled YCbCr that is not compressed",
+        ),
+    ] {
+        let text = with(order, &more, &data).unwrap_err().to_string();
+        let words = format!("TIFF with {words} is not supported; convert it to PNG");
+        assert!(text.contains(&words), "{text}");
+    }
+    let without_strips = |more: &[Tag]| {
+        let mut tags: Vec<Tag> = picture[..4].to_vec();
+        tags.retain(|(number, _)| more.iter().all(|(other, _)| other != number));
+        tags.extend(more);
+        tags.sort_unstable();
+        decode(&tiff(b"II", &tags, &[9; 1024]))
+    };
+    let text = without_strips(&in_tiles).unwrap_err().to_string();
+    assert!(text.contains("a channel that no tag explains"), "{text}");
+    let told = [&in_tiles[..], &[(338, &[2])]].concat();
+    assert_eq!(without_strips(&told).unwrap().data(), [9; 6]);
+}
+
+/// A BMP of 8 bits a pixel: its palette of grays, a compression and the bytes of its pixels.
+fn bmp(size: (u32, u32), palette: &[u8], compression: u32, gap: usize, pixels: &[u8]) -> Vec<u8> {
+    let place = 54 + 4 * palette.len() + gap;
+    let mut bytes = b"BM\0\0\0\0\0\0\0\0".to_vec();
+    for v in [place as u32, 40, size.0, size.1, 1 | 8 << 16, compression] {
+        bytes.extend(v.to_le_bytes());
+    }
+    bytes.extend([0; 12]);
+    bytes.extend((palette.len() as u32).to_le_bytes());
+    bytes.extend([0; 4]);
+    palette.iter().for_each(|&v| bytes.extend([v, v, v, 0]));
+    bytes.resize(place, 0);
+    bytes.extend(pixels);
+    bytes
+}
+
+#[test]
+fn bmps_that_can_be_read_in_two_ways_are_refused() {
+    let grays = |bytes: &[u8]| {
+        let image = decode(bytes).map_err(|e| e.to_string())?;
+        Ok::<_, String>(
+            image
+                .data()
+                .chunks_exact(3)
+                .map(|c| c[0])
+                .collect::<Vec<_>>(),
+        )
+    };
+    let palette = [10, 20, 30];
+    // Rows from below: 1 and 2 as they are, then a pixel left out and a run of one 2.
+    let rows = [0, 3, 1, 2, 0, 0, 0, 0, 0, 2, 1, 0, 2, 2, 0, 1];
+    let read = grays(&bmp((3, 2), &palette, 1, 0, &rows)).unwrap();
+    assert_eq!(read, [10, 30, 30, 20, 30, 10]);
+    // More than a row, an empty row, a step out of the row.
+    for rows in [
+        &[0, 4, 1, 2, 1, 2, 0, 1][..],
+        &[0, 0, 3, 1, 0, 0, 0, 1],
+        &[3, 1, 0, 2, 1, 0, 2, 1, 0, 1],
+    ] {
+        let text = grays(&bmp((3, 2), &palette, 1, 0, rows)).unwrap_err();
+        assert!(text.contains("run lengths do not fit its rows"), "{text}");
+    }
+    let text = grays(&bmp((3, 2), &palette, 1, 1, &rows)).unwrap_err();
+    assert!(text.contains("run lengths at an odd place"), "{text}");
+    let read = grays(&bmp((3, 1), &[0, 254], 0, 0, &[1, 0, 1, 0])).unwrap();
+    assert_eq!(read, [254, 0, 254]);
+    let text = grays(&bmp((3, 1), &[0, 255], 0, 0, &[1, 0, 1, 0])).unwrap_err();
+    assert!(
+        text.contains("a palette of 2 plain grays is not supported"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -6,8 +6,7 @@ use crate::data::decode::rows::{colors_of, gray_factor, unpack};
 
 /// Brings a row of packed samples to 8 bits each: those of all channels, or of `plane` alone.
 pub(super) fn to_bytes(layout: &Layout, row: &[u8], plane: usize, values: &mut [u8]) {
-    let of_color = layout.colors.samples();
-    let kept = layout.premultiplied_by.map_or(of_color, |at| at + 1);
+    let kept = layout.kept();
     let stored = layout.chunk_samples();
     let (taken, step) = if layout.planar {
         (1, kept)
@@ -94,7 +93,10 @@ impl ToRgb {
     pub fn row(&mut self, layout: &Layout, n: usize, samples: &[u8], rgb: &mut [u8]) {
         let pixels = rgb.chunks_exact_mut(3).zip(samples.chunks_exact(n));
         match layout.colors {
-            _ if layout.compression == Compression::Jpeg && !layout.planar => {
+            _ if layout.compression == Compression::Jpeg
+                && !layout.planar
+                && !layout.jpeg_components() =>
+            {
                 rgb.copy_from_slice(&samples[..rgb.len()]);
                 if layout.colors == Colors::WhiteIsZero {
                     rgb.iter_mut().for_each(|v| *v = !*v);

@@ -79,7 +79,6 @@ impl Layout {
         let compression = match tags.number(259, 1)? {
             1 => Compression::None,
             2 => Compression::Fax(Scheme::Rows),
-            3 if t4 & 2 != 0 => return Err(unsupported("uncompressed parts in fax data")),
             3 => Compression::Fax(Scheme::Group3 {
                 two_dimensional: t4 & 1 != 0,
             }),
@@ -131,8 +130,11 @@ impl Layout {
         let planar = samples > 1 && tags.number(284, 1)? == 2;
         // 1 says that colours were multiplied by alpha. Where nothing is said of it, Pillow takes it for that in this case.
         let extra = tags.numbers(338)?;
-        let taken_for_alpha =
-            extra.is_none() && planar && compression != Compression::None && colors == Colors::Rgb;
+        let taken_for_alpha = extra.is_none()
+            && planar
+            && compression != Compression::None
+            && colors == Colors::Rgb
+            && samples == 4;
         let premultiplied = match extra.as_deref() {
             Some(extra) => extra.first() == Some(&1),
             None => taken_for_alpha,
@@ -160,8 +162,14 @@ impl Layout {
         };
         layout.check_samples()?;
         layout.find_chunks(tags)?;
+        layout.check_as_pillow(extra.is_some())?;
         if colors == Colors::YCbCr && compression != Compression::Jpeg {
-            let by = tags.numbers(530)?.unwrap_or_else(|| vec![2, 2]);
+            let by = tags.numbers(530)?;
+            if compression == Compression::None {
+                layout.check_raw_ycbcr(by.as_deref())?;
+                return Ok(layout);
+            }
+            let by = by.unwrap_or_else(|| vec![2, 2]);
             match by[..] {
                 [across @ (1 | 2 | 4), down @ (1 | 2 | 4)] => {
                     layout.subsampling = (across as usize, down as usize);
@@ -207,11 +215,18 @@ impl Layout {
             if self.bits != 8 {
                 return Err(unsupported("JPEG data of more than 8 bits"));
             }
-            if self.colors == Colors::Cmyk
-                || (!self.planar && self.samples == 2)
-                || (!self.planar && self.samples > 3)
-            {
-                return Err(unsupported("JPEG data of CMYK or with alpha"));
+            let odd = match self.colors {
+                Colors::Palette => true,
+                Colors::YCbCr => self.samples > 3,
+                Colors::WhiteIsZero => self.samples > 1,
+                Colors::BlackIsZero => self.samples > 2,
+                Colors::Rgb | Colors::Cmyk => self.samples > 4,
+            };
+            if odd {
+                let (n, name) = (self.samples, self.colors.name());
+                return Err(unsupported(&format!(
+                    "JPEG data of {n} samples a pixel in {name}"
+                )));
             }
         } else {
             let fits = match self.predictor {
@@ -229,6 +244,57 @@ impl Layout {
             }
         }
         Ok(())
+    }
+
+    /// Refuses what Pillow takes for something else than the file says: neither its pixels nor others would be right.
+    fn check_as_pillow(&self, extra_told: bool) -> Result<(), String> {
+        let raw = self.compression == Compression::None;
+        let kind = match self.kind {
+            SampleKind::Unsigned => "",
+            SampleKind::Signed => "signed ",
+            SampleKind::Float => "floating-point ",
+        };
+        let bits = self.bits;
+        // It shows a negative of them.
+        if self.colors == Colors::WhiteIsZero && (bits > 8 || self.kind != SampleKind::Unsigned) {
+            return Err(unsupported(&format!(
+                "white as zero in {kind}samples of {bits} bits"
+            )));
+        }
+        // It turns their bytes round twice.
+        if !raw && self.big_endian && bits > 8 && self.kind != SampleKind::Unsigned {
+            return Err(unsupported(&format!(
+                "compressed big-endian {kind}samples of {bits} bits"
+            )));
+        }
+        // It takes each byte for a sample.
+        if raw && self.planar && bits == 16 {
+            return Err(unsupported("uncompressed planes of 16 bits"));
+        }
+        // It counts one plane less and so finds no row's end where the tile is wider than what is left of the picture.
+        let more = self.samples > self.colors.samples() && !extra_told;
+        if raw && self.planar && more && !self.width.is_multiple_of(self.chunk.0) {
+            return Err(unsupported(
+                "uncompressed planes in tiles and a channel that no tag explains",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Pillow takes YCbCr that is not compressed for having all its colours, whatever the tag `by` says.
+    fn check_raw_ycbcr(&self, by: Option<&[u64]>) -> Result<(), String> {
+        let rows = self.chunk.1;
+        let bytes = (self.chunk.0 * rows * self.chunk_samples()) as u64;
+        let whole = match by {
+            Some(by) => by == [1, 1],
+            // By the standard it would be 2 and 2, but some writers leave it out.
+            None => self.counts.as_ref().is_some_and(|c| c[0] == bytes),
+        };
+        if whole {
+            Ok(())
+        } else {
+            Err(unsupported("subsampled YCbCr that is not compressed"))
+        }
     }
 
     /// Finds strips or tiles.
@@ -272,6 +338,17 @@ impl Layout {
             self.width.div_ceil(self.chunk.0),
             self.height.div_ceil(self.chunk.1),
         )
+    }
+
+    /// Samples of a pixel that are used: those of the colour and the alpha that they were multiplied by.
+    pub fn kept(&self) -> usize {
+        let of_color = self.colors.samples();
+        self.premultiplied_by.map_or(of_color, |at| at + 1)
+    }
+
+    /// Whether a pixel's JPEG components are no colour that the JPEG decoder knows.
+    pub fn jpeg_components(&self) -> bool {
+        self.compression == Compression::Jpeg && !self.planar && !matches!(self.samples, 1 | 3)
     }
 
     /// Samples of a pixel within one chunk.

@@ -6,9 +6,9 @@ mod fax;
 mod layout;
 mod tags;
 
-use super::jpeg;
 use super::room::Room;
 use super::rows::packed_bytes;
+use super::{check_size, jpeg};
 use crate::data::RgbImage8;
 use colors::ToRgb;
 use layout::{Colors, Compression, Layout};
@@ -34,7 +34,9 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
         let top = number / across * layout.chunk.1;
         let cols = layout.chunk.0.min(width - left);
         let rows = layout.chunk.1.min(height - top);
-        if layout.compression == Compression::Jpeg {
+        if layout.jpeg_components() {
+            place.read_components(&tags, &layout, number, (cols, rows))?;
+        } else if layout.compression == Compression::Jpeg {
             place.read_jpeg(&tags, &layout, number, (cols, rows))?;
         } else {
             place.read(&tags, &layout, number, rows)?;
@@ -83,8 +85,7 @@ impl Chunk {
         // Tiles are stored whole, the last strip is as short as the picture.
         let stored_rows = if layout.tiled { layout.chunk.1 } else { rows };
         // What stands beyond colours and the alpha that they were multiplied by is left out.
-        let of_color = layout.colors.samples();
-        let kept = layout.premultiplied_by.map_or(of_color, |at| at + 1);
+        let kept = layout.kept();
         self.samples = kept;
         self.values.resize(across * stored_rows * kept, 0);
         let (by_x, by_y) = layout.subsampling;
@@ -128,6 +129,42 @@ impl Chunk {
         }
     }
 
+    /// JPEG data of CMYK or with alpha.
+    fn read_components(
+        &mut self,
+        tags: &Tags,
+        layout: &Layout,
+        number: usize,
+        (cols, rows): (usize, usize),
+    ) -> Result<(), String> {
+        let (stored, kept, across) = (layout.samples, layout.kept(), layout.chunk.0);
+        let tables = tags.bytes(347)?.unwrap_or(&[]);
+        let whole = whole_jpeg(tables, Self::stored(tags, layout, number, 0))?;
+        let mut width = 0;
+        let packed = &mut self.packed;
+        nextscale_jpeg::decode_components(&whole, |w, h, n| {
+            if w < cols || h < rows || w > across || n != stored {
+                return Err(WRONG_SIZE.to_owned());
+            }
+            check_size(w as u64, h as u64)?;
+            width = w;
+            packed.clear();
+            packed.resize(w * h * n, 0);
+            Ok(packed)
+        })
+        .map_err(|e| format!("TIFF: {e}"))?;
+        self.samples = kept;
+        self.values.resize(across * layout.chunk.1 * kept, 0);
+        let lines = self.packed.chunks_exact(width * stored).take(rows);
+        for (from, to) in lines.zip(self.values.chunks_exact_mut(across * kept)) {
+            let pixels = from.chunks_exact(stored);
+            for (from, to) in pixels.zip(to.chunks_exact_mut(kept)) {
+                to.copy_from_slice(&from[..kept]);
+            }
+        }
+        Ok(())
+    }
+
     fn read_jpeg(
         &mut self,
         tags: &Tags,
@@ -135,11 +172,7 @@ impl Chunk {
         number: usize,
         (cols, rows): (usize, usize),
     ) -> Result<(), String> {
-        let planes = if layout.planar {
-            layout.colors.samples()
-        } else {
-            1
-        };
+        let planes = if layout.planar { layout.kept() } else { 1 };
         let kept = if layout.planar { planes } else { 3 };
         let across = layout.chunk.0;
         self.samples = kept;
@@ -155,7 +188,7 @@ impl Chunk {
             let whole = whole_jpeg(tables, data)?;
             jpeg::decode_as(stored_as, &whole, &mut self.jpeg).map_err(|e| format!("TIFF: {e}"))?;
             if self.jpeg.width() < cols || self.jpeg.height() < rows || self.jpeg.width() > across {
-                return Err("TIFF: the size of its JPEG data does not fit".to_owned());
+                return Err(WRONG_SIZE.to_owned());
             }
             for y in 0..rows {
                 let from = self.jpeg.row(y);
@@ -172,6 +205,8 @@ impl Chunk {
         Ok(())
     }
 }
+
+const WRONG_SIZE: &str = "TIFF: the size of its JPEG data does not fit";
 
 /// A JPEG stream that stands by itself: with the tables that all strips share.
 fn whole_jpeg(tables: &[u8], data: &[u8]) -> Result<Vec<u8>, String> {
