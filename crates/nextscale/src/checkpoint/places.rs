@@ -61,10 +61,12 @@ impl Place {
         }
     }
 
-    /// Whether these are averaged weights: `ema`, `model_ema` and the like, but not `schema`.
+    /// Whether these are averaged weights: `ema`, `model_ema` and the like, but neither `schema` nor `no_ema`.
     fn is_averaged(&self) -> bool {
-        let mut words = self.root.split(|c: char| !c.is_alphabetic());
-        words.any(|word| word.eq_ignore_ascii_case("ema"))
+        let root = self.root.to_lowercase();
+        let words: Vec<&str> = root.split(|c: char| !c.is_alphabetic()).collect();
+        let denied = |i: usize| i > 0 && ["no", "non", "not", "without"].contains(&words[i - 1]);
+        (0..words.len()).any(|i| words[i] == "ema" && !denied(i))
     }
 
     /// Whether the file's names are the model's, behind the root.
@@ -365,7 +367,9 @@ mod tests {
             let root = &place_of(&both, Part::Var).unwrap().unwrap().root;
             assert_eq!(root, averaged);
         }
-        assert!(place_of(&all(&["model.", "schema."]), Part::Var).is_err());
+        for other in ["schema.", "model_no_ema.", "non-ema.", "nonema."] {
+            assert!(place_of(&all(&["model.", other]), Part::Var).is_err());
+        }
         let two = all(&["first.", "second."]);
         let text = place_of(&two, Part::Var).unwrap_err();
         assert!(text.contains("\"first\" and \"second\""), "{text}");
