@@ -34,12 +34,14 @@ pub enum Error {
     /// More at once than kernels take, whatever the memory.
     #[error("device: {0}")]
     TooMany(String),
-    /// Images whose values are no numbers.
+    /// Results whose values are no numbers.
     #[error(
-        "the network's images hold {bad} values of {of} that are no numbers; nextscale info tells whether weights are, and where they \
-         are half precision was too narrow: use float32"
+        "{bad} of {of} {what} are no numbers (NaN or infinite): weights are too large for the precision or spoilt; nextscale info tells \
+         whether they are numbers, and where half precision was too narrow float32 may do"
     )]
     NotNumbers {
+        /// What they are, in the plural.
+        what: &'static str,
         /// Values that are no numbers, or infinite.
         bad: usize,
         /// Of so many.

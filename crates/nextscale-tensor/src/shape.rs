@@ -18,9 +18,13 @@ impl Shape {
         &self.dims[..self.rank]
     }
 
-    /// The number of elements.
+    /// The number of elements; where there are more than a number can tell, the largest, of which no memory is had.
     pub fn numel(&self) -> usize {
-        self.dims().iter().product()
+        let dims = self.dims();
+        if dims.contains(&0) {
+            return 0;
+        }
+        dims.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
     /// The innermost extent; 1 for a scalar.

@@ -69,10 +69,32 @@ impl Error {
         matches!(self, Self::Tensor(E::Memory(_) | E::TooMany(_)))
     }
 
-    /// The process's exit code: 2 for bad input, 1 for a failed run.
+    /// Names the file of weights, or whatever else they come from, where it says that results are no numbers.
+    #[must_use]
+    pub fn of_weights(self, source: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Tensor(e @ nextscale_tensor::Error::NotNumbers { .. }) => {
+                Self::Input(format!("{source}: {e}"))
+            }
+            other => other,
+        }
+    }
+
+    /// As what it is in a run that trains the weights: the run has diverged.
+    #[must_use]
+    pub fn of_run(self) -> Self {
+        match self {
+            Self::Tensor(e @ nextscale_tensor::Error::NotNumbers { .. }) => {
+                Self::Diverged(e.to_string())
+            }
+            other => other,
+        }
+    }
+
+    /// The process's exit code: 2 for bad input, weights that make no numbers among it, 1 for a failed run.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Input(_) => 2,
+            Self::Input(_) | Self::Tensor(nextscale_tensor::Error::NotNumbers { .. }) => 2,
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 2,
             _ => 1,
         }

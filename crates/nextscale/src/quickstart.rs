@@ -196,7 +196,8 @@ impl Quickstart {
         if let Some(batch) = first.next_batch()? {
             let (x, _) = Feed::new(device)?.batch(&batch, side)?;
             let (back, _) = tok.vqvae.reconstruct(&x, &pyramid)?;
-            let back = ops::to_pixels(&ops::to_unit_range(&back)?)?;
+            let back = ops::to_pixels(&ops::to_unit_range(&back)?);
+            let back = back.map_err(|e| Error::from(e).of_run())?;
             let path = self.out.join("reconstruction.png");
             before_after(&batch.images, &back, side, 12).save(&path)?;
         }
@@ -256,7 +257,7 @@ impl Quickstart {
         for (b, labels) in wanted.chunks(BATCH).enumerate() {
             self.stop.check()?;
             let drawn = batches.draw(labels, (b * BATCH) as u64)?;
-            let images = drawn.pixels()?;
+            let images = drawn.pixels().map_err(Error::of_run)?;
             let plain: Vec<u32> = labels.iter().map(|&l| l as u32).collect();
             hits += right(&images, &plain)?;
             for (image, &l) in images.chunks_exact(pixels).zip(labels) {

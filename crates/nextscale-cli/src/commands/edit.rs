@@ -88,6 +88,10 @@ enum Mode {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    edit(args).map_err(|e| e.of_weights(args.model.display()))
+}
+
+fn edit(args: &Args) -> Result<()> {
     in_range("cfg", f64::from(args.cfg), 0.0..=1000.0)?;
     in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
     if args.count == 0 {

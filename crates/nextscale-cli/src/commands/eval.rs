@@ -42,6 +42,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    evaluate(args).map_err(|e| e.of_weights(args.model.display()))
+}
+
+fn evaluate(args: &Args) -> Result<()> {
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
@@ -81,6 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
     let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(()))
         .map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
     tell_bad(&loader.bad_images());
+    m.check()?;
     say!("scale    tokens      loss  accuracy")?;
     for (k, (h, w)) in pyramid.scales().iter().enumerate() {
         say!(

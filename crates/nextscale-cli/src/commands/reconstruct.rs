@@ -56,6 +56,10 @@ const SHOWN: usize = 16;
 const COLUMNS: usize = 8;
 
 pub fn run(args: &Args) -> Result<()> {
+    reconstruct(args).map_err(|e| e.of_weights(args.tokenizer.display()))
+}
+
+fn reconstruct(args: &Args) -> Result<()> {
     check_picture(&args.out)?;
     may_write(&args.out, args.force)?;
     if args.images.is_empty() == args.data_path.is_none() {
@@ -154,11 +158,12 @@ fn psnr(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn report(r: &Reconstruction) -> Result<()> {
-    if !r.psnr_db.is_finite() {
-        return Err(Error::failed(
-            "some reconstructions hold values that are no numbers; nextscale info tells whether weights are, and where they are half \
-             precision was too narrow: use float32",
-        ));
+    if r.not_numbers > 0 {
+        return Err(Error::Tensor(nextscale_tensor::Error::NotNumbers {
+            what: "reconstructions",
+            bad: r.not_numbers,
+            of: r.images,
+        }));
     }
     say!("images          {}", r.images)?;
     say!("psnr_db         {:.3}", r.psnr_db)?;

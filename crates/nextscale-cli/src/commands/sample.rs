@@ -89,6 +89,10 @@ struct Whole {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    sample(args).map_err(|e| e.of_weights(args.model.display()))
+}
+
+fn sample(args: &Args) -> Result<()> {
     in_range("cfg", f64::from(args.cfg), 0.0..=1000.0)?;
     in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
     if args.batch == 0 || args.per_class == 0 {

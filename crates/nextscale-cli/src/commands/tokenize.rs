@@ -77,6 +77,10 @@ enum Split {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    tokenize(args).map_err(|e| e.of_weights(args.tokenizer.display()))
+}
+
+fn tokenize(args: &Args) -> Result<()> {
     may_write(&args.out, args.force)?;
     check(args)?;
     let (device, math) = args.machine.start(Arithmetic::Tf32)?;

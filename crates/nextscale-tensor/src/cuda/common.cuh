@@ -79,6 +79,11 @@ template <typename T> __device__ __forceinline__ void store8(T* p, const float (
     *(Words4*)p = a;
 }
 
+// 1/√(variance + eps); not a number where the variance is none or infinite, or everything would become zero there.
+__device__ __forceinline__ float inverse_deviation(float variance, float eps) {
+    return 1.0f / sqrtf(variance + eps) + (variance - variance);
+}
+
 // Sums in a fixed order, the same result in every lane or thread.
 
 __device__ __forceinline__ float warp_sum(float x) {

@@ -33,6 +33,22 @@ pub(super) struct Dry {
     copied: AtomicUsize,
     /// Whether it stands for a processor.
     processor: bool,
+    /// What it was asked for beside memory and kernels, and what it is to refuse.
+    #[cfg(test)]
+    pub(super) script: Mutex<tests::Script>,
+}
+
+/// What goes on between the processor and a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A copy from this address of the processor, or to it.
+    Copy(usize),
+    /// A mark in a stream.
+    Mark,
+    /// Word of whether a mark is passed.
+    Look,
+    /// A wait for a mark or for everything.
+    Wait,
 }
 
 impl Dry {
@@ -42,6 +58,24 @@ impl Dry {
         key.hash(&mut hasher);
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
         seen.insert(hasher.finish())
+    }
+
+    /// Does what it is asked for, which is nothing, unless a test has it refuse.
+    ///
+    /// # Errors
+    /// Where a test says so.
+    pub(super) fn answer(&self, ask: Ask) -> Result<()> {
+        #[cfg(test)]
+        return self
+            .script
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .answer(ask);
+        #[cfg(not(test))]
+        {
+            let _ = ask;
+            Ok(())
+        }
     }
 
     /// What stands for a processor.
@@ -134,6 +168,28 @@ pub(crate) mod tests {
     use crate::cuda::matmul::{Element, Follow, Operands, Place, Product};
     use crate::ops::{Activation, Bias};
     use crate::{Cx, DType, Math, Tape, Tensor, ops};
+
+    /// What a dry GPU was asked for, and what it refuses.
+    #[derive(Debug, Default)]
+    pub(in crate::cuda) struct Script {
+        pub(in crate::cuda) asked: Vec<Ask>,
+        pub(in crate::cuda) refused: Vec<Ask>,
+    }
+
+    impl Script {
+        pub(in crate::cuda) fn answer(&mut self, ask: Ask) -> Result<()> {
+            self.asked.push(ask);
+            let kind = std::mem::discriminant(&ask);
+            if self
+                .refused
+                .iter()
+                .any(|r| std::mem::discriminant(r) == kind)
+            {
+                return Err(crate::Error::Device(format!("{ask:?} is refused")));
+            }
+            Ok(())
+        }
+    }
 
     /// A GPU as an H200 describes itself.
     pub(crate) fn like() -> GpuInfo {

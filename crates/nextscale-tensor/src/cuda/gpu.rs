@@ -4,7 +4,7 @@ use super::compile::{Arch, load_or_compile};
 use super::constants::Constants;
 use super::conv;
 use super::driver::{self, device, kernel, memory};
-use super::dry::{self, Dry};
+use super::dry::{self, Ask, Dry};
 use super::error::Checked;
 use super::graph::Turn;
 use super::kernel::Module;
@@ -267,8 +267,8 @@ impl Gpu {
     pub fn synchronize(&self) -> Result<()> {
         let _turn = Turn::take();
         self.outside_capture("waiting for the GPU")?;
-        if self.dry.is_some() {
-            return Ok(());
+        if let Some(dry) = &self.dry {
+            return dry.answer(Ask::Wait);
         }
         self.bind()?;
         // SAFETY: the stream is never destroyed.
@@ -325,8 +325,9 @@ impl Gpu {
         }
         self.bind()?;
         // SAFETY: both ranges are as long as said; the target outlives the copy because of the wait.
-        unsafe { memory::download(bytes, address, self.stream.0) }.doing("copying from the GPU")?;
-        self.synchronize()
+        let asked = unsafe { memory::download(bytes, address, self.stream.0) };
+        let done = self.synchronize();
+        asked.doing("copying from the GPU").and(done)
     }
 
     /// Copies bytes on the GPU, in the stream; the ranges do not overlap.

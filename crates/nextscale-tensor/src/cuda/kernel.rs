@@ -50,6 +50,8 @@ pub enum Arg<'a> {
     Null,
     /// A 32-bit integer.
     I32(i32),
+    /// A count, or the place of something, that the kernel takes as a 32-bit integer: a larger one is refused.
+    Count(usize),
     /// A 64-bit count.
     U64(u64),
     /// A float.
@@ -62,7 +64,7 @@ impl Arg<'_> {
     fn kind(&self) -> char {
         match self {
             Self::In(_) | Self::At(..) | Self::Null => 'p',
-            Self::I32(_) => 'i',
+            Self::I32(_) | Self::Count(_) => 'i',
             Self::U64(_) => 'u',
             Self::F32(_) => 'f',
             Self::Map(_) => 'm',
@@ -74,7 +76,7 @@ impl Arg<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Blocks along x, y, z.
-    pub grid: [u32; 3],
+    pub grid: [usize; 3],
     /// Threads a block.
     pub threads: u32,
     /// Bytes of dynamic shared memory.
@@ -82,22 +84,44 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Most blocks along y and z; along x there may be 2³¹ − 1.
-    pub const MOST_ROWS: u32 = 65_535;
+    /// Most blocks along y and z.
+    pub const MOST_ROWS: usize = 65_535;
+    /// Most blocks along x.
+    const MOST_BLOCKS: usize = (1 << 31) - 1;
 
     /// A pass over `n` elements in loops that step by the whole grid: enough blocks to fill `gpu`, no more.
     pub fn pass(gpu: &Gpu, n: usize) -> Self {
         const THREADS: usize = 256;
         let most = gpu.info().multiprocessors * 8;
         Self {
-            grid: [n.div_ceil(THREADS).clamp(1, most) as u32, 1, 1],
+            grid: [n.div_ceil(THREADS).clamp(1, most), 1, 1],
             threads: THREADS as u32,
             shared: 0,
         }
     }
 }
 
+/// The most that a kernel counts with 32 bits: less than 2³¹ by more than a whole grid of threads, by which loops step.
+pub(crate) const MOST_COUNT: usize = (1 << 31) - (1 << 24);
+
 impl Gpu {
+    /// Refuses more than kernels take at once.
+    pub(crate) fn counts(
+        &self,
+        module: &'static Module,
+        n: usize,
+        most: usize,
+        what: &str,
+    ) -> Result<()> {
+        if n <= most || self.is_processor() {
+            return Ok(());
+        }
+        Err(Error::TooMany(format!(
+            "{} takes {most} {what} at once, not {n}: use a smaller batch",
+            module.name
+        )))
+    }
+
     /// Puts a kernel into the stream. That the shape and the arguments' lengths are what the kernel's source counts on is the
     /// operator's care, which has checked its tensors.
     ///
@@ -129,18 +153,18 @@ impl Gpu {
                 Arg::At(b, offset) => uses.address(b, offset, 0)?,
                 Arg::Null | Arg::Map(_) => 0,
                 Arg::I32(v) => u64::from(v as u32),
+                Arg::Count(n) => {
+                    self.counts(module, n, MOST_COUNT, "elements or rows along one side")?;
+                    n as u64
+                }
                 Arg::U64(v) => v,
                 Arg::F32(v) => u64::from(v.to_bits()),
             });
         }
-        if !self.is_processor() && shape.grid[1..].iter().any(|n| *n > Shape::MOST_ROWS) {
-            return Err(Error::TooMany(format!(
-                "{} takes {} samples or parts of them at once, not {}: use a smaller batch",
-                module.name,
-                Shape::MOST_ROWS,
-                shape.grid[1].max(shape.grid[2])
-            )));
-        }
+        let [x, y, z] = shape.grid;
+        self.counts(module, x, Shape::MOST_BLOCKS, "blocks of elements")?;
+        let parts = "samples or parts of them";
+        self.counts(module, y.max(z), Shape::MOST_ROWS, parts)?;
         if self.dry().is_some() {
             return Ok(());
         }
@@ -160,7 +184,8 @@ impl Gpu {
         unsafe {
             driver::kernel::launch(
                 function,
-                shape.grid,
+                // As many as were found to fit.
+                shape.grid.map(|n| n as u32),
                 (shape.threads, shape.shared),
                 self.stream(),
                 &pointers,

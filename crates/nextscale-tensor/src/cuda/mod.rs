@@ -33,6 +33,8 @@ mod error;
 #[cfg(test)]
 mod graph_tests;
 #[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::ops;

@@ -3,6 +3,7 @@
 //! The driver waits for the GPU when such memory is taken, so blocks are kept and handed out again.
 
 use super::driver::{event, memory, stream};
+use super::dry::Ask;
 use super::error::Checked;
 use super::gpu::Gpu;
 use super::graph::Turn;
@@ -39,8 +40,13 @@ impl Pinned {
             Some(address) => address,
             None => {
                 gpu.bind()?;
-                // Never freed; any GPU may use it.
-                let taken = memory::take_pinned(block).doing("taking page-locked memory")?;
+                // Never freed; any GPU may use it. A dry one has ordinary memory.
+                let taken = match gpu.dry() {
+                    Some(_) => Box::leak(vec![0u8; block].into_boxed_slice())
+                        .as_mut_ptr()
+                        .cast(),
+                    None => memory::take_pinned(block).doing("taking page-locked memory")?,
+                };
                 // SAFETY: the block is as long as said; defined content makes slices of it sound.
                 unsafe { taken.cast::<u8>().write_bytes(0, block) };
                 taken as usize
@@ -103,6 +109,10 @@ unsafe impl Sync for Event {}
 impl Event {
     /// One that counts as passed until it is recorded.
     pub(super) fn new(gpu: &'static Gpu) -> Result<Self> {
+        if gpu.dry().is_some() {
+            let handle = std::ptr::null_mut();
+            return Ok(Self { gpu, handle });
+        }
         gpu.bind()?;
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
         let handle = event::create(flags).doing("making an event")?;
@@ -111,6 +121,9 @@ impl Event {
 
     /// Marks what was put into `stream` so far.
     pub(super) fn record(&self, stream: sys::CUstream) -> Result<()> {
+        if let Some(dry) = self.gpu.dry() {
+            return dry.answer(Ask::Mark);
+        }
         self.gpu.bind()?;
         // SAFETY: event and stream live.
         unsafe { event::record(self.handle, stream) }.doing("marking the stream")
@@ -118,20 +131,28 @@ impl Event {
 
     /// Makes what comes next in `stream` wait for the mark.
     pub(super) fn hold(&self, stream: sys::CUstream) -> Result<()> {
+        if self.gpu.dry().is_some() {
+            return Ok(());
+        }
         self.gpu.bind()?;
         // SAFETY: event and stream live.
         unsafe { stream::wait_event(stream, self.handle) }.doing("ordering streams")
     }
 
-    /// Whether the mark is passed; it counts as passed where the GPU failed, for [`Event::wait`] to say so.
-    fn has_passed(&self) -> Result<bool> {
-        self.gpu.bind()?;
+    /// Whether the mark is passed; it counts as passed where nobody can tell or the GPU failed, for [`Event::wait`] to say so.
+    fn has_passed(&self) -> bool {
+        if let Some(dry) = self.gpu.dry() {
+            return dry.answer(Ask::Look).is_ok();
+        }
         // SAFETY: the event lives.
-        Ok(unsafe { event::has_passed(self.handle) })
+        self.gpu.bind().is_err() || unsafe { event::has_passed(self.handle) }
     }
 
     /// Returns when the mark is passed.
     pub(super) fn wait(&self) -> Result<()> {
+        if let Some(dry) = self.gpu.dry() {
+            return dry.answer(Ask::Wait);
+        }
         self.gpu.bind()?;
         // SAFETY: the event lives.
         unsafe { event::synchronize(self.handle) }.doing("computing on the GPU")
@@ -140,9 +161,30 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
+        if self.handle.is_null() {
+            return;
+        }
         // SAFETY: destroyed once; the driver keeps what a stream still needs of it.
         let _ = unsafe { event::destroy(self.handle) };
     }
+}
+
+/// Asks for a copy to an address of `gpu` that has room for the bytes.
+///
+/// # Safety
+/// The address is one of `gpu` with so much room; the bytes stay as they are until the copy is done.
+pub(super) unsafe fn send(
+    gpu: &Gpu,
+    address: u64,
+    bytes: &[u8],
+    stream: sys::CUstream,
+) -> Result<()> {
+    if let Some(dry) = gpu.dry() {
+        return dry.answer(Ask::Copy(bytes.as_ptr() as usize));
+    }
+    gpu.bind()?;
+    // SAFETY: as the caller says.
+    unsafe { memory::upload(address, bytes, stream) }.doing("copying to the GPU")
 }
 
 /// Most bytes that are copied aside and sent without waiting; longer ones are waited for.
@@ -157,16 +199,15 @@ const MOST_SENT: usize = 64;
 /// Copies bytes to an address of `gpu`, in its stream; they may be changed when this returns. On machines whose GPU reads
 /// ordinary memory by itself, the driver need not have read them by then, so they go by way of page-locked memory.
 pub(super) fn upload(gpu: &'static Gpu, bytes: &[u8], address: u64) -> Result<()> {
-    gpu.bind()?;
     if bytes.len() > ASIDE {
         // SAFETY: the caller's target is as long as the source, which outlives the copy because of the wait.
-        let sent = unsafe { memory::upload(address, bytes, gpu.stream()) };
+        let sent = unsafe { send(gpu, address, bytes, gpu.stream()) };
         let done = gpu.synchronize();
-        return sent.doing("copying to the GPU").and(done);
+        return sent.and(done);
     }
     let mut sent = SENT.lock().unwrap_or_else(|e| e.into_inner());
     while let Some((mut host, event)) = sent.pop_front() {
-        if sent.len() + 1 < MOST_SENT && !event.has_passed()? {
+        if sent.len() + 1 < MOST_SENT && !event.has_passed() {
             sent.push_front((host, event));
             break;
         }
@@ -175,11 +216,10 @@ pub(super) fn upload(gpu: &'static Gpu, bytes: &[u8], address: u64) -> Result<()
     let mut host = Pinned::new(gpu, bytes.len())?;
     let event = Event::new(gpu)?;
     host.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-    gpu.bind()?;
+    let from = &host.bytes()[..bytes.len()];
     // SAFETY: both ranges are as long as said; the source is not touched until the event after the copy is passed.
-    unsafe { memory::upload(address, &host.bytes()[..bytes.len()], gpu.stream()) }
-        .doing("copying to the GPU")?;
-    if let Err(e) = event.record(gpu.stream()) {
+    let asked = unsafe { send(gpu, address, from, gpu.stream()) };
+    if let Err(e) = asked.and_then(|()| event.record(gpu.stream())) {
         host.settle(gpu.synchronize());
         return Err(e);
     }
@@ -220,32 +260,43 @@ impl Tensor {
         if gpu.dry().is_some() {
             return Ok(Fetch(State::Here(source.to(Device::Cpu)?)));
         }
+        Fetch::begin(gpu, &source)
+    }
+}
+
+impl Fetch {
+    /// Asks for the copy of a tensor of float32 or integers.
+    fn begin(gpu: &'static Gpu, source: &Tensor) -> Result<Self> {
         let _turn = Turn::take();
         gpu.outside_capture("a copy from the GPU")?;
         let bytes = source.numel() * 4;
         let mut host = Pinned::new(gpu, bytes)?;
         let done = Event::new(gpu)?;
+        let address = source.place()?.holds(gpu, "a copy", bytes)?;
+        let mut asked = Ok(());
         if bytes > 0 {
-            let address = source.place()?.holds(gpu, "a copy", bytes)?;
-            gpu.bind()?;
-            // SAFETY: both ranges are as long as said. The target is not touched until the event after the copy is passed.
-            unsafe { memory::download(&mut host.bytes_mut()[..bytes], address, gpu.stream()) }
-                .doing("copying from the GPU")?;
+            let to = &mut host.bytes_mut()[..bytes];
+            asked = match gpu.dry() {
+                Some(dry) => dry.answer(Ask::Copy(to.as_ptr() as usize)),
+                None => gpu.bind().and_then(|()| {
+                    // SAFETY: both ranges are as long as said. The target is not touched until the event after the copy is passed.
+                    unsafe { memory::download(to, address, gpu.stream()) }
+                        .doing("copying from the GPU")
+                }),
+            };
         }
-        if let Err(e) = done.record(gpu.stream()) {
+        if let Err(e) = asked.and_then(|()| done.record(gpu.stream())) {
             host.settle(gpu.synchronize());
             return Err(e);
         }
-        Ok(Fetch(State::Coming {
+        Ok(Self(State::Coming {
             shape: source.shape(),
             dtype: source.dtype(),
             host,
             done,
         }))
     }
-}
 
-impl Fetch {
     /// The values, on the processor; returns when they are there.
     ///
     /// # Errors
@@ -291,46 +342,4 @@ impl Drop for State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Device, cuda};
-
-    #[test]
-    fn values_on_the_processor_are_there_at_once() {
-        let t = Tensor::from_i32([3], vec![1, -2, 3]);
-        assert_eq!(
-            t.fetch().unwrap().wait().unwrap().i32().unwrap(),
-            [1, -2, 3]
-        );
-    }
-
-    #[test]
-    fn values_come_from_a_gpu() {
-        if cuda::count() == 0 {
-            eprintln!("skipped: no CUDA device");
-            return;
-        }
-        let device = Device::Cuda(0);
-        let values: Vec<f32> = (0..70_000).map(|i| i as f32).collect();
-        let x = Tensor::from_slice([values.len()], &values);
-        let on = x.to(device).unwrap();
-        let late = on.fetch().unwrap();
-        let half = on
-            .narrow(1, 3)
-            .unwrap()
-            .cast(DType::F16)
-            .unwrap()
-            .fetch()
-            .unwrap();
-        // One that nobody waits for gives its memory back in order.
-        drop(on.fetch().unwrap());
-        drop(on);
-        assert_eq!(late.wait().unwrap().f32().unwrap(), values);
-        assert_eq!(half.wait().unwrap().f32().unwrap(), [1.0, 2.0, 3.0]);
-        let ints = Tensor::from_i32([2], vec![7, -7]).to(device).unwrap();
-        assert_eq!(
-            ints.fetch().unwrap().wait().unwrap().i32().unwrap(),
-            [7, -7]
-        );
-    }
-}
+mod tests;

@@ -80,7 +80,7 @@ impl Tensor {
         dtype: DType,
     ) -> Result<Self> {
         let shape = shape.into();
-        let buffer = DeviceBuffer::new(gpu, shape.numel() * dtype.bytes())?;
+        let buffer = DeviceBuffer::new(gpu, shape.numel().saturating_mul(dtype.bytes()))?;
         Ok(Self::from_device(shape, buffer, dtype))
     }
 

@@ -11,6 +11,8 @@ use nextscale_tensor::{Device, Tensor};
 pub struct Reconstruction {
     /// Images seen.
     pub images: usize,
+    /// Images whose reconstruction holds what is no number; the figures are none then.
+    pub not_numbers: usize,
     /// Mean over images of the peak signal-to-noise ratio in dB, of values in \[0, 1\].
     pub psnr_db: f64,
     /// Mean absolute error, of values in \[−1, 1\].
@@ -35,6 +37,7 @@ pub fn psnr_db(l2: f64) -> f64 {
 /// A tally in the making.
 pub(crate) struct Tally {
     images: usize,
+    not_numbers: usize,
     psnr: f64,
     l1: f64,
     l2: f64,
@@ -45,6 +48,7 @@ impl Tally {
     pub(crate) fn new(scales: usize, vocab: usize) -> Self {
         Self {
             images: 0,
+            not_numbers: 0,
             psnr: 0.0,
             l1: 0.0,
             l2: 0.0,
@@ -70,12 +74,14 @@ impl Tally {
             self.l1 += l1;
             self.l2 += l2;
             self.images += 1;
+            self.not_numbers += usize::from(!l2.is_finite());
         }
         for (seen, t) in self.seen.iter_mut().zip(tokens) {
             t.to(Device::Cpu)?
                 .i32()?
                 .iter()
-                .for_each(|&i| seen[i as usize] = true);
+                .filter_map(|&i| usize::try_from(i).ok())
+                .for_each(|i| seen[i] = true);
         }
         Ok(())
     }
@@ -89,6 +95,7 @@ impl Tally {
             .count();
         Reconstruction {
             images: self.images,
+            not_numbers: self.not_numbers,
             psnr_db: self.psnr / n,
             l1: self.l1 / n,
             l2: self.l2 / n,
@@ -147,6 +154,7 @@ mod tests {
         let mut t = Tally::new(1, 4);
         let b = Tensor::from_vec([1, 1, 2, 3], vec![f32::NAN; 6]);
         t.add(&a, &b, &[]).unwrap();
-        assert!(t.finish().psnr_db.is_nan());
+        let r = t.finish();
+        assert!(r.psnr_db.is_nan() && r.not_numbers == 1);
     }
 }

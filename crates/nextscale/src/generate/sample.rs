@@ -70,7 +70,7 @@ impl Sampled {
     /// The images as 8-bit pixels. Waits for a GPU.
     ///
     /// # Errors
-    /// [`Error::Failed`] where logits or images are no numbers, which says which.
+    /// [`NotNumbers`](nextscale_tensor::Error::NotNumbers) where logits or images are no numbers, which says which.
     pub fn pixels(&self) -> Result<Vec<u8>> {
         let pixels = ops::to_pixels(&self.images);
         if let Err(nextscale_tensor::Error::NotNumbers { .. }) = pixels {
@@ -87,11 +87,11 @@ fn check_drawn(tokens: &Tensor) -> Result<()> {
     if bad == 0 {
         return Ok(());
     }
-    Err(Error::failed(format!(
-        "the transformer's logits hold no numbers for {bad} of {} tokens of a scale; nextscale info tells whether weights are numbers, \
-         and where they are half precision was too narrow: use float32",
-        here.numel()
-    )))
+    Err(Error::Tensor(nextscale_tensor::Error::NotNumbers {
+        what: "tokens' logits",
+        bad,
+        of: here.numel(),
+    }))
 }
 
 /// Where the draws of one pass get their random numbers.

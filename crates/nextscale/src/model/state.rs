@@ -104,13 +104,14 @@ pub fn load_vqvae(model: &mut Vqvae, dict: &StateDict, source: &str) -> Result<(
 }
 
 /// The hit averages \[scales\]\[V\] of a state dict; zeros where they are missing or of another size, as the
-/// reference does.
+/// reference does, and where one is no finite number: they are figures that no result depends on.
 pub fn hit_averages(dict: &StateDict, scales: usize, vocab: usize) -> Vec<Vec<f32>> {
     match dict.get(HITS) {
         Some(t) if t.shape == [scales, vocab] => t
             .to_f32_vec()
             .chunks_exact(vocab.max(1))
-            .map(<[f32]>::to_vec)
+            .map(|row| row.iter().map(|x| if x.is_finite() { *x } else { 0.0 }))
+            .map(Iterator::collect)
             .collect(),
         _ => vec![vec![0.0; vocab]; scales],
     }

@@ -555,7 +555,8 @@ impl Session<'_> {
         if let Some(batch) = val.next_batch()? {
             let (images, _) = self.feed.batch(&batch, side)?;
             let (back, _) = self.trainer.vqvae.reconstruct(&images, pyramid)?;
-            let back = ops::to_pixels(&ops::to_unit_range(&back)?)?;
+            let back = ops::to_pixels(&ops::to_unit_range(&back)?);
+            let back = back.map_err(|e| Error::from(e).of_run())?;
             let p = before_after(&batch.images, &back, side, 8);
             let step = self.progress.it as i64;
             let written = self.tb.image(

@@ -282,7 +282,8 @@ impl Session<'_> {
             noise: Noise::Seed(self.progress.seed),
             ..SampleOptions::default()
         };
-        let pixels = sampler.draw(&labels, 0, &options, None, None)?.pixels()?;
+        let drawn = sampler.draw(&labels, 0, &options, None, None);
+        let pixels = drawn.and_then(|d| d.pixels()).map_err(Error::of_run)?;
         let picture = grid(&pixels, self.plan.image_size, 4);
         let written = self.tb.image(
             epoch as i64,

@@ -35,6 +35,22 @@ impl Measures {
         self.loss.iter().sum::<f64>() / self.tokens.iter().sum::<u64>().max(1) as f64
     }
 
+    /// Refuses sums that are no numbers.
+    ///
+    /// # Errors
+    /// [`NotNumbers`](nextscale_tensor::Error::NotNumbers).
+    pub fn check(&self) -> Result<()> {
+        let bad = self.loss.iter().filter(|x| !x.is_finite()).count();
+        if bad == 0 {
+            return Ok(());
+        }
+        Err(crate::Error::Tensor(nextscale_tensor::Error::NotNumbers {
+            what: "scales' losses",
+            bad,
+            of: self.loss.len(),
+        }))
+    }
+
     /// Accuracy over all tokens in percent (Accm).
     pub fn acc_mean(&self) -> f64 {
         let all = self.tokens.iter().sum::<u64>().max(1);

@@ -1,6 +1,6 @@
 //! The kernels around a convolution.
 
-use super::super::kernel::{Arg, Kernel, MEMORY, Module, Shape};
+use super::super::kernel::{Arg, Kernel, MEMORY, MOST_COUNT, Module, Shape};
 use super::super::matmul::{Element, Place};
 use super::super::pool::DeviceBuffer;
 use super::{Convolution, Gpu};
@@ -56,7 +56,7 @@ pub(super) fn at(place: Place<'_>) -> Arg<'_> {
 
 /// A count as a kernel takes it.
 pub(super) fn int(n: usize) -> Arg<'static> {
-    Arg::I32(n as i32)
+    Arg::Count(n)
 }
 
 fn aligned(place: Place<'_>) -> bool {
@@ -173,6 +173,7 @@ pub(super) fn patches(
     width: usize,
     ones: bool,
 ) -> Result<()> {
+    gpu.counts(&MODULE, c.y_rows(), MOST_COUNT, "positions")?;
     let whole = 16 / c.element.bytes();
     let vectors = !ones
         && c.inputs.is_multiple_of(whole)
@@ -252,7 +253,7 @@ pub(super) fn add_row_sums(
     let pieces = rows.div_ceil(per);
     let partial = DeviceBuffer::new(gpu, pieces * columns * 4)?;
     let shape = Shape {
-        grid: [pieces as u32, groups.div_ceil(256) as u32, 1],
+        grid: [pieces, groups.div_ceil(256), 1],
         threads: 256,
         shared: 0,
     };
@@ -274,7 +275,7 @@ pub(super) fn add_row_sums(
     };
     gpu.launch(&MODULE, named(element, names), shape, &args)?;
     let shape = Shape {
-        grid: [(columns * 32).div_ceil(256) as u32, 1, 1],
+        grid: [(columns * 32).div_ceil(256), 1, 1],
         threads: 256,
         shared: 0,
     };

@@ -269,7 +269,7 @@ extern "C" __global__ void sum_rows_by_8_f16(const f16* x, float* partial, u64 r
 
 // Second part: adds the rows of `partial` to y, one warp a column, always in the same order.
 extern "C" __global__ void add_partial_sums(const float* partial, float* y, int rows, int columns) {
-    int column = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    int column = (int)(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
     if (column >= columns) return;
     float sum = 0.0f;
     for (int row = lane; row < rows; row += 32) sum += partial[(u64)row * columns + column];

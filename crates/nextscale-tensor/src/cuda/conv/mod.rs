@@ -119,7 +119,8 @@ impl Convolution {
     }
 
     fn check(&self) -> Result<()> {
-        let (oh, ow) = self.out();
+        let far = self.pad.iter().any(|n| *n >= 1 << 30);
+        let (oh, ow) = if far { (0, 0) } else { self.out() };
         let sizes = [
             self.batch,
             self.h,
@@ -132,10 +133,25 @@ impl Convolution {
             oh,
             ow,
         ];
-        if sizes.iter().all(|n| (1..1 << 30).contains(n)) {
-            return Ok(());
+        if !sizes.iter().all(|n| (1..1 << 30).contains(n)) {
+            let text = format!("convolution: {self:?} is empty or has an extent beyond 2^30");
+            return Err(Error::Device(text));
         }
-        Err(Error::Device(format!("convolution: {self:?} is empty")))
+        // Sums of bytes that begin again at zero would pass for small ones.
+        let countable = |extents: [usize; 4]| {
+            let all = extents
+                .iter()
+                .try_fold(8usize, |all, n| all.checked_mul(*n));
+            all.is_some_and(|bytes| bytes < 1 << 60)
+        };
+        let patch = [self.kh, self.kw, self.inputs];
+        let weights = [self.outputs, patch[0], patch[1], patch[2]];
+        let x = [self.batch, self.h, self.w, self.inputs];
+        let y = [self.batch, oh, ow, self.outputs];
+        if ![weights, x, y].into_iter().all(countable) {
+            return Err(Error::Device(format!("convolution: {self:?} is too large")));
+        }
+        Ok(())
     }
 }
 
@@ -294,8 +310,10 @@ impl Gpu {
         columns: usize,
         y: Place<'_>,
     ) -> Result<()> {
-        holds(self, x, "what is summed", rows * columns * element.bytes())?;
-        holds(self, y, "the sums", columns * 4)?;
+        let numbers = rows.saturating_mul(columns);
+        let bytes = numbers.saturating_mul(element.bytes());
+        holds(self, x, "what is summed", bytes)?;
+        holds(self, y, "the sums", columns.saturating_mul(4))?;
         around::add_row_sums(self, x, element, rows, columns, y)
     }
 }

@@ -142,14 +142,29 @@ impl Batch {
         Self {
             count: 1,
             rows: p.stored().map(|(_, cols)| cols),
-            steps: p.stored().map(|(rows, cols)| rows * cols),
+            // With one product nobody steps; a number that is too large is refused elsewhere.
+            steps: p.stored().map(|(rows, cols)| rows.saturating_mul(cols)),
         }
     }
 
-    /// Elements from the first to the last of an operand.
+    /// Elements from the first to the last of an operand, of a product that [`Batch::sized`] took.
     fn reach(&self, p: &Product, operand: usize) -> usize {
         let (rows, cols) = p.stored()[operand];
         (self.count - 1) * self.steps[operand] + (rows - 1) * self.rows[operand] + cols
+    }
+
+    /// Whether every operand's bytes can be counted, and the products by the library.
+    fn sized(&self, p: &Product) -> bool {
+        let reach = |operand: usize| {
+            let (rows, cols) = p.stored()[operand];
+            let steps = (self.count - 1).checked_mul(self.steps[operand])?;
+            let lines = (rows - 1).checked_mul(self.rows[operand])?;
+            steps.checked_add(lines)?.checked_add(cols)?.checked_mul(8)
+        };
+        let whole = p.m.checked_mul(p.n).and_then(|n| n.checked_mul(8));
+        self.count <= i32::MAX as usize
+            && whole.is_some()
+            && (0..3).all(|operand| reach(operand).is_some())
     }
 }
 
@@ -226,7 +241,7 @@ impl Gpu {
             .zip(p.stored())
             .any(|(row, (_, cols))| *row < cols);
         let plain = batch.count == 1 && batch.rows[2] == n;
-        if short || !plain && p.follow != Follow::Plain {
+        if short || !batch.sized(p) || !plain && p.follow != Follow::Plain {
             return Err(Error::Device(format!(
                 "matmul: {batch:?} does not go with {p:?}"
             )));

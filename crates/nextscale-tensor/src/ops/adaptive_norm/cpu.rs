@@ -29,7 +29,8 @@ pub(crate) fn norm_row(
         #[inline(always)]
         |x| (x - mean) * (x - mean),
     ) / c as f32;
-    let rstd = 1.0 / (var + eps).sqrt();
+    // Not a number where the variance is none or infinite, or everything would become zero.
+    let rstd = 1.0 / (var + eps).sqrt() + 0.0 * var;
     for (((y, x), s), t) in y.iter_mut().zip(x).zip(scale).zip(shift) {
         *y = ((x - mean) * rstd) * (s + 1.0) + t;
     }

@@ -57,7 +57,7 @@ impl Cut {
 
     pub(crate) fn launch(self) -> Launch {
         Launch {
-            grid: [self.blocks() as u32, self.s.b as u32, 1],
+            grid: [self.blocks(), self.s.b, 1],
             threads: (self.s.c.div_ceil(8) as u32).next_multiple_of(32),
             shared: 0,
         }
@@ -77,7 +77,7 @@ impl Cut {
 
 /// A count as a kernel's argument.
 pub(crate) fn int(n: usize) -> Arg<'static> {
-    Arg::I32(n as i32)
+    Arg::Count(n)
 }
 
 /// Floats from one sample's table to the next, and to the row `slot` in it.
@@ -189,7 +189,7 @@ pub(crate) fn add_to_tables(
         int(shift * c),
     ];
     let shape = Launch {
-        grid: [c.div_ceil(128) as u32, cut.s.b as u32, 1],
+        grid: [c.div_ceil(128), cut.s.b, 1],
         threads: 128,
         shared: 0,
     };

@@ -118,7 +118,7 @@ __device__ void norm_part(const float* x, const H* h, const float* gates, const 
         float mean = sums.one(s) * each;
         s = 0.0f;
         for (int j = 0; j < 8; j++) s += j < p.count ? (v[j] - mean) * (v[j] - mean) : 0.0f;
-        float rstd = 1.0f / sqrtf(sums.one(s) * each + eps);
+        float rstd = inverse_deviation(sums.one(s) * each, eps);
         for (int j = 0; j < 8; j++) v[j] = ((v[j] - mean) * rstd) * (scale[j] + 1.0f) + shift[j];
         store<V>(y + p.at(t), p.count, v);
         if (threadIdx.x == 0) {

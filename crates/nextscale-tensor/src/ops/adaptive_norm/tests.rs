@@ -70,3 +70,28 @@ fn a_gpu_agrees() {
         });
     }
 }
+
+/// A row whose squares are beyond float32 does not become zeros.
+#[test]
+fn what_has_no_variance_is_no_number() {
+    let devices = [Some(Device::Cpu), crate::ops::testing::gpu()];
+    for device in devices.into_iter().flatten() {
+        for c in [64, 9] {
+            let mut values = random([1, 3, c], 1).f32().unwrap().to_vec();
+            let norm = |values: &[f32]| {
+                let x = Tensor::from_slice([1, 3, c], values).to(device).unwrap();
+                let table = random([1, 6, c], 2).to(device).unwrap();
+                let y = adaptive_norm(&Cx::off(), &x, &m(&table), 1e-6).unwrap();
+                y.to(Device::Cpu).unwrap().f32().unwrap().to_vec()
+            };
+            let good = norm(&values);
+            for x in &mut values[c..2 * c] {
+                *x *= 1e25;
+            }
+            let bad = norm(&values);
+            assert_eq!(bad[..c], good[..c], "{c}");
+            assert!(bad[c..2 * c].iter().all(|y| y.is_nan()), "{c}");
+            assert_eq!(bad[2 * c..], good[2 * c..], "{c}");
+        }
+    }
+}

@@ -85,7 +85,7 @@ pub(super) fn weighted_sum(terms: &[(Tensor, f32)]) -> Result<Tensor> {
             args.push(values.get(j).map_or(Ok(Arg::Null), Tensor::arg)?);
         }
         args.extend(weights(part).map(Arg::F32));
-        args.extend([Arg::I32(part.len() as i32), Arg::I32(i32::from(i > 0))]);
+        args.extend([Arg::Count(part.len()), Arg::I32(i32::from(i > 0))]);
         gpu.launch(&MODULE, "weighted_sum", ONE_WARP, &args)?;
     }
     Ok(y)
@@ -100,7 +100,7 @@ pub(super) fn weighted_gradients(g: &Tensor, terms: &[(Tensor, f32)]) -> Result<
         let here = all.narrow(i * TERMS, part.len())?;
         let mut args = vec![g.arg_of("weighted_sum", DType::F32)?, here.arg()?];
         args.extend(weights(part).map(Arg::F32));
-        args.push(Arg::I32(part.len() as i32));
+        args.push(Arg::Count(part.len()));
         gpu.launch(&MODULE, "weighted_gradients", ONE_WARP, &args)?;
     }
     Ok(all)

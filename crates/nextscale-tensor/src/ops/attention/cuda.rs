@@ -4,7 +4,7 @@ pub(crate) mod modules;
 mod path;
 
 use super::Sizes;
-use crate::cuda::kernel::Shape;
+use crate::cuda::kernel::{MOST_COUNT, Shape};
 use crate::cuda::tensor::by_dtype;
 use crate::cuda::{Arg, Gpu, Rate, TensorMap, Work};
 use crate::{DType, Error, Grads, Result, Tensor};
@@ -39,6 +39,7 @@ pub(super) fn forward(
     if s.batch == 0 {
         return Ok((y, [qkv, stats]));
     }
+    s.countable(gpu)?;
     let plan = plan(gpu, level_ends)?;
     let map = rows_of(path, &qkv, s, 3)?;
     let mut call = Call {
@@ -94,6 +95,7 @@ pub(super) fn backward(
     if s.batch == 0 {
         return grads.add(qkv, dqkv);
     }
+    s.countable(gpu)?;
     // Ten a pair and channel: the scores are made again.
     let _scope = gpu.scope("attention gradient", || {
         s.work(pairs(level_ends), 10.0, &[qkv, y, g, &dqkv])
@@ -112,11 +114,11 @@ pub(super) fn backward(
     let slopes = Tensor::scratch(gpu, [s.batch * s.heads * blocks], DType::F32)?;
     let unit = Arg::I32(scale_mul.is_some().into());
     let scale = scale_arg(scale_mul)?;
-    let mut sizes = vec![Arg::I32(s.heads as i32)];
+    let mut sizes = vec![Arg::Count(s.heads)];
     if path == Path::Plain {
-        sizes.push(Arg::I32(s.dim as i32));
+        sizes.push(Arg::Count(s.dim));
     }
-    sizes.extend([Arg::I32(s.tokens as i32), unit]);
+    sizes.extend([Arg::Count(s.tokens), unit]);
     let of_queries = [
         qkv.arg()?,
         y.arg()?,
@@ -153,7 +155,7 @@ pub(super) fn backward(
         ),
     };
     let shape = Shape {
-        grid: [blocks as u32, (s.batch * s.heads) as u32, 1],
+        grid: [blocks, s.batch * s.heads, 1],
         threads: path.threads(),
         shared: path.shared_of_gradient(gpu),
     };
@@ -175,7 +177,7 @@ pub(super) fn backward(
         && let Some(sums) = grads.sums(scale_mul)?
     {
         let shape = Shape {
-            grid: [s.heads as u32, 1, 1],
+            grid: [s.heads, 1, 1],
             threads: 256,
             shared: 0,
         };
@@ -183,9 +185,9 @@ pub(super) fn backward(
             slopes.arg()?,
             scale,
             sums.arg()?,
-            Arg::I32(s.heads as i32),
-            Arg::I32(s.batch as i32),
-            Arg::I32(blocks as i32),
+            Arg::Count(s.heads),
+            Arg::Count(s.batch),
+            Arg::Count(blocks),
         ];
         gpu.launch(module, "scale_gradient", shape, &args)?;
     }
@@ -219,7 +221,7 @@ pub(super) fn cached(
     // The tensor cores' way has a head's width fixed and eight threads a row, the other a warp a row.
     let ints = [s.heads, s.dim, s.tokens, held, capacity, unit.into(), total];
     let mut args = vec![qkv.arg()?, k, v];
-    args.extend(ints.map(|i| Arg::I32(i as i32)));
+    args.extend(ints.map(Arg::Count));
     match path {
         Path::TensorCores => {
             args.remove(4);
@@ -269,7 +271,7 @@ pub(super) fn cached(
     };
     call.launch(gpu, path, dtype, s)?;
     if let Some(parts) = &parts {
-        let ints = [s.heads, s.tokens, splits, queries].map(|i| Arg::I32(i as i32));
+        let ints = [s.heads, s.tokens, splits, queries].map(Arg::Count);
         gpu.launch(
             &FORWARD,
             half(dtype, ["join_bf16", "join_f16"])?,
@@ -290,6 +292,12 @@ pub(super) fn pairs(level_ends: &[usize]) -> usize {
 }
 
 impl Sizes {
+    /// Refuses what kernels, which count a sample's queries of all heads and a head's of all samples with 32 bits, can't take.
+    fn countable(&self, gpu: &Gpu) -> Result<()> {
+        let queries = self.tokens * self.heads.max(self.batch);
+        gpu.counts(&FORWARD, queries, MOST_COUNT, "tokens and heads")
+    }
+
     /// That of `each` multiplications and additions for every channel of every pair of a sample, moving these tensors.
     fn work(&self, pairs: usize, each: f64, moved: &[&Tensor]) -> Work {
         let half = moved.iter().all(|t| t.dtype().is_half());
@@ -322,9 +330,9 @@ impl Call<'_> {
     fn launch(&self, gpu: &Gpu, path: Path, dtype: DType, s: Sizes) -> Result<()> {
         let shape = Shape {
             grid: [
-                s.tokens.div_ceil(path.rows(gpu, s)) as u32,
-                (s.batch * s.heads) as u32,
-                self.splits as u32,
+                s.tokens.div_ceil(path.rows(gpu, s)),
+                s.batch * s.heads,
+                self.splits,
             ],
             threads: path.threads(),
             shared: 0,
@@ -337,7 +345,7 @@ impl Call<'_> {
             self.k_token,
         ];
         let strides = strides.map(|n| Arg::U64(n as u64));
-        let int = |n: usize| Arg::I32(n as i32);
+        let int = |n: usize| Arg::Count(n);
         if path == Path::TensorCores {
             let args = [
                 &[self.q, self.k, self.v, self.y, self.stats][..],
@@ -380,15 +388,15 @@ fn unit_keys(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
     let per_head = s.batch * s.heads * s.tokens;
     let shape = Shape {
         // 32 rows at a time, four times.
-        grid: [(s.heads * s.tokens).div_ceil(128) as u32, s.batch as u32, 1],
+        grid: [(s.heads * s.tokens).div_ceil(128), s.batch, 1],
         threads: 256,
         shared: 0,
     };
     let args = [
         part(qkv, s, 1)?,
         Arg::At(buffer, at + 2 * per_head * DType::F32.bytes()),
-        Arg::I32(s.heads as i32),
-        Arg::I32(s.tokens as i32),
+        Arg::Count(s.heads),
+        Arg::Count(s.tokens),
         Arg::U64((s.tokens * 3 * s.width()) as u64),
         Arg::U64((3 * s.width()) as u64),
     ];
@@ -436,7 +444,7 @@ fn scale_arg(scale_mul: Option<&Tensor>) -> Result<Arg<'_>> {
 /// Blocks of 256 threads for so many rows each.
 fn rows_per_block(rows: usize, each: usize) -> Shape {
     Shape {
-        grid: [rows.div_ceil(each) as u32, 1, 1],
+        grid: [rows.div_ceil(each), 1, 1],
         threads: 256,
         shared: 0,
     }

@@ -386,3 +386,37 @@ fn only_pairs_that_see_each_other_count() {
     let seen = all.filter(|&(q, k)| level(q) >= level(k)).count();
     assert_eq!(cuda::pairs(&ends), seen);
 }
+
+/// Queries and keys whose lengths are beyond float32 do not count as zeros.
+#[test]
+fn what_has_no_length_is_no_number() {
+    let devices = [Some(Device::Cpu), crate::ops::testing::gpu()];
+    for device in devices.into_iter().flatten() {
+        for (part, dim) in [(0, 16), (1, 16), (0, 64), (1, 64)] {
+            let (l, heads) = (5, 2);
+            let width = heads * dim;
+            let mut values = random([1, l, 3 * width], 1).f32().unwrap().to_vec();
+            // The last token's first head.
+            for x in &mut values[(l - 1) * 3 * width + part * width..][..dim] {
+                *x *= 1e25;
+            }
+            let qkv = Tensor::from_vec([1, l, 3 * width], values)
+                .to(device)
+                .unwrap();
+            let s = scale_mul(heads).to(device).unwrap();
+            let types = match device {
+                Device::Cpu => &[DType::F32][..],
+                Device::Cuda(_) => &[DType::F32, DType::Bf16],
+            };
+            for dtype in types {
+                let qkv = qkv.cast(*dtype).unwrap();
+                let y = attention(&Cx::off(), qkv, Some(&s), heads, &[1, l]).unwrap();
+                let y = y.cast(DType::F32).unwrap().to(Device::Cpu).unwrap();
+                let y = y.f32().unwrap();
+                let last = &y[(l - 1) * width..];
+                assert!(last[..dim].iter().all(|y| y.is_nan()), "{part} {dim}");
+                assert!(last[dim..].iter().all(|y| y.is_finite()), "{part} {dim}");
+            }
+        }
+    }
+}

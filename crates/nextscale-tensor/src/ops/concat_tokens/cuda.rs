@@ -3,7 +3,7 @@
 use crate::cuda::Work;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
 use crate::cuda::matmul::Place;
-use crate::{Error, Result, Shape, Tensor};
+use crate::{Result, Shape, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "concat_tokens",
@@ -41,34 +41,28 @@ pub(super) fn concat(parts: &[&Tensor], batch: usize, shape: Shape) -> Result<Te
         2 | 3 => (4, "join_4"),
         _ => (2, "join_2"),
     };
-    let units = |numel: usize| -> Result<i32> {
-        i32::try_from(bytes(numel) / unit)
-            .map_err(|_| Error::shape(OP, format!("rows of {shape} are too long")))
-    };
+    let units = |numel: usize| bytes(numel) / unit;
     let mut first = 0;
     for group in parts.chunks(PARTS) {
-        let widths = group
-            .iter()
-            .map(|p| units(p.numel()))
-            .collect::<Result<Vec<i32>>>()?;
-        let width: i32 = widths.iter().sum();
+        let widths: Vec<usize> = group.iter().map(|p| units(p.numel())).collect();
+        let width: usize = widths.iter().sum();
         let mut args = Vec::with_capacity(21);
         for i in 0..PARTS {
             args.push(group.get(i).map_or(Ok(Arg::Null), |p| p.arg())?);
         }
-        args.extend((0..PARTS).map(|i| Arg::I32(widths.get(i).copied().unwrap_or(0))));
+        args.extend((0..PARTS).map(|i| Arg::Count(widths.get(i).copied().unwrap_or(0))));
         args.extend([
             y.arg()?,
-            Arg::I32(group.len() as i32),
-            Arg::I32(first),
-            Arg::I32(units(shape.numel())?),
-            Arg::I32(batch as i32),
+            Arg::Count(group.len()),
+            Arg::Count(first),
+            Arg::Count(units(shape.numel())),
+            Arg::Count(batch),
         ]);
         if width > 0 {
             let launch = Launch {
                 grid: [
-                    (width as u32).div_ceil(256).min(4096),
-                    batch.min(65_535) as u32,
+                    width.div_ceil(256).min(4096),
+                    batch.min(Launch::MOST_ROWS),
                     1,
                 ],
                 threads: 256,

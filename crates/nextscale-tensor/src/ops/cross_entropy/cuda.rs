@@ -62,7 +62,7 @@ pub(super) fn run(
     let predicted = of(DType::I32)?;
     let mut loss = Tensor::scratch(gpu, [1], DType::F32)?;
     let warps = Launch {
-        grid: [rows.div_ceil(THREADS / 32).max(1) as u32, 1, 1],
+        grid: [rows.div_ceil(THREADS / 32).max(1), 1, 1],
         threads: THREADS as u32,
         shared: 0,
     };
@@ -89,8 +89,8 @@ pub(super) fn run(
         weights.arg()?,
         loss.arg()?,
         Arg::U64(rows as u64),
-        Arg::I32(l as i32),
-        Arg::I32(b.max(1) as i32),
+        Arg::Count(l),
+        Arg::Count(b.max(1)),
     ];
     let one = Launch {
         grid: [1, 1, 1],
@@ -121,8 +121,8 @@ pub(super) fn run(
                 weights.arg()?,
                 g.arg_of(OP, DType::F32)?,
                 Arg::U64(rows as u64),
-                Arg::I32(l as i32),
-                Arg::I32(b as i32),
+                Arg::Count(l),
+                Arg::Count(b),
                 Arg::I32(v),
                 Arg::F32(smoothing),
             ];

@@ -10,6 +10,7 @@ mod cuda;
 mod tests;
 
 use crate::cpu::simd;
+use crate::ops::NO_CODE;
 use crate::{Cx, Device, Error, Result, Tensor, expect_dims};
 use rayon::prelude::*;
 
@@ -42,8 +43,9 @@ struct Row {
 /// See the module for shapes and formulas.
 ///
 /// # Errors
-/// When shapes do not fit or, on the processor, a target is out of range. On a GPU nobody waits to look: the costs of such a
-/// token are no numbers, and so is the loss.
+/// When shapes do not fit or, on the processor, a target is out of range. The costs of a token whose target is
+/// [`NO_CODE`](crate::ops::NO_CODE) are no numbers, and so is the loss. On a GPU, where nobody waits to look, so are those of any target
+/// out of range.
 pub fn cross_entropy(
     cx: &Cx<'_>,
     logits: Tensor,
@@ -75,7 +77,8 @@ fn on_cpu(
     let (shape, l, v) = (targets.shape(), weights.len(), logits.shape().last());
     let b = logits.dims()[0];
     let wanted = targets.i32()?;
-    if let Some(bad) = wanted.iter().find(|&&t| t < 0 || t as usize >= v) {
+    let there = |t: i32| t == NO_CODE || usize::try_from(t).is_ok_and(|t| t < v);
+    if let Some(bad) = wanted.iter().find(|&&t| !there(t)) {
         return Err(Error::shape(OP, format!("target {bad} among {v} codes")));
     }
     let rows = forward(logits.f32()?, wanted, v, smoothing);
@@ -120,8 +123,12 @@ fn forward(logits: &[f32], targets: &[i32], v: usize, smoothing: f32) -> Vec<Row
                         #[inline(always)]
                         |x| simd::exp(x - max),
                     );
-                    let lse = max + sum.ln();
-                    let plain = lse - x[t as usize];
+                    // No code: what comes out is no number rather than a wrong one.
+                    let (lse, hit) = match usize::try_from(t) {
+                        Ok(t) => (max + sum.ln(), x[t]),
+                        Err(_) => (f32::NAN, 0.0),
+                    };
+                    let plain = lse - hit;
                     let smoothed = if smoothing > 0.0 {
                         let mean = simd::sum_of(
                             x,
@@ -170,7 +177,9 @@ fn gradient(
                     }
                 },
             );
-            x[targets[i] as usize] -= w * (1.0 - smoothing);
+            if let Ok(t) = usize::try_from(targets[i]) {
+                x[t] -= w * (1.0 - smoothing);
+            }
         });
     Ok(logits)
 }

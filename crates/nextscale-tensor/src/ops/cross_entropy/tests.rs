@@ -57,6 +57,28 @@ fn first_maximum_and_checks() {
 }
 
 #[test]
+fn a_target_that_is_no_code_has_no_cost() {
+    let x = random([1, 3, 40], 1);
+    let t = Tensor::from_i32([1, 3], vec![7, crate::ops::NO_CODE, 39]);
+    for smoothing in [0.0, 0.1] {
+        let tape = crate::Tape::new();
+        let cx = Cx::on(&tape);
+        let (leaf, key) = cx.leaf(&x);
+        let out = cross_entropy(&cx, leaf, &t, &[1.0; 3], smoothing).unwrap();
+        assert!(out.loss.scalar().unwrap().is_nan());
+        for costs in [&out.plain, &out.smoothed] {
+            let bad: Vec<bool> = costs.f32().unwrap().iter().map(|c| c.is_nan()).collect();
+            assert_eq!(bad, [false, true, false]);
+        }
+        let g = tape.backward(&out.loss, 1.0, None, &[key]).unwrap();
+        let g = g[0].clone().unwrap();
+        let rows = g.f32().unwrap().chunks_exact(40);
+        let bad: Vec<bool> = rows.map(|r| r.iter().all(|g| g.is_nan())).collect();
+        assert_eq!(bad, [false, true, false]);
+    }
+}
+
+#[test]
 fn same_on_a_gpu() {
     for (b, l, v) in [
         (2, 3, 1),

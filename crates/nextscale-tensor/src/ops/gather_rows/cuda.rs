@@ -15,8 +15,8 @@ pub(super) fn forward(table: &Tensor, indices: &Tensor, shape: Shape) -> Result<
         table.arg_of(OP, DType::F32)?,
         indices.arg_of(OP, DType::I32)?,
         y.arg()?,
-        Arg::I32(table.dims()[0] as i32),
-        Arg::I32(table.dims()[1] as i32),
+        Arg::Count(table.dims()[0]),
+        Arg::Count(table.dims()[1]),
         Arg::U64(n as u64),
     ];
     gpu.launch(&MODULE, "gather_rows", Launch::pass(gpu, n), &args)?;
@@ -37,7 +37,7 @@ pub(super) fn backward(
         Work::moving(&[g, indices, table])
     });
     let shape = Launch {
-        grid: [table.dims()[0] as u32, 1, 1],
+        grid: [table.dims()[0], 1, 1],
         threads: 128,
         shared: 0,
     };
@@ -45,8 +45,8 @@ pub(super) fn backward(
         g.arg_of(OP, DType::F32)?,
         indices.arg_of(OP, DType::I32)?,
         sums.arg()?,
-        Arg::I32(indices.numel() as i32),
-        Arg::I32(table.dims()[1] as i32),
+        Arg::Count(indices.numel()),
+        Arg::Count(table.dims()[1]),
     ];
     table
         .gpu()?

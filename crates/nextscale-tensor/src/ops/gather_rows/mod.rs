@@ -8,11 +8,12 @@ pub(crate) mod cuda;
 mod tests;
 
 use crate::cpu::pool::PoolVec;
+use crate::ops::NO_CODE;
 use crate::{Cx, Device, Error, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-/// table\[indices\]. On a GPU the table is float32; indices that are there already are not checked, and one that is out of
-/// range gives a row of not-a-numbers.
+/// table\[indices\]. [`NO_CODE`](crate::ops::NO_CODE) gives a row of not-a-numbers. On a GPU the table is float32; indices that are
+/// there already are not checked, and any that is out of range gives such a row.
 ///
 /// # Errors
 /// When the table is no matrix or an index is out of range.
@@ -28,7 +29,8 @@ pub fn gather_rows(cx: &Cx<'_>, table: &Tensor, indices: &Tensor) -> Result<Tens
         return on_gpu(cx, table, indices, &dims);
     }
     let idx = indices.i32()?;
-    if let Some(bad) = idx.iter().find(|&&i| i < 0 || i as usize >= n) {
+    let row_of = |i: i32| usize::try_from(i).ok().filter(|i| *i < n);
+    if let Some(bad) = (idx.iter()).find(|&&i| i != NO_CODE && row_of(i).is_none()) {
         return Err(Error::shape(
             OP,
             format!("index {bad} in a table of {n} rows"),
@@ -42,7 +44,10 @@ pub fn gather_rows(cx: &Cx<'_>, table: &Tensor, indices: &Tensor) -> Result<Tens
     out.par_chunks_mut(c.max(1))
         .with_min_len(256)
         .zip(idx)
-        .for_each(|(out, &i)| out.copy_from_slice(&rows[i as usize * c..][..c]));
+        .for_each(|(out, &i)| match row_of(i) {
+            Some(i) => out.copy_from_slice(&rows[i * c..][..c]),
+            None => out.fill(f32::NAN),
+        });
     let mut y = Tensor::from_buf(Shape::from(dims.as_slice()), out);
     if cx.records(&[table]) {
         let (table, indices) = (table.clone(), indices.clone());
@@ -50,7 +55,8 @@ pub fn gather_rows(cx: &Cx<'_>, table: &Tensor, indices: &Tensor) -> Result<Tens
             let (g, idx) = (g.f32()?, indices.i32()?);
             grads.accumulate(&table, |slot| {
                 for (g, &i) in g.chunks_exact(c.max(1)).zip(idx) {
-                    let row = &mut slot[i as usize * c..][..c];
+                    let Ok(i) = usize::try_from(i) else { continue };
+                    let row = &mut slot[i * c..][..c];
                     row.iter_mut().zip(g).for_each(|(s, g)| *s += g);
                 }
                 Ok(())

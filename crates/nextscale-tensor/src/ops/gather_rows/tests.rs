@@ -13,8 +13,12 @@ fn gathers_and_scatters() {
     });
     let bad = Tensor::from_i32([1], vec![5]);
     assert!(gather_rows(&Cx::off(), &table, &bad).is_err());
-    let bad = Tensor::from_i32([1], vec![-1]);
+    let bad = Tensor::from_i32([1], vec![-2]);
     assert!(gather_rows(&Cx::off(), &table, &bad).is_err());
+    let none = Tensor::from_i32([2], vec![NO_CODE, 4]);
+    let y = gather_rows(&Cx::off(), &table, &none).unwrap();
+    assert!(y.f32().unwrap()[..3].iter().all(|x| x.is_nan()));
+    assert_eq!(y.f32().unwrap()[3..], table.f32().unwrap()[12..]);
     assert!(gather_rows(&Cx::off(), &table, &table).is_err());
 }
 

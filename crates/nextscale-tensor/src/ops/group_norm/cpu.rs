@@ -154,8 +154,10 @@ fn moments(norm: &Norm, x: &[f32], eps: f32) -> Moments {
         })
         .map(|(sum, squares)| {
             let mean = sum.iter().sum::<f64>() / count;
-            let var = (squares.iter().sum::<f64>() / count - mean * mean).max(0.0);
-            (mean, 1.0 / (var + f64::from(eps)).sqrt())
+            let var = squares.iter().sum::<f64>() / count - mean * mean;
+            // Rounded below zero it is zero; what is no number or infinite makes not-a-numbers, not zeros.
+            let var = if var < 0.0 { 0.0 } else { var };
+            (mean, 1.0 / (var + f64::from(eps)).sqrt() + 0.0 * var)
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! Group norm on a GPU, in the type of x with statistics in float32: x is read for the statistics, then read again and y
 //! written.
 
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
+use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
 use crate::cuda::tensor::by_dtype;
 use crate::cuda::{DeviceBuffer, Work};
 use crate::{DType, Grads, Result, Tensor};
@@ -61,12 +61,12 @@ pub(crate) struct Norm {
 pub(crate) type Moments = DeviceBuffer;
 
 fn int(n: usize) -> Arg<'static> {
-    Arg::I32(n as i32)
+    Arg::Count(n)
 }
 
 fn blocks(x: usize, y: usize) -> Shape {
     Shape {
-        grid: [x as u32, y as u32, 1],
+        grid: [x, y, 1],
         threads: THREADS as u32,
         shared: 0,
     }
@@ -161,6 +161,9 @@ const OP: &str = "group norm";
 /// The moments of x, which is not empty.
 pub(crate) fn moments(norm: &Norm, x: &Tensor, eps: f32) -> Result<Moments> {
     let gpu = x.gpu()?;
+    // Statistics, two a group, are counted with 32 bits.
+    let numbers = 2 * norm.samples * norm.groups;
+    gpu.counts(&MODULE, numbers, MOST_COUNT, "statistics")?;
     let stats = DeviceBuffer::new(gpu, norm.samples * norm.groups * 8)?;
     if !norm.fits(&[x])? {
         let names = ["any_moments_f32", "any_moments_bf16", "any_moments_f16"];

@@ -72,7 +72,9 @@ __device__ void moments(const T* x, Moments* partial, int positions, int c, int 
         for (int j = 0; j < 8; j++) {
             int at = p.lane * c + p.channel + j;
             shared[at] = n > 0 ? pivot[j] + sum[j] * inverse : 0.0f;
-            shared[p.lanes * c + at] = fmaxf(square[j] - sum[j] * sum[j] * inverse, 0.0f);
+            // Rounded below zero it is zero; what is no number stays none.
+            float m2 = square[j] - sum[j] * sum[j] * inverse;
+            shared[p.lanes * c + at] = m2 < 0.0f ? 0.0f : m2;
         }
     }
     __syncthreads();
@@ -116,7 +118,7 @@ MOMENTS(f16, f16)
 // Mean and 1/√(variance + eps) of every group of every sample from those of its slabs: a warp each.
 extern "C" __global__ void merge_moments(const Moments* partial, float* stats, int positions, int c, int groups,
     int slab, int slabs, int count, float eps) {
-    int at = (int)(blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    int at = (int)(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
     if (at >= count) return;
     const Moments* mine = partial + (u64)(at / groups) * slabs * groups + at % groups;
     float per = (float)(c / groups), mean = 0.0f, m2 = 0.0f;
@@ -131,7 +133,7 @@ extern "C" __global__ void merge_moments(const Moments* partial, float* stats, i
     m2 = warp_sum(m2);
     if (lane == 0) {
         stats[2 * at] = mean;
-        stats[2 * at + 1] = 1.0f / sqrtf(m2 / n + eps);
+        stats[2 * at + 1] = inverse_deviation(m2 / n, eps);
     }
 }
 
@@ -154,7 +156,7 @@ __device__ void any_moments(const T* x, float* stats, int positions, int c, int 
     if (threadIdx.x == 0) {
         float* mine = stats + 2 * (sample * groups + group);
         mine[0] = mean;
-        mine[1] = 1.0f / sqrtf(m2 / n + eps);
+        mine[1] = inverse_deviation(m2 / n, eps);
     }
 }
 
@@ -318,7 +320,7 @@ ANY_SUMS(f16, f16)
 
 // Adds the sums of all samples to the gradient of a parameter: β's are the first, γ's the second. A warp a channel.
 extern "C" __global__ void add_parameter_sums(const float* sums, float* grad, int samples, int c, int which) {
-    int channel = (int)(blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    int channel = (int)(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
     if (channel >= c) return;
     float all = 0.0f;
     for (int s = lane; s < samples; s += 32) all += sums[((u64)s * 2 + which) * c + channel];

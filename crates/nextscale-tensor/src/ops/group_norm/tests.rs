@@ -199,3 +199,30 @@ fn a_gpu_agrees() {
         }
     }
 }
+
+/// Values whose squares are beyond float32, which a norm would make zeros of, and such as are no numbers stay to be seen.
+#[test]
+fn what_has_no_variance_is_no_number() {
+    let devices = [Some(Device::Cpu), crate::ops::testing::gpu()];
+    for device in devices.into_iter().flatten() {
+        for c in [64, 12] {
+            let dims = [2, 9, 7, c];
+            let mut values = random(dims, 1).f32().unwrap().to_vec();
+            let plain = values.clone();
+            // Of the second sample alone.
+            for x in &mut values[9 * 7 * c..] {
+                *x *= 1e25;
+            }
+            let [gamma, beta] = [2, 3].map(|seed| random([c], seed).to(device).unwrap());
+            let norm = |values: &[f32]| {
+                let x = Tensor::from_slice(dims, values).to(device).unwrap();
+                let y = group_norm(&Cx::off(), &x, &gamma, &beta, 4, 1e-6, true).unwrap();
+                y.to(Device::Cpu).unwrap().f32().unwrap().to_vec()
+            };
+            let (good, bad) = (norm(&plain), norm(&values));
+            let half = 9 * 7 * c;
+            assert_eq!(bad[..half], good[..half], "{c}");
+            assert!(bad[half..].iter().all(|y| y.is_nan()), "{c}");
+        }
+    }
+}

@@ -105,7 +105,7 @@ fn rows_of(
         }
     }
     let launch = Launch {
-        grid: [rows as u32, 1, 1],
+        grid: [rows, 1, 1],
         threads: threads as u32,
         shared: shared as u32,
     };
@@ -113,9 +113,9 @@ fn rows_of(
 }
 
 /// Top-k and top-p as the kernels take them: k, whether there is a p, and the bound on running probabilities.
-fn filters(top_k: usize, top_p: f32) -> [Arg<'static>; 3] {
+fn filters(v: usize, top_k: usize, top_p: f32) -> [Arg<'static>; 3] {
     [
-        Arg::I32(top_k.min(i32::MAX as usize) as i32),
+        Arg::Count(top_k.min(v)),
         Arg::I32(i32::from(top_p > 0.0)),
         Arg::F32(super::filter::removed_share(top_p)),
     ]
@@ -158,7 +158,7 @@ impl Noise {
             t.as_ref().map_or(Ok(Arg::Null), Tensor::arg)
         }
         let [seed, first, scale] = self.words.map(Arg::U64);
-        let [l, v] = [l, v].map(|n| Arg::I32(n as i32));
+        let [l, v] = [l, v].map(Arg::Count);
         let (given, params) = (of(&self.given)?, of(&self.params)?);
         Ok([given, params, seed, first, scale, l, v])
     }
@@ -206,12 +206,12 @@ pub(super) fn filter_logits(
         return Ok(y);
     }
     let blocks = rows_of("filter_logits", gpu, rows, v, &names, most_shared)?;
-    let [k, p, limit] = filters(top_k, top_p);
+    let [k, p, limit] = filters(v, top_k, top_p);
     let args = [
         blocks.wide(),
         x.arg()?,
         y.arg()?,
-        Arg::I32(v as i32),
+        Arg::Count(v),
         k,
         p,
         limit,
@@ -254,7 +254,7 @@ pub(super) fn sample_tokens(
             Arg::I32(i32::from(t.is_some())),
             Arg::F32(t.unwrap_or(0.0)),
         ],
-        &filters(top_k, top_p),
+        &filters(v, top_k, top_p),
     ];
     gpu.launch(&MODULE, blocks.name, blocks.launch, &args.concat())?;
     Ok(y)

@@ -33,7 +33,7 @@ pub(super) fn histogram(indices: &Tensor, bins: usize) -> Result<Tensor> {
     let (name, launch) = if bins <= SHARED_BINS && n >= 4 * bins {
         let blocks = (n / bins).clamp(1, gpu.info().multiprocessors);
         let launch = Shape {
-            grid: [blocks as u32, 1, 1],
+            grid: [blocks, 1, 1],
             threads: 512,
             shared: 4 * bins as u32,
         };

@@ -12,7 +12,9 @@ fn counts_every_index() {
     let x = Tensor::from_i32([2, 3], vec![0, 4, 4, 1, 4, 0]);
     assert_eq!(histogram(&x, 6).unwrap().i32().unwrap(), [2, 1, 0, 0, 3, 0]);
     assert!(histogram(&x, 4).is_err());
-    assert!(histogram(&Tensor::from_i32([1], vec![-1]), 4).is_err());
+    assert!(histogram(&Tensor::from_i32([1], vec![-2]), 4).is_err());
+    let none = Tensor::from_i32([3], vec![NO_CODE, 2, NO_CODE]);
+    assert_eq!(histogram(&none, 3).unwrap().i32().unwrap(), [0, 0, 1]);
     assert!(histogram(&Tensor::zeros([1]), 4).is_err());
 }
 

@@ -28,7 +28,7 @@ fn number(kind: Kind) -> Arg<'static> {
     })
 }
 
-fn blocks(n: u32) -> Shape {
+fn blocks(n: usize) -> Shape {
     Shape {
         grid: [n, 1, 1],
         threads: THREADS,
@@ -51,11 +51,11 @@ pub(super) fn forward(kind: Kind, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         number(kind),
         Arg::U64(n as u64),
     ];
-    gpu.launch(&MODULE, "loss_parts", blocks(parts as u32), &args)?;
+    gpu.launch(&MODULE, "loss_parts", blocks(parts), &args)?;
     let args = [
         sums.arg()?,
         y.arg()?,
-        Arg::I32(parts as i32),
+        Arg::Count(parts),
         Arg::U64(n.max(1) as u64),
     ];
     gpu.launch(&MODULE, "loss_mean", blocks(1), &args)?;

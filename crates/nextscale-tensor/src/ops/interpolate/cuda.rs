@@ -1,7 +1,7 @@
 //! Resizing on a GPU. An axis' weights are made on the processor and kept on the GPU.
 
 use super::axis::{Axis, Kind};
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape as Launch};
 use crate::cuda::{Gpu, Work};
 use crate::{DType, Error, Result, Tensor};
 
@@ -60,6 +60,8 @@ pub(super) fn apply(
         return Err(Error::shape(OP, format!("x is {}", x.shape())));
     };
     let gpu = x.gpu()?;
+    // From line to line of x the kernel counts with 32 bits.
+    gpu.counts(&MODULE, w * c, MOST_COUNT, "elements of a line")?;
     let (down, right) = (
         table(gpu, kind, rows, transposed)?,
         table(gpu, kind, cols, transposed)?,
@@ -80,11 +82,11 @@ pub(super) fn apply(
         y.arg()?,
         down.arg()?,
         right.arg()?,
-        Arg::I32(h as i32),
-        Arg::I32(w as i32),
-        Arg::I32(to_h as i32),
-        Arg::I32(to_w as i32),
-        Arg::I32(c as i32),
+        Arg::Count(h),
+        Arg::Count(w),
+        Arg::Count(to_h),
+        Arg::Count(to_w),
+        Arg::Count(c),
         Arg::U64(n as u64),
     ];
     gpu.launch(&MODULE, name, Launch::pass(gpu, n), &args)?;

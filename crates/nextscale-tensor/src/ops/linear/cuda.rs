@@ -1,7 +1,7 @@
 //! The linear layer on a GPU: products by cuBLASLt with what follows done by the product where it can be.
 
 use super::{Activation, Bias};
-use crate::cuda::kernel::Shape as Launch;
+use crate::cuda::kernel::{MOST_COUNT, Shape as Launch};
 use crate::cuda::matmul::{Follow, Operands, Product};
 use crate::cuda::tensor::by_dtype;
 use crate::cuda::{Arg, Kernel, Module, Work};
@@ -230,15 +230,16 @@ pub(crate) fn weight_and_input(
 fn qkv_bias(q: &Tensor, v: &Tensor, n: usize, dtype: DType) -> Result<Tensor> {
     const OP: &str = "linear";
     let gpu = q.gpu()?;
+    gpu.counts(&MODULE, n, MOST_COUNT, "outputs")?;
     let y = Tensor::scratch(gpu, [n], dtype)?;
     let name = by_dtype(dtype, ["qkv_bias_f32", "qkv_bias_bf16", "qkv_bias_f16"])?;
     let (q, v) = (q.arg_of(OP, DType::F32)?, v.arg_of(OP, DType::F32)?);
     let shape = Launch {
-        grid: [n.div_ceil(256) as u32, 1, 1],
+        grid: [n.div_ceil(256), 1, 1],
         threads: 256,
         shared: 0,
     };
-    let args = [q, v, y.arg()?, Arg::I32((n / 3) as i32)];
+    let args = [q, v, y.arg()?, Arg::Count(n / 3)];
     gpu.launch(&MODULE, name, shape, &args)?;
     Ok(y)
 }
@@ -256,7 +257,7 @@ fn into_gelu(z: Tensor) -> Result<Tensor> {
 /// How kernels over a matrix \[m, n\] are launched whose blocks take 256 rows of 256 columns.
 fn tiles(m: usize, n: usize) -> Launch {
     Launch {
-        grid: [n.div_ceil(256) as u32, m.div_ceil(TILE) as u32, 1],
+        grid: [n.div_ceil(256), m.div_ceil(TILE), 1],
         threads: 256,
         shared: 0,
     }
@@ -272,7 +273,7 @@ pub(crate) fn gelu_bias(z: &Tensor, bias: &Tensor) -> Result<Tensor> {
         ["gelu_bias_f32", "gelu_bias_bf16", "gelu_bias_f16"],
     )?;
     let bias = bias.arg_of("feed_forward", DType::F32)?;
-    let (rows, cols) = (Arg::I32(m as i32), Arg::I32(n as i32));
+    let (rows, cols) = (Arg::Count(m), Arg::Count(n));
     let args = [z.arg()?, bias, a.arg()?, rows, cols];
     gpu.launch(&MODULE, name, tiles(m, n), &args)?;
     Ok(a)
@@ -300,8 +301,8 @@ pub(crate) fn gelu_bias_backward(
         z.arg()?,
         bias.arg_of(OP, DType::F32)?,
         partial.arg()?,
-        Arg::I32(m as i32),
-        Arg::I32(n as i32),
+        Arg::Count(m),
+        Arg::Count(n),
     ];
     gpu.launch(&MODULE, by_dtype(z.dtype(), names)?, tiles(m, n), &args)?;
     bias_sums.map_or(Ok(()), |sums| add_rows(&partial, sums))
@@ -335,10 +336,10 @@ pub(crate) fn add_column_sums(x: &Tensor, n: usize, at: usize, out: &Tensor) -> 
     let args = [
         x.arg()?,
         partial.arg()?,
-        Arg::I32(m as i32),
-        Arg::I32(n as i32),
-        Arg::I32(at as i32),
-        Arg::I32(width as i32),
+        Arg::Count(m),
+        Arg::Count(n),
+        Arg::Count(at),
+        Arg::Count(width),
     ];
     gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, tiles(m, width), &args)?;
     add_rows(&partial, out)
@@ -350,15 +351,15 @@ pub(crate) fn add_rows(partial: &Tensor, out: &Tensor) -> Result<()> {
     let width = out.numel();
     let rows = partial.numel() / width.max(1);
     let shape = Launch {
-        grid: [width.div_ceil(32).max(1) as u32, 1, 1],
+        grid: [width.div_ceil(32).max(1), 1, 1],
         threads: 1024,
         shared: 0,
     };
     let args = [
         partial.arg_of("add_rows", DType::F32)?,
         out.arg_of("add_rows", DType::F32)?,
-        Arg::I32(rows as i32),
-        Arg::I32(width as i32),
+        Arg::Count(rows),
+        Arg::Count(width),
     ];
     gpu.launch(&MODULE, "add_rows", shape, &args)
 }

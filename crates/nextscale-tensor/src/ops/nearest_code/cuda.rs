@@ -58,14 +58,14 @@ pub(in crate::ops) fn pack(codebook: &Tensor, by_angle: bool) -> Result<Packed> 
         codebook.arg()?,
         codes.arg()?,
         squares.arg()?,
-        Arg::I32(v as i32),
-        Arg::I32(c as i32),
-        Arg::I32(quads as i32),
-        Arg::I32(padded as i32),
+        Arg::Count(v),
+        Arg::Count(c),
+        Arg::Count(quads),
+        Arg::Count(padded),
         Arg::I32(i32::from(by_angle)),
     ];
     let launch = Shape {
-        grid: [(padded / 8) as u32, 1, 1],
+        grid: [padded / 8, 1, 1],
         threads: THREADS as u32,
         shared: 0,
     };
@@ -124,14 +124,14 @@ pub(super) fn search(x: &Tensor, codebook: &Tensor, by_angle: bool) -> Result<Te
         packed.codes.arg()?,
         packed.squares.arg()?,
         y.arg()?,
-        Arg::I32(c as i32),
-        Arg::I32(middle[0] as i32),
-        Arg::I32(middle[1] as i32),
+        Arg::Count(c),
+        Arg::Count(middle[0]),
+        Arg::Count(middle[1]),
         Arg::I32(i32::from(by_angle)),
         Arg::U64(m as u64),
     ];
     let launch = Shape {
-        grid: [m.div_ceil(share) as u32, 1, 1],
+        grid: [m.div_ceil(share), 1, 1],
         threads: THREADS as u32,
         shared: shared as u32,
     };

@@ -3,7 +3,7 @@
 // A warp packs a code of `c` channels into `quads` fours: normalised where `by_angle`, and then with a square of zero.
 extern "C" __global__ void pack_codes(const float* codes, float* packed, float* squares, int v, int c, int quads, int padded,
                                       int by_angle) {
-    int code = (blockIdx.x * blockDim.x + threadIdx.x) >> 5, lane = threadIdx.x & 31;
+    int code = (int)(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x & 31;
     if (code >= padded) return;
     const float* row = codes + (u64)code * c;
     Square square;
@@ -13,7 +13,7 @@ extern "C" __global__ void pack_codes(const float* codes, float* packed, float* 
         float x = code < v && k < c ? row[k] : 0.0f;
         packed[(((u64)(code / 32) * quads + k / 4) * 32 + code % 32) * 4 + k % 4] = by_angle ? __fdiv_rn(x, by) : x;
     }
-    if (lane == 0) squares[code] = code >= v ? __uint_as_float(0x7f800000u) : by_angle ? 0.0f : total;
+    if (lane == 0) squares[code] = code >= v ? __uint_as_float(0x7f800000u) : square_of(total, by_angle);
 }
 
 // A block's vectors from `first`, to rows of `width` channels in shared memory, and their squares: a warp a vector.
@@ -29,7 +29,7 @@ __device__ __forceinline__ void take(const float* x, u64 first, int m, int c, in
             float value = k < c ? row[k] : 0.0f;
             rows[v * width + k] = by_angle ? __fdiv_rn(value, by) : value;
         }
-        if (lane == 0) squares[v] = by_angle ? 0.0f : total;
+        if (lane == 0) squares[v] = square_of(total, by_angle);
     }
 }
 
@@ -48,7 +48,7 @@ __device__ __forceinline__ void nearest(const float* x, const float* packed, con
     __syncthreads();
     search<QUADS, EACH>(rows, squares, m, packed, code_squares, passes, by_angle ? 1.0f : 2.0f, best);
     __syncthreads();
-    for (int v = threadIdx.x; v < m; v += SEARCH_THREADS) y[first + v] = (int)(u32)best[v];
+    for (int v = threadIdx.x; v < m; v += SEARCH_THREADS) y[first + v] = chosen(best[v]);
 }
 
 // Up to 32 channels.
@@ -117,5 +117,5 @@ extern "C" __global__ void __launch_bounds__(SEARCH_THREADS, 2) nearest_wide(con
         if ((threadIdx.x & 31) == 0) atomicMin(best + r, least);
     }
     __syncthreads();
-    if (threadIdx.x < m) y[first + threadIdx.x] = (int)(u32)best[threadIdx.x];
+    if (threadIdx.x < m) y[first + threadIdx.x] = chosen(best[threadIdx.x]);
 }

@@ -11,13 +11,15 @@ use crate::cpu::gemm::pack::{Rows, Transposed};
 use crate::cpu::gemm::{PackedB, Plain, gemm_packed};
 use crate::cpu::pool::PoolVec;
 use crate::cpu::simd;
+use crate::ops::NO_CODE;
 use crate::{Device, Error, Result, Tensor};
 use rayon::prelude::*;
 
 /// Vectors of one block.
 const BLOCK: usize = 96;
 
-/// Indices \[M\] of the codes nearest to x \[M, C\]. With `by_angle` both are normalised first (`using_znorm`).
+/// Indices \[M\] of the codes nearest to x \[M, C\]. With `by_angle` both are normalised first (`using_znorm`). A vector that holds
+/// what is no number, or whose length is beyond float32, has none: [`NO_CODE`](crate::ops::NO_CODE).
 ///
 /// # Errors
 /// When shapes do not fit.
@@ -80,7 +82,7 @@ pub fn nearest_code(x: &Tensor, codebook: &Tensor, by_angle: bool) -> Result<Ten
     }
 }
 
-/// Index of the first smallest element.
+/// Index of the first smallest element; [`NO_CODE`] where none is a finite number.
 fn first_minimum(x: &[f32]) -> i32 {
     let mut low = [f32::INFINITY; 16];
     let (full, rest) = x.as_chunks::<16>();
@@ -99,10 +101,15 @@ fn first_minimum(x: &[f32]) -> i32 {
         .chain(rest)
         .copied()
         .fold(f32::INFINITY, f32::min);
-    x.iter().position(|&x| x == least).unwrap_or(0) as i32
+    if !least.is_finite() {
+        return NO_CODE;
+    }
+    x.iter()
+        .position(|&x| x == least)
+        .map_or(NO_CODE, |at| at as i32)
 }
 
-/// Divides every row of `c` numbers by its length, at least 1e-12.
+/// Divides every row of `c` numbers by its length, at least 1e-12; by what is no number where the length is infinite.
 fn normalise(rows: &mut [f32], c: usize) {
     for r in rows.chunks_exact_mut(c) {
         let norm = simd::sum_of(
@@ -112,6 +119,7 @@ fn normalise(rows: &mut [f32], c: usize) {
         )
         .sqrt()
         .max(1e-12);
+        let norm = norm + 0.0 * norm;
         r.iter_mut().for_each(|x| *x /= norm);
     }
 }

@@ -32,6 +32,18 @@ struct Square {
     }
 };
 
+// What is chosen where no cost is a finite number.
+#define NO_CHOICE (-1)
+// The code of the best so far. Costs of all numbers lie between −∞ and +∞, both left out.
+__device__ __forceinline__ int chosen(u64 best) {
+    u32 cost = (u32)(best >> 32);
+    return cost > 0x007fffffu && cost < 0xff800000u ? (int)(u32)best : NO_CHOICE;
+}
+
+// The square that goes into the cost of a vector: that of its length or, for normalised ones, zero; not a number where the
+// length is none or infinite.
+__device__ __forceinline__ float square_of(float total, bool by_angle) { return by_angle ? total - total : total; }
+
 // What a vector is divided by.
 __device__ __forceinline__ float length(float square) { return fmaxf(__fsqrt_rn(square), 1e-12f); }
 

@@ -114,3 +114,40 @@ fn cuda_takes_the_first_of_equal_codes() {
         );
     }
 }
+
+/// Vectors that are no numbers, or too long for their squares, have no code; others are coded as ever.
+#[test]
+fn what_is_no_number_has_no_code() {
+    let (m, v) = (70, 100);
+    for c in [7, 32, 50, 300] {
+        let (x, e) = (random([m, c], 1), random([v, c], 2));
+        let mut values = x.f32().unwrap().to_vec();
+        let spoilt = [
+            (3, f32::NAN),
+            (9, f32::INFINITY),
+            (33, f32::NEG_INFINITY),
+            (69, 1e30),
+        ];
+        for (row, value) in spoilt {
+            values[row * c + c - 1] = value;
+        }
+        let bad = Tensor::from_vec([m, c], values);
+        for by_angle in [false, true] {
+            let mut want = nearest_code(&x, &e, by_angle)
+                .unwrap()
+                .i32()
+                .unwrap()
+                .to_vec();
+            for (row, _) in spoilt {
+                want[row] = NO_CODE;
+            }
+            let got = nearest_code(&bad, &e, by_angle).unwrap();
+            assert_eq!(got.i32().unwrap(), want, "{c} {by_angle}");
+            let Some(device) = gpu() else { continue };
+            let (there, codes) = (bad.to(device).unwrap(), e.to(device).unwrap());
+            let got = nearest_code(&there, &codes, by_angle).unwrap();
+            let got = got.to(Device::Cpu).unwrap();
+            assert_eq!(got.i32().unwrap(), want, "on a GPU: {c} {by_angle}");
+        }
+    }
+}

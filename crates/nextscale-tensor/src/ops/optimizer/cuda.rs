@@ -57,7 +57,7 @@ fn sum_squares(grads: &Tensor) -> Result<(Tensor, usize)> {
     let parts = n.div_ceil(PART).max(1);
     let partial = Tensor::scratch(gpu, [2 * parts], DType::I32)?;
     let shape = Launch {
-        grid: [parts as u32, 1, 1],
+        grid: [parts, 1, 1],
         threads: 256,
         shared: 0,
     };
@@ -77,7 +77,7 @@ pub(super) fn grad_norm(grads: &GradBuffer) -> Result<f64> {
     let _scope = gpu.scope("gradient norm", || Work::moving(&[&grads]));
     let (partial, parts) = sum_squares(&grads)?;
     let norm = Tensor::scratch(gpu, [2], DType::I32)?;
-    let args = [partial.arg()?, norm.arg()?, Arg::I32(parts as i32)];
+    let args = [partial.arg()?, norm.arg()?, Arg::Count(parts)];
     gpu.launch(&MODULE, "grad_norm", one_block(1024), &args)?;
     let [norm] = from_words(&norm)?;
     Ok(f64::from_bits(norm))
@@ -165,7 +165,7 @@ impl Run {
     pub(super) fn seed(&self, accumulate: usize) -> Result<Tensor> {
         let gpu = self.state.gpu()?;
         let y = Tensor::scratch(gpu, [1], DType::F32)?;
-        let args = [self.state.arg()?, y.arg()?, Arg::I32(accumulate as i32)];
+        let args = [self.state.arg()?, y.arg()?, Arg::Count(accumulate)];
         gpu.launch(&MODULE, "seed", one_block(1), &args)?;
         Ok(y)
     }
@@ -200,7 +200,7 @@ impl Run {
             self.state.arg()?,
             decision.arg()?,
             numbers.arg()?,
-            Arg::I32(parts as i32),
+            Arg::Count(parts),
             Arg::I32(i32::from(hyper.clip.is_some())),
             bits(hyper.clip.unwrap_or(0.0)),
             bits(hyper.lr),

@@ -63,7 +63,7 @@ pub(super) fn forward(
     let y = Tensor::scratch(gpu, x.shape(), DType::F32)?;
     let floats = CHANNELS * (9 * CHANNELS + 4) + (TILE[0] + 2) * (TILE[1] + 2) * CHANNELS;
     let shape = Shape {
-        grid: [s.w.div_ceil(TILE[1]) as u32, tiles as u32, s.batch as u32],
+        grid: [s.w.div_ceil(TILE[1]), tiles, s.batch],
         threads: 128,
         shared: (4 * floats) as u32,
     };
@@ -72,8 +72,8 @@ pub(super) fn forward(
         weight.arg_of("phi", DType::F32)?,
         bias.arg_of("phi", DType::F32)?,
         y.arg()?,
-        Arg::I32(s.h as i32),
-        Arg::I32(s.w as i32),
+        Arg::Count(s.h),
+        Arg::Count(s.w),
         Arg::F32(rho),
     ];
     gpu.launch(&MODULE, "phi_32", shape, &args)?;

@@ -70,7 +70,11 @@ pub fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
 fn not_numbers(bad: usize, of: usize) -> Result<()> {
     match bad {
         0 => Ok(()),
-        _ => Err(Error::NotNumbers { bad, of }),
+        _ => Err(Error::NotNumbers {
+            what: "values of the network's images",
+            bad,
+            of,
+        }),
     }
 }
 

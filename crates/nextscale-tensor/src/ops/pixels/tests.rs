@@ -77,7 +77,7 @@ fn what_is_no_number_is_counted() {
         }
         for y in [&x, &to_unit_range(&limited).unwrap()] {
             match to_pixels(y) {
-                Err(Error::NotNumbers { bad: 4, of }) => assert_eq!(of, n),
+                Err(Error::NotNumbers { bad: 4, of, .. }) => assert_eq!(of, n),
                 other => panic!("{other:?}"),
             }
         }

@@ -153,7 +153,7 @@ __device__ __forceinline__ void prepare(const Maps& m, float* x, int count, bool
         float total = square.total();
         if (by_angle) x[v * C + lane] = __fdiv_rn(value, length(total));
         if (lane == 0) {
-            m.squares[v] = by_angle ? 0.0f : total;
+            m.squares[v] = square_of(total, by_angle);
             m.best[v] = NO_CODE;
         }
     }
@@ -181,6 +181,8 @@ __device__ __forceinline__ void quantize(const float* f, int* tokens, const floa
         if (SEARCHES) store(m.rest + 4 * i, load<4>(f + (u64)image * count * C + 4 * i));
         store(m.f_hat + 4 * i, zeros<4>());
     }
+    // Whether there was no code for a vector, which is no number: then f̂ is none.
+    bool none = false;
     for (int k = 0; k < scales; k++) {
         Scale s = ((const Scale*)plan)[k];
         int l = s.h * s.w;
@@ -201,7 +203,12 @@ __device__ __forceinline__ void quantize(const float* f, int* tokens, const floa
             __syncthreads();
             search<QUADS, 4>(x, m.squares, l, packed, code_squares, passes, by_angle ? 1.0f : 2.0f, m.best);
             __syncthreads();
-            for (int v = threadIdx.x; v < l; v += THREADS) own[v] = m.tokens[v] = (int)(u32)m.best[v];
+            for (int v = threadIdx.x; v < l; v += THREADS) {
+                int code = chosen(m.best[v]);
+                own[v] = code;
+                m.tokens[v] = max(code, 0);
+                none |= code == NO_CHOICE;
+            }
         } else {
             // A wrong token must not read past the codebook.
             for (int v = threadIdx.x; v < l; v += THREADS) m.tokens[v] = min(max(own[v], 0), codes - 1);
@@ -231,9 +238,13 @@ __device__ __forceinline__ void quantize(const float* f, int* tokens, const floa
         }
     }
     if (!f_hat) return;
-    __syncthreads();
-    for (int i = threadIdx.x; i < count * QUADS; i += THREADS)
-        store(f_hat + (u64)image * count * C + 4 * i, load<4>(m.f_hat + 4 * i));
+    none = __syncthreads_or(none);
+    for (int i = threadIdx.x; i < count * QUADS; i += THREADS) {
+        Channels<4> y = load<4>(m.f_hat + 4 * i);
+        if (none)
+            for (int k = 0; k < 4; k++) y.v[k] = __int_as_float(0x7fffffff);
+        store(f_hat + (u64)image * count * C + 4 * i, y);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) residual_encode(const float* f, int* tokens, const float* codebook,

@@ -225,3 +225,43 @@ fn cuda_takes_parameters_where_they_lie() {
     assert_eq!(tokens(&got), tokens(&want));
     assert!(distance(&here(&got.f_hat), &here(&want.f_hat)) <= 1e-6);
 }
+
+/// Features that are no numbers have no tokens and no f̂, on either device; other images are coded as ever.
+#[test]
+fn what_is_no_number_has_no_tokens() {
+    let devices = [Some(Device::Cpu), gpu()];
+    for device in devices.into_iter().flatten() {
+        for (value, by_angle) in [
+            (f32::NAN, false),
+            (f32::NEG_INFINITY, true),
+            (1e30, false),
+            (1e30, true),
+        ] {
+            let case = Case::new(3, (90, CHANNELS), 2, &SCALES[..5]);
+            let good = case.to(device).run(by_angle, 5);
+            let mut f = case.f.f32().unwrap().to_vec();
+            let each = f.len() / 3;
+            f[each + 7] = value;
+            let bad = Case {
+                f: Tensor::from_vec(case.f.shape(), f),
+                ..case
+            };
+            let got = bad.to(device).run(by_angle, 5);
+            // The one token of the first scale sees every feature.
+            assert_eq!(
+                tokens(&got)[0][1],
+                crate::ops::NO_CODE,
+                "{value} {by_angle}"
+            );
+            let (want, have) = (here(&good.f_hat), here(&got.f_hat));
+            assert!(have[each..2 * each].iter().all(|x| x.is_nan()));
+            for part in [0..each, 2 * each..3 * each] {
+                assert_eq!(have[part.clone()], want[part]);
+            }
+            for (got, want) in tokens(&got).iter().zip(tokens(&good)) {
+                let l = want.len() / 3;
+                assert_eq!((&got[..l], &got[2 * l..]), (&want[..l], &want[2 * l..]));
+            }
+        }
+    }
+}

@@ -124,10 +124,10 @@ impl Run {
     fn rows(&self, names: [&'static str; 3], buffers: &[&DeviceBuffer]) -> Result<()> {
         let (n, rows) = (self.s.positions, self.s.batch * self.s.positions);
         let mut args: Vec<Arg<'_>> = buffers.iter().map(|b| Arg::In(b)).collect();
-        args.push(Arg::I32(n as i32));
+        args.push(Arg::Count(n));
         args.push(Arg::F32(1.0 / (self.s.c as f32).sqrt()));
         let shape = Shape {
-            grid: [rows as u32, 1, 1],
+            grid: [rows, 1, 1],
             threads: n.next_multiple_of(32).min(256) as u32,
             shared: 0,
         };

@@ -36,16 +36,12 @@ pub(super) fn split(x: &Tensor, lengths: &[usize], (batch, row): (usize, usize))
         values,
         begins.arg()?,
         y.arg()?,
-        Arg::I32(number(lengths.len())?),
-        Arg::I32(number(row)?),
-        Arg::I32(number(batch)?),
+        Arg::Count(lengths.len()),
+        Arg::Count(row),
+        Arg::Count(batch),
     ];
     let launch = Launch {
-        grid: [
-            (row as u32).div_ceil(256).min(4096),
-            batch.min(65_535) as u32,
-            1,
-        ],
+        grid: [row.div_ceil(256).min(4096), batch.min(Launch::MOST_ROWS), 1],
         threads: 256,
         shared: 0,
     };

@@ -1,6 +1,6 @@
 //! Input embeddings on a GPU.
 
-use crate::cuda::kernel::Shape as Launch;
+use crate::cuda::kernel::{MOST_COUNT, Shape as Launch};
 use crate::cuda::matmul::Place;
 use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::ops::linear::cuda::add_column_sums;
@@ -50,12 +50,13 @@ fn vectors(c: usize, tensors: &[&Tensor]) -> Result<bool> {
 }
 
 fn int(n: usize) -> Arg<'static> {
-    Arg::I32(n as i32)
+    Arg::Count(n)
 }
 
 pub(super) fn forward(t: &Terms) -> Result<Tensor> {
     let gpu = t.cond.gpu()?;
     let (b, len, c) = t.sizes();
+    gpu.counts(&MODULE, b * len, MOST_COUNT, "tokens")?;
     let x = Tensor::scratch(gpu, [b, len, c], DType::F32)?;
     let _scope = gpu.scope("embedding", || {
         let all = Work::moving(&[&x, &t.cond]).and_bytes(8 * len * c);
@@ -165,6 +166,7 @@ pub(super) fn scale(words: &Tensor, pos: &Tensor, lvl: &Tensor, copies: usize) -
         return Err(words.wrong("[B, l, C]"));
     };
     let gpu = words.gpu()?;
+    gpu.counts(&MODULE, copies * b * l, MOST_COUNT, "tokens")?;
     let _scope = gpu.scope("embedding", || {
         Work::moving(&[words]).and_bytes(4 * l * c * (copies * b + 1))
     });

@@ -40,7 +40,7 @@ pub(super) fn run(
         .collect();
     let ends = gpu.constant_i32(&ends)?;
     let shape = Launch {
-        grid: [ranges.len() as u32, 1, 1],
+        grid: [ranges.len(), 1, 1],
         threads: 1024,
         shared: 0,
     };
@@ -50,8 +50,8 @@ pub(super) fn run(
         targets.arg_of(OP, DType::I32)?,
         ends.arg()?,
         out.arg()?,
-        Arg::I32(b as i32),
-        Arg::I32(l as i32),
+        Arg::Count(b),
+        Arg::Count(l),
     ];
     gpu.launch(&MODULE, "token_measures", shape, &args)?;
     Ok(out)

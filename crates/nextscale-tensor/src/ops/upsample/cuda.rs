@@ -1,7 +1,7 @@
 //! Upsampling on a GPU, in the type of x.
 
 use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
+use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
 use crate::cuda::tensor::by_dtype;
 use crate::{Result, Tensor};
 
@@ -22,14 +22,16 @@ pub(crate) static MODULE: Module = Module {
 /// y from x, or dx from g: `dims` are the small map's.
 fn launch(names: [&'static str; 3], from: &Tensor, to: &Tensor, dims: [usize; 4]) -> Result<()> {
     let (gpu, [b, h, w, c]) = (from.gpu()?, dims);
+    // Within a line of the large map the kernel counts with 32 bits.
+    gpu.counts(&MODULE, 2 * w * c, MOST_COUNT, "elements of a line")?;
     let n = b * h * w * c;
     let _scope = gpu.scope("upsample", || Work::moving(&[from, to]));
     let args = [
         from.arg()?,
         to.arg()?,
         Arg::U64(n as u64),
-        Arg::I32((w * c) as i32),
-        Arg::I32(c as i32),
+        Arg::Count(w * c),
+        Arg::Count(c),
     ];
     let step = if c % 8 == 0 { 8 } else { 1 };
     let name = by_dtype(from.dtype(), names)?;

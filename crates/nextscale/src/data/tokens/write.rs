@@ -8,6 +8,7 @@ use crate::checkpoint::{HostDType, HostTensor, write_atomic};
 use crate::model::Pyramid;
 use crate::model::vqvae::Vqvae;
 use crate::{Error, Result};
+use nextscale_tensor::ops::NO_CODE;
 use std::io;
 use std::path::Path;
 
@@ -81,6 +82,14 @@ pub fn write_tokens(
             missing = missing
                 .checked_sub(tokens.len())
                 .ok_or_else(|| Error::failed("more tokens than announced"))?;
+            let none = tokens.iter().filter(|t| **t == NO_CODE).count();
+            if none > 0 {
+                return Err(Error::Tensor(nextscale_tensor::Error::NotNumbers {
+                    what: "features to be coded",
+                    bad: none,
+                    of: tokens.len(),
+                }));
+            }
             bytes.clear();
             for &t in tokens {
                 let inside = usize::try_from(t).is_ok_and(|t| t < vocab);

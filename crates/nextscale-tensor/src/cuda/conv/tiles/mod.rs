@@ -72,7 +72,7 @@ impl Norm {
     ) -> Result<Self> {
         let count = samples * channels;
         let table = DeviceBuffer::new(gpu, count * 8)?;
-        let numbers = [channels, groups, count].map(|n| Arg::I32(n as i32));
+        let numbers = [channels, groups, count].map(Arg::Count);
         let mut args = vec![Arg::In(moments), gamma, beta, Arg::In(&table)];
         args.extend(numbers);
         gpu.launch(&MODULE, "norm_table", Shape::pass(gpu, count), &args)?;
@@ -103,8 +103,9 @@ pub(super) fn fit(gpu: &Gpu, c: &Convolution, pass: Pass) -> bool {
         && (c.kh, c.kw, c.stride, c.pad) == (3, 3, 1, [1; 4])
         && inputs.is_multiple_of(CHUNK)
         && outputs.is_multiple_of(OUTPUTS)
-        // Places within an image and tiles are counted with 32 bits.
+        // Places within an image, weights and tiles are counted with 32 bits.
         && c.h * c.w * inputs.max(outputs) < 1 << 31
+        && c.weights() < 1 << 31
         && tile_count(c, outputs) < 1 << 31
 }
 
@@ -197,11 +198,7 @@ pub(super) fn run(
         ],
     )?;
     let shape = Shape {
-        grid: [
-            tile_count(c, outputs).min(gpu.info().multiprocessors) as u32,
-            1,
-            1,
-        ],
+        grid: [tile_count(c, outputs).min(gpu.info().multiprocessors), 1, 1],
         threads: THREADS,
         shared: SHARED as u32,
     };

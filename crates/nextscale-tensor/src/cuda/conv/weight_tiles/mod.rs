@@ -103,7 +103,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, call: &Call<'_>) -> Result
         _ => "weight_gradient_bf16",
     };
     let shape = Shape {
-        grid: [(parts(c) * shares) as u32, 1, 1],
+        grid: [parts(c) * shares, 1, 1],
         threads: THREADS,
         shared: SHARED as u32,
     };

@@ -124,11 +124,11 @@ fn fold(mut acc: [f32; 16], join: impl Fn(f32, f32) -> f32) -> f32 {
     acc[0]
 }
 
-/// 1 / max(‖x‖, 1e-12), and whether the norm was above that bound.
+/// 1 / max(‖x‖, 1e-12), and whether the norm was above that bound. Not a number where the norm is none or infinite.
 #[inline(always)]
 fn inverse_norm(x: &[f32]) -> (f32, bool) {
     let norm = dot(x, x).sqrt();
-    (1.0 / norm.max(LEAST_NORM), norm >= LEAST_NORM)
+    (1.0 / norm.max(LEAST_NORM) + 0.0 * norm, norm >= LEAST_NORM)
 }
 
 vector_pass! {

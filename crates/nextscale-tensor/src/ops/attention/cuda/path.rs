@@ -30,7 +30,7 @@ impl Path {
                 s.dim
             )));
         }
-        let (heads, most) = (s.batch * s.heads, Launch::MOST_ROWS as usize);
+        let (heads, most) = (s.batch * s.heads, Launch::MOST_ROWS);
         if heads > most && !processor {
             return Err(Error::TooMany(format!(
                 "attention on a GPU takes {most} heads of all samples at once, not {heads}"

@@ -243,8 +243,10 @@ template <typename T> __device__ __forceinline__ void scale_rows(u32 (&a)[M][4][
             }
 }
 
-// 1 / max(norm, 1e-12) from the sum of squares.
-__device__ __forceinline__ float inverse_norm(float squares) { return rsqrtf(fmaxf(squares, LEAST_NORM * LEAST_NORM)); }
+// 1 / max(norm, 1e-12) from the sum of squares; not a number where that is none or infinite.
+__device__ __forceinline__ float inverse_norm(float squares) {
+    return rsqrtf(fmaxf(squares, LEAST_NORM * LEAST_NORM)) + (squares - squares);
+}
 // Whether the norm was at the bound, so that the divisor was a constant.
 __device__ __forceinline__ bool at_bound(float inverse) { return inverse > 0.999f / LEAST_NORM; }
 

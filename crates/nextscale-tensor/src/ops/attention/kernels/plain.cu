@@ -31,6 +31,11 @@ __device__ __forceinline__ float query_factor(const float* scale_mul, int head, 
     return expf(s > MOST_SCALE_MUL ? MOST_SCALE_MUL : s);
 }
 
+// 1 / max(norm, 1e-12) from the sum of squares; not a number where that is none or infinite.
+__device__ __forceinline__ float inverse_norm(float squares) {
+    return 1.0f / fmaxf(sqrtf(squares), LEAST_NORM) + (squares - squares);
+}
+
 // Over the 16 threads of a row.
 __device__ __forceinline__ float row_sum(float x) {
     for (int w = 1; w < 16; w *= 2) x += __shfl_xor_sync(0xffffffffu, x, w);
@@ -58,7 +63,7 @@ __device__ void read(Tile& tile, const T* from, u64 stride, int rows, int dim, b
         }
         float f = factor;
         if (unit) {
-            s = 1.0f / fmaxf(sqrtf(row_sum(s)), LEAST_NORM);
+            s = inverse_norm(row_sum(s));
             f *= s;
         }
         if (inverse && x == 0) inverse[r] = unit ? s : 1.0f;
@@ -375,7 +380,7 @@ __device__ void append(const T* qkv, T* keys, T* values, int heads, int dim, int
     if (unit) {
         float s = 0;
         for (int d = lane; d < dim; d += 32) s = fmaf(to_f32(k[d]), to_f32(k[d]), s);
-        f = 1.0f / fmaxf(sqrtf(warp_sum(s)), LEAST_NORM);
+        f = inverse_norm(warp_sum(s));
     }
     for (int d = lane; d < dim; d += 32) {
         keys[to + d] = from_f32<T>(to_f32(k[d]) * f);
