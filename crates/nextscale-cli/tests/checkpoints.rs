@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::runs::{Tokenizer, Transformer, content, logs, prepared, texts};
+use common::runs::{Tokenizer, Transformer, content, held, logs, prepared, texts};
 use common::{refused, run, succeed};
 use nextscale::checkpoint::TrainerState;
 use std::path::{Path, PathBuf};
@@ -155,6 +155,79 @@ fn as_many_checkpoints_are_kept_as_asked_for() {
     assert_eq!(with("--keep=2"), [6, 7]);
     std::fs::remove_dir_all(dir.join("run")).unwrap();
     assert_eq!(with("--keep=1"), [7]);
+}
+
+#[test]
+fn weights_that_cant_be_written_do_not_end_a_tokenizers_training() {
+    let dir = prepared();
+    let dir = dir.path();
+    let flags = Tokenizer.flags(dir, "run", &["--ep=3"]);
+    let (out, whole) = (dir.join("run"), dir.join("whole"));
+    succeed(&texts(&Tokenizer.flags(dir, "whole", &["--ep=3"])));
+    let weights = out.join("tokenizer.safetensors");
+    let after = |line: &str, text: &str| {
+        assert!(
+            line.starts_with("warning: ") && line.ends_with(text),
+            "{line}"
+        );
+    };
+    for (code, name) in [(1, "folder"), (2, "link")] {
+        std::fs::create_dir(&out).unwrap();
+        match name {
+            "folder" => std::fs::create_dir(&weights).unwrap(),
+            _ => std::os::unix::fs::symlink(dir.join("unmounted"), &weights).unwrap(),
+        }
+        // Without them no run is done, and the evaluation of its end is made again.
+        for attempt in 0..2 {
+            let ended = run(&texts(&flags));
+            let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+            assert_eq!(ended.status.code(), Some(code), "{name}: {text}");
+            assert!(!text.contains("is not saved"), "{text}");
+            let mut lines: Vec<&str> = text.lines().collect();
+            let error = lines.pop().unwrap();
+            assert!(
+                error.contains("/tokenizer.safetensors: ")
+                    && error.contains("holds the state after step 6: run the same command again"),
+                "{error}"
+            );
+            if attempt == 0 {
+                // A folder is something, which is not replaced before the first evaluation.
+                if name == "link" {
+                    after(
+                        lines.remove(0),
+                        "the state is saved, the weights to use are not",
+                    );
+                }
+                assert_eq!(lines.len(), 2, "{text}");
+                let text = "the run goes on without the weights of this evaluation";
+                lines.iter().for_each(|line| after(line, text));
+            } else {
+                assert_eq!(lines, [""; 0]);
+            }
+            assert_eq!(held(&out, Tokenizer), 6);
+        }
+        match name {
+            "folder" => std::fs::remove_dir(&weights).unwrap(),
+            _ => std::fs::remove_file(&weights).unwrap(),
+        }
+        succeed(&texts(&flags));
+        assert_eq!(logs(&out), logs(&whole));
+        let weights = |out: &Path| content(&out.join("tokenizer.safetensors"));
+        assert_eq!(weights(&out), weights(&whole));
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+    // The best ones are worth having, and no more than that.
+    std::fs::create_dir_all(out.join("tokenizer-best.safetensors")).unwrap();
+    let ended = run(&texts(&flags));
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{text}");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    text.lines()
+        .for_each(|line| after(line, "the run goes on without these best weights"));
+    assert_eq!(
+        content(&weights),
+        content(&whole.join("tokenizer.safetensors"))
+    );
 }
 
 #[test]

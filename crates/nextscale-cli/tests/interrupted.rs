@@ -37,6 +37,32 @@ fn send(child: &Child, signal: &str) {
     assert!(sent.success());
 }
 
+/// Waits until the process has a handler for this signal, after which it is not simply ended by it. Whether the process is there still.
+fn is_watching(child: &mut Child, number: u32) -> bool {
+    let path = format!("/proc/{}/status", child.id());
+    let start = Instant::now();
+    loop {
+        let status = std::fs::read_to_string(&path).unwrap_or_default();
+        let mask = status.lines().find_map(|l| l.strip_prefix("SigCgt:"));
+        let mask = mask.map_or(0, |m| u64::from_str_radix(m.trim(), 16).unwrap());
+        if mask >> (number - 1) & 1 == 1 {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "too long");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a run started here can hear a hang-up: not under `nohup`.
+fn hang_ups_are_heard() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    u64::from_str_radix(mask.unwrap().trim(), 16).unwrap() & 1 == 0
+}
+
 /// Exit code, standard output and standard error.
 fn end(child: Child) -> (Option<i32>, String, String) {
     let out = child.wait_with_output().unwrap();
@@ -49,7 +75,8 @@ fn signals_save_and_end_with_their_code() {
     let dir = prepared();
     let dir = dir.path();
     for trainer in [Tokenizer, Transformer] {
-        for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let hang_up = hang_ups_are_heard().then_some(("HUP", 129));
+        for (signal, code) in [("INT", 130), ("TERM", 143)].into_iter().chain(hang_up) {
             let flags = trainer.flags(dir, signal, &["--ep=100000", "--eval_every=0"]);
             let out = dir.join(signal);
             let mut child = start(&flags);
@@ -136,14 +163,43 @@ fn runs_interrupted_anywhere_end_like_whole_ones() {
         let begun = Instant::now();
         succeed(&texts(&flags("whole")));
         let time = begun.elapsed();
-        for signal in ["INT", "HUP", "KILL", "TERM", "KILL", "INT"] {
+        let out = dir.join("parts");
+        let mut before = 0;
+        let hang_up = hang_ups_are_heard().then_some(("HUP", 1, Some(129)));
+        let signals = [
+            ("INT", 2, Some(130)),
+            ("KILL", 2, None),
+            ("TERM", 15, Some(143)),
+        ];
+        let more = [("KILL", 2, None), ("INT", 2, Some(130))];
+        for (i, (signal, number, code)) in
+            signals.into_iter().chain(hang_up).chain(more).enumerate()
+        {
             let mut child = start(&flags("parts"));
-            std::thread::sleep(time.mul_f32(0.9 * draw.uniform()));
-            if child.try_wait().unwrap().is_some() {
+            assert!(is_watching(&mut child, number));
+            if i == 0 {
+                // So that there is something to lose.
+                wait_until(&mut child, || logs(&out)[0].len() > 1);
+            }
+            std::thread::sleep(time.mul_f32(0.4 * draw.uniform()));
+            send(&child, signal);
+            let (ended, told, warned) = end(child);
+            let now = held(&out, trainer);
+            assert!(now >= before, "{trainer:?}: {now} steps after {before}");
+            assert!(now > 0);
+            before = now;
+            if ended == Some(0) {
+                assert!(told.starts_with("done after 12 steps"), "{told}");
                 break;
             }
-            send(&child, signal);
-            child.wait().unwrap();
+            assert_eq!(ended, code, "{trainer:?}, SIG{signal}: {warned}");
+            if code.is_some() {
+                assert_eq!(
+                    now as usize,
+                    logs(&out)[0].len(),
+                    "{trainer:?}, SIG{signal}"
+                );
+            }
         }
         succeed(&texts(&flags("parts")));
         assert_same_end(trainer, &dir.join("whole"), &dir.join("parts"));

@@ -186,6 +186,36 @@ fn weights_that_are_no_numbers_are_refused_by_name() {
 }
 
 #[test]
+fn a_picture_without_numbers_does_not_end_a_run() {
+    let r = run();
+    // A decoder that overflows; the encoder, which makes what is learnt, is sound.
+    let (mut dict, metadata) = read_safetensors(&r.tokenizer).unwrap();
+    for (name, values) in [
+        ("decoder.norm_out.bias", &[3e38f32][..]),
+        ("decoder.conv_out.weight", &[3e38, -3e38]),
+    ] {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        dict.get_mut(name).unwrap().data[..bytes.len()].copy_from_slice(&bytes);
+    }
+    write_safetensors(&r.tokenizer, &dict, &metadata).unwrap();
+    let out = r.dir.join("loud");
+    let flag = format!("--out={}", out.display());
+    let more = ["--ep=2", "--eval_every=1", "--seed=5", &flag];
+    let ended = common::run(&texts(&train(&r, &more)));
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+    for line in text.lines() {
+        assert!(
+            line.starts_with("warning: the network's images hold ")
+                && line.ends_with("the run goes on without this picture"),
+            "{line}"
+        );
+    }
+    assert!(out.join("ar-ckpt-best.safetensors").exists());
+}
+
+#[test]
 fn half_precision_weights_are_looked_at_too() {
     let r = run();
     let weights = r.dir.join("w.safetensors");

@@ -16,7 +16,7 @@ use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::{OutOfMemory, held_bytes};
 use nextscale_tensor::cuda::{Gpu, GpuInfo, dry, gib};
-use nextscale_tensor::{DType, Device, Math, Params, Tensor};
+use nextscale_tensor::{DType, Device, Math, Params, Tensor, ops};
 
 /// What is left of a GPU's memory for libraries and their kernels, which the pool knows nothing of, and for the scratch memory
 /// that a convolution may take.
@@ -77,7 +77,7 @@ pub enum Pass<'a> {
         /// Arithmetic of both.
         math: [Math; 2],
     },
-    /// Training a tokenizer.
+    /// Training a tokenizer, and the evaluations between.
     TrainTokenizer {
         /// The tokenizer.
         vqvae: &'a VqvaeConfig,
@@ -407,8 +407,17 @@ impl<'a> Estimate<'a> {
             let plan = TokenizerStep::usual(it);
             trainer.step(&images, &plan).map(|_| ())
         })?;
+        self.afresh()?;
+        let saving = self.saving(&trainer.vqvae.params);
+        // What an evaluation measures, and shows afterwards.
+        let vqvae = &trainer.vqvae;
+        for _ in 0..2 {
+            let (images, _slots) = self.images(&vqvae.config, batch)?;
+            let (back, _tokens) = vqvae.reconstruct(&images, &vqvae.config.pyramid)?;
+            ops::to_unit_range(&back)?;
+        }
         Ok(Need {
-            least: steps.least.max(self.saving(&trainer.vqvae.params)),
+            least: steps.least.max(saving).max(self.taken()),
             ..steps
         })
     }

@@ -5,6 +5,10 @@ use nextscale::memory::{Estimate, Pass};
 use nextscale::model::Pyramid;
 use nextscale::model::var::{Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
+use nextscale::session::TokenizerRun;
+use nextscale::train::flags::DeviceChoice;
+use nextscale::train::signal::StopSignal;
+use nextscale::train::tokenizer_options::TokenizerOptions;
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{StepPlan, VarTrainer};
 use nextscale_tensor::cpu::pool;
@@ -20,6 +24,57 @@ fn near(what: &str, estimated: usize, run: impl FnOnce()) {
     assert!(
         off.abs() < 6.0,
         "{what}: {estimated} bytes estimated, {taken} taken: {off:.1} %"
+    );
+}
+
+/// A whole run whose steps take one image, with its evaluation and the picture of 16 images after it, takes no more than is said.
+fn a_run_of_single_images() {
+    let dir = tempfile::tempdir().unwrap();
+    for (split, count) in [("train", 2u8), ("val", 17)] {
+        let class = dir.path().join(split).join("only");
+        std::fs::create_dir_all(&class).unwrap();
+        for i in 0..count {
+            let mut file = b"P6 128 128 255\n".to_vec();
+            file.extend((0..3 * 128 * 128).map(|p| (p % 251) as u8 ^ i));
+            std::fs::write(class.join(format!("{i}.ppm")), file).unwrap();
+        }
+    }
+    let options = TokenizerOptions {
+        data_path: Some(dir.path().display().to_string()),
+        out: dir.path().join("out"),
+        device: DeviceChoice::Cpu,
+        pn: "1_2_4_8".into(),
+        ch: 32,
+        vocab: 256,
+        bs: 1,
+        steps: Some(2),
+        mid_reso: 1.0,
+        quiet: true,
+        ..TokenizerOptions::default()
+    };
+    let vqvae = VqvaeConfig {
+        ch: 32,
+        vocab: 256,
+        ..VqvaeConfig::published(Pyramid::square(&[1, 2, 4, 8]).unwrap())
+    };
+    let pass = Pass::TrainTokenizer {
+        vqvae: &vqvae,
+        math: Math::FULL,
+    };
+    let need = Estimate::on_processor(pass).unwrap().need(1).unwrap();
+    pool::release_free();
+    pool::reset_peak();
+    let run = TokenizerRun {
+        options: &options,
+        cmd: String::new(),
+        stop: StopSignal::detached(),
+    };
+    assert!(run.run().unwrap().complete);
+    let taken = pool::peak_bytes();
+    assert!(
+        taken < need.least + need.least / 16,
+        "{} bytes estimated, {taken} taken",
+        need.least
     );
 }
 
@@ -67,4 +122,5 @@ fn a_dry_processor_takes_what_a_processor_takes() {
             t.step(&images(96), &vec![0; 96], &plan).unwrap();
         }
     });
+    a_run_of_single_images();
 }

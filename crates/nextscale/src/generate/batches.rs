@@ -118,7 +118,7 @@ impl Captured {
         let mut failed = None;
         let captured = gpu.capture(|| {
             sampler
-                .pass(&rows, numbers, options, None, None)
+                .pass(&rows, numbers, options, None, None, &mut || Ok(()))
                 .map_err(|e| {
                     let text = e.to_string();
                     failed = Some(e);

@@ -157,7 +157,24 @@ impl Sampler<'_> {
         let rows = self.rows(labels, options)?;
         let rows = Tensor::from_i32([rows.len()], rows).to(self.var.device())?;
         let numbers = Numbers::Host(&options.noise, first);
-        self.pass(&rows, numbers, options, edit, watch)
+        self.pass(&rows, numbers, options, edit, watch, &mut || Ok(()))
+    }
+
+    /// [`Sampler::draw`] of the same images, which asks `each` after every scale whether to go on.
+    ///
+    /// # Errors
+    /// As [`Sampler::draw`], and those of `each`, which so ends it.
+    pub fn draw_while(
+        &self,
+        labels: &[i32],
+        first: u64,
+        options: &SampleOptions,
+        each: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Sampled> {
+        let rows = self.rows(labels, options)?;
+        let rows = Tensor::from_i32([rows.len()], rows).to(self.var.device())?;
+        let numbers = Numbers::Host(&options.noise, first);
+        self.pass(&rows, numbers, options, None, None, each)
     }
 
     /// Labels of all rows of the batch: the images', then "no class" as often where there is guidance, without which a
@@ -171,7 +188,7 @@ impl Sampler<'_> {
         Ok(all)
     }
 
-    /// All scales and the decoder, for the labels of all rows on the models' device.
+    /// All scales and the decoder, for the labels of all rows on the models' device; `each` is asked after every scale.
     pub(super) fn pass(
         &self,
         rows: &Tensor,
@@ -179,6 +196,7 @@ impl Sampler<'_> {
         options: &SampleOptions,
         edit: Option<&Edit>,
         mut watch: Option<&mut Watch<'_>>,
+        each: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Sampled> {
         let (var, pyramid) = (self.var, self.pyramid());
         let run = Run::plain(var.math);
@@ -236,6 +254,7 @@ impl Sampler<'_> {
             }
             f_hat = Some(sum);
             tokens.push(idx);
+            each()?;
             if let Some(features) = next {
                 x = var.embed_scale(&features, k + 1, copies)?;
             }

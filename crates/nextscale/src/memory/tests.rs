@@ -294,6 +294,8 @@ fn what_a_run_on_a_processor_takes_is_known_beforehand() {
         (&px128, 32, 8, 722.0),
         (&px128, 64, 4, 944.0),
         (&px256, 32, 4, 1327.0),
+        // The published widths, whose weights and moments are most of it.
+        (&px64, 160, 2, 2963.0),
     ] {
         let vqvae = &of(sides, ch);
         let pass = Pass::TrainTokenizer { vqvae, math };

@@ -5,6 +5,7 @@ mod data_record;
 mod dataset;
 mod log_faults;
 mod progress;
+mod saving;
 mod source;
 #[cfg(test)]
 mod tests;

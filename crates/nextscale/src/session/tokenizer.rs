@@ -1,24 +1,26 @@
 //! Training the tokenizer from start, or from its checkpoint, to the end.
 
-use super::checkpoints::{Keeper, is_better, is_there};
+mod evaluation;
+
+use super::checkpoints::Keeper;
 use super::data_record::DataRecord;
 use super::dataset::{Dataset, loader_config};
 use super::log_faults::LogFaults;
 use super::progress::StepClock;
+use super::saving::{Run, Then, report_bad, to_the_end};
 use super::tokenizer_state;
 use super::val_check::ValCheck;
-use super::{Outcome, choose_seed, copy_whole, make_folder, not_a_number, stopped};
+use super::{Outcome, choose_seed, make_folder, not_a_number, stopped};
 use crate::checkpoint::clean_stale;
 use crate::data::{Feed, LoaderConfig, TrainLoader};
-use crate::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
+use crate::eval::psnr_db;
 use crate::log::display::{Display, Sample};
 use crate::log::steps::{StepLog, StepMeasures, StepRecord};
 use crate::log::tags;
 use crate::log::tensorboard::EventWriter;
-use crate::memory::{self, Pass, advise, caught};
+use crate::memory::{self, Pass, advise};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
-use crate::pictures::before_after;
 use crate::train::device::{TokenizerPrecision, resolve_device};
 use crate::train::run_lock::RunLock;
 use crate::train::signal::StopSignal;
@@ -28,14 +30,10 @@ use crate::train::tokenizer_trainer::{
 };
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::release_free;
-use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Images in TensorBoard's before/after picture.
-const SHOWN: usize = 16;
 
 /// Where a run stands; part of its checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -220,9 +218,9 @@ impl TokenizerRun<'_> {
             launched: None,
             looked_at: None,
             changed: false,
-            unsaved: false,
             keeper: Keeper::new(paths.state.clone(), o.keep, "--lr", 1, held),
             log_faults: LogFaults::default(),
+            told_of_weights: false,
             feed: Feed::new(device)?,
             clock: StepClock::new(Duration::ZERO),
             display,
@@ -231,7 +229,7 @@ impl TokenizerRun<'_> {
             paths,
             val_check,
         };
-        let outcome = session.run()?;
+        let outcome = to_the_end(&mut session, Session::explain)?;
         session.display.finish();
         drop(lock);
         Ok(outcome)
@@ -262,10 +260,10 @@ struct Session<'a> {
     looked_at: Option<u64>,
     /// Whether weights were changed for a step that was not made.
     changed: bool,
-    /// Whether the last checkpoint lacks something.
-    unsaved: bool,
     keeper: Keeper,
     log_faults: LogFaults,
+    /// Whether it was told that there are no weights to use.
+    told_of_weights: bool,
     feed: Feed,
     clock: StepClock,
     display: Display,
@@ -277,104 +275,20 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Goes on until the end, the step limit or a stop signal. Whatever ends it, the state of the last whole step is saved.
-    fn run(&mut self) -> Result<Outcome> {
-        match caught(|| self.all_steps()) {
-            // Only what comes after a save is left in its middle.
-            Ok(()) | Err(Error::Stopped) => {}
-            Err(e) => {
-                let vqvae = &self.trainer.vqvae;
-                let pass = Pass::TrainTokenizer {
-                    vqvae: &vqvae.config,
-                    math: vqvae.math,
-                };
-                let e = advise(e, vqvae.device(), "bs", self.plan.batch, pass);
-                return Err(self.rescue(e));
-            }
-        }
-        if self.unsaved {
-            let it = self.progress.it;
-            self.save_at_the_end()
-                .map_err(|e| self.keeper.lost(it, e))?;
-        }
-        Ok(self.outcome())
-    }
-
-    fn all_steps(&mut self) -> Result<()> {
-        let its = self.horizon.its_per_epoch;
-        let start = (self.progress.it / its, (self.progress.it % its) as usize);
-        let mut loader = self
-            .dataset
-            .train_loader(self.plan.batch, start, self.loader)?;
-        let o = self.run.options;
-        if self.progress.evaluation_due {
-            self.evaluate()?;
-        }
-        self.clock = StepClock::new(loader.waited());
-        while self.progress.it < self.horizon.max_it && !self.is_to_stop() {
-            self.step(&mut loader)?;
-            let done = self.progress.it;
-            let evaluates = done == self.horizon.max_it
-                || done.is_multiple_of(its) && (done / its).is_multiple_of(o.eval_every);
-            let due = o.save_every > 0 && done.is_multiple_of(o.save_every);
-            if !evaluates && (!due || self.is_to_stop()) {
-                continue;
-            }
-            self.settle(loader.waited())?;
-            if evaluates {
-                self.progress.evaluation_due = true;
-            }
-            self.save_on_the_way()?;
-            if evaluates {
-                self.evaluate()?;
-            }
-            self.clock.restart(loader.waited());
-        }
-        self.settle(loader.waited())?;
-        let bad = loader.bad_images();
-        if !bad.is_empty() {
-            self.display.warn(&format!(
-                "{} images could not be read and were replaced:",
-                bad.len()
-            ));
-            bad.iter().for_each(|b| self.display.warn(&b.reason));
-        }
-        Ok(())
+    /// Says what fits, of an error that too many images at a time made.
+    fn explain(&self, e: Error) -> Error {
+        let vqvae = &self.trainer.vqvae;
+        let pass = Pass::TrainTokenizer {
+            vqvae: &vqvae.config,
+            math: vqvae.math,
+        };
+        advise(e, vqvae.device(), "bs", self.plan.batch, pass)
     }
 
     /// Whether the run is to end here before its end.
     fn is_to_stop(&self) -> bool {
         let limit = self.run.options.stop_after.unwrap_or(u64::MAX);
         self.progress.it >= limit || self.run.stop.is_asked()
-    }
-
-    /// Saves the last whole step after an error, where its state is still there; the error with where the run can go on from.
-    fn rescue(&mut self, e: Error) -> Error {
-        if matches!(e, Error::Diverged(_)) {
-            return e;
-        }
-        if let Err(found) = self.settle(Duration::ZERO) {
-            // What has diverged is not saved; what the device no longer gives can't be.
-            return match found {
-                Error::Diverged(_) => found,
-                _ => self.keeper.explain(e),
-            };
-        }
-        let whole = self.looked_at.filter(|&it| {
-            let intact = self.trainer.opt.updates().ok() == Some(it) && !self.changed;
-            intact && self.unsaved && !self.keeper.holds(it)
-        });
-        let Some(it) = whole else {
-            return self.keeper.explain(e);
-        };
-        self.progress.it = it;
-        match self.save_at_the_end() {
-            Ok(()) => self.keeper.explain(e),
-            Err(more) => {
-                let more = self.keeper.lost(self.progress.it, more);
-                e.and(&more.to_string())
-            }
-        }
     }
 
     fn step(&mut self, loader: &mut TrainLoader) -> Result<()> {
@@ -404,7 +318,7 @@ impl Session<'_> {
             images: labels.len() as u64,
         };
         self.progress.it += 1;
-        (self.changed, self.unsaved) = (false, true);
+        (self.changed, self.keeper.unsaved) = (false, true);
         if let Some(previous) = self.launched.replace(launched) {
             self.look_at(previous, loader.waited())?;
         }
@@ -504,116 +418,82 @@ impl Session<'_> {
         let named = values.iter().map(|(k, v)| (k.as_str(), *v));
         self.tb.scalars(it as i64, named)
     }
+}
 
-    /// Evaluates, once the state is saved with word that this is due: a run that ends before the save that follows makes it again.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`] where a stop was asked for before or during it.
-    fn evaluate(&mut self) -> Result<()> {
-        release_free();
-        let pyramid = self.trainer.vqvae.config.pyramid.clone();
-        let side = self.dataset.side;
-        let stop = &self.run.stop;
-        stop.check()?;
-        if let Some(check) = self.val_check.take() {
-            check.wait(stop)?;
+impl Run for Session<'_> {
+    fn train(&mut self) -> Result<()> {
+        let its = self.horizon.its_per_epoch;
+        let start = (self.progress.it / its, (self.progress.it % its) as usize);
+        let mut loader = self
+            .dataset
+            .train_loader(self.plan.batch, start, self.loader)?;
+        let o = self.run.options;
+        if self.progress.evaluation_due {
+            self.evaluate()?;
         }
-        let mut val = self.dataset.val_loader(self.plan.batch, self.loader)?;
-        let each = |_| stop.check();
-        let r = evaluate_reconstruction(&self.trainer.vqvae, &pyramid, &mut val, side, each)?;
-        for bad in val.bad_images() {
-            self.display.warn(&bad.reason);
+        self.clock = StepClock::new(loader.waited());
+        while self.progress.it < self.horizon.max_it && !self.is_to_stop() {
+            self.step(&mut loader)?;
+            let done = self.progress.it;
+            let evaluates = done == self.horizon.max_it
+                || done.is_multiple_of(its) && (done / its).is_multiple_of(o.eval_every);
+            let due = o.save_every > 0 && done.is_multiple_of(o.save_every);
+            if !evaluates && (!due || self.is_to_stop()) {
+                continue;
+            }
+            self.settle(loader.waited())?;
+            if evaluates {
+                self.progress.evaluation_due = true;
+            }
+            self.save(Then::GoesOn)?;
+            if evaluates {
+                self.evaluate()?;
+            }
+            self.clock.restart(loader.waited());
         }
-        let step = self.progress.it as i64;
-        let written = self.tb.scalars(
-            step,
-            [
-                ("tokenizer_val/psnr_db", r.psnr_db),
-                ("tokenizer_val/l1", r.l1),
-                ("tokenizer_val/l2", r.l2),
-                ("tokenizer_val/codebook_usage", 100.0 * r.codebook_usage),
-            ],
-        );
-        self.log_faults.pass(written, &mut self.display);
-        self.show(&pyramid)?;
-        self.display.note(&describe(step, &r));
-        self.progress.last_psnr = Some(r.psnr_db);
-        tokenizer_state::export(&self.trainer, &self.progress, &self.paths.weights)?;
-        if is_better(r.psnr_db, self.progress.best_psnr, |a, b| a > b) {
-            copy_whole(&self.paths.weights, &self.paths.best)?;
-            self.progress.best_psnr = Some(r.psnr_db);
-        }
-        self.progress.evaluation_due = false;
-        self.unsaved = true;
-        self.save_on_the_way()
-    }
-
-    /// A before/after picture of the first validation images.
-    fn show(&mut self, pyramid: &Pyramid) -> Result<()> {
-        let side = self.dataset.side;
-        let mut val = self.dataset.val_loader(SHOWN, self.loader)?;
-        if let Some(batch) = val.next_batch()? {
-            let (images, _) = self.feed.batch(&batch, side)?;
-            let (back, _) = self.trainer.vqvae.reconstruct(&images, pyramid)?;
-            let back = ops::to_pixels(&ops::to_unit_range(&back)?);
-            let back = back.map_err(|e| Error::from(e).of_run())?;
-            let p = before_after(&batch.images, &back, side, 8);
-            let step = self.progress.it as i64;
-            let written = self.tb.image(
-                step,
-                "reconstructions",
-                p.width as u32,
-                p.height as u32,
-                &p.rgb,
-            );
-            self.log_faults.pass(written, &mut self.display);
-        }
-        let written = self.tb.flush();
-        self.log_faults.pass(written, &mut self.display);
+        self.settle(loader.waited())?;
+        report_bad(&loader.bad_images(), &mut self.display);
         Ok(())
     }
 
-    fn save(&mut self) -> Result<()> {
+    fn settle_last(&mut self) -> Result<()> {
+        self.settle(Duration::ZERO)
+    }
+
+    fn whole(&self) -> Option<u64> {
+        let updates = self.trainer.opt.updates().ok();
+        let intact = |it: &u64| updates == Some(*it) && !self.changed;
+        self.looked_at.filter(intact)
+    }
+
+    fn go_back(&mut self) {
+        if let Some(it) = self.looked_at {
+            self.progress.it = it;
+        }
+    }
+
+    fn save(&mut self, then: Then) -> Result<()> {
         release_free();
         for written in [self.steps.sync(), self.tb.flush()] {
             self.log_faults.pass(written, &mut self.display);
         }
         let (trainer, progress) = (&self.trainer, &self.progress);
-        let kept = self.keeper.save(progress.it, |path| {
-            tokenizer_state::save(trainer, progress, path)
-        })?;
-        if let Some(e) = kept {
-            let line = format!("{e}; the state is saved, but the checkpoint before it is not kept");
-            self.display.warn(&line);
+        self.keeper
+            .save_then(then, progress.it, &mut self.display, |path| {
+                tokenizer_state::save(trainer, progress, path)
+            })?;
+        if !self.keeper.unsaved {
+            self.first_weights();
         }
-        if !is_there(&self.paths.weights)? {
-            tokenizer_state::export(&self.trainer, &self.progress, &self.paths.weights)?;
-        }
-        self.unsaved = false;
         Ok(())
     }
 
-    /// Saves where nothing comes after: on a full disk earlier checkpoints make room.
-    fn save_at_the_end(&mut self) -> Result<()> {
-        let Err(e) = self.save() else { return Ok(()) };
-        let Some(line) = self.keeper.make_room(&e) else {
-            return Err(e);
-        };
-        self.display.warn(&line);
-        self.save()
+    fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
-    /// Saves where training goes on whether that works or not: a full disk may have room again the next time.
-    fn save_on_the_way(&mut self) -> Result<()> {
-        match self.save() {
-            Err(e @ Error::Io { .. }) => {
-                if let Some(line) = self.keeper.missed(self.progress.it, &e) {
-                    self.display.warn(&line);
-                }
-                Ok(())
-            }
-            other => other,
-        }
+    fn iterations(&self) -> u64 {
+        self.progress.it
     }
 
     fn outcome(&self) -> Outcome {
@@ -642,19 +522,4 @@ impl Session<'_> {
             message,
         }
     }
-}
-
-fn describe(step: i64, r: &Reconstruction) -> String {
-    let scales: Vec<String> = r
-        .usage_by_scale
-        .iter()
-        .map(|u| format!("{:.0}", 100.0 * u))
-        .collect();
-    format!(
-        "step {step}: {:.2} dB on {} validation images, {:.1} % of the codebook in use (by scale: {} %)",
-        r.psnr_db,
-        r.images,
-        100.0 * r.codebook_usage,
-        scales.join(" ")
-    )
 }

@@ -4,6 +4,7 @@ use super::checkpoints::Keeper;
 use super::dataset::loader_config;
 use super::log_faults::LogFaults;
 use super::progress::StepClock;
+use super::saving::to_the_end;
 use super::val_check::ValCheck;
 use super::var_epoch::Progress;
 use super::var_loop::Session;
@@ -224,7 +225,6 @@ impl VarRun<'_> {
             late: late.unwrap_or(device.is_async()),
             launched: None,
             whole: None,
-            unsaved: false,
             keeper,
             log_faults: LogFaults::default(),
             first: true,
@@ -237,7 +237,7 @@ impl VarRun<'_> {
             loader,
             val_check,
         };
-        let outcome = session.run(explain)?;
+        let outcome = to_the_end(&mut session, |_, e| explain(e))?;
         session.display.finish();
         drop(lock);
         Ok(outcome)

@@ -2,6 +2,8 @@
 
 use super::checkpoints::is_better;
 use super::data_record::DataRecord;
+use super::log_faults::LogFaults;
+use super::saving::{Run, Then};
 use super::var_loop::Session;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::log::clock::{format_duration, format_utc};
@@ -148,8 +150,8 @@ impl Session<'_> {
         let now = self.horizon.schedule.at(self.progress.it - 1);
         let due = self.evaluates(epoch);
         let val = if due {
-            if self.unsaved {
-                self.save_on_the_way()?;
+            if self.keeper.unsaved {
+                self.save(Then::GoesOn)?;
             }
             self.run.stop.check()?;
             self.evaluate(epoch)?
@@ -157,7 +159,7 @@ impl Session<'_> {
             None
         };
         let sums = std::mem::take(&mut self.progress.epoch);
-        self.unsaved = true;
+        self.keeper.unsaved = true;
         let last = self.plan.patch_nums.len() - 1;
         let val_loss_tail = val.as_ref().and_then(|m| m.loss_of(last));
         let remaining = self.display.remaining(self.updates());
@@ -220,7 +222,7 @@ impl Session<'_> {
             self.keep_best(tail)?;
         }
         if due {
-            self.save_on_the_way()?;
+            self.save(Then::GoesOn)?;
         }
         Ok(())
     }
@@ -261,15 +263,35 @@ impl Session<'_> {
             self.display.warn(&bad.reason);
         }
         release_free();
-        self.draw(epoch)?;
+        self.show(epoch)?;
         self.run.stop.check()?;
         Ok(measures)
     }
 
     /// A picture of drawn images for TensorBoard.
-    fn draw(&mut self, epoch: u64) -> Result<()> {
-        let Some(vqvae) = self.trainer.tokenizer.whole() else {
+    fn show(&mut self, epoch: u64) -> Result<()> {
+        let Some(pixels) = LogFaults::picture(self.draw(), &mut self.display)?.flatten() else {
             return Ok(());
+        };
+        let picture = grid(&pixels, self.plan.image_size, 4);
+        let written = self.tb.image(
+            epoch as i64,
+            "samples",
+            picture.width as u32,
+            picture.height as u32,
+            &picture.rgb,
+        );
+        self.log_faults.pass(written, &mut self.display);
+        Ok(())
+    }
+
+    /// Drawn images, where there is a decoder.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] after the scale during which a stop was asked for.
+    fn draw(&self) -> Result<Option<Vec<u8>>> {
+        let Some(vqvae) = self.trainer.tokenizer.whole() else {
+            return Ok(None);
         };
         // The same images every time, one class after the other, so that progress is seen.
         let classes = self.trainer.var.config.classes;
@@ -282,17 +304,8 @@ impl Session<'_> {
             noise: Noise::Seed(self.progress.seed),
             ..SampleOptions::default()
         };
-        let drawn = sampler.draw(&labels, 0, &options, None, None);
-        let pixels = drawn.and_then(|d| d.pixels()).map_err(Error::of_run)?;
-        let picture = grid(&pixels, self.plan.image_size, 4);
-        let written = self.tb.image(
-            epoch as i64,
-            "samples",
-            picture.width as u32,
-            picture.height as u32,
-            &picture.rgb,
-        );
-        self.log_faults.pass(written, &mut self.display);
-        Ok(())
+        let each = &mut || self.run.stop.check();
+        let drawn = sampler.draw_while(&labels, 0, &options, each)?;
+        Ok(Some(drawn.pixels()?))
     }
 }

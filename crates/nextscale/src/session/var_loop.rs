@@ -3,25 +3,25 @@
 use super::checkpoints::Keeper;
 use super::log_faults::LogFaults;
 use super::progress::StepClock;
+use super::saving::{Run, Then, report_bad};
 use super::source::{Data, Source};
 use super::val_check::ValCheck;
 use super::var::{VarRun, var_paths};
 use super::var_epoch::Progress;
 use super::var_state::{self, Saving};
 use super::{Outcome, not_a_number, stopped};
+use crate::Result;
 use crate::checkpoint::StateDict;
 use crate::data::LoaderConfig;
 use crate::log::display::{Display, Sample};
 use crate::log::epoch_log::EpochLog;
 use crate::log::steps::{StepLog, StepMeasures, StepRecord};
 use crate::log::tensorboard::EventWriter;
-use crate::memory::caught;
 use crate::train::loss_scale;
 use crate::train::measures::LateReport;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
-use crate::{Error, Result};
 use nextscale_tensor::ops::Scaling;
 use nextscale_tensor::{Math, Tensor};
 use std::time::Duration;
@@ -65,8 +65,6 @@ pub(super) struct Session<'a> {
     pub(super) whole: Option<Whole>,
     /// Updates that the optimizer has made by the reports looked at.
     pub(super) updates_made: u64,
-    /// Whether the last checkpoint lacks something.
-    pub(super) unsaved: bool,
     pub(super) keeper: Keeper,
     pub(super) log_faults: LogFaults,
     /// Whether no iteration was made yet.
@@ -105,93 +103,11 @@ impl Session<'_> {
         self.progress.it / self.run.options.ac as u64
     }
 
-    /// Goes on until the end, the step limit or a stop signal. Whatever ends it, the state of the last whole step is saved. `explain`
-    /// says more of an error.
-    pub(super) fn run(&mut self, explain: impl Fn(Error) -> Error) -> Result<Outcome> {
-        match caught(|| self.all_epochs()) {
-            // Only what comes after a save is left in its middle.
-            Ok(()) | Err(Error::Stopped) => {}
-            Err(e) => return Err(self.rescue(explain(e))),
-        }
-        if self.unsaved {
-            let it = self.progress.it;
-            self.save_at_the_end()
-                .map_err(|e| self.keeper.lost(it, e))?;
-        }
-        Ok(self.outcome())
-    }
-
-    fn all_epochs(&mut self) -> Result<()> {
-        let its = self.horizon.its_per_epoch;
-        let start = (self.progress.it / its, (self.progress.it % its) as usize);
-        let mut source = Source::open(
-            &self.data,
-            self.plan.batch,
-            start,
-            self.loader,
-            &self.trainer,
-        )?;
-        if self.progress.epoch_is_open(its) {
-            self.end_epoch()?;
-        }
-        self.clock = StepClock::new(source.waited());
-        while self.progress.it < self.horizon.max_it && !self.is_to_stop() {
-            self.iteration(&mut source)?;
-            let epoch_ended = self.progress.it.is_multiple_of(its);
-            if epoch_ended {
-                self.settle(source.waited())?;
-                self.end_epoch()?;
-            }
-            // An evaluation saves anyway, and so does a stop.
-            let evaluated = epoch_ended && self.evaluates(self.progress.it / its);
-            let due = self.save_is_due() && !self.is_to_stop() && !evaluated;
-            if due && self.unsaved {
-                self.settle(source.waited())?;
-                self.save_on_the_way()?;
-            }
-            if epoch_ended || due {
-                self.clock.restart(source.waited());
-            }
-        }
-        self.settle(source.waited())?;
-        self.report_bad(&source);
-        Ok(())
-    }
-
     /// Whether the run is to end here before its end: after a whole step only.
     fn is_to_stop(&self) -> bool {
         let limit = self.run.options.stop_after.unwrap_or(u64::MAX);
         self.progress.it.is_multiple_of(self.run.options.ac as u64)
             && (self.updates() >= limit || self.run.stop.is_asked())
-    }
-
-    /// Saves the last whole step after an error, where its state is still there; the error with where the run can go on from.
-    fn rescue(&mut self, e: Error) -> Error {
-        if matches!(e, Error::Diverged(_)) {
-            return e;
-        }
-        if let Err(found) = self.settle(Duration::ZERO) {
-            // What has diverged is not saved; what the device no longer gives can't be.
-            return match found {
-                Error::Diverged(_) => found,
-                _ => self.keeper.explain(e),
-            };
-        }
-        let intact = self.trainer.opt.updates().ok() == Some(self.updates_made);
-        let Some(whole) = self.whole.take().filter(|_| intact && self.unsaved) else {
-            return self.keeper.explain(e);
-        };
-        if self.keeper.holds(whole.progress.it) {
-            return self.keeper.explain(e);
-        }
-        (self.progress, self.stage) = (whole.progress, whole.stage);
-        match self.save_at_the_end() {
-            Ok(()) => self.keeper.explain(e),
-            Err(more) => {
-                let more = self.keeper.lost(self.progress.it, more);
-                e.and(&more.to_string())
-            }
-        }
     }
 
     fn iteration(&mut self, source: &mut Source) -> Result<()> {
@@ -219,7 +135,7 @@ impl Session<'_> {
         let report = inputs.step(&mut self.trainer, &step)?;
         drop(inputs);
         self.progress.it += 1;
-        self.unsaved = true;
+        self.keeper.unsaved = true;
         let images = if update {
             std::mem::take(&mut self.images)
         } else {
@@ -335,65 +251,86 @@ impl Session<'_> {
         Ok(())
     }
 
-    pub(super) fn save(&mut self) -> Result<()> {
-        // A checkpoint counts on the lines before it.
-        for written in [self.steps.sync(), self.tb.flush()] {
-            self.log_faults.pass(written, &mut self.display);
-        }
-        let (trainer, vae, saving) = state_of!(self);
-        let it = self.progress.it;
-        let kept = self
-            .keeper
-            .save(it, |path| var_state::save(trainer, vae, &saving, path))?;
-        if let Some(e) = kept {
-            let line = format!("{e}; the state is saved, but the checkpoint before it is not kept");
-            self.display.warn(&line);
-        }
-        self.unsaved = false;
-        Ok(())
-    }
-
-    /// Saves where nothing comes after: on a full disk earlier checkpoints make room.
-    fn save_at_the_end(&mut self) -> Result<()> {
-        let Err(e) = self.save() else { return Ok(()) };
-        let Some(line) = self.keeper.make_room(&e) else {
-            return Err(e);
-        };
-        self.display.warn(&line);
-        self.save()
-    }
-
-    /// Saves where training goes on whether that works or not: a full disk may have room again the next time.
-    pub(super) fn save_on_the_way(&mut self) -> Result<()> {
-        match self.save() {
-            Err(e @ Error::Io { .. }) => {
-                if let Some(line) = self.keeper.missed(self.progress.it, &e) {
-                    self.display.warn(&line);
-                }
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
     /// Writes the state as the best.
     pub(super) fn save_best(&mut self) -> Result<()> {
         let path = var_paths(&self.run.options.out).best;
         let (trainer, vae, saving) = state_of!(self);
         var_state::save(trainer, vae, &saving, &path)
     }
+}
 
-    fn report_bad(&mut self, source: &Source) {
-        let bad = source.bad_images();
-        if !bad.is_empty() {
-            self.display.warn(&format!(
-                "{} images could not be read and were replaced:",
-                bad.len()
-            ));
-            for b in bad {
-                self.display.warn(&b.reason);
+impl Run for Session<'_> {
+    fn train(&mut self) -> Result<()> {
+        let its = self.horizon.its_per_epoch;
+        let start = (self.progress.it / its, (self.progress.it % its) as usize);
+        let mut source = Source::open(
+            &self.data,
+            self.plan.batch,
+            start,
+            self.loader,
+            &self.trainer,
+        )?;
+        if self.progress.epoch_is_open(its) {
+            self.end_epoch()?;
+        }
+        self.clock = StepClock::new(source.waited());
+        while self.progress.it < self.horizon.max_it && !self.is_to_stop() {
+            self.iteration(&mut source)?;
+            let epoch_ended = self.progress.it.is_multiple_of(its);
+            if epoch_ended {
+                self.settle(source.waited())?;
+                self.end_epoch()?;
+            }
+            // An evaluation saves anyway, and so does a stop.
+            let evaluated = epoch_ended && self.evaluates(self.progress.it / its);
+            let due = self.save_is_due() && !self.is_to_stop() && !evaluated;
+            if due && self.keeper.unsaved {
+                self.settle(source.waited())?;
+                self.save(Then::GoesOn)?;
+            }
+            if epoch_ended || due {
+                self.clock.restart(source.waited());
             }
         }
+        self.settle(source.waited())?;
+        report_bad(&source.bad_images(), &mut self.display);
+        Ok(())
+    }
+
+    fn settle_last(&mut self) -> Result<()> {
+        self.settle(Duration::ZERO)
+    }
+
+    fn whole(&self) -> Option<u64> {
+        let intact = self.trainer.opt.updates().ok() == Some(self.updates_made);
+        let whole = self.whole.as_ref().filter(|_| intact);
+        whole.map(|whole| whole.progress.it)
+    }
+
+    fn go_back(&mut self) {
+        if let Some(whole) = self.whole.take() {
+            (self.progress, self.stage) = (whole.progress, whole.stage);
+        }
+    }
+
+    fn save(&mut self, then: Then) -> Result<()> {
+        // A checkpoint counts on the lines before it.
+        for written in [self.steps.sync(), self.tb.flush()] {
+            self.log_faults.pass(written, &mut self.display);
+        }
+        let (trainer, vae, saving) = state_of!(self);
+        self.keeper
+            .save_then(then, self.progress.it, &mut self.display, |path| {
+                var_state::save(trainer, vae, &saving, path)
+            })
+    }
+
+    fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    fn iterations(&self) -> u64 {
+        self.progress.it
     }
 
     fn outcome(&self) -> Outcome {

@@ -35,11 +35,7 @@ impl StopSignal {
     pub fn install() -> Result<Self> {
         let failed = |cause| Error::failed(format!("can't watch signals: {cause}"));
         let stop = Self::detached();
-        let watched = SIGNALS
-            .iter()
-            .map(|(signal, _)| *signal)
-            .filter(|&signal| signal != SIGHUP || may_hang_up());
-        let mut signals = Signals::new(watched).map_err(failed)?;
+        let mut signals = Signals::new(watched()).map_err(failed)?;
         let asked = stop.clone();
         let watch = move || {
             let mut first = None;
@@ -235,9 +231,15 @@ mod tests {
         )
     }
 
+    /// Whether this child of a test can be asked to stop by its first signal: by a hang-up not under `nohup`.
+    fn is_heard(signals: &str) -> bool {
+        !signals.starts_with("1,") && signals != "1" || may_hang_up()
+    }
+
     #[test]
     fn the_first_signal_only_asks_and_is_answered() {
-        for (signal, name) in [("2", "SIGINT"), ("15", "SIGTERM"), ("1", "SIGHUP")] {
+        let all = [("2", "SIGINT"), ("15", "SIGTERM"), ("1", "SIGHUP")];
+        for (signal, name) in all.into_iter().filter(|(signal, _)| is_heard(signal)) {
             let (code, text) = run(signal);
             assert_eq!(code, Some(0), "{text}");
             let code = 128 + signal.parse::<i32>().unwrap();
@@ -251,7 +253,8 @@ mod tests {
 
     #[test]
     fn the_second_signal_ends_at_once() {
-        for (signals, expected) in [("2,2", 130), ("15,15", 143), ("15,2", 130), ("1,15", 143)] {
+        let all = [("2,2", 130), ("15,15", 143), ("15,2", 130), ("1,15", 143)];
+        for (signals, expected) in all.into_iter().filter(|(signals, _)| is_heard(signals)) {
             let (code, text) = run(signals);
             assert_eq!(code, Some(expected), "{text}");
             assert!(!text.contains("alive"), "{text}");
@@ -288,7 +291,8 @@ mod tests {
 
     #[test]
     fn signals_that_come_together_are_one_and_hang_ups_end_nothing() {
-        for (signals, first) in [("15+15", 143), ("2+2", 130), ("1,1,1", 129), ("2,1", 130)] {
+        let all = [("15+15", 143), ("2+2", 130), ("1,1,1", 129), ("2,1", 130)];
+        for (signals, first) in all.into_iter().filter(|(signals, _)| is_heard(signals)) {
             let (code, text) = run(signals);
             assert_eq!(code, Some(0), "{text}");
             assert!(text.contains(&format!("code {first}")), "{text}");

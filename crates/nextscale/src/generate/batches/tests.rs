@@ -69,6 +69,36 @@ fn agree(device: Device, math: Math) {
 }
 
 #[test]
+fn drawing_ends_after_the_scale_that_it_is_asked_to_end_after() {
+    let (vqvae, var) = models(Device::Cpu, Math::FULL, false, InitScales::default());
+    let sampler = Sampler {
+        var: &var,
+        vqvae: &vqvae,
+    };
+    let options = options(false, 1.5);
+    let scales = var.config.pyramid.count();
+    assert!(scales > 2);
+    for last in [1, 2, scales + 1] {
+        let mut asked = 0;
+        let drawn = sampler.draw_while(&[3, 1], 5, &options, &mut || {
+            asked += 1;
+            match asked < last {
+                true => Ok(()),
+                false => Err(crate::Error::Stopped),
+            }
+        });
+        match drawn {
+            Err(e) => assert!(matches!(e, crate::Error::Stopped) && asked == last),
+            Ok(drawn) => {
+                assert_eq!((asked, last), (scales, scales + 1));
+                let want = sampler.draw(&[3, 1], 5, &options, None, None).unwrap();
+                assert!(floats(&drawn.images) == floats(&want.images));
+            }
+        }
+    }
+}
+
+#[test]
 fn batches_are_the_samplers_own() {
     agree(Device::Cpu, Math::FULL);
 }
