@@ -88,7 +88,11 @@ mod tests {
         let mut display = Display::plain(Box::new(paper.clone()), 9);
         let mut made = |result: Result<u8>| LogFaults::picture(result, &mut display);
         assert_eq!(made(Ok(7)).unwrap(), Some(7));
-        let none = nextscale_tensor::Error::NotNumbers { bad: 1, of: 2 };
+        let none = nextscale_tensor::Error::NotNumbers {
+            what: "values",
+            bad: 1,
+            of: 2,
+        };
         assert_eq!(made(Err(none.into())).unwrap(), None);
         assert_eq!(made(Err(Error::failed("logits"))).unwrap(), None);
         assert!(matches!(made(Err(Error::Stopped)), Err(Error::Stopped)));
