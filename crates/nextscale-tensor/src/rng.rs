@@ -8,6 +8,9 @@ use rayon::prelude::*;
 
 /// No normal number is larger: √(−2·ln 2⁻²⁴), the logarithm being of the least uniform number.
 const LARGEST_NORMAL: f32 = 5.77;
+/// How many bounds wide a bell is over which truncated normals are drawn evenly. Narrower ones, which are all that anybody trains with,
+/// keep the draws that they always had.
+const WIDE: f32 = 8.0;
 /// Blocks of four words that a thread draws at once.
 const FILLED_AT_ONCE: usize = 4096;
 
@@ -148,6 +151,16 @@ impl Stream {
     /// The next number of a normal distribution with deviation `std`, redrawn until it lies within ±`bound`
     /// (absolute, as the reference truncates).
     pub fn truncated_normal(&mut self, std: f32, bound: f32) -> f32 {
+        if std.abs() > WIDE * bound {
+            // Nearly all normal numbers would be thrown away: even ones are drawn, and kept as often as the bell is high there.
+            loop {
+                let x = (2.0 * self.uniform() - 1.0) * bound;
+                let kept = (-0.5 * (x / std).powi(2)).exp();
+                if self.uniform() < kept {
+                    return x;
+                }
+            }
+        }
         loop {
             let x = self.normal() * std;
             if x.abs() <= bound {
@@ -232,6 +245,25 @@ mod tests {
             }
         }
         assert!(box_muller(to_open_unit(0), to_open_unit(0)) <= LARGEST_NORMAL);
+    }
+
+    #[test]
+    fn wide_truncated_normals_are_drawn_at_once_and_fill_the_bounds() {
+        for std in [17.0f32, 1e3, -1e3, 1e30, f32::INFINITY] {
+            let mut stream = Stream::new(3, Purpose::Test, 0, 0);
+            let mut values = [0.0; 4000];
+            stream.fill_truncated_normal(&mut values, std, 2.0);
+            assert!(values.iter().all(|v| v.abs() <= 2.0));
+            // Nearly even: variance 4/3.
+            let mean = values.iter().sum::<f32>() / 4000.0;
+            let square = values.iter().map(|v| v * v).sum::<f32>() / 4000.0;
+            assert!(
+                mean.abs() < 0.08 && (square - 4.0 / 3.0).abs() < 0.08,
+                "{std}"
+            );
+            // Four words a number at most, where a hundred would be thrown away.
+            assert!(stream.position < 5 * 4000, "{}", stream.position);
+        }
     }
 
     #[test]

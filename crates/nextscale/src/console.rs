@@ -1,6 +1,7 @@
 //! What is said on the terminal: results on standard output with [`say!`](crate::say), remarks on standard error with
 //! [`tell!`](crate::tell).
 
+use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 
@@ -47,9 +48,30 @@ pub fn printed(outcome: io::Result<()>) -> Result<()> {
     }
 }
 
+/// A line as it is shown: what would move the cursor, change colours, begin another line or turn the writing direction is written out
+/// (`\n`, `\u{1b}`), as names of files and tensors may hold anything.
+pub fn shown(line: &str) -> Cow<'_, str> {
+    let strange = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    if !line.contains(strange) {
+        return Cow::Borrowed(line);
+    }
+    let mut out = String::with_capacity(line.len() + 16);
+    for c in line.chars() {
+        if strange(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// A line in one piece, so that lines of several threads or processes do not mix.
 fn write_line(out: &mut dyn Write, text: Arguments<'_>) -> io::Result<()> {
-    let mut line = text.to_string();
+    let mut line = shown(&text.to_string()).into_owned();
     line.push('\n');
     out.write_all(line.as_bytes()).and_then(|()| out.flush())
 }
@@ -73,5 +95,17 @@ mod tests {
         let mut line = Vec::new();
         write_line(&mut line, format_args!("{:>3}", 7)).unwrap();
         assert_eq!(line, b"  7\n");
+    }
+
+    #[test]
+    fn what_names_hold_stays_on_its_line() {
+        let mut line = Vec::new();
+        let name = "a\nb\x1b[31m\rc\td\u{202e}é";
+        write_line(&mut line, format_args!("left out: {name}")).unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "left out: a\\nb\\u{1b}[31m\\rc\\td\\u{202e}é\n"
+        );
+        assert!(matches!(shown("plain é"), Cow::Borrowed(_)));
     }
 }

@@ -10,7 +10,8 @@ pub enum Error {
     /// found and what to do. Exit code 2.
     #[error("{0}")]
     Input(String),
-    /// A file or folder could not be read or written. Exit code 1, or 2 where it does not exist.
+    /// A file or folder could not be read or written. Exit code 1, or 2 where its name is to blame: nothing is there, or something that
+    /// is no file.
     #[error("{path}: {source}", path = path.display())]
     Io {
         /// The file or folder.
@@ -31,6 +32,15 @@ pub enum Error {
     /// An operator or the memory behind it failed. Exit code 1.
     #[error(transparent)]
     Tensor(#[from] nextscale_tensor::Error),
+}
+
+/// Whether an error says that a name is wrong, and not that a disk, its owner or its room is to blame.
+fn is_of_the_name(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound};
+    matches!(
+        kind,
+        NotFound | NotADirectory | IsADirectory | InvalidFilename
+    )
 }
 
 /// The library's result type.
@@ -95,7 +105,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Input(_) | Self::Tensor(nextscale_tensor::Error::NotNumbers { .. }) => 2,
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 2,
+            Self::Io { source, .. } if is_of_the_name(source.kind()) => 2,
             _ => 1,
         }
     }

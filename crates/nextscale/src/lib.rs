@@ -8,6 +8,7 @@ pub mod console;
 pub mod data;
 pub mod eval;
 pub mod generate;
+mod input;
 pub mod log;
 pub mod memory;
 pub mod model;

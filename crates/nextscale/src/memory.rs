@@ -28,6 +28,9 @@ pub const OWN: usize = 256 << 20;
 /// Copies of the weights as large as they are that a checkpoint is made of: weights and both of Adam's moments.
 const SAVED: usize = 3;
 
+/// Numbers up to which the bytes of a tensor, its copies and the patches of its convolutions can be counted in 64 bits.
+const COUNTABLE: f64 = (1u64 << 50) as f64;
+
 /// Images that an evaluation during training draws.
 pub(crate) fn drawn(classes: usize) -> usize {
     classes.clamp(4, 16)
@@ -204,6 +207,12 @@ impl<'a> Estimate<'a> {
     /// # Errors
     /// When the models can't be built.
     pub fn need(&self, batch: usize) -> Result<Need> {
+        if batch > 1 && self.values(batch) > COUNTABLE {
+            return Err(nextscale_tensor::Error::TooMany(format!(
+                "{batch} images at a time take more memory than there is anywhere"
+            ))
+            .into());
+        }
         self.afresh()?;
         match self.pass {
             Pass::Train {
@@ -254,6 +263,25 @@ impl<'a> Estimate<'a> {
                 })
             }
         }
+    }
+
+    /// Numbers in the largest tensor of a pass, or more: as a float, for which nothing is too large.
+    fn values(&self, batch: usize) -> f64 {
+        let (var, vqvae) = match &self.pass {
+            Pass::Train { var, vqvae, .. }
+            | Pass::Evaluate { var, vqvae, .. }
+            | Pass::Sample { var, vqvae, .. } => (Some(var), vqvae),
+            Pass::TrainTokenizer { vqvae, .. } | Pass::Tokenize { vqvae, .. } => (None, vqvae),
+        };
+        let (h, w) = vqvae.pyramid.finest();
+        let widest = vqvae.ch_mult.iter().copied().max().unwrap_or(1);
+        let step = vqvae.downsample() as f64;
+        let map = (h * w) as f64 * step * step * (vqvae.ch * widest) as f64;
+        let scores = var.map_or(0.0, |v| {
+            let tokens = vqvae.pyramid.total() as f64;
+            tokens * (v.hidden() + v.vocab) as f64 + tokens * tokens * v.heads as f64
+        });
+        batch as f64 * map.max(scores)
     }
 
     /// Whether so many images at a time can be done in `room` bytes.
@@ -458,8 +486,7 @@ pub fn check(device: Device, flag: &str, batch: usize, pass: Pass<'_>) -> Result
     let Some((room, estimate)) = known(device, pass)? else {
         return Ok(());
     };
-    let need = estimate.need(batch)?;
-    if need.fits(room.bytes) {
+    if estimate.fits(batch, room.bytes)? {
         return Ok(());
     }
     Err(too_large(flag, batch, &room, &estimate)?)

@@ -15,8 +15,13 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     for (i, file) in args.files.iter().enumerate() {
-        let gap = if i > 0 { "\n" } else { "" };
-        say!("{gap}{}", describe(file)?)?;
+        if i > 0 {
+            say!("")?;
+        }
+        let description = describe(file)?.to_string();
+        for line in description.lines().chain([""]) {
+            say!("{line}")?;
+        }
     }
     Ok(())
 }

@@ -99,5 +99,7 @@ pub(crate) fn ended(result: &str, code: u8) -> Result<ExitCode> {
 
 /// The command line's arguments as one text, for logs.
 pub(crate) fn command_line() -> String {
-    std::env::args().skip(1).collect::<Vec<_>>().join(" ")
+    let words = std::env::args_os().skip(1);
+    let words = words.map(|word| word.to_string_lossy().into_owned());
+    words.collect::<Vec<_>>().join(" ")
 }

@@ -4,7 +4,7 @@ use nextscale::train::device::resolve_device;
 use nextscale::train::flags::DeviceChoice;
 use nextscale::train::plan::Precision;
 use nextscale::verify::{Bundle, Counts, Machine};
-use nextscale::{Error, Result, say, tell};
+use nextscale::{Error, Result, say};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         print(&format_args!("{n} tensors written to {}", path.display()));
     }
     let mut total = Counts::default();
-    let mut unusable: Option<Error> = None;
+    let mut unusable: Vec<Error> = Vec::new();
     for bundle in &bundles {
         let (kind, start) = (bundle.kind.name(), Instant::now());
         let outcome = bundle.check(machine, &mut |line| {
@@ -89,20 +89,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 total.unchecked += c.unchecked;
             }
             Err(e) => {
-                print(&format_args!("{kind:<11}  FAIL  {place}: can't be used"));
-                // Further bundles are still worth checking; what is wrong is said at the end, on one line.
-                match &unusable {
-                    None => unusable = Some(e),
-                    Some(_) => tell!("nextscale: {e}"),
-                }
+                print(&format_args!(
+                    "{kind:<11}  FAIL  {place}: can't be used: {e}"
+                ));
+                // Further bundles are still worth checking; the first is named at the end, on one line.
+                unusable.push(e);
             }
         }
     }
     if bundles.len() > 1 {
         print(&format_args!("{} bundles: {total}", bundles.len()));
     }
-    match unusable {
-        Some(e) => Err(e),
+    let others = unusable.len().saturating_sub(1);
+    match unusable.into_iter().next() {
+        Some(e) if others == 0 => Err(e),
+        Some(e) => Err(e.and(&format!("{others} more can't be used"))),
         None if total.failed > 0 => Ok(ExitCode::FAILURE),
         None if printed.is_err() => printed.map(|()| ExitCode::SUCCESS),
         None => Ok(ExitCode::SUCCESS),

@@ -19,6 +19,7 @@ use super::trainer_state::{self, ScalerState};
 use super::weights::{
     MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, format_patch_nums, parse_patch_nums,
 };
+use crate::console::shown;
 use crate::{Error, Result};
 
 /// Bytes that are looked at together; a multiple of every element's size.
@@ -399,7 +400,7 @@ impl fmt::Display for Description {
             Kind::Tokens => "token file: images as tokens, to train on",
             Kind::Foreign => "tensors of something else than VAR",
         };
-        writeln!(f, "{}", self.path.display())?;
+        writeln!(f, "{}", shown(&self.path.display().to_string()))?;
         writeln!(
             f,
             "  kind       {kind} ({}, {} bytes)",
@@ -471,7 +472,7 @@ impl fmt::Display for Description {
             None => {}
         }
         if !self.roots.is_empty() {
-            writeln!(f, "  under      {}", self.roots.join(", "))?;
+            writeln!(f, "  under      {}", shown(&self.roots.join(", ")))?;
         }
         match self.non_finite.is_empty() {
             true => writeln!(f, "  values     all are finite numbers")?,
@@ -492,10 +493,11 @@ impl fmt::Display for Description {
             writeln!(f)?;
         }
         if !self.names.is_empty() {
-            writeln!(f, "  names      {}", self.names.join(", "))?;
+            writeln!(f, "  names      {}", shown(&self.names.join(", ")))?;
         }
         for (k, v) in &self.metadata {
-            writeln!(f, "  {k}: {}", v.chars().take(120).collect::<String>())?;
+            let line = format!("{k}: {}", v.chars().take(120).collect::<String>());
+            writeln!(f, "  {}", shown(&line))?;
         }
         Ok(())
     }

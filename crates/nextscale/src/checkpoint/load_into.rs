@@ -106,6 +106,12 @@ pub fn load_into(
             let values = t.to_f32_vec();
             let name = &expected[i].0;
             if !is_buffer(name) {
+                if !t.dtype.is_float() {
+                    return Err(Error::input(format!(
+                        "{source}: tensor {name:?} is of type {}, and weights are floating-point numbers; save them as such",
+                        t.dtype
+                    )));
+                }
                 let bad = values.iter().filter(|v| !v.is_finite()).count();
                 lost.add(name, bad as u64, values.len() as u64);
             }
@@ -169,6 +175,18 @@ impl std::fmt::Display for NonFinite {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_that_are_whole_numbers_are_refused() {
+        let mut dict = StateDict::new();
+        dict.insert("w", HostTensor::from_i64(&[2], &[1, 2]).unwrap());
+        let expected = [("w".to_owned(), vec![2])];
+        let e = load_into(&expected, &dict, "f", |_, _| Ok(())).unwrap_err();
+        assert!(
+            e.to_string().starts_with("f: tensor \"w\" is of type I64"),
+            "{e}"
+        );
+    }
 
     fn dict(entries: &[(&str, &[usize])]) -> StateDict {
         entries

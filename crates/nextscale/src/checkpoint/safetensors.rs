@@ -16,6 +16,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::atomic::write_atomic;
 use super::host::{HostDType, HostTensor};
 use super::state_dict::StateDict;
+use crate::input::open_input;
 use crate::{Error, Result};
 
 /// Free text by key that a safetensors file carries beside its tensors.
@@ -41,8 +42,7 @@ impl SafetensorsFile {
     /// When the file can't be opened, is truncated, or is not a safetensors file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        let mut file = File::open(&path).map_err(Error::io(&path))?;
-        let file_len = file.metadata().map_err(Error::io(&path))?.len();
+        let (mut file, file_len) = open_input(&path)?;
         let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
 
         let mut word = [0u8; 8];

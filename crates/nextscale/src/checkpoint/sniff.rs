@@ -1,9 +1,9 @@
 //! What kind of file something is, told by its first bytes and not by its name.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::input::open_input;
 use crate::{Error, Result};
 
 /// A file format for weights.
@@ -40,6 +40,16 @@ fn is_legacy(head: &[u8]) -> bool {
     is_magic_number || head.starts_with(LEGACY_TEXT)
 }
 
+/// Whether a tar archive's first member is one of those in which PyTorch kept tensors before version 0.1.10.
+fn is_legacy_tar(head: &[u8]) -> bool {
+    let name = head.split(|&b| b == 0).next().unwrap_or_default();
+    is_tar(head) && [b"sys_info".as_slice(), b"pickle", b"tensors", b"storages"].contains(&name)
+}
+
+fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
+}
+
 fn is_magic(rest: &[u8]) -> bool {
     rest.starts_with(&LEGACY_MAGIC)
 }
@@ -61,8 +71,9 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
         return Err(bad("is a folder; name a .safetensors or .pth file in it"));
     }
     let mut head = Vec::new();
-    File::open(path)
-        .and_then(|f| f.take(512).read_to_end(&mut head))
+    let (file, _) = open_input(path)?;
+    file.take(512)
+        .read_to_end(&mut head)
         .map_err(Error::io(path))?;
     let text = head.trim_ascii_start();
     let starts = |magic: &[u8]| head.starts_with(magic);
@@ -75,21 +86,21 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
     if head.get(8) == Some(&b'{') {
         return Ok(FileFormat::Safetensors);
     }
-    Err(bad(
-        if is_legacy(&head) || head.get(257..262) == Some(b"ustar") {
-            "is in PyTorch's old format from before version 1.6; in Python, load it and save it again: torch.save(torch.load(FILE), FILE)"
-        } else if starts(&[0x1f, 0x8b]) {
-            "is compressed with gzip; unpack it first with gunzip"
-        } else if starts(b"version https://git-lfs") {
-            "is a Git LFS pointer and not the file itself; fetch it with git lfs pull"
-        } else if text.starts_with(b"<") {
-            "is a web page, so the download went wrong; get it again"
-        } else if starts(&[0x80]) {
-            "is a bare Python pickle; save it with torch.save"
-        } else {
-            "is neither a .safetensors nor a .pth file, or is damaged at its very beginning"
-        },
-    ))
+    Err(bad(if is_legacy(&head) || is_legacy_tar(&head) {
+        "is in PyTorch's old format from before version 1.6; in Python, load it and save it again: torch.save(torch.load(FILE), FILE)"
+    } else if starts(&[0x1f, 0x8b]) {
+        "is compressed with gzip; unpack it first with gunzip"
+    } else if is_tar(&head) {
+        "is a tar archive; unpack it first with tar -xf"
+    } else if starts(b"version https://git-lfs") {
+        "is a Git LFS pointer and not the file itself; fetch it with git lfs pull"
+    } else if text.starts_with(b"<") {
+        "is a web page, so the download went wrong; get it again"
+    } else if starts(&[0x80]) {
+        "is a bare Python pickle; save it with torch.save"
+    } else {
+        "is neither a .safetensors nor a .pth file, or is damaged at its very beginning"
+    }))
 }
 
 #[cfg(test)]
@@ -121,6 +132,8 @@ mod tests {
         ] {
             assert!(text(&start).contains("old format"), "{start:?}");
         }
+        assert!(text(&tar).contains("tar archive"));
+        tar[..8].copy_from_slice(b"sys_info");
         assert!(text(&tar).contains("old format"));
         assert!(text(b"\x1f\x8b\x08").contains("gzip"));
         assert!(text(b"version https://git-lfs.github.com/spec/v1\n").contains("LFS"));

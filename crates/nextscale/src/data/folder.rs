@@ -1,6 +1,6 @@
 //! Images in folders: `data_path/train/<class>/*` and `data_path/val/<class>/*`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,16 +35,24 @@ pub struct FolderSource {
 struct LeftOut {
     hidden: usize,
     no_files: usize,
+    /// Links to folders that lead back to where the search came from.
+    circles: usize,
     example: Option<PathBuf>,
 }
 
 impl LeftOut {
-    fn add(&mut self, path: PathBuf, hidden: bool) {
-        if hidden {
-            self.hidden += 1;
-        } else {
-            self.no_files += 1;
-        }
+    fn hidden(&mut self, path: PathBuf) {
+        self.hidden += 1;
+        self.example.get_or_insert(path);
+    }
+
+    fn no_file(&mut self, path: PathBuf) {
+        self.no_files += 1;
+        self.example.get_or_insert(path);
+    }
+
+    fn circle(&mut self, path: PathBuf) {
+        self.circles += 1;
         self.example.get_or_insert(path);
     }
 }
@@ -141,7 +149,7 @@ impl FolderSource {
         for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
             let path = entry.map_err(Error::io(folder))?.path();
             if path.is_dir() && is_hidden(&file_name(&path)) {
-                source.left_out.add(path, true);
+                source.left_out.hidden(path);
             } else if path.is_dir() {
                 class_folders.push(path);
             }
@@ -185,8 +193,7 @@ impl FolderSource {
     }
 
     fn add_class(&mut self, label: u32, top: &Path) -> Result<()> {
-        let mut found = Vec::new();
-        walk(top, &mut Vec::new(), &mut found, &mut self.left_out)?;
+        let mut found = walk(top, &mut self.left_out)?;
         found.sort_by(|a, b| text_order(a.0.as_os_str(), b.0.as_os_str()));
         for (folder, mut names) in found {
             if names.is_empty() {
@@ -211,6 +218,7 @@ impl FolderSource {
         let LeftOut {
             hidden,
             no_files,
+            circles,
             example,
         } = &self.left_out;
         let example = example.as_ref()?;
@@ -221,6 +229,12 @@ impl FolderSource {
         if *no_files > 0 {
             parts.push(format!(
                 "{no_files} that can't be opened as a file (pipe, socket, device)"
+            ));
+        }
+        if *circles > 0 {
+            let links = if *circles == 1 { "link" } else { "links" };
+            parts.push(format!(
+                "{circles} {links} to a folder in which they lie (what lies in such a circle is taken once)"
             ));
         }
         Some(format!(
@@ -262,45 +276,112 @@ impl ImageSource for FolderSource {
     }
 }
 
-/// Collects every folder at and below `folder` with the image files that lie in it. `above` holds the real
-/// paths of the folders being walked: a link back to one of them is not followed.
-fn walk(
-    folder: &Path,
-    above: &mut Vec<PathBuf>,
-    found: &mut Vec<(PathBuf, Vec<OsString>)>,
-    left_out: &mut LeftOut,
-) -> Result<()> {
-    let real = fs::canonicalize(folder).map_err(Error::io(folder))?;
-    if above.contains(&real) {
-        return Ok(());
+/// How often a folder may be reached, on average. Links that lead to folders with further links double the ways at every step.
+const WAYS: usize = 1000;
+
+/// A folder with the names of its images.
+type Listed = (PathBuf, Vec<OsString>);
+
+/// Every folder at and below `top` with the image files that lie in it. Links are followed, as the reference does: what several
+/// lead to is there several times. A link back to a folder in which it lies, which would never end, is left out, and then every
+/// folder of the class is taken once, for there would be as many ways through the circles as there are orders of the folders.
+fn walk(top: &Path, left_out: &mut LeftOut) -> Result<Vec<Listed>> {
+    let before = left_out.clone();
+    let mut once = Walk {
+        left_out,
+        above: Vec::new(),
+        seen: HashSet::new(),
+        again: false,
+        most: None,
+        found: Vec::new(),
+    };
+    once.enter(top)?;
+    if !once.again || once.left_out.circles > before.circles {
+        return Ok(once.found);
     }
-    above.push(real);
-    let mut names = Vec::new();
-    let mut below = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
-        let entry = entry.map_err(Error::io(folder))?;
-        let kind = entry.file_type().map_err(Error::io(entry.path()))?;
-        let is_dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-        let counts = is_dir || is_image(&entry.file_name());
-        if !counts {
-            continue;
+    let most = Some(once.found.len().saturating_mul(WAYS));
+    *once.left_out = before;
+    let mut whole = Walk {
+        above: Vec::new(),
+        seen: HashSet::new(),
+        found: Vec::new(),
+        most,
+        ..once
+    };
+    whole.enter(top)?;
+    Ok(whole.found)
+}
+
+/// A search through the folders of a class.
+struct Walk<'a> {
+    left_out: &'a mut LeftOut,
+    /// The folders being walked, by what they are and not by name.
+    above: Vec<PathBuf>,
+    /// The folders walked so far.
+    seen: HashSet<PathBuf>,
+    /// Whether one was reached again.
+    again: bool,
+    /// Folders at most, where they are walked as often as they are reached.
+    most: Option<usize>,
+    found: Vec<Listed>,
+}
+
+impl Walk<'_> {
+    fn enter(&mut self, folder: &Path) -> Result<()> {
+        let real = fs::canonicalize(folder).map_err(Error::io(folder))?;
+        if self.above.contains(&real) {
+            self.left_out.circle(folder.to_path_buf());
+            return Ok(());
         }
-        if is_hidden(&entry.file_name()) {
-            left_out.add(entry.path(), true);
-        } else if is_dir {
-            below.push(entry.path());
-        } else if is_special(&entry.path(), kind) {
-            left_out.add(entry.path(), false);
-        } else {
-            names.push(entry.file_name());
+        match self.most {
+            None if !self.seen.insert(real.clone()) => {
+                self.again = true;
+                return Ok(());
+            }
+            Some(most) if self.found.len() >= most => {
+                return Err(Error::input(format!(
+                    "{}: links lead to the same folders more than {WAYS} times over; remove some",
+                    folder.display()
+                )));
+            }
+            _ => {}
         }
+        self.above.push(real);
+        let (names, below) = self.list(folder)?;
+        self.found.push((folder.to_path_buf(), names));
+        for folder in below {
+            self.enter(&folder)?;
+        }
+        self.above.pop();
+        Ok(())
     }
-    found.push((folder.to_path_buf(), names));
-    for folder in below {
-        walk(&folder, above, found, left_out)?;
+
+    /// The images in a folder, and the folders in it.
+    fn list(&mut self, folder: &Path) -> Result<(Vec<OsString>, Vec<PathBuf>)> {
+        let mut names = Vec::new();
+        let mut below = Vec::new();
+        for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+            let entry = entry.map_err(Error::io(folder))?;
+            let kind = entry.file_type().map_err(Error::io(entry.path()))?;
+            let is_dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
+            let counts = is_dir || is_image(&entry.file_name());
+            if !counts {
+                continue;
+            }
+            if is_hidden(&entry.file_name()) {
+                self.left_out.hidden(entry.path());
+            } else if is_dir {
+                below.push(entry.path());
+            } else if is_special(&entry.path(), kind) {
+                self.left_out.no_file(entry.path());
+            } else {
+                names.push(entry.file_name());
+            }
+        }
+        // By which way a folder is found first does not depend on the disk.
+        below.sort();
+        Ok((names, below))
     }
-    above.pop();
-    Ok(())
 }
 
 /// Whether programs put files and folders of this name beside a user's own.

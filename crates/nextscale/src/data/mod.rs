@@ -33,7 +33,7 @@ pub use resize::{CropWindow, Resizer};
 pub use sampler::{TrainSampler, ValSampler};
 pub use shapes::{Class, Form, ShapesSource, ShapesSplit, Texture, classes};
 pub use source::ImageSource;
-pub use transform::Transform;
+pub use transform::{MAX_SIDE, Transform};
 
 #[cfg(test)]
 mod fixtures;

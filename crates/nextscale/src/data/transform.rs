@@ -5,6 +5,9 @@ use nextscale_tensor::rng::Stream;
 use super::{CropWindow, Resizer, RgbImage8};
 use crate::{Error, Result};
 
+/// The largest side of an image that a model learns from or makes.
+pub const MAX_SIDE: usize = 16_384;
+
 /// Resizes the shorter side to `round(mid_reso·R)`, then crops R × R: anywhere for training, in the middle for
 /// validation. The longer side becomes the truncated `short·long_in/short_in`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +24,9 @@ impl Transform {
     /// # Errors
     /// [`Error::Input`] where `side` is 0 or above 16384, or `mid_reso` is not in 1..=16: the crop must fit.
     pub fn new(side: usize, mid_reso: f64, hflip: bool) -> Result<Self> {
-        if side == 0 || side > 16_384 {
+        if side == 0 || side > MAX_SIDE {
             return Err(Error::input(format!(
-                "an image side of {side} pixels can't be made; use 1 to 16384"
+                "--pn: images would have {side} pixels a side; 1 to {MAX_SIDE} can be made"
             )));
         }
         if !(1.0..=16.0).contains(&mid_reso) {

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::console::shown;
+
 use super::clock::{format_duration, seconds};
 use super::meters::Smoothed;
 use super::speaker::Speaker;
@@ -225,8 +227,8 @@ impl Display {
     pub fn note(&mut self, line: &str) {
         match &mut self.sink {
             Sink::Quiet => {}
-            Sink::Bar(bar) => bar.println(line),
-            Sink::Plain(plain) => plain.line(line),
+            Sink::Bar(bar) => bar.println(shown(line)),
+            Sink::Plain(plain) => plain.line(&shown(line)),
         }
     }
 
@@ -235,7 +237,7 @@ impl Display {
         let line = format!("warning: {line}");
         match &mut self.sink {
             Sink::Quiet => {
-                let _ = writeln!(std::io::stderr(), "{line}");
+                let _ = writeln!(std::io::stderr(), "{}", shown(&line));
             }
             Sink::Bar(_) | Sink::Plain(_) => self.note(&line),
         }

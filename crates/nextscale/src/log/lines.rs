@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::checkpoint::atomic::{Unfinished, synced};
+use crate::input::open_input;
 use crate::{Error, Result};
 
 /// A file that grows by whole lines.
@@ -71,13 +72,13 @@ fn cut(
     keep: &mut impl FnMut(usize, &str) -> bool,
 ) -> Result<bool> {
     let mut changed = false;
-    let mut source = match File::open(path) {
-        Ok(file) => Some(BufReader::new(file)),
-        Err(cause) if cause.kind() == ErrorKind::NotFound => {
+    let mut source = match open_input(path) {
+        Ok((file, _)) => Some(BufReader::new(file)),
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             changed = true;
             None
         }
-        Err(cause) => return Err(Error::io(path)(cause)),
+        Err(other) => return Err(other),
     };
     let mut copy = BufWriter::new(copy);
     let mut line = Vec::new();

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use indicatif::ProgressBar;
 
+use crate::console::shown;
+
 /// Warns on a [`Display`](super::display::Display) from another thread.
 #[derive(Debug, Clone)]
 pub struct Speaker(Option<ProgressBar>);
@@ -16,7 +18,7 @@ impl Speaker {
 
     /// Shows a line that must not be missed, also if the display is quiet.
     pub fn warn(&self, line: &str) {
-        let line = format!("warning: {line}");
+        let line = format!("warning: {}", shown(line));
         match &self.0 {
             Some(bar) => bar.println(line),
             None => {

@@ -6,6 +6,7 @@ use super::var::{Var, VarConfig};
 use super::vqvae::{Vqvae, VqvaeConfig};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums};
 use crate::checkpoint::{Part, PhiKind, VaeShape, VarShape, load_part};
+use crate::data::MAX_SIDE;
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -105,6 +106,14 @@ pub fn open_tokenizer_for(
         Some(c) => VqvaeConfig { pyramid, ..c },
         None => vqvae_config(&shape, pyramid),
     };
+    // Before anything is made of these numbers.
+    config.check_of(&format!("{name}: its tokenizer"))?;
+    let side = config.pyramid.finest().0 * config.downsample();
+    if side > MAX_SIDE {
+        return Err(Error::input(format!(
+            "{name}: with these scales (--pn) images would have {side} pixels a side; at most {MAX_SIDE} can be made"
+        )));
+    }
     let hits = hit_averages(&weights.tensors, config.pyramid.count(), config.vocab);
     let mut vqvae = Vqvae::new(config, trainable)?;
     load_vqvae(&mut vqvae, &weights.tensors, &name.to_string())?;

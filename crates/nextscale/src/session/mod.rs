@@ -110,9 +110,20 @@ pub(crate) fn make_folder(out: &Path) -> Result<()> {
     })
 }
 
+/// Refuses a checkpoint from beyond the end of a run of `most` iterations.
+pub(crate) fn check_length(done: u64, most: u64, path: &Path) -> Result<()> {
+    if done <= most {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{}: {done} iterations are done, and with these flags the run has {most}; give --ep as before or more, or choose another --out",
+        path.display()
+    )))
+}
+
 /// Copies a file so that the target is whole at any instant.
 pub(crate) fn copy_whole(from: &Path, to: &Path) -> Result<()> {
-    let mut source = std::fs::File::open(from).map_err(Error::io(from))?;
+    let (mut source, _) = crate::input::open_input(from)?;
     crate::checkpoint::write_atomic(to, |w| std::io::copy(&mut source, w).map(|_| ()))
 }
 

@@ -10,7 +10,7 @@ use super::progress::StepClock;
 use super::saving::{Run, Then, report_bad, to_the_end};
 use super::tokenizer_state;
 use super::val_check::ValCheck;
-use super::{Outcome, choose_seed, make_folder, not_a_number, stopped};
+use super::{Outcome, check_length, choose_seed, make_folder, not_a_number, stopped};
 use crate::checkpoint::clean_stale;
 use crate::data::{Feed, LoaderConfig, TrainLoader};
 use crate::eval::psnr_db;
@@ -144,6 +144,9 @@ impl TokenizerRun<'_> {
                 p.its_per_epoch,
                 horizon.its_per_epoch
             )));
+        }
+        if let Some(p) = &found {
+            check_length(p.it, horizon.max_it, &paths.state)?;
         }
         let record = DataRecord::of_images(&dataset, o.hflip, o.mid_reso);
         let told = match &found {

@@ -1,7 +1,7 @@
 //! Looks at the validation images while training goes on, so that a bad one is named at the start and not at the first evaluation.
 
-use crate::data::decode::open_file;
 use crate::data::{ImageSource, LoadBuffers};
+use crate::input::open_input;
 use crate::log::speaker::Speaker;
 use crate::train::flags::BadImages;
 use crate::train::signal::StopSignal;
@@ -121,7 +121,7 @@ fn look(source: &dyn ImageSource, bad: BadImages, stop: &AtomicBool, mut warn: i
 
 /// Whether a file is one, can be opened and has content.
 fn open(path: &Path) -> Result<()> {
-    let (mut file, _) = open_file(path)?;
+    let (mut file, _) = open_input(path)?;
     match file.read(&mut [0; 16]).map_err(Error::io(path))? {
         0 => Err(Error::input(format!("{}: is empty", path.display()))),
         _ => Ok(()),

@@ -1,5 +1,6 @@
 //! A transformer's run as a checkpoint and back.
 
+use super::check_length;
 use super::checkpoints::{self, last_is_there};
 use super::data_record::DataRecord;
 use super::var_epoch::Progress;
@@ -84,13 +85,17 @@ pub(super) fn progress(state: &TrainerState, horizon: &Horizon, path: &Path) -> 
                     saved.its_per_epoch
                 )));
             }
+            check_length(saved.it, horizon.max_it, path)?;
             Ok(saved)
         }
-        None => Ok(Progress {
-            it,
-            its_per_epoch: its,
-            ..Progress::default()
-        }),
+        None => {
+            check_length(it, horizon.max_it, path)?;
+            Ok(Progress {
+                it,
+                its_per_epoch: its,
+                ..Progress::default()
+            })
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Small readers shared by the commands' flags.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Error, Result};
 
@@ -16,6 +17,22 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
         "1" | "true" | "t" => Ok(true),
         "0" | "false" | "f" => Ok(false),
         _ => Err("expected 1, 0, true or false".to_owned()),
+    }
+}
+
+/// A path for a record of the run: names that are no text are shown as nearly as text can.
+pub(crate) fn path_as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// The same of a path that may be missing.
+pub(crate) fn option_as_text<S: Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => serializer.serialize_some(&path.to_string_lossy()),
+        None => serializer.serialize_none(),
     }
 }
 

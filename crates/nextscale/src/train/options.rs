@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, FromArgMatches};
 use serde::{Deserialize, Serialize};
 
 use super::device::TokenizerPrecision;
-use super::flags::{BadImages, DeviceChoice, parse_bool};
+use super::flags::{BadImages, DeviceChoice, option_as_text, parse_bool, path_as_text};
 use super::recipes::Recipe;
 use super::reference_flags;
 
@@ -25,9 +25,11 @@ pub struct TrainOptions {
     pub data_path: Option<String>,
     /// Learn from a file of `nextscale tokenize` instead of images; it brings the codebook, crops and mirroring
     #[arg(long, value_name = "FILE", help_heading = "Data")]
+    #[serde(serialize_with = "option_as_text")]
     pub tokens: Option<PathBuf>,
     /// Tokens of validation images; without it runs with --tokens do not evaluate
     #[arg(long, value_name = "FILE", help_heading = "Data")]
+    #[serde(serialize_with = "option_as_text")]
     pub val_tokens: Option<PathBuf>,
     /// Name of the run in its logs
     #[arg(long, value_name = "NAME", default_value_t = Self::default().exp_name, help_heading = "Output")]
@@ -37,9 +39,11 @@ pub struct TrainOptions {
     pub recipe: Option<Recipe>,
     /// Output folder; a run continues from the checkpoint that it finds there
     #[arg(long, alias = "local_out_dir_path", value_name = "DIR", default_value_os_t = Self::default().out, help_heading = "Output")]
+    #[serde(serialize_with = "path_as_text")]
     pub out: PathBuf,
     /// Weights of the tokenizer (VQVAE): .safetensors or the published .pth; with --tokens it may be left out, and is needed again to sample
     #[arg(long, value_name = "FILE", help_heading = "Model")]
+    #[serde(serialize_with = "option_as_text")]
     pub tokenizer: Option<PathBuf>,
     /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
     #[arg(long, default_value_t = Self::default().device, help_heading = "Machine")]

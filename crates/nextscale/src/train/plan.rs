@@ -6,6 +6,7 @@ use super::flags::{check, expand_pn, format_g, parse_pn};
 use super::options::TrainOptions;
 use super::progressive::StagePlan;
 use super::schedule::{Curve, Schedule};
+use crate::data::MAX_SIDE;
 use crate::{Error, Result};
 
 /// Arithmetic of the transformer's matrix products.
@@ -91,6 +92,10 @@ impl TrainOptions {
             .map(|side| side * self.patch_size)
             .collect();
         let largest = patch_nums.last().copied().unwrap_or(0);
+        check_side(
+            largest * self.patch_size,
+            &format!("--pn={} --patch_size={}", self.pn, self.patch_size),
+        )?;
         if self.pg > 0.0 {
             check::that(
                 self.pg0 < patch_nums.len(),
@@ -175,6 +180,7 @@ impl TrainOptions {
             ("ep", self.ep),
             ("keep", self.keep),
         ])?;
+        check_counts(self.bs, self.ep)?;
         // The reference's stochastic depth, 0.1·depth/24, must stay a probability.
         check::that(
             self.depth < 240,
@@ -189,6 +195,16 @@ impl TrainOptions {
             ("alng", self.alng),
             ("tclip", self.tclip),
         ])?;
+        // Weights are made of these in float32.
+        for (flag, value) in [
+            ("ini", self.ini),
+            ("hd", self.hd),
+            ("aln", self.aln),
+            ("alng", self.alng),
+        ] {
+            let held = (value as f32).is_finite();
+            check::that(held, flag, value, "it is more than float32 holds")?;
+        }
         check::amounts(&[
             ("tblr", self.tblr),
             ("twd", self.twd),
@@ -243,6 +259,32 @@ impl TrainOptions {
             "it must be at least 1 step",
         )
     }
+}
+
+/// Images in a step at most, over all processes and accumulated iterations: more than anybody trains with, and few enough to count
+/// everything that follows from them.
+pub(crate) const MOST_IMAGES: usize = 1 << 20;
+
+/// Epochs at most, so that steps can be counted.
+pub(crate) const MOST_EPOCHS: usize = 1 << 31;
+
+/// Refuses more images a step or more epochs than can be counted.
+pub(crate) fn check_counts(bs: usize, ep: usize) -> Result<()> {
+    for (flag, value, most) in [("bs", bs, MOST_IMAGES), ("ep", ep, MOST_EPOCHS)] {
+        let needed = format!("it must be at most {most}");
+        check::that(value <= most, flag, value, &needed)?;
+    }
+    Ok(())
+}
+
+/// Refuses images that are larger than can be made; `flags` say how large they are.
+pub(crate) fn check_side(side: usize, flags: &str) -> Result<()> {
+    if side <= MAX_SIDE {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{flags}: images would have {side} pixels a side; at most {MAX_SIDE} can be made"
+    )))
 }
 
 /// Images in one iteration of one process: `bs` over `ac` and `world`, rounded half to even.

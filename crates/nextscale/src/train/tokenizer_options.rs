@@ -6,9 +6,10 @@ use clap::{ArgAction, Args};
 use serde::{Deserialize, Serialize};
 
 use super::device::TokenizerPrecision;
-use super::flags::{BadImages, DeviceChoice, check, parse_bool, parse_pn};
-use super::plan::{Precision, process_batch};
+use super::flags::{BadImages, DeviceChoice, check, parse_bool, parse_pn, path_as_text};
+use super::plan::{Precision, check_counts, check_side, process_batch};
 use super::schedule::{Curve, Schedule};
+use crate::model::vqvae::limits;
 use crate::{Error, Result};
 
 /// The flags of `train-tokenizer`. Every field is the flag of the same name; those that `train` has too
@@ -22,6 +23,7 @@ pub struct TokenizerOptions {
     pub data_path: Option<String>,
     /// Output folder; a run continues from the checkpoint that it finds there
     #[arg(long, value_name = "DIR", default_value_os_t = Self::default().out, help_heading = "Output")]
+    #[serde(serialize_with = "path_as_text")]
     pub out: PathBuf,
     /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
     #[arg(long, default_value_t = Self::default().device, help_heading = "Machine")]
@@ -257,8 +259,13 @@ impl TokenizerOptions {
         let ch_mult = parse_ch_mult(&self.ch_mult)?;
         // Every level but the last halves the image.
         let patch_size = 1 << (ch_mult.len() - 1);
+        let image_size = patch_size * patch_nums.last().copied().unwrap_or(0);
+        check_side(
+            image_size,
+            &format!("--pn={} --ch_mult={}", self.pn, self.ch_mult),
+        )?;
         Ok(TokenizerPlan {
-            image_size: patch_size * patch_nums.last().copied().unwrap_or(0),
+            image_size,
             patch_nums,
             batch,
             global_batch: batch * world,
@@ -280,6 +287,17 @@ impl TokenizerOptions {
             ("num_res_blocks", self.num_res_blocks),
             ("keep", self.keep),
         ])?;
+        check_counts(self.bs, self.ep)?;
+        for (flag, value, most) in [
+            ("vocab", self.vocab, limits::VOCAB),
+            ("cvae", self.cvae, limits::CVAE),
+            ("ch", self.ch, limits::CH),
+            ("num_res_blocks", self.num_res_blocks, limits::RES_BLOCKS),
+            ("share_quant_resi", self.share_quant_resi, limits::PHIS),
+        ] {
+            let needed = format!("it must be at most {most}");
+            check::that(value <= most, flag, value, &needed)?;
+        }
         check::that(
             self.ch >= 32 && self.ch.is_multiple_of(32),
             "ch",

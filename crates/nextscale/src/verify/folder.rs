@@ -3,17 +3,23 @@
 use super::machine::Machine;
 use super::recorded::{Looked, Recorded};
 use crate::checkpoint::safetensors::read_safetensors;
+use crate::input::open_input;
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use serde_json::Value as Json;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The longest safetensors header that is looked at to tell what a file is.
-const MAX_HEADER: u64 = 100_000_000;
+/// The longest safetensors header that is looked at to tell what a file is; that of a thousand tensors has a tenth of a megabyte.
+const MAX_HEADER: u64 = 16 << 20;
+
+/// The longest text that a file may unpack to: read, a JSON file takes many times as much. Those of this project have at most a megabyte.
+const MAX_TEXT: u64 = 16 << 20;
+
+/// What any other file may unpack to, and how many times as much as it takes. Numbers that training makes hardly shrink.
+const MAX_UNPACKED: (u64, u64) = (256 << 20, 20);
 
 /// A folder with the names of its files; `X.gz` counts as `X`.
 pub struct Folder {
@@ -138,7 +144,7 @@ impl Folder {
     /// The same for who only wants to know what it is.
     fn glance(&self, name: &str) -> Result<Box<dyn Read>> {
         let path = self.file(name);
-        let file = File::open(&path).map_err(Error::io(&path))?;
+        let (file, _) = open_input(&path)?;
         Ok(if self.files.get(name) == Some(&true) {
             Box::new(MultiGzDecoder::new(file))
         } else {
@@ -157,8 +163,18 @@ impl Folder {
     pub fn text(&self, name: &str) -> Result<String> {
         let mut text = String::new();
         self.reader(name)?
+            .take(MAX_TEXT + 1)
             .read_to_string(&mut text)
             .map_err(|e| self.bad(name, e))?;
+        if text.len() as u64 > MAX_TEXT {
+            return Err(self.bad(
+                name,
+                format!(
+                    "it holds more than {} MiB of text, which no bundle does",
+                    MAX_TEXT >> 20
+                ),
+            ));
+        }
         Ok(text)
     }
 
@@ -228,6 +244,9 @@ impl Folder {
             Error::failed(format!("no temporary file for {}: {e}", real.display()))
         };
         let mut copy = tempfile::NamedTempFile::new().map_err(temporary)?;
+        let packed = open_input(&real)?.1;
+        let most = MAX_UNPACKED.0 + packed.saturating_mul(MAX_UNPACKED.1);
+        let mut unpacked = 0;
         let mut reader = self.reader(name)?;
         let mut block = vec![0u8; 1 << 16];
         loop {
@@ -236,6 +255,13 @@ impl Folder {
                 .map_err(|e| self.bad(name, format!("damaged gzip file: {e}")))?;
             if n == 0 {
                 break;
+            }
+            unpacked += n as u64;
+            if unpacked > most {
+                return Err(self.bad(
+                    name,
+                    format!("it unpacks to more than {} MiB, which no bundle does; unpack it first with gunzip", most >> 20),
+                ));
             }
             copy.write_all(&block[..n]).map_err(temporary)?;
         }
@@ -310,6 +336,24 @@ mod tests {
         assert!(folder.with_file("y.json", |_| Ok(())).is_err());
         assert!(folder.tensor_names("z.json").is_err());
         assert!(Folder::open(dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn what_unpacks_to_more_than_a_bundle_holds_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let pack = |name: &str, bytes: usize| {
+            let file = std::fs::File::create(dir.path().join(name)).unwrap();
+            let mut gz = GzEncoder::new(file, Compression::best());
+            std::io::copy(&mut std::io::repeat(b' ').take(bytes as u64), &mut gz).unwrap();
+            gz.finish().unwrap();
+        };
+        pack("x.json.gz", 17 << 20);
+        pack("x.safetensors.gz", 300 << 20);
+        let folder = Folder::open(dir.path()).unwrap();
+        let text = folder.json("x.json").unwrap_err();
+        assert!(text.exit_code() == 2 && text.to_string().contains("x.json.gz: it holds more"));
+        let text = folder.tensors("x.safetensors").err().unwrap();
+        assert!(text.exit_code() == 2 && text.to_string().contains("unpacks to more"));
     }
 
     proptest! {

@@ -154,9 +154,13 @@ impl Bundle {
         let mut found = Vec::new();
         collect(path, 0, &mut found)?;
         if found.is_empty() {
-            return Err(bad(
+            let none = bad(
                 "holds no recorded numbers (a folder such as fixtures/vae, with .safetensors, .json or .csv files of the reference)",
-            ));
+            );
+            return Err(match unreadable(path) {
+                Some(why) => none.and(&why.to_string()),
+                None => none,
+            });
         }
         Ok(found)
     }
@@ -250,6 +254,23 @@ fn kinds_of(folder: &Folder) -> BTreeSet<Kind> {
         .names()
         .filter_map(|file| kind_of_file(folder, file))
         .collect()
+}
+
+/// Why the first of a folder's files that can't be read can't.
+fn unreadable(path: &Path) -> Option<Error> {
+    let folder = Folder::open(path).ok()?;
+    let why = |file: &str| {
+        if file.ends_with(".safetensors") {
+            folder.tensor_names(file).err()
+        } else if file.ends_with(".json") {
+            folder.json(file).err()
+        } else if file.ends_with(".csv") {
+            folder.text(file).err()
+        } else {
+            None
+        }
+    };
+    folder.names().find_map(why)
 }
 
 /// The kind that a file's content shows.

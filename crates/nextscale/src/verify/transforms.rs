@@ -137,8 +137,9 @@ fn decode(path: &Path) -> Result<RgbImage8> {
 fn is_jpeg(path: &Path) -> Result<bool> {
     use std::io::Read;
     let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|f| f.take(2).read_to_end(&mut head))
+    let (file, _) = crate::input::open_input(path)?;
+    file.take(2)
+        .read_to_end(&mut head)
         .map_err(Error::io(path))?;
     Ok(head == [0xff, 0xd8])
 }

@@ -57,8 +57,9 @@ pub fn products(args: &Args, gpu: &'static Gpu, place: Place) -> Result<()> {
     let pyramid = Pyramid::square(&parse_pn(pn)?)?;
     let rows = args.bs.unwrap_or(96) * pyramid.total();
     let width = 64 * args.depth.unwrap_or(16);
+    say!("")?;
     say!(
-        "\n{:34} {:>20} {:>20} {:>20}",
+        "{:34} {:>20} {:>20} {:>20}",
         "product",
         "forward ms TF/s  of",
         "input ms TF/s  of",
@@ -79,7 +80,8 @@ pub fn products(args: &Args, gpu: &'static Gpu, place: Place) -> Result<()> {
     ] {
         run.layer(name, (rows, n, k), math)?;
     }
-    say!("\n{:34} {:>20}", "convolution", "ms TF/s  of")?;
+    say!("")?;
+    say!("{:34} {:>20}", "convolution", "ms TF/s  of")?;
     for shape in CONVOLUTIONS {
         run.convolution(shape)?;
     }

@@ -131,7 +131,9 @@ impl<'a> Bench<'a> {
             Some(Detail::None) => {}
             detail => {
                 let detail = detail.unwrap_or(Detail::Operators);
-                say!("{}", table::of(&profile, &ceilings, detail).trim_end())?;
+                for line in table::of(&profile, &ceilings, detail).trim_end().lines() {
+                    say!("{line}")?;
+                }
             }
         }
         Ok(())

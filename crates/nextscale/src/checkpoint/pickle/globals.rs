@@ -79,6 +79,28 @@ impl Global {
     }
 }
 
+impl Global {
+    /// What Python calls it.
+    fn name(self) -> String {
+        let name = match self {
+            Self::OrderedDict => "collections.OrderedDict",
+            Self::Dict => "dict",
+            Self::List => "list",
+            Self::Tuple => "tuple",
+            Self::Set => "set",
+            Self::Encode => "_codecs.encode",
+            Self::RebuildTensor => "torch._utils._rebuild_tensor_v2",
+            Self::RebuildParameter => "torch._utils._rebuild_parameter",
+            Self::Size => "torch.Size",
+            Self::Device => "torch.device",
+            Self::Storage(dtype) => return format!("torch's storage of {dtype}"),
+            Self::NumpyDType => "numpy.dtype",
+            Self::NumpyScalar => "numpy's scalar",
+        };
+        name.to_owned()
+    }
+}
+
 impl Machine<'_> {
     /// Calls `global(*args)` and returns what it gives.
     pub(super) fn call(&mut self, global: Global, args: &[Id]) -> Result<Id> {
@@ -159,7 +181,8 @@ impl Machine<'_> {
             }
             _ => {
                 return err(format!(
-                    "{global:?} is called with {} unexpected arguments",
+                    "it calls {} with {} arguments of kinds that it does not take",
+                    global.name(),
                     args.len()
                 ));
             }

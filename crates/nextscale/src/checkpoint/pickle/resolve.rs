@@ -14,6 +14,7 @@ pub(super) fn tree(nodes: &[Node], root: Id, budget: &mut Budget) -> Result<Valu
         nodes,
         budget,
         open: vec![],
+        way: 0,
     };
     resolver.value(root)
 }
@@ -21,11 +22,20 @@ pub(super) fn tree(nodes: &[Node], root: Id, budget: &mut Budget) -> Result<Valu
 /// What looking for a key that stands twice takes for a key.
 const KEY: usize = 48;
 
+/// The longest name of a tensor, with those of the dicts around it. Whoever looks for tensors gives each of them its whole name, so
+/// that a long one around many would be copied for each.
+const MAX_NAME: usize = 4096;
+
+/// How many copies of a tensor's whole name its readers hold at once.
+const NAMES: usize = 6;
+
 struct Resolver<'a> {
     nodes: &'a [Node],
     budget: &'a mut Budget,
     /// The containers that enclose the current one.
     open: Vec<Id>,
+    /// Bytes of the keys on the way to the current value, with a dot behind each.
+    way: usize,
 }
 
 impl Resolver<'_> {
@@ -41,7 +51,10 @@ impl Resolver<'_> {
             Node::Float(f) => Value::Float(*f),
             Node::Str(s) => Value::Str(s.clone()),
             Node::Bytes(b) => Value::Bytes(b.clone()),
-            Node::Tensor(t) => Value::Tensor(t.clone()),
+            Node::Tensor(t) => {
+                self.budget.take(NAMES * self.way)?;
+                Value::Tensor(t.clone())
+            }
             Node::DType(d) => Value::DType(*d),
             Node::List(v) => Value::List(self.list(id, v)?),
             Node::Tuple(v) => Value::Tuple(self.list(id, v)?),
@@ -51,10 +64,22 @@ impl Resolver<'_> {
                 let stated = dict.attrs.as_deref().unwrap_or_default();
                 self.budget.take_piece::<(Value, Value)>(dict.items.len())?;
                 self.budget.take_piece::<(Arc<str>, Value)>(stated.len())?;
-                self.budget.take(KEY * (dict.items.len() + stated.len()))?;
+                self.budget
+                    .take(KEY * (dict.items.len() + stated.len()) + self.way)?;
                 let mut items = Vec::with_capacity(dict.items.len());
+                let above = self.way;
                 for &(k, v) in &dict.items {
-                    items.push((self.value(k)?, self.value(v)?));
+                    let key = self.value(k)?;
+                    self.way = above.saturating_add(key_bytes(&key));
+                    if self.way > MAX_NAME {
+                        return err(format!(
+                            "it holds a name of {} bytes; names of at most {MAX_NAME} bytes are read",
+                            self.way
+                        ));
+                    }
+                    let value = self.value(v)?;
+                    self.way = above;
+                    items.push((key, value));
                 }
                 let mut attrs = Vec::with_capacity(stated.len());
                 for (k, v) in stated {
@@ -97,6 +122,15 @@ impl Resolver<'_> {
         }
         self.open.push(id);
         Ok(())
+    }
+}
+
+/// What a key adds to the names of what lies below it.
+fn key_bytes(key: &Value) -> usize {
+    match key {
+        Value::Str(s) => s.len().saturating_add(1),
+        Value::Int(i) => i.to_string().len() + 1,
+        _ => 0,
     }
 }
 

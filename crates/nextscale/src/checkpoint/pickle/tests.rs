@@ -467,6 +467,57 @@ fn a_key_given_twice_is_refused() {
 }
 
 #[test]
+fn names_that_would_be_copied_for_every_tensor_are_refused() {
+    // One long key around many tensors, one in sixty dicts, and one around many dicts.
+    let key = "k".repeat(1_000_000);
+    let many = |value: Value| {
+        let inner = (0..2000).map(|i| (i.to_string(), value.clone()));
+        Value::Dict(Dict::from_pairs([(
+            key.clone(),
+            Value::Dict(Dict::from_pairs(inner)),
+        )]))
+    };
+    let deep = (0..60).fold(tensor(&[1], "0"), |value, _| {
+        Value::Dict(Dict::from_pairs([(key.clone(), value)]))
+    });
+    for value in [
+        many(tensor(&[1], "0")),
+        many(Value::Dict(Dict::default())),
+        deep,
+    ] {
+        let text = from_bytes(&to_bytes(&value).unwrap()).unwrap_err();
+        assert!(
+            text.to_string().contains("a name of 1000001 bytes"),
+            "{text}"
+        );
+    }
+    // Names add up on the way down.
+    let nested = |bytes: usize| {
+        let key = "k".repeat(bytes);
+        let inner = Dict::from_pairs([(key.clone(), tensor(&[1], "0"))]);
+        let value = Value::Dict(Dict::from_pairs([(key, Value::Dict(inner))]));
+        from_bytes(&to_bytes(&value).unwrap())
+    };
+    assert!(nested(2047).is_ok());
+    assert!(nested(2048).unwrap_err().to_string().contains("4098 bytes"));
+    // Names that are just short enough are counted for every tensor.
+    let key = "k".repeat(4000);
+    let inner = (0..8000).map(|i| (i.to_string(), tensor(&[1], "0")));
+    let value = Dict::from_pairs([(key, Value::Dict(Dict::from_pairs(inner)))]);
+    let text = from_bytes(&to_bytes(&Value::Dict(value)).unwrap()).unwrap_err();
+    assert!(text.to_string().contains("128 MiB"), "{text}");
+}
+
+#[test]
+fn calls_with_other_arguments_are_told_by_their_python_names() {
+    let text = refused(&[b"ctorch._utils\n_rebuild_tensor_v2\n)R"]);
+    assert_eq!(
+        text,
+        "it calls torch._utils._rebuild_tensor_v2 with 0 arguments of kinds that it does not take"
+    );
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let whole = to_bytes(&everything()).unwrap();
     for len in 0..whole.len() {

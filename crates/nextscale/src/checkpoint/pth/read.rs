@@ -14,6 +14,7 @@ use super::module_versions;
 use crate::checkpoint::host::HostTensor;
 use crate::checkpoint::pickle::{self, Dict, Storage, TensorRef, Value};
 use crate::checkpoint::state_dict::StateDict;
+use crate::input::open_input;
 use crate::{Error, Result};
 
 /// The longest pickle that is read into memory. That of a thousand tensors takes a quarter of a megabyte.
@@ -50,8 +51,7 @@ impl PthFile {
     /// or its pickle is refused (see [`pickle::from_bytes`]).
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Value)> {
         let path = path.as_ref().to_path_buf();
-        let file = File::open(&path).map_err(Error::io(&path))?;
-        let len = file.metadata().map_err(Error::io(&path))?.len();
+        let (file, len) = open_input(&path)?;
         let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
         let archive = ZipArchive::new(BufReader::with_capacity(1 << 16, file)).map_err(|e| {
             bad(format!(

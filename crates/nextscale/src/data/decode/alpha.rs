@@ -7,6 +7,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageReader};
 
 use super::check_size;
 use crate::data::RgbImage8;
+use crate::input::open_input;
 use crate::{Error, Result};
 
 /// The alpha channel of a PNG or WebP file as gray; `None` where it has none, or is of another format.
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 /// # Errors
 /// Where the file can't be read.
 pub fn alpha_of(path: &Path) -> Result<Option<RgbImage8>> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let (file, _) = open_input(path)?;
     let reader = ImageReader::new(BufReader::new(file))
         .with_guessed_format()
         .map_err(Error::io(path))?;

@@ -24,6 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::RgbImage8;
+use crate::input::open_input;
 use crate::{Error, Result};
 use room::Room;
 
@@ -62,7 +63,7 @@ impl LoadBuffers {
 /// not a known format, damaged, truncated, or beyond [`MAX_PIXELS`] or [`MAX_FILE_BYTES`].
 pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
     buffers.let_go();
-    let (mut file, length) = open_file(path)?;
+    let (mut file, length) = open_input(path)?;
     if length > MAX_FILE_BYTES {
         return Err(Error::input(format!(
             "{}: the file has {length} bytes; images of at most {MAX_FILE_BYTES} bytes are read",
@@ -82,39 +83,6 @@ pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
         buffers.let_go();
     }
     outcome
-}
-
-/// What a thing in a folder is, for messages.
-pub(super) fn kind(of: &std::fs::FileType) -> &'static str {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        if of.is_fifo() {
-            return "a pipe";
-        }
-        if of.is_socket() {
-            return "a socket";
-        }
-    }
-    if of.is_dir() { "a folder" } else { "a device" }
-}
-
-/// Opens what is to be an image, with its length. What is no file is told without opening it: a pipe that nobody
-/// writes to would never open, and opening a device may do something.
-///
-/// # Errors
-/// [`Error::Io`] where it can't be opened; [`Error::Input`] where it is no file.
-pub(crate) fn open_file(path: &Path) -> Result<(std::fs::File, u64)> {
-    let found = std::fs::metadata(path).map_err(Error::io(path))?;
-    if !found.is_file() {
-        return Err(Error::input(format!(
-            "{}: is {}, not an image file",
-            path.display(),
-            kind(&found.file_type())
-        )));
-    }
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    Ok((file, found.len()))
 }
 
 /// Decodes the content of an image file into `image`. `name` stands in messages.

@@ -322,9 +322,9 @@ fn what_is_no_file_is_refused_without_opening() {
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let mut buffers = LoadBuffers::default();
     for (path, words) in [
-        (path.as_path(), "is a socket, not an image file"),
-        (Path::new("/dev/zero"), "is a device, not an image file"),
-        (folder.path(), "is a folder, not an image file"),
+        (path.as_path(), "is a socket, not a file"),
+        (Path::new("/dev/zero"), "is a device, not a file"),
+        (folder.path(), "is a folder, not a file"),
     ] {
         let error = decode_file(path, &mut buffers).unwrap_err();
         assert_eq!(error.exit_code(), 2);

@@ -182,6 +182,61 @@ fn links_are_followed_but_not_in_circles() {
         .collect();
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names[0].ends_with("cat/a.png") && names[1].ends_with("more/c.png"));
+    let told = splits.train.left_out().unwrap();
+    assert!(told.contains("1 link to a folder in which"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_are_no_circle_count_as_often_as_they_lead() {
+    let root = make(&["train/cat/a.png", "val/cat/b.png", "elsewhere/c.png"]);
+    for name in ["train/cat/one", "train/cat/two"] {
+        std::os::unix::fs::symlink(root.path().join("elsewhere"), root.path().join(name)).unwrap();
+    }
+    let splits = FolderSplits::open(root.path()).unwrap();
+    let names: Vec<String> = (0..3).map(|i| splits.train.name(i)).collect();
+    assert_eq!(splits.train.len(), 3, "{names:?}");
+    assert!(names[1].ends_with("one/c.png") && names[2].ends_with("two/c.png"));
+    assert_eq!(splits.train.left_out(), None);
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_that_all_link_to_each_other_are_taken_once() {
+    let classes: Vec<String> = (0..9).map(|i| format!("train/{i}")).collect();
+    let images: Vec<String> = classes.iter().map(|c| format!("{c}/x.png")).collect();
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    let root = make(&images);
+    for (from, to) in classes
+        .iter()
+        .flat_map(|a| classes.iter().map(move |b| (a, b)))
+    {
+        let name = format!("{to}/to{}", from.replace('/', "_"));
+        std::os::unix::fs::symlink(root.path().join(from), root.path().join(name)).unwrap();
+    }
+    let train = FolderSource::open(root.path().join("train")).unwrap();
+    assert_eq!(train.len(), 81);
+    assert!(train.left_out().unwrap().contains("links to a folder"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ways_that_double_at_every_step_are_refused() {
+    let paths: Vec<String> = (0..30).map(|i| format!("steps/{i}/x.png")).collect();
+    let mut paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    paths.push("train/a/y.png");
+    let root = make(&paths);
+    let link = |from: &str, to: String| {
+        std::os::unix::fs::symlink(root.path().join(from), root.path().join(to)).unwrap();
+    };
+    for i in 1..30 {
+        for side in ["left", "right"] {
+            link(&format!("steps/{i}"), format!("steps/{}/{side}", i - 1));
+        }
+    }
+    link("steps/0", "train/a/in".into());
+    let error = FolderSource::open(root.path().join("train")).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("1000 times"));
 }
 
 #[test]

@@ -86,46 +86,76 @@ impl VqvaeConfig {
     /// # Errors
     /// When a value is out of range.
     pub fn check(&self) -> Result<()> {
-        let bad = |text: String| Err(Error::input(format!("tokenizer: {text}")));
-        if self.vocab == 0 || self.cvae == 0 {
-            return bad("vocabulary and code width must be at least 1".into());
+        self.check_of("tokenizer")
+    }
+
+    /// The same of the settings that `source` holds.
+    ///
+    /// # Errors
+    /// When a value is out of range: one line that begins with `source`.
+    pub fn check_of(&self, source: &str) -> Result<()> {
+        match self.misfit() {
+            Some(text) => Err(Error::input(format!("{source}: {text}"))),
+            None => Ok(()),
         }
-        if self.ch == 0 || !self.ch.is_multiple_of(GROUPS) {
-            return bad(format!(
+    }
+
+    /// The first value that is out of range, in words.
+    fn misfit(&self) -> Option<String> {
+        if self.ch_mult.is_empty() || self.ch_mult.contains(&0) || self.num_res_blocks == 0 {
+            return Some("every level needs a width and a residual block".into());
+        }
+        let widest = self.ch_mult.iter().copied().max().unwrap_or(1);
+        for (name, n, least, most) in [
+            ("vocab", self.vocab, 1, limits::VOCAB),
+            ("cvae", self.cvae, 1, limits::CVAE),
+            ("ch", self.ch, 1, limits::CH),
+            ("ch_mult", widest, 1, limits::CH_MULT),
+            ("levels of ch_mult", self.ch_mult.len(), 1, limits::LEVELS),
+            ("num_res_blocks", self.num_res_blocks, 1, limits::RES_BLOCKS),
+            ("share_quant_resi", self.share_quant_resi, 0, limits::PHIS),
+            (
+                "default_qresi_counts",
+                self.default_qresi_counts,
+                0,
+                limits::PHIS,
+            ),
+            ("quant_conv_ks", self.quant_conv_ks, 1, limits::KERNEL),
+        ] {
+            if !(least..=most).contains(&n) {
+                return Some(format!("{name} is {n}; it must be from {least} to {most}"));
+            }
+        }
+        if !self.ch.is_multiple_of(GROUPS) {
+            return Some(format!(
                 "ch is {}; it must be a multiple of {GROUPS} (group normalisation has {GROUPS} groups)",
                 self.ch
             ));
         }
-        if self.ch_mult.is_empty() || self.ch_mult.contains(&0) || self.num_res_blocks == 0 {
-            return bad("every level needs a width and a residual block".into());
-        }
-        // Far above what anybody trains, and below what overflows: a damaged file must not ask for all memory there is.
-        let widest = self.ch_mult.iter().copied().max().unwrap_or(1);
-        for (name, n, most) in [
-            ("vocab", self.vocab, 1 << 20),
-            ("cvae", self.cvae, 1 << 12),
-            ("ch", self.ch, 1 << 12),
-            ("ch_mult", widest, 1 << 6),
-            ("levels of ch_mult", self.ch_mult.len(), 12),
-            ("num_res_blocks", self.num_res_blocks, 1 << 6),
-            ("share_quant_resi", self.share_quant_resi, 1 << 10),
-            ("quant_conv_ks", self.quant_conv_ks, 31),
-        ] {
-            if n > most {
-                return bad(format!("{name} is {n}; it must be at most {most}"));
-            }
-        }
         if self.quant_conv_ks.is_multiple_of(2) {
-            return bad(format!(
+            return Some(format!(
                 "quant_conv_ks is {}; it must be odd",
                 self.quant_conv_ks
             ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return bad(format!("dropout is {}; it must be in [0, 1)", self.dropout));
+            return Some(format!("dropout is {}; it must be in [0, 1)", self.dropout));
         }
-        Ok(())
+        None
     }
+}
+
+/// The largest settings of a tokenizer: far above what anybody trains, and below what overflows. A damaged file must not ask for all
+/// memory there is.
+pub(crate) mod limits {
+    pub(crate) const VOCAB: usize = 1 << 20;
+    pub(crate) const CVAE: usize = 1 << 12;
+    pub(crate) const CH: usize = 1 << 12;
+    pub(crate) const CH_MULT: usize = 1 << 6;
+    pub(crate) const LEVELS: usize = 12;
+    pub(crate) const RES_BLOCKS: usize = 1 << 6;
+    pub(crate) const PHIS: usize = 1 << 10;
+    pub(crate) const KERNEL: usize = 31;
 }
 
 /// A 2-D convolution's weight and bias.
