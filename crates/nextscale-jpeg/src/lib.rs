@@ -33,8 +33,22 @@ pub enum Colors {
     Stored,
 }
 
-/// Decodes the file `bytes`. `room` is told width and height and gives the place for 3·width·height bytes (red,
-/// green, blue; rows from the top without padding), or refuses. Gray is repeated; four components are taken as
+/// What a file's header says of its picture.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Frame {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Colour components.
+    pub components: usize,
+    /// Bytes that are kept of the whole picture while it is decoded: the coefficients of files in several scans.
+    pub kept: u64,
+}
+
+/// Decodes the file `bytes`. `room` is told the size and gives the place for 3·width·height bytes (red,
+/// green, blue; rows from the top without padding), or refuses before memory is taken. Gray is repeated; four components are taken as
 /// Adobe's programs write them (inverted) and turned to RGB as Pillow does.
 ///
 /// # Errors
@@ -45,7 +59,7 @@ pub enum Colors {
 pub fn decode<'o>(
     bytes: &[u8],
     colors: Colors,
-    room: impl FnOnce(usize, usize) -> Result<&'o mut [u8], String>,
+    room: impl FnOnce(Frame) -> Result<&'o mut [u8], String>,
 ) -> Result<(), String> {
     decode_by(bytes, colors, true, room)
 }
@@ -55,16 +69,17 @@ fn decode_by<'o>(
     bytes: &[u8],
     colors: Colors,
     own: bool,
-    room: impl FnOnce(usize, usize) -> Result<&'o mut [u8], String>,
+    room: impl FnOnce(Frame) -> Result<&'o mut [u8], String>,
 ) -> Result<(), String> {
     let mut session = Session::open(bytes)?;
     session.set_colors(colors);
-    let (width, height) = session.size();
+    let frame = session.frame();
+    let (width, height) = (frame.width, frame.height);
     let model = match session.components() {
         1 | 3 | 4 => session.model(),
         n => return Err(format!("it has {n} colour components")),
     };
-    let pixels = room(width, height)?;
+    let pixels = room(frame)?;
     if pixels.len() != 3 * width * height || pixels.is_empty() {
         return Err(format!(
             "{} bytes are no place for {width}x{height} pixels",
@@ -83,23 +98,22 @@ fn decode_by<'o>(
     Ok(session.finish()?)
 }
 
-/// Decodes the file `bytes` to its components, whatever they mean, all of one size. `room` is told width, height and the
-/// number of components, and gives the place for the product of the three in bytes (pixel by pixel, rows from the top without
-/// padding), or refuses.
+/// Decodes the file `bytes` to its components, whatever they mean, all of one size. `room` is told the size and gives
+/// the place for components·width·height bytes (pixel by pixel, rows from the top without padding), or refuses.
 ///
 /// # Errors
 /// As [`decode`].
 pub fn decode_components<'o>(
     bytes: &[u8],
-    room: impl FnOnce(usize, usize, usize) -> Result<&'o mut [u8], String>,
+    room: impl FnOnce(Frame) -> Result<&'o mut [u8], String>,
 ) -> Result<(), String> {
     let mut session = Session::open(bytes)?;
-    let (width, height) = session.size();
-    let components = session.components();
+    let frame = session.frame();
+    let (width, height, components) = (frame.width, frame.height, frame.components);
     if (1..components).any(|i| session.sampling(i) != session.sampling(0)) {
         return Err("its components have different sizes".to_owned());
     }
-    let samples = room(width, height, components)?;
+    let samples = room(frame)?;
     if samples.len() != components * width * height || samples.is_empty() {
         return Err(format!(
             "{} bytes are no place for {components} times {width}x{height} samples",

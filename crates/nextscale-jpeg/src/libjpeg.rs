@@ -13,7 +13,7 @@ use std::ptr;
 
 use mozjpeg_sys as c;
 
-use crate::Colors;
+use crate::{Colors, Frame};
 
 /// The most scans that are read. Usual progressive files have about ten; each one costs a pass over the whole
 /// picture, however small it is in the file.
@@ -127,6 +127,35 @@ impl<'a> Session<'a> {
     pub(crate) fn size(&self) -> (usize, usize) {
         let cinfo = self.cinfo();
         (cinfo.image_width as usize, cinfo.image_height as usize)
+    }
+
+    /// What the header says.
+    pub(crate) fn frame(&self) -> Frame {
+        let (width, height) = self.size();
+        let kept = if self.several_scans() {
+            let blocks = |index| {
+                let component = self.component(index)?;
+                let (h, v) = self.sampling(index)?;
+                let across = (component.width_in_blocks as usize).next_multiple_of(h);
+                let down = (component.height_in_blocks as usize).next_multiple_of(v);
+                Some(across as u64 * down as u64)
+            };
+            let all: u64 = (0..self.components()).filter_map(blocks).sum();
+            all * size_of::<c::JBLOCK>() as u64
+        } else {
+            0
+        };
+        Frame {
+            width,
+            height,
+            components: self.components(),
+            kept,
+        }
+    }
+
+    fn several_scans(&self) -> bool {
+        // SAFETY: the state is valid and a header was read, which is when libjpeg knows it.
+        unsafe { c::jpeg_has_multiple_scans(self.cinfo()) != 0 }
     }
 
     /// Number of colour components.

@@ -18,7 +18,7 @@ type Picture = (usize, usize, Vec<u8>);
 
 fn decoded(bytes: &[u8], colors: Colors, own: bool) -> Result<Picture, String> {
     let (mut size, mut pixels) = ((0, 0), Vec::new());
-    decode_by(bytes, colors, own, |width, height| {
+    decode_by(bytes, colors, own, |Frame { width, height, .. }| {
         size = (width, height);
         pixels.resize(3 * width * height, 0);
         Ok(&mut pixels)
@@ -179,7 +179,13 @@ fn a_container_can_say_how_colours_are_stored() {
 fn components_are_given_as_they_are_stored() {
     let components = |name: &str| {
         let (mut all, mut number) = (Vec::new(), 0);
-        decode_components(&file(name), |width, height, n| {
+        decode_components(&file(name), |frame| {
+            let Frame {
+                width,
+                height,
+                components: n,
+                ..
+            } = frame;
             number = n;
             all = vec![0; width * height * n];
             Ok(&mut all)
@@ -206,12 +212,14 @@ fn components_are_given_as_they_are_stored() {
 
 #[test]
 fn the_caller_may_refuse_a_size() {
-    let refused = decode(&file("420.jpg"), Colors::Marked, |width, height| {
-        Err(format!("{width} by {height}"))
-    });
+    let refused = decode(
+        &file("420.jpg"),
+        Colors::Marked,
+        |Frame { width, height, .. }| Err(format!("{width} by {height}")),
+    );
     assert_eq!(refused.unwrap_err(), "33 by 27");
     let mut short = [0; 99];
-    let refused = decode(&file("420.jpg"), Colors::Marked, |_, _| Ok(&mut short));
+    let refused = decode(&file("420.jpg"), Colors::Marked, |_| Ok(&mut short));
     assert!(refused.unwrap_err().contains("no place"));
 }
 
@@ -269,7 +277,7 @@ proptest::proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let mut pixels = Vec::new();
-        let result = decode(&bytes, Colors::Marked, |width, height| {
+        let result = decode(&bytes, Colors::Marked, |Frame { width, height, .. }| {
             if width * height > 1 << 22 {
                 return Err("too large for this test".to_owned());
             }
@@ -280,4 +288,24 @@ proptest::proptest! {
             assert!(!text.is_empty() && !text.contains('\n'), "{text}");
         }
     }
+}
+
+#[test]
+fn what_is_kept_of_files_in_several_scans_is_told_beforehand() {
+    let kept = |bytes: &[u8]| {
+        let mut told = None;
+        let refused = decode(bytes, Colors::Marked, |frame| {
+            told = Some((frame.width, frame.height, frame.kept));
+            Err("no".to_owned())
+        });
+        assert_eq!(refused.unwrap_err(), "no");
+        told.unwrap()
+    };
+    let (width, height, one_scan) = kept(&file("420.jpg"));
+    assert_eq!(one_scan, 0);
+    // Blocks of 8×8 coefficients of two bytes, whole MCUs of 16×16 pixels: 4 of luma, 2 of colours.
+    let (w, h, many) = kept(&file("420_progressive.jpg"));
+    let mcus = w.div_ceil(16) * h.div_ceil(16);
+    assert_eq!(many, (mcus * 6 * 128) as u64);
+    assert!(width * height > 0);
 }

@@ -63,8 +63,13 @@ impl RgbImage8 {
     /// Takes a new size and gives the whole buffer to be filled. The bytes in it are unspecified.
     pub fn reset(&mut self, width: usize, height: usize) -> &mut [u8] {
         let bytes = 3 * width * height;
-        if self.data.capacity() > KEPT_BYTES && bytes <= KEPT_BYTES {
+        if bytes > self.data.capacity()
+            || (self.data.capacity() > KEPT_BYTES && bytes <= KEPT_BYTES)
+        {
+            // The old one first. The system gives the new one's memory when it is written to: what a file claims
+            // and does not bring takes none.
             self.data = Vec::new();
+            self.data = vec![0; bytes];
         }
         self.width = width;
         self.height = height;

@@ -31,22 +31,24 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
     let (width, height) = (header.width, header.height);
     let runs = matches!(header.compression, RLE8 | RLE4);
     let pixels = (width * height) as u64;
-    room.claim(pixels * if runs { 4 } else { 3 });
     let data = bytes.get(header.data..).unwrap_or(&[]);
     let indices;
-    let stride;
+    let (needed, stride) = if runs {
+        (width, width)
+    } else {
+        let needed = packed_bytes(width, usize::from(header.bits));
+        (needed, needed.next_multiple_of(4))
+    };
+    let short = || "BMP: the file ends early".to_owned();
+    if !runs && data.len() < (height - 1) * stride + needed {
+        return Err(short());
+    }
+    room.claim(pixels * if runs { 4 } else { 3 })?;
     let stored = if runs {
         indices = run_lengths(data, &header)?;
-        stride = width;
         &indices[..]
     } else {
-        stride = packed_bytes(width, usize::from(header.bits)).next_multiple_of(4);
         data
-    };
-    let needed = if runs {
-        width
-    } else {
-        packed_bytes(width, usize::from(header.bits))
     };
     let mut samples = vec![0; width];
     let rows = image.reset(width, height).chunks_exact_mut(3 * width);
@@ -58,7 +60,7 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
         };
         let row = stored
             .get(line * stride..line * stride + needed)
-            .ok_or("BMP: the file ends early")?;
+            .ok_or_else(short)?;
         match header.bits {
             _ if runs => colors_of(&header.palette, row, rgb),
             1..=8 => {
@@ -186,16 +188,13 @@ impl Header {
                 n => return Err(format!("BMP: it claims a palette of {n} colours")),
             };
             let table = bytes.get(after..).unwrap_or(&[]);
-            // Where pixels begin within the palette it is that much shorter.
-            let room = data.saturating_sub(after) / each;
-            let colors = if data > after {
-                colors.min(room)
-            } else {
-                colors
-            };
             let entries = table.chunks_exact(each).take(colors.min(256));
             palette = entries.map(|c| [c[2], c[1], c[0]]).collect();
             check_grays(&palette, colors, bits)?;
+            if data == end {
+                // Some writers leave the palette out of account.
+                data += colors * each;
+            }
             after += colors * each;
         }
         if data == 0 {
@@ -301,6 +300,9 @@ fn run_lengths(data: &[u8], header: &Header) -> Result<Vec<u8>, String> {
         if y >= height {
             break;
         }
+    }
+    if y * width + x < width * height {
+        return Err("BMP: the file ends early".to_owned());
     }
     Ok(out)
 }

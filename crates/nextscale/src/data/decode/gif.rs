@@ -49,7 +49,7 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
     let width = screen.0.max(left + across);
     let height = screen.1.max(top + down);
     check_size(width as u64, height as u64)?;
-    room.claim((width * height * 3 + across * down) as u64);
+    room.claim((width * height * 3 + across * down) as u64)?;
     let mut indices = vec![0; across * down];
     // The decoder's own way to order interlaced rows gives up where a row of a narrow frame begins with a control code.
     let filled = indices.is_empty() || decoder.fill_buffer(&mut indices).map_err(describe)?;

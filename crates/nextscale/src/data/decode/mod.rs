@@ -11,6 +11,7 @@ mod gif;
 mod jpeg;
 mod png;
 mod pnm;
+mod quiet;
 mod room;
 mod rows;
 mod tiff;
@@ -19,8 +20,7 @@ mod webp;
 pub use alpha::alpha_of;
 
 use std::fmt::Display;
-use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use super::RgbImage8;
@@ -70,19 +70,29 @@ pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
             path.display()
         )));
     }
-    buffers.room.claim(length.saturating_mul(4));
-    buffers.bytes.reserve(length as usize + 1);
-    // Limited once more: a growing file reports no honest length.
-    (&mut file)
-        .take(MAX_FILE_BYTES)
-        .read_to_end(&mut buffers.bytes)
-        .map_err(Error::io(path))?;
-    let LoadBuffers { image, bytes, room } = buffers;
-    let outcome = decode_into(bytes, &path.display(), image, room);
-    if outcome.is_err() {
-        buffers.let_go();
+    buffers.room.claim_file(length);
+    loop {
+        buffers.bytes.reserve(length as usize + 1);
+        // Limited once more: a file that grows, or tells no length, was not paid for.
+        (&mut file)
+            .take(length.max(8 << 20))
+            .read_to_end(&mut buffers.bytes)
+            .map_err(Error::io(path))?;
+        let LoadBuffers { image, bytes, room } = buffers;
+        let outcome = decode_into(bytes, &path.display(), image, room);
+        if room.wanted().is_some() {
+            // Nothing is kept while others need the memory.
+            *bytes = Vec::new();
+            *image = RgbImage8::default();
+            room.waited();
+            file.rewind().map_err(Error::io(path))?;
+            continue;
+        }
+        if outcome.is_err() {
+            buffers.let_go();
+        }
+        return outcome;
     }
-    outcome
 }
 
 /// Decodes the content of an image file into `image`. `name` stands in messages.
@@ -90,7 +100,13 @@ pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
 /// # Errors
 /// As [`decode_file`].
 pub fn decode_bytes(bytes: &[u8], name: &dyn Display, image: &mut RgbImage8) -> Result<()> {
-    decode_into(bytes, name, image, &mut Room::default())
+    let mut room = Room::default();
+    loop {
+        let outcome = decode_into(bytes, name, image, &mut room);
+        if !room.waited() {
+            return outcome;
+        }
+    }
 }
 
 fn decode_into(
@@ -100,12 +116,8 @@ fn decode_into(
     room: &mut Room,
 ) -> Result<()> {
     // The decoders are other people's code: should one panic on a hostile file, the run must go on.
-    let outcome = catch_unwind(AssertUnwindSafe(|| match bytes {
-        [0xff, 0xd8, ..] => {
-            // Coefficients of progressive files come on top of the pixels.
-            room.claim(jpeg_pixels(bytes).unwrap_or(0) * 9);
-            jpeg::decode(bytes, image)
-        }
+    let outcome = quiet::caught(|| match bytes {
+        [0xff, 0xd8, ..] => jpeg::decode(bytes, image, room),
         [0x89, b'P', b'N', b'G', ..] => png::decode(bytes, image, room),
         [b'G', b'I', b'F', b'8', ..] => gif::decode(bytes, image, room),
         [b'B', b'M', ..] => bmp::decode(bytes, image, room),
@@ -130,8 +142,8 @@ fn decode_into(
         [b'P', b'1'..=b'6', ..] => pnm::decode(bytes, image, room),
         [b'P', b'f', ..] => pnm::decode_floats(bytes, image, room),
         _ => Err("its content is none of JPEG, PNG, WebP, GIF, BMP, TIFF and PNM".to_owned()),
-    }))
-    .unwrap_or_else(|_| Err("the decoder gave up on its content".to_owned()));
+    })
+    .unwrap_or_else(|| Err("the decoder gave up on its content".to_owned()));
     outcome.map_err(|cause| {
         // What was half written must not be taken for a picture.
         *image = RgbImage8::default();
@@ -140,29 +152,6 @@ fn decode_into(
             "{name}: can't be decoded: {cause}; replace or remove the file"
         ))
     })
-}
-
-/// The pixels that a JPEG's frame header claims.
-fn jpeg_pixels(bytes: &[u8]) -> Option<u64> {
-    let mut at = 2;
-    loop {
-        match *bytes.get(at..at + 2)? {
-            [0xff, 0xc4 | 0xc8 | 0xcc] => {}
-            [0xff, 0xc0..=0xcf] => {
-                let word =
-                    |i: usize| Some(u64::from(*bytes.get(i)?) << 8 | u64::from(*bytes.get(i + 1)?));
-                return Some(word(at + 5)? * word(at + 7)?);
-            }
-            [0xff, 0xda] => return None,
-            [0xff, 0x01..=0xfe] => {}
-            _ => {
-                at += 1;
-                continue;
-            }
-        }
-        let length = u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]);
-        at += 2 + usize::from(length);
-    }
 }
 
 /// Refuses an empty picture and one that needs too much memory.

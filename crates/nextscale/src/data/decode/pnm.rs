@@ -19,12 +19,23 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
     }
     check_size(width.into(), height.into())?;
     let (width, height) = (width as usize, height as usize);
-    room.claim((width * height * 3) as u64);
     let per_row = width * channels;
     let wide = most > 255;
-    let mut samples = vec![0; per_row];
     // One white character ends the header.
     let mut data = bytes.get(text.at + 1..).unwrap_or(&[]);
+    let least = match (plain, bilevel, wide) {
+        (true, true, _) => per_row * height,
+        // A digit each, with something between them.
+        (true, false, _) => 2 * per_row * height - 1,
+        (false, true, _) => packed_bytes(per_row, 1) * height,
+        (false, false, false) => per_row * height,
+        (false, false, true) => 2 * per_row * height,
+    };
+    if data.len() < least {
+        return Err("PNM: the file ends early".to_owned());
+    }
+    room.claim((width * height * 3 + per_row) as u64)?;
+    let mut samples = vec![0; per_row];
     let scale = |value: u32| match wide {
         // 16 bits: the high byte of what fills them, as everywhere; colours are brought to 8 bits at once.
         true if channels == 1 => (scaled(value, most, 65535) >> 8) as u8,
@@ -98,7 +109,6 @@ pub(super) fn decode_floats(
         .ok_or("PFM: its scale is no number")?;
     check_size(width.into(), height.into())?;
     let (width, height) = (width as usize, height as usize);
-    room.claim((width * height * 3) as u64);
     // The sign of the scale tells the order of bytes; its size is not regarded.
     let value = |four: &[u8]| {
         let four = [four[0], four[1], four[2], four[3]];
@@ -112,6 +122,7 @@ pub(super) fn decode_floats(
     if rows.len() < height {
         return Err("PFM: the file ends early".to_owned());
     }
+    room.claim((width * height * 3) as u64)?;
     let lines = image.reset(width, height).chunks_exact_mut(3 * width);
     for (row, line) in rows.zip(lines.rev()) {
         for (four, rgb) in row.chunks_exact(4).zip(line.chunks_exact_mut(3)) {

@@ -2,6 +2,8 @@ use super::*;
 use crate::data::fixtures::{Expected, difference, folder, input};
 use proptest::prelude::*;
 
+mod bounds;
+
 fn decode(bytes: &[u8]) -> Result<RgbImage8> {
     let mut image = RgbImage8::default();
     decode_bytes(bytes, &"the file", &mut image).map(|()| image)

@@ -1,75 +1,117 @@
 //! From the stored bytes of a strip or tile to its packed samples.
 
-use std::io::Read;
+use std::borrow::Cow;
+use std::io::{Cursor, Read};
+
+use flate2::read::ZlibDecoder;
+use weezl::{BitOrder, LzwStatus, decode::Decoder};
 
 use super::fax;
 use super::layout::{Compression, Layout, SampleKind};
 
 const SHORT: &str = "TIFF: the picture data ends early or is damaged";
 
-/// Undoes compression and prediction of one chunk into `out`, `rows` rows of `row_bytes`.
-pub(super) fn unpack(
-    layout: &Layout,
-    data: &[u8],
-    across: usize,
+/// The stored bytes of a chunk, to be unpacked some rows at a time.
+pub(super) struct Packed<'a> {
+    layout: &'a Layout,
     row_bytes: usize,
-    out: &mut [u8],
-) -> Result<(), String> {
-    let turned;
-    let data = if layout.reversed_bits {
-        turned = data.iter().map(|b| b.reverse_bits()).collect::<Vec<_>>();
-        &turned
-    } else {
-        data
-    };
-    match layout.compression {
-        Compression::None => {
-            out.copy_from_slice(data.get(..out.len()).ok_or(SHORT)?);
-        }
-        Compression::Lzw => lzw(data, out)?,
-        Compression::Deflate => {
-            flate2::read::ZlibDecoder::new(data)
-                .read_exact(out)
-                .map_err(|_| SHORT)?;
-        }
-        Compression::PackBits => pack_bits(data, out)?,
-        Compression::Fax(scheme) => {
-            fax::decode(data, scheme, across, out).ok_or(SHORT)?;
-        }
-        Compression::Jpeg => return Err("TIFF: JPEG data has no packed samples".to_owned()),
-    }
-    match layout.predictor {
-        1 => {}
-        2 => {
-            for row in out.chunks_exact_mut(row_bytes) {
-                add_differences(layout, row);
-            }
-        }
-        _ => {
-            let mut turned = vec![0; row_bytes];
-            for row in out.chunks_exact_mut(row_bytes) {
-                add_float_differences(layout, row, &mut turned);
-            }
-        }
-    }
-    Ok(())
+    stream: Stream<'a>,
 }
 
-fn lzw(data: &[u8], out: &mut [u8]) -> Result<(), String> {
-    use weezl::{BitOrder, LzwStatus, decode::Decoder};
-    // The first writers put codes the other way round, from the low bit on, with the sizes of GIF.
-    let old = data.starts_with(&[0, 1]);
-    let mut decoder = if old {
-        return Err(
-            "TIFF with old-style LZW compression is not supported; convert it to PNG".into(),
-        );
-    } else {
-        Decoder::with_tiff_size_switch(BitOrder::Msb, 8)
-    };
-    let (mut read, mut written) = (0, 0);
+/// What is left of the stored bytes, by compression.
+enum Stream<'a> {
+    /// As they are, or undone at once (fax: a bit a pixel), and how many are read.
+    Plain(Cow<'a, [u8]>, usize),
+    Lzw(Cow<'a, [u8]>, usize, Box<Decoder>),
+    Deflate(Box<ZlibDecoder<Cursor<Cow<'a, [u8]>>>>),
+    PackBits(Cow<'a, [u8]>, usize, Run),
+}
+
+/// What is left of a run of bytes.
+enum Run {
+    /// As they are stored.
+    Stored(usize),
+    /// One byte again and again.
+    Same(u8, usize),
+}
+
+impl<'a> Packed<'a> {
+    /// The chunk `data` of `rows` rows of `row_bytes`, `across` pixels each.
+    pub fn new(
+        layout: &'a Layout,
+        data: &'a [u8],
+        across: usize,
+        row_bytes: usize,
+        rows: usize,
+    ) -> Result<Self, String> {
+        let data = match layout.compression {
+            // What can't be ended is not begun.
+            Compression::None => data.get(..row_bytes * rows).ok_or(SHORT)?,
+            _ => data,
+        };
+        let data = if layout.reversed_bits {
+            Cow::Owned(data.iter().map(|b| b.reverse_bits()).collect())
+        } else {
+            Cow::Borrowed(data)
+        };
+        let stream = match layout.compression {
+            Compression::None => Stream::Plain(data, 0),
+            // The first writers put codes the other way round, from the low bit on, with the sizes of GIF.
+            Compression::Lzw if data.starts_with(&[0, 1]) => {
+                return Err(
+                    "TIFF with old-style LZW compression is not supported; convert it to PNG"
+                        .into(),
+                );
+            }
+            Compression::Lzw => {
+                let decoder = Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
+                Stream::Lzw(data, 0, Box::new(decoder))
+            }
+            Compression::Deflate => Stream::Deflate(Box::new(ZlibDecoder::new(Cursor::new(data)))),
+            Compression::PackBits => Stream::PackBits(data, 0, Run::Stored(0)),
+            Compression::Fax(scheme) => {
+                let mut bits = vec![0; row_bytes * rows];
+                fax::decode(&data, scheme, across, &mut bits).ok_or(SHORT)?;
+                Stream::Plain(Cow::Owned(bits), 0)
+            }
+            Compression::Jpeg => return Err("TIFF: JPEG data has no packed samples".to_owned()),
+        };
+        Ok(Self {
+            layout,
+            row_bytes,
+            stream,
+        })
+    }
+
+    /// Undoes compression and prediction of the next rows, which fill `out`.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<(), String> {
+        match &mut self.stream {
+            Stream::Plain(data, at) => {
+                out.copy_from_slice(data.get(*at..*at + out.len()).ok_or(SHORT)?);
+                *at += out.len();
+            }
+            Stream::Lzw(data, at, decoder) => lzw(data, at, decoder, out)?,
+            Stream::Deflate(decoder) => decoder.read_exact(out).map_err(|_| SHORT)?,
+            Stream::PackBits(data, at, run) => pack_bits(data, at, run, out)?,
+        }
+        let rows = out.chunks_exact_mut(self.row_bytes);
+        match self.layout.predictor {
+            1 => {}
+            2 => rows.for_each(|row| add_differences(self.layout, row)),
+            _ => {
+                let mut turned = vec![0; self.row_bytes];
+                rows.for_each(|row| add_float_differences(self.layout, row, &mut turned));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lzw(data: &[u8], at: &mut usize, decoder: &mut Decoder, out: &mut [u8]) -> Result<(), String> {
+    let mut written = 0;
     while written < out.len() {
-        let step = decoder.decode_bytes(&data[read..], &mut out[written..]);
-        read += step.consumed_in;
+        let step = decoder.decode_bytes(&data[*at..], &mut out[written..]);
+        *at += step.consumed_in;
         written += step.consumed_out;
         match step.status {
             Ok(LzwStatus::Ok) => {}
@@ -80,28 +122,35 @@ fn lzw(data: &[u8], out: &mut [u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn pack_bits(mut data: &[u8], out: &mut [u8]) -> Result<(), String> {
-    let mut written = 0;
-    while written < out.len() {
-        let (&head, rest) = data.split_first().ok_or(SHORT)?;
-        let head = head as i8;
-        if head >= 0 {
-            let n = usize::from(head as u8) + 1;
-            let bytes = rest.get(..n).ok_or(SHORT)?;
-            let fits = n.min(out.len() - written);
-            out[written..written + fits].copy_from_slice(&bytes[..fits]);
-            written += fits;
-            data = &rest[n..];
-        } else if head == i8::MIN {
-            data = rest;
-        } else {
-            let (&byte, after) = rest.split_first().ok_or(SHORT)?;
-            let n = usize::from(head.unsigned_abs()) + 1;
-            let fits = n.min(out.len() - written);
-            out[written..written + fits].fill(byte);
-            written += fits;
-            data = after;
+fn pack_bits(data: &[u8], at: &mut usize, run: &mut Run, mut out: &mut [u8]) -> Result<(), String> {
+    while !out.is_empty() {
+        let fits;
+        match *run {
+            Run::Stored(n) if n > 0 => {
+                fits = n.min(out.len());
+                out[..fits].copy_from_slice(data.get(*at..*at + fits).ok_or(SHORT)?);
+                *at += fits;
+                *run = Run::Stored(n - fits);
+            }
+            Run::Same(byte, n) if n > 0 => {
+                fits = n.min(out.len());
+                out[..fits].fill(byte);
+                *run = Run::Same(byte, n - fits);
+            }
+            _ => {
+                let head = *data.get(*at).ok_or(SHORT)? as i8;
+                let n = usize::from(head.unsigned_abs()) + 1;
+                fits = 0;
+                *at += 1;
+                if head >= 0 {
+                    *run = Run::Stored(n);
+                } else if head > i8::MIN {
+                    *run = Run::Same(*data.get(*at).ok_or(SHORT)?, n);
+                    *at += 1;
+                }
+            }
         }
+        out = &mut out[fits..];
     }
     Ok(())
 }

@@ -3,6 +3,11 @@
 use super::fax::Scheme;
 use super::tags::Tags;
 use crate::data::decode::check_size;
+use crate::data::decode::rows::packed_bytes;
+
+/// Bytes of packed samples that are unpacked at a time, where a row is not longer.
+/// (Tests have small pictures.)
+const BAND: usize = if cfg!(test) { 200 } else { 1 << 20 };
 
 /// What samples mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -349,6 +354,36 @@ impl Layout {
     /// Whether a pixel's JPEG components are no colour that the JPEG decoder knows.
     pub fn jpeg_components(&self) -> bool {
         self.compression == Compression::Jpeg && !self.planar && !matches!(self.samples, 1 | 3)
+    }
+
+    /// Bytes of a stored row of a chunk; of subsampled colours, of a row of blocks.
+    pub fn row_bytes(&self) -> usize {
+        let across = self.chunk.0;
+        match self.subsampling {
+            (1, 1) => packed_bytes(across * self.chunk_samples(), self.bits),
+            (by_x, by_y) => across.div_ceil(by_x) * (by_x * by_y + 2),
+        }
+    }
+
+    /// Rows that are unpacked at a time.
+    pub fn band(&self) -> usize {
+        let blocks = (BAND / self.row_bytes()).clamp(1, self.chunk.1);
+        blocks * self.subsampling.1
+    }
+
+    /// Bytes that unpacking takes beside the picture, but for JPEG.
+    pub fn scratch(&self) -> u64 {
+        if self.compression == Compression::Jpeg {
+            return 0;
+        }
+        let (across, rows) = (self.chunk.0, self.chunk.1);
+        let fax = match self.compression {
+            Compression::Fax(_) => self.row_bytes() * rows,
+            _ => 0,
+        };
+        // Values, and what a predictor needs of one row.
+        let packed = (self.band() + 1) * self.row_bytes();
+        (packed + self.band() * across * self.kept() + fax) as u64
     }
 
     /// Samples of a pixel within one chunk.

@@ -7,9 +7,9 @@ mod layout;
 mod tags;
 
 use super::room::Room;
-use super::rows::packed_bytes;
 use super::{check_size, jpeg};
 use crate::data::RgbImage8;
+use codecs::Packed;
 use colors::ToRgb;
 use layout::{Colors, Compression, Layout};
 use tags::Tags;
@@ -18,43 +18,99 @@ use tags::Tags;
 pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Result<(), String> {
     let tags = Tags::read(bytes)?;
     let layout = Layout::read(&tags)?;
-    let pixels = (layout.width * layout.height) as u64;
-    let turned = (2..=8).contains(&layout.orientation);
-    // What one chunk takes, packed and as bytes.
-    let chunk = (layout.chunk.0 * layout.chunk.1) as u64;
-    let of_chunk = chunk * (layout.samples * (layout.bits.div_ceil(8) + 1)) as u64;
-    room.claim(pixels * if turned { 6 } else { 3 } + of_chunk);
+    let (across, down) = layout.chunks();
+    if layout.compression == Compression::None {
+        // What the file can't hold is refused before anything is paid for.
+        for number in 0..across * down {
+            let top = number / across * layout.chunk.1;
+            Chunk::open(
+                &tags,
+                &layout,
+                number,
+                layout.chunk.1.min(layout.height - top),
+            )?;
+        }
+    }
     let mut to_rgb = ToRgb::new(&tags, &layout)?;
     let (width, height) = (layout.width, layout.height);
-    let out = image.reset(width, height);
-    let (across, down) = layout.chunks();
+    let turned = (2..=8).contains(&layout.orientation);
+    let pixels = (width * height) as u64;
+    let need = pixels * 3 + (layout.chunk.0 * 3) as u64 + layout.scratch();
+    room.claim(need)?;
+    let (out_width, out_height) = if turned && layout.orientation >= 5 {
+        (height, width)
+    } else {
+        (width, height)
+    };
+    let out = image.reset(out_width, out_height);
+    let mut turned_row = vec![0; if turned { 3 * layout.chunk.0 } else { 0 }];
     let mut place = Chunk::default();
     for number in 0..across * down {
         let left = number % across * layout.chunk.0;
         let top = number / across * layout.chunk.1;
         let cols = layout.chunk.0.min(width - left);
         let rows = layout.chunk.1.min(height - top);
+        let mut planes = Vec::new();
         if layout.jpeg_components() {
-            place.read_components(&tags, &layout, number, (cols, rows))?;
+            place.read_components(&tags, &layout, number, (cols, rows), &mut |n| {
+                room.claim(need + n)
+            })?;
         } else if layout.compression == Compression::Jpeg {
-            place.read_jpeg(&tags, &layout, number, (cols, rows))?;
+            place.read_jpeg(&tags, &layout, number, (cols, rows), &mut |n| {
+                room.claim(need + n)
+            })?;
         } else {
-            place.read(&tags, &layout, number, rows)?;
+            planes = Chunk::open(&tags, &layout, number, rows)?;
         }
-        let lines = out.chunks_exact_mut(3 * width).skip(top).take(rows);
-        let stride = layout.chunk.0 * place.samples;
-        for (line, samples) in lines.zip(place.values.chunks_exact(stride)) {
-            let rgb = &mut line[3 * left..3 * (left + cols)];
-            to_rgb.row(&layout, place.samples, samples, rgb);
+        let mut done = 0;
+        while done < rows {
+            let band = if planes.is_empty() {
+                rows
+            } else {
+                layout.band().min(rows - done)
+            };
+            if !planes.is_empty() {
+                place.read(&layout, &mut planes, band)?;
+            }
+            let stride = layout.chunk.0 * place.samples;
+            for (i, samples) in place.values.chunks_exact(stride).take(band).enumerate() {
+                let y = top + done + i;
+                if turned {
+                    let rgb = &mut turned_row[..3 * cols];
+                    to_rgb.row(&layout, place.samples, samples, rgb);
+                    let (start, step) = way(layout.orientation, (left, y), (width, height));
+                    for (i, rgb) in rgb.chunks_exact(3).enumerate() {
+                        let at = 3 * start.wrapping_add_signed(i as isize * step);
+                        out[at..at + 3].copy_from_slice(rgb);
+                    }
+                } else {
+                    let at = 3 * (y * width + left);
+                    to_rgb.row(&layout, place.samples, samples, &mut out[at..at + 3 * cols]);
+                }
+            }
+            done += band;
         }
-    }
-    if turned {
-        turn(image, layout.orientation);
     }
     Ok(())
 }
 
-/// The samples of one strip or tile, 8 bits each.
+/// Where the pixel at `(x, y)` of a stored picture goes in one that is turned and mirrored as its orientation, 2 to 8, says,
+/// and the step from there to the next one of its row.
+fn way(orientation: u64, (x, y): (usize, usize), (w, h): (usize, usize)) -> (usize, isize) {
+    let (w_step, h_step) = (w as isize, h as isize);
+    debug_assert!(w_step > 0 && h_step > 0);
+    match orientation {
+        2 => (y * w + w - 1 - x, -1),
+        3 => ((h - 1 - y) * w + w - 1 - x, -1),
+        4 => ((h - 1 - y) * w + x, 1),
+        5 => (x * h + y, h_step),
+        6 => (x * h + h - 1 - y, h_step),
+        7 => ((w - 1 - x) * h + h - 1 - y, -h_step),
+        _ => ((w - 1 - x) * h + y, -h_step),
+    }
+}
+
+/// The samples of one strip or tile, or of some rows of it, 8 bits each.
 #[derive(Default)]
 struct Chunk {
     packed: Vec<u8>,
@@ -74,41 +130,49 @@ impl Chunk {
         tags.slice(layout.offsets[number], count)
     }
 
+    /// The planes of chunk `number`, of which `rows` rows belong to the picture.
+    fn open<'a>(
+        tags: &Tags<'a>,
+        layout: &'a Layout,
+        number: usize,
+        rows: usize,
+    ) -> Result<Vec<Packed<'a>>, String> {
+        // Tiles are stored whole, the last strip is as short as the picture.
+        let rows = if layout.tiled { layout.chunk.1 } else { rows };
+        let rows = rows.div_ceil(layout.subsampling.1);
+        let planes = if layout.planar { layout.kept() } else { 1 };
+        (0..planes)
+            .map(|plane| {
+                let data = Self::stored(tags, layout, number, plane);
+                Packed::new(layout, data, layout.chunk.0, layout.row_bytes(), rows)
+            })
+            .collect()
+    }
+
+    /// The next `rows` rows.
     fn read(
         &mut self,
-        tags: &Tags,
         layout: &Layout,
-        number: usize,
+        planes: &mut [Packed<'_>],
         rows: usize,
     ) -> Result<(), String> {
         let across = layout.chunk.0;
-        // Tiles are stored whole, the last strip is as short as the picture.
-        let stored_rows = if layout.tiled { layout.chunk.1 } else { rows };
         // What stands beyond colours and the alpha that they were multiplied by is left out.
         let kept = layout.kept();
         self.samples = kept;
-        self.values.resize(across * stored_rows * kept, 0);
-        let (by_x, by_y) = layout.subsampling;
-        if (by_x, by_y) != (1, 1) {
-            let blocks = across.div_ceil(by_x);
-            let row_bytes = blocks * (by_x * by_y + 2);
-            self.packed
-                .resize(row_bytes * stored_rows.div_ceil(by_y), 0);
-            let data = Self::stored(tags, layout, number, 0);
-            codecs::unpack(layout, data, across, row_bytes, &mut self.packed)?;
-            self.spread(layout, stored_rows, row_bytes);
-            return Ok(());
-        }
-        let row_samples = across * layout.chunk_samples();
-        let row_bytes = packed_bytes(row_samples, layout.bits);
+        self.values.resize(across * rows * kept, 0);
+        let row_bytes = layout.row_bytes();
+        let stored_rows = rows.div_ceil(layout.subsampling.1);
         self.packed.resize(row_bytes * stored_rows, 0);
-        let planes = if layout.planar { kept } else { 1 };
-        for plane in 0..planes {
-            let data = Self::stored(tags, layout, number, plane);
-            codecs::unpack(layout, data, across, row_bytes, &mut self.packed)?;
+        for (number, plane) in planes.iter_mut().enumerate() {
+            plane.read(&mut self.packed)?;
+            if layout.subsampling != (1, 1) {
+                self.spread(layout, rows, row_bytes);
+                continue;
+            }
             let rows = self.packed.chunks_exact(row_bytes);
             for (row, values) in rows.zip(self.values.chunks_exact_mut(across * kept)) {
-                colors::to_bytes(layout, row, plane, values);
+                colors::to_bytes(layout, row, number, values);
             }
         }
         Ok(())
@@ -136,20 +200,23 @@ impl Chunk {
         layout: &Layout,
         number: usize,
         (cols, rows): (usize, usize),
+        claim: &mut dyn FnMut(u64) -> Result<(), String>,
     ) -> Result<(), String> {
         let (stored, kept, across) = (layout.samples, layout.kept(), layout.chunk.0);
         let tables = tags.bytes(347)?.unwrap_or(&[]);
         let whole = whole_jpeg(tables, Self::stored(tags, layout, number, 0))?;
         let mut width = 0;
         let packed = &mut self.packed;
-        nextscale_jpeg::decode_components(&whole, |w, h, n| {
+        nextscale_jpeg::decode_components(&whole, |frame| {
+            let (w, h, n) = (frame.width, frame.height, frame.components);
             if w < cols || h < rows || w > across || n != stored {
                 return Err(WRONG_SIZE.to_owned());
             }
             check_size(w as u64, h as u64)?;
+            claim((w * h * n + across * layout.chunk.1 * kept) as u64 + frame.kept)?;
             width = w;
-            packed.clear();
-            packed.resize(w * h * n, 0);
+            drop(std::mem::take(packed));
+            *packed = vec![0; w * h * n];
             Ok(packed)
         })
         .map_err(|e| format!("TIFF: {e}"))?;
@@ -171,12 +238,12 @@ impl Chunk {
         layout: &Layout,
         number: usize,
         (cols, rows): (usize, usize),
+        claim: &mut dyn FnMut(u64) -> Result<(), String>,
     ) -> Result<(), String> {
         let planes = if layout.planar { layout.kept() } else { 1 };
         let kept = if layout.planar { planes } else { 3 };
         let across = layout.chunk.0;
         self.samples = kept;
-        self.values.resize(across * layout.chunk.1 * kept, 0);
         // The tags decide what the components are, not what else stands in the stream.
         let stored_as = match layout.colors {
             Colors::YCbCr if !layout.planar => jpeg::Colors::YCbCr,
@@ -186,10 +253,15 @@ impl Chunk {
         for plane in 0..planes {
             let data = Self::stored(tags, layout, number, plane);
             let whole = whole_jpeg(tables, data)?;
-            jpeg::decode_as(stored_as, &whole, &mut self.jpeg).map_err(|e| format!("TIFF: {e}"))?;
-            if self.jpeg.width() < cols || self.jpeg.height() < rows || self.jpeg.width() > across {
-                return Err(WRONG_SIZE.to_owned());
-            }
+            jpeg::decode_as(stored_as, &whole, &mut self.jpeg, |frame| {
+                let (w, h) = (frame.width, frame.height);
+                if w < cols || h < rows || w > across {
+                    return Err(WRONG_SIZE.to_owned());
+                }
+                claim((w * h * 3 + across * layout.chunk.1 * kept) as u64 + frame.kept)
+            })
+            .map_err(|e| format!("TIFF: {e}"))?;
+            self.values.resize(across * layout.chunk.1 * kept, 0);
             for y in 0..rows {
                 let from = self.jpeg.row(y);
                 let to = &mut self.values[y * across * kept..];
@@ -206,7 +278,7 @@ impl Chunk {
     }
 }
 
-const WRONG_SIZE: &str = "TIFF: the size of its JPEG data does not fit";
+const WRONG_SIZE: &str = "the size of its JPEG data does not fit";
 
 /// A JPEG stream that stands by itself: with the tables that all strips share.
 fn whole_jpeg(tables: &[u8], data: &[u8]) -> Result<Vec<u8>, String> {
@@ -219,26 +291,4 @@ fn whole_jpeg(tables: &[u8], data: &[u8]) -> Result<Vec<u8>, String> {
     whole.extend_from_slice(shared);
     whole.extend_from_slice(body);
     Ok(whole)
-}
-
-/// Turns and mirrors a picture as its orientation, 2 to 8, says.
-fn turn(image: &mut RgbImage8, orientation: u64) {
-    let stored = std::mem::take(image);
-    let (w, h) = (stored.width(), stored.height());
-    let (width, height) = if orientation >= 5 { (h, w) } else { (w, h) };
-    let out = image.reset(width, height);
-    for (y, row) in out.chunks_exact_mut(3 * width).enumerate() {
-        for (x, rgb) in row.chunks_exact_mut(3).enumerate() {
-            let (from_x, from_y) = match orientation {
-                2 => (w - 1 - x, y),
-                3 => (w - 1 - x, h - 1 - y),
-                4 => (x, h - 1 - y),
-                5 => (y, x),
-                6 => (y, h - 1 - x),
-                7 => (w - 1 - y, h - 1 - x),
-                _ => (w - 1 - y, x),
-            };
-            rgb.copy_from_slice(&stored.row(from_y)[3 * from_x..3 * from_x + 3]);
-        }
-    }
 }
