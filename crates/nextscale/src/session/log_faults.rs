@@ -103,7 +103,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(
-            lines[0].contains("1 values of 2") && lines[0].contains("without this picture"),
+            lines[0].contains("1 of 2 values") && lines[0].contains("without this picture"),
             "{text}"
         );
     }
