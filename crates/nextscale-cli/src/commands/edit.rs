@@ -1,7 +1,7 @@
 //! `nextscale edit`: redraw a part of an image.
 
 use super::class_list::one_class;
-use super::images::{check_picture, in_range, load, may_write};
+use super::images::{check_picture, in_range, load, may_write, pair};
 use super::machine::Machine;
 use super::mask;
 use nextscale::checkpoint::class_names::ModelClasses;
@@ -88,7 +88,7 @@ enum Mode {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    edit(args).map_err(|e| e.of_weights(args.model.display()))
+    edit(args).map_err(|e| e.of_weights(pair(&args.model, args.tokenizer.as_deref())))
 }
 
 fn edit(args: &Args) -> Result<()> {

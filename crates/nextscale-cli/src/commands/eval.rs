@@ -1,6 +1,6 @@
 //! `nextscale eval`: validation losses by scale.
 
-use super::images::{tell_bad, tell_left_out};
+use super::images::{pair, tell_bad, tell_left_out};
 use super::machine::Machine;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::data::LoaderConfig;
@@ -42,7 +42,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    evaluate(args).map_err(|e| e.of_weights(args.model.display()))
+    evaluate(args).map_err(|e| e.of_weights(pair(&args.model, args.tokenizer.as_deref())))
 }
 
 fn evaluate(args: &Args) -> Result<()> {

@@ -37,6 +37,14 @@ pub fn tell_left_out(lines: &[String]) {
     }
 }
 
+/// The files of a model, for messages: its own, and its tokenizer's where that is another.
+pub fn pair(model: &Path, tokenizer: Option<&Path>) -> String {
+    match tokenizer {
+        Some(tokenizer) => format!("{} or {}", model.display(), tokenizer.display()),
+        None => model.display().to_string(),
+    }
+}
+
 /// Refuses names that are no picture's.
 pub fn check_picture(path: &Path) -> Result<()> {
     match PictureFormat::of(path) {

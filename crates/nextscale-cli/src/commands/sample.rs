@@ -1,7 +1,7 @@
 //! `nextscale sample`: draw images.
 
 use super::class_list::class_list;
-use super::images::in_range;
+use super::images::{in_range, pair};
 use super::machine::Machine;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
@@ -89,7 +89,7 @@ struct Whole {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    sample(args).map_err(|e| e.of_weights(args.model.display()))
+    sample(args).map_err(|e| e.of_weights(pair(&args.model, args.tokenizer.as_deref())))
 }
 
 fn sample(args: &Args) -> Result<()> {
@@ -284,12 +284,16 @@ fn is_folder(out: &Path) -> bool {
     out.as_os_str().as_encoded_bytes().ends_with(b"/") || out.is_dir()
 }
 
-/// Whether a name seems to mean a file: letters stand behind its last dot. (`run-1.5` is a folder like others.)
+/// Whether a name seems to mean a file: a short word with a letter stands behind its last dot. (`run-1.5` and `.samples` are folders like
+/// others.)
 fn looks_like_a_file(out: &Path) -> bool {
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     let name = name.trim_end_matches([' ', '.']);
-    name.rsplit_once('.')
-        .is_some_and(|(_, ending)| ending.chars().any(char::is_alphabetic))
+    name.rsplit_once('.').is_some_and(|(_, ending)| {
+        let short = ending.len() <= 5 || ending.eq_ignore_ascii_case("safetensors");
+        let word = ending.chars().all(char::is_alphanumeric);
+        short && word && ending.chars().any(char::is_alphabetic)
+    })
 }
 
 /// The label of every image to draw.

@@ -63,9 +63,11 @@ impl Place {
 
     /// Whether these are averaged weights: `ema`, `model_ema` and the like, but neither `schema` nor `no_ema`.
     fn is_averaged(&self) -> bool {
-        let root = self.root.to_lowercase();
-        let words: Vec<&str> = root.split(|c: char| !c.is_alphabetic()).collect();
-        let denied = |i: usize| i > 0 && ["no", "non", "not", "without"].contains(&words[i - 1]);
+        let words = words(&self.root);
+        let denied = |i: usize| {
+            let no = ["no", "non", "not", "without", "wo"];
+            i > 0 && no.contains(&words[i - 1].as_str())
+        };
         (0..words.len()).any(|i| words[i] == "ema" && !denied(i))
     }
 
@@ -74,6 +76,25 @@ impl Place {
         let plain = |(from, to): &(String, String)| from.strip_prefix(&self.root) == Some(to);
         self.names.iter().all(plain)
     }
+}
+
+/// The words of a name, in small letters: `modelEMA` has two, as `model_ema` has.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut small = false;
+    for c in name.chars() {
+        if !c.is_alphabetic() || small && c.is_uppercase() {
+            words.push(String::new());
+        }
+        if c.is_alphabetic()
+            && let Some(word) = words.last_mut()
+        {
+            word.extend(c.to_lowercase());
+        }
+        small = c.is_lowercase();
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// All models among tensors of these names. The error completes a sentence that begins with the file's name.
@@ -362,12 +383,25 @@ mod tests {
             "model_ema."
         );
         assert_eq!(place_of(&both, Part::Vae), Ok(None));
-        for averaged in ["EMA.", "params_ema.", "ema_0.9999.", "state.ema.model."] {
+        for averaged in [
+            "EMA.",
+            "params_ema.",
+            "ema_0.9999.",
+            "state.ema.model.",
+            "modelEMA.",
+            "emaModel.",
+        ] {
             let both = all(&["model.", averaged]);
             let root = &place_of(&both, Part::Var).unwrap().unwrap().root;
             assert_eq!(root, averaged);
         }
-        for other in ["schema.", "model_no_ema.", "non-ema.", "nonema."] {
+        for other in [
+            "schema.",
+            "model_no_ema.",
+            "non-ema.",
+            "nonema.",
+            "var_wo_ema.",
+        ] {
             assert!(place_of(&all(&["model.", other]), Part::Var).is_err());
         }
         let two = all(&["first.", "second."]);

@@ -110,13 +110,13 @@ pub(crate) fn make_folder(out: &Path) -> Result<()> {
     })
 }
 
-/// Refuses a checkpoint from beyond the end of a run of `most` iterations.
-pub(crate) fn check_length(done: u64, most: u64, path: &Path) -> Result<()> {
+/// Refuses a checkpoint from beyond the end of a run of `most` iterations, which `flag` decides.
+pub(crate) fn check_length(done: u64, most: u64, flag: &str, path: &Path) -> Result<()> {
     if done <= most {
         return Ok(());
     }
     Err(Error::input(format!(
-        "{}: {done} iterations are done, and with these flags the run has {most}; give --ep as before or more, or choose another --out",
+        "{}: {done} iterations are done, and with these flags the run has {most}; give {flag} as before or more, or choose another --out",
         path.display()
     )))
 }

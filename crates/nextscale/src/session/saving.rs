@@ -120,7 +120,7 @@ fn rescue(run: &mut impl Run, e: Error) -> Error {
         return keeper.explain(e);
     }
     run.go_back();
-    match run.save(Then::Ends) {
+    match caught(|| run.save(Then::Ends)) {
         Ok(()) => run.keeper().explain(e),
         Err(more) => e.and(&run.keeper().lost(run.iterations(), more).to_string()),
     }

@@ -146,7 +146,8 @@ impl TokenizerRun<'_> {
             )));
         }
         if let Some(p) = &found {
-            check_length(p.it, horizon.max_it, &paths.state)?;
+            let flag = o.steps.map_or("--ep", |_| "--steps");
+            check_length(p.it, horizon.max_it, flag, &paths.state)?;
         }
         let record = DataRecord::of_images(&dataset, o.hflip, o.mid_reso);
         let told = match &found {
@@ -312,8 +313,10 @@ impl Session<'_> {
         } else if o.revive > 0 && it.is_multiple_of(o.revive) {
             // Which codes are dead shows in the hits of every step before.
             self.settle(loader.waited())?;
-            self.changed = true;
-            self.trainer.revive_dead_codes(&images, it)?;
+            if let Some(dead) = self.trainer.dead_codes(&images)? {
+                self.changed = true;
+                self.trainer.revive(&dead, it)?;
+            }
         }
         let launched = Launched {
             report: self.trainer.step(&images, &plan)?,

@@ -236,7 +236,8 @@ impl Session<'_> {
         }
         self.progress.best_tail = Some(tail);
         match self.save_best() {
-            Err(e @ Error::Io { .. }) => {
+            // At its end a run makes the evaluation again, rather than be done without its best.
+            Err(e @ Error::Io { .. }) if self.progress.it < self.horizon.max_it => {
                 self.progress.best_tail = before;
                 self.display.warn(&format!(
                     "{e}; the run goes on without this best checkpoint"

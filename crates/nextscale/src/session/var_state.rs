@@ -85,11 +85,11 @@ pub(super) fn progress(state: &TrainerState, horizon: &Horizon, path: &Path) -> 
                     saved.its_per_epoch
                 )));
             }
-            check_length(saved.it, horizon.max_it, path)?;
+            check_length(saved.it, horizon.max_it, "--ep", path)?;
             Ok(saved)
         }
         None => {
-            check_length(it, horizon.max_it, path)?;
+            check_length(it, horizon.max_it, "--ep", path)?;
             Ok(Progress {
                 it,
                 its_per_epoch: its,

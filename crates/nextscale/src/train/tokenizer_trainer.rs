@@ -75,6 +75,13 @@ pub struct LateTokenizerReport {
     numbers: LateNumbers,
 }
 
+/// What [`TokenizerTrainer::revive`] moves, and where to.
+pub struct DeadCodes {
+    codes: Vec<usize>,
+    /// \[n, Cvae\].
+    vectors: Tensor,
+}
+
 impl TokenizerTrainer {
     /// A trainer with fresh optimizer state. Convolution and linear weights and the codebook are decayed, norms and
     /// biases are not.
@@ -207,18 +214,17 @@ impl TokenizerTrainer {
         Ok(())
     }
 
-    /// Moves codes that are hardly ever hit to vectors of the current batch (random restart; Dhariwal et al. 2020,
-    /// "Jukebox", section 3.2). Returns how many.
+    /// Codes that are hardly ever hit, if there are any, and vectors of the current batch in their stead.
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn revive_dead_codes(&mut self, images: &Tensor, it: u64) -> Result<usize> {
+    pub fn dead_codes(&self, images: &Tensor) -> Result<Option<DeadCodes>> {
         let vocab = self.vqvae.config.vocab;
         let dead: Vec<usize> = (0..vocab)
             .filter(|&v| self.hits.ema.iter().map(|e| e[v]).sum::<f32>() < DEAD_BELOW)
             .collect();
         if dead.is_empty() {
-            return Ok(0);
+            return Ok(None);
         }
         let run = Run::plain(self.vqvae.math);
         let f = self.vqvae.features(&run, images, None)?;
@@ -233,15 +239,26 @@ impl TokenizerTrainer {
         for z in &z {
             all.extend_from_slice(z.to(Device::Cpu)?.f32()?);
         }
-        self.put_codes(&dead, &Tensor::from_vec([rows, c], all), 1000 + it)?;
+        Ok(Some(DeadCodes {
+            codes: dead,
+            vectors: Tensor::from_vec([rows, c], all),
+        }))
+    }
+
+    /// Moves dead codes to vectors of the current batch (random restart; Dhariwal et al. 2020, "Jukebox", section 3.2).
+    ///
+    /// # Errors
+    /// When shapes do not fit; some codes may have moved then.
+    pub fn revive(&mut self, dead: &DeadCodes, it: u64) -> Result<()> {
+        self.put_codes(&dead.codes, &dead.vectors, 1000 + it)?;
         // A revived code counts as in use until the averages say otherwise.
-        for &v in &dead {
+        for &v in &dead.codes {
             self.hits
                 .ema
                 .iter_mut()
                 .for_each(|e| e[v] = e[v].max(2.0 * DEAD_BELOW));
         }
-        Ok(dead.len())
+        Ok(())
     }
 
     /// Sets codes to randomly chosen vectors \[n, Cvae\], a little off where one is used twice, and forgets their

@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::MAX_PIXELS;
 
-/// What large pictures may take together, in bytes: the largest progressive JPEG with all its coefficients (9 bytes a
+/// What large pictures may take together, in bytes: the largest progressive JPEG of three components with all its coefficients (9 bytes a
 /// pixel), and its file. A picture that needs more is refused.
 const BUDGET: u64 = MAX_PIXELS * 9 + (128 << 20);
 

@@ -56,8 +56,8 @@ impl Session<'_> {
         self.save(Then::GoesOn)
     }
 
-    /// Writes the weights to use, and as the best where they are. A full disk costs a file then, and not the run; but without the
-    /// weights of its end no run is done.
+    /// Writes the weights to use, and as the best where they are. A full disk costs a file then, and not the run; but without those of
+    /// its end no run is done.
     fn write_weights(&mut self, psnr_db: f64) -> Result<()> {
         let TokenizerPaths { weights, best, .. } = &self.paths;
         match tokenizer_state::export(&self.trainer, &self.progress, weights) {
@@ -73,7 +73,7 @@ impl Session<'_> {
             return Ok(());
         }
         match copy_whole(weights, best) {
-            Err(e @ Error::Io { .. }) => self
+            Err(e @ Error::Io { .. }) if self.progress.it < self.horizon.max_it => self
                 .display
                 .warn(&format!("{e}; the run goes on without these best weights")),
             other => {
