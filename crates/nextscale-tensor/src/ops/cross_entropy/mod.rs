@@ -44,7 +44,7 @@ struct Row {
 ///
 /// # Errors
 /// When shapes do not fit or, on the processor, a target is out of range. The costs of a token whose target is
-/// [`NO_CODE`](crate::ops::NO_CODE) are no numbers, and so is the loss. On a GPU, where nobody waits to look, so are those of any target
+/// [`NO_CODE`] are no numbers, and so is the loss. On a GPU, where nobody waits to look, so are those of any target
 /// out of range.
 pub fn cross_entropy(
     cx: &Cx<'_>,

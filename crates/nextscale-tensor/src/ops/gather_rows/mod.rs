@@ -12,7 +12,7 @@ use crate::ops::NO_CODE;
 use crate::{Cx, Device, Error, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-/// table\[indices\]. [`NO_CODE`](crate::ops::NO_CODE) gives a row of not-a-numbers. On a GPU the table is float32; indices that are
+/// table\[indices\]. [`NO_CODE`] gives a row of not-a-numbers. On a GPU the table is float32; indices that are
 /// there already are not checked, and any that is out of range gives such a row.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ mod tests;
 use crate::ops::NO_CODE;
 use crate::{Device, Error, Result, Tensor};
 
-/// Counts \[bins\] of the indices 0 … bins − 1, [`NO_CODE`](crate::ops::NO_CODE) left out. A GPU leaves out whatever is not among
+/// Counts \[bins\] of the indices 0 … bins − 1, [`NO_CODE`] left out. A GPU leaves out whatever is not among
 /// them: nobody is there to be told.
 ///
 /// # Errors

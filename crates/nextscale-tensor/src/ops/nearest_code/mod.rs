@@ -19,7 +19,7 @@ use rayon::prelude::*;
 const BLOCK: usize = 96;
 
 /// Indices \[M\] of the codes nearest to x \[M, C\]. With `by_angle` both are normalised first (`using_znorm`). A vector that holds
-/// what is no number, or whose length is beyond float32, has none: [`NO_CODE`](crate::ops::NO_CODE).
+/// what is no number, or whose length is beyond float32, has none: [`NO_CODE`].
 ///
 /// # Errors
 /// When shapes do not fit.
