@@ -2,30 +2,20 @@
 
 mod common;
 
-use common::{bitmap, few_images, nextscale, refused, succeed, tiny_tokenizer};
+use common::runs::{Transformer, prepared, texts};
+use common::{bitmap, nextscale, refused, succeed};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A model of two classes that has hardly learnt anything.
-fn model(dir: &Path) -> PathBuf {
-    let images = few_images(dir);
-    let out = dir.join("run");
-    succeed(&[
-        "train",
-        "--device=cpu",
-        "--pn=1_2",
-        "--depth=1",
-        "--bs=2",
-        "--ep=1",
-        "--mid_reso=1",
-        "--seed=1",
-        "--quiet",
-        "--threads=1",
-        &format!("--data_path={}", images.display()),
-        &format!("--tokenizer={}", tiny_tokenizer(dir).display()),
-        &format!("--out={}", out.display()),
-    ]);
-    out.join("ar-ckpt-last.safetensors")
+/// A folder of images, a tokenizer and a model of two classes that has hardly learnt anything.
+fn with_model() -> tempfile::TempDir {
+    let dir = prepared();
+    succeed(&texts(&Transformer.flags(dir.path(), "run", &["--ep=1"])));
+    dir
+}
+
+fn model(dir: &Path) -> String {
+    flag("model", &dir.join("run").join(Transformer.last()))
 }
 
 fn flag(name: &str, path: &Path) -> String {
@@ -34,8 +24,8 @@ fn flag(name: &str, path: &Path) -> String {
 
 #[test]
 fn a_name_is_a_picture_a_folder_or_refused() {
-    let tmp = tempfile::tempdir().unwrap();
-    let model = flag("model", &model(tmp.path()));
+    let tmp = with_model();
+    let model = model(tmp.path());
     let out = tmp.path().join("out");
     fs::create_dir(&out).unwrap();
     let base = ["sample", "--device=cpu", "--classes=0", &model];
@@ -77,9 +67,9 @@ fn a_name_is_a_picture_a_folder_or_refused() {
 
 #[test]
 fn regions_that_select_nothing_or_everything_are_told() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = with_model();
     let dir = tmp.path();
-    let model = flag("model", &model(dir));
+    let model = model(dir);
     let image = flag("image", &dir.join("images/val/class0/0.bmp"));
     let out = flag("out", &dir.join("e.png"));
     let base = [
