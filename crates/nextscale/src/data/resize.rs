@@ -5,21 +5,22 @@
 //! kernel, widened when shrinking (antialias); its weights are normalised in double precision and rounded to
 //! 22-bit fixed point. An unchanged side is not filtered.
 //!
-//! For speed the horizontal pass handles four rows at once as sixteen 32-bit lanes (RGB and one idle lane each)
-//! and the vertical pass 16 samples of a row; both are plain loops that the compiler vectorises for the
-//! instruction set found at run time.
+//! Both passes pack samples that are neighbours along the filter two by two, for 16 rows or 16 columns at once, and
+//! give them to the same [`filter`](filter::filter). All of it is compiled for each instruction set and chosen at
+//! run time.
 
+mod filter;
+mod weights;
+
+use pulp::Simd;
+
+use self::filter::{LANES, PairSums, Pairs, filter};
+use self::weights::Weights;
 use super::RgbImage8;
 use crate::{Error, Result};
 
-/// Fractional bits of a weight: 8 bits for the sample and 2 for overshoot leave 22 of 32.
-const PRECISION: u32 = 22;
-/// Half a unit, for rounding.
-const HALF: i32 = 1 << (PRECISION - 1);
-/// Half the width of the kernel, in output pixels.
-const LOBES: f64 = 3.0;
-/// Samples that the vertical pass handles together.
-const BLOCK: usize = 16;
+/// Rows that the horizontal pass handles together.
+const ROWS: usize = LANES / 3;
 
 /// The part of a resized picture that is wanted, in pixels of the resized picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +40,20 @@ pub struct CropWindow {
 pub struct Resizer {
     horizontal: Weights,
     vertical: Weights,
-    /// Four rows of the source, interleaved pixel by pixel.
-    packed: Vec<[u8; 16]>,
-    /// Four rows of the intermediate picture, interleaved likewise.
-    line: Vec<[u8; 16]>,
-    /// Rows for the vertical pass, each of whole blocks.
-    rows: Vec<u8>,
-    /// The result of a vertical pass that comes first.
-    middle: RgbImage8,
+    /// The rows between the two passes.
+    middle: Vec<u8>,
+    buffers: Buffers,
+}
+
+/// What a pass works with.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// Samples for the filter.
+    pairs: Vec<Pairs>,
+    /// What the filter makes of them.
+    results: Vec<[u8; LANES]>,
+    /// A mirrored row.
+    mirrored: Vec<u8>,
 }
 
 impl Resizer {
@@ -84,99 +91,24 @@ impl Resizer {
         self.horizontal
             .compute(w, size.0, window.left, window.width);
         self.vertical.compute(h, size.1, window.top, window.height);
-        pulp::Arch::new().dispatch(Run {
+        let work = Work {
             resizer: self,
             source,
             vertical_first: vertical_first((w, h), size),
-            window,
             flip,
             out,
-        });
+        };
+        match pulp::Arch::new() {
+            #[cfg(target_arch = "x86_64")]
+            pulp::Arch::V4(wide) => Simd::vectorize(wide, Run { simd: *wide, work }),
+            #[cfg(target_arch = "x86_64")]
+            pulp::Arch::V3(simd) => Simd::vectorize(simd, Run { simd, work }),
+            other => other.dispatch(Run {
+                simd: pulp::Scalar,
+                work,
+            }),
+        }
         Ok(())
-    }
-
-    /// Horizontal pass, then vertical pass.
-    #[inline(always)]
-    fn across_then_down(
-        &mut self,
-        source: &RgbImage8,
-        window: CropWindow,
-        flip: bool,
-        out: &mut [u8],
-    ) {
-        // Rows of the source that the wanted rows depend on.
-        let (y0, y1) = self.vertical.input_range();
-        let bytes = 3 * window.width;
-        // Whole blocks, so that the vertical pass needs no remainder.
-        let stride = bytes.next_multiple_of(BLOCK);
-        self.rows.resize(stride * (y1 - y0), 0);
-        let mut rows = std::mem::take(&mut self.rows);
-        self.across(
-            source,
-            self.horizontal.input_range(),
-            y0,
-            flip,
-            bytes,
-            rows.chunks_mut(stride),
-        );
-        down(&rows, stride, &self.vertical, out, bytes);
-        self.rows = rows;
-    }
-
-    /// Vertical pass, then horizontal pass.
-    #[inline(always)]
-    fn down_then_across(
-        &mut self,
-        source: &RgbImage8,
-        window: CropWindow,
-        flip: bool,
-        out: &mut [u8],
-    ) {
-        let (y0, y1) = self.vertical.input_range();
-        // Columns of the (mirrored) source that the wanted columns depend on.
-        let (x0, x1) = self.horizontal.input_range();
-        let from = if flip { source.width() - x1 } else { x0 };
-        let bytes = 3 * (x1 - x0);
-        let stride = bytes.next_multiple_of(BLOCK);
-        self.rows.resize(stride * (y1 - y0), 0);
-        for (row, y) in self.rows.chunks_exact_mut(stride).zip(y0..) {
-            row[..bytes].copy_from_slice(&source.row(y)[3 * from..3 * from + bytes]);
-        }
-        let mut middle = std::mem::take(&mut self.middle);
-        let filtered = middle.reset(x1 - x0, window.height);
-        down(&self.rows, stride, &self.vertical, filtered, bytes);
-        let bytes = 3 * window.width;
-        self.across(&middle, (0, x1 - x0), 0, flip, bytes, out.chunks_mut(bytes));
-        self.middle = middle;
-    }
-
-    /// The horizontal pass over rows of `source` from `y` on, columns `range` of the (mirrored) picture: `bytes` bytes of
-    /// each row of the result.
-    #[inline(always)]
-    fn across<'a>(
-        &mut self,
-        source: &RgbImage8,
-        range: (usize, usize),
-        mut y: usize,
-        flip: bool,
-        bytes: usize,
-        rows: impl ExactSizeIterator<Item = &'a mut [u8]>,
-    ) {
-        let mut rows = rows.peekable();
-        while rows.peek().is_some() {
-            pack(source, y, range, flip, &mut self.packed);
-            y += 4;
-            if self.horizontal.identity {
-                // Unchanged width: the window's columns as they are.
-                self.line.clone_from(&self.packed);
-            } else {
-                self.line.resize(bytes / 3, [0; 16]);
-                filter_row(&self.packed, &self.horizontal, &mut self.line);
-            }
-            for (lane, row) in rows.by_ref().take(4).enumerate() {
-                unpack(&self.line, lane, &mut row[..bytes]);
-            }
-        }
     }
 }
 
@@ -187,254 +119,211 @@ fn vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
     height > 0 && height > 2 * width
 }
 
-/// The vertical pass: `rows` begin with the first one that any row of the result depends on.
-#[inline(always)]
-fn down(rows: &[u8], stride: usize, weights: &Weights, out: &mut [u8], bytes: usize) {
-    let (y0, _) = weights.input_range();
-    for (taps, out) in weights.spans.iter().zip(out.chunks_exact_mut(bytes)) {
-        let first = (taps.first - y0) * stride;
-        if weights.identity {
-            out.copy_from_slice(&rows[first..first + bytes]);
-        } else {
-            filter_column(&rows[first..], stride, weights.of(taps), out);
-        }
-    }
-}
-
-/// The work of one call, to be compiled once for each instruction set. (A closure would not do: it would be
-/// compiled apart from the dispatcher, for the oldest instruction set.)
-struct Run<'a> {
+/// The work of one call.
+struct Work<'a> {
     resizer: &'a mut Resizer,
     source: &'a RgbImage8,
     vertical_first: bool,
-    window: CropWindow,
     flip: bool,
     out: &'a mut [u8],
 }
 
-impl pulp::WithSimd for Run<'_> {
+impl Work<'_> {
+    #[inline(always)]
+    fn run(self, simd: impl PairSums) {
+        let Resizer {
+            horizontal,
+            vertical,
+            middle,
+            buffers,
+        } = self.resizer;
+        // The rows and columns that the wanted part depends on; columns count from the right if mirrored.
+        let ((x0, x1), (y0, y1)) = (horizontal.range, vertical.range);
+        let left = if self.flip {
+            self.source.width() - x1
+        } else {
+            x0
+        };
+        let stride = 3 * self.source.width();
+        let source = Rows {
+            data: &self.source.data()[y0 * stride..y1 * stride],
+            stride,
+            start: 3 * left,
+            bytes: 3 * (x1 - x0),
+        };
+        if vertical.identity {
+            across(simd, source, self.flip, horizontal, buffers, self.out);
+        } else if self.vertical_first {
+            let bytes = source.bytes;
+            middle.resize(vertical.spans.len() * bytes, 0);
+            down(simd, source, vertical, buffers, middle);
+            let rows = Rows::whole(middle, bytes);
+            across(simd, rows, self.flip, horizontal, buffers, self.out);
+        } else {
+            let bytes = 3 * horizontal.spans.len();
+            middle.resize((y1 - y0) * bytes, 0);
+            across(simd, source, self.flip, horizontal, buffers, middle);
+            let rows = Rows::whole(middle, bytes);
+            down(simd, rows, vertical, buffers, self.out);
+        }
+    }
+}
+
+/// [`Work`] with the instruction set to compile it for. (A closure would not do: it would be compiled apart from the
+/// dispatcher, for the oldest instruction set.)
+struct Run<'a, P> {
+    simd: P,
+    work: Work<'a>,
+}
+
+impl<P: PairSums> pulp::WithSimd for Run<'_, P> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let (source, window, flip) = (self.source, self.window, self.flip);
-        if self.vertical_first {
-            self.resizer
-                .down_then_across(source, window, flip, self.out);
-        } else {
-            self.resizer
-                .across_then_down(source, window, flip, self.out);
-        }
+        self.work.run(self.simd);
     }
 }
 
-/// Interleaves four rows of the source from `y` on, columns `range` of the (mirrored) picture. Rows beyond the
-/// end are repeats of the last and are never read.
-#[inline(always)]
-fn pack(
-    source: &RgbImage8,
-    y: usize,
-    range: (usize, usize),
-    flip: bool,
-    packed: &mut Vec<[u8; 16]>,
-) {
-    let (x0, x1) = range;
-    let (from, to) = if flip {
-        (source.width() - x1, source.width() - x0)
-    } else {
-        (x0, x1)
-    };
-    let row = |i: usize| {
-        let bytes = source.row((y + i).min(source.height() - 1));
-        bytes[3 * from..3 * to].as_chunks::<3>().0
-    };
-    let (a, b, c, d) = (row(0), row(1), row(2), row(3));
-    packed.resize(a.len(), [0; 16]);
-    let last = a.len().wrapping_sub(1);
-    for (i, (((a, b), c), d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
-        let at = if flip { last - i } else { i };
-        packed[at] = [
-            a[0], a[1], a[2], 0, b[0], b[1], b[2], 0, c[0], c[1], c[2], 0, d[0], d[1], d[2], 0,
-        ];
-    }
-}
-
-/// Takes one of four interleaved rows out.
-#[inline(always)]
-fn unpack(line: &[[u8; 16]], lane: usize, row: &mut [u8]) {
-    let at = 4 * lane;
-    for (rgb, pixel) in row.as_chunks_mut::<3>().0.iter_mut().zip(line) {
-        *rgb = [pixel[at], pixel[at + 1], pixel[at + 2]];
-    }
-}
-
-/// The horizontal pass over four interleaved rows.
-#[inline(always)]
-fn filter_row(packed: &[[u8; 16]], weights: &Weights, line: &mut [[u8; 16]]) {
-    let (x0, _) = weights.input_range();
-    for (taps, out) in weights.spans.iter().zip(line) {
-        let mut sum = [HALF; 16];
-        let first = taps.first - x0;
-        for (pixel, &weight) in packed[first..].iter().zip(weights.of(taps)) {
-            for (sum, &sample) in sum.iter_mut().zip(pixel) {
-                *sum = sum.wrapping_add(i32::from(sample).wrapping_mul(weight));
-            }
-        }
-        for (out, sum) in out.iter_mut().zip(sum) {
-            *out = (sum >> PRECISION).clamp(0, 255) as u8;
-        }
-    }
-}
-
-/// The vertical pass for one row of the result: `rows` begins at its first tap.
-#[inline(always)]
-fn filter_column(rows: &[u8], stride: usize, weights: &[i32], out: &mut [u8]) {
-    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let mut sum = [HALF; BLOCK];
-        for (&weight, row) in weights.iter().zip(rows.chunks_exact(stride)) {
-            let Some(samples) = row.as_chunks::<BLOCK>().0.get(block) else {
-                continue;
-            };
-            for (sum, &sample) in sum.iter_mut().zip(samples) {
-                *sum = sum.wrapping_add(i32::from(sample).wrapping_mul(weight));
-            }
-        }
-        let mut samples = [0u8; BLOCK];
-        for (sample, sum) in samples.iter_mut().zip(sum) {
-            *sample = (sum >> PRECISION).clamp(0, 255) as u8;
-        }
-        out.copy_from_slice(&samples[..out.len()]);
-    }
-}
-
-/// Which input samples make an output sample.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    /// The first input sample.
-    first: usize,
-    /// Where its weights lie.
-    start: usize,
-    len: usize,
-}
-
-/// Filter weights along one side, for a run of output samples.
-#[derive(Debug, Default)]
-struct Weights {
-    spans: Vec<Span>,
-    fixed: Vec<i32>,
-    /// Input and output have the same size: every output sample is one input sample.
-    identity: bool,
-    exact: Vec<f64>,
-}
-
-impl Weights {
-    #[inline(always)]
-    fn of(&self, span: &Span) -> &[i32] {
-        &self.fixed[span.start..span.start + span.len]
-    }
-
-    /// The input samples used by any output sample: from, to (exclusive).
-    #[inline(always)]
-    fn input_range(&self) -> (usize, usize) {
-        // First samples and ends both rise along the run.
-        match (self.spans.first(), self.spans.last()) {
-            (Some(a), Some(b)) => (a.first, b.first + b.len),
-            _ => (0, 0),
-        }
-    }
-
-    /// Weights of output samples `from..from + count` of `output`, over `input` samples.
-    fn compute(&mut self, input: usize, output: usize, from: usize, count: usize) {
-        self.spans.clear();
-        self.fixed.clear();
-        self.identity = input == output;
-        if self.identity {
-            self.spans.extend((from..from + count).map(|first| Span {
-                first,
-                start: 0,
-                len: 1,
-            }));
-            return;
-        }
-        let scale = input as f64 / output as f64;
-        let filter_scale = scale.max(1.0);
-        let support = LOBES * filter_scale;
-        let step = 1.0 / filter_scale;
-        let turn = Turn::new(step);
-        for out in from..from + count {
-            let center = (out as f64 + 0.5) * scale;
-            let first = (center - support + 0.5).max(0.0) as usize;
-            let end = ((center + support + 0.5) as usize).min(input);
-            self.exact.clear();
-            let mut sum = 0.0;
-            let mut at = turn.start((first as f64 - center + 0.5) * step);
-            for _ in first..end {
-                let weight = at.lanczos();
-                sum += weight;
-                self.exact.push(weight);
-                at = turn.next(at);
-            }
-            let unit = f64::from(1u32 << PRECISION) / sum;
-            let start = self.fixed.len();
-            self.fixed
-                .extend(self.exact.iter().map(|w| (w * unit).round() as i32));
-            self.spans.push(Span {
-                first,
-                start,
-                len: end - first,
-            });
-        }
-    }
-}
-
-/// Walks the kernel in equal steps. Sine and cosine of πx/3 are turned along instead of being evaluated anew:
-/// the error stays near 1e-15, far below half a unit of a weight (1e-7), and it is several times faster.
-struct Turn {
-    step: f64,
-    sin: f64,
-    cos: f64,
-}
-
-/// A point of the kernel.
+/// Rows of RGB pixels, some columns of each.
 #[derive(Clone, Copy)]
-struct Point {
-    x: f64,
-    sin: f64,
-    cos: f64,
+struct Rows<'a> {
+    data: &'a [u8],
+    /// Bytes from one row to the next.
+    stride: usize,
+    /// The first byte of a row that is meant, and how many.
+    start: usize,
+    bytes: usize,
 }
 
-impl Turn {
-    fn new(step: f64) -> Self {
-        let (sin, cos) = (step * (std::f64::consts::PI / LOBES)).sin_cos();
-        Self { step, sin, cos }
+impl<'a> Rows<'a> {
+    fn whole(data: &'a [u8], bytes: usize) -> Self {
+        Self {
+            data,
+            stride: bytes,
+            start: 0,
+            bytes,
+        }
     }
 
-    fn start(&self, x: f64) -> Point {
-        let (sin, cos) = (x * (std::f64::consts::PI / LOBES)).sin_cos();
-        Point { x, sin, cos }
+    #[inline(always)]
+    fn iter(self) -> impl ExactSizeIterator<Item = &'a [u8]> {
+        self.data
+            .chunks_exact(self.stride)
+            .map(move |row| &row[self.start..self.start + self.bytes])
     }
+}
 
-    fn next(&self, p: Point) -> Point {
-        Point {
-            x: p.x + self.step,
-            sin: p.sin * self.cos + p.cos * self.sin,
-            cos: p.cos * self.cos - p.sin * self.sin,
+/// The horizontal pass: every row is mirrored if `flip`, then filtered into a row of `out`.
+#[inline(always)]
+fn across(
+    simd: impl PairSums,
+    rows: Rows<'_>,
+    flip: bool,
+    weights: &Weights,
+    buffers: &mut Buffers,
+    out: &mut [u8],
+) {
+    let Buffers {
+        pairs,
+        results,
+        mirrored,
+    } = buffers;
+    pairs.resize(rows.bytes.div_ceil(6), Pairs::default());
+    let bytes = 3 * weights.spans.len();
+    let mut rows = rows.iter();
+    for out in out.chunks_mut(ROWS * bytes) {
+        // Of the last rows there may be fewer: the results of the lanes left over are not taken out.
+        for (i, out) in out.chunks_exact_mut(bytes).enumerate() {
+            let Some(mut row) = rows.next() else { break };
+            if flip {
+                mirror(row, mirrored);
+                row = mirrored;
+            }
+            if weights.identity {
+                out.copy_from_slice(row);
+            } else {
+                pack_row(row, i, pairs);
+            }
+        }
+        if !weights.identity {
+            filter(simd, pairs, weights, results);
+            for (i, row) in out.chunks_exact_mut(bytes).enumerate() {
+                for (rgb, result) in row.as_chunks_mut::<3>().0.iter_mut().zip(&*results) {
+                    *rgb = [result[3 * i], result[3 * i + 1], result[3 * i + 2]];
+                }
+            }
         }
     }
 }
 
-impl Point {
-    /// sinc(x)·sinc(x/3) within the three lobes, with sin 3θ = 3 sin θ − 4 sin³ θ.
-    fn lanczos(self) -> f64 {
-        if self.x < -LOBES || self.x >= LOBES {
-            return 0.0;
+/// The vertical pass: `rows` begin with the first one that any row of `out` depends on.
+#[inline(always)]
+fn down(
+    simd: impl PairSums,
+    rows: Rows<'_>,
+    weights: &Weights,
+    buffers: &mut Buffers,
+    out: &mut [u8],
+) {
+    let Buffers { pairs, results, .. } = buffers;
+    let count = rows.iter().len();
+    pairs.resize(count.div_ceil(2), Pairs::default());
+    for from in (0..rows.bytes).step_by(LANES) {
+        let to = rows.bytes.min(from + LANES);
+        let mut rest = rows.iter().map(|row| &row[from..to]);
+        for pairs in &mut *pairs {
+            let (first, second) = (rest.next(), rest.next());
+            pack_columns(first.unwrap_or(&[]), second.unwrap_or(&[]), pairs);
         }
-        let px = self.x * std::f64::consts::PI;
-        if px.abs() < 1e-9 {
-            return 1.0;
+        filter(simd, pairs, weights, results);
+        for (row, result) in out.chunks_exact_mut(rows.bytes).zip(&*results) {
+            row[from..to].copy_from_slice(&result[..to - from]);
         }
-        let s = self.sin;
-        LOBES * s * s * (3.0 - 4.0 * s * s) / (px * px)
+    }
+}
+
+/// A row from its end, pixel by pixel.
+#[inline(always)]
+fn mirror(row: &[u8], mirrored: &mut Vec<u8>) {
+    mirrored.resize(row.len(), 0);
+    let pixels = mirrored.as_chunks_mut::<3>().0;
+    for (to, from) in pixels.iter_mut().zip(row.as_chunks::<3>().0.iter().rev()) {
+        *to = *from;
+    }
+}
+
+/// Puts a row of pixels into the lanes of row `i` of sixteen, two pixels in each element of `pairs`.
+#[inline(always)]
+fn pack_row(row: &[u8], i: usize, pairs: &mut [Pairs]) {
+    let (twos, odd) = row.as_chunks::<6>();
+    let lanes = 6 * i..6 * i + 6;
+    let mut put = |j: usize, [a, b, c, d, e, f]: [u8; 6]| {
+        let pair = [a, d, b, e, c, f].map(i16::from);
+        pairs[j].as_flattened_mut()[lanes.clone()].copy_from_slice(&pair);
+    };
+    for (j, &two) in twos.iter().enumerate() {
+        put(j, two);
+    }
+    if let &[r, g, b] = odd {
+        put(twos.len(), [r, g, b, 0, 0, 0]);
+    }
+}
+
+/// Puts samples of two rows side by side; what is missing of [`LANES`] is zero.
+#[inline(always)]
+fn pack_columns(first: &[u8], second: &[u8], pairs: &mut Pairs) {
+    let whole = |row: &[u8]| -> [u8; LANES] {
+        row.first_chunk().copied().unwrap_or_else(|| {
+            let mut padded = [0; LANES];
+            padded[..row.len()].copy_from_slice(row);
+            padded
+        })
+    };
+    let (first, second) = (whole(first), whole(second));
+    let pairs = pairs.as_flattened_mut().as_chunks_mut::<2>().0;
+    for ((pair, a), b) in pairs.iter_mut().zip(first).zip(second) {
+        *pair = [a.into(), b.into()];
     }
 }
 
