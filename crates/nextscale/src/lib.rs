@@ -14,12 +14,14 @@ pub mod memory;
 pub mod model;
 pub mod pictures;
 pub mod quickstart;
-pub mod session;
+pub mod run;
 pub mod train;
 pub mod verify;
 
 mod error;
+mod world;
 pub use error::{Error, Result};
+pub use world::World;
 
 /// Number of threads that operators compute on.
 pub fn compute_threads() -> usize {

@@ -6,13 +6,14 @@ use crate::eval::evaluate_reconstruction;
 use crate::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use crate::model::open::{OpenPair, open_pair, open_tokenizer};
 use crate::pictures::{before_after, grid, labelled_rows};
-use crate::session::{
-    BUILTIN_SHAPES, Dataset, TokenizerRun, VarRun, make_folder, tokenizer_paths, var_paths,
+use crate::run::signal::StopSignal;
+use crate::run::{
+    BUILTIN_SHAPES, Dataset, TokenizerRun, TransformerRun, make_folder, tokenizer_paths,
+    transformer_paths,
 };
 use crate::train::device::{Arithmetic, resolve_device};
 use crate::train::flags::DeviceChoice;
 use crate::train::options::TrainOptions;
-use crate::train::signal::StopSignal;
 use crate::train::tokenizer_options::TokenizerOptions;
 use crate::{Error, Result, tell};
 use nextscale_tensor::ops;
@@ -143,6 +144,7 @@ impl Quickstart {
             options: &options,
             cmd: cmd.clone(),
             stop: self.stop.clone(),
+            observers: Vec::new(),
         }
         .run()?;
         if !outcome.complete {
@@ -150,10 +152,11 @@ impl Quickstart {
         }
         tell!("2/4  training a transformer on its tokens");
         let train = train_options(&self.out, self.device, self.seed);
-        let outcome = VarRun {
+        let outcome = TransformerRun {
             options: &train,
             cmd,
             stop: self.stop.clone(),
+            observers: Vec::new(),
         }
         .run()?;
         if !outcome.complete {
@@ -235,7 +238,7 @@ impl Quickstart {
             mut var,
             tokenizer: mut tok,
             ..
-        } = open_pair(&var_paths(&train.out).last, None)?;
+        } = open_pair(&transformer_paths(&train.out).last, None)?;
         var.to_device(device, Arithmetic::Tf32.math())?;
         tok.vqvae.to_device(device, Arithmetic::Tf32.math())?;
         let sampler = Sampler {
@@ -320,7 +323,7 @@ pub fn report(s: &Summary, out: &Path) -> String {
     );
     let _ = writeln!(t, "  {dir}/summary.json         these figures");
     let _ = writeln!(t, "  tensorboard --logdir={dir}");
-    let model = var_paths(&out.join("var")).last;
+    let model = transformer_paths(&out.join("var")).last;
     let _ = writeln!(t, "\ngo on with");
     let _ = writeln!(
         t,

@@ -5,9 +5,9 @@ use nextscale::memory::{Estimate, Pass};
 use nextscale::model::Pyramid;
 use nextscale::model::var::{Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
-use nextscale::session::TokenizerRun;
+use nextscale::run::TokenizerRun;
+use nextscale::run::signal::StopSignal;
 use nextscale::train::flags::DeviceChoice;
-use nextscale::train::signal::StopSignal;
 use nextscale::train::tokenizer_options::TokenizerOptions;
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{StepPlan, VarTrainer};
@@ -68,6 +68,7 @@ fn a_run_of_single_images() {
         options: &options,
         cmd: String::new(),
         stop: StopSignal::detached(),
+        observers: Vec::new(),
     };
     assert!(run.run().unwrap().complete);
     let taken = pool::peak_bytes();

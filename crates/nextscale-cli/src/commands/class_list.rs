@@ -1,7 +1,7 @@
 //! Which classes `--classes` and `--class` mean.
 
 use nextscale::checkpoint::class_names::{ModelClasses, list_names};
-use nextscale::session::Dataset;
+use nextscale::run::Dataset;
 use nextscale::{Error, Result};
 
 /// Labels of classes given by name or number, separated by commas; without a list every class once. Names are those that the model's

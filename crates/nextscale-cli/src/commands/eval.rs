@@ -7,7 +7,7 @@ use nextscale::data::LoaderConfig;
 use nextscale::eval::evaluate_losses;
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::{OpenPair, open_pair};
-use nextscale::session::Dataset;
+use nextscale::run::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::BadImages;
 use nextscale::train::var_trainer::VarTrainer;

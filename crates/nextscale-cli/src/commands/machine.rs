@@ -1,6 +1,6 @@
 //! The flags of every command that computes with a model.
 
-use nextscale::session::init_threads;
+use nextscale::run::init_threads;
 use nextscale::train::device::{Arithmetic, resolve_device};
 use nextscale::train::flags::DeviceChoice;
 use nextscale::{Result, tell};

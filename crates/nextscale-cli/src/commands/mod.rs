@@ -67,8 +67,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Train(_) | Command::TrainTokenizer(_) | Command::Quickstart(_)
     );
     if !trains {
-        nextscale::train::signal::end_with_the_reader()?;
-        nextscale::train::signal::end_cleanly()?;
+        nextscale::run::signal::end_with_the_reader()?;
+        nextscale::run::signal::end_cleanly()?;
     }
     match command {
         Command::Quickstart(a) => return quickstart::run(&a),

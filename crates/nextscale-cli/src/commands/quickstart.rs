@@ -2,9 +2,9 @@
 
 use nextscale::Result;
 use nextscale::quickstart::{Quickstart, report};
-use nextscale::session::init_threads;
+use nextscale::run::init_threads;
+use nextscale::run::signal::StopSignal;
 use nextscale::train::flags::DeviceChoice;
-use nextscale::train::signal::StopSignal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::pictures::{before_after, check_grid};
-use nextscale::session::Dataset;
+use nextscale::run::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::{BadImages, parse_pn};
 use nextscale::{Error, Result, say};

@@ -9,7 +9,7 @@ use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::model::state::fingerprint;
-use nextscale::session::Dataset;
+use nextscale::run::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::{BadImages, parse_bool, parse_pn};
 use nextscale::{Error, Result, say};

@@ -2,9 +2,9 @@
 
 use super::command_line;
 use nextscale::Result;
-use nextscale::session::{VarRun, init_threads};
+use nextscale::run::signal::StopSignal;
+use nextscale::run::{TransformerRun, init_threads};
 use nextscale::train::options::TrainArgs;
-use nextscale::train::signal::StopSignal;
 use std::process::ExitCode;
 
 /// Flags of `train`.
@@ -21,10 +21,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         nextscale::tell!("nextscale: {line}");
     }
     init_threads(options.threads)?;
-    let outcome = VarRun {
+    let outcome = TransformerRun {
         options,
         cmd: command_line(),
         stop: StopSignal::install()?,
+        observers: Vec::new(),
     }
     .run()?;
     super::ended(&outcome.message, outcome.exit_code)

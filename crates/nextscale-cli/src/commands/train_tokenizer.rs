@@ -2,8 +2,8 @@
 
 use super::command_line;
 use nextscale::Result;
-use nextscale::session::{TokenizerRun, init_threads};
-use nextscale::train::signal::StopSignal;
+use nextscale::run::signal::StopSignal;
+use nextscale::run::{TokenizerRun, init_threads};
 use nextscale::train::tokenizer_options::TokenizerOptions;
 use std::process::ExitCode;
 
@@ -21,6 +21,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         options: &args.options,
         cmd: command_line(),
         stop: StopSignal::install()?,
+        observers: Vec::new(),
     }
     .run()?;
     super::ended(&outcome.message, outcome.exit_code)

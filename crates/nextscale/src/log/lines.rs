@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
 
 use crate::checkpoint::atomic::{Unfinished, synced};
 use crate::input::open_input;
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// A file that grows by whole lines.
 #[derive(Debug)]
-pub(super) struct LineFile {
+pub(crate) struct LineFile {
     file: File,
     path: PathBuf,
 }
@@ -23,7 +23,7 @@ impl LineFile {
     /// text. Where the very first line is not kept (or there is none), `first` takes its place.
     ///
     /// The cut is one rename: whatever happens, the old or the new content stands there whole.
-    pub(super) fn open(
+    pub(crate) fn open(
         path: PathBuf,
         first: Option<&str>,
         mut keep: impl FnMut(usize, &str) -> bool,
@@ -40,7 +40,7 @@ impl LineFile {
     }
 
     /// Appends `record` as one line, in one write. Where that fails, on a full disk say, a part of the line does not stay.
-    pub(super) fn append(&mut self, record: &impl Serialize) -> Result<()> {
+    pub(crate) fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = json(record)?;
         line.push('\n');
         let before = self.file.metadata().map(|m| m.len());
@@ -53,13 +53,13 @@ impl LineFile {
     }
 
     /// Waits until everything appended is on the disk.
-    pub(super) fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         synced(self.file.sync_data()).map_err(Error::io(&self.path))
     }
 }
 
 /// `record` as JSON on one line. Floats get their shortest form that reads back exactly.
-pub(super) fn json(record: &impl Serialize) -> Result<String> {
+pub(crate) fn json(record: &impl Serialize) -> Result<String> {
     serde_json::to_string(record)
         .map_err(|cause| Error::failed(format!("a log line can't be written: {cause}")))
 }
@@ -116,18 +116,9 @@ fn cut(
     Ok(changed)
 }
 
-/// Writes a number; JSON has no word for one that is not finite, so those become `null`.
-pub(super) fn write_number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if value.is_finite() {
-        serializer.serialize_f64(*value)
-    } else {
-        serializer.serialize_none()
-    }
-}
-
-/// Reads a number; `null` is not a number.
-pub(super) fn read_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+/// A number as a line holds it: JSON has no word for one that is not finite, so those become `null`.
+pub(crate) fn finite(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| value.is_finite())
 }
 
 #[cfg(test)]

@@ -1,10 +1,5 @@
-//! What a run leaves behind: step lines, epoch log, TensorBoard events and the live display.
+//! What the files of a run are written with: lines of JSON, TensorBoard events, averages, times in words.
 pub mod clock;
-pub mod display;
-pub mod epoch_log;
-mod lines;
+pub(crate) mod lines;
 pub mod meters;
-pub mod speaker;
-pub mod steps;
-pub mod tags;
 pub mod tensorboard;

@@ -12,9 +12,7 @@ pub mod plan;
 pub mod progressive;
 pub mod recipes;
 mod reference_flags;
-pub mod run_lock;
 pub mod schedule;
-pub mod signal;
 pub mod tokenizer_options;
 #[cfg(test)]
 mod tokenizer_options_tests;

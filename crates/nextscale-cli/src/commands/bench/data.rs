@@ -4,7 +4,7 @@ use super::timing::{Bench, Pass};
 use super::{Args, Preset};
 use nextscale::Result;
 use nextscale::data::LoaderConfig;
-use nextscale::session::Dataset;
+use nextscale::run::Dataset;
 use nextscale_tensor::{Device, Math, ops};
 use std::time::Instant;
 

@@ -13,7 +13,7 @@ use super::machine::Machine;
 use nextscale::model::Pyramid;
 use nextscale::model::var::{InitScales, Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
-use nextscale::session::BUILTIN_SHAPES;
+use nextscale::run::BUILTIN_SHAPES;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::parse_pn;
 use nextscale::{Error, Result};

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::{ImageSource, TrainSampler, Transform, ValSampler};
 use crate::Result;
+use crate::World;
 
 pub use bad::{BadImage, BadImages, is_of_the_file};
 use engine::{Crops, Engine, Recycler};
@@ -33,6 +34,8 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// What to do with images that can't be decoded.
     pub bad_images: BadImages,
+    /// The processes that share the images.
+    pub world: World,
 }
 
 impl LoaderConfig {

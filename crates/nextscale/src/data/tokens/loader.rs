@@ -5,7 +5,7 @@
 
 use super::TokenFile;
 use crate::data::loader::order::Order;
-use crate::data::{TrainSampler, ValSampler};
+use crate::data::{LoaderConfig, TrainSampler, ValSampler};
 use crate::{Error, Result};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
@@ -35,8 +35,8 @@ pub struct TokenLoader {
 }
 
 impl TokenLoader {
-    /// Training batches without end from (epoch, iteration) `start` on: the images that a loader of images with this seed
-    /// takes. Epoch e sees crop e modulo the number of crops. Every token is checked against `vocab`; 0 `readers` are chosen.
+    /// Training batches without end from (epoch, iteration) `start` on: the images that a loader of images with this
+    /// configuration takes. Epoch e sees crop e modulo the number of crops. Every token is checked against `vocab`; 0 workers are chosen.
     ///
     /// # Errors
     /// When the file can't be opened again or threads can't be started.
@@ -44,11 +44,11 @@ impl TokenLoader {
         file: &TokenFile,
         (batch, vocab): (usize, usize),
         start: (u64, usize),
-        seed: u64,
-        readers: usize,
+        config: LoaderConfig,
     ) -> Result<Self> {
-        let sampler = TrainSampler::new(file.len(), batch, 0, 1, seed)?;
-        Self::start(file, vocab, readers, || {
+        let (rank, size) = (config.world.rank(), config.world.size());
+        let sampler = TrainSampler::new(file.len(), batch, rank, size, config.seed)?;
+        Self::start(file, vocab, config.workers, || {
             Order::train(sampler.clone(), start)
         })
     }
@@ -57,9 +57,14 @@ impl TokenLoader {
     ///
     /// # Errors
     /// As [`TokenLoader::train`].
-    pub fn val(file: &TokenFile, (batch, vocab): (usize, usize), readers: usize) -> Result<Self> {
-        let sampler = ValSampler::new(file.len(), batch, 0, 1)?;
-        Self::start(file, vocab, readers, || Order::val(sampler.clone()))
+    pub fn val(
+        file: &TokenFile,
+        (batch, vocab): (usize, usize),
+        config: LoaderConfig,
+    ) -> Result<Self> {
+        let (rank, size) = (config.world.rank(), config.world.size());
+        let sampler = ValSampler::new(file.len(), batch, rank, size)?;
+        Self::start(file, vocab, config.workers, || Order::val(sampler.clone()))
     }
 
     fn start(

@@ -3,7 +3,7 @@ use crate::checkpoint::class_names::CLASSES_KEY;
 use crate::checkpoint::safetensors::{TextMetadata, read_safetensors, write_safetensors};
 use crate::checkpoint::weights::PATCH_NUMS_KEY;
 use crate::checkpoint::{HostDType, HostTensor};
-use crate::data::{TrainSampler, ValSampler};
+use crate::data::{LoaderConfig, TrainSampler, ValSampler};
 use crate::model::Pyramid;
 use crate::model::state::fingerprint;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
@@ -11,6 +11,14 @@ use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
+
+fn config(workers: usize) -> LoaderConfig {
+    LoaderConfig {
+        workers,
+        seed: 5,
+        ..LoaderConfig::default()
+    }
+}
 
 const IMAGES: usize = 7;
 const CROPS: usize = 3;
@@ -139,7 +147,7 @@ fn batches_are_the_sampler_s_whatever_the_threads() {
     let sampler = TrainSampler::new(IMAGES, 2, 0, 1, 5).unwrap();
     for readers in [1, 3, 0] {
         let start = (1, 2);
-        let mut loader = TokenLoader::train(&file, (2, 64), start, 5, readers).unwrap();
+        let mut loader = TokenLoader::train(&file, (2, 64), start, config(readers)).unwrap();
         let mut at = start;
         for _ in 0..13 {
             let images = &sampler.epoch(at.0)[2 * at.1..2 * at.1 + 2];
@@ -154,7 +162,7 @@ fn batches_are_the_sampler_s_whatever_the_threads() {
                 at = (at.0 + 1, 0);
             }
         }
-        let mut loader = TokenLoader::val(&file, (3, 64), readers).unwrap();
+        let mut loader = TokenLoader::val(&file, (3, 64), config(readers)).unwrap();
         let val = ValSampler::new(IMAGES, 3, 0, 1).unwrap();
         for i in 0..val.iterations() {
             let batch = loader.next_batch().unwrap().unwrap();
@@ -164,7 +172,7 @@ fn batches_are_the_sampler_s_whatever_the_threads() {
         assert_eq!(loader.next_batch().unwrap(), None);
         assert_eq!(loader.next_batch().unwrap(), None);
         // A token outside the codebook ends the run, not a thread in silence.
-        let mut small = TokenLoader::val(&file, (7, 2), readers).unwrap();
+        let mut small = TokenLoader::val(&file, (7, 2), config(readers)).unwrap();
         assert!(small.next_batch().is_err());
     }
 }

@@ -1,0 +1,163 @@
+//! Where a run's images come from.
+
+use crate::checkpoint::class_names::ModelClasses;
+use crate::data::{
+    FolderSplits, ImageSource, LoaderConfig, Relabelled, ShapesSource, TrainLoader, TrainSampler,
+    Transform, ValLoader, ValSampler,
+};
+use crate::train::flags::BadImages;
+use crate::{Result, World, data};
+use std::sync::Arc;
+
+/// The value of `--data_path` that stands for the built-in images.
+pub const BUILTIN_SHAPES: &str = "builtin:shapes";
+
+/// Seed of the built-in images: the same pictures for every run.
+const SHAPES_SEED: u64 = 0;
+
+/// Training and validation images with their transform.
+#[derive(Clone)]
+pub struct Dataset {
+    /// Training images.
+    pub train: Arc<dyn ImageSource>,
+    /// Validation images.
+    pub val: Arc<dyn ImageSource>,
+    /// Resize, crop and flip.
+    pub transform: Transform,
+    /// Side of the images that come out.
+    pub side: usize,
+    /// What lies in the folders and was left out, in words, a line for each half.
+    pub left_out: Vec<String>,
+}
+
+impl Dataset {
+    /// Opens `data_path`, a folder or [`BUILTIN_SHAPES`], for images of side `side`.
+    ///
+    /// # Errors
+    /// One line naming what is wrong with the folder or the flags.
+    pub fn open(data_path: &str, side: usize, mid_reso: f64, hflip: bool) -> Result<Self> {
+        let transform = Transform::new(side, mid_reso, hflip)?;
+        let mut left_out = Vec::new();
+        let (train, val): (Arc<dyn ImageSource>, Arc<dyn ImageSource>) =
+            if data_path == BUILTIN_SHAPES {
+                // Drawn at the size before the crop, so that nothing is resampled.
+                let drawn = (mid_reso * side as f64).round_ties_even() as usize;
+                let (a, b) = ShapesSource::splits(drawn, SHAPES_SEED)?;
+                (Arc::new(a), Arc::new(b))
+            } else {
+                let splits = FolderSplits::open(data_path)?;
+                left_out.extend(splits.train.left_out());
+                left_out.extend(splits.val.left_out());
+                (Arc::new(splits.train), Arc::new(splits.val))
+            };
+        Ok(Self {
+            train,
+            val,
+            transform,
+            side,
+            left_out,
+        })
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.train.class_names().len()
+    }
+
+    /// Gives the images the labels that a model knows their classes by, for any part of its classes; how many of them the images have.
+    ///
+    /// # Errors
+    /// As [`ModelClasses::of`]; `source` says where the images are from.
+    pub fn label_as(&mut self, model: &ModelClasses<'_>, source: &str) -> Result<usize> {
+        let places = model.of(self.train.class_names(), source)?;
+        let names: Arc<[String]> = match model.names {
+            Some(names) => names.into(),
+            None => self.train.class_names().into(),
+        };
+        for split in [&mut self.train, &mut self.val] {
+            let labels = places.iter().map(|&p| p as u32).collect();
+            *split = Arc::new(Relabelled::new(
+                Arc::clone(split),
+                labels,
+                Arc::clone(&names),
+            ));
+        }
+        Ok(places.len())
+    }
+
+    /// Training batches from (epoch, iteration) `start` on.
+    ///
+    /// # Errors
+    /// When threads can't be started.
+    pub fn train_loader(
+        &self,
+        batch: usize,
+        start: (u64, usize),
+        config: LoaderConfig,
+    ) -> Result<TrainLoader> {
+        let (rank, size) = (config.world.rank(), config.world.size());
+        let sampler = TrainSampler::new(self.train.len(), batch, rank, size, config.seed)?;
+        TrainLoader::new(
+            Arc::clone(&self.train),
+            self.transform,
+            sampler,
+            start,
+            config,
+        )
+    }
+
+    /// One pass over the validation images.
+    ///
+    /// # Errors
+    /// When threads can't be started.
+    pub fn val_loader(&self, batch: usize, config: LoaderConfig) -> Result<ValLoader> {
+        let (rank, size) = (config.world.rank(), config.world.size());
+        let sampler = ValSampler::new(self.val.len(), batch, rank, size)?;
+        ValLoader::new(Arc::clone(&self.val), self.transform, sampler, config)
+    }
+
+    /// One pass over the training images in their order, `crops` random crops of each (see [`ValLoader::with_crops`]); with one
+    /// it is the middle.
+    ///
+    /// # Errors
+    /// When threads can't be started.
+    pub fn crops_loader(
+        &self,
+        batch: usize,
+        crops: usize,
+        config: LoaderConfig,
+    ) -> Result<ValLoader> {
+        let (rank, size) = (config.world.rank(), config.world.size());
+        let sampler = ValSampler::new(self.train.len(), batch, rank, size)?;
+        let source = Arc::clone(&self.train);
+        if crops == 1 {
+            return ValLoader::new(source, self.transform, sampler, config);
+        }
+        ValLoader::with_crops(source, self.transform, sampler, crops, config)
+    }
+}
+
+impl From<BadImages> for data::BadImages {
+    fn from(flag: BadImages) -> Self {
+        match flag {
+            BadImages::Skip => Self::Skip,
+            BadImages::Fail => Self::Stop,
+        }
+    }
+}
+
+/// The loader's settings for these flags.
+pub(crate) fn loader_config(
+    workers: usize,
+    seed: u64,
+    bad: BadImages,
+    world: World,
+) -> LoaderConfig {
+    LoaderConfig {
+        workers,
+        prefetch: 0,
+        seed,
+        bad_images: bad.into(),
+        world,
+    }
+}

@@ -1,0 +1,175 @@
+//! A tokenizer's run as a checkpoint and back, and its weights as a file to use.
+
+use super::task::TokenizerState;
+use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata, names_to_text};
+use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata, write_to};
+use crate::checkpoint::weights::TOKENIZER_KEY;
+use crate::checkpoint::{HostTensor, StateDict, write_atomic};
+use crate::model::state::{buffer_state, hit_averages, load_moment, load_vqvae, vqvae_state};
+use crate::model::vqvae::VqvaeConfig;
+use crate::run::checkpoints::{last_is_there, not_finite};
+use crate::run::task::Progress;
+use crate::train::tokenizer_trainer::TokenizerTrainer;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
+pub const TOKENIZER_STATE_KEY: &str = "nextscale.tokenizer_trainer";
+
+/// Prefixes of weights and of AdamW's moments.
+const PREFIXES: [&str; 3] = ["vae_local.", "vae_opt.exp_avg.", "vae_opt.exp_avg_sq."];
+
+/// What a training checkpoint says of its run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Found {
+    #[serde(flatten)]
+    pub(super) progress: Progress,
+    #[serde(flatten)]
+    pub(super) state: TokenizerState,
+}
+
+fn settings(trainer: &TokenizerTrainer) -> Result<String> {
+    serde_json::to_string(&trainer.vqvae.config)
+        .map_err(|e| Error::failed(format!("describing the tokenizer: {e}")))
+}
+
+/// Writes the training checkpoint.
+///
+/// # Errors
+/// When writing fails or the weights or averages are no numbers; an existing file is then unchanged.
+pub(super) fn save(
+    trainer: &TokenizerTrainer,
+    progress: &Progress,
+    state: &TokenizerState,
+    path: &Path,
+) -> Result<()> {
+    let kept = Found {
+        progress: progress.clone(),
+        state: state.clone(),
+    };
+    let text = serde_json::to_string(&kept)
+        .map_err(|e| Error::failed(format!("describing the run: {e}")))?;
+    let metadata: TextMetadata = [
+        ("format".into(), "pt".into()),
+        (TOKENIZER_STATE_KEY.into(), text),
+        (TOKENIZER_KEY.into(), settings(trainer)?),
+        (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
+    ]
+    .into();
+    let params = &trainer.vqvae.params;
+    let parts = [
+        vqvae_state(&trainer.vqvae, &trainer.hits.ema)?,
+        buffer_state(&trainer.opt.exp_avg, params)?,
+        buffer_state(&trainer.opt.exp_avg_sq, params)?,
+    ];
+    let what = [
+        ("the weights", &parts[0]),
+        ("the optimizer's averages", &parts[1]),
+        ("the optimizer's averages of squares", &parts[2]),
+    ];
+    if let Some(what) = not_finite(&what) {
+        return Err(Error::Diverged(what));
+    }
+    let list: Vec<(String, &HostTensor)> = PREFIXES
+        .iter()
+        .zip(&parts)
+        .flat_map(|(prefix, dict)| dict.iter().map(move |(n, t)| (format!("{prefix}{n}"), t)))
+        .collect();
+    write_atomic(path, |w| write_to(w, &list, &metadata))
+}
+
+/// Reads a training checkpoint's progress, if `path` is there. It has to be of a tokenizer like `config`, but for what only training
+/// knows of.
+///
+/// # Errors
+/// When the file is there and is none, or of another tokenizer, and where it can't be known whether it is there.
+pub(super) fn find(path: &Path, config: &VqvaeConfig) -> Result<Option<Found>> {
+    if !last_is_there(path)? {
+        return Ok(None);
+    }
+    let file = SafetensorsFile::open(path)?;
+    let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
+    let metadata = file.metadata();
+    let text = metadata
+        .get(TOKENIZER_STATE_KEY)
+        .ok_or_else(|| bad("is no training checkpoint of a tokenizer".into()))?;
+    let mut found: Found =
+        serde_json::from_str(text).map_err(|e| bad(format!("its progress is damaged: {e}")))?;
+    found.progress.data.classes = Arc::new(names_of_metadata(&metadata).unwrap_or_default());
+    let Some(text) = metadata.get(TOKENIZER_KEY) else {
+        return Ok(Some(found));
+    };
+    let before: VqvaeConfig = serde_json::from_str(text)
+        .map_err(|e| bad(format!("its tokenizer's settings are damaged: {e}")))?;
+    let same = VqvaeConfig {
+        dropout: config.dropout,
+        beta: config.beta,
+        ..before.clone()
+    } == *config;
+    if !same {
+        return Err(bad(format!(
+            "the run's tokenizer is another than these flags describe ({}): give --ch, --ch_mult, --num_res_blocks, --vocab, --cvae, --pn, --share_quant_resi, --quant_resi and --znorm as before, or choose another --out",
+            difference(&before, config)
+        )));
+    }
+    Ok(Some(found))
+}
+
+/// All settings in which two tokenizers differ.
+fn difference(before: &VqvaeConfig, now: &VqvaeConfig) -> String {
+    let both = [before, now].map(|c| serde_json::to_value(c).unwrap_or_default());
+    let [Value::Object(before), Value::Object(now)] = both else {
+        return String::new();
+    };
+    let other = |key: &&String| {
+        !matches!(key.as_str(), "dropout" | "beta") && before.get(*key) != now.get(*key)
+    };
+    let all = now.keys().filter(other);
+    let all = all.map(|key| format!("{key} was {}", before.get(key).unwrap_or(&Value::Null)));
+    all.collect::<Vec<_>>().join(", ")
+}
+
+/// Puts a checkpoint's weights and optimizer state into a trainer.
+///
+/// # Errors
+/// When they are of another tokenizer: names the tensor and both shapes.
+pub(super) fn restore(
+    trainer: &mut TokenizerTrainer,
+    progress: &Progress,
+    state: &TokenizerState,
+    path: &Path,
+) -> Result<()> {
+    let mut file = SafetensorsFile::open(path)?;
+    let mut part = |i: usize| -> Result<StateDict> { file.read_prefix(PREFIXES[i]) };
+    let (weights, m, v) = (part(0)?, part(1)?, part(2)?);
+    load_vqvae(&mut trainer.vqvae, &weights, &path.display().to_string())?;
+    let config = &trainer.vqvae.config;
+    trainer.hits.ema = hit_averages(&weights, config.pyramid.count(), config.vocab);
+    trainer.hits.records = state.records;
+    let params = &trainer.vqvae.params;
+    let source = path.display().to_string();
+    load_moment(&mut trainer.opt.exp_avg, params, &m, &source)?;
+    load_moment(&mut trainer.opt.exp_avg_sq, params, &v, &source)?;
+    trainer.opt.resume(progress.it, None)?;
+    Ok(())
+}
+
+/// Writes the weights alone, under the reference's names, with the tokenizer's settings and the names of the classes that it saw beside
+/// them.
+///
+/// # Errors
+/// When writing fails; an existing file is then unchanged.
+pub(super) fn export(trainer: &TokenizerTrainer, progress: &Progress, path: &Path) -> Result<()> {
+    let metadata: TextMetadata = [
+        ("format".into(), "pt".into()),
+        (TOKENIZER_KEY.into(), settings(trainer)?),
+        (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
+    ]
+    .into();
+    let dict = vqvae_state(&trainer.vqvae, &trainer.hits.ema)?;
+    let list: Vec<(String, &HostTensor)> = dict.iter().map(|(n, t)| (n.to_owned(), t)).collect();
+    write_atomic(path, |w| write_to(w, &list, &metadata))
+}

@@ -1,0 +1,222 @@
+//! The tokenizer as a task of a run: its steps, reports and checkpoints.
+
+use super::{TokenizerPaths, state};
+use crate::data::{BadImage, Feed, LoaderConfig, TrainLoader};
+use crate::eval::{Reconstruction, psnr_db};
+use crate::memory::{Pass, advise};
+use crate::run::Dataset;
+use crate::run::event::Metrics;
+use crate::run::task::{Context, Progress, Report, Task};
+use crate::train::tokenizer_options::{TokenizerHorizon, TokenizerPlan};
+use crate::train::tokenizer_trainer::{LateTokenizerReport, TokenizerStep, TokenizerTrainer};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Duration;
+
+/// What goes into a checkpoint of the tokenizer's own beside its weights and moments.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct TokenizerState {
+    /// Records of codebook usage.
+    pub(super) records: u64,
+    /// Highest validation PSNR in dB.
+    pub(super) best_psnr: Option<f64>,
+    /// The last evaluation's PSNR in dB.
+    pub(super) last_psnr: Option<f64>,
+}
+
+/// The tokenizer in training.
+pub(super) struct TokenizerTask {
+    pub(super) plan: TokenizerPlan,
+    pub(super) horizon: TokenizerHorizon,
+    pub(super) paths: TokenizerPaths,
+    pub(super) dataset: Dataset,
+    pub(super) trainer: TokenizerTrainer,
+    /// After the last report that was read.
+    pub(super) state: TokenizerState,
+    /// Batches, once the run has begun.
+    pub(super) batches: Option<TrainLoader>,
+    pub(super) feed: Feed,
+    pub(super) loader: LoaderConfig,
+    /// Every so many steps dead codes are looked for; 0 for never.
+    pub(super) revive: u64,
+    /// Whether weights were changed for a step that was not made.
+    pub(super) changed: bool,
+    /// Whether it was told that there are no weights to use.
+    pub(super) told_of_weights: bool,
+}
+
+/// A step that was asked for.
+pub(super) struct Pending {
+    report: LateTokenizerReport,
+    step: TokenizerStep,
+}
+
+impl TokenizerTask {
+    /// Feature vectors of one image.
+    fn positions(&self) -> usize {
+        let (h, w) = self.trainer.vqvae.config.pyramid.finest();
+        h * w
+    }
+}
+
+impl Task for TokenizerTask {
+    type Pending = Pending;
+    type Evaluation = Reconstruction;
+    type State = TokenizerState;
+
+    const ITERATION: &'static str = "step";
+
+    fn open(&mut self, it: u64) -> Result<()> {
+        let its = self.horizon.its_per_epoch;
+        let start = (it / its, (it % its) as usize);
+        let batches = self
+            .dataset
+            .train_loader(self.plan.batch, start, self.loader)?;
+        self.batches = Some(batches);
+        Ok(())
+    }
+
+    fn waited(&self) -> Duration {
+        self.batches
+            .as_ref()
+            .map_or(Duration::ZERO, TrainLoader::waited)
+    }
+
+    fn bad_images(&self) -> Vec<BadImage> {
+        self.batches
+            .as_ref()
+            .map_or(Vec::new(), TrainLoader::bad_images)
+    }
+
+    /// Which codes are dead shows in the hits of every step before.
+    fn looks_back(&self, it: u64) -> bool {
+        it > 0 && self.revive > 0 && it.is_multiple_of(self.revive)
+    }
+
+    fn launch(&mut self, it: u64, _: bool, _: &mut Context) -> Result<(Pending, u64)> {
+        let none = || Error::failed("a run loads batches once it has begun");
+        let batch = self.batches.as_mut().ok_or_else(none)?.next_batch()?;
+        let (images, labels) = self.feed.batch(&batch, self.dataset.side)?;
+        drop(batch);
+        let now = self.horizon.schedule.at(it);
+        let step = TokenizerStep {
+            it,
+            lr: now.lr,
+            wd: now.wd,
+            clip: self.plan.clip,
+        };
+        if it == 0 {
+            self.trainer.seed_codebook(&images)?;
+        } else if self.looks_back(it)
+            && let Some(dead) = self.trainer.dead_codes(&images)?
+        {
+            self.changed = true;
+            self.trainer.revive(&dead, it)?;
+        }
+        let report = self.trainer.step(&images, &step)?;
+        self.changed = false;
+        Ok((Pending { report, step }, labels.len() as u64))
+    }
+
+    fn read(&mut self, pending: Pending, scale: Option<f64>) -> Result<Report> {
+        let TokenizerStep { lr, wd, .. } = pending.step;
+        let report = self.trainer.read(pending.report)?;
+        self.state.records = self.trainer.hits.records;
+        let usage = self.trainer.hits.usage(self.plan.batch * self.positions());
+        let used = usage.iter().sum::<f64>() / usage.len().max(1) as f64;
+        let metrics = Metrics::new()
+            .with("loss", report.loss)
+            .with("l1", report.l1)
+            .with("l2", report.l2)
+            .with("vq_loss", report.vq)
+            .with("psnr_db", psnr_db(report.l2))
+            .with("usage", used)
+            .with("grad_norm", report.grad_norm)
+            .with("lr", lr)
+            .with("wd", wd)
+            .with("loss_scale", scale);
+        let mut scalars = Metrics::new()
+            .with("tokenizer/loss", report.loss)
+            .with("tokenizer/l1", report.l1)
+            .with("tokenizer/l2", report.l2)
+            .with("tokenizer/vq_loss", report.vq)
+            .with("tokenizer/grad_norm", report.grad_norm)
+            .with("tokenizer/lr", lr);
+        for (k, u) in usage.iter().enumerate() {
+            scalars.push(format!("tokenizer_usage/scale_{k}"), *u);
+        }
+        Ok(Report {
+            loss: report.loss,
+            grad_norm: Some(report.grad_norm),
+            scale: 1.0,
+            skipped: false,
+            metrics,
+            scalars,
+        })
+    }
+
+    fn updates(&self) -> Result<u64> {
+        self.trainer.opt.updates()
+    }
+
+    fn is_intact(&self) -> bool {
+        !self.changed
+    }
+
+    fn state(&self) -> TokenizerState {
+        self.state.clone()
+    }
+
+    fn set_state(&mut self, state: TokenizerState) {
+        self.state = state;
+    }
+
+    fn epoch_is_open(&self, _: &Progress) -> bool {
+        false
+    }
+
+    fn evaluate(&mut self, progress: &Progress, cx: &mut Context) -> Result<Reconstruction> {
+        self.measure(progress, cx)
+    }
+
+    fn end_epoch(
+        &mut self,
+        progress: &Progress,
+        evaluation: Option<Reconstruction>,
+        cx: &mut Context,
+    ) -> Result<()> {
+        match evaluation {
+            Some(r) => self.keep(progress, &r, cx),
+            None => Ok(()),
+        }
+    }
+
+    fn save(&mut self, progress: &Progress, path: &Path) -> Result<()> {
+        state::save(&self.trainer, progress, &self.state, path)
+    }
+
+    fn saved(&mut self, progress: &Progress, cx: &mut Context) {
+        self.first_weights(progress, cx);
+    }
+
+    /// Says what fits, of an error that too many images at a time made.
+    fn explain(&self, e: Error) -> Error {
+        let vqvae = &self.trainer.vqvae;
+        let pass = Pass::TrainTokenizer {
+            vqvae: &vqvae.config,
+            math: vqvae.math,
+        };
+        advise(e, vqvae.device(), "bs", self.plan.batch, pass)
+    }
+
+    fn done(&self, steps: u64, _: &Path) -> String {
+        let psnr = self.state.last_psnr;
+        let psnr = psnr.map(|p| format!(" ({p:.2} dB on validation images)"));
+        let weights = self.paths.weights.display();
+        format!(
+            "done after {steps} steps: {weights}{}",
+            psnr.unwrap_or_default()
+        )
+    }
+}

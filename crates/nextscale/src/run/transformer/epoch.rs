@@ -1,0 +1,206 @@
+//! What an epoch of a transformer's training adds up to: sums, the epoch's figures, the best checkpoint, drawn images.
+
+use super::tags;
+use super::task::TransformerTask;
+use crate::Result;
+use crate::generate::{Noise, SampleOptions, Sampler};
+use crate::memory::drawn;
+use crate::pictures::grid;
+use crate::run::checkpoints::is_better;
+use crate::run::event::{Epoch, Evaluated, Event, Metrics, Picture};
+use crate::run::task::{Context, Progress};
+use crate::train::measures::{Measures, StepReport};
+use serde::{Deserialize, Serialize};
+
+/// Sums over the iterations of an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct EpochSums {
+    iterations: u64,
+    loss_mean: f64,
+    acc_mean: f64,
+    tails: u64,
+    loss_tail: f64,
+    acc_tail: f64,
+    updates: u64,
+    grad_norm: f64,
+}
+
+impl EpochSums {
+    /// Whether they are of an epoch whose iterations are done, but not what comes at its end: the evaluation and the epoch's line.
+    pub(super) fn is_open(&self, progress: &Progress) -> bool {
+        let (it, its) = (progress.it, progress.its_per_epoch);
+        it > 0 && it.is_multiple_of(its) && self.iterations > 0
+    }
+
+    pub(super) fn add(&mut self, report: &StepReport, last: usize) {
+        self.iterations += 1;
+        self.loss_mean += report.measures.loss_mean();
+        self.acc_mean += report.measures.acc_mean();
+        if let (Some(l), Some(a)) = (report.measures.loss_of(last), report.measures.acc_of(last)) {
+            self.tails += 1;
+            self.loss_tail += l;
+            self.acc_tail += a;
+        }
+        if let (Some(norm), false) = (report.grad_norm, report.skipped) {
+            self.updates += 1;
+            self.grad_norm += norm;
+        }
+    }
+}
+
+fn mean(sum: f64, n: u64) -> Option<f64> {
+    (n > 0).then(|| sum / n as f64)
+}
+
+impl TransformerTask {
+    /// Tells what an epoch adds up to, and what its evaluation found; keeps the best checkpoint.
+    pub(super) fn tell_epoch(
+        &mut self,
+        progress: &Progress,
+        val: Option<Measures>,
+        cx: &mut Context,
+    ) -> Result<()> {
+        let iterations = self.horizon.its_per_epoch;
+        let epoch = progress.it / iterations;
+        let now = self.horizon.schedule.at(progress.it - 1);
+        let sums = std::mem::take(&mut self.state.epoch);
+        let last = self.plan.patch_nums.len() - 1;
+        let val_loss_tail = val.as_ref().and_then(|m| m.loss_of(last));
+        let val_acc_tail = val.as_ref().and_then(|m| m.acc_of(last));
+        // Under the reference's names for log.txt and for TensorBoard.
+        let figures = [
+            (
+                "L_mean",
+                tags::EPOCH_LOSS_MEAN,
+                mean(sums.loss_mean, sums.iterations),
+            ),
+            (
+                "L_tail",
+                tags::EPOCH_LOSS_TAIL,
+                mean(sums.loss_tail, sums.tails),
+            ),
+            (
+                "acc_mean",
+                tags::EPOCH_ACC_MEAN,
+                mean(sums.acc_mean, sums.iterations),
+            ),
+            (
+                "acc_tail",
+                tags::EPOCH_ACC_TAIL,
+                mean(sums.acc_tail, sums.tails),
+            ),
+            (
+                "vL_mean",
+                tags::VAL_LOSS_MEAN,
+                val.as_ref().map(Measures::loss_mean),
+            ),
+            ("vL_tail", tags::VAL_LOSS_TAIL, val_loss_tail),
+            (
+                "vacc_mean",
+                tags::VAL_ACC_MEAN,
+                val.as_ref().map(Measures::acc_mean),
+            ),
+            ("vacc_tail", tags::VAL_ACC_TAIL, val_acc_tail),
+        ];
+        let mut metrics = Metrics::new()
+            .with("lr", now.lr)
+            .with("wd", now.wd)
+            .with("grad_norm", mean(sums.grad_norm, sums.updates));
+        let mut scalars = Metrics::new();
+        for (name, tag, value) in figures {
+            metrics.push(name, value);
+            scalars.push(tag, value);
+        }
+        let rest_hours = cx.remaining.map(|t| t.as_secs_f64() / 3600.0);
+        scalars.push(tags::REST_HOURS, rest_hours);
+        cx.observers.tell(Event::Epoch(Epoch {
+            number: epoch,
+            epochs: self.plan.epochs as u64,
+            iterations,
+            metrics: &metrics,
+            scalars: &scalars,
+            remaining: cx.remaining,
+        }));
+        if let Some(m) = &val {
+            let text = format!(
+                "epoch {epoch}: validation loss {:.4} (last scale {:.4}), accuracy {:.2} % ({:.2} %)",
+                m.loss_mean(),
+                val_loss_tail.unwrap_or(f64::NAN),
+                m.acc_mean(),
+                val_acc_tail.unwrap_or(f64::NAN),
+            );
+            let metrics = Metrics::new()
+                .with("loss", m.loss_mean())
+                .with("loss_tail", val_loss_tail)
+                .with("accuracy", m.acc_mean())
+                .with("accuracy_tail", val_acc_tail);
+            cx.observers.tell(Event::Evaluated(Evaluated {
+                iteration: progress.it,
+                metrics: &metrics,
+                // They are among the epoch's.
+                scalars: &Metrics::new(),
+                text: &text,
+            }));
+        }
+        match val_loss_tail {
+            Some(tail) => self.keep_best(progress, tail, cx),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the best checkpoint if the validation loss is lower than before. It comes before the last one: a run that is killed
+    /// between them makes the evaluation again, and the best with it. At its end a run makes the evaluation again too, rather than be
+    /// done without its best.
+    fn keep_best(&mut self, progress: &Progress, tail: f64, cx: &mut Context) -> Result<()> {
+        let before = self.state.best_tail;
+        if !is_better(tail, before, |a, b| a < b) {
+            return Ok(());
+        }
+        self.state.best_tail = Some(tail);
+        if !cx.written(self.save_best(progress), "this best checkpoint")? {
+            self.state.best_tail = before;
+        }
+        Ok(())
+    }
+
+    /// A picture of drawn images.
+    pub(super) fn show(&self, progress: &Progress, cx: &mut Context) -> Result<()> {
+        let drawn = self.draw(progress, cx);
+        let Some(pixels) = cx.observers.picture(drawn)?.flatten() else {
+            return Ok(());
+        };
+        let picture = grid(&pixels, self.plan.image_size, 4);
+        cx.observers.tell(Event::Picture(Picture {
+            at: progress.it / self.horizon.its_per_epoch,
+            name: "samples",
+            width: picture.width,
+            height: picture.height,
+            rgb: &picture.rgb,
+        }));
+        Ok(())
+    }
+
+    /// Drawn images, where there is a decoder.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] after the scale during which a stop was asked for.
+    fn draw(&self, progress: &Progress, cx: &Context) -> Result<Option<Vec<u8>>> {
+        let Some(vqvae) = self.trainer.tokenizer.whole() else {
+            return Ok(None);
+        };
+        // The same images every time, one class after the other, so that progress is seen.
+        let classes = self.trainer.var.config.classes;
+        let labels: Vec<i32> = (0..drawn(classes)).map(|i| (i % classes) as i32).collect();
+        let sampler = Sampler {
+            var: &self.trainer.var,
+            vqvae,
+        };
+        let options = SampleOptions {
+            noise: Noise::Seed(progress.seed),
+            ..SampleOptions::default()
+        };
+        let each = &mut || cx.stop.check();
+        let drawn = sampler.draw_while(&labels, 0, &options, each)?;
+        Ok(Some(drawn.pixels()?))
+    }
+}

@@ -1,0 +1,257 @@
+//! Whether a transformer's training fits into the memory of its device, and with which accumulation it does.
+
+use crate::memory::{Estimate, Pass, Room, accumulation, known, largest};
+use crate::model::var::VarConfig;
+use crate::model::vqvae::VqvaeConfig;
+use crate::train::options::TrainOptions;
+use crate::train::plan::process_batch;
+use crate::{Error, Result, World};
+use nextscale_tensor::cuda::gib;
+use nextscale_tensor::{Device, Math};
+
+/// What a run trains.
+pub(super) struct Models {
+    pub(super) var: VarConfig,
+    pub(super) vqvae: VqvaeConfig,
+    /// Whether tokens are at hand, so that no image is encoded.
+    pub(super) from_tokens: bool,
+    /// Arithmetic of both.
+    pub(super) math: [Math; 2],
+    pub(super) device: Device,
+    pub(super) world: World,
+}
+
+impl Models {
+    /// What there is and what is needed; `None` where the system does not tell what there is.
+    fn estimate(&self) -> Result<Option<(Room, Estimate<'_>)>> {
+        let pass = Pass::Train {
+            var: &self.var,
+            vqvae: &self.vqvae,
+            from_tokens: self.from_tokens,
+            math: self.math,
+        };
+        known(self.device, pass)
+    }
+
+    /// Before a run: the accumulation to train with, and with `--fit` what to tell of it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where it can't fit, or does not without `--fit`.
+    pub(super) fn accumulation(&self, o: &TrainOptions) -> Result<(usize, Option<String>)> {
+        let Some((room, estimate)) = self.estimate()? else {
+            return Ok((o.ac, None));
+        };
+        let free = room.bytes;
+        if !o.fit {
+            let need = match estimate.need(process_batch(o.bs, o.ac, self.world.size())?) {
+                Err(e) if e.is_memory() => return Err(self.too_large(o, &room, &estimate)?),
+                need => need?,
+            };
+            // Refused where it can't but fail; what is only likely to is tried.
+            let fits = match self.device {
+                // A full GPU is an error where it happens; a full machine ends the program.
+                Device::Cpu => need.fits(free),
+                _ => need.least <= free,
+            };
+            return if fits {
+                Ok((o.ac, None))
+            } else {
+                Err(self.too_large(o, &room, &estimate)?)
+            };
+        }
+        let well = accumulation(o.bs, o.ac, self.world.size(), |b| {
+            estimate.fits_well(b, free)
+        })?;
+        let found = match well {
+            Some(ac) => Some(ac),
+            None => accumulation(o.bs, o.ac, self.world.size(), |b| estimate.fits(b, free))?,
+        };
+        let Some(ac) = found else {
+            return Err(self.too_large(o, &room, &estimate)?);
+        };
+        let batch = process_batch(o.bs, ac, self.world.size())?;
+        let need = gib(estimate.need(batch)?.bytes());
+        let free = gib(free);
+        Ok((
+            ac,
+            Some(format!(
+                "--fit: --ac={ac}, {ac} x {batch} images a step; {batch} at a time need {need} of the {free} that can be had"
+            )),
+        ))
+    }
+
+    /// The error to show for one of a run: where the memory is full, what would fit.
+    pub(super) fn explain(&self, e: Error, o: &TrainOptions) -> Error {
+        if !e.is_memory() {
+            return e;
+        }
+        let line = || -> Result<Error> {
+            match self.estimate()? {
+                Some((room, estimate)) => self.too_large(o, &room, &estimate),
+                None => Err(Error::failed("not known")),
+            }
+        };
+        // Where nothing more can be said, the cause is.
+        line().unwrap_or(e)
+    }
+
+    /// The line for a batch that does not fit.
+    fn too_large(&self, o: &TrainOptions, room: &Room, estimate: &Estimate<'_>) -> Result<Error> {
+        let batch = process_batch(o.bs, o.ac, self.world.size())?;
+        let fits = |b| estimate.fits(b, room.bytes);
+        // A batch that failed is too large whatever the estimate says.
+        let most = largest(batch - 1, fits)?;
+        let what_to_do = match most {
+            Some(n) => {
+                let ac = accumulation(o.bs, o.ac, self.world.size(), |b| Ok(b <= n))?.unwrap_or(o.bs);
+                format!(
+                    "the largest that fits is {n} (--bs={}); --ac={ac} keeps --bs={}, and --fit chooses it by itself",
+                    n * o.ac,
+                    o.bs
+                )
+            }
+            None if self.device == Device::Cpu => {
+                "not even one image at a time fits: use a smaller model (--depth) or a machine with more memory".into()
+            }
+            None => {
+                "not even one image at a time fits: use a smaller model, --fp16=2 or another GPU"
+                    .into()
+            }
+        };
+        Ok(Error::input(format!(
+            "--depth={} --bs={} --ac={}: {}; {what_to_do}",
+            o.depth,
+            o.bs,
+            o.ac,
+            estimate.shortage(batch, room)?
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::RESERVE;
+    use crate::model::Pyramid;
+    use nextscale_tensor::cuda::{Arch, GpuInfo, dry};
+
+    /// A run on a GPU with so many bytes.
+    fn with<T>(memory: usize, run: impl FnOnce(&Models) -> T) -> T {
+        let pyramid = Pyramid::square(&[1, 2]).unwrap();
+        let vqvae = VqvaeConfig {
+            ch: 32,
+            vocab: 32,
+            ..VqvaeConfig::published(pyramid.clone())
+        };
+        let var = VarConfig {
+            vocab: 32,
+            ..VarConfig::of_depth(1, 10, pyramid)
+        };
+        let device = dry::device(&GpuInfo {
+            ordinal: 0,
+            name: "small".into(),
+            arch: Arch::LEAST,
+            multiprocessors: 80,
+            memory,
+            l2: 40 << 20,
+            shared: 163 << 10,
+        });
+        run(&Models {
+            var,
+            vqvae,
+            from_tokens: false,
+            math: [Math::FULL, Math::FULL],
+            device,
+            world: World::alone(),
+        })
+    }
+
+    fn options(bs: usize, fit: bool) -> TrainOptions {
+        TrainOptions {
+            bs,
+            fit,
+            ..TrainOptions::default()
+        }
+    }
+
+    #[test]
+    fn what_fits_is_left_alone() {
+        with(100 << 30, |m| {
+            for fit in [false, true] {
+                let (ac, note) = m.accumulation(&options(64, fit)).unwrap();
+                assert_eq!((ac, note.is_some()), (1, fit));
+            }
+        });
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_in_one_line_or_accumulated() {
+        with(RESERVE + (256 << 20), |m| {
+            let o = options(4096, false);
+            let e = m.accumulation(&o).unwrap_err();
+            let text = e.to_string();
+            assert_eq!(e.exit_code(), 2);
+            for part in [
+                "--depth=16 --bs=4096 --ac=1: ",
+                "GPU",
+                "(small)",
+                "the largest that fits is ",
+                "--ac=",
+                "--fit",
+            ] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+            assert!(!text.contains('\n'), "{text}");
+            // What the line advises is taken.
+            let advised = text
+                .split("; --ac=")
+                .nth(1)
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap();
+            let advised = TrainOptions {
+                ac: advised.parse().unwrap(),
+                ..o.clone()
+            };
+            assert_eq!(m.accumulation(&advised).unwrap().0, advised.ac);
+            let (ac, note) = m.accumulation(&options(4096, true)).unwrap();
+            assert!(ac >= advised.ac && 4096 % ac == 0, "{ac}");
+            let fitted = TrainOptions {
+                ac,
+                ..options(4096, false)
+            };
+            let plan = fitted.resolve(1).unwrap();
+            assert_eq!(
+                plan.lr,
+                o.resolve(1).unwrap().lr,
+                "a step has as many images"
+            );
+            assert!(note.unwrap().starts_with(&format!("--fit: --ac={ac}, ")));
+        });
+    }
+
+    #[test]
+    fn a_model_that_never_fits_is_refused() {
+        with(1 << 20, |m| {
+            for fit in [false, true] {
+                let text = m.accumulation(&options(4, fit)).unwrap_err().to_string();
+                assert!(text.contains("not even one image"), "{text}");
+            }
+        });
+    }
+
+    #[test]
+    fn full_memory_is_explained_and_nothing_else() {
+        with(RESERVE + (256 << 20), |m| {
+            let o = options(512, false);
+            let full = nextscale_tensor::Error::Memory("full".into()).into();
+            let text = m.explain(full, &o).to_string();
+            assert!(
+                text.starts_with("--depth=16 --bs=512 --ac=1: 512 images at a time need "),
+                "{text}"
+            );
+            assert_eq!(m.explain(Error::failed("else"), &o).to_string(), "else");
+        });
+    }
+}

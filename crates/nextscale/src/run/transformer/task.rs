@@ -1,0 +1,283 @@
+//! The transformer as a task of a run: its iterations, reports and checkpoints.
+
+use super::epoch::EpochSums;
+use super::memory::Models;
+use super::source::{Data, Source};
+use super::state::{self, Saving};
+use super::{tags, transformer_paths};
+use crate::checkpoint::StateDict;
+use crate::data::{BadImage, LoaderConfig};
+use crate::memory::evaluation_batch;
+use crate::run::event::Metrics;
+use crate::run::task::{Context, Progress, Report, Task};
+use crate::train::measures::{LateReport, Measures, StepReport};
+use crate::train::options::TrainOptions;
+use crate::train::plan::{Horizon, Plan};
+use crate::train::progressive::StageState;
+use crate::train::var_trainer::{StepPlan, VarTrainer};
+use crate::{Error, Result};
+use nextscale_tensor::cpu::pool::release_free;
+use nextscale_tensor::{Math, Tensor};
+use std::path::Path;
+use std::time::Duration;
+
+/// Images whose tokens are compared with those of a tokenizer in float32.
+const COMPARED: usize = 8;
+
+/// What goes into a checkpoint of the transformer's own beside its weights and moments.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct TransformerState {
+    /// Lowest validation loss of the last scale.
+    pub(super) best_tail: Option<f64>,
+    /// Losses of the epoch so far.
+    pub(super) epoch: EpochSums,
+    /// Stage of progressive training.
+    pub(super) stage: StageState,
+}
+
+/// The transformer in training.
+pub(super) struct TransformerTask {
+    pub(super) options: TrainOptions,
+    pub(super) plan: Plan,
+    pub(super) horizon: Horizon,
+    pub(super) cmd: String,
+    pub(super) data: Data,
+    pub(super) trainer: VarTrainer,
+    pub(super) vae_state: StateDict,
+    /// After the last report that was read.
+    pub(super) state: TransformerState,
+    /// Stage of progressive training after the last iteration that was asked for.
+    pub(super) stage: StageState,
+    /// Batches, once the run has begun.
+    pub(super) source: Option<Source>,
+    pub(super) loader: LoaderConfig,
+    /// Whether no iteration was made yet.
+    pub(super) first: bool,
+    /// To say what would fit of a run that does not.
+    pub(super) models: Models,
+}
+
+/// An iteration that was asked for.
+pub(super) struct Pending {
+    report: LateReport,
+    step: StepPlan,
+    /// The stage of progressive training after it.
+    stage: StageState,
+}
+
+impl TransformerTask {
+    fn source(&mut self) -> Result<&mut Source> {
+        let none = || Error::failed("a run loads batches once it has begun");
+        self.source.as_mut().ok_or_else(none)
+    }
+
+    /// Says what share of tokens the tokenizer's arithmetic changes.
+    fn report_tokens(&self, images: &Tensor, cx: &mut Context) -> Result<()> {
+        let exact = self.trainer.tokenizer.for_images()?.math == Math::FULL;
+        if !self.trainer.var.device().is_async() || exact {
+            return Ok(());
+        }
+        let some = images.narrow(0, COMPARED.min(images.dims()[0]))?;
+        let share = self.trainer.tokens_changed(&some)?;
+        cx.observers.note(&format!(
+            "the tokenizer's precision changes {:.2} % of the tokens of {} images against float32",
+            100.0 * share,
+            some.dims()[0]
+        ));
+        Ok(())
+    }
+
+    /// Writes the state as the best.
+    pub(super) fn save_best(&mut self, progress: &Progress) -> Result<()> {
+        let path = transformer_paths(&self.options.out).best;
+        self.save(progress, &path)
+    }
+
+    /// An iteration's figures for TensorBoard; `scale` is the loss scale that it was made with.
+    fn scalars(&self, report: &StepReport, step: &StepPlan, scale: Option<f64>) -> Metrics {
+        let vocab = report.predicted.len().max(1) as f64;
+        let total: u32 = report.predicted.iter().sum();
+        let used = report
+            .predicted
+            .iter()
+            .filter(|&&n| f64::from(n) / f64::from(total.max(1)) > 0.001 / vocab)
+            .count();
+        let mut values = Metrics::new()
+            .with(tags::LR_MIN, step.lr)
+            .with(tags::LR_MAX, step.lr)
+            .with(tags::WD_MAX, step.wd)
+            .with(tags::WD_MIN, step.wd)
+            .with(tags::VOCABULARY_USAGE, 100.0 * used as f64 / vocab)
+            .with(tags::GRAD_NORM, report.grad_norm)
+            .with(
+                tags::SCALE_LOG2,
+                scale.filter(|_| step.update).map(f64::log2),
+            )
+            .with(tags::GRAD_CLIP, step.clip);
+        for (k, &reso) in self.plan.resolutions.iter().enumerate() {
+            values.push(tags::loss_at(reso), report.measures.loss_of(k));
+            values.push(tags::accuracy_at(reso), report.measures.acc_of(k));
+        }
+        if self.horizon.stages.is_some() {
+            let highest = step.stage.highest;
+            let k = highest.unwrap_or(self.plan.resolutions.len() - 1);
+            values.push(tags::STAGE_RESOLUTION, self.plan.resolutions[k] as f64);
+            values.push(tags::STAGE, highest.map_or(-1.0, |k| k as f64));
+            values.push(tags::STAGE_RAMP, step.stage.ramp);
+        }
+        values
+    }
+}
+
+impl Task for TransformerTask {
+    type Pending = Pending;
+    type Evaluation = Option<Measures>;
+    type State = TransformerState;
+
+    const ITERATION: &'static str = "iteration";
+
+    fn open(&mut self, it: u64) -> Result<()> {
+        let its = self.horizon.its_per_epoch;
+        let start = (it / its, (it % its) as usize);
+        self.source = Some(Source::open(
+            &self.data,
+            self.plan.batch,
+            start,
+            self.loader,
+            &self.trainer,
+        )?);
+        Ok(())
+    }
+
+    fn waited(&self) -> Duration {
+        self.source.as_ref().map_or(Duration::ZERO, Source::waited)
+    }
+
+    fn bad_images(&self) -> Vec<BadImage> {
+        self.source.as_ref().map_or(Vec::new(), Source::bad_images)
+    }
+
+    fn looks_back(&self, _: u64) -> bool {
+        false
+    }
+
+    fn launch(&mut self, it: u64, update: bool, cx: &mut Context) -> Result<(Pending, u64)> {
+        let inputs = self.source()?.next()?;
+        let now = self.horizon.schedule.at(it);
+        let stage = self.stage.advance(self.horizon.stages.as_ref(), it);
+        let step = StepPlan {
+            it,
+            lr: now.lr,
+            wd: now.wd,
+            clip: self.plan.clip,
+            accumulate: self.options.ac,
+            update,
+            stage,
+        };
+        if std::mem::take(&mut self.first)
+            && let Some(images) = inputs.images()
+        {
+            self.report_tokens(images, cx)?;
+        }
+        let pending = Pending {
+            report: inputs.step(&mut self.trainer, &step)?,
+            step,
+            stage: self.stage,
+        };
+        Ok((pending, inputs.labels.len() as u64))
+    }
+
+    fn read(&mut self, pending: Pending, scale: Option<f64>) -> Result<Report> {
+        let step = pending.step;
+        let report = pending.report.read()?;
+        let last = self.plan.patch_nums.len() - 1;
+        if report.loss.is_finite() {
+            self.state.epoch.add(&report, last);
+        }
+        self.state.stage = pending.stage;
+        Ok(Report {
+            loss: report.loss,
+            grad_norm: report.grad_norm,
+            scale: report.scale,
+            skipped: report.skipped,
+            metrics: Metrics::new()
+                .with("loss", report.measures.loss_mean())
+                .with("accuracy", report.measures.acc_mean())
+                .with("grad_norm", report.grad_norm)
+                .with("lr", step.lr)
+                .with("wd", step.wd)
+                .with("loss_scale", scale),
+            scalars: self.scalars(&report, &step, scale),
+        })
+    }
+
+    fn updates(&self) -> Result<u64> {
+        self.trainer.opt.updates()
+    }
+
+    fn is_intact(&self) -> bool {
+        true
+    }
+
+    fn state(&self) -> TransformerState {
+        self.state.clone()
+    }
+
+    fn set_state(&mut self, state: TransformerState) {
+        self.stage = state.stage;
+        self.state = state;
+    }
+
+    fn epoch_is_open(&self, progress: &Progress) -> bool {
+        self.state.epoch.is_open(progress)
+    }
+
+    /// Validation losses, where there are validation images, and drawn images, where there is a decoder.
+    fn evaluate(&mut self, progress: &Progress, cx: &mut Context) -> Result<Option<Measures>> {
+        let batch = evaluation_batch(self.plan.batch);
+        let stop = &cx.stop;
+        let each = |_| stop.check();
+        let (measures, bad) = self
+            .data
+            .evaluate(&self.trainer, batch, self.loader, each)?;
+        for bad in bad {
+            cx.observers.warn(&bad.reason);
+        }
+        release_free();
+        self.show(progress, cx)?;
+        cx.stop.check()?;
+        Ok(measures)
+    }
+
+    fn end_epoch(
+        &mut self,
+        progress: &Progress,
+        evaluation: Option<Option<Measures>>,
+        cx: &mut Context,
+    ) -> Result<()> {
+        self.tell_epoch(progress, evaluation.flatten(), cx)
+    }
+
+    fn save(&mut self, progress: &Progress, path: &Path) -> Result<()> {
+        let saving = Saving {
+            options: &self.options,
+            plan: &self.plan,
+            horizon: &self.horizon,
+            progress,
+            state: &self.state,
+            fingerprint: self.data.fingerprint(),
+            cmd: &self.cmd,
+        };
+        state::save(&self.trainer, &mut self.vae_state, &saving, path)
+    }
+
+    fn saved(&mut self, _: &Progress, _: &mut Context) {}
+
+    fn explain(&self, e: Error) -> Error {
+        self.models.explain(e, &self.options)
+    }
+
+    fn done(&self, steps: u64, last: &Path) -> String {
+        format!("done after {steps} steps: {}", last.display())
+    }
+}
