@@ -17,6 +17,7 @@ pub mod param_groups;
 pub mod pickle;
 mod places;
 pub mod pth;
+pub mod run_file;
 pub mod safetensors;
 pub mod shapes;
 pub mod sniff;

@@ -4,6 +4,7 @@
 //! survives; the bytes lie sorted by element size, so that every tensor is aligned. Readers of the format
 //! rely on neither.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
@@ -273,7 +274,10 @@ pub fn write_to<W: Write + ?Sized>(
     tensors: &[(String, &HostTensor)],
     metadata: &TextMetadata,
 ) -> io::Result<()> {
-    write_all(out, tensors, None, metadata)
+    let all: Vec<Coming> = tensors.iter().map(Coming::of).collect();
+    write_made(out, &all, metadata, |i| {
+        Ok(Cow::Borrowed(tensors[i].1.data.as_slice()))
+    })
 }
 
 /// A tensor whose bytes are written as they are made.
@@ -281,14 +285,56 @@ pub fn write_to<W: Write + ?Sized>(
 pub struct Coming {
     /// Its name.
     pub name: String,
-    /// Element type, none wider than those of the file's other tensors.
+    /// Element type.
     pub dtype: HostDType,
     /// Its shape.
     pub shape: Vec<usize>,
 }
 
+impl Coming {
+    fn of((name, tensor): &(String, &HostTensor)) -> Self {
+        Self {
+            name: name.clone(),
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+        }
+    }
+
+    fn bytes(&self) -> io::Result<usize> {
+        let bytes =
+            super::host::checked_numel(&self.shape).and_then(|n| n.checked_mul(self.dtype.size()));
+        bytes.ok_or_else(|| invalid(format!("{:?} would be too large", self.name)))
+    }
+}
+
+/// Writes a file of tensors that are made one at a time: `bytes` makes those of the tensor at a place of `tensors`.
+///
+/// # Errors
+/// As [`write_to`], of `bytes`, and where it makes another number than the shape says.
+pub fn write_made<'a, W: Write + ?Sized>(
+    out: &mut W,
+    tensors: &[Coming],
+    metadata: &TextMetadata,
+    mut bytes: impl FnMut(usize) -> io::Result<Cow<'a, [u8]>>,
+) -> io::Result<()> {
+    let order = write_header(out, tensors, None, metadata)?;
+    for i in order {
+        let made = bytes(i)?;
+        let tensor = &tensors[i];
+        if made.len() != tensor.bytes()? {
+            let (name, shape) = (&tensor.name, &tensor.shape);
+            return Err(invalid(format!(
+                "{} bytes were made for {name:?} of shape {shape:?}",
+                made.len()
+            )));
+        }
+        out.write_all(&made)?;
+    }
+    Ok(())
+}
+
 /// Writes what stands before the bytes of `last`: the header, which names it too, and the other tensors. Its bytes,
-/// as many as its shape says, are for the caller to write after.
+/// as many as its shape says, are for the caller to write after. Its element type is none wider than those of the others.
 ///
 /// # Errors
 /// As [`write_to`].
@@ -298,53 +344,56 @@ pub fn write_before<W: Write + ?Sized>(
     last: &Coming,
     metadata: &TextMetadata,
 ) -> io::Result<()> {
-    write_all(out, tensors, Some(last), metadata)
+    let all: Vec<Coming> = tensors.iter().map(Coming::of).collect();
+    for i in write_header(out, &all, Some(last), metadata)? {
+        out.write_all(&tensors[i].1.data)?;
+    }
+    Ok(())
 }
 
-fn write_all<W: Write + ?Sized>(
+fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// Writes the header; the order in which the tensors' bytes are to follow.
+fn write_header<W: Write + ?Sized>(
     out: &mut W,
-    tensors: &[(String, &HostTensor)],
+    tensors: &[Coming],
     last: Option<&Coming>,
     metadata: &TextMetadata,
-) -> io::Result<()> {
-    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
+) -> io::Result<Vec<usize>> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(tensors[i].1.dtype.size()));
+    order.sort_by_key(|&i| std::cmp::Reverse(tensors[i].dtype.size()));
     let mut offsets = vec![(0usize, 0usize); tensors.len()];
     let mut end = 0usize;
-    for &i in &order {
+    let mut place = |tensor: &Coming| {
         let start = end;
-        end += tensors[i].1.data.len();
-        offsets[i] = (start, end);
+        let too_large = || invalid(format!("{:?} would be too large", tensor.name));
+        end = end.checked_add(tensor.bytes()?).ok_or_else(too_large)?;
+        io::Result::Ok((start, end))
+    };
+    for &i in &order {
+        offsets[i] = place(&tensors[i])?;
+    }
+    let mut all: Vec<_> = tensors.iter().zip(offsets).collect();
+    if let Some(last) = last {
+        all.push((last, place(last)?));
     }
 
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         header.insert("__metadata__".into(), serde_json::to_value(metadata)?);
     }
-    let mut name_one =
-        |name: &str, dtype: HostDType, shape: &[usize], (from, to): (usize, usize)| {
-            let info = serde_json::json!({
-                "dtype": dtype.name(), "shape": shape, "data_offsets": [from, to],
-            });
-            if name == "__metadata__" || header.insert(name.to_owned(), info).is_some() {
-                return Err(invalid(format!(
-                    "a tensor can't be named {name:?}: that name is taken"
-                )));
-            }
-            Ok(())
-        };
-    for ((name, tensor), &range) in tensors.iter().zip(&offsets) {
-        name_one(name, tensor.dtype, &tensor.shape, range)?;
-    }
-    if let Some(last) = last {
-        let bytes = super::host::checked_numel(&last.shape)
-            .and_then(|n| n.checked_mul(last.dtype.size()))
-            .and_then(|n| n.checked_add(end));
-        let Some(to) = bytes else {
-            return Err(invalid(format!("{:?} would be too large", last.name)));
-        };
-        name_one(&last.name, last.dtype, &last.shape, (end, to))?;
+    for (tensor, (from, to)) in all {
+        let (name, shape) = (&tensor.name, &tensor.shape);
+        let info = serde_json::json!({
+            "dtype": tensor.dtype.name(), "shape": shape, "data_offsets": [from, to],
+        });
+        if name == "__metadata__" || header.insert(name.clone(), info).is_some() {
+            return Err(invalid(format!(
+                "a tensor can't be named {name:?}: that name is taken"
+            )));
+        }
     }
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(8), b' ');
@@ -353,13 +402,9 @@ fn write_all<W: Write + ?Sized>(
             "the header would be too long for the safetensors format".into(),
         ));
     }
-
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    for &i in &order {
-        out.write_all(&tensors[i].1.data)?;
-    }
-    Ok(())
+    Ok(order)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::var::Var;
 use super::vqvae::Vqvae;
 use crate::checkpoint::host::count_non_finite;
+use crate::checkpoint::run_file::Part;
 use crate::checkpoint::{HostTensor, StateDict, load_into};
 use crate::{Error, Result};
 use nextscale_tensor::{GradBuffer, Params};
@@ -62,19 +63,44 @@ pub fn load_buffer(buffer: &mut GradBuffer, params: &Params, dict: &StateDict) -
     Ok(())
 }
 
-/// A buffer laid out as `params`, by parameter name.
-///
-/// # Errors
-/// When a tensor can't be described; not for parameters of a model.
-pub fn buffer_state(buffer: &GradBuffer, params: &Params) -> Result<StateDict> {
-    params
-        .infos()
-        .iter()
-        .map(|i| {
-            let t = HostTensor::from_f32(i.shape.dims(), &buffer.export(i)?)?;
-            Ok((i.name.clone(), t))
-        })
-        .collect()
+/// A buffer laid out as `params`, by parameter name, as a part of a checkpoint.
+pub fn buffer_part<'a>(
+    prefix: &'static str,
+    buffer: &'a GradBuffer,
+    params: &'a Params,
+) -> Part<'a> {
+    let mut part = Part::new(prefix);
+    for info in params.infos() {
+        let shape = info.shape.dims();
+        part.push(&info.name, shape, || Ok(buffer.export(info)?));
+    }
+    part
+}
+
+/// The parameters by name, in the reference's order, as a part of a checkpoint.
+pub fn params_part<'a>(prefix: &'static str, params: &'a Params) -> Part<'a> {
+    let mut part = Part::new(prefix);
+    for info in params.infos() {
+        let shape = info.shape.dims();
+        part.push(&info.name, shape, || Ok(params.export(&info.name)?));
+    }
+    part
+}
+
+/// A tokenizer with the reference's keys in its order, its hit averages \[scales\]\[V\] among them, as a part of a checkpoint.
+pub fn vqvae_part<'a>(prefix: &'static str, model: &'a Vqvae, hits: &'a [Vec<f32>]) -> Part<'a> {
+    let mut part = Part::new(prefix);
+    let mut pending = true;
+    for info in model.params.infos() {
+        // The buffer stands first among the quantizer's own entries.
+        if info.name.starts_with("quantize.") && std::mem::take(&mut pending) {
+            let shape = [hits.len(), model.config.vocab];
+            part.push(HITS, &shape, || Ok(hits.concat()));
+        }
+        let shape = info.shape.dims();
+        part.push(&info.name, shape, || Ok(model.params.export(&info.name)?));
+    }
+    part
 }
 
 /// The parameters by name, in the reference's order.

@@ -2,9 +2,7 @@
 
 use super::copy_whole;
 use super::observers::Observers;
-use crate::checkpoint::{HostDType, StateDict};
 use crate::{Error, Result};
-use rayon::prelude::*;
 use std::fs::File;
 use std::io::ErrorKind::NotFound;
 use std::io::{self, Read};
@@ -330,22 +328,6 @@ fn put_aside(last: &Path, aside: &Path, link: Link) -> Result<bool> {
         return Ok(false);
     }
     copy_whole(last, aside).map(|()| true)
-}
-
-/// Which of these sets of tensors holds a number that is none, in words.
-pub(super) fn not_finite(parts: &[(&str, &StateDict)]) -> Option<String> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    let is_bad = |bytes: &[u8]| {
-        let (words, _) = bytes.as_chunks::<4>();
-        words.iter().fold(false, |bad, w| {
-            bad | (u32::from_le_bytes(*w) & EXPONENT == EXPONENT)
-        })
-    };
-    parts.iter().find_map(|(what, dict)| {
-        let mut tensors = dict.iter().filter(|(_, t)| t.dtype == HostDType::F32);
-        let (name, _) = tensors.find(|(_, t)| t.data.par_chunks(1 << 20).any(is_bad))?;
-        Some(format!("{what} of {name} hold numbers that are not finite"))
-    })
 }
 
 /// Whether an evaluation's figure beats the best so far; one that is no number never does, and is beaten by any.

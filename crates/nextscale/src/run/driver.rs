@@ -332,7 +332,7 @@ impl<T: Task> Driver<T> {
         // The copies that are written take the place of what steps left free.
         release_free();
         self.cx.observers.tell(Event::Saving);
-        let (task, progress) = (&mut self.task, &self.progress);
+        let (task, progress) = (&self.task, &self.progress);
         let observers = &mut self.cx.observers;
         self.keeper
             .save_then(then, progress.it, observers, |path| {

@@ -142,7 +142,7 @@ pub(super) trait Task {
     ) -> Result<()>;
 
     /// Writes the state to go on from.
-    fn save(&mut self, progress: &Progress, path: &Path) -> Result<()>;
+    fn save(&self, progress: &Progress, path: &Path) -> Result<()>;
 
     /// What comes after a save that worked.
     fn saved(&mut self, progress: &Progress, cx: &mut Context);

@@ -6,10 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
-use crate::checkpoint::atomic::write_atomic;
-use crate::checkpoint::host::HostTensor;
-use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata, write_to};
-use crate::checkpoint::state_dict::StateDict;
+use crate::checkpoint::run_file;
+use crate::checkpoint::safetensors::SafetensorsFile;
 use crate::{Error, Result};
 
 /// The metadata key that marks a training checkpoint and holds its [`Header`].
@@ -19,7 +17,7 @@ const VERSION: u64 = 2;
 /// The layout of a file without pending gradients, which every program reads.
 const WITHOUT_PENDING: u64 = 1;
 /// Prefixes of the names of all sets of tensors.
-const PREFIXES: [&str; 5] = [
+pub(crate) const PREFIXES: [&str; 5] = [
     "var_wo_ddp.",
     "vae_local.",
     "var_opt.exp_avg.",
@@ -73,31 +71,41 @@ pub(crate) fn read_header(file: &SafetensorsFile) -> Result<Header> {
 }
 
 impl TrainerState {
-    /// The sets of tensors, in the order of [`PREFIXES`].
-    fn parts(&self) -> [&StateDict; 5] {
-        [
-            &self.var,
-            &self.vae,
-            &self.exp_avg,
-            &self.exp_avg_sq,
-            &self.pending,
-        ]
-    }
-
     /// Writes the checkpoint as a safetensors file, atomically. Names: `var_wo_ddp.NAME`, `vae_local.NAME`,
     /// `var_opt.exp_avg.NAME`, `var_opt.exp_avg_sq.NAME`, `var_opt.pending.NAME`.
     ///
     /// # Errors
     /// When writing fails; an existing file is then unchanged.
     pub fn save_safetensors(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.check_finite()?;
         self.check_moments().map_err(Error::failed)?;
+        let all = [
+            &self.var,
+            &self.vae,
+            &self.exp_avg,
+            &self.exp_avg_sq,
+            &self.pending,
+        ];
+        let parts: Vec<_> = PREFIXES
+            .iter()
+            .zip(all)
+            .map(|(prefix, dict)| run_file::Part::of_dict(prefix, dict))
+            .collect();
+        self.save_parts(path.as_ref(), &parts, !self.pending.is_empty())
+    }
+
+    /// The same with the tensors of `parts` in place of its own, which may be empty; `pending` says whether gradients are among them.
+    ///
+    /// # Errors
+    /// As [`run_file::write`].
+    pub(crate) fn save_parts(
+        &self,
+        path: &Path,
+        parts: &[run_file::Part<'_>],
+        pending: bool,
+    ) -> Result<()> {
+        self.check_finite()?;
         let header = Header {
-            version: if self.pending.is_empty() {
-                WITHOUT_PENDING
-            } else {
-                VERSION
-            },
+            version: if pending { VERSION } else { WITHOUT_PENDING },
             epoch: self.epoch,
             iter: self.iter,
             g_it: self.g_it,
@@ -112,13 +120,7 @@ impl TrainerState {
         };
         let text = serde_json::to_string(&header)
             .map_err(|e| Error::failed(format!("saving the training state: {e}")))?;
-        let metadata: TextMetadata = [("format".into(), "pt".into()), (KEY.into(), text)].into();
-        let list: Vec<(String, &HostTensor)> = PREFIXES
-            .iter()
-            .zip(self.parts())
-            .flat_map(|(prefix, dict)| dict.iter().map(move |(n, t)| (format!("{prefix}{n}"), t)))
-            .collect();
-        write_atomic(path, |w| write_to(w, &list, &metadata))
+        run_file::write(path, "transformer", parts, [(KEY.into(), text)].into())
     }
 
     /// Reads a checkpoint that [`Self::save_safetensors`] wrote.

@@ -2,12 +2,12 @@
 
 use super::task::TokenizerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata, names_to_text};
-use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata, write_to};
+use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata};
 use crate::checkpoint::weights::TOKENIZER_KEY;
-use crate::checkpoint::{HostTensor, StateDict, write_atomic};
-use crate::model::state::{buffer_state, hit_averages, load_moment, load_vqvae, vqvae_state};
+use crate::checkpoint::{StateDict, run_file};
+use crate::model::state::{buffer_part, hit_averages, load_moment, load_vqvae, vqvae_part};
 use crate::model::vqvae::VqvaeConfig;
-use crate::run::checkpoints::{last_is_there, not_finite};
+use crate::run::checkpoints::last_is_there;
 use crate::run::task::Progress;
 use crate::train::tokenizer_trainer::TokenizerTrainer;
 use crate::{Error, Result};
@@ -53,32 +53,19 @@ pub(super) fn save(
     let text = serde_json::to_string(&kept)
         .map_err(|e| Error::failed(format!("describing the run: {e}")))?;
     let metadata: TextMetadata = [
-        ("format".into(), "pt".into()),
         (TOKENIZER_STATE_KEY.into(), text),
         (TOKENIZER_KEY.into(), settings(trainer)?),
         (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
     ]
     .into();
-    let params = &trainer.vqvae.params;
+    let (params, opt) = (&trainer.vqvae.params, &trainer.opt);
+    let [weights, m, v] = PREFIXES;
     let parts = [
-        vqvae_state(&trainer.vqvae, &trainer.hits.ema)?,
-        buffer_state(&trainer.opt.exp_avg, params)?,
-        buffer_state(&trainer.opt.exp_avg_sq, params)?,
+        vqvae_part(weights, &trainer.vqvae, &trainer.hits.ema).checked("the weights"),
+        buffer_part(m, &opt.exp_avg, params).checked("the optimizer's averages"),
+        buffer_part(v, &opt.exp_avg_sq, params).checked("the optimizer's averages of squares"),
     ];
-    let what = [
-        ("the weights", &parts[0]),
-        ("the optimizer's averages", &parts[1]),
-        ("the optimizer's averages of squares", &parts[2]),
-    ];
-    if let Some(what) = not_finite(&what) {
-        return Err(Error::Diverged(what));
-    }
-    let list: Vec<(String, &HostTensor)> = PREFIXES
-        .iter()
-        .zip(&parts)
-        .flat_map(|(prefix, dict)| dict.iter().map(move |(n, t)| (format!("{prefix}{n}"), t)))
-        .collect();
-    write_atomic(path, |w| write_to(w, &list, &metadata))
+    run_file::write(path, "tokenizer", &parts, metadata)
 }
 
 /// Reads a training checkpoint's progress, if `path` is there. It has to be of a tokenizer like `config`, but for what only training
@@ -164,12 +151,10 @@ pub(super) fn restore(
 /// When writing fails; an existing file is then unchanged.
 pub(super) fn export(trainer: &TokenizerTrainer, progress: &Progress, path: &Path) -> Result<()> {
     let metadata: TextMetadata = [
-        ("format".into(), "pt".into()),
         (TOKENIZER_KEY.into(), settings(trainer)?),
         (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
     ]
     .into();
-    let dict = vqvae_state(&trainer.vqvae, &trainer.hits.ema)?;
-    let list: Vec<(String, &HostTensor)> = dict.iter().map(|(n, t)| (n.to_owned(), t)).collect();
-    write_atomic(path, |w| write_to(w, &list, &metadata))
+    let weights = vqvae_part("", &trainer.vqvae, &trainer.hits.ema);
+    run_file::write_weights(path, &weights, metadata)
 }

@@ -192,7 +192,7 @@ impl Task for TokenizerTask {
         }
     }
 
-    fn save(&mut self, progress: &Progress, path: &Path) -> Result<()> {
+    fn save(&self, progress: &Progress, path: &Path) -> Result<()> {
         state::save(&self.trainer, progress, &self.state, path)
     }
 

@@ -125,7 +125,7 @@ impl TransformerRun<'_> {
                 cmd: self.cmd,
                 data: given.data,
                 trainer,
-                vae_state: given.vae_state,
+                hits: given.hits,
                 stage: restored.state.stage,
                 state: restored.state,
                 source: None,
@@ -209,7 +209,7 @@ impl Setup {
         o: &TrainOptions,
         saved: Option<(TrainerState, PathBuf)>,
     ) -> Result<Restored> {
-        let (data, vae_state) = (&self.given.data, &self.given.vae_state);
+        let (data, tokenizer) = (&self.given.data, &self.given.tokenizer);
         let plan = o.resolve(self.world.size())?;
         let horizon = plan.horizon(data.images())?;
         let record = data.record(o);
@@ -217,7 +217,7 @@ impl Setup {
         let (progress, state) = match &saved {
             Some((found, path)) => {
                 state::check_accumulation(found, path, o.ac)?;
-                state::check_tokenizer(found, path, (vae_state, data.fingerprint()), o)?;
+                state::check_tokenizer(found, path, (tokenizer.whole(), data.fingerprint()), o)?;
                 let (progress, state) = state::progress(found, &horizon, path)?;
                 saved_seed = state::saved_seed(found, &progress);
                 told = state::data_record(found, &progress, o).against(&record, path)?;

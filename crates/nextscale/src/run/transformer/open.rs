@@ -1,13 +1,12 @@
 //! What a transformer's run is given: data and tokenizer, from flags and files, checked against each other.
 
 use super::source::{Data, TokenData};
-use crate::checkpoint::StateDict;
 use crate::checkpoint::class_names::first_difference;
 use crate::checkpoint::weights::format_patch_nums;
 use crate::data::tokens::TokenFile;
 use crate::model::Pyramid;
 use crate::model::open::{open_tokenizer_for, other_patch, refuse_all};
-use crate::model::state::{fingerprint, vqvae_state};
+use crate::model::state::fingerprint;
 use crate::model::vqvae::codes::Tokenizer;
 use crate::run::Dataset;
 use crate::train::options::TrainOptions;
@@ -18,8 +17,8 @@ use crate::{Error, Result};
 pub(super) struct Given {
     pub(super) data: Data,
     pub(super) tokenizer: Tokenizer,
-    /// The tokenizer for the run's checkpoints; empty where only its codebook is at hand.
-    pub(super) vae_state: StateDict,
+    /// The tokenizer's hit averages \[scales\]\[V\], for the run's checkpoints; empty where only its codebook is at hand.
+    pub(super) hits: Vec<Vec<f32>>,
 }
 
 /// Opens what the flags name.
@@ -47,7 +46,7 @@ pub(super) fn open(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<G
     }
     Ok(Given {
         data,
-        vae_state: vqvae_state(&tok.vqvae, &tok.hits)?,
+        hits: tok.hits,
         tokenizer: tok.vqvae.into(),
     })
 }
@@ -69,7 +68,7 @@ fn without_tokenizer(data: Data) -> Result<Given> {
     Ok(Given {
         data: Data::Tokens(t),
         tokenizer: codes.into(),
-        vae_state: StateDict::new(),
+        hits: Vec::new(),
     })
 }
 

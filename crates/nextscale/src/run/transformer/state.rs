@@ -3,11 +3,14 @@
 use super::epoch::EpochSums;
 use super::task::TransformerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_extra};
+use crate::checkpoint::run_file::Part;
+use crate::checkpoint::trainer_state::TRANSFORMER_PREFIXES;
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
-use crate::checkpoint::{
-    AdamSettings, HostTensor, ScalerState, StateDict, TrainerConfig, TrainerState,
+use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
+use crate::model::state::{
+    buffer_part, load_buffer, load_moment, load_var, params_part, vqvae_part,
 };
-use crate::model::state::{HITS, buffer_state, load_buffer, load_moment, load_var, params_state};
+use crate::model::vqvae::Vqvae;
 use crate::run::check_length;
 use crate::run::checkpoints::{self, last_is_there};
 use crate::run::data_record::DataRecord;
@@ -209,24 +212,25 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
     trainer.opt.resume(state.adam_step, scaler)
 }
 
-/// Refuses to go on with the tokens of another tokenizer than before. `vae` is the present tokenizer's state dict, empty where tokens come
-/// without one; `fingerprint` is what their file says of it.
+/// Refuses to go on with the tokens of another tokenizer than before. `vqvae` is the present one, where there is more of it than a
+/// codebook; `fingerprint` is what a file of tokens says of it.
 ///
 /// # Errors
 /// When they differ: names the checkpoint and the flag.
 pub(super) fn check_tokenizer(
     state: &TrainerState,
     path: &Path,
-    (vae, fingerprint): (&StateDict, Option<&str>),
+    (vqvae, fingerprint): (Option<&Vqvae>, Option<&str>),
     o: &TrainOptions,
 ) -> Result<()> {
-    // Of the averages of hits nothing in a run depends.
-    let weights = |(name, now): (&str, &HostTensor)| {
-        let before = state.vae.get(name).filter(|_| name != HITS);
-        before.is_some_and(|t| t.to_f32_vec() != now.to_f32_vec())
-    };
+    let mut another = false;
+    for info in vqvae.map_or(&[][..], |v| v.params.infos()) {
+        if let (Some(v), Some(before)) = (vqvae, state.vae.get(&info.name)) {
+            another |= before.to_f32_vec() != v.params.export(&info.name)?;
+        }
+    }
     let before = state.extra.get(FINGERPRINT_KEY).and_then(Value::as_str);
-    let another = vae.iter().any(weights) || before.zip(fingerprint).is_some_and(|(a, b)| a != b);
+    another |= before.zip(fingerprint).is_some_and(|(a, b)| a != b);
     if !another {
         return Ok(());
     }
@@ -251,18 +255,15 @@ pub(super) struct Saving<'a> {
     /// Of the tokenizer that made the tokens, where they come from a file that says so.
     pub(super) fingerprint: Option<&'a str>,
     pub(super) cmd: &'a str,
+    /// The tokenizer's hit averages \[scales\]\[V\].
+    pub(super) hits: &'a [Vec<f32>],
 }
 
-/// Writes a checkpoint. `vae` is the tokenizer's state dict, lent for the time being.
+/// Writes a checkpoint.
 ///
 /// # Errors
 /// When writing fails or the weights or moments are no numbers; an existing file is then unchanged.
-pub(super) fn save(
-    trainer: &VarTrainer,
-    vae: &mut StateDict,
-    s: &Saving<'_>,
-    path: &Path,
-) -> Result<()> {
+pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<()> {
     let params = &trainer.var.params;
     let now = s.horizon.schedule.at(s.progress.it.saturating_sub(1));
     let mut config = TrainerConfig::new(&s.plan.patch_nums, s.options.ls);
@@ -291,20 +292,20 @@ pub(super) fn save(
     let names = s.progress.data.classes.as_slice();
     extra.insert(CLASSES_KEY.into(), json!(names));
     let its = s.horizon.its_per_epoch;
-    let mut state = TrainerState {
+    let pending = !s.progress.it.is_multiple_of(s.options.ac as u64);
+    let opt = &trainer.opt;
+    // Its tensors are taken from the trainer, one by one.
+    let state = TrainerState {
         epoch: s.progress.it / its,
         iter: s.progress.it % its,
         g_it: Some(s.progress.it),
         config,
-        var: params_state(params)?,
-        exp_avg: buffer_state(&trainer.opt.exp_avg, params)?,
-        exp_avg_sq: buffer_state(&trainer.opt.exp_avg_sq, params)?,
-        pending: if s.progress.it.is_multiple_of(s.options.ac as u64) {
-            StateDict::new()
-        } else {
-            buffer_state(&trainer.opt.grads, params)?
-        },
-        adam_step: trainer.opt.updates()?,
+        var: StateDict::new(),
+        vae: StateDict::new(),
+        exp_avg: StateDict::new(),
+        exp_avg_sq: StateDict::new(),
+        pending: StateDict::new(),
+        adam_step: opt.updates()?,
         adam: AdamSettings {
             lr: now.lr,
             weight_decay: now.wd,
@@ -312,23 +313,24 @@ pub(super) fn save(
             eps: ADAM_EPS,
             ..AdamSettings::default()
         },
-        scaler: trainer.opt.scaler()?.map(ScalerState::from),
+        scaler: opt.scaler()?.map(ScalerState::from),
         args: reference_args(s)?,
         extra,
-        // Last, so that nothing that fails can lose it.
-        vae: std::mem::take(vae),
     };
-    let parts = [
-        ("the weights", &state.var),
-        ("the optimizer's averages", &state.exp_avg),
-        ("the optimizer's averages of squares", &state.exp_avg_sq),
+    let [var, vae, m, v, sums] = TRANSFORMER_PREFIXES;
+    let mut parts = vec![
+        params_part(var, params).checked("the weights"),
+        match trainer.tokenizer.whole() {
+            Some(vqvae) => vqvae_part(vae, vqvae, s.hits),
+            None => Part::new(vae),
+        },
+        buffer_part(m, &opt.exp_avg, params).checked("the optimizer's averages"),
+        buffer_part(v, &opt.exp_avg_sq, params).checked("the optimizer's averages of squares"),
     ];
-    let done = match checkpoints::not_finite(&parts) {
-        Some(what) => Err(Error::Diverged(what)),
-        None => state.save_safetensors(path),
-    };
-    *vae = std::mem::take(&mut state.vae);
-    done
+    if pending {
+        parts.push(buffer_part(sums, &opt.grads, params));
+    }
+    state.save_parts(path, &parts, pending)
 }
 
 /// The options under the reference's names and in its order, with what it derives from them.

@@ -5,7 +5,6 @@ use super::memory::Models;
 use super::source::{Data, Source};
 use super::state::{self, Saving};
 use super::{tags, transformer_paths};
-use crate::checkpoint::StateDict;
 use crate::data::{BadImage, LoaderConfig};
 use crate::memory::evaluation_batch;
 use crate::run::event::Metrics;
@@ -43,7 +42,8 @@ pub(super) struct TransformerTask {
     pub(super) cmd: String,
     pub(super) data: Data,
     pub(super) trainer: VarTrainer,
-    pub(super) vae_state: StateDict,
+    /// The tokenizer's hit averages \[scales\]\[V\].
+    pub(super) hits: Vec<Vec<f32>>,
     /// After the last report that was read.
     pub(super) state: TransformerState,
     /// Stage of progressive training after the last iteration that was asked for.
@@ -88,7 +88,7 @@ impl TransformerTask {
     }
 
     /// Writes the state as the best.
-    pub(super) fn save_best(&mut self, progress: &Progress) -> Result<()> {
+    pub(super) fn save_best(&self, progress: &Progress) -> Result<()> {
         let path = transformer_paths(&self.options.out).best;
         self.save(progress, &path)
     }
@@ -258,7 +258,7 @@ impl Task for TransformerTask {
         self.tell_epoch(progress, evaluation.flatten(), cx)
     }
 
-    fn save(&mut self, progress: &Progress, path: &Path) -> Result<()> {
+    fn save(&self, progress: &Progress, path: &Path) -> Result<()> {
         let saving = Saving {
             options: &self.options,
             plan: &self.plan,
@@ -267,8 +267,9 @@ impl Task for TransformerTask {
             state: &self.state,
             fingerprint: self.data.fingerprint(),
             cmd: &self.cmd,
+            hits: &self.hits,
         };
-        state::save(&self.trainer, &mut self.vae_state, &saving, path)
+        state::save(&self.trainer, &saving, path)
     }
 
     fn saved(&mut self, _: &Progress, _: &mut Context) {}
