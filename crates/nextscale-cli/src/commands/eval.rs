@@ -4,13 +4,13 @@ use super::images::{pair, tell_bad, tell_left_out};
 use super::machine::Machine;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::data::LoaderConfig;
-use nextscale::eval::evaluate_losses;
+use nextscale::eval::{TeacherForcing, evaluate_losses};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::{OpenPair, open_pair};
+use nextscale::model::vqvae::codes::Tokenizer;
 use nextscale::run::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::BadImages;
-use nextscale::train::var_trainer::VarTrainer;
 use nextscale::{Error, Result, say};
 use std::path::PathBuf;
 
@@ -69,20 +69,24 @@ fn evaluate(args: &Args) -> Result<()> {
     }
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
-    let trainer = VarTrainer::new(tok.vqvae, var, 0.0, 0)?;
+    let tokenizer = Tokenizer::from(tok.vqvae);
+    let model = TeacherForcing {
+        tokenizer: &tokenizer,
+        var: &var,
+    };
     tell_left_out(&data.left_out);
     let config = LoaderConfig {
         bad_images: args.bad_images.into(),
         ..LoaderConfig::default()
     };
     let pass = || Pass::Evaluate {
-        var: &trainer.var.config,
-        vqvae: trainer.tokenizer.config(),
+        var: &var.config,
+        vqvae: tokenizer.config(),
         math,
     };
     memory::check(device, "batch", args.batch.min(data.val.len()), pass())?;
     let mut loader = data.val_loader(args.batch, config)?;
-    let m = evaluate_losses(&trainer, &mut loader, side, |_| Ok(()))
+    let m = evaluate_losses(model, &mut loader, side, |_| Ok(()))
         .map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
     tell_bad(&loader.bad_images());
     m.check()?;

@@ -118,7 +118,7 @@ pub fn write(path: &Path, task: &str, parts: &[Part<'_>], metadata: TextMetadata
 /// Writes one part alone, under its own prefix, as a file of weights.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_weights(path: &Path, part: &Part<'_>, metadata: TextMetadata) -> Result<()> {
     write_parts(path, std::slice::from_ref(part), metadata)
 }

@@ -1,22 +1,21 @@
 //! Validation losses of the transformer.
 
+use super::{LateMeasures, Measures, TeacherForcing};
 use crate::Result;
 use crate::data::tokens::TokenLoader;
 use crate::data::{Feed, ValLoader};
-use crate::train::measures::{LateMeasures, Measures};
-use crate::train::var_trainer::VarTrainer;
 
 /// Losses and accuracies by scale over all images of a loader; `each` is told of every batch's images.
 ///
 /// # Errors
 /// When an image can't be loaded or shapes do not fit, and those of `each`, which so ends it.
 pub fn evaluate_losses(
-    trainer: &VarTrainer,
+    model: TeacherForcing<'_>,
     loader: &mut ValLoader,
     side: usize,
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Measures> {
-    let mut feed = Feed::new(trainer.var.device())?;
+    let mut feed = Feed::new(model.var.device())?;
     let mut seen = 0;
     let measures = sum(|| {
         let Some(batch) = loader.next_batch()? else {
@@ -24,7 +23,7 @@ pub fn evaluate_losses(
         };
         seen += batch.len();
         let (images, labels) = feed.batch(&batch, side)?;
-        let late = trainer.evaluate(&images, &labels)?;
+        let late = model.measure(&images, &labels)?;
         each(batch.len())?;
         Ok(Some(late))
     })?;
@@ -37,18 +36,18 @@ pub fn evaluate_losses(
 /// # Errors
 /// When tokens can't be read or shapes do not fit.
 pub fn evaluate_token_losses(
-    trainer: &VarTrainer,
+    model: TeacherForcing<'_>,
     loader: &mut TokenLoader,
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Measures> {
-    let mut feed = Feed::new(trainer.var.device())?;
-    let row = trainer.var.config.pyramid.total();
+    let mut feed = Feed::new(model.var.device())?;
+    let row = model.var.config.pyramid.total();
     sum(|| {
         let Some(batch) = loader.next_batch()? else {
             return Ok(None);
         };
         let tokens = feed.integers([batch.labels.len(), row], batch.tokens)?;
-        let late = trainer.evaluate_rows(&tokens, &batch.labels)?;
+        let late = model.measure_rows(&tokens, &batch.labels)?;
         each(batch.labels.len())?;
         Ok(Some(late))
     })

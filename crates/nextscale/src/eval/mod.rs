@@ -1,7 +1,9 @@
 //! How good a model is: reconstructions and losses over a whole set of images.
 
 mod losses;
+mod measures;
 mod reconstruction;
+mod teacher_forcing;
 
 use crate::data::ValLoader;
 use crate::{Error, Result};
@@ -20,4 +22,7 @@ fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
 }
 
 pub use losses::{evaluate_losses, evaluate_token_losses};
+pub use measures::{LateMeasures, Measures};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};
+pub(crate) use teacher_forcing::Inputs;
+pub use teacher_forcing::TeacherForcing;

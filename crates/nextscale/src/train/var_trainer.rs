@@ -1,13 +1,14 @@
 //! One training step of the transformer, and its evaluation.
 
-use super::measures::{LateMeasures, LateReport};
 use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
+use super::report::LateReport;
+use crate::Result;
 use crate::checkpoint::param_groups::is_decayed;
+use crate::eval::{Inputs, TeacherForcing};
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
 use crate::model::vqvae::codes::Tokenizer;
-use crate::{Error, Result};
 use nextscale_tensor::ops::{self, Scaling};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, DType, Device, Math, Tape, Tensor};
@@ -94,7 +95,7 @@ impl VarTrainer {
     /// When shapes do not fit, a label is out of range, or only the tokenizer's codebook is at hand.
     pub fn step(&mut self, images: &Tensor, labels: &[i32], plan: &StepPlan) -> Result<LateReport> {
         let (labels, keep) = self.draws(labels, plan.it);
-        let inputs = self.inputs(images, plan.stage)?;
+        let inputs = self.model().of_images(images, self.active(plan.stage))?;
         self.iterate(&inputs, &labels, keep.as_ref(), plan)
     }
 
@@ -124,7 +125,7 @@ impl VarTrainer {
         plan: &StepPlan,
     ) -> Result<LateReport> {
         let (labels, keep) = self.draws(labels, plan.it);
-        let inputs = self.inputs_of_rows(tokens, plan.stage)?;
+        let inputs = self.model().of_rows(tokens, self.active(plan.stage))?;
         self.iterate(&inputs, &labels, keep.as_ref(), plan)
     }
 
@@ -140,7 +141,7 @@ impl VarTrainer {
         keep: Option<&Keep>,
         plan: &StepPlan,
     ) -> Result<LateReport> {
-        let inputs = self.inputs_of_tokens(tokens, plan.stage)?;
+        let inputs = self.model().of_maps(tokens, self.active(plan.stage))?;
         self.iterate(&inputs, labels, keep, plan)
     }
 
@@ -154,7 +155,11 @@ impl VarTrainer {
     ) -> Result<LateReport> {
         let tape = Tape::new();
         let run = Run::on(Cx::on(&tape).with(self.var.math));
-        let pass = self.pass(&run, inputs, labels, keep, plan.stage)?;
+        let weights = self.weights(plan.stage);
+        let smoothing = self.smoothing;
+        let pass = self
+            .model()
+            .pass(&run, inputs, labels, keep, &weights, smoothing)?;
         let seed = self.opt.seed(plan.accumulate)?;
         let target = Some((&self.var.params, &mut self.opt.grads));
         tape.backward_from(&pass.loss, seed, target, &[])?;
@@ -173,34 +178,12 @@ impl VarTrainer {
         })
     }
 
-    /// Loss and accuracy of a batch without learning. Labels are used as they are (the reference drops some of them
-    /// here too, which only blurs the figure).
-    ///
-    /// # Errors
-    /// When shapes do not fit or a label is out of range.
-    pub fn evaluate(&self, images: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
-        self.measure(&self.inputs(images, Stage::ALL)?, labels)
-    }
-
-    /// [`VarTrainer::evaluate`] on token maps.
-    ///
-    /// # Errors
-    /// When shapes do not fit or a label is out of range.
-    pub fn evaluate_tokens(&self, tokens: &[Tensor], labels: &[i32]) -> Result<LateMeasures> {
-        self.measure(&self.inputs_of_tokens(tokens, Stage::ALL)?, labels)
-    }
-
-    /// [`VarTrainer::evaluate`] on rows of tokens \[B, L\].
-    ///
-    /// # Errors
-    /// As [`VarTrainer::step_rows`].
-    pub fn evaluate_rows(&self, tokens: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
-        self.measure(&self.inputs_of_rows(tokens, Stage::ALL)?, labels)
-    }
-
-    fn measure(&self, inputs: &Inputs, labels: &[i32]) -> Result<LateMeasures> {
-        let run = Run::plain(self.var.math);
-        Ok(self.pass(&run, inputs, labels, None, Stage::ALL)?.measures)
+    /// Both models, to measure them as they are.
+    pub fn model(&self) -> TeacherForcing<'_> {
+        TeacherForcing {
+            tokenizer: &self.tokenizer,
+            var: &self.var,
+        }
     }
 
     /// Scales that take part.
@@ -209,50 +192,18 @@ impl VarTrainer {
         stage.highest.map_or(all, |k| k + 1)
     }
 
-    /// What the transformer learns from images: tokens and what they make of its input, in one pass over the scales.
-    fn inputs(&self, images: &Tensor, stage: Stage) -> Result<Inputs> {
-        let (vqvae, pyramid) = (self.tokenizer.for_images()?, &self.var.config.pyramid);
-        let run = Run::plain(vqvae.math);
-        let f = vqvae.features(&run, images, None)?;
-        let active = self.active(stage);
-        let code = vqvae
-            .quantizer
-            .encode_with_input(&run, &vqvae.params, &f, pyramid, active)?;
-        Ok(Inputs {
-            targets: joined(&code.indices, active)?,
-            words: code.var_input,
-        })
-    }
-
-    /// The same of known tokens.
-    fn inputs_of_tokens(&self, tokens: &[Tensor], stage: Stage) -> Result<Inputs> {
-        Ok(Inputs {
-            targets: joined(tokens, self.active(stage))?,
-            words: self.words(tokens, stage)?,
-        })
-    }
-
-    /// The same of rows with the tokens of all scales.
-    fn inputs_of_rows(&self, tokens: &Tensor, stage: Stage) -> Result<Inputs> {
-        let (pyramid, active) = (&self.var.config.pyramid, self.active(stage));
-        let lengths = (0..pyramid.count()).map(|k| pyramid.range(k).len());
-        let maps = ops::split_tokens(tokens, &lengths.collect::<Vec<_>>())?;
-        let targets = if active == maps.len() {
-            tokens.detach()
-        } else {
-            joined(&maps, active)?
-        };
-        Ok(Inputs {
-            targets,
-            words: self.words(&maps, stage)?,
-        })
-    }
-
-    /// The teacher-forcing input that token maps make.
-    fn words(&self, tokens: &[Tensor], stage: Stage) -> Result<Option<Tensor>> {
-        let (quantizer, params) = self.tokenizer.quantizer();
+    /// Weights of the tokens in the loss.
+    fn weights(&self, stage: Stage) -> Vec<f32> {
         let pyramid = &self.var.config.pyramid;
-        quantizer.var_input(params, tokens, pyramid, self.active(stage))
+        let tokens = pyramid.range(self.active(stage) - 1).end;
+        // They stay 1/L of the whole sequence when it is cut.
+        let mut weights = vec![1.0 / pyramid.total() as f32; tokens];
+        if let Some(k) = stage.highest {
+            weights[pyramid.range(k)]
+                .iter_mut()
+                .for_each(|w| *w *= stage.newest_weight as f32);
+        }
+        weights
     }
 
     /// Share of the tokens of `images` that the tokenizer's arithmetic changes against float32, 0 to 1.
@@ -301,67 +252,6 @@ impl VarTrainer {
             })
             .collect()
     }
-
-    /// Forward pass and loss.
-    fn pass(
-        &self,
-        run: &Run<'_>,
-        inputs: &Inputs,
-        labels: &[i32],
-        keep: Option<&Keep>,
-        stage: Stage,
-    ) -> Result<Pass> {
-        let pyramid = &self.var.config.pyramid;
-        let active = self.active(stage);
-        let targets = &inputs.targets;
-        let logits = self
-            .var
-            .forward(run, labels, inputs.words.as_ref(), active, keep)?;
-        // Weights stay 1/L of the whole sequence when it is cut.
-        let total = pyramid.total();
-        let mut weights = vec![1.0 / total as f32; targets.shape().last()];
-        if let Some(k) = stage.highest {
-            weights[pyramid.range(k)]
-                .iter_mut()
-                .for_each(|w| *w *= stage.newest_weight as f32);
-        }
-        let ce = ops::cross_entropy(&run.cx, logits, targets, &weights, self.smoothing)?;
-        let ranges: Vec<_> = (0..active).map(|k| pyramid.range(k)).collect();
-        let sums = ops::token_measures(&ce.plain, &ce.predicted, targets, &ranges)?;
-        let tokens = ranges.iter().map(|r| (labels.len() * r.len()) as u64);
-        Ok(Pass {
-            loss: ce.loss,
-            measures: LateMeasures {
-                sums: sums.fetch()?,
-                tokens: tokens.collect(),
-            },
-            predicted: ce.predicted,
-        })
-    }
-}
-
-/// What a batch gives the transformer to learn from.
-struct Inputs {
-    /// The tokens \[B, Σl\] of the scales that take part.
-    targets: Tensor,
-    /// The teacher-forcing input; `None` where only the first scale takes part.
-    words: Option<Tensor>,
-}
-
-/// The maps of the first `active` scales side by side.
-fn joined(maps: &[Tensor], active: usize) -> Result<Tensor> {
-    let first = maps
-        .get(..active)
-        .ok_or_else(|| Error::failed(format!("{} token maps for {active} scales", maps.len())))?;
-    Ok(ops::concat_tokens(&first.iter().collect::<Vec<_>>())?)
-}
-
-/// A forward pass with its loss.
-struct Pass {
-    loss: Tensor,
-    measures: LateMeasures,
-    /// The likeliest code of every token.
-    predicted: Tensor,
 }
 
 /// The loss scale that training of a transformer starts with, where its products are in float16.

@@ -3,13 +3,14 @@
 use super::tags;
 use super::task::TransformerTask;
 use crate::Result;
+use crate::eval::Measures;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::memory::drawn;
 use crate::pictures::grid;
 use crate::run::checkpoints::is_better;
 use crate::run::event::{Epoch, Evaluated, Event, Metrics, Picture};
 use crate::run::task::{Context, Progress};
-use crate::train::measures::{Measures, StepReport};
+use crate::train::report::StepReport;
 use serde::{Deserialize, Serialize};
 
 /// Sums over the iterations of an epoch.

@@ -3,11 +3,12 @@
 
 use crate::data::tokens::{TokenFile, TokenLoader};
 use crate::data::{BadImage, Feed, ImageSource, LoaderConfig, TrainLoader};
-use crate::eval::{evaluate_losses, evaluate_token_losses};
+use crate::eval::Measures;
+use crate::eval::{TeacherForcing, evaluate_losses, evaluate_token_losses};
 use crate::run::Dataset;
 use crate::run::data_record::DataRecord;
-use crate::train::measures::{LateReport, Measures};
 use crate::train::options::TrainOptions;
+use crate::train::report::LateReport;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::Tensor;
@@ -109,7 +110,7 @@ impl Data {
     /// and ends it by an error.
     pub(super) fn evaluate(
         &self,
-        trainer: &VarTrainer,
+        model: TeacherForcing<'_>,
         batch: usize,
         config: LoaderConfig,
         each: impl FnMut(usize) -> Result<()>,
@@ -117,16 +118,16 @@ impl Data {
         match self {
             Self::Images(d) => {
                 let mut val = d.val_loader(batch, config)?;
-                let measures = evaluate_losses(trainer, &mut val, d.side, each)?;
+                let measures = evaluate_losses(model, &mut val, d.side, each)?;
                 Ok((Some(measures), val.bad_images()))
             }
             Self::Tokens(t) => {
                 let Some(v) = &t.val else {
                     return Ok((None, Vec::new()));
                 };
-                let size = (batch, trainer.var.config.vocab);
+                let size = (batch, model.var.config.vocab);
                 let mut val = TokenLoader::val(v, size, config)?;
-                let measures = evaluate_token_losses(trainer, &mut val, each)?;
+                let measures = evaluate_token_losses(model, &mut val, each)?;
                 Ok((Some(measures), Vec::new()))
             }
         }

@@ -6,13 +6,14 @@ use super::source::{Data, Source};
 use super::state::{self, Saving};
 use super::{tags, transformer_paths};
 use crate::data::{BadImage, LoaderConfig};
+use crate::eval::Measures;
 use crate::memory::evaluation_batch;
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
-use crate::train::measures::{LateReport, Measures, StepReport};
 use crate::train::options::TrainOptions;
 use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
+use crate::train::report::{LateReport, StepReport};
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::release_free;
@@ -239,7 +240,7 @@ impl Task for TransformerTask {
         let each = |_| stop.check();
         let (measures, bad) = self
             .data
-            .evaluate(&self.trainer, batch, self.loader, each)?;
+            .evaluate(self.trainer.model(), batch, self.loader, each)?;
         for bad in bad {
             cx.observers.warn(&bad.reason);
         }

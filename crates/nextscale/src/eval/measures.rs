@@ -1,6 +1,5 @@
-//! What training steps and evaluations find. On a GPU the figures are made there and asked for late, so that nobody waits.
+//! What a model's predictions of known tokens come to. On a GPU the figures are made there and read later, so that nobody waits.
 
-use super::optimizer::LateNumbers;
 use crate::Result;
 use nextscale_tensor::cuda::pinned::Fetch;
 
@@ -91,51 +90,6 @@ impl LateMeasures {
             loss: rows.iter().map(|r| f64::from(r[0])).collect(),
             correct: rows.iter().map(|r| r[1] as u64).collect(),
             tokens: self.tokens,
-        })
-    }
-}
-
-/// What an iteration found.
-#[derive(Clone, Debug)]
-pub struct StepReport {
-    /// The loss that was minimised, before division by the accumulation.
-    pub loss: f64,
-    /// Losses and accuracies.
-    pub measures: Measures,
-    /// Gradient norm before clipping, where there was an update; not a finite number where the update was left out.
-    pub grad_norm: Option<f64>,
-    /// The loss scale after the step; 1 without one.
-    pub scale: f64,
-    /// Whether gradients were not finite and the update was left out.
-    pub skipped: bool,
-    /// How often each code was predicted.
-    pub predicted: Vec<u32>,
-}
-
-/// [`StepReport`] on its way.
-#[derive(Debug)]
-pub struct LateReport {
-    pub(super) loss: Fetch,
-    pub(super) measures: LateMeasures,
-    pub(super) predicted: Fetch,
-    pub(super) numbers: Option<LateNumbers>,
-}
-
-impl LateReport {
-    /// The report; waits for the step, not for what was asked for after it.
-    ///
-    /// # Errors
-    /// When the GPU failed.
-    pub fn read(self) -> Result<StepReport> {
-        let numbers = self.numbers.map(LateNumbers::wait).transpose()?;
-        let predicted = self.predicted.wait()?;
-        Ok(StepReport {
-            loss: f64::from(self.loss.wait()?.scalar()?),
-            measures: self.measures.read()?,
-            grad_norm: numbers.map(|n| n.norm),
-            scale: numbers.map_or(1.0, |n| n.scale),
-            skipped: numbers.is_some_and(|n| n.skipped),
-            predicted: predicted.i32()?.iter().map(|&n| n as u32).collect(),
         })
     }
 }

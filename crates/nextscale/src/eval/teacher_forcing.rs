@@ -1,0 +1,165 @@
+//! The transformer on known images: it predicts every token from the true ones before it (teacher forcing). Training steps and
+//! evaluations are made of this.
+
+use super::measures::LateMeasures;
+use crate::model::Run;
+use crate::model::var::{Keep, Var};
+use crate::model::vqvae::codes::Tokenizer;
+use crate::{Error, Result};
+use nextscale_tensor::{Tensor, ops};
+
+/// A transformer and the tokenizer whose tokens it predicts.
+///
+/// Needs their weights and nothing else: no gradients and no optimizer.
+#[derive(Clone, Copy)]
+pub struct TeacherForcing<'a> {
+    /// The tokenizer; for known tokens its codebook is enough.
+    pub tokenizer: &'a Tokenizer,
+    /// The transformer.
+    pub var: &'a Var,
+}
+
+/// What a batch gives the transformer to learn from.
+pub(crate) struct Inputs {
+    /// The tokens \[B, Σl\] of the scales that take part.
+    targets: Tensor,
+    /// The transformer's input that they make; `None` where only the first scale takes part.
+    input: Option<Tensor>,
+    /// Scales that take part.
+    scales: usize,
+}
+
+/// A forward pass with its loss.
+pub(crate) struct Pass {
+    pub(crate) loss: Tensor,
+    pub(crate) measures: LateMeasures,
+    /// The likeliest code of every token.
+    pub(crate) predicted: Tensor,
+}
+
+/// The maps of the first `scales` scales side by side.
+fn joined(maps: &[Tensor], scales: usize) -> Result<Tensor> {
+    let first = maps
+        .get(..scales)
+        .ok_or_else(|| Error::failed(format!("{} token maps for {scales} scales", maps.len())))?;
+    Ok(ops::concat_tokens(&first.iter().collect::<Vec<_>>())?)
+}
+
+impl TeacherForcing<'_> {
+    /// Losses and accuracies of images \[B, R, R, 3\] in \[−1, 1\], on the models' device. Labels are used as they are (the reference
+    /// drops some of them here too, which only blurs the figure).
+    ///
+    /// # Errors
+    /// When shapes do not fit, a label is out of range, or only the tokenizer's codebook is at hand.
+    pub fn measure(&self, images: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
+        self.measured(&self.of_images(images, self.all())?, labels)
+    }
+
+    /// The same of token maps \[B, l\] of all scales.
+    ///
+    /// # Errors
+    /// When shapes do not fit or a label is out of range.
+    pub fn measure_maps(&self, tokens: &[Tensor], labels: &[i32]) -> Result<LateMeasures> {
+        self.measured(&self.of_maps(tokens, self.all())?, labels)
+    }
+
+    /// The same of rows of tokens \[B, L\], all scales coarse to fine.
+    ///
+    /// # Errors
+    /// As [`TeacherForcing::measure_maps`], and on a CPU when a token is out of range.
+    pub fn measure_rows(&self, tokens: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
+        self.measured(&self.of_rows(tokens, self.all())?, labels)
+    }
+
+    fn measured(&self, inputs: &Inputs, labels: &[i32]) -> Result<LateMeasures> {
+        let run = Run::plain(self.var.math);
+        let total = self.var.config.pyramid.total();
+        let weights = vec![1.0 / total as f32; total];
+        Ok(self
+            .pass(&run, inputs, labels, None, &weights, 0.0)?
+            .measures)
+    }
+
+    fn all(&self) -> usize {
+        self.var.config.pyramid.count()
+    }
+
+    /// Tokens of the first `scales` scales of images, and what they make of the transformer's input, in one pass over the scales.
+    pub(crate) fn of_images(&self, images: &Tensor, scales: usize) -> Result<Inputs> {
+        let (vqvae, pyramid) = (self.tokenizer.for_images()?, &self.var.config.pyramid);
+        let run = Run::plain(vqvae.math);
+        let f = vqvae.features(&run, images, None)?;
+        let code = vqvae
+            .quantizer
+            .encode_with_input(&run, &vqvae.params, &f, pyramid, scales)?;
+        Ok(Inputs {
+            targets: joined(&code.indices, scales)?,
+            input: code.var_input,
+            scales,
+        })
+    }
+
+    /// The same of known tokens.
+    pub(crate) fn of_maps(&self, tokens: &[Tensor], scales: usize) -> Result<Inputs> {
+        Ok(Inputs {
+            targets: joined(tokens, scales)?,
+            input: self.input(tokens, scales)?,
+            scales,
+        })
+    }
+
+    /// The same of rows with the tokens of all scales.
+    pub(crate) fn of_rows(&self, tokens: &Tensor, scales: usize) -> Result<Inputs> {
+        let pyramid = &self.var.config.pyramid;
+        let lengths = (0..pyramid.count()).map(|k| pyramid.range(k).len());
+        let maps = ops::split_tokens(tokens, &lengths.collect::<Vec<_>>())?;
+        let targets = if scales == maps.len() {
+            tokens.detach()
+        } else {
+            joined(&maps, scales)?
+        };
+        Ok(Inputs {
+            targets,
+            input: self.input(&maps, scales)?,
+            scales,
+        })
+    }
+
+    /// The transformer's input that token maps make.
+    fn input(&self, tokens: &[Tensor], scales: usize) -> Result<Option<Tensor>> {
+        let (quantizer, params) = self.tokenizer.quantizer();
+        let pyramid = &self.var.config.pyramid;
+        quantizer.var_input(params, tokens, pyramid, scales)
+    }
+
+    /// Forward pass and loss; `weights` of the tokens that take part, in the loss.
+    pub(crate) fn pass(
+        &self,
+        run: &Run<'_>,
+        inputs: &Inputs,
+        labels: &[i32],
+        keep: Option<&Keep>,
+        weights: &[f32],
+        smoothing: f32,
+    ) -> Result<Pass> {
+        let pyramid = &self.var.config.pyramid;
+        let Inputs {
+            targets, scales, ..
+        } = inputs;
+        let logits = self
+            .var
+            .forward(run, labels, inputs.input.as_ref(), *scales, keep)?;
+        let ce = ops::cross_entropy(&run.cx, logits, targets, weights, smoothing)?;
+        let ranges: Vec<_> = (0..*scales).map(|k| pyramid.range(k)).collect();
+        let sums = ops::token_measures(&ce.plain, &ce.predicted, targets, &ranges)?;
+        let tokens = ranges.iter().map(|r| (labels.len() * r.len()) as u64);
+        Ok(Pass {
+            loss: ce.loss,
+            measures: LateMeasures {
+                sums: sums.fetch()?,
+                tokens: tokens.collect(),
+            },
+            predicted: ce.predicted,
+        })
+    }
+}
