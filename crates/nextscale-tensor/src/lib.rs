@@ -14,10 +14,13 @@ mod device;
 mod error;
 mod shape;
 mod tensor;
+mod upload;
 
-pub use device::{Device, Math};
+pub use cuda::dtype::{DType, Math};
+pub use device::Device;
 pub use error::{Error, Result};
 pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder};
 pub use shape::Shape;
 pub use tape::{Cx, Grads, Key, Tape};
-pub use tensor::{DType, Tensor, expect_dims};
+pub use tensor::{Fetch, Tensor, expect_dims};
+pub use upload::Uploads;

@@ -4,8 +4,8 @@
 //! one pass over a range.
 
 use crate::cpu::pool::PoolVec;
-use crate::cuda::tensor::OnGpu;
 use crate::tape::Var;
+use crate::tensor::OnGpu;
 use crate::tensor::Storage;
 use crate::{DType, Device, Error, Result, Shape, Tensor};
 use std::collections::HashMap;

@@ -1,13 +1,14 @@
 //! What a GPU can do at most, measured: one large product in each arithmetic, and a large copy.
 
+use super::dtype::{DType, by_dtype};
 use super::gpu::Gpu;
+use super::kernel::{Arg, MEMORY, Shape};
 use super::matmul::{Follow, Operands, Place, Product};
 use super::pool::DeviceBuffer;
 use super::profile::Row;
 use super::timing::Event;
 use super::work::Rate;
-use crate::rng::{Purpose, Stream};
-use crate::{DType, Device, Result, Tensor};
+use crate::{Error, Result};
 
 /// Rows, columns and terms of the product that is measured.
 const SIDE: usize = 8192;
@@ -30,17 +31,18 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// Measures all of them; `half` is the type that stands for half precision (bf16 where it is none). Takes some GiB of
-    /// memory while it runs.
+    /// Measures all of them; `half` is the type that stands for half precision (bf16 where it is none), and factors are filled
+    /// with `numbers` as by [`filled`]. Takes some GiB of memory while it runs.
     ///
     /// # Errors
-    /// When the memory is full or a library is missing.
-    pub fn measure(gpu: &'static Gpu, half: DType) -> Result<Self> {
+    /// When the memory is full, a library is missing, or there are no numbers.
+    pub fn measure(gpu: &'static Gpu, half: DType, numbers: &[f32]) -> Result<Self> {
         let half = if half.is_half() { half } else { DType::Bf16 };
+        let product = |dtype, tf32| product(gpu, numbers, dtype, tf32);
         Ok(Self {
-            half: product(gpu, half, false)?,
-            tf32: product(gpu, DType::F32, true)?,
-            f32: product(gpu, DType::F32, false)?,
+            half: product(half, false)?,
+            tf32: product(DType::F32, true)?,
+            f32: product(DType::F32, false)?,
             bandwidth: copy(gpu)?,
         })
     }
@@ -78,19 +80,31 @@ fn seconds(gpu: &'static Gpu, mut run: impl FnMut() -> Result<()>) -> Result<f64
     Ok(from.until(&to)? / 1e3 / RUNS as f64)
 }
 
-/// Random numbers, a piece of them again and again: the power that a product takes depends on them, and so does its speed.
+/// `n` elements of a float type: `numbers` again and again. The power that a product takes depends on its factors, and so does
+/// its speed, so these should be normal random numbers, a million or so.
 ///
 /// # Errors
-/// When the memory is full, or for integers.
-pub fn random(gpu: &'static Gpu, n: usize, dtype: DType) -> Result<DeviceBuffer> {
-    const PIECE: usize = 1 << 20;
-    let mut s = Stream::new(1, Purpose::Test, 0, n as u64);
-    let some: Vec<f32> = (0..PIECE.min(n)).map(|_| s.normal()).collect();
-    let here = Tensor::from_vec([some.len()], some);
-    let piece = here.to(Device::Cuda(gpu.info().ordinal))?.cast(dtype)?;
-    let mut there = piece.numel() * dtype.bytes();
+/// When the memory is full, for integers, or when there are no numbers.
+pub fn filled(gpu: &'static Gpu, numbers: &[f32], n: usize, dtype: DType) -> Result<DeviceBuffer> {
+    let numbers = &numbers[..numbers.len().min(n)];
+    if numbers.is_empty() {
+        return Err(Error::Device(
+            "there are no numbers to fill memory with".into(),
+        ));
+    }
+    let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let convert = by_dtype(dtype, ["", "convert_f32_bf16", "convert_f32_f16"])?;
     let all = DeviceBuffer::new(gpu, n * dtype.bytes())?;
-    gpu.copy(piece.place()?, Place(&all, 0), there)?;
+    let mut there = numbers.len() * dtype.bytes();
+    if dtype.is_half() {
+        let wide = DeviceBuffer::new(gpu, bytes.len())?;
+        gpu.upload(&bytes, &wide)?;
+        let count = Arg::U64(numbers.len() as u64);
+        let args = [Arg::In(&wide), Arg::In(&all), count];
+        gpu.launch(&MEMORY, convert, Shape::pass(gpu, numbers.len()), &args)?;
+    } else {
+        gpu.upload(&bytes, &all)?;
+    }
     while there < all.bytes() {
         let more = there.min(all.bytes() - there);
         gpu.copy(Place(&all, 0), Place(&all, there), more)?;
@@ -99,9 +113,10 @@ pub fn random(gpu: &'static Gpu, n: usize, dtype: DType) -> Result<DeviceBuffer>
     Ok(all)
 }
 
-fn product(gpu: &'static Gpu, dtype: DType, tf32: bool) -> Result<f64> {
+fn product(gpu: &'static Gpu, numbers: &[f32], dtype: DType, tf32: bool) -> Result<f64> {
     let n = SIDE * SIDE;
-    let (a, b) = (random(gpu, n, dtype)?, random(gpu, n, dtype)?);
+    let factor = || filled(gpu, numbers, n, dtype);
+    let (a, b) = (factor()?, factor()?);
     let operands = dtype.element()?;
     let c = DeviceBuffer::new(gpu, n * operands.bytes())?;
     let p = Product {

@@ -59,6 +59,27 @@ fn required() -> Result<Version> {
         .ok_or_else(|| Error::Device("NVRTC does not tell its version; install it anew".into()))
 }
 
+/// Lists of modules that a program may need, beside those of this crate.
+static LISTS: Mutex<Vec<&'static [&'static Module]>> = Mutex::new(Vec::new());
+
+/// Tells of modules that the program may need: the first of all that is not in the cache has them compiled too, all together. One
+/// that nobody told of is compiled when it is first used. A list may be given again.
+pub fn together(modules: &'static [&'static Module]) {
+    let mut lists = LISTS.lock().unwrap_or_else(|e| e.into_inner());
+    if !lists.iter().any(|l| std::ptr::eq(*l, modules)) {
+        lists.push(modules);
+    }
+}
+
+/// The modules that were told of, those of this crate first.
+fn all() -> Vec<&'static Module> {
+    let lists = LISTS.lock().unwrap_or_else(|e| e.into_inner());
+    let own = super::MODULES.iter();
+    own.chain(lists.iter().copied().flatten())
+        .copied()
+        .collect()
+}
+
 /// Once a process: compiles all that the cache lacks for `arch` and keeps it.
 fn compile_missing(arch: Arch, version: Version) {
     static DONE: Mutex<Vec<Arch>> = Mutex::new(Vec::new());
@@ -74,8 +95,8 @@ fn compile_missing(arch: Arch, version: Version) {
         return;
     }
     remember(version);
-    let lacking: Vec<_> = super::modules()
-        .iter()
+    let lacking: Vec<_> = all()
+        .into_iter()
         .filter(|m| !kept::is_there(m.name, &key(m, arch, version)))
         .collect();
     // What can't be compiled is told when it is needed.
@@ -102,7 +123,7 @@ fn compile_in_turn(module: &Module, arch: Arch, version: Version) -> Result<Vec<
 /// As [`load_or_compile`].
 pub fn compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
     Library::Nvrtc.required()?;
-    let source = CString::new(format!("{COMMON}\n{}", module.source))
+    let source = CString::new(format!("{COMMON}\n{}", module.text()))
         .map_err(|_| Error::Device(format!("kernels {}: a zero byte", module.name)))?;
     let name = CString::new(format!("{}.cu", module.name)).unwrap_or_default();
     let options: Vec<CString> = options(module, arch)
@@ -183,7 +204,7 @@ pub(super) fn made_by() -> String {
 /// Everything that machine code follows from.
 fn key(module: &Module, arch: Arch, version: Version) -> String {
     let options = options(module, arch).join(" ");
-    format!("{version:?} {options}\n{COMMON}\n{}", module.source)
+    format!("{version:?} {options}\n{COMMON}\n{}", module.text())
 }
 
 /// Where the versions whose code is kept are written.
@@ -233,6 +254,7 @@ fn load(module: &Module, arch: Arch) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernel::Kernel;
     use super::*;
 
     #[test]
@@ -255,13 +277,22 @@ mod tests {
             return;
         }
         let module = &super::super::kernel::MEMORY;
+        static TOLD: Module = Module {
+            name: "told",
+            source: &["extern \"C\" __global__ void told(float* x) { x[0] = 2.0f; }"],
+            specific: false,
+            kernels: &[Kernel::new("told", "p")],
+        };
+        static LIST: [&Module; 1] = [&TOLD];
+        together(&LIST);
         let code = load_or_compile(module, Arch::LEAST).unwrap();
         assert!(code.starts_with(b"\x7fELF"));
         assert_eq!(load_or_compile(module, Arch::LEAST).unwrap(), code);
-        // A module of another name and source was compiled beside it, and is what it would be by itself.
-        let other = super::super::modules()[1];
-        let kept = load(other, Arch::LEAST).unwrap();
-        assert!(earlier().contains(&version().unwrap()));
-        assert_eq!(compile(other, Arch::LEAST).unwrap(), kept);
+        // Modules of other names and sources were compiled beside it, and are what they would be by themselves.
+        for other in [super::super::MODULES[1], &TOLD] {
+            let kept = load(other, Arch::LEAST).unwrap();
+            assert!(earlier().contains(&version().unwrap()));
+            assert_eq!(compile(other, Arch::LEAST).unwrap(), kept);
+        }
     }
 }

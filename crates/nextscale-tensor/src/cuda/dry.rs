@@ -5,13 +5,14 @@
 //! products and copies are left out: the peak for any model, batch and precision, within milliseconds, before anything is
 //! computed, and on machines without a GPU too. Values that are read from a dry GPU are zeros.
 //!
-//! A dry *processor* ([`processor`]) is one more of them: models keep the same on either device, so a dry GPU in float32
-//! without what libraries take for themselves, and with what the processor's products take beside their operands, counts the
-//! memory of a run on a CPU.
+//! A dry *processor* ([`processor_with`]) is one more of them: models keep the same on either device, so a dry GPU in float32
+//! without what libraries take for themselves, with what the processor's products take beside their operands, and with a pool
+//! that keeps free buffers as the processor's does, counts the memory of a run on a CPU.
 
 use super::compile::Arch;
 use super::gpu::{Gpu, GpuInfo};
 use super::pool::DeviceBuffer;
+use crate::cpu::pool::recycle;
 use crate::{Device, Result};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,6 +25,15 @@ const FIRST: usize = 1 << 20;
 /// Every dry GPU of the process.
 static ALL: RwLock<Vec<&'static Gpu>> = RwLock::new(Vec::new());
 
+/// How a processor's pool keeps free buffers; in floats.
+#[derive(Clone, Copy, Debug)]
+pub struct Recycling {
+    /// What a free buffer may hold at most to serve for so many.
+    pub most: fn(usize) -> usize,
+    /// Whether a buffer of so many is kept when it is let go of, where so many are kept and so many in use.
+    pub keeps: fn(n: usize, free: usize, used: usize) -> bool,
+}
+
 /// What a dry GPU remembers.
 #[derive(Debug, Default)]
 pub(super) struct Dry {
@@ -31,8 +41,8 @@ pub(super) struct Dry {
     seen: Mutex<HashSet<u64>>,
     /// Bytes copied from place to place.
     copied: AtomicUsize,
-    /// Whether it stands for a processor.
-    processor: bool,
+    /// Of one that stands for a processor.
+    processor: Option<Recycling>,
     /// What it was asked for beside memory and kernels, and what it is to refuse.
     #[cfg(test)]
     pub(super) script: Mutex<tests::Script>,
@@ -78,16 +88,8 @@ impl Dry {
         }
     }
 
-    /// What stands for a processor.
-    fn processor() -> Self {
-        Self {
-            processor: true,
-            ..Self::default()
-        }
-    }
-
-    /// Whether it stands for a processor.
-    pub(super) fn is_processor(&self) -> bool {
+    /// Where it stands for a processor, the rules of that one's pool.
+    pub(super) fn processor(&self) -> Option<Recycling> {
         self.processor
     }
 
@@ -97,13 +99,13 @@ impl Dry {
     }
 }
 
-/// A new dry GPU like `like`, as a device. It lives as long as the process and takes a few KiB.
-pub fn device(like: &GpuInfo) -> Device {
+/// A new dry GPU like `like`; [`Gpu::get`] finds it by its number. It lives as long as the process and takes a few KiB.
+pub fn gpu(like: &GpuInfo) -> &'static Gpu {
     register(like, Dry::default())
 }
 
-/// A new dry processor, as a device: what passes in float32 take of it is what they take on [`Device::Cpu`].
-pub fn processor() -> Device {
+/// A new dry processor: what passes in float32 take of it is what they take on a processor whose pool goes by `rules`.
+pub fn processor_with(rules: Recycling) -> &'static Gpu {
     let like = GpuInfo {
         ordinal: 0,
         name: "processor".into(),
@@ -114,18 +116,38 @@ pub fn processor() -> Device {
         l2: 0,
         shared: 1 << 30,
     };
-    register(&like, Dry::processor())
+    let processor = Some(rules);
+    let dry = Dry {
+        processor,
+        ..Dry::default()
+    };
+    register(&like, dry)
 }
 
-fn register(like: &GpuInfo, dry: Dry) -> Device {
+/// A new dry GPU, as a device.
+pub fn device(like: &GpuInfo) -> Device {
+    Device::Cuda(gpu(like).info().ordinal)
+}
+
+/// A new dry processor, as a device: what passes in float32 take of it is what they take on [`Device::Cpu`].
+pub fn processor() -> Device {
+    let rules = Recycling {
+        most: recycle::most,
+        keeps: recycle::keeps,
+    };
+    Device::Cuda(processor_with(rules).info().ordinal)
+}
+
+fn register(like: &GpuInfo, dry: Dry) -> &'static Gpu {
     let mut all = ALL.write().unwrap_or_else(|e| e.into_inner());
     let ordinal = FIRST + all.len();
     let info = GpuInfo {
         ordinal,
         ..like.clone()
     };
-    all.push(Box::leak(Box::new(Gpu::without_driver(info, dry))));
-    Device::Cuda(ordinal)
+    let gpu = &*Box::leak(Box::new(Gpu::without_driver(info, dry)));
+    all.push(gpu);
+    gpu
 }
 
 /// The dry GPU of this number.
@@ -152,32 +174,28 @@ impl Gpu {
     }
 }
 
-#[cfg(test)]
 impl Gpu {
-    /// Bytes that were copied within a dry GPU's memory: most are values that a rule overwrites and somebody else holds.
-    pub(crate) fn dry_copied(&self) -> usize {
+    /// Bytes that were copied within a dry GPU's memory: most are values that a gradient's rule overwrites and somebody else holds.
+    pub fn dry_copied(&self) -> usize {
         self.dry().map_or(0, |d| d.copied.load(Ordering::Relaxed))
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::kernel::{Arg, MEMORY, Shape};
+    use super::super::matmul::Place;
     use super::*;
-    use crate::cuda::Arch;
-    use crate::cuda::kernel::{Arg, MEMORY, Shape};
-    use crate::cuda::matmul::{Element, Follow, Operands, Place, Product};
-    use crate::ops::{Activation, Bias};
-    use crate::{Cx, DType, Math, Tape, Tensor, ops};
 
     /// What a dry GPU was asked for, and what it refuses.
     #[derive(Debug, Default)]
-    pub(in crate::cuda) struct Script {
-        pub(in crate::cuda) asked: Vec<Ask>,
-        pub(in crate::cuda) refused: Vec<Ask>,
+    pub(in super::super) struct Script {
+        pub(in super::super) asked: Vec<Ask>,
+        pub(in super::super) refused: Vec<Ask>,
     }
 
     impl Script {
-        pub(in crate::cuda) fn answer(&mut self, ask: Ask) -> Result<()> {
+        pub(in super::super) fn answer(&mut self, ask: Ask) -> Result<()> {
             self.asked.push(ask);
             let kind = std::mem::discriminant(&ask);
             if self
@@ -192,7 +210,7 @@ pub(crate) mod tests {
     }
 
     /// A GPU as an H200 describes itself.
-    pub(crate) fn like() -> GpuInfo {
+    pub(in super::super) fn like() -> GpuInfo {
         GpuInfo {
             ordinal: 0,
             name: "dry".into(),
@@ -204,9 +222,14 @@ pub(crate) mod tests {
         }
     }
 
+    /// A dry GPU of its own.
+    pub(in super::super) fn dry_gpu() -> &'static Gpu {
+        gpu(&like())
+    }
+
     #[test]
     fn blocks_are_counted_and_used_again() {
-        let gpu = device(&like()).gpu().unwrap().unwrap();
+        let gpu = dry_gpu();
         let (a, b) = (
             DeviceBuffer::new(gpu, 3 << 20).unwrap(),
             DeviceBuffer::new(gpu, 100).unwrap(),
@@ -227,152 +250,10 @@ pub(crate) mod tests {
         assert_eq!(gpu.usage().held, 0);
     }
 
-    #[test]
-    fn operators_run_and_keep_what_their_gradients_need() {
-        let device = device(&like());
-        let gpu = device.gpu().unwrap().unwrap();
-        let math = Math {
-            operands: DType::Bf16,
-            tf32: false,
-        };
-        let zeros = |shape: &[usize], dtype| Tensor::zeros_on(device, shape, dtype).unwrap();
-        let (rows, c) = (3000, 512);
-        let (x, w, b) = (
-            zeros(&[1, rows, c], DType::Bf16),
-            zeros(&[c, c], DType::F32),
-            zeros(&[c], DType::F32),
-        );
-        let tape = Tape::new();
-        let cx = Cx::on(&tape).with(math);
-        let (x, key) = cx.leaf(&x);
-        let before = gpu.usage().used;
-        let y = ops::linear(&cx, &x, &w, Bias::Full(&b), Activation::None).unwrap();
-        // The result, 3,072,000 bytes, takes two grains of the pool; the rule keeps the weight in half precision.
-        assert_eq!(y.dims(), [1, rows, c]);
-        assert!(gpu.usage().used >= before + (4 << 20));
-        let seed = zeros(&[1, rows, c], DType::Bf16);
-        let grads = tape.backward_from(&y, seed, None, &[key]).unwrap();
-        let dx = grads[0].as_ref().unwrap();
-        assert_eq!(dx.dims(), [1, rows, c]);
-        assert!(
-            dx.to(Device::Cpu)
-                .unwrap()
-                .f32()
-                .unwrap()
-                .iter()
-                .all(|v| *v == 0.0)
-        );
-        let late = dx.fetch().unwrap().wait().unwrap();
-        assert_eq!(late.numel(), rows * c);
-        drop((grads, x, y));
-        assert!(gpu.usage().used < gpu.usage().peak);
-    }
-
-    #[test]
-    fn what_is_captured_keeps_its_memory() {
-        let device = device(&like());
-        let gpu = device.gpu().unwrap().unwrap();
-        let make = || Tensor::zeros_on(device, [1 << 20], DType::F32);
-        let (mut graph, out) = gpu.capture(make).unwrap();
-        graph.launch().unwrap();
-        assert_eq!(graph.bytes(), 4 << 20);
-        drop(graph);
-        assert_eq!(gpu.usage().used, 4 << 20);
-        drop(out);
-        assert_eq!(gpu.usage().used, 0);
-    }
-
-    /// A graph reads at every replay what was there before its capture, whoever has let go of it.
-    #[test]
-    fn a_graph_holds_what_it_uses() {
-        let device = device(&like());
-        let gpu = device.gpu().unwrap().unwrap();
-        let (part, whole) = (4 << 20, 1 << 20);
-        let zeros = || Tensor::zeros_on(device, [whole], DType::F32).unwrap();
-        let (read, added, weight, other) = (zeros(), zeros(), zeros(), zeros());
-        let work = || {
-            let y = read.copied()?;
-            y.add_in_place(&added)?;
-            let p = Product {
-                m: 1024,
-                n: 1024,
-                k: 1024,
-                operands: Element::F32,
-                result: Element::F32,
-                a_transposed: false,
-                b_transposed: false,
-                accumulate: true,
-                tf32: false,
-                follow: Follow::Plain,
-            };
-            let o = Operands {
-                a: y.place()?,
-                b: weight.place()?,
-                c: y.place()?,
-                vector: None,
-                aux: None,
-            };
-            gpu.matmul(&p, &o)?;
-            Ok(y)
-        };
-        let (mut graph, out) = gpu.capture(work).unwrap();
-        let with_all = gpu.usage().used;
-        drop((read, added, weight));
-        assert_eq!(gpu.usage().used, with_all, "held for the graph");
-        drop(other);
-        assert_eq!(gpu.usage().used, with_all - part, "not of the graph");
-        graph.launch().unwrap();
-        drop((graph, out));
-        assert_eq!(gpu.usage().used, 0);
-    }
-
-    #[test]
-    fn memory_of_another_gpu_is_refused() {
-        let (a, b) = (device(&like()), device(&like()));
-        let (on, gpu) = (a.gpu().unwrap().unwrap(), b.gpu().unwrap().unwrap());
-        let x = Tensor::zeros_on(a, [64], DType::F32).unwrap();
-        let y = Tensor::zeros_on(b, [64], DType::F32).unwrap();
-        let refused = |r: Result<()>| {
-            let text = r.unwrap_err().to_string();
-            assert!(text.contains("can't be used on GPU"), "{text}");
-        };
-        refused(gpu.copy(x.place().unwrap(), y.place().unwrap(), 256));
-        refused(gpu.copy(y.place().unwrap(), x.place().unwrap(), 256));
-        refused(gpu.zero(x.place().unwrap(), 256));
-        refused(gpu.upload_to(&[0; 256], x.place().unwrap()));
-        refused(gpu.download_from(x.place().unwrap(), &mut [0; 256]));
-        refused(y.add_in_place(&x));
-        refused(x.add_in_place(&y));
-        on.zero(x.place().unwrap(), 256).unwrap();
-        let p = Product {
-            m: 8,
-            n: 8,
-            k: 8,
-            operands: Element::F32,
-            result: Element::F32,
-            a_transposed: false,
-            b_transposed: false,
-            accumulate: false,
-            tf32: false,
-            follow: Follow::Plain,
-        };
-        let (x, y) = (x.place().unwrap(), y.place().unwrap());
-        for (a, b, c) in [(x, y, y), (y, x, y), (y, y, x)] {
-            let o = Operands {
-                a,
-                b,
-                c,
-                vector: None,
-                aux: None,
-            };
-            refused(gpu.matmul(&p, &o));
-        }
-    }
-
     /// Offsets whose sums would begin again at zero.
     #[test]
     fn places_past_the_end_are_refused() {
-        let gpu = device(&like()).gpu().unwrap().unwrap();
+        let gpu = dry_gpu();
         let buffer = DeviceBuffer::new(gpu, 64).unwrap();
         for (at, bytes) in [
             (usize::MAX - 7, 8),
@@ -392,20 +273,5 @@ pub(crate) mod tests {
         }
         assert!(Place(&buffer, 56).holds(gpu, "a test", 8).is_ok());
         assert!(DeviceBuffer::new(gpu, usize::MAX).is_err());
-    }
-
-    #[test]
-    fn more_samples_than_a_grid_has_rows_are_one_line() {
-        let device = device(&like());
-        let zeros = |shape: &[usize]| Tensor::zeros_on(device, shape, DType::F32).unwrap();
-        let (weight, bias) = (zeros(&[32]), zeros(&[32]));
-        let norm = |samples| {
-            let x = zeros(&[samples, 1, 1, 32]);
-            ops::group_norm(&Cx::off(), &x, &weight, &bias, 32, 1e-6, false).map(|_| ())
-        };
-        norm(65_535).unwrap();
-        let e = norm(65_536).unwrap_err();
-        assert!(matches!(e, crate::Error::TooMany(_)), "{e}");
-        assert!(e.to_string().contains("65535"), "{e}");
     }
 }

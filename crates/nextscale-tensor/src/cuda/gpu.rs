@@ -4,7 +4,7 @@ use super::compile::{Arch, load_or_compile};
 use super::constants::Constants;
 use super::conv;
 use super::driver::{self, device, kernel, memory};
-use super::dry::{self, Ask, Dry};
+use super::dry::{self, Ask, Dry, Recycling};
 use super::error::Checked;
 use super::graph::Turn;
 use super::kernel::Module;
@@ -183,14 +183,19 @@ impl Gpu {
         self.dry.as_ref()
     }
 
-    /// Whether nothing is computed on it.
-    pub(crate) fn is_dry(&self) -> bool {
+    /// Whether nothing is computed on it: values that are read from it are zeros.
+    pub fn is_dry(&self) -> bool {
         self.dry.is_some()
     }
 
     /// Whether it is a dry one that stands for a processor, which the limits of kernels are not for.
-    pub(crate) fn is_processor(&self) -> bool {
-        self.dry.as_ref().is_some_and(Dry::is_processor)
+    pub fn is_processor(&self) -> bool {
+        self.processor().is_some()
+    }
+
+    /// The rules of the pool of the processor that it stands for.
+    pub(super) fn processor(&self) -> Option<Recycling> {
+        self.dry.as_ref()?.processor()
     }
 
     /// What is known of it.

@@ -1,14 +1,14 @@
 //! CUDA graphs: the work that a function asks for, recorded once and replayed with one call.
 //!
 //! While a graph is captured, the calling thread's memory comes from an arena of the graph. Buffers share it among
-//! themselves in the order of the stream, as they share the pool, but nobody else gets it before the graph and the tensors
+//! themselves in the order of the stream, as they share the pool, but nobody else gets it before the graph and the buffers
 //! that came out of it are gone. Other threads wait with their work for the GPU until the capture is over.
 
 use super::driver;
 use super::error::Checked;
 use super::gpu::Gpu;
 use super::pool::{Block, DeviceBuffer};
-use crate::{Error, Result, Tensor};
+use crate::{Error, Result};
 use cudarc::driver::sys::{CUgraph, CUgraphExec};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -47,9 +47,8 @@ struct State {
     free: BTreeMap<usize, Vec<u64>>,
     /// Every block, with its size.
     all: Vec<(u64, usize)>,
-    /// What was let go during the capture but was there before it, and tables that the work reads.
+    /// What was let go during the capture but was there before it.
     kept: Vec<(u64, usize)>,
-    tables: Vec<Tensor>,
     /// Blocks from before the capture that the work uses, by address.
     used: BTreeMap<u64, Arc<Block>>,
 }
@@ -197,7 +196,7 @@ struct Ending {
 impl Ending {
     fn end(&mut self) -> Result<CUgraph> {
         self.over = true;
-        // Out of the cell before it is dropped, since dropping tables looks there.
+        // Out of the cell before it is dropped, since dropping blocks looks there.
         let arena = CAPTURED.take();
         drop(arena);
         if self.gpu.dry().is_some() {
@@ -223,7 +222,7 @@ impl Drop for Ending {
 }
 
 impl Gpu {
-    /// Records what `work` asks the GPU for, without doing it, and returns the record with what `work` returned. Tensors in
+    /// Records what `work` asks the GPU for, without doing it, and returns the record with what `work` returned. Buffers in
     /// there hold nothing before the first [`Graph::launch`], and what the latest one computed afterwards.
     ///
     /// Everything that `work` needs of the host must have happened before: kernels are loaded and algorithms chosen by a run
@@ -289,13 +288,6 @@ impl Gpu {
             )));
         }
         Ok(())
-    }
-
-    /// A tensor that the graph which is captured, if any, holds as long as it lives.
-    pub(super) fn keep_for_graph(&self, t: &Tensor) {
-        if let Some(arena) = arena_of(self) {
-            arena.state().tables.push(t.clone());
-        }
     }
 }
 

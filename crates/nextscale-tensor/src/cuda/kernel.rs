@@ -14,12 +14,19 @@ use std::ffi::c_void;
 pub struct Module {
     /// The operator's name.
     pub name: &'static str,
-    /// CUDA C++; `common.cuh` goes before it.
-    pub source: &'static str,
+    /// CUDA C++ in parts, one after the other; `common.cuh` goes before them.
+    pub source: &'static [&'static str],
     /// Whether it needs instructions that only this very architecture has (`sm_90a`).
     pub specific: bool,
     /// The kernels in it.
     pub kernels: &'static [Kernel],
+}
+
+impl Module {
+    /// The source as one text.
+    pub fn text(&self) -> String {
+        self.source.concat()
+    }
 }
 
 /// One kernel's name and the kinds of its arguments, in order: `p` a buffer, `i` an i32, `u` a u64, `f` an f32, `m` a map of
@@ -198,7 +205,7 @@ impl Gpu {
 /// Filling, converting and adding.
 pub static MEMORY: Module = Module {
     name: "memory",
-    source: include_str!("memory.cu"),
+    source: &[include_str!("memory.cu")],
     specific: false,
     kernels: &[
         Kernel {

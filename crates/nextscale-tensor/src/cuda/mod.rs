@@ -11,8 +11,10 @@ pub mod ceilings;
 pub mod compile;
 pub mod conv;
 pub mod dry;
+pub mod dtype;
 pub mod gpu;
 pub mod graph;
+pub mod headers;
 pub mod kept;
 pub mod kernel;
 pub mod libraries;
@@ -20,7 +22,6 @@ pub mod matmul;
 pub mod pinned;
 pub mod pool;
 pub mod profile;
-pub mod tensor;
 pub mod tensor_map;
 pub mod timing;
 pub mod upload;
@@ -28,19 +29,17 @@ pub mod work;
 
 mod bindings;
 mod constants;
+mod declared;
 mod driver;
 mod error;
-#[cfg(test)]
-mod graph_tests;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::ops;
-
 pub use ceilings::Ceilings;
 pub use compile::{Arch, compile};
+pub use dtype::{DType, Math, by_dtype};
 pub use gpu::{Gpu, GpuInfo, count};
 pub use graph::Graph;
 pub use kernel::{Arg, Kernel, Module};
@@ -50,46 +49,10 @@ pub use profile::{Profile, Row};
 pub use tensor_map::TensorMap;
 pub use work::{Rate, Work};
 
-/// Every module of kernels, so that all can be compiled without running any.
-pub fn modules() -> &'static [&'static Module] {
-    use ops::attention::cuda::modules as attention;
-    static ALL: &[&Module] = &[
-        &kernel::MEMORY,
-        &conv::MODULE,
-        &conv::TILES,
-        &conv::WEIGHT_TILES,
-        &attention::FORWARD,
-        &attention::BACKWARD,
-        &attention::F32_64,
-        &attention::BF16_64,
-        &attention::F16_64,
-        &attention::F32_128,
-        &attention::BF16_128,
-        &attention::F16_128,
-        &ops::adaptive_norm::cuda::MODULE,
-        &ops::add_table::cuda::MODULE,
-        &ops::arithmetic::cuda::MODULE,
-        &ops::concat_tokens::cuda::MODULE,
-        &ops::cross_entropy::MODULE,
-        &ops::dropout::cuda::MODULE,
-        &ops::gather_rows::cuda::MODULE,
-        &ops::group_norm::cuda::MODULE,
-        &ops::guided_sampling::MODULE,
-        &ops::histogram::cuda::MODULE,
-        &ops::image_loss::cuda::MODULE,
-        &ops::interpolate::cuda::MODULE,
-        &ops::linear::cuda::MODULE,
-        &ops::nearest_code::cuda::MODULE,
-        &ops::optimizer::cuda::MODULE,
-        &ops::phi::cuda::MODULE,
-        &ops::pixels::cuda::MODULE,
-        &ops::residual_quantize::cuda::MODULE,
-        &ops::silu::cuda::MODULE,
-        &ops::spatial_attention::cuda::MODULE,
-        &ops::split_tokens::cuda::MODULE,
-        &ops::token_embedding::cuda::MODULE,
-        &ops::token_measures::MODULE,
-        &ops::upsample::cuda::MODULE,
-    ];
-    ALL
-}
+/// The modules of kernels of this crate itself.
+pub static MODULES: [&Module; 4] = [
+    &kernel::MEMORY,
+    &conv::MODULE,
+    &conv::TILES,
+    &conv::WEIGHT_TILES,
+];

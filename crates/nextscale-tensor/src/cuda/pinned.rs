@@ -7,8 +7,8 @@ use super::dry::Ask;
 use super::error::Checked;
 use super::gpu::Gpu;
 use super::graph::Turn;
-use crate::tensor::Storage;
-use crate::{DType, Device, Error, Result, Shape, Tensor};
+use super::matmul::Place;
+use crate::Result;
 use cudarc::driver::sys;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -227,117 +227,60 @@ pub(super) fn upload(gpu: &'static Gpu, bytes: &[u8], address: u64) -> Result<()
     Ok(())
 }
 
-/// Values on their way to the processor.
+/// Bytes on their way from a GPU.
 #[derive(Debug)]
-pub struct Fetch(State);
-
-#[derive(Debug)]
-enum State {
-    Here(Tensor),
-    Coming {
-        shape: Shape,
-        dtype: DType,
-        host: Pinned,
-        done: Event,
-    },
+pub struct HostCopy {
+    host: Pinned,
+    bytes: usize,
+    done: Event,
 }
 
-impl Tensor {
-    /// Starts a copy to the processor without waiting for it. Half precision comes as float32.
+impl Gpu {
+    /// Starts a copy of bytes from a place without waiting for it.
     ///
     /// # Errors
-    /// When the GPU refuses or memory is full.
-    pub fn fetch(&self) -> Result<Fetch> {
-        let Storage::Cuda(on) = &self.storage else {
-            return Ok(Fetch(State::Here(self.detach())));
-        };
-        let source = if on.dtype.is_half() {
-            self.cast(DType::F32)?
-        } else {
-            self.detach()
-        };
-        let gpu = source.gpu()?;
-        if gpu.dry().is_some() {
-            return Ok(Fetch(State::Here(source.to(Device::Cpu)?)));
-        }
-        Fetch::begin(gpu, &source)
-    }
-}
-
-impl Fetch {
-    /// Asks for the copy of a tensor of float32 or integers.
-    fn begin(gpu: &'static Gpu, source: &Tensor) -> Result<Self> {
+    /// When there are not so many, the GPU refuses, or memory is full.
+    pub fn fetch(&'static self, from: Place<'_>, bytes: usize) -> Result<HostCopy> {
         let _turn = Turn::take();
-        gpu.outside_capture("a copy from the GPU")?;
-        let bytes = source.numel() * 4;
-        let mut host = Pinned::new(gpu, bytes)?;
-        let done = Event::new(gpu)?;
-        let address = source.place()?.holds(gpu, "a copy", bytes)?;
+        self.outside_capture("a copy from the GPU")?;
+        let mut host = Pinned::new(self, bytes)?;
+        let done = Event::new(self)?;
+        let address = from.holds(self, "a copy", bytes)?;
         let mut asked = Ok(());
         if bytes > 0 {
             let to = &mut host.bytes_mut()[..bytes];
-            asked = match gpu.dry() {
+            asked = match self.dry() {
                 Some(dry) => dry.answer(Ask::Copy(to.as_ptr() as usize)),
-                None => gpu.bind().and_then(|()| {
+                None => self.bind().and_then(|()| {
                     // SAFETY: both ranges are as long as said. The target is not touched until the event after the copy is passed.
-                    unsafe { memory::download(to, address, gpu.stream()) }
+                    unsafe { memory::download(to, address, self.stream()) }
                         .doing("copying from the GPU")
                 }),
             };
         }
-        if let Err(e) = asked.and_then(|()| done.record(gpu.stream())) {
-            host.settle(gpu.synchronize());
+        if let Err(e) = asked.and_then(|()| done.record(self.stream())) {
+            host.settle(self.synchronize());
             return Err(e);
         }
-        Ok(Self(State::Coming {
-            shape: source.shape(),
-            dtype: source.dtype(),
-            host,
-            done,
-        }))
-    }
-
-    /// The values, on the processor; returns when they are there.
-    ///
-    /// # Errors
-    /// When the GPU failed.
-    pub fn wait(self) -> Result<Tensor> {
-        match &self.0 {
-            State::Here(t) => Ok(t.clone()),
-            State::Coming {
-                shape,
-                dtype,
-                host,
-                done,
-            } => {
-                done.wait()?;
-                let words = host.bytes()[..shape.numel() * 4].as_chunks::<4>().0.iter();
-                match dtype {
-                    DType::F32 => {
-                        let values = words.map(|w| f32::from_le_bytes(*w)).collect();
-                        Ok(Tensor::from_vec(*shape, values))
-                    }
-                    DType::I32 => {
-                        let values = words.map(|w| i32::from_le_bytes(*w)).collect();
-                        Ok(Tensor::from_i32(*shape, values))
-                    }
-                    other => Err(Error::DType {
-                        op: "fetch",
-                        expected: "f32 or i32",
-                        found: other.name(),
-                    }),
-                }
-            }
-        }
+        Ok(HostCopy { host, bytes, done })
     }
 }
 
-impl Drop for State {
+impl HostCopy {
+    /// The bytes; returns when they are there.
+    ///
+    /// # Errors
+    /// When the GPU failed.
+    pub fn wait(&self) -> Result<&[u8]> {
+        self.done.wait()?;
+        Ok(&self.host.bytes()[..self.bytes])
+    }
+}
+
+impl Drop for HostCopy {
     fn drop(&mut self) {
         // The memory may be handed out again at once.
-        if let Self::Coming { done, host, .. } = self {
-            host.settle(done.wait());
-        }
+        self.host.settle(self.done.wait());
     }
 }
 

@@ -4,10 +4,10 @@
 //! holder does comes after what the old one asked for. Memory of captured graphs is kept apart ([`super::graph`]).
 
 use super::driver::memory;
+use super::dry::Recycling;
 use super::error::{self, Checked};
 use super::gpu::Gpu;
 use super::graph::{self, Arena, Turn};
-use crate::cpu::pool::recycle;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -73,8 +73,8 @@ impl DeviceBuffer {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(gpu: &'static Gpu, bytes: usize) -> Result<Self> {
-        let (address, size, arena) = if gpu.is_processor() {
-            let (address, size) = gpu.pool().take_as_processor(bytes);
+        let (address, size, arena) = if let Some(rules) = gpu.processor() {
+            let (address, size) = gpu.pool().take_as_processor(rules, bytes);
             (address, size, None)
         } else {
             let size = block_size(bytes)
@@ -121,10 +121,10 @@ impl Drop for Block {
     fn drop(&mut self) {
         match &self.arena {
             Some(arena) => arena.give(self.address, self.size),
-            None if self.gpu.is_processor() => {
-                self.gpu.pool().give_as_processor(self.address, self.size);
-            }
-            None => graph::give_back(self.gpu, self.address, self.size),
+            None => match self.gpu.processor() {
+                Some(rules) => (self.gpu.pool()).give_as_processor(rules, self.address, self.size),
+                None => graph::give_back(self.gpu, self.address, self.size),
+            },
         }
     }
 }
@@ -164,11 +164,11 @@ impl Pool {
         s.free.entry(block).or_default().push(address);
     }
 
-    /// A block of a dry processor, and its size: what [`crate::cpu::pool`] would hand out. The peak is of all that it holds.
-    fn take_as_processor(&self, bytes: usize) -> (u64, usize) {
+    /// A block of a dry processor, and its size: what that one's pool would hand out. The peak is of all that it holds.
+    fn take_as_processor(&self, rules: Recycling, bytes: usize) -> (u64, usize) {
         let mut s = self.state();
         let floats = bytes.div_ceil(4);
-        let fit = s.free.range(4 * floats..=4 * recycle::most(floats)).next();
+        let fit = s.free.range(4 * floats..=4 * (rules.most)(floats)).next();
         let kept = fit.map(|(size, _)| *size);
         let found = kept.and_then(|size| Some((s.free.get_mut(&size)?.pop()?, size)));
         let (address, block) = found.unwrap_or_else(|| {
@@ -186,10 +186,10 @@ impl Pool {
         (address, block)
     }
 
-    fn give_as_processor(&self, address: u64, block: usize) {
+    fn give_as_processor(&self, rules: Recycling, address: u64, block: usize) {
         let mut s = self.state();
         s.used -= block;
-        if recycle::keeps(block / 4, (s.held - s.used - block) / 4, s.used / 4) {
+        if (rules.keeps)(block / 4, (s.held - s.used - block) / 4, s.used / 4) {
             s.free.entry(block).or_default().push(address);
         } else {
             s.held -= block;

@@ -163,89 +163,37 @@ fn a_missing_gpu_is_one_clear_line() {
     assert!(!e.contains('\n') && !e.contains("CUDA_ERROR"), "{e}");
 }
 
-/// A source with the lines that call its one-line-a-call macros replaced by what they stand for.
-fn expanded(source: &str) -> String {
-    let source = source.replace("\\\n", " ");
-    let mut out = String::new();
-    let mut macros: Vec<(&str, Vec<&str>, &str)> = Vec::new();
-    for line in source.lines() {
-        let call = |text: &str| {
-            let (name, rest) = text.split_once('(')?;
-            let (args, _) = rest.split_once(')')?;
-            Some((name.len(), args.len()))
-        };
-        if let Some(definition) = line.strip_prefix("#define ") {
-            if let Some((name, args)) = call(definition) {
-                let params = &definition[name + 1..name + 1 + args];
-                let body = &definition[name + args + 2..];
-                let params = params.split(',').map(str::trim).collect();
-                macros.push((&definition[..name], params, body));
-            }
-            continue;
-        }
-        let used = macros.iter().find(|m| {
-            line.strip_prefix(m.0)
-                .is_some_and(|rest| rest.starts_with('('))
-        });
-        let Some((name, params, body)) = used else {
-            out.push_str(line);
-            out.push('\n');
-            continue;
-        };
-        let args = line[name.len() + 1..]
-            .trim_end()
-            .trim_end_matches(';')
-            .trim_end_matches(')');
-        let args: Vec<&str> = args.split(',').map(str::trim).collect();
-        // Words one by one, so that a parameter's name inside a longer word stays.
-        let mut word = String::new();
-        let mut text = String::new();
-        for c in body.chars().chain([' ']) {
-            if c.is_alphanumeric() || c == '_' {
-                word.push(c);
-                continue;
-            }
-            let at = params.iter().position(|p| *p == word);
-            text.push_str(at.and_then(|i| args.get(i)).map_or(word.as_str(), |a| *a));
-            word.clear();
-            text.push(c);
-        }
-        out.push_str(&text.replace(" ## ", "").replace("##", ""));
-        out.push('\n');
+#[test]
+fn every_kernel_is_declared_as_its_source_has_it() {
+    for module in MODULES {
+        module.check().unwrap();
     }
-    out
 }
 
 #[test]
-fn every_kernel_is_declared_as_its_source_has_it() {
-    for module in modules() {
-        let source = expanded(module.source);
-        for kernel in module.kernels {
-            let start = format!(" {}(", kernel.name);
-            let at = source
-                .match_indices(&start)
-                .find(|(at, _)| before(&source, *at).contains("__global__"));
-            let (at, _) = at.unwrap_or_else(|| panic!("{} is not in {}", kernel.name, module.name));
-            let args = &source[at + start.len()..];
-            let args = &args[..args.find(')').unwrap()];
-            let kinds: String = args
-                .split(',')
-                .map(|a| match a.trim().trim_start_matches("const ") {
-                    a if a.contains('*') => 'p',
-                    a if a.starts_with("int ") => 'i',
-                    a if a.starts_with("u64 ") => 'u',
-                    a if a.starts_with("float ") => 'f',
-                    a if a.starts_with("__grid_constant__ TensorMap ") => 'm',
-                    other => panic!("{}: what is {other}?", kernel.name),
-                })
-                .collect();
-            assert_eq!(kinds, kernel.signature, "{}", kernel.name);
-        }
+fn a_wrong_declaration_is_told() {
+    const SOURCE: &[&str] = &[
+        "#define ONE(T) extern \"C\" __global__ void one_##T(const T* x, int n) {}\n",
+        "ONE(float)\n",
+    ];
+    let check = |kernels| {
+        let module = Module {
+            name: "test",
+            source: SOURCE,
+            specific: false,
+            kernels,
+        };
+        module.check()
+    };
+    const RIGHT: &[Kernel] = &[Kernel::new("one_float", "pi")];
+    const OTHER: &[Kernel] = &[Kernel::new("one_float", "pu")];
+    const NONE: &[Kernel] = &[Kernel::new("one_half", "pi")];
+    check(RIGHT).unwrap();
+    for (kernels, what) in [
+        (OTHER, "takes pi, not pu"),
+        (NONE, "one_half is not in test"),
+    ] {
+        let text = check(kernels).unwrap_err().to_string();
+        assert!(text.contains(what), "{text}");
     }
-}
-
-/// What stands before a place, back to the end of the statement before.
-fn before(source: &str, at: usize) -> &str {
-    let from = source[..at].rfind(['}', ';', '\n']).map_or(0, |i| i + 1);
-    &source[from..at]
 }

@@ -9,16 +9,15 @@ use super::graph::Turn;
 use super::matmul::Place;
 use super::pinned::{Event, Pinned, send};
 use super::pool::DeviceBuffer;
-use crate::ops::pixels;
-use crate::{DType, Error, Result, Shape, Tensor};
+use crate::Result;
 use cudarc::driver::sys;
 
 /// Copies under way at once: one that work waits for, one behind it.
 const SLOTS: usize = 2;
 
-/// Copies to one GPU.
+/// A stream of copies to one GPU.
 #[derive(Debug)]
-pub struct Uploads {
+pub struct CopyStream {
     gpu: &'static Gpu,
     stream: sys::CUstream,
     slots: [Option<Slot>; SLOTS],
@@ -26,7 +25,7 @@ pub struct Uploads {
 }
 
 // SAFETY: streams may be used from any thread (CUDA driver API); calls that need a current context bind it first.
-unsafe impl Send for Uploads {}
+unsafe impl Send for CopyStream {}
 
 #[derive(Debug)]
 struct Slot {
@@ -52,12 +51,12 @@ impl Slot {
     }
 
     /// Copies in `stream` and asks for the work that reads what comes.
-    fn send(
+    fn send<T>(
         &mut self,
         stream: sys::CUstream,
         bytes: &[u8],
-        read: impl FnOnce(&DeviceBuffer) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+        read: impl FnOnce(&DeviceBuffer) -> Result<T>,
+    ) -> Result<T> {
         let gpu = self.device.gpu();
         self.host.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         self.read.hold(stream)?;
@@ -70,13 +69,13 @@ impl Slot {
         }
         self.copied.record(stream)?;
         self.copied.hold(gpu.stream())?;
-        let t = read(&self.device)?;
+        let out = read(&self.device)?;
         self.read.record(gpu.stream())?;
-        Ok(t)
+        Ok(out)
     }
 }
 
-impl Uploads {
+impl CopyStream {
     /// Copies to this GPU.
     ///
     /// # Errors
@@ -96,46 +95,16 @@ impl Uploads {
         })
     }
 
-    /// 8-bit images as floats in \[−1, 1\], as [`crate::ops::from_pixels`] makes them. Waits for nothing but the
-    /// copy before the last.
+    /// Sends bytes, and asks with `read` for the work that reads them from the buffer in which they arrive, at its beginning. Waits
+    /// for nothing but the copy before the last.
     ///
     /// # Errors
-    /// When the count does not fit the shape, or memory is full.
-    pub fn images(&mut self, shape: impl Into<Shape>, pixels: &[u8]) -> Result<Tensor> {
-        let (shape, gpu) = (shape.into(), self.gpu);
-        if shape.numel() != pixels.len() {
-            let detail = format!("{} bytes do not fit {shape}", pixels.len());
-            return Err(Error::shape("images", detail));
-        }
-        self.send(pixels, |bytes| {
-            pixels::cuda::floats_of(gpu, DType::F32, shape, bytes)
-        })
-    }
-
-    /// Integers. Waits as [`Uploads::images`].
-    ///
-    /// # Errors
-    /// When the count does not fit the shape, or memory is full.
-    pub fn integers(&mut self, shape: impl Into<Shape>, values: &[i32]) -> Result<Tensor> {
-        let (shape, gpu) = (shape.into(), self.gpu);
-        if shape.numel() != values.len() {
-            let detail = format!("{} integers do not fit {shape}", values.len());
-            return Err(Error::shape("integers", detail));
-        }
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.send(&bytes, |from| {
-            let t = Tensor::scratch(gpu, shape, DType::I32)?;
-            gpu.copy(Place(from, 0), t.place()?, bytes.len())?;
-            Ok(t)
-        })
-    }
-
-    /// Sends bytes and asks for the work that reads them.
-    fn send(
+    /// When memory is full, the driver refuses, or `read` fails.
+    pub fn send<T>(
         &mut self,
         bytes: &[u8],
-        read: impl FnOnce(&DeviceBuffer) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+        read: impl FnOnce(&DeviceBuffer) -> Result<T>,
+    ) -> Result<T> {
         let _turn = Turn::take();
         let gpu = self.gpu;
         gpu.outside_capture("a copy to the GPU")?;
@@ -172,7 +141,7 @@ fn synchronize(gpu: &Gpu, stream: sys::CUstream) -> Result<()> {
     unsafe { driver::stream::synchronize(stream) }.doing("copying to the GPU")
 }
 
-impl Drop for Uploads {
+impl Drop for CopyStream {
     fn drop(&mut self) {
         // Memory goes back only when no copy touches it any more.
         for place in &mut self.slots {
@@ -187,39 +156,5 @@ impl Drop for Uploads {
         let _ = self.gpu.bind();
         // SAFETY: destroyed once; its copies are done.
         let _ = unsafe { driver::stream::destroy(self.stream) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Device, cuda, ops};
-
-    #[test]
-    fn what_is_sent_arrives_in_order() {
-        if cuda::count() == 0 {
-            eprintln!("skipped: no CUDA device");
-            return;
-        }
-        let gpu = Gpu::get(0).unwrap();
-        let mut uploads = Uploads::new(gpu).unwrap();
-        let mut sent = Vec::new();
-        for i in 0..9usize {
-            // Growing and shrinking sizes, so that slots are made anew and used again.
-            let n = [3, 300_000, 7, 9_000_000][i % 4] + i;
-            let pixels: Vec<u8> = (0..n).map(|j| (j * 7 + i) as u8).collect();
-            let on = uploads.images([n], &pixels).unwrap();
-            sent.push((ops::from_pixels([n], &pixels).unwrap(), on));
-            let ints: Vec<i32> = (0..n.min(1000)).map(|j| j as i32 - i as i32).collect();
-            let on = uploads.integers([ints.len()], &ints).unwrap();
-            assert_eq!(on.to(Device::Cpu).unwrap().i32().unwrap(), ints);
-        }
-        drop(uploads);
-        for (want, got) in sent {
-            assert_eq!(
-                got.to(Device::Cpu).unwrap().f32().unwrap(),
-                want.f32().unwrap()
-            );
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! How much an operator has to do, whatever its kernels do: the floor of its time on a GPU.
 
+use super::dtype::{DType, Math};
 use super::matmul::Element;
-use crate::{DType, Math, Tensor};
 
 /// The arithmetic of an operator's products, which decides how fast they can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -35,6 +35,12 @@ impl Rate {
     }
 }
 
+/// What lies in memory, such as a tensor.
+pub trait Stored {
+    /// The bytes of its elements.
+    fn bytes(&self) -> usize;
+}
+
 /// The useful work of one call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Work {
@@ -50,9 +56,9 @@ pub struct Work {
 }
 
 impl Work {
-    /// That of reading or writing these tensors once.
-    pub fn moving(tensors: &[&Tensor]) -> Self {
-        Self::default().and(tensors)
+    /// That of reading or writing these once.
+    pub fn moving<T: Stored>(these: &[&T]) -> Self {
+        Self::default().and(these)
     }
 
     /// That of moving so many bytes.
@@ -60,10 +66,9 @@ impl Work {
         Self::default().and_bytes(bytes)
     }
 
-    /// These tensors too.
-    pub fn and(self, tensors: &[&Tensor]) -> Self {
-        let bytes = tensors.iter().map(|t| t.numel() * t.dtype().bytes()).sum();
-        self.and_bytes(bytes)
+    /// These too.
+    pub fn and<T: Stored>(self, these: &[&T]) -> Self {
+        self.and_bytes(these.iter().map(|t| t.bytes()).sum())
     }
 
     /// So many bytes too.
@@ -84,35 +89,6 @@ impl Work {
         self.note = note;
         self
     }
-
-    /// y = x·Wᵀ for x \[…, K\] and W \[N, K\], y in `result`.
-    pub fn linear(math: Math, x: &Tensor, w: &Tensor, result: DType) -> Self {
-        let [m, n, k] = layer(x, w);
-        let moved = n * k * math.operands.bytes() + m * n * result.bytes();
-        Self::moving(&[x])
-            .and_bytes(moved)
-            .products(Rate::of(math), 2.0 * m as f64 * (n * k) as f64)
-            .sized(format!("{m}×{n}×{k}"))
-    }
-
-    /// The gradient of [`Work::linear`] for that of y, `g`: dW in float32, and dx in x's type where it is wanted.
-    pub fn linear_gradient(math: Math, x: &Tensor, w: &Tensor, g: &Tensor, input: bool) -> Self {
-        let [m, n, k] = layer(x, w);
-        let mut work = Self::moving(&[x, g]).and_bytes(n * k * DType::F32.bytes());
-        let one = 2.0 * m as f64 * (n * k) as f64;
-        let mut flops = one;
-        if input {
-            work = work.and(&[x]).and_bytes(n * k * math.operands.bytes());
-            flops += one;
-        }
-        work.products(Rate::of(math), flops)
-            .sized(format!("{m}×{n}×{k}"))
-    }
-}
-
-/// Rows, columns and terms of a layer's product.
-fn layer(x: &Tensor, w: &Tensor) -> [usize; 3] {
-    [x.shape().rows(), w.dims()[0], x.shape().last()]
 }
 
 impl From<Math> for Rate {
@@ -135,27 +111,6 @@ impl From<(Element, bool)> for Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_layer_counts_its_products_and_what_it_moves() {
-        let bf16 = Math {
-            operands: DType::Bf16,
-            tf32: true,
-        };
-        let (x, w) = (Tensor::zeros([2, 3, 5]), Tensor::zeros([7, 5]));
-        let forward = Work::linear(bf16, &x, &w, DType::Bf16);
-        assert_eq!(forward.flops, 2.0 * 6.0 * 7.0 * 5.0);
-        assert_eq!(forward.bytes, (6 * 5 * 4 + 7 * 5 * 2 + 6 * 7 * 2) as f64);
-        assert_eq!((forward.rate, forward.note.as_str()), (Rate::Half, "6×7×5"));
-        let g = Tensor::zeros([2, 3, 7]);
-        let weights = Work::linear_gradient(Math::FULL, &x, &w, &g, false);
-        assert_eq!(weights.flops, forward.flops);
-        assert_eq!(weights.bytes, (4 * (6 * 5 + 6 * 7 + 7 * 5)) as f64);
-        let both = Work::linear_gradient(Math::FULL, &x, &w, &g, true);
-        assert_eq!(both.flops, 2.0 * forward.flops);
-        assert_eq!(both.bytes, weights.bytes + (4 * (6 * 5 + 7 * 5)) as f64);
-        assert_eq!(both.rate, Rate::F32);
-    }
 
     #[test]
     fn arithmetic_has_a_rate() {

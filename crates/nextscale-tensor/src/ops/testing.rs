@@ -1,5 +1,6 @@
 //! What operator tests share: random tensors and gradients against central differences.
 
+use crate::cuda::{Arch, Gpu, GpuInfo, dry};
 use crate::rng::{Purpose, Stream};
 use crate::{Cx, DType, Device, Math, Result, Shape, Tape, Tensor};
 
@@ -107,7 +108,22 @@ pub(crate) fn gpu() -> Option<Device> {
         println!("skipped: no CUDA device");
         return None;
     }
+    super::kernels::compile_together();
     Some(Device::Cuda(0))
+}
+
+/// A dry GPU of its own, as an H200 describes itself.
+pub(crate) fn dry_gpu() -> (Device, &'static Gpu) {
+    let gpu = dry::gpu(&GpuInfo {
+        ordinal: 0,
+        name: "dry".into(),
+        arch: Arch { major: 9, minor: 0 },
+        multiprocessors: 132,
+        memory: 139 << 30,
+        l2: 50 << 20,
+        shared: 227 << 10,
+    });
+    (Device::Cuda(gpu.info().ordinal), gpu)
 }
 
 /// Whether two runs gave the same, bit for bit.

@@ -2,7 +2,7 @@
 
 use super::optimizer::LateNumbers;
 use crate::Result;
-use nextscale_tensor::cuda::pinned::Fetch;
+use nextscale_tensor::Fetch;
 
 /// Cross entropy and accuracy by scale and over all tokens.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -9,7 +9,7 @@ use crate::Result;
 /// Padding and cropping channels, bias and residual, patches, sums over positions.
 pub static MODULE: Module = Module {
     name: "conv",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("repack_2", "ppuiui"),

@@ -1,6 +1,5 @@
 //! Which way a convolution goes: measured at its first call, kept on disk, taken again ever after.
 
-use super::super::dry::Dry;
 use super::super::graph::Turn;
 use super::super::kept;
 use super::super::libraries::Library;
@@ -113,7 +112,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
 /// only the library knows, is not in it.
 fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result<()> {
     let c = &key.c;
-    if gpu.dry().is_some_and(Dry::is_processor) {
+    if gpu.is_processor() {
         return DeviceBuffer::new(gpu, processor_scratch(c, key.pass)).map(|_| ());
     }
     if first {

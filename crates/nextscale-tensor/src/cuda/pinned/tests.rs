@@ -1,14 +1,7 @@
-use super::super::dry;
-use super::super::dry::tests::like;
+use super::super::dry::tests::dry_gpu;
 use super::super::pool::DeviceBuffer;
-use super::super::upload::Uploads;
+use super::super::upload::CopyStream;
 use super::*;
-use crate::{Device, cuda};
-
-/// A dry GPU, and what it was asked for since.
-fn dry_gpu() -> &'static Gpu {
-    dry::device(&like()).gpu().unwrap().unwrap()
-}
 
 fn refuse(gpu: &Gpu, what: &[Ask]) {
     gpu.dry().unwrap().script.lock().unwrap().refused = what.to_vec();
@@ -52,12 +45,12 @@ fn memory_of_a_copy_without_a_mark_is_given_back_only_after_a_wait() {
             "nobody knows: it is never handed out again"
         );
 
-        let x = Tensor::zeros_on(Device::Cuda(gpu.info().ordinal), [10], DType::F32).unwrap();
+        let x = DeviceBuffer::new(gpu, 40).unwrap();
         refuse(gpu, &[refused]);
-        assert!(Fetch::begin(gpu, &x).is_err());
+        assert!(gpu.fetch(Place(&x, 0), 40).is_err());
         assert_eq!(free(gpu).len(), 1);
         refuse(gpu, &[refused, Ask::Wait]);
-        assert!(Fetch::begin(gpu, &x).is_err());
+        assert!(gpu.fetch(Place(&x, 0), 40).is_err());
         assert_eq!(free(gpu), [0; 0]);
     }
 }
@@ -65,15 +58,16 @@ fn memory_of_a_copy_without_a_mark_is_given_back_only_after_a_wait() {
 #[test]
 fn memory_that_values_come_to_is_given_back_only_when_they_are_there() {
     let gpu = dry_gpu();
-    let x = Tensor::zeros_on(Device::Cuda(gpu.info().ordinal), [10], DType::F32).unwrap();
-    let late = Fetch::begin(gpu, &x).unwrap();
+    let x = DeviceBuffer::new(gpu, 40).unwrap();
+    let late = gpu.fetch(Place(&x, 0), 40).unwrap();
     assert_eq!(free(gpu), [0; 0]);
     drop(late);
     assert_eq!(free(gpu).len(), 1);
-    let late = Fetch::begin(gpu, &x).unwrap();
+    let late = gpu.fetch(Place(&x, 0), 40).unwrap();
     assert_eq!(free(gpu), [0; 0], "the block is used again");
     refuse(gpu, &[Ask::Wait]);
     assert!(late.wait().is_err());
+    drop(late);
     assert_eq!(free(gpu), [0; 0]);
 }
 
@@ -103,64 +97,26 @@ fn ordinary_memory_is_never_left_to_a_copy_under_way() {
 #[test]
 fn a_slot_goes_back_only_when_its_copies_are_done() {
     let gpu = dry_gpu();
-    let mut uploads = Uploads::new(gpu).unwrap();
-    uploads.integers([3], &[1, 2, 3]).unwrap();
+    let mut copies = CopyStream::new(gpu).unwrap();
+    let send = |copies: &mut CopyStream| copies.send(&[7; 12], |_| Ok(()));
+    send(&mut copies).unwrap();
     refuse(gpu, &[Ask::Mark]);
-    assert!(uploads.integers([3], &[1, 2, 3]).is_err());
+    assert!(send(&mut copies).is_err());
     refuse(gpu, &[]);
-    uploads.integers([3], &[1, 2, 3]).unwrap();
+    send(&mut copies).unwrap();
     refuse(gpu, &[COPY]);
-    assert!(uploads.integers([3], &[1, 2, 3]).is_err());
+    assert!(send(&mut copies).is_err());
     assert_eq!(free(gpu).len(), 1, "the second slot's memory");
     let used = gpu.usage().used;
     refuse(gpu, &[COPY, Ask::Wait]);
     // The first slot's earlier copy is waited for first, and stays.
-    assert!(uploads.integers([3], &[1, 2, 3]).is_err());
+    assert!(send(&mut copies).is_err());
     assert_eq!((free(gpu).len(), gpu.usage().used), (1, used));
-    drop(uploads);
+    drop(copies);
     assert_eq!(free(gpu).len(), 1, "what nobody waited for is lost");
     assert_eq!(gpu.usage().used, used);
-    let mut uploads = Uploads::new(gpu).unwrap();
-    assert!(uploads.integers([3], &[1, 2, 3]).is_err());
-    drop(uploads);
+    let mut copies = CopyStream::new(gpu).unwrap();
+    assert!(send(&mut copies).is_err());
+    drop(copies);
     assert_eq!(free(gpu), [0; 0], "its copy may be under way for ever");
-}
-
-#[test]
-fn values_on_the_processor_are_there_at_once() {
-    let t = Tensor::from_i32([3], vec![1, -2, 3]);
-    assert_eq!(
-        t.fetch().unwrap().wait().unwrap().i32().unwrap(),
-        [1, -2, 3]
-    );
-}
-
-#[test]
-fn values_come_from_a_gpu() {
-    if cuda::count() == 0 {
-        eprintln!("skipped: no CUDA device");
-        return;
-    }
-    let device = Device::Cuda(0);
-    let values: Vec<f32> = (0..70_000).map(|i| i as f32).collect();
-    let x = Tensor::from_slice([values.len()], &values);
-    let on = x.to(device).unwrap();
-    let late = on.fetch().unwrap();
-    let half = on
-        .narrow(1, 3)
-        .unwrap()
-        .cast(DType::F16)
-        .unwrap()
-        .fetch()
-        .unwrap();
-    // One that nobody waits for gives its memory back in order.
-    drop(on.fetch().unwrap());
-    drop(on);
-    assert_eq!(late.wait().unwrap().f32().unwrap(), values);
-    assert_eq!(half.wait().unwrap().f32().unwrap(), [1.0, 2.0, 3.0]);
-    let ints = Tensor::from_i32([2], vec![7, -7]).to(device).unwrap();
-    assert_eq!(
-        ints.fetch().unwrap().wait().unwrap().i32().unwrap(),
-        [7, -7]
-    );
 }

@@ -1,9 +1,9 @@
 //! Adaptive layer norm on a GPU; what launches its kernels also serves the gated residual.
 
 use super::{Modulation, Sizes};
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::Shape as Launch;
 use crate::cuda::matmul::Place;
-use crate::cuda::tensor::by_dtype;
 use crate::cuda::{Arg, Gpu, Kernel, Module, Work};
 use crate::tape::Var;
 use crate::{DType, Error, Grads, Result, Tensor};
@@ -209,7 +209,7 @@ fn same(a: &Tensor, b: &Tensor) -> bool {
 /// The kernels of the adaptive norm, alone and behind a gated residual.
 pub(crate) static MODULE: Module = Module {
     name: "norm",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("adaptive_norm_f32", "ppppiiiiiiif"),

@@ -39,7 +39,7 @@ pub(super) fn backward(
 /// The kernel.
 pub(crate) static MODULE: Module = Module {
     name: "add_table",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[Kernel::new("add_table", "pppuu")],
 };

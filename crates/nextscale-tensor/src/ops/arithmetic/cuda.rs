@@ -2,13 +2,13 @@
 
 use super::Map;
 use crate::cuda::Work;
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::{DType, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "arithmetic",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("map_f32", "pppiffu"),
@@ -30,7 +30,8 @@ const ONE_WARP: Shape = Shape {
 /// f(a, b) in the type of both, float32 where they differ; `b` is `None` for functions of one operand.
 pub(super) fn map(map: Map, a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let _scope = a.gpu()?.scope("arithmetic", || {
-        b.iter().fold(Work::moving(&[a, a]), |all, b| all.and(&[b]))
+        b.iter()
+            .fold(Work::moving(&[a, a]), |all, b| all.and(&[*b]))
     });
     let dtype = match b {
         Some(b) if b.dtype() != a.dtype() => DType::F32,

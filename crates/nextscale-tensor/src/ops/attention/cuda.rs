@@ -4,8 +4,8 @@ pub(crate) mod modules;
 mod path;
 
 use super::Sizes;
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::{MOST_COUNT, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::cuda::{Arg, Gpu, Rate, TensorMap, Work};
 use crate::{DType, Error, Grads, Result, Tensor};
 use modules::{BACKWARD, FORWARD, plain};
@@ -410,7 +410,7 @@ fn plan(gpu: &'static Gpu, level_ends: &[usize]) -> Result<Tensor> {
     let levels = || starts.clone().zip(level_ends);
     let seen = levels().flat_map(|(start, end)| std::iter::repeat_n(*end as i32, end - start));
     let firsts = levels().flat_map(|(start, end)| std::iter::repeat_n(*start as i32, end - start));
-    gpu.constant_i32(&seen.chain(firsts).collect::<Vec<_>>())
+    Tensor::constant_i32(gpu, &seen.chain(firsts).collect::<Vec<_>>())
 }
 
 /// The tokens of a tensor \[B, L, parts · H · D\] for a path.

@@ -7,7 +7,7 @@ use crate::{Result, Shape, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "concat_tokens",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("join_16", "ppppppppiiiiiiiipiiii"),

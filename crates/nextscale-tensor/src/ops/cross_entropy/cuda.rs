@@ -1,8 +1,8 @@
 //! On a GPU: one pass over the logits for the figures, one that turns them into their gradient. Nothing waits for either.
 
 use super::CrossEntropy;
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::tensor::by_dtype;
 use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{Cx, DType, Error, Result, Tensor};
 
@@ -12,7 +12,7 @@ const THREADS: usize = 128;
 
 pub(crate) static MODULE: Module = Module {
     name: OP,
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         forward("cross_entropy_f32"),
@@ -56,7 +56,7 @@ pub(super) fn run(
         return Err(Error::shape(OP, format!("{} is too large", logits.shape())));
     };
     let _scope = gpu.scope("cross entropy", || Work::moving(&[&logits, targets]));
-    let weights = gpu.constant_f32(weights)?;
+    let weights = Tensor::constant_f32(gpu, weights)?;
     let of = |dtype| Tensor::scratch(gpu, targets.shape(), dtype);
     let (lse, smoothed, plain) = (of(DType::F32)?, of(DType::F32)?, of(DType::F32)?);
     let predicted = of(DType::I32)?;

@@ -1,14 +1,14 @@
 //! Dropout on a GPU: the processor's mask, drawn there.
 
 use crate::cuda::Work;
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::rng::Stream;
 use crate::{Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "dropout",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("drop_f32", "ppffiiiiiu"),

@@ -56,7 +56,7 @@ pub(super) fn backward(
 /// The kernels of rows by index.
 pub(crate) static MODULE: Module = Module {
     name: "gather_rows",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("gather_rows", "pppiiu"),

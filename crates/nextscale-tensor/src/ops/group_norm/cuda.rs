@@ -1,14 +1,14 @@
 //! Group norm on a GPU, in the type of x with statistics in float32: x is read for the statistics, then read again and y
 //! written.
 
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::cuda::{DeviceBuffer, Work};
 use crate::{DType, Grads, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "group_norm",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("moments_f32", "ppiiii"),

@@ -8,7 +8,7 @@ use crate::{DType, Error, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "guided_sampling",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         sample("sample_tokens_small"),

@@ -6,7 +6,7 @@ use crate::{DType, Error, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "histogram",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("count_shared", "ppiu"),

@@ -8,7 +8,7 @@ use crate::{DType, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "image_loss",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("loss_parts", "pppiu"),

@@ -7,7 +7,7 @@ use crate::{DType, Error, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "interpolate",
-    source: concat!(include_str!("taps.cuh"), include_str!("kernel.cu")),
+    source: &[include_str!("taps.cuh"), include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("resize_4", "ppppiiiiiu"),
@@ -43,7 +43,7 @@ fn table(
 ) -> Result<Tensor> {
     let axis = Axis::new(kind, from, to);
     let axis = if transposed { axis.transposed() } else { axis };
-    gpu.constant_i32(&axis.table())
+    Tensor::constant_i32(gpu, &axis.table())
 }
 
 /// x \[B, H, W, C\] resized by two axes `(from, to)`, or a gradient sent back through them (`transposed`).

@@ -1,10 +1,10 @@
 //! The linear layer on a GPU: products by cuBLASLt with what follows done by the product where it can be.
 
 use super::{Activation, Bias};
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::{MOST_COUNT, Shape as Launch};
 use crate::cuda::matmul::{Follow, Operands, Product};
-use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Kernel, Module, Work};
+use crate::cuda::{Arg, Kernel, Module, Rate, Work};
 use crate::{Cx, DType, Grads, Math, Result, Tensor};
 
 /// Rows of one block of the kernels that go down columns.
@@ -122,6 +122,30 @@ impl Layer {
     }
 }
 
+/// That of y = x·Wᵀ, y in `result`.
+fn work(math: Math, x: &Tensor, w: &Tensor, result: DType) -> Work {
+    let Layer { m, n, k, .. } = Layer::new(x, w, math);
+    let moved = n * k * math.operands.bytes() + m * n * result.bytes();
+    Work::moving(&[x])
+        .and_bytes(moved)
+        .products(Rate::of(math), 2.0 * m as f64 * (n * k) as f64)
+        .sized(format!("{m}×{n}×{k}"))
+}
+
+/// That of its gradient for that of y, `g`: dW in float32, and dx in x's type where it is wanted.
+fn gradient_work(math: Math, x: &Tensor, w: &Tensor, g: &Tensor, input: bool) -> Work {
+    let Layer { m, n, k, .. } = Layer::new(x, w, math);
+    let mut work = Work::moving(&[x, g]).and_bytes(n * k * DType::F32.bytes());
+    let one = 2.0 * m as f64 * (n * k) as f64;
+    let mut flops = one;
+    if input {
+        work = work.and(&[x]).and_bytes(n * k * math.operands.bytes());
+        flops += one;
+    }
+    work.products(Rate::of(math), flops)
+        .sized(format!("{m}×{n}×{k}"))
+}
+
 /// y and, when asked for, the sum before the activation.
 pub(crate) fn forward(
     cx: &Cx<'_>,
@@ -132,9 +156,7 @@ pub(crate) fn forward(
     keep_sum: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (math, result) = (cx.math(), cx.result());
-    let _scope = x
-        .gpu()?
-        .scope("linear", || Work::linear(math, x, w, result));
+    let _scope = x.gpu()?.scope("linear", || work(math, x, w, result));
     let layer = Layer::new(x, w, math);
     let (x, w) = (x.operand(math.operands)?, w.operand(math.operands)?);
     let bias = match bias {
@@ -180,9 +202,7 @@ pub(super) fn backward(
     grads: &mut Grads<'_>,
 ) -> Result<()> {
     let (gpu, input) = (g.gpu()?, grads.wants(x));
-    let _scope = gpu.scope("linear gradient", || {
-        Work::linear_gradient(math, x, w, &g, input)
-    });
+    let _scope = gpu.scope("linear gradient", || gradient_work(math, x, w, &g, input));
     let layer = Layer::new(x, w, math);
     let dz = match sum {
         Some(z) => {
@@ -367,7 +387,7 @@ pub(crate) fn add_rows(partial: &Tensor, out: &Tensor) -> Result<()> {
 /// The kernels of linear layers.
 pub(crate) static MODULE: Module = Module {
     name: "linear",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("qkv_bias_f32", "pppi"),
@@ -394,3 +414,29 @@ pub(crate) static MODULE: Module = Module {
         Kernel::new("add_rows", "ppii"),
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_counts_its_products_and_what_it_moves() {
+        let bf16 = Math {
+            operands: DType::Bf16,
+            tf32: true,
+        };
+        let (x, w) = (Tensor::zeros([2, 3, 5]), Tensor::zeros([7, 5]));
+        let forward = work(bf16, &x, &w, DType::Bf16);
+        assert_eq!(forward.flops, 2.0 * 6.0 * 7.0 * 5.0);
+        assert_eq!(forward.bytes, (6 * 5 * 4 + 7 * 5 * 2 + 6 * 7 * 2) as f64);
+        assert_eq!((forward.rate, forward.note.as_str()), (Rate::Half, "6×7×5"));
+        let g = Tensor::zeros([2, 3, 7]);
+        let weights = gradient_work(Math::FULL, &x, &w, &g, false);
+        assert_eq!(weights.flops, forward.flops);
+        assert_eq!(weights.bytes, (4 * (6 * 5 + 6 * 7 + 7 * 5)) as f64);
+        let both = gradient_work(Math::FULL, &x, &w, &g, true);
+        assert_eq!(both.flops, 2.0 * forward.flops);
+        assert_eq!(both.bytes, weights.bytes + (4 * (6 * 5 + 7 * 5)) as f64);
+        assert_eq!(both.rate, Rate::F32);
+    }
+}

@@ -6,7 +6,7 @@ use crate::{DType, Error, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "nearest_code",
-    source: concat!(include_str!("search.cuh"), include_str!("kernel.cu")),
+    source: &[include_str!("search.cuh"), include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("pack_codes", "pppiiiii"),

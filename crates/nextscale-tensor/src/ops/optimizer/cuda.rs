@@ -239,7 +239,7 @@ impl Run {
 /// The optimizer's kernels.
 pub(crate) static MODULE: Module = Module {
     name: "optimizer",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("sum_squares", "ppu"),

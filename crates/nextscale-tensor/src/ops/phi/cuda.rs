@@ -7,7 +7,7 @@ use crate::{DType, Math, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "phi",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("phi_32", "ppppiif"),

@@ -1,14 +1,14 @@
 //! Bytes and floats on a GPU.
 
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
 use crate::cuda::matmul::Place;
-use crate::cuda::tensor::by_dtype;
 use crate::cuda::{DeviceBuffer, Gpu, Work};
 use crate::{DType, Result, Shape, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "pixels",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("from_pixels_f32", "ppu"),

@@ -1,13 +1,13 @@
 //! SiLU on a GPU, in the type of x.
 
 use crate::cuda::Work;
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::{Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "silu",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("silu_f32", "ppu"),

@@ -2,16 +2,16 @@
 //! in pieces, so that scores never take more than a fixed amount of memory.
 
 use super::Sizes;
+use crate::cuda::by_dtype;
 use crate::cuda::gpu::Gpu;
 use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::cuda::matmul::{Batch, Element, Follow, Operands, Place, Product};
-use crate::cuda::tensor::by_dtype;
 use crate::cuda::{DeviceBuffer, Rate, Work};
 use crate::{DType, Math, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "spatial_attention",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("softmax_f32", "ppif"),

@@ -190,7 +190,7 @@ pub(super) fn scale(words: &Tensor, pos: &Tensor, lvl: &Tensor, copies: usize) -
 /// The kernels of input embeddings.
 pub(crate) static MODULE: Module = Module {
     name: "token_embedding",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("token_embedding", "pppppppiiiiiu"),

@@ -1,13 +1,13 @@
 //! Upsampling on a GPU, in the type of x.
 
 use crate::cuda::Work;
+use crate::cuda::by_dtype;
 use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::{Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "upsample",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[
         Kernel::new("repeat_f32", "ppuii"),

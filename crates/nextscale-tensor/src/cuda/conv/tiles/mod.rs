@@ -4,6 +4,7 @@
 //! How the kernel works is said at its top (`kernel.cu`).
 
 use super::super::compile::Arch;
+use super::super::headers::{COPIES, HOPPER};
 use super::super::kept;
 use super::super::kernel::{Arg, Kernel, Module, Shape};
 use super::super::matmul::Element;
@@ -25,15 +26,13 @@ macro_rules! shared {
 /// The kernels.
 pub static MODULE: Module = Module {
     name: "conv_tiles",
-    source: concat!(
-        "constexpr int SHARED = ",
-        shared!(),
-        ";\n",
-        include_str!("../../copies.cuh"),
-        include_str!("../../hopper.cuh"),
+    source: &[
+        concat!("constexpr int SHARED = ", shared!(), ";\n"),
+        COPIES,
+        HOPPER,
         include_str!("../planes.cuh"),
-        include_str!("kernel.cu")
-    ),
+        include_str!("kernel.cu"),
+    ],
     specific: true,
     kernels: &[
         Kernel::new("norm_table", "ppppiii"),
@@ -145,7 +144,7 @@ pub(crate) fn norm_pays(
         "{c:?} {added} {} {} {}",
         gpu.info().name,
         super::super::compile::made_by(),
-        MODULE.source
+        MODULE.text()
     );
     let kept = || match kept::load("conv_norm", &name).as_deref() {
         Some([pays]) => Some(*pays == 1),

@@ -4,6 +4,7 @@
 //! How the kernel works is said at its top (`kernel.cu`).
 
 use super::super::compile::Arch;
+use super::super::headers::{COPIES, HOPPER};
 use super::super::kernel::{Arg, Kernel, Module, Shape};
 use super::super::matmul::Element;
 use super::super::pool::DeviceBuffer;
@@ -21,15 +22,13 @@ macro_rules! shared {
 /// The kernels.
 pub static MODULE: Module = Module {
     name: "conv_weight_tiles",
-    source: concat!(
-        "constexpr int SHARED = ",
-        shared!(),
-        ";\n",
-        include_str!("../../copies.cuh"),
-        include_str!("../../hopper.cuh"),
+    source: &[
+        concat!("constexpr int SHARED = ", shared!(), ";\n"),
+        COPIES,
+        HOPPER,
         include_str!("../planes.cuh"),
-        include_str!("kernel.cu")
-    ),
+        include_str!("kernel.cu"),
+    ],
     specific: true,
     kernels: &[
         Kernel::new("add_shares", "ppii"),

@@ -1,17 +1,18 @@
 //! The kernels as they are declared, by source file.
 
+use crate::cuda::headers::{COPIES, HOPPER};
 use crate::cuda::{Kernel, Module};
 use crate::{DType, Error, Result};
 
 /// Half precision, heads of 64: y, caches, and the joining of parts.
 pub(crate) static FORWARD: Module = Module {
     name: "attention_forward",
-    source: concat!(
-        include_str!("../../../cuda/copies.cuh"),
-        include_str!("../../../cuda/hopper.cuh"),
+    source: &[
+        COPIES,
+        HOPPER,
         include_str!("../kernels/fragments.cuh"),
-        include_str!("../kernels/forward.cu")
-    ),
+        include_str!("../kernels/forward.cu"),
+    ],
     specific: true,
     kernels: &[
         Kernel {
@@ -52,13 +53,13 @@ pub(crate) static FORWARD: Module = Module {
 /// Half precision, heads of 64: gradients.
 pub(crate) static BACKWARD: Module = Module {
     name: "attention_backward",
-    source: concat!(
-        include_str!("../../../cuda/copies.cuh"),
-        include_str!("../../../cuda/hopper.cuh"),
+    source: &[
+        COPIES,
+        HOPPER,
         include_str!("../kernels/fragments.cuh"),
         include_str!("../kernels/backward.cu"),
-        include_str!("../kernels/scale_gradient.cu")
-    ),
+        include_str!("../kernels/scale_gradient.cu"),
+    ],
     specific: true,
     kernels: &[
         Kernel {
@@ -90,11 +91,11 @@ macro_rules! plain {
     ($($static:ident $name:literal $element:literal $wide:literal;)+) => { $(
         pub(crate) static $static: Module = Module {
             name: $name,
-            source: concat!(
-                "typedef ", $element, " Element;\nconstexpr int WIDE = ", $wide, ";\n",
+            source: &[
+                concat!("typedef ", $element, " Element;\nconstexpr int WIDE = ", $wide, ";\n"),
                 include_str!("../kernels/plain.cu"),
-                include_str!("../kernels/scale_gradient.cu")
-            ),
+                include_str!("../kernels/scale_gradient.cu"),
+            ],
             specific: false,
             kernels: PLAIN,
         };

@@ -1,8 +1,8 @@
 //! Captured graphs against the same work without a capture.
 
-use super::kernel::Shape;
-use super::matmul::{Element, Follow, Operands, Product};
-use super::*;
+use crate::cuda::kernel::{MEMORY, Shape};
+use crate::cuda::matmul::{Element, Follow, Operands, Product};
+use crate::cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, count};
 use crate::ops::testing::random;
 use crate::{DType, Device, Result, Tensor};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,8 +112,7 @@ fn fill(gpu: &Gpu, t: &Tensor, value: f32) {
         Arg::U64(t.numel() as u64),
     ];
     let shape = Shape::pass(gpu, t.numel());
-    gpu.launch(&kernel::MEMORY, "fill_f32", shape, &args)
-        .unwrap();
+    gpu.launch(&MEMORY, "fill_f32", shape, &args).unwrap();
 }
 
 #[test]
@@ -149,7 +148,7 @@ fn memory_let_go_during_a_capture_stays_the_graphs() {
 fn what_cannot_be_captured_is_refused() {
     static NEVER: Module = Module {
         name: "never run",
-        source: "extern \"C\" __global__ void nothing(float* x) { x[0] = 1.0f; }",
+        source: &["extern \"C\" __global__ void nothing(float* x) { x[0] = 1.0f; }"],
         specific: false,
         kernels: &[Kernel {
             name: "nothing",
@@ -166,7 +165,7 @@ fn what_cannot_be_captured_is_refused() {
     fails(&|| x.to(Device::Cpu).map(|_| ()));
     fails(&|| gpu.upload(&[0; 4], &DeviceBuffer::new(gpu, 4)?));
     fails(&|| gpu.synchronize());
-    fails(&|| gpu.constant_f32(&[1.25, 77.0]).map(|_| ()));
+    fails(&|| Tensor::constant_f32(gpu, &[1.25, 77.0]).map(|_| ()));
     let shape = Shape {
         grid: [1, 1, 1],
         threads: 1,

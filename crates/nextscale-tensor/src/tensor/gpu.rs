@@ -1,12 +1,10 @@
 //! Tensors on a GPU: making them, moving them, converting them.
 
-use super::gpu::Gpu;
-use super::kernel::{Arg, MEMORY, Shape as Launch};
-use super::matmul::{Element, Place};
-use super::pool::DeviceBuffer;
-use super::work::Work;
-use crate::tensor::Storage;
-use crate::{DType, Device, Error, Result, Shape, Tensor};
+use super::{Storage, Tensor};
+use crate::cuda::kernel::{MEMORY, Shape as Launch};
+use crate::cuda::matmul::Place;
+use crate::cuda::{Arg, DeviceBuffer, Gpu, Work, work};
+use crate::{DType, Device, Error, Result, Shape};
 use std::sync::Arc;
 
 /// A tensor's memory on a GPU.
@@ -24,44 +22,19 @@ impl OnGpu {
     }
 }
 
-impl DType {
-    /// As matrix products name it.
-    ///
-    /// # Errors
-    /// For integers.
-    pub fn element(self) -> Result<Element> {
-        match self {
-            Self::F32 => Ok(Element::F32),
-            Self::Bf16 => Ok(Element::Bf16),
-            Self::F16 => Ok(Element::F16),
-            Self::I32 => Err(Error::DType {
-                op: "element",
-                expected: "a float",
-                found: "i32",
-            }),
-        }
-    }
-}
-
-/// The name for a type among those for float32, bf16 and fp16.
-///
-/// # Errors
-/// For integers.
-pub(crate) fn by_dtype(dtype: DType, names: [&'static str; 3]) -> Result<&'static str> {
-    match dtype.element()? {
-        Element::F32 => Ok(names[0]),
-        Element::Bf16 => Ok(names[1]),
-        Element::F16 => Ok(names[2]),
+impl work::Stored for Tensor {
+    fn bytes(&self) -> usize {
+        self.numel() * self.dtype().bytes()
     }
 }
 
 impl Tensor {
     /// A tensor on a GPU over a whole buffer.
-    pub(crate) fn from_device(shape: impl Into<Shape>, buffer: DeviceBuffer, dtype: DType) -> Self {
+    fn over(buffer: Arc<DeviceBuffer>, shape: Shape, dtype: DType) -> Self {
         Self {
-            shape: shape.into(),
+            shape,
             storage: Storage::Cuda(OnGpu {
-                buffer: Arc::new(buffer),
+                buffer,
                 dtype,
                 half: None,
             }),
@@ -70,18 +43,34 @@ impl Tensor {
         }
     }
 
+    /// A small table of floats on a GPU that nobody writes to: uploaded once, then found by its content.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full, or while a graph is captured and the table is new.
+    pub fn constant_f32(gpu: &'static Gpu, values: &[f32]) -> Result<Self> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let shape = Shape::from([values.len()]);
+        Ok(Self::over(gpu.constant(&bytes)?, shape, DType::F32))
+    }
+
+    /// The same for integers.
+    ///
+    /// # Errors
+    /// As [`Tensor::constant_f32`].
+    pub fn constant_i32(gpu: &'static Gpu, values: &[i32]) -> Result<Self> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let shape = Shape::from([values.len()]);
+        Ok(Self::over(gpu.constant(&bytes)?, shape, DType::I32))
+    }
+
     /// A tensor on a GPU whose content is not specified: every element must be written before it is read.
     ///
     /// # Errors
     /// When the GPU's memory is full.
-    pub(crate) fn scratch(
-        gpu: &'static Gpu,
-        shape: impl Into<Shape>,
-        dtype: DType,
-    ) -> Result<Self> {
+    pub fn scratch(gpu: &'static Gpu, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
         let shape = shape.into();
         let buffer = DeviceBuffer::new(gpu, shape.numel().saturating_mul(dtype.bytes()))?;
-        Ok(Self::from_device(shape, buffer, dtype))
+        Ok(Self::over(Arc::new(buffer), shape, dtype))
     }
 
     /// Zeros on a device; a processor holds float32 and integers only.
@@ -121,15 +110,15 @@ impl Tensor {
     ///
     /// # Errors
     /// When it is on the processor.
-    pub(crate) fn gpu(&self) -> Result<&'static Gpu> {
+    pub fn gpu(&self) -> Result<&'static Gpu> {
         Ok(self.on_gpu()?.buffer.gpu())
     }
 
-    /// Where its first element is, for matrix products.
+    /// Where its first element is: for matrix products, convolutions and copies.
     ///
     /// # Errors
     /// When it is on the processor.
-    pub(crate) fn place(&self) -> Result<Place<'_>> {
+    pub fn place(&self) -> Result<Place<'_>> {
         let on = self.on_gpu()?;
         Ok(Place(&on.buffer, self.offset * on.dtype.bytes()))
     }
@@ -138,7 +127,7 @@ impl Tensor {
     ///
     /// # Errors
     /// When it is on the processor.
-    pub(crate) fn arg(&self) -> Result<Arg<'_>> {
+    pub fn arg(&self) -> Result<Arg<'_>> {
         let Place(buffer, byte) = self.place()?;
         Ok(Arg::At(buffer, byte))
     }
@@ -147,7 +136,7 @@ impl Tensor {
     ///
     /// # Errors
     /// When it is on the processor or of another type.
-    pub(crate) fn arg_of(&self, op: &'static str, dtype: DType) -> Result<Arg<'_>> {
+    pub fn arg_of(&self, op: &'static str, dtype: DType) -> Result<Arg<'_>> {
         if self.dtype() != dtype {
             return Err(Error::DType {
                 op,
@@ -178,12 +167,7 @@ impl Tensor {
                 buffer
                     .gpu()
                     .download_from(Place(buffer, byte), &mut bytes)?;
-                let words = bytes.as_chunks::<4>().0.iter();
-                Ok(if on.dtype == DType::I32 {
-                    Self::from_i32(self.shape, words.map(|w| i32::from_le_bytes(*w)).collect())
-                } else {
-                    Self::from_vec(self.shape, words.map(|w| f32::from_le_bytes(*w)).collect())
-                })
+                Ok(Self::from_words(self.shape, on.dtype, &bytes))
             }
             (Storage::Cuda(_), Some(_)) => self.to(Device::Cpu)?.to(device),
             (_, None) => Ok(self.detach()),
@@ -199,6 +183,16 @@ impl Tensor {
                 gpu.upload_to(&bytes, t.place()?)?;
                 Ok(t)
             }
+        }
+    }
+
+    /// On the processor, from the bytes of integers or of float32.
+    pub(super) fn from_words(shape: Shape, dtype: DType, bytes: &[u8]) -> Self {
+        let words = bytes.as_chunks::<4>().0.iter();
+        if dtype == DType::I32 {
+            Self::from_i32(shape, words.map(|w| i32::from_le_bytes(*w)).collect())
+        } else {
+            Self::from_vec(shape, words.map(|w| f32::from_le_bytes(*w)).collect())
         }
     }
 
@@ -236,7 +230,7 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Tensor::cast`].
-    pub(crate) fn into_dtype(self, dtype: DType) -> Result<Self> {
+    pub fn into_dtype(self, dtype: DType) -> Result<Self> {
         if self.dtype() == dtype {
             return Ok(self.detach());
         }
@@ -247,7 +241,7 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Tensor::cast`].
-    pub(crate) fn operand(&self, dtype: DType) -> Result<Self> {
+    pub fn operand(&self, dtype: DType) -> Result<Self> {
         if let Storage::Cuda(OnGpu {
             half: Some((buffer, half)),
             ..
@@ -273,7 +267,7 @@ impl Tensor {
     ///
     /// # Errors
     /// When it is on the processor or the GPU's memory is full.
-    pub(crate) fn into_unique(mut self) -> Result<Self> {
+    pub fn into_unique(mut self) -> Result<Self> {
         let n = self.numel();
         let Storage::Cuda(on) = &mut self.storage else {
             return Err(self.wrong("a tensor on a GPU"));
@@ -306,7 +300,7 @@ impl Tensor {
     ///
     /// # Errors
     /// When counts or types do not fit.
-    pub(crate) fn add_in_place(&self, other: &Self) -> Result<()> {
+    pub fn add_in_place(&self, other: &Self) -> Result<()> {
         let n = self.numel();
         if other.numel() != n {
             let detail = format!("{} to {}", other.shape, self.shape);
@@ -366,9 +360,14 @@ impl Tensor {
     }
 }
 
+/// That a processor holds no such tensors.
 fn half_on_cpu(dtype: DType) -> Error {
     Error::Device(format!(
         "{} tensors live on a GPU only; a processor computes in f32",
         dtype.name()
     ))
 }
+
+#[cfg(test)]
+#[path = "graph_tests.rs"]
+mod graph_tests;
