@@ -145,7 +145,7 @@ fn products(m: usize) -> Result<()> {
         };
         let bytes = 2.0 * (m * k + k * n) as f64 + (m * n * p.result.bytes()) as f64;
         let flops = 2.0 * (m * n) as f64 * k as f64;
-        match time(10, || gpu()?.matmul(&p, &o)) {
+        match time(10, || Ok(gpu()?.matmul(&p, &o)?)) {
             Ok(ms) => show(what, ms, bytes, flops),
             Err(e) => println!("{what:44} {e}"),
         }

@@ -1,7 +1,7 @@
 //! Where tensors live.
 
 use crate::Result;
-use crate::cuda::Gpu;
+use nextscale_cuda::Gpu;
 use std::fmt;
 
 /// A place that holds tensors and runs operators.
@@ -22,7 +22,7 @@ impl Device {
     pub fn gpu(self) -> Result<Option<&'static Gpu>> {
         match self {
             Self::Cpu => Ok(None),
-            Self::Cuda(ordinal) => Gpu::get(ordinal).map(Some),
+            Self::Cuda(ordinal) => Ok(Gpu::get(ordinal).map(Some)?),
         }
     }
 

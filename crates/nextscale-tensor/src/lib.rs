@@ -16,9 +16,9 @@ mod shape;
 mod tensor;
 mod upload;
 
-pub use cuda::dtype::{DType, Math};
 pub use device::Device;
 pub use error::{Error, Result};
+pub use nextscale_cuda::{DType, Math};
 pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder};
 pub use shape::Shape;
 pub use tape::{Cx, Grads, Key, Tape};

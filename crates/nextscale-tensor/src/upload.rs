@@ -1,10 +1,10 @@
 //! Batches on their way to a GPU beside its work, so that the next one travels while this one is computed with.
 
-use crate::cuda::Gpu;
-use crate::cuda::matmul::Place;
-use crate::cuda::upload::CopyStream;
 use crate::ops::pixels;
 use crate::{DType, Error, Result, Shape, Tensor};
+use nextscale_cuda::Gpu;
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::upload::CopyStream;
 
 /// Copies to one GPU.
 #[derive(Debug)]
@@ -63,7 +63,8 @@ impl Uploads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, cuda, ops};
+    use crate::{Device, ops};
+    use nextscale_cuda as cuda;
 
     #[test]
     fn what_is_sent_arrives_in_order() {

@@ -1,8 +1,8 @@
 //! The list of the operators' kernels, so that all can be compiled together, and without running any.
 
 use super::*;
-use crate::cuda::{MODULES, Module, compile};
 use attention::cuda::modules as attention;
+use nextscale_cuda::{MODULES, Module, compile};
 
 /// The modules of all operators.
 static OPERATORS: &[&Module] = &[

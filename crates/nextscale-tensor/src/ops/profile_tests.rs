@@ -1,8 +1,8 @@
 //! Operators under a profile.
 
 use super::{Activation, Bias};
-use crate::cuda::{Gpu, Rate, count};
 use crate::{Cx, DType, Device, Error, Math, Tape, Tensor, ops};
+use nextscale_cuda::{Gpu, Rate, count};
 
 #[test]
 fn a_pass_adds_up() {
@@ -39,8 +39,8 @@ fn a_pass_adds_up() {
         .profile(|| {
             std::thread::scope(|s| s.spawn(|| x.cast(DType::F32).map(|_| ())).join().unwrap())?;
             let grads = pass()?;
-            assert!(gpu.profile(|| Ok(())).is_err());
-            Ok(grads)
+            assert!(gpu.profile(|| Ok::<_, Error>(())).is_err());
+            Ok::<_, Error>(grads)
         })
         .unwrap();
     assert!(grads.iter().all(Option::is_some));
@@ -68,7 +68,7 @@ fn a_pass_adds_up() {
     // A profile that failed leaves the next one as it was.
     let failed = gpu.profile(|| Err::<(), _>(Error::Device("no".into())));
     assert!(failed.is_err());
-    assert_eq!(gpu.profile(|| Ok(())).unwrap().0.rows, []);
+    assert_eq!(gpu.profile(|| Ok::<_, Error>(())).unwrap().0.rows, []);
 }
 
 #[test]
@@ -84,5 +84,5 @@ fn a_capture_has_no_scopes() {
         .profile(|| gpu.capture(|| x.cast(DType::F16)).map(|(g, _)| g))
         .unwrap();
     assert_eq!(p.rows, []);
-    assert!(gpu.capture(|| gpu.profile(|| Ok(()))).is_err());
+    assert!(gpu.capture(|| gpu.profile(|| Ok::<_, Error>(()))).is_err());
 }

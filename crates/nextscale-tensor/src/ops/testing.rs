@@ -1,8 +1,8 @@
 //! What operator tests share: random tensors and gradients against central differences.
 
-use crate::cuda::{Arch, Gpu, GpuInfo, dry};
 use crate::rng::{Purpose, Stream};
 use crate::{Cx, DType, Device, Math, Result, Shape, Tape, Tensor};
+use nextscale_cuda::{Arch, Gpu, GpuInfo, dry};
 
 /// Standard normal numbers; `lane` names the sequence.
 pub(crate) fn random(shape: impl Into<Shape>, lane: u64) -> Tensor {
@@ -104,7 +104,7 @@ pub(crate) enum Role {
 
 /// The first GPU, or `None` after saying that there is none.
 pub(crate) fn gpu() -> Option<Device> {
-    if crate::cuda::count() == 0 {
+    if nextscale_cuda::count() == 0 {
         println!("skipped: no CUDA device");
         return None;
     }

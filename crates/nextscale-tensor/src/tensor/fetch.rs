@@ -1,8 +1,8 @@
 //! Values that come from a GPU without anybody waiting for them until they are needed.
 
 use super::{Storage, Tensor};
-use crate::cuda::pinned::HostCopy;
 use crate::{DType, Device, Result, Shape};
+use nextscale_cuda::pinned::HostCopy;
 
 /// Values on their way to the processor.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Fetch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda;
+    use nextscale_cuda as cuda;
 
     #[test]
     fn values_on_the_processor_are_there_at_once() {

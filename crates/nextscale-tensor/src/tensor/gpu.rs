@@ -1,10 +1,10 @@
 //! Tensors on a GPU: making them, moving them, converting them.
 
 use super::{Storage, Tensor};
-use crate::cuda::kernel::{MEMORY, Shape as Launch};
-use crate::cuda::matmul::Place;
-use crate::cuda::{Arg, DeviceBuffer, Gpu, Work, work};
 use crate::{DType, Device, Error, Result, Shape};
+use nextscale_cuda::kernel::{MEMORY, Shape as Launch};
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Work, work};
 use std::sync::Arc;
 
 /// A tensor's memory on a GPU.
@@ -158,9 +158,10 @@ impl Tensor {
         }
         match (&self.storage, device.gpu()?) {
             (Storage::Cuda(on), None) => {
-                let source = match on.dtype {
-                    DType::Bf16 | DType::F16 => self.cast(DType::F32)?,
-                    DType::F32 | DType::I32 => self.detach(),
+                let source = if on.dtype.is_half() {
+                    self.cast(DType::F32)?
+                } else {
+                    self.detach()
                 };
                 let Place(buffer, byte) = source.place()?;
                 let mut bytes = vec![0u8; source.numel() * 4];
@@ -319,7 +320,7 @@ impl Tensor {
         let gpu = self.gpu()?;
         let _scope = gpu.scope("add up", || Work::moving(&[self, self, other]));
         let args = [self.arg()?, other.arg()?, Arg::U64(n as u64)];
-        gpu.launch(&MEMORY, name, Launch::pass(gpu, n), &args)
+        Ok(gpu.launch(&MEMORY, name, Launch::pass(gpu, n), &args)?)
     }
 
     /// Writes integers over the elements, in place whoever holds the memory: the inputs of a captured graph.
@@ -335,7 +336,7 @@ impl Tensor {
             return Err(self.wrong("i32 on a GPU"));
         }
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.gpu()?.upload_to(&bytes, self.place()?)
+        Ok(self.gpu()?.upload_to(&bytes, self.place()?)?)
     }
 
     /// The place on the tape and the shape, with as good as no memory.

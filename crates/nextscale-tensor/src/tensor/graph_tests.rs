@@ -1,10 +1,10 @@
 //! Captured graphs against the same work without a capture.
 
-use crate::cuda::kernel::{MEMORY, Shape};
-use crate::cuda::matmul::{Element, Follow, Operands, Product};
-use crate::cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, count};
 use crate::ops::testing::random;
-use crate::{DType, Device, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor};
+use nextscale_cuda::kernel::{MEMORY, Shape};
+use nextscale_cuda::matmul::{Element, Follow, Operands, Product};
+use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, count};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn gpu() -> Option<&'static Gpu> {
@@ -126,7 +126,7 @@ fn memory_let_go_during_a_capture_stays_the_graphs() {
     drop(x);
     let x = there(&data);
     let (mut graph, y) = gpu
-        .capture(move || {
+        .capture(move || -> Result<Tensor> {
             let y = x.copied()?;
             drop(x);
             Ok(y)
@@ -163,15 +163,15 @@ fn what_cannot_be_captured_is_refused() {
         assert!(e.contains("captured graph"), "{e}");
     };
     fails(&|| x.to(Device::Cpu).map(|_| ()));
-    fails(&|| gpu.upload(&[0; 4], &DeviceBuffer::new(gpu, 4)?));
-    fails(&|| gpu.synchronize());
+    fails(&|| Ok(gpu.upload(&[0; 4], &DeviceBuffer::new(gpu, 4)?)?));
+    fails(&|| Ok(gpu.synchronize()?));
     fails(&|| Tensor::constant_f32(gpu, &[1.25, 77.0]).map(|_| ()));
     let shape = Shape {
         grid: [1, 1, 1],
         threads: 1,
         shared: 0,
     };
-    fails(&|| gpu.launch(&NEVER, "nothing", shape, &[x.arg()?]));
+    fails(&|| Ok(gpu.launch(&NEVER, "nothing", shape, &[x.arg()?])?));
     let odd = Product {
         k: N - 5,
         ..product(false)
@@ -183,8 +183,8 @@ fn what_cannot_be_captured_is_refused() {
         vector: None,
         aux: None,
     };
-    fails(&|| gpu.matmul(&odd, &operands));
-    let nested = gpu.capture(|| gpu.capture(|| Ok(())).map(|_| ()));
+    fails(&|| Ok(gpu.matmul(&odd, &operands)?));
+    let nested = gpu.capture(|| gpu.capture(|| Ok::<_, Error>(())).map(|_| ()));
     assert!(
         nested
             .unwrap_err()

@@ -154,18 +154,7 @@ fn profile(
     for _ in 0..ahead {
         pass(Pass::Ahead)?;
     }
-    let mut failed = None;
-    let profiled = gpu.profile(|| {
-        pass(Pass::Profiled).map_err(|e| {
-            let text = e.to_string();
-            failed = Some(e);
-            nextscale_tensor::Error::Device(text)
-        })
-    });
-    match (profiled, failed) {
-        (_, Some(e)) => Err(e),
-        (profiled, None) => Ok(profiled?.0),
-    }
+    Ok(gpu.profile(|| pass(Pass::Profiled))?.0)
 }
 
 fn round(x: f64) -> f64 {

@@ -1,12 +1,12 @@
 //! Adaptive layer norm on a GPU; what launches its kernels also serves the gated residual.
 
 use super::{Modulation, Sizes};
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::matmul::Place;
-use crate::cuda::{Arg, Gpu, Kernel, Module, Work};
 use crate::tape::Var;
 use crate::{DType, Error, Grads, Result, Tensor};
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{Arg, Gpu, Kernel, Module, Work};
 
 const OP: &str = "adaptive_norm";
 /// Most columns: eight a thread, and as many threads as the kernels' registers allow in a block.
@@ -193,7 +193,7 @@ pub(crate) fn add_to_tables(
         threads: 128,
         shared: 0,
     };
-    partial.gpu()?.launch(&MODULE, "norm_sums", shape, &args)
+    Ok(partial.gpu()?.launch(&MODULE, "norm_sums", shape, &args)?)
 }
 
 /// A tensor as an argument, or no buffer.

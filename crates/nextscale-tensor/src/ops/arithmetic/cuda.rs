@@ -1,10 +1,10 @@
 //! Sums and differences on a GPU.
 
 use super::Map;
-use crate::cuda::Work;
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::{DType, Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
 
 pub(crate) static MODULE: Module = Module {
     name: "arithmetic",

@@ -4,11 +4,11 @@ pub(crate) mod modules;
 mod path;
 
 use super::Sizes;
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::{MOST_COUNT, Shape};
-use crate::cuda::{Arg, Gpu, Rate, TensorMap, Work};
 use crate::{DType, Error, Grads, Result, Tensor};
 use modules::{BACKWARD, FORWARD, plain};
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::{MOST_COUNT, Shape};
+use nextscale_cuda::{Arg, Gpu, Rate, TensorMap, Work};
 use path::{Path, TILE, WIDTH, on_sixteen};
 
 /// Flags of `forward.cu`.
@@ -295,7 +295,7 @@ impl Sizes {
     /// Refuses what kernels, which count a sample's queries of all heads and a head's of all samples with 32 bits, can't take.
     fn countable(&self, gpu: &Gpu) -> Result<()> {
         let queries = self.tokens * self.heads.max(self.batch);
-        gpu.counts(&FORWARD, queries, MOST_COUNT, "tokens and heads")
+        Ok(gpu.counts(&FORWARD, queries, MOST_COUNT, "tokens and heads")?)
     }
 
     /// That of `each` multiplications and additions for every channel of every pair of a sample, moving these tensors.
@@ -356,7 +356,7 @@ impl Call<'_> {
                 &[Arg::Map(&self.maps[0]), Arg::Map(&self.maps[1])],
             ];
             let name = half(dtype, ["forward_bf16", "forward_f16"])?;
-            return gpu.launch(&FORWARD, name, shape, &args.concat());
+            return Ok(gpu.launch(&FORWARD, name, shape, &args.concat())?);
         }
         let [unit, keep, cached] = [UNIT, KEEP, CACHED].map(|f| self.flags & f != 0);
         let stats = if keep { self.stats } else { Arg::Null };
@@ -369,7 +369,7 @@ impl Call<'_> {
             &units,
             &strides,
         ];
-        gpu.launch(plain(dtype, s.dim)?, "plain_forward", shape, &args.concat())
+        Ok(gpu.launch(plain(dtype, s.dim)?, "plain_forward", shape, &args.concat())?)
     }
 }
 
@@ -401,7 +401,7 @@ fn unit_keys(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
         Arg::U64((3 * s.width()) as u64),
     ];
     let name = half(qkv.dtype(), ["unit_keys_bf16", "unit_keys_f16"])?;
-    gpu.launch(&FORWARD, name, shape, &args)
+    Ok(gpu.launch(&FORWARD, name, shape, &args)?)
 }
 
 /// For every token the number of keys it sees, then the first token of its scale.
@@ -423,9 +423,13 @@ fn rows_of(path: Path, x: &Tensor, s: Sizes, parts: usize) -> Result<TensorMap> 
 /// A map for a path that reads it; else one of nothing.
 fn map(path: Path, x: &Tensor, extents: [usize; 3], apart: [usize; 2]) -> Result<TensorMap> {
     match path {
-        Path::TensorCores => {
-            TensorMap::new(x.gpu()?, x.place()?, x.dtype().element()?, extents, apart)
-        }
+        Path::TensorCores => Ok(TensorMap::new(
+            x.gpu()?,
+            x.place()?,
+            x.dtype().element()?,
+            extents,
+            apart,
+        )?),
         Path::Plain => Ok(TensorMap::none()),
     }
 }
@@ -452,5 +456,5 @@ fn rows_per_block(rows: usize, each: usize) -> Shape {
 
 /// The name for bf16 or fp16.
 fn half(dtype: DType, [bf16, f16]: [&'static str; 2]) -> Result<&'static str> {
-    by_dtype(dtype, ["", bf16, f16])
+    Ok(by_dtype(dtype, ["", bf16, f16])?)
 }

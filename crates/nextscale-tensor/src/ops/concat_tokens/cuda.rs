@@ -1,9 +1,9 @@
 //! Joining on a GPU: bytes are moved, whatever they mean.
 
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
-use crate::cuda::matmul::Place;
 use crate::{Result, Shape, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use nextscale_cuda::matmul::Place;
 
 pub(crate) static MODULE: Module = Module {
     name: "concat_tokens",

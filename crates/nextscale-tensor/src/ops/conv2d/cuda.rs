@@ -1,10 +1,10 @@
 //! The convolution on a GPU: operands in the type of the context's products, bias and sums of parameters in float32.
 
 use super::{Conv, Sizes};
-use crate::cuda::conv::Convolution;
-use crate::cuda::{Rate, Work};
 use crate::tape::Grads;
 use crate::{DType, Math, Result, Tensor};
+use nextscale_cuda::conv::Convolution;
+use nextscale_cuda::{Rate, Work};
 
 pub(crate) fn kind(s: Sizes, conv: Conv, math: Math) -> Result<Convolution> {
     Ok(Convolution {

@@ -1,10 +1,10 @@
 //! On a GPU: one pass over the logits for the figures, one that turns them into their gradient. Nothing waits for either.
 
 use super::CrossEntropy;
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{Cx, DType, Error, Result, Tensor};
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Kernel, Module, Work};
 
 const OP: &str = "cross_entropy";
 /// Threads of a block, a warp for each row.

@@ -1,10 +1,10 @@
 //! Dropout on a GPU: the processor's mask, drawn there.
 
-use crate::cuda::Work;
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::rng::Stream;
 use crate::{Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
 
 pub(crate) static MODULE: Module = Module {
     name: "dropout",

@@ -4,11 +4,11 @@
 //! x′ (x = x′ − keep·γ·h, off by no more than float32's rounding) and leaves it to the rule before.
 
 use super::{Gate, Modulation};
-use crate::cuda::{Arg, Work};
 use crate::ops::adaptive_norm::Sizes;
 use crate::ops::adaptive_norm::cuda::{Cut, MODULE, add_to_tables, in_table, int, or_null};
 use crate::tape::Stash;
 use crate::{Cx, DType, Error, Grads, Key, Result, Tensor};
+use nextscale_cuda::{Arg, Work};
 
 const OP: &str = "gated_residual_norm";
 

@@ -1,8 +1,8 @@
 //! Rows by index on a GPU.
 
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{DType, Grads, Result, Shape, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Kernel, Module, Work};
 
 const OP: &str = "gather_rows";
 
@@ -48,9 +48,9 @@ pub(super) fn backward(
         Arg::Count(indices.numel()),
         Arg::Count(table.dims()[1]),
     ];
-    table
+    Ok(table
         .gpu()?
-        .launch(&MODULE, "gather_rows_backward", shape, &args)
+        .launch(&MODULE, "gather_rows_backward", shape, &args)?)
 }
 
 /// The kernels of rows by index.

@@ -1,10 +1,10 @@
 //! Group norm on a GPU, in the type of x with statistics in float32: x is read for the statistics, then read again and y
 //! written.
 
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
-use crate::cuda::{DeviceBuffer, Work};
 use crate::{DType, Grads, Result, Tensor};
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
+use nextscale_cuda::{DeviceBuffer, Work};
 
 pub(crate) static MODULE: Module = Module {
     name: "group_norm",

@@ -1,10 +1,10 @@
 //! On a GPU: a block takes a row; see the kernels.
 
 use super::noise::Draw;
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::matmul::{Element, Follow, Operands, Product};
-use crate::cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, Rate, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::matmul::{Element, Follow, Operands, Product};
+use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, Rate, Work};
 
 pub(crate) static MODULE: Module = Module {
     name: "guided_sampling",

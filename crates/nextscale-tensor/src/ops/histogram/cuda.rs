@@ -1,8 +1,8 @@
 //! Counting on a GPU.
 
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
 
 pub(crate) static MODULE: Module = Module {
     name: "histogram",

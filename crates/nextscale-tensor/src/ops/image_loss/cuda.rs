@@ -1,10 +1,10 @@
 //! Distances on a GPU; operands of other float types are seen as float32.
 
 use super::Kind;
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::tape::Grads;
 use crate::{DType, Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
 
 pub(crate) static MODULE: Module = Module {
     name: "image_loss",

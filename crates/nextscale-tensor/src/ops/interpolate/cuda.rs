@@ -1,9 +1,9 @@
 //! Resizing on a GPU. An axis' weights are made on the processor and kept on the GPU.
 
 use super::axis::{Axis, Kind};
-use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape as Launch};
-use crate::cuda::{Gpu, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape as Launch};
+use nextscale_cuda::{Gpu, Work};
 
 pub(crate) static MODULE: Module = Module {
     name: "interpolate",

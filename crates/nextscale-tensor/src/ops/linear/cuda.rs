@@ -1,11 +1,11 @@
 //! The linear layer on a GPU: products by cuBLASLt with what follows done by the product where it can be.
 
 use super::{Activation, Bias};
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::{MOST_COUNT, Shape as Launch};
-use crate::cuda::matmul::{Follow, Operands, Product};
-use crate::cuda::{Arg, Kernel, Module, Rate, Work};
 use crate::{Cx, DType, Grads, Math, Result, Tensor};
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::{MOST_COUNT, Shape as Launch};
+use nextscale_cuda::matmul::{Follow, Operands, Product};
+use nextscale_cuda::{Arg, Kernel, Module, Rate, Work};
 
 /// Rows of one block of the kernels that go down columns.
 const TILE: usize = 256;
@@ -118,7 +118,7 @@ impl Layer {
             vector: None,
             aux: None,
         };
-        dy.gpu()?.matmul(&p, &o)
+        Ok(dy.gpu()?.matmul(&p, &o)?)
     }
 }
 
@@ -334,12 +334,12 @@ fn times_slope(g: &Tensor, z: &Tensor) -> Result<()> {
     let names = ["gelu_slope_f32", "gelu_slope_bf16", "gelu_slope_f16"];
     let z_arg = z.arg_of("linear", g.dtype())?;
     let args = [g.arg()?, z_arg, Arg::U64(g.numel() as u64)];
-    gpu.launch(
+    Ok(gpu.launch(
         &MODULE,
         by_dtype(g.dtype(), names)?,
         Launch::pass(gpu, g.numel()),
         &args,
-    )
+    )?)
 }
 
 /// Adds the sums of the columns `at..at + out.numel()` of a matrix with `n` columns to `out`, float32. Blocks of rows are
@@ -381,7 +381,7 @@ pub(crate) fn add_rows(partial: &Tensor, out: &Tensor) -> Result<()> {
         Arg::Count(rows),
         Arg::Count(width),
     ];
-    gpu.launch(&MODULE, "add_rows", shape, &args)
+    Ok(gpu.launch(&MODULE, "add_rows", shape, &args)?)
 }
 
 /// The kernels of linear layers.

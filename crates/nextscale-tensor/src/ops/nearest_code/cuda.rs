@@ -1,8 +1,8 @@
 //! The search on a GPU, in float32 whatever the products' arithmetic.
 
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::{Gpu, Rate, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
+use nextscale_cuda::{Gpu, Rate, Work};
 
 pub(crate) static MODULE: Module = Module {
     name: "nearest_code",

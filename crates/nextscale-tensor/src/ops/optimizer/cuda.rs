@@ -1,9 +1,9 @@
 //! Norm, decision and update on a GPU: three passes, of which the last reads and writes everything once.
 
 use super::{AdamW, Decay, Moments, Progress, Scaling, StepValues};
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Gpu, Kernel, Module, Work};
 use crate::{DType, Device, Error, GradBuffer, Params, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Gpu, Kernel, Module, Work};
 
 /// Elements whose squares one block adds.
 const PART: usize = 16384;

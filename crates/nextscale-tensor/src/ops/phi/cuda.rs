@@ -1,9 +1,9 @@
 //! φ on a GPU: float32 whatever the products' arithmetic. 32 channels, the tokenizer's, have a kernel of their own.
 
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::ops::conv2d::{Conv, Sizes, cuda as conv2d};
 use crate::tape::Grads;
 use crate::{DType, Math, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
 
 pub(crate) static MODULE: Module = Module {
     name: "phi",

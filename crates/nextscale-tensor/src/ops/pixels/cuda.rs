@@ -1,10 +1,10 @@
 //! Bytes and floats on a GPU.
 
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
-use crate::cuda::matmul::Place;
-use crate::cuda::{DeviceBuffer, Gpu, Work};
 use crate::{DType, Result, Shape, Tensor};
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{DeviceBuffer, Gpu, Work};
 
 pub(crate) static MODULE: Module = Module {
     name: "pixels",

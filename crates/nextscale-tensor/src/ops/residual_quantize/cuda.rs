@@ -1,12 +1,12 @@
 //! The fused quantizer: one block of threads an image.
 
 use super::{Residual, ResidualCodes};
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
-use crate::cuda::matmul::Place;
-use crate::cuda::{Gpu, Rate, Work};
 use crate::ops::interpolate::axis::{Axis, Kind};
 use crate::ops::nearest_code::cuda::pack;
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{Gpu, Rate, Work};
 use std::sync::Arc;
 
 pub(crate) static MODULE: Module = Module {

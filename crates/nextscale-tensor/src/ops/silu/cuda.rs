@@ -1,9 +1,9 @@
 //! SiLU on a GPU, in the type of x.
 
-use crate::cuda::Work;
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::{Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
 
 pub(crate) static MODULE: Module = Module {
     name: "silu",

@@ -2,12 +2,12 @@
 //! in pieces, so that scores never take more than a fixed amount of memory.
 
 use super::Sizes;
-use crate::cuda::by_dtype;
-use crate::cuda::gpu::Gpu;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::matmul::{Batch, Element, Follow, Operands, Place, Product};
-use crate::cuda::{DeviceBuffer, Rate, Work};
 use crate::{DType, Math, Result, Tensor};
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::gpu::Gpu;
+use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
+use nextscale_cuda::matmul::{Batch, Element, Follow, Operands, Place, Product};
+use nextscale_cuda::{DeviceBuffer, Rate, Work};
 
 pub(crate) static MODULE: Module = Module {
     name: "spatial_attention",
@@ -66,7 +66,10 @@ impl Run {
 
     fn square(&self, element: Element) -> Result<DeviceBuffer> {
         let n = self.s.positions;
-        DeviceBuffer::new(self.gpu, self.s.batch * n * n * element.bytes())
+        Ok(DeviceBuffer::new(
+            self.gpu,
+            self.s.batch * n * n * element.bytes(),
+        )?)
     }
 
     /// The matrices of scores in a buffer.
@@ -117,7 +120,7 @@ impl Run {
             vector: None,
             aux: None,
         };
-        self.gpu.matmul_batch(&p, &batch, &operands)
+        Ok(self.gpu.matmul_batch(&p, &batch, &operands)?)
     }
 
     /// Launches a kernel that has a row a block.
@@ -131,8 +134,9 @@ impl Run {
             threads: n.next_multiple_of(32).min(256) as u32,
             shared: 0,
         };
-        self.gpu
-            .launch(&MODULE, by_dtype(self.dtype, names)?, shape, &args)
+        Ok(self
+            .gpu
+            .launch(&MODULE, by_dtype(self.dtype, names)?, shape, &args)?)
     }
 
     /// The probabilities of the images from `first` on.

@@ -1,8 +1,8 @@
 //! Taking rows apart on a GPU.
 
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Kernel, Module, Work};
 
 pub(crate) static MODULE: Module = Module {
     name: "split_tokens",

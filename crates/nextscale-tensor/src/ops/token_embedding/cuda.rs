@@ -1,10 +1,10 @@
 //! Input embeddings on a GPU.
 
-use crate::cuda::kernel::{MOST_COUNT, Shape as Launch};
-use crate::cuda::matmul::Place;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::ops::linear::cuda::add_column_sums;
 use crate::{DType, Grads, Result, Tensor};
+use nextscale_cuda::kernel::{MOST_COUNT, Shape as Launch};
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{Arg, Kernel, Module, Work};
 
 const OP: &str = "token_embedding";
 

@@ -1,9 +1,9 @@
 //! On a GPU: a block takes a range and adds in a fixed order.
 
 use super::OP;
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Kernel, Module, Work};
 use std::ops::Range;
 
 pub(crate) static MODULE: Module = Module {

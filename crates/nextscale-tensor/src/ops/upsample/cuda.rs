@@ -1,9 +1,9 @@
 //! Upsampling on a GPU, in the type of x.
 
-use crate::cuda::Work;
-use crate::cuda::by_dtype;
-use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
 use crate::{Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::by_dtype;
+use nextscale_cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
 
 pub(crate) static MODULE: Module = Module {
     name: "upsample",
@@ -35,7 +35,7 @@ fn launch(names: [&'static str; 3], from: &Tensor, to: &Tensor, dims: [usize; 4]
     ];
     let step = if c % 8 == 0 { 8 } else { 1 };
     let name = by_dtype(from.dtype(), names)?;
-    gpu.launch(&MODULE, name, Shape::pass(gpu, n / step), &args)
+    Ok(gpu.launch(&MODULE, name, Shape::pass(gpu, n / step), &args)?)
 }
 
 pub(super) fn forward(x: &Tensor, dims: [usize; 4]) -> Result<Tensor> {

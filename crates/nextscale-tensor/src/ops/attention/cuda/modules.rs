@@ -1,8 +1,8 @@
 //! The kernels as they are declared, by source file.
 
-use crate::cuda::headers::{COPIES, HOPPER};
-use crate::cuda::{Kernel, Module};
 use crate::{DType, Error, Result};
+use nextscale_cuda::headers::{COPIES, HOPPER};
+use nextscale_cuda::{Kernel, Module};
 
 /// Half precision, heads of 64: y, caches, and the joining of parts.
 pub(crate) static FORWARD: Module = Module {
@@ -146,10 +146,10 @@ pub(super) fn plain(dtype: DType, dim: usize) -> Result<&'static Module> {
         (DType::F32, false) => Ok(&F32_128),
         (DType::Bf16, false) => Ok(&BF16_128),
         (DType::F16, false) => Ok(&F16_128),
-        (DType::I32, _) => Err(Error::DType {
+        (other, _) => Err(Error::DType {
             op: "attention",
             expected: "a float",
-            found: "i32",
+            found: other.name(),
         }),
     }
 }

@@ -1,0 +1,273 @@
+//! Kernels as declared by the operator that owns them, and their launch.
+
+use crate::codes::Checked;
+use crate::driver;
+use crate::gpu::Gpu;
+use crate::graph::{Turn, Uses};
+use crate::pool::DeviceBuffer;
+use crate::tensor_map::TensorMap;
+use crate::{Error, Result};
+use std::ffi::c_void;
+
+/// A source file of kernels, compiled as one.
+#[derive(Debug)]
+pub struct Module {
+    /// The operator's name.
+    pub name: &'static str,
+    /// CUDA C++ in parts, one after the other; `common.cuh` goes before them.
+    pub source: &'static [&'static str],
+    /// Whether it needs instructions that only this very architecture has (`sm_90a`).
+    pub specific: bool,
+    /// The kernels in it.
+    pub kernels: &'static [Kernel],
+}
+
+impl Module {
+    /// The source as one text.
+    pub fn text(&self) -> String {
+        self.source.concat()
+    }
+}
+
+/// One kernel's name and the kinds of its arguments, in order: `p` a buffer, `i` an i32, `u` a u64, `f` an f32, `m` a map of
+/// tiles. A launch with other arguments is refused before it reaches the GPU.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The function's name.
+    pub name: &'static str,
+    /// The arguments' kinds.
+    pub signature: &'static str,
+}
+
+impl Kernel {
+    /// One by its name and signature.
+    pub const fn new(name: &'static str, signature: &'static str) -> Self {
+        Self { name, signature }
+    }
+}
+
+/// An argument of a launch.
+#[derive(Clone, Copy, Debug)]
+pub enum Arg<'a> {
+    /// A buffer that is read.
+    In(&'a DeviceBuffer),
+    /// A buffer from this byte on.
+    At(&'a DeviceBuffer, usize),
+    /// No buffer: the kernel is told by a null pointer.
+    Null,
+    /// A 32-bit integer.
+    I32(i32),
+    /// A count, or the place of something, that the kernel takes as a 32-bit integer: a larger one is refused.
+    Count(usize),
+    /// A 64-bit count.
+    U64(u64),
+    /// A float.
+    F32(f32),
+    /// A tensor for the copy engine.
+    Map(&'a TensorMap),
+}
+
+impl Arg<'_> {
+    fn kind(&self) -> char {
+        match self {
+            Self::In(_) | Self::At(..) | Self::Null => 'p',
+            Self::I32(_) | Self::Count(_) => 'i',
+            Self::U64(_) => 'u',
+            Self::F32(_) => 'f',
+            Self::Map(_) => 'm',
+        }
+    }
+}
+
+/// Blocks, threads a block, bytes of dynamic shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Blocks along x, y, z.
+    pub grid: [usize; 3],
+    /// Threads a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
+impl Shape {
+    /// Most blocks along y and z.
+    pub const MOST_ROWS: usize = 65_535;
+    /// Most blocks along x.
+    const MOST_BLOCKS: usize = (1 << 31) - 1;
+
+    /// A pass over `n` elements in loops that step by the whole grid: enough blocks to fill `gpu`, no more.
+    pub fn pass(gpu: &Gpu, n: usize) -> Self {
+        const THREADS: usize = 256;
+        let most = gpu.info().multiprocessors * 8;
+        Self {
+            grid: [n.div_ceil(THREADS).clamp(1, most), 1, 1],
+            threads: THREADS as u32,
+            shared: 0,
+        }
+    }
+}
+
+/// The most that a kernel counts with 32 bits: less than 2³¹ by more than a whole grid of threads, by which loops step.
+pub const MOST_COUNT: usize = (1 << 31) - (1 << 24);
+
+impl Gpu {
+    /// Refuses more of `what` than kernels take at once.
+    ///
+    /// # Errors
+    /// When `n` is more than `most`.
+    pub fn counts(&self, module: &'static Module, n: usize, most: usize, what: &str) -> Result<()> {
+        if n <= most || self.is_processor() {
+            return Ok(());
+        }
+        Err(Error::TooMany(format!(
+            "{} takes {most} {what} at once, not {n}: use a smaller batch",
+            module.name
+        )))
+    }
+
+    /// Puts a kernel into the stream. That the shape and the arguments' lengths are what the kernel's source counts on is the
+    /// operator's care, which has checked its tensors.
+    ///
+    /// # Errors
+    /// When the arguments are not those declared, a buffer is another GPU's, or the driver refuses.
+    pub fn launch(
+        &self,
+        module: &'static Module,
+        name: &'static str,
+        shape: Shape,
+        args: &[Arg<'_>],
+    ) -> Result<()> {
+        let kernel = module.kernels.iter().find(|k| k.name == name);
+        let declared = kernel.map_or("nothing", |k| k.signature);
+        if kernel.is_none() || !args.iter().map(Arg::kind).eq(declared.chars()) {
+            return Err(Error::Device(format!(
+                "kernel {name} of {} takes {declared}, not these {} arguments",
+                module.name,
+                args.len()
+            )));
+        }
+        let uses = Uses::of(self);
+        // Every argument as the eight bytes that the driver reads through a pointer. Maps are wider and lie where the caller
+        // has them.
+        let mut words = Vec::with_capacity(args.len());
+        for a in args {
+            words.push(match *a {
+                Arg::In(b) => uses.address(b, 0, 0)?,
+                Arg::At(b, offset) => uses.address(b, offset, 0)?,
+                Arg::Null | Arg::Map(_) => 0,
+                Arg::I32(v) => u64::from(v as u32),
+                Arg::Count(n) => {
+                    self.counts(module, n, MOST_COUNT, "elements or rows along one side")?;
+                    n as u64
+                }
+                Arg::U64(v) => v,
+                Arg::F32(v) => u64::from(v.to_bits()),
+            });
+        }
+        let [x, y, z] = shape.grid;
+        self.counts(module, x, Shape::MOST_BLOCKS, "blocks of elements")?;
+        let parts = "samples or parts of them";
+        self.counts(module, y.max(z), Shape::MOST_ROWS, parts)?;
+        if self.dry().is_some() {
+            return Ok(());
+        }
+        let _turn = Turn::take();
+        let function = self.function(module, name, shape.shared)?;
+        let pointers: Vec<*const c_void> = words
+            .iter()
+            .zip(args)
+            .map(|(w, a)| match a {
+                Arg::Map(map) => map.words().cast(),
+                _ => std::ptr::from_ref(w).cast(),
+            })
+            .collect();
+        self.bind()?;
+        // SAFETY: the function belongs to a module that is never unloaded; the arguments are as many and as wide as
+        // declared beside its source, buffers this GPU's, which go back to the pool only for work that comes later in the same stream.
+        unsafe {
+            driver::kernel::launch(
+                function,
+                // As many as were found to fit.
+                shape.grid.map(|n| n as u32),
+                (shape.threads, shape.shared),
+                self.stream(),
+                &pointers,
+            )
+        }
+        .doing(&format!("launching {name}"))
+    }
+}
+
+/// Filling, converting and adding.
+pub static MEMORY: Module = Module {
+    name: "memory",
+    source: &[include_str!("memory.cu")],
+    specific: false,
+    kernels: &[
+        Kernel {
+            name: "fill_f32",
+            signature: "pfu",
+        },
+        Kernel {
+            name: "fill_bf16",
+            signature: "pfu",
+        },
+        Kernel {
+            name: "fill_f16",
+            signature: "pfu",
+        },
+        Kernel {
+            name: "convert_f32_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_f32_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_bf16_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_f16_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_bf16_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "convert_f16_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f32_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f32_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f32_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_bf16_bf16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f16_f16",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_bf16_f32",
+            signature: "ppu",
+        },
+        Kernel {
+            name: "add_f16_f32",
+            signature: "ppu",
+        },
+    ],
+};
