@@ -3,6 +3,8 @@
 //! There is no general array library here. A model is written with a few large operators ([`ops`]); each has a
 //! version per device and knows its own gradient. Training runs them with a [`Tape`], everything else without.
 
+#![forbid(unsafe_code)]
+
 pub mod cpu;
 pub mod cuda;
 pub mod ops;

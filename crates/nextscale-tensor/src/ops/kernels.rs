@@ -54,6 +54,8 @@ pub fn modules() -> impl Iterator<Item = &'static Module> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nextscale_cuda::{Arch, Library};
+    use std::ffi::OsString;
 
     #[test]
     fn every_kernel_is_declared_as_its_source_has_it() {
@@ -63,5 +65,23 @@ mod tests {
             count += module.kernels.len();
         }
         assert!(count > 200, "{count} kernels");
+    }
+
+    #[test]
+    fn the_first_kernels_that_are_compiled_bring_all() {
+        let folder = nextscale_cuda::kept::folder();
+        let Some(folder) = folder.filter(|_| Library::Nvrtc.is_there()) else {
+            println!("skipped: no NVRTC, or no folder for what it makes");
+            return;
+        };
+        compile_together();
+        compile::load_or_compile(&silu::cuda::MODULE, Arch::LEAST).unwrap();
+        let files = std::fs::read_dir(folder).unwrap();
+        let files: Vec<_> = files.map(|f| f.unwrap().file_name()).collect();
+        for module in modules() {
+            let start = format!("{}-", module.name);
+            let is_its = |f: &OsString| f.to_string_lossy().starts_with(&start);
+            assert!(files.iter().any(is_its), "{} was not kept", module.name);
+        }
     }
 }
