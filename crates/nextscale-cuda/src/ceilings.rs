@@ -117,7 +117,7 @@ fn product(gpu: &'static Gpu, numbers: &[f32], dtype: DType, tf32: bool) -> Resu
     let n = SIDE * SIDE;
     let factor = || filled(gpu, numbers, n, dtype);
     let (a, b) = (factor()?, factor()?);
-    let operands = dtype.element()?;
+    let operands = dtype;
     let c = DeviceBuffer::new(gpu, n * operands.bytes())?;
     let p = Product {
         m: SIDE,

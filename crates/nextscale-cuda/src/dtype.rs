@@ -1,6 +1,5 @@
 //! Types of elements, and how precisely products are computed.
 
-use crate::matmul::Element;
 use crate::{Error, Result};
 
 /// Element types.
@@ -36,17 +35,15 @@ impl DType {
         }
     }
 
-    /// As matrix products name it.
+    /// Refuses integers; `op` is who does.
     ///
     /// # Errors
     /// For integers.
-    pub fn element(self) -> Result<Element> {
+    pub fn float(self, op: &'static str) -> Result<()> {
         match self {
-            Self::F32 => Ok(Element::F32),
-            Self::Bf16 => Ok(Element::Bf16),
-            Self::F16 => Ok(Element::F16),
+            Self::F32 | Self::Bf16 | Self::F16 => Ok(()),
             Self::I32 => Err(Error::DType {
-                op: "element",
+                op,
                 expected: "a float",
                 found: "i32",
             }),
@@ -64,11 +61,12 @@ impl DType {
 /// # Errors
 /// For integers.
 pub fn by_dtype(dtype: DType, names: [&'static str; 3]) -> Result<&'static str> {
-    match dtype.element()? {
-        Element::F32 => Ok(names[0]),
-        Element::Bf16 => Ok(names[1]),
-        Element::F16 => Ok(names[2]),
-    }
+    dtype.float("kernel")?;
+    Ok(match dtype {
+        DType::Bf16 => names[1],
+        DType::F16 => names[2],
+        _ => names[0],
+    })
 }
 
 /// How matrix products, convolutions and attention compute on a GPU. Sums are float32 in every case; a processor

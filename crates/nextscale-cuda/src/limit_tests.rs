@@ -3,16 +3,16 @@
 use super::*;
 use crate::dry::tests::dry_gpu;
 use crate::kernel::{MEMORY, MOST_COUNT, Shape};
-use crate::matmul::{Batch, Element, Follow, Operands, Place, Product};
-use crate::{Error, Result};
+use crate::matmul::{Batch, Follow, Operands, Place, Product};
+use crate::{DType, Error, Result};
 
 fn product(m: usize, n: usize, k: usize) -> Product {
     Product {
         m,
         n,
         k,
-        operands: Element::F32,
-        result: Element::F32,
+        operands: DType::F32,
+        result: DType::F32,
         a_transposed: false,
         b_transposed: false,
         accumulate: false,
@@ -32,7 +32,7 @@ fn convolution(batch: usize, side: usize, inputs: usize, outputs: usize) -> conv
         kw: 3,
         stride: 1,
         pad: [1; 4],
-        element: Element::Bf16,
+        element: DType::Bf16,
         tf32: false,
     }
 }
@@ -84,8 +84,43 @@ fn extents_that_no_number_holds_are_refused() {
         assert!(gpu.conv_data_gradient(&c, at, at, at).is_err());
         assert!(gpu.conv_weight_gradient(&c, at, at, at).is_err());
     }
-    let summed = gpu.add_row_sums(at, Element::F32, 1 << 61, 8, at);
+    let summed = gpu.add_row_sums(at, DType::F32, 1 << 61, 8, at);
     assert!(summed.is_err());
+}
+
+#[test]
+fn integers_are_refused() {
+    let gpu = dry_gpu();
+    let buffer = DeviceBuffer::new(gpu, 1 << 10).unwrap();
+    let at = Place(&buffer, 0);
+    let o = Operands {
+        a: at,
+        b: at,
+        c: at,
+        vector: None,
+        aux: None,
+    };
+    let refused = |r: Result<()>| {
+        let text = r.unwrap_err().to_string();
+        assert!(text.ends_with("expected a float, found i32"), "{text}");
+    };
+    let (p, c) = (product(8, 8, 8), convolution(1, 4, 2, 2));
+    for (operands, result) in [(DType::I32, DType::F32), (DType::F32, DType::I32)] {
+        let p = Product {
+            operands,
+            result,
+            ..p
+        };
+        refused(gpu.matmul(&p, &o));
+    }
+    gpu.conv_forward(&c, at, at, None, None, at).unwrap();
+    let element = DType::I32;
+    let c = conv::Convolution { element, ..c };
+    refused(gpu.conv_forward(&c, at, at, None, None, at));
+    refused(gpu.conv_data_gradient(&c, at, at, at));
+    refused(gpu.conv_weight_gradient(&c, at, at, at));
+    refused(gpu.add_row_sums(at, element, 2, 2, at));
+    refused(by_dtype(element, ["a", "b", "c"]).map(|_| ()));
 }
 
 /// What kernels count with 32 bits is looked at before they are asked.

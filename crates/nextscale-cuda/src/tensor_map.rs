@@ -4,8 +4,8 @@ use crate::bindings::driver::{Map, cuTensorMapEncodeTiled};
 use crate::codes::Checked;
 use crate::driver::DriverError;
 use crate::gpu::Gpu;
-use crate::matmul::{Element, Place};
-use crate::{Error, Result};
+use crate::matmul::Place;
+use crate::{DType, Error, Result};
 use cudarc::driver::sys;
 
 /// Rows and columns of a tile: 64 rows of 128 bytes, which lie in shared memory with their 16-byte pieces permuted as the
@@ -25,7 +25,7 @@ impl TensorMap {
     pub fn new(
         gpu: &Gpu,
         place: Place<'_>,
-        element: Element,
+        element: DType,
         [columns, rows, samples]: [usize; 3],
         [row, sample]: [usize; 2],
     ) -> Result<Self> {
@@ -34,11 +34,14 @@ impl TensorMap {
         }
         let Self(mut map) = Self::none();
         let dtype = match element {
-            Element::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            Element::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-            Element::F32 => {
-                let text = "a map of tiles takes half precision, not float32";
-                return Err(Error::Device(text.into()));
+            DType::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            DType::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            other => {
+                return Err(Error::DType {
+                    op: "a map of tiles",
+                    expected: "half precision",
+                    found: other.name(),
+                });
             }
         };
         let last = (samples - 1) * sample + (rows - 1) * row + columns;

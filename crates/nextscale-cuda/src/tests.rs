@@ -1,8 +1,8 @@
 //! One body for every machine: where no GPU is there, a test says so and passes.
 
 use super::*;
+use crate::DType;
 use crate::kernel::{MEMORY, Shape};
-use crate::matmul::Element;
 
 /// The first GPU, or a word that the test did nothing.
 pub(crate) fn gpu() -> Option<&'static Gpu> {
@@ -55,22 +55,22 @@ pub(crate) fn random(n: usize, lane: u64) -> Vec<f32> {
 }
 
 /// A number as the element type holds it.
-pub(crate) fn held(x: f32, element: Element) -> f32 {
+pub(crate) fn held(x: f32, element: DType) -> f32 {
     match element {
-        Element::F32 => x,
-        Element::Bf16 => half::bf16::from_f32(x).to_f32(),
-        Element::F16 => half::f16::from_f32(x).to_f32(),
+        DType::F32 | DType::I32 => x,
+        DType::Bf16 => half::bf16::from_f32(x).to_f32(),
+        DType::F16 => half::f16::from_f32(x).to_f32(),
     }
 }
 
-pub(crate) fn put(gpu: &'static Gpu, x: &[f32], element: Element) -> DeviceBuffer {
+pub(crate) fn put(gpu: &'static Gpu, x: &[f32], element: DType) -> DeviceBuffer {
     let bytes: Vec<u8> = match element {
-        Element::F32 => bytes_of(x),
-        Element::Bf16 => x
+        DType::F32 | DType::I32 => bytes_of(x),
+        DType::Bf16 => x
             .iter()
             .flat_map(|v| half::bf16::from_f32(*v).to_le_bytes())
             .collect(),
-        Element::F16 => x
+        DType::F16 => x
             .iter()
             .flat_map(|v| half::f16::from_f32(*v).to_le_bytes())
             .collect(),
@@ -80,23 +80,23 @@ pub(crate) fn put(gpu: &'static Gpu, x: &[f32], element: Element) -> DeviceBuffe
     b
 }
 
-pub(crate) fn get(gpu: &'static Gpu, b: &DeviceBuffer, element: Element) -> Vec<f32> {
+pub(crate) fn get(gpu: &'static Gpu, b: &DeviceBuffer, element: DType) -> Vec<f32> {
     let mut bytes = vec![0; b.bytes()];
     gpu.download(b, &mut bytes).unwrap();
     match element {
-        Element::F32 => bytes
+        DType::F32 | DType::I32 => bytes
             .as_chunks::<4>()
             .0
             .iter()
             .map(|c| f32::from_le_bytes(*c))
             .collect(),
-        Element::Bf16 => bytes
+        DType::Bf16 => bytes
             .as_chunks::<2>()
             .0
             .iter()
             .map(|c| half::bf16::from_le_bytes(*c).to_f32())
             .collect(),
-        Element::F16 => bytes
+        DType::F16 => bytes
             .as_chunks::<2>()
             .0
             .iter()

@@ -1,7 +1,6 @@
 //! How much an operator has to do, whatever its kernels do: the floor of its time on a GPU.
 
 use crate::dtype::{DType, Math};
-use crate::matmul::Element;
 
 /// The arithmetic of an operator's products, which decides how fast they can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -97,17 +96,6 @@ impl From<Math> for Rate {
     }
 }
 
-impl From<(Element, bool)> for Rate {
-    /// Of operands of this type, with TF32 where that is allowed.
-    fn from((element, tf32): (Element, bool)) -> Self {
-        match (element, tf32) {
-            (Element::Bf16 | Element::F16, _) => Self::Half,
-            (Element::F32, true) => Self::Tf32,
-            (Element::F32, false) => Self::F32,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +106,5 @@ mod tests {
         assert_eq!(math(DType::F16, true), Rate::Half);
         assert_eq!(math(DType::F32, true), Rate::Tf32);
         assert_eq!(math(DType::F32, false), Rate::F32);
-        assert_eq!(Rate::from((Element::Bf16, true)), Rate::Half);
-        assert_eq!(Rate::from((Element::F32, true)), Rate::Tf32);
     }
 }

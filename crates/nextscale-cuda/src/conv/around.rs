@@ -1,10 +1,10 @@
 //! The kernels around a convolution.
 
 use super::{Convolution, Gpu};
-use crate::Result;
 use crate::kernel::{Arg, Kernel, MEMORY, MOST_COUNT, Module, Shape};
-use crate::matmul::{Element, Place};
+use crate::matmul::Place;
 use crate::pool::DeviceBuffer;
+use crate::{DType, Result};
 
 /// Padding and cropping channels, bias and residual, patches, sums over positions.
 pub static MODULE: Module = Module {
@@ -41,11 +41,11 @@ pub static MODULE: Module = Module {
 };
 
 /// The name for a type among those for float32, bf16 and fp16.
-fn named(element: Element, names: [&'static str; 3]) -> &'static str {
+fn named(element: DType, names: [&'static str; 3]) -> &'static str {
     match element {
-        Element::F32 => names[0],
-        Element::Bf16 => names[1],
-        Element::F16 => names[2],
+        DType::Bf16 => names[1],
+        DType::F16 => names[2],
+        _ => names[0],
     }
 }
 
@@ -92,9 +92,9 @@ pub(super) fn repack(
 }
 
 /// y, of type `to`, from float32 numbers.
-pub(super) fn round(gpu: &Gpu, x: Place<'_>, y: Place<'_>, to: Element, n: usize) -> Result<()> {
+pub(super) fn round(gpu: &Gpu, x: Place<'_>, y: Place<'_>, to: DType, n: usize) -> Result<()> {
     let name = match to {
-        Element::F16 => "convert_f32_f16",
+        DType::F16 => "convert_f32_f16",
         _ => "convert_f32_bf16",
     };
     let args = [at(x), at(y), Arg::U64(n as u64)];
@@ -105,7 +105,7 @@ pub(super) fn round(gpu: &Gpu, x: Place<'_>, y: Place<'_>, to: Element, n: usize
 pub(super) fn add_cropped(
     gpu: &Gpu,
     x: Place<'_>,
-    element: Element,
+    element: DType,
     width: usize,
     y: Place<'_>,
     to: Extent,
@@ -132,14 +132,14 @@ pub(super) struct Added<'a> {
 /// y, of `extent`, = x (rows of `width`, of type `from`) + bias + residual.
 pub(super) fn finish(
     gpu: &Gpu,
-    (x, from, width): (Place<'_>, Element, usize),
+    (x, from, width): (Place<'_>, DType, usize),
     added: Added<'_>,
-    (y, to): (Place<'_>, Element),
+    (y, to): (Place<'_>, DType),
     extent: Extent,
 ) -> Result<()> {
     let (rows, channels) = extent;
     let name = match (from, to) {
-        (Element::F32, to) => named(to, ["finish_f32_f32", "finish_f32_bf16", "finish_f32_f16"]),
+        (DType::F32, to) => named(to, ["finish_f32_f32", "finish_f32_bf16", "finish_f32_f16"]),
         (_, to) => named(to, ["finish_f32_f32", "finish_bf16_bf16", "finish_f16_f16"]),
     };
     let args = [
@@ -186,10 +186,10 @@ pub(super) fn patches(
         ("patches_16", whole)
     } else {
         args.extend(geometry(c, c.inputs, width));
-        if c.element == Element::F32 {
+        if c.element == DType::F32 {
             ("patches_4", 1)
         } else {
-            let one = if c.element == Element::Bf16 {
+            let one = if c.element == DType::Bf16 {
                 0x3f80
             } else {
                 0x3c00
@@ -205,14 +205,14 @@ pub(super) fn patches(
 /// Weights of a half type, `outputs` rows of `patch`, widened for patches with ones: the bias stands behind them.
 pub(super) fn with_bias(
     gpu: &Gpu,
-    element: Element,
+    element: DType,
     (w, bias, y): (Place<'_>, Place<'_>, Place<'_>),
     (outputs, patch): Extent,
     width: usize,
 ) -> Result<()> {
     let args = [at(w), at(bias), at(y), int(outputs), int(patch), int(width)];
     let name = match element {
-        Element::F16 => "with_bias_f16",
+        DType::F16 => "with_bias_f16",
         _ => "with_bias_bf16",
     };
     gpu.launch(&MODULE, name, Shape::pass(gpu, outputs * width), &args)
@@ -237,7 +237,7 @@ pub(super) fn collect(
 pub(super) fn add_row_sums(
     gpu: &'static Gpu,
     x: Place<'_>,
-    element: Element,
+    element: DType,
     rows: usize,
     columns: usize,
     y: Place<'_>,

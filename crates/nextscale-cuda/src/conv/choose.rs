@@ -7,10 +7,10 @@ use super::{Call, Convolution, Gpu, Pass, columns, tiles, weight_tiles};
 use crate::graph::Turn;
 use crate::kept;
 use crate::libraries::Library;
-use crate::matmul::{Element, Place};
+use crate::matmul::Place;
 use crate::pool::DeviceBuffer;
 use crate::timing::fastest;
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -161,7 +161,7 @@ fn result_bytes(c: &Convolution, pass: Pass) -> usize {
 
 /// Whether a product over patches is tried beside engines that work.
 fn columns_may_win(c: &Convolution) -> bool {
-    let exact = c.element == Element::F32 && !c.tf32;
+    let exact = c.element == DType::F32 && !c.tf32;
     let narrow = c.taps() * c.inputs <= NARROW || c.pointwise();
     (exact || narrow) && c.operations() >= SMALL
 }
@@ -211,7 +211,7 @@ impl Chooser {
         let steps = steps
             .iter()
             .map(|s| Step::ALL.get(usize::from(*s)).copied());
-        let all = [Element::F32, Element::Bf16, Element::F16];
+        let all = [DType::F32, DType::Bf16, DType::F16];
         let way = Way {
             steps: steps.collect::<Option<_>>()?,
             result: all.into_iter().find(|e| *e as u8 == result)?,
@@ -232,7 +232,7 @@ impl Chooser {
             Pass::Weights => Call { w: own, ..*call },
         };
         let small = c.operations() < SMALL;
-        let exact = c.element == Element::F32 && !c.tf32;
+        let exact = c.element == DType::F32 && !c.tf32;
         let time =
             |choice: &Choice, runs| fastest(gpu, runs, || self.go(gpu, c, pass, choice, &trial));
         let mut best: Option<(f32, Choice)> = None;
@@ -355,8 +355,8 @@ fn ways(key: &Key) -> Vec<(Way, bool)> {
             all
         }
         Pass::Data => vec![(way(&[], element), true)],
-        Pass::Weights if element == Element::F32 => vec![(way(&[], element), true)],
-        Pass::Weights => vec![(way(&[], Element::F32), true), (way(&[], element), true)],
+        Pass::Weights if element == DType::F32 => vec![(way(&[], element), true)],
+        Pass::Weights => vec![(way(&[], DType::F32), true), (way(&[], element), true)],
     }
 }
 

@@ -4,9 +4,9 @@
 
 use super::around::{self, Added};
 use super::{Call, Convolution, Gpu, Pass};
-use crate::Result;
-use crate::matmul::{Element, Follow, Operands, Place, Product};
+use crate::matmul::{Follow, Operands, Place, Product};
 use crate::pool::DeviceBuffer;
+use crate::{DType, Result};
 
 /// Bytes of patches at a time, if an image has no more.
 const ROOM: usize = 512 << 20;
@@ -25,7 +25,7 @@ struct Sizes {
 /// Runs a pass.
 pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_>) -> Result<()> {
     let patch = c.taps() * c.inputs;
-    let half = c.element != Element::F32;
+    let half = c.element != DType::F32;
     // A half type's bias costs nothing as a part of the product.
     let ones = half && pass == Pass::Forward && call.residual.is_none() && !c.pointwise();
     let bias = call.bias.filter(|_| ones);
@@ -82,7 +82,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
     Ok(())
 }
 
-fn product(c: &Convolution, m: usize, n: usize, k: usize, result: Element) -> Product {
+fn product(c: &Convolution, m: usize, n: usize, k: usize, result: DType) -> Product {
     Product {
         m,
         n,
@@ -128,13 +128,13 @@ fn forward(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>) -> Res
     let patches = patches.as_ref().map_or(call.x, |b| Place(b, 0));
     let follows = call.bias.is_some() || call.residual.is_some();
     // Half-precision results are rounded once, after everything was added.
-    let sums = if follows && c.element != Element::F32 {
+    let sums = if follows && c.element != DType::F32 {
         Some(DeviceBuffer::new(gpu, rows * outputs * 4)?)
     } else {
         None
     };
     let (to, result) = match &sums {
-        Some(b) => (Place(b, 0), Element::F32),
+        Some(b) => (Place(b, 0), DType::F32),
         None => (call.y, c.element),
     };
     let p = Product {
@@ -160,7 +160,7 @@ fn data_gradient(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>) 
         return gpu.matmul(&p, &operands(call.y, call.w, call.x));
     }
     let patches = DeviceBuffer::new(gpu, rows * s.width * 4)?;
-    let p = product(c, rows, s.width, c.outputs, Element::F32);
+    let p = product(c, rows, s.width, c.outputs, DType::F32);
     gpu.matmul(&p, &operands(call.y, call.w, Place(&patches, 0)))?;
     around::collect(gpu, c, Place(&patches, 0), call.x, s.width)
 }
@@ -171,7 +171,7 @@ fn weight_gradient(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>
     let patches = patches.as_ref().map_or(call.x, |b| Place(b, 0));
     let p = Product {
         a_transposed: true,
-        ..product(c, outputs, s.width, rows, Element::F32)
+        ..product(c, outputs, s.width, rows, DType::F32)
     };
     if s.width == s.patch {
         let p = Product {
@@ -183,5 +183,5 @@ fn weight_gradient(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>
     let wide = DeviceBuffer::new(gpu, outputs * s.width * 4)?;
     gpu.matmul(&p, &operands(call.y, patches, Place(&wide, 0)))?;
     let to = (outputs, s.patch);
-    around::add_cropped(gpu, Place(&wide, 0), Element::F32, s.width, call.w, to)
+    around::add_cropped(gpu, Place(&wide, 0), DType::F32, s.width, call.w, to)
 }

@@ -2,8 +2,8 @@
 
 use super::cudnn::{Descriptor, Handle};
 use super::{Convolution, Pass};
+use crate::DType;
 use crate::Result;
-use crate::matmul::Element;
 use cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t as Name, cudnnBackendDescriptorType_t as Kind,
     cudnnConvolutionMode_t as Mode, cudnnDataType_t as Data, cudnnPointwiseMode_t as Pointwise,
@@ -25,16 +25,18 @@ pub(super) mod id {
     pub const INNER: [i64; 2] = [6, 7];
 }
 
-fn data(element: Element) -> Data {
+/// A type as the library names it; integers were refused before.
+fn data(element: DType) -> Data {
     match element {
-        Element::F32 => Data::CUDNN_DATA_FLOAT,
-        Element::Bf16 => Data::CUDNN_DATA_BFLOAT16,
-        Element::F16 => Data::CUDNN_DATA_HALF,
+        DType::F32 => Data::CUDNN_DATA_FLOAT,
+        DType::Bf16 => Data::CUDNN_DATA_BFLOAT16,
+        DType::F16 => Data::CUDNN_DATA_HALF,
+        DType::I32 => Data::CUDNN_DATA_INT32,
     }
 }
 
 /// A channels-last tensor; `dims` are batch, channels, height, width.
-fn tensor(uid: i64, element: Element, dims: [usize; 4], alignment: i64) -> Result<Descriptor> {
+fn tensor(uid: i64, element: DType, dims: [usize; 4], alignment: i64) -> Result<Descriptor> {
     let [n, c, h, w] = dims.map(|d| d as i64);
     Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?
         .set(Name::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[uid])?
@@ -96,7 +98,7 @@ fn operations(
     c: &Convolution,
     pass: Pass,
     steps: &[Step],
-    result: Element,
+    result: DType,
     alignment: i64,
 ) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
     let (oh, ow) = c.out();
@@ -135,7 +137,7 @@ fn operations(
                 if i == steps.len() {
                     tensor(id::Y, result, y_dims)
                 } else {
-                    tensor(id::INNER[i], Element::F32, y_dims)
+                    tensor(id::INNER[i], DType::F32, y_dims)
                 }
             };
             let mut last = step(0)?;
@@ -158,7 +160,7 @@ fn operations(
             let bias_dims = [1, c.outputs, 1, 1];
             for (i, kind) in steps.iter().enumerate() {
                 let term = match kind {
-                    Step::Bias => tensor(id::BIAS, Element::F32, bias_dims)?,
+                    Step::Bias => tensor(id::BIAS, DType::F32, bias_dims)?,
                     Step::RoundedBias => tensor(id::BIAS, c.element, bias_dims)?,
                     Step::Residual => tensor(id::RESIDUAL, c.element, y_dims)?,
                 };
@@ -230,7 +232,7 @@ pub(super) fn graph(
     c: &Convolution,
     pass: Pass,
     steps: &[Step],
-    result: Element,
+    result: DType,
     alignment: i64,
 ) -> Result<Graph> {
     let (ops, mut parts) = operations(c, pass, steps, result, alignment)?;
@@ -261,7 +263,7 @@ mod tests {
             return;
         }
         for (stride, pad, h) in [(1, [1; 4], 16), (2, [0, 0, 1, 1], 17)] {
-            for element in [Element::F32, Element::Bf16, Element::F16] {
+            for element in [DType::F32, DType::Bf16, DType::F16] {
                 let c = Convolution {
                     batch: 2,
                     h,
@@ -286,7 +288,7 @@ mod tests {
                 }
                 let none = &[];
                 operations(&c, Pass::Data, none, element, 16).unwrap();
-                operations(&c, Pass::Weights, none, Element::F32, 16).unwrap();
+                operations(&c, Pass::Weights, none, DType::F32, 16).unwrap();
                 let wrong = Convolution { outputs: 0, ..c };
                 assert!(operations(&wrong, Pass::Forward, none, element, 16).is_err());
             }

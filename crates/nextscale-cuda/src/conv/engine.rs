@@ -6,20 +6,20 @@ use super::cudnn::{Handle, Plan};
 use super::describe::{Step, id};
 use super::{Call, Convolution, Gpu, Pass};
 use crate::graph::Uses;
-use crate::matmul::{Element, Place};
+use crate::matmul::Place;
 use crate::pool::DeviceBuffer;
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// What an engine does itself and what type it writes.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     pub(super) steps: Vec<Step>,
-    pub(super) result: Element,
+    pub(super) result: DType,
 }
 
 /// The convolution with as many channels as engines want them: in eights for half precision, else in fours.
 pub(super) fn padded(c: &Convolution) -> Convolution {
-    let step = if c.element == Element::F32 { 4 } else { 8 };
+    let step = if c.element == DType::F32 { 4 } else { 8 };
     Convolution {
         inputs: c.inputs.next_multiple_of(step),
         outputs: c.outputs.next_multiple_of(step),
@@ -44,7 +44,7 @@ impl Engine<'_> {
         }
     }
 
-    fn scratch(&self, n: usize, element: Element) -> Result<DeviceBuffer> {
+    fn scratch(&self, n: usize, element: DType) -> Result<DeviceBuffer> {
         DeviceBuffer::new(self.gpu, n * element.bytes())
     }
 
@@ -52,7 +52,7 @@ impl Engine<'_> {
     fn widened(
         &self,
         place: Place<'_>,
-        element: Element,
+        element: DType,
         from: around::Extent,
         to: around::Extent,
     ) -> Result<Option<DeviceBuffer>> {
@@ -95,9 +95,9 @@ impl Engine<'_> {
         let has = |step| self.way.steps.contains(&step);
         let (mut rounded, mut wide) = (None, None);
         if has(Step::Bias) || has(Step::RoundedBias) {
-            let mut element = Element::F32;
+            let mut element = DType::F32;
             let mut bias = left.bias.take().ok_or_else(lost)?;
-            if has(Step::RoundedBias) && e != Element::F32 {
+            if has(Step::RoundedBias) && e != DType::F32 {
                 element = e;
                 let copy = &*rounded.insert(self.scratch(c.outputs, e)?);
                 around::round(self.gpu, bias, Place(copy, 0), e, c.outputs)?;

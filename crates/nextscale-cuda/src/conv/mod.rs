@@ -19,8 +19,8 @@ pub mod tiles;
 mod weight_tiles;
 
 use crate::gpu::Gpu;
-use crate::matmul::{Element, Place};
-use crate::{Error, Result};
+use crate::matmul::Place;
+use crate::{DType, Error, Result};
 
 pub(crate) use choose::Slot;
 
@@ -49,8 +49,8 @@ pub struct Convolution {
     pub stride: usize,
     /// Zeros added: top, left, bottom, right.
     pub pad: [usize; 4],
-    /// Element type of x, y, the weights and the residual.
-    pub element: Element,
+    /// Type of x, y, the weights and the residual: a float.
+    pub element: DType,
     /// Rounds float32 operands to TF32.
     pub tf32: bool,
 }
@@ -119,6 +119,7 @@ impl Convolution {
     }
 
     fn check(&self) -> Result<()> {
+        self.element.float("convolution")?;
         let far = self.pad.iter().any(|n| *n >= 1 << 30);
         let (oh, ow) = if far { (0, 0) } else { self.out() };
         let sizes = [
@@ -305,11 +306,12 @@ impl Gpu {
     pub fn add_row_sums(
         &'static self,
         x: Place<'_>,
-        element: Element,
+        element: DType,
         rows: usize,
         columns: usize,
         y: Place<'_>,
     ) -> Result<()> {
+        element.float("sums of rows")?;
         let numbers = rows.saturating_mul(columns);
         let bytes = numbers.saturating_mul(element.bytes());
         holds(self, x, "what is summed", bytes)?;

@@ -5,11 +5,11 @@ use super::*;
 use crate::DeviceBuffer;
 use crate::tests::{distance, get, gpu, put, random, same_bits};
 
-const TYPES: [(Element, bool); 4] = [
-    (Element::F32, false),
-    (Element::F32, true),
-    (Element::Bf16, false),
-    (Element::F16, false),
+const TYPES: [(DType, bool); 4] = [
+    (DType::F32, false),
+    (DType::F32, true),
+    (DType::Bf16, false),
+    (DType::F16, false),
 ];
 
 /// Batch, height, width, inputs, outputs, kernel, stride, padding.
@@ -27,7 +27,7 @@ const CASES: [Case; 9] = [
     (2, 16, 16, 640, 640, 3, 1, [1; 4]),
 ];
 
-fn convolution(case: Case, element: Element, tf32: bool) -> Convolution {
+fn convolution(case: Case, element: DType, tf32: bool) -> Convolution {
     let (batch, h, w, inputs, outputs, kernel, stride, pad) = case;
     Convolution {
         batch,
@@ -45,10 +45,10 @@ fn convolution(case: Case, element: Element, tf32: bool) -> Convolution {
 }
 
 /// Numbers on a GPU.
-struct Numbers(DeviceBuffer, Element);
+struct Numbers(DeviceBuffer, DType);
 
 /// Random ones of a type on the first GPU.
-fn on_gpu(n: usize, element: Element, lane: u64) -> Numbers {
+fn on_gpu(n: usize, element: DType, lane: u64) -> Numbers {
     let gpu = Gpu::get(0).unwrap();
     Numbers(put(gpu, &random(n, lane), element), element)
 }
@@ -84,12 +84,12 @@ fn patches_and_engines_agree() {
             );
             let x = on_gpu(nx, dtype, 1);
             let w = on_gpu(c.weights(), dtype, 2);
-            let (bias, residual) = (on_gpu(c.outputs, Element::F32, 3), on_gpu(ny, dtype, 4));
+            let (bias, residual) = (on_gpu(c.outputs, DType::F32, 3), on_gpu(ny, dtype, 4));
             let dy = on_gpu(ny, dtype, 5);
             let limit = match (dtype, tf32) {
-                (Element::F32, false) => 2e-6,
-                (Element::F32, true) => 2e-3,
-                (Element::Bf16, _) => 6e-3,
+                (DType::F32, false) => 2e-6,
+                (DType::F32, true) => 2e-3,
+                (DType::Bf16, _) => 6e-3,
                 _ => 8e-4,
             };
             for pass in [Pass::Forward, Pass::Data, Pass::Weights] {
@@ -98,7 +98,7 @@ fn patches_and_engines_agree() {
                     .map(|_| match pass {
                         Pass::Forward => on_gpu(ny, dtype, 6),
                         Pass::Data => on_gpu(nx, dtype, 6),
-                        Pass::Weights => on_gpu(c.weights(), Element::F32, 6),
+                        Pass::Weights => on_gpu(c.weights(), DType::F32, 6),
                     })
                     .collect();
                 let call = |out: &Numbers, by_patches: bool| {
@@ -150,13 +150,13 @@ fn tiles_agree_with_patches() {
         (2, 16, 16, 640, 640, 3, 1, SAME),
     ];
     let mut taken = 0;
-    for (dtype, limit) in [(Element::Bf16, 6e-3), (Element::F16, 8e-4)] {
+    for (dtype, limit) in [(DType::Bf16, 6e-3), (DType::F16, 8e-4)] {
         for case in cases {
             let c = convolution(case, dtype, false);
             let (nx, ny) = (c.x_rows() * c.inputs, c.y_rows() * c.outputs);
             let (x, dy) = (on_gpu(nx, dtype, 1), on_gpu(ny, dtype, 5));
             let w = on_gpu(c.weights(), dtype, 2);
-            let (bias, residual) = (on_gpu(c.outputs, Element::F32, 3), on_gpu(ny, dtype, 4));
+            let (bias, residual) = (on_gpu(c.outputs, DType::F32, 3), on_gpu(ny, dtype, 4));
             for (pass, added) in [
                 (Pass::Forward, true),
                 (Pass::Forward, false),
@@ -209,7 +209,7 @@ fn weight_tiles_agree_with_patches() {
         (2, 16, 16, 640, 640, 3, 1, SAME),
     ];
     let mut taken = 0;
-    for dtype in [Element::Bf16, Element::F16] {
+    for dtype in [DType::Bf16, DType::F16] {
         for case in cases {
             let c = convolution(case, dtype, false);
             if !weight_tiles::fit(gpu, &c) {
@@ -218,7 +218,7 @@ fn weight_tiles_agree_with_patches() {
             taken += 1;
             let x = on_gpu(c.x_rows() * c.inputs, dtype, 1);
             let dy = on_gpu(c.y_rows() * c.outputs, dtype, 5);
-            let outs = [6, 6, 6].map(|lane| on_gpu(c.weights(), Element::F32, lane));
+            let outs = [6, 6, 6].map(|lane| on_gpu(c.weights(), DType::F32, lane));
             for (i, out) in outs.iter().enumerate() {
                 let call = Call {
                     x: x.place(),
@@ -245,7 +245,7 @@ fn weight_tiles_agree_with_patches() {
 #[test]
 fn rows_are_summed_and_added() {
     let Some(gpu) = gpu() else { return };
-    for dtype in [Element::F32, Element::Bf16, Element::F16] {
+    for dtype in [DType::F32, DType::Bf16, DType::F16] {
         for (rows, columns) in [
             (1, 1),
             (7, 5),
@@ -256,7 +256,7 @@ fn rows_are_summed_and_added() {
         ] {
             let (x, y) = (
                 on_gpu(rows * columns, dtype, 1),
-                on_gpu(columns, Element::F32, 2),
+                on_gpu(columns, DType::F32, 2),
             );
             let (before, xs) = (y.here(), x.here());
             gpu.add_row_sums(x.place(), dtype, rows, columns, y.place())
@@ -276,7 +276,7 @@ fn rows_are_summed_and_added() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let Some(gpu) = gpu() else { return };
-    let c = convolution(CASES[0], Element::F32, false);
+    let c = convolution(CASES[0], DType::F32, false);
     let small = DeviceBuffer::new(gpu, 64).unwrap();
     let place = Place(&small, 0);
     let e = gpu.conv_forward(&c, place, place, None, None, place);

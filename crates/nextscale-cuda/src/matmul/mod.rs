@@ -11,37 +11,18 @@ mod tests;
 use crate::gpu::Gpu;
 use crate::graph::{Turn, Uses};
 use crate::pool::DeviceBuffer;
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 use cudarc::cublaslt::sys;
 pub(crate) use plan::Slot;
 use plan::{Matmul, WORKSPACE};
 
-/// Element types of operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Element {
-    /// 32-bit float.
-    F32,
-    /// The upper half of a 32-bit float.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-}
-
-impl Element {
-    /// Bytes of one.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 | Self::F16 => 2,
-        }
-    }
-
-    fn code(self) -> sys::cudaDataType {
-        match self {
-            Self::F32 => sys::cudaDataType_t::CUDA_R_32F,
-            Self::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
-            Self::F16 => sys::cudaDataType_t::CUDA_R_16F,
-        }
+/// A type as the library names it; integers were refused before.
+fn code(dtype: DType) -> sys::cudaDataType {
+    match dtype {
+        DType::F32 => sys::cudaDataType_t::CUDA_R_32F,
+        DType::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+        DType::F16 => sys::cudaDataType_t::CUDA_R_16F,
+        DType::I32 => sys::cudaDataType_t::CUDA_R_32I,
     }
 }
 
@@ -96,10 +77,10 @@ pub struct Product {
     pub n: usize,
     /// Terms of every sum.
     pub k: usize,
-    /// Element type of A and B.
-    pub operands: Element,
-    /// Element type of C, the vector and `aux`.
-    pub result: Element,
+    /// Type of A and B: a float.
+    pub operands: DType,
+    /// Type of C, the vector and `aux`: a float.
+    pub result: DType,
     /// A lies as k×m instead of m×k.
     pub a_transposed: bool,
     /// B lies as n×k instead of k×n.
@@ -230,6 +211,9 @@ impl Gpu {
     /// As [`Gpu::matmul`].
     pub fn matmul_batch(&'static self, p: &Product, batch: &Batch, o: &Operands<'_>) -> Result<()> {
         let (m, n, k) = (p.m, p.n, p.k);
+        for dtype in [p.operands, p.result] {
+            dtype.float("matmul")?;
+        }
         if m == 0 || n == 0 || k == 0 || batch.count == 0 {
             return Err(Error::Device(format!(
                 "matmul: {m}×{k} by {k}×{n} is empty"

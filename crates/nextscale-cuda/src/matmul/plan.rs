@@ -1,13 +1,13 @@
 //! Descriptions of products for the library, and which of its algorithms runs them: measured once, kept on disk.
 
-use super::{Batch, Call, Element, Product};
+use super::{Batch, Call, Product, code};
 use crate::bindings::cublas as lt;
 use crate::gpu::Gpu;
 use crate::kept;
 use crate::libraries::Library;
 use crate::pool::DeviceBuffer;
 use crate::timing::fastest;
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 use cudarc::cublaslt::sys::{self, cublasLtMatmulDescAttributes_t as Attribute};
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -121,7 +121,7 @@ impl Matmul {
             p.m, p.n, p.k, p.operands, p.result, p.follow
         );
         let compute = match (p.operands, p.tf32) {
-            (Element::F32, true) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            (DType::F32, true) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let (mut desc, mut layouts) = (std::ptr::null_mut(), [std::ptr::null_mut(); 3]);
@@ -133,11 +133,11 @@ impl Matmul {
         unsafe {
             check(
                 &doing,
-                lt::cublasLtMatmulDescCreate(&mut desc, compute, Element::F32.code()),
+                lt::cublasLtMatmulDescCreate(&mut desc, compute, code(DType::F32)),
             )?;
             for (layout, (element, (rows, cols), row, step)) in layouts.iter_mut().zip(order) {
                 let (rows, cols) = (rows as u64, cols as u64);
-                let code = element.code();
+                let code = code(element);
                 let made = lt::cublasLtMatrixLayoutCreate(layout, code, cols, rows, row as i64);
                 check(&doing, made)?;
                 if batch.count == 1 {

@@ -1,6 +1,6 @@
 //! Products against float64.
 
-use super::{Element, Follow, Operands, Place, Product};
+use super::{Follow, Operands, Place, Product};
 use crate::tests::{get, gpu, held, put, random};
 use crate::*;
 
@@ -27,7 +27,7 @@ fn off(got: &[f32], want: &[f64]) -> f64 {
 /// One product against float64; NaN fails.
 fn check(gpu: &'static Gpu, p: Product) {
     let (m, n, k) = (p.m, p.n, p.k);
-    let random = |n: usize, element: Element, lane: u64| -> Vec<f32> {
+    let random = |n: usize, element: DType, lane: u64| -> Vec<f32> {
         let all = random(n, lane).into_iter();
         all.map(|x| held(x, element)).collect()
     };
@@ -96,12 +96,12 @@ fn check(gpu: &'static Gpu, p: Product) {
     gpu.matmul(&p, &operands)
         .unwrap_or_else(|e| panic!("{p:?}: {e}"));
     let most = match (p.operands, p.result) {
-        (Element::F32, _) if p.tf32 => 1e-3,
+        (DType::F32, _) if p.tf32 => 1e-3,
         // The library's tanh is good to a few units in the last place.
-        (_, Element::F32) if has_aux || p.follow == Follow::BiasGeluOnly => 1e-5,
-        (_, Element::F32) => 2e-6,
-        (_, Element::Bf16) => 5e-3,
-        (_, Element::F16) => 6e-4,
+        (_, DType::F32) if has_aux || p.follow == Follow::BiasGeluOnly => 1e-5,
+        (_, DType::F32) => 2e-6,
+        (_, DType::Bf16) => 5e-3,
+        _ => 6e-4,
     };
     let d = off(&get(gpu, &dc, p.result), &want);
     assert!(d < most, "{p:?}: {d:e}");
@@ -120,11 +120,11 @@ fn check(gpu: &'static Gpu, p: Product) {
 fn products_match_f64_for_every_type_and_odd_sizes() {
     let Some(gpu) = gpu() else { return };
     for (operands, result) in [
-        (Element::F32, Element::F32),
-        (Element::Bf16, Element::Bf16),
-        (Element::Bf16, Element::F32),
-        (Element::F16, Element::F16),
-        (Element::F16, Element::F32),
+        (DType::F32, DType::F32),
+        (DType::Bf16, DType::Bf16),
+        (DType::Bf16, DType::F32),
+        (DType::F16, DType::F16),
+        (DType::F16, DType::F32),
     ] {
         for (m, n, k) in [(64, 128, 96), (33, 7, 65), (1, 24, 40), (130, 72, 8)] {
             for (a_transposed, b_transposed, accumulate) in [
@@ -145,7 +145,7 @@ fn products_match_f64_for_every_type_and_odd_sizes() {
                         tf32,
                         follow: Follow::Plain,
                     };
-                    if !tf32 || operands == Element::F32 {
+                    if !tf32 || operands == DType::F32 {
                         check(gpu, p);
                     }
                 }
@@ -157,7 +157,7 @@ fn products_match_f64_for_every_type_and_odd_sizes() {
 #[test]
 fn what_follows_a_product_matches_f64() {
     let Some(gpu) = gpu() else { return };
-    for operands in [Element::F32, Element::Bf16, Element::F16] {
+    for operands in [DType::F32, DType::Bf16, DType::F16] {
         for (m, n, k) in [(64, 128, 96), (40, 72, 24)] {
             for (follow, a_transposed, b_transposed) in [
                 (Follow::Bias, false, true),
@@ -195,8 +195,8 @@ fn operands_that_do_not_fit_are_refused() {
         m: 4,
         n: 4,
         k: 5,
-        operands: Element::F32,
-        result: Element::F32,
+        operands: DType::F32,
+        result: DType::F32,
         a_transposed: false,
         b_transposed: true,
         accumulate: false,

@@ -4,7 +4,7 @@ use super::testing::dry_gpu;
 use super::{Activation, Bias};
 use crate::{Cx, DType, Device, Error, Math, Result, Tape, Tensor, ops};
 use nextscale_cuda as cuda;
-use nextscale_cuda::matmul::{Element, Follow, Operands, Product};
+use nextscale_cuda::matmul::{Follow, Operands, Product};
 
 #[test]
 fn operators_run_and_keep_what_their_gradients_need() {
@@ -73,8 +73,8 @@ fn a_graph_holds_what_it_uses() {
             m: 1024,
             n: 1024,
             k: 1024,
-            operands: Element::F32,
-            result: Element::F32,
+            operands: DType::F32,
+            result: DType::F32,
             a_transposed: false,
             b_transposed: false,
             accumulate: true,
@@ -121,8 +121,8 @@ fn memory_of_another_gpu_is_refused() {
         m: 8,
         n: 8,
         k: 8,
-        operands: Element::F32,
-        result: Element::F32,
+        operands: DType::F32,
+        result: DType::F32,
         a_transposed: false,
         b_transposed: false,
         accumulate: false,

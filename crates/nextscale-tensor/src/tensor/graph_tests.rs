@@ -3,7 +3,7 @@
 use crate::ops::testing::random;
 use crate::{DType, Device, Error, Result, Tensor};
 use nextscale_cuda::kernel::{MEMORY, Shape};
-use nextscale_cuda::matmul::{Element, Follow, Operands, Product};
+use nextscale_cuda::matmul::{Follow, Operands, Product};
 use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, count};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,8 +31,8 @@ fn product(tf32: bool) -> Product {
         m: N,
         n: N,
         k: N,
-        operands: Element::F32,
-        result: Element::F32,
+        operands: DType::F32,
+        result: DType::F32,
         a_transposed: false,
         b_transposed: true,
         accumulate: false,

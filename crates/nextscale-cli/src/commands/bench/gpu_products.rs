@@ -116,8 +116,8 @@ impl Run<'_> {
                 m: rows,
                 n: columns,
                 k: terms,
-                operands: math.operands.element()?,
-                result: result.element()?,
+                operands: math.operands,
+                result,
                 a_transposed: turned[0],
                 b_transposed: turned[1],
                 accumulate: turned[0],
@@ -160,7 +160,7 @@ impl Run<'_> {
                 2 => [0, 0, 1, 1],
                 _ => [kernel / 2; 4],
             },
-            element: self.math.operands.element()?,
+            element: self.math.operands,
             tf32: self.math.tf32 && self.math.operands == DType::F32,
         };
         let (oh, ow) = c.out();

@@ -5,11 +5,11 @@
 
 use super::around::{at, int};
 use super::{Call, Convolution, Gpu, Pass};
+use crate::DType;
 use crate::compile::Arch;
 use crate::headers::{COPIES, HOPPER};
 use crate::kept;
 use crate::kernel::{Arg, Kernel, Module, Shape};
-use crate::matmul::Element;
 use crate::pool::DeviceBuffer;
 use crate::timing::fastest;
 use crate::{Error, Result};
@@ -101,7 +101,7 @@ pub(super) fn fit(gpu: &Gpu, c: &Convolution, pass: Pass) -> bool {
     let (inputs, outputs) = channels(c, pass);
     gpu.info().arch == ARCH
         && gpu.info().shared >= SHARED
-        && c.element != Element::F32
+        && c.element != DType::F32
         && pass != Pass::Weights
         && (c.kh, c.kw, c.stride, c.pad) == (3, 3, 1, [1; 4])
         && inputs.is_multiple_of(CHUNK)
@@ -183,7 +183,7 @@ pub(super) fn run(
         _ => (call.x, call.y),
     };
     let half = |bf16: &'static str, f16: &'static str| match c.element {
-        Element::F16 => f16,
+        DType::F16 => f16,
         _ => bf16,
     };
     let packed = DeviceBuffer::new(gpu, packed_bytes(c))?;
@@ -240,7 +240,7 @@ mod tests {
         let Some(gpu) = gpu() else { return };
         let (samples, channels, groups) = (3000, 320, 32);
         let host = [samples * groups * 2, channels, channels].map(|n| random(n, n as u64));
-        let [m, g, b] = [0, 1, 2].map(|i| put(gpu, &host[i], Element::F32));
+        let [m, g, b] = [0, 1, 2].map(|i| put(gpu, &host[i], DType::F32));
         let [g, b] = [&g, &b].map(|x| at(Place(x, 0)));
         let norm = Norm::new(gpu, &m, (g, b), [samples, channels, groups]).unwrap();
         let mut bytes = vec![0; samples * channels * 8];

@@ -5,11 +5,11 @@
 
 use super::around::{at, int};
 use super::{Call, Convolution, Gpu};
+use crate::DType;
 use crate::Result;
 use crate::compile::Arch;
 use crate::headers::{COPIES, HOPPER};
 use crate::kernel::{Arg, Kernel, Module, Shape};
-use crate::matmul::Element;
 use crate::pool::DeviceBuffer;
 
 /// Bytes of shared memory of a block; the kernel's source, which is told, refuses another number than that of its layout.
@@ -78,7 +78,7 @@ fn shares(c: &Convolution, multiprocessors: usize) -> usize {
 pub(super) fn fit(gpu: &Gpu, c: &Convolution) -> bool {
     gpu.info().arch == ARCH
         && gpu.info().shared >= SHARED
-        && c.element != Element::F32
+        && c.element != DType::F32
         && (c.kh, c.kw, c.stride, c.pad) == (3, 3, 1, [1; 4])
         && c.inputs.is_multiple_of(8)
         && c.outputs.is_multiple_of(OUTPUTS)
@@ -98,7 +98,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, call: &Call<'_>) -> Result
     let shares = shares(c, gpu.info().multiprocessors);
     let sums = DeviceBuffer::new(gpu, sums_bytes(gpu, c))?;
     let name = match c.element {
-        Element::F16 => "weight_gradient_f16",
+        DType::F16 => "weight_gradient_f16",
         _ => "weight_gradient_bf16",
     };
     let shape = Shape {
@@ -129,7 +129,7 @@ mod tests {
             kw: 3,
             stride: 1,
             pad: [1; 4],
-            element: Element::Bf16,
+            element: DType::Bf16,
             tf32: false,
         }
     }

@@ -426,7 +426,7 @@ fn map(path: Path, x: &Tensor, extents: [usize; 3], apart: [usize; 2]) -> Result
         Path::TensorCores => Ok(TensorMap::new(
             x.gpu()?,
             x.place()?,
-            x.dtype().element()?,
+            x.dtype(),
             extents,
             apart,
         )?),

@@ -3,7 +3,7 @@
 use super::noise::Draw;
 use crate::{DType, Error, Result, Tensor};
 use nextscale_cuda::kernel::Shape as Launch;
-use nextscale_cuda::matmul::{Element, Follow, Operands, Product};
+use nextscale_cuda::matmul::{Follow, Operands, Product};
 use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, Rate, Work};
 
 pub(crate) static MODULE: Module = Module {
@@ -294,8 +294,8 @@ pub(super) fn smooth_codes(
         m: b * l,
         n: c,
         k: v,
-        operands: Element::F32,
-        result: Element::F32,
+        operands: DType::F32,
+        result: DType::F32,
         a_transposed: false,
         b_transposed: false,
         accumulate: false,

@@ -59,7 +59,7 @@ impl<'a> Call<'a> {
             return Ok(None);
         }
         let s = conv2d::sizes(OP, x, weight, bias, conv)?;
-        let (gpu, kind) = (x.gpu()?, conv2d::cuda::kind(s, conv, math)?);
+        let (gpu, kind) = (x.gpu()?, conv2d::cuda::kind(s, conv, math));
         let divides = norm.groups > 0 && s.inputs.is_multiple_of(norm.groups);
         if !gpu.conv_takes_norm(&kind) || !divides || x.numel() == 0 {
             return Ok(None);

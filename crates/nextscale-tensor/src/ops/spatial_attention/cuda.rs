@@ -6,7 +6,7 @@ use crate::{DType, Math, Result, Tensor};
 use nextscale_cuda::by_dtype;
 use nextscale_cuda::gpu::Gpu;
 use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
-use nextscale_cuda::matmul::{Batch, Element, Follow, Operands, Place, Product};
+use nextscale_cuda::matmul::{Batch, Follow, Operands, Place, Product};
 use nextscale_cuda::{DeviceBuffer, Rate, Work};
 
 pub(crate) static MODULE: Module = Module {
@@ -35,7 +35,6 @@ struct Matrices<'a>(Place<'a>, usize, usize);
 struct Run {
     gpu: &'static Gpu,
     dtype: DType,
-    element: Element,
     tf32: bool,
     s: Sizes,
 }
@@ -45,7 +44,6 @@ impl Run {
         Ok(Self {
             gpu: qkv.gpu()?,
             dtype: math.operands,
-            element: math.operands.element()?,
             tf32: math.tf32 && math.operands == DType::F32,
             s,
         })
@@ -58,13 +56,16 @@ impl Run {
             positions: n,
             c,
         } = self.s;
-        Work::of_bytes(maps * batch * n * c * self.element.bytes()).products(
-            Rate::from((self.element, self.tf32)),
+        Work::of_bytes(maps * batch * n * c * self.dtype.bytes()).products(
+            Rate::of(Math {
+                operands: self.dtype,
+                tf32: self.tf32,
+            }),
             products * 2.0 * (batch * n * n) as f64 * c as f64,
         )
     }
 
-    fn square(&self, element: Element) -> Result<DeviceBuffer> {
+    fn square(&self, element: DType) -> Result<DeviceBuffer> {
         let n = self.s.positions;
         Ok(DeviceBuffer::new(
             self.gpu,
@@ -84,7 +85,7 @@ impl Run {
         let width = if third.is_some() { 3 * c } else { c };
         let Place(buffer, byte) = t.place()?;
         let skip = first * n * width + third.unwrap_or(0) * c;
-        let place = Place(buffer, byte + skip * self.element.bytes());
+        let place = Place(buffer, byte + skip * self.dtype.bytes());
         Ok(Matrices(place, width, n * width))
     }
 
@@ -94,13 +95,13 @@ impl Run {
         (m, n, k): (usize, usize, usize),
         turned: [bool; 2],
         [a, b, c]: [Matrices<'_>; 3],
-        result: Element,
+        result: DType,
     ) -> Result<()> {
         let p = Product {
             m,
             n,
             k,
-            operands: self.element,
+            operands: self.dtype,
             result,
             a_transposed: turned[0],
             b_transposed: turned[1],
@@ -142,14 +143,14 @@ impl Run {
     /// The probabilities of the images from `first` on.
     fn probabilities(&self, qkv: &Tensor, first: usize) -> Result<DeviceBuffer> {
         let (n, c) = (self.s.positions, self.s.c);
-        let scores = self.square(Element::F32)?;
+        let scores = self.square(DType::F32)?;
         let (q, k) = (
             self.map(qkv, first, Some(0))?,
             self.map(qkv, first, Some(1))?,
         );
         let out = self.scores(&scores);
-        self.product((n, n, c), [false, true], [q, k, out], Element::F32)?;
-        let p = self.square(self.element)?;
+        self.product((n, n, c), [false, true], [q, k, out], DType::F32)?;
+        let p = self.square(self.dtype)?;
         self.rows(
             ["softmax_f32", "softmax_bf16", "softmax_f16"],
             &[&scores, &p],
@@ -187,12 +188,7 @@ pub(super) fn forward(math: Math, s: Sizes, qkv: &Tensor) -> Result<Tensor> {
         let p = run.probabilities(&qkv, first)?;
         let (n, c) = (run.s.positions, run.s.c);
         let (v, y) = (run.map(&qkv, first, Some(2))?, run.map(&y, first, None)?);
-        run.product(
-            (n, c, n),
-            [false, false],
-            [run.scores(&p), v, y],
-            run.element,
-        )
+        run.product((n, c, n), [false, false], [run.scores(&p), v, y], run.dtype)
     })?;
     Ok(y)
 }
@@ -207,19 +203,19 @@ pub(super) fn backward(math: Math, s: Sizes, qkv: &Tensor, g: &Tensor) -> Result
     let (qkv, g) = (qkv.cast(run.dtype)?, g.cast(run.dtype)?);
     let d = Tensor::scratch(run.gpu, qkv.shape(), run.dtype)?;
     run.in_pieces(|run, first| {
-        let (n, c, e) = (run.s.positions, run.s.c, run.element);
+        let (n, c, e) = (run.s.positions, run.s.c, run.dtype);
         let third = |t, i| run.map(t, first, Some(i));
         let g = run.map(&g, first, None)?;
         let p = run.probabilities(&qkv, first)?;
         let (probabilities, dv) = (run.scores(&p), third(&d, 2)?);
         run.product((n, c, n), [true, false], [probabilities, g, dv], e)?;
-        let dp = run.square(Element::F32)?;
+        let dp = run.square(DType::F32)?;
         let out = run.scores(&dp);
         run.product(
             (n, n, c),
             [false, true],
             [g, third(&qkv, 2)?, out],
-            Element::F32,
+            DType::F32,
         )?;
         let ds = run.square(e)?;
         run.rows(
