@@ -1,6 +1,6 @@
 //! What a GPU can do at most, measured: one large product in each arithmetic, and a large copy.
 
-use crate::dtype::{DType, by_dtype};
+use crate::dtype::DType;
 use crate::gpu::Gpu;
 use crate::kernel::{Arg, MEMORY, Shape};
 use crate::matmul::{Follow, Operands, Place, Product};
@@ -93,7 +93,7 @@ pub fn filled(gpu: &'static Gpu, numbers: &[f32], n: usize, dtype: DType) -> Res
         ));
     }
     let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let convert = by_dtype(dtype, ["", "convert_f32_bf16", "convert_f32_f16"])?;
+    dtype.float("filling memory")?;
     let all = DeviceBuffer::new(gpu, n * dtype.bytes())?;
     let mut there = numbers.len() * dtype.bytes();
     if dtype.is_half() {
@@ -101,7 +101,12 @@ pub fn filled(gpu: &'static Gpu, numbers: &[f32], n: usize, dtype: DType) -> Res
         gpu.upload(&bytes, &wide)?;
         let count = Arg::U64(numbers.len() as u64);
         let args = [Arg::In(&wide), Arg::In(&all), count];
-        gpu.launch(&MEMORY, convert, Shape::pass(gpu, numbers.len()), &args)?;
+        gpu.launch(
+            &MEMORY,
+            ("convert", DType::F32, dtype),
+            Shape::pass(gpu, numbers.len()),
+            &args,
+        )?;
     } else {
         gpu.upload(&bytes, &all)?;
     }

@@ -56,19 +56,6 @@ impl DType {
     }
 }
 
-/// The name for a type among those for float32, bf16 and fp16.
-///
-/// # Errors
-/// For integers.
-pub fn by_dtype(dtype: DType, names: [&'static str; 3]) -> Result<&'static str> {
-    dtype.float("kernel")?;
-    Ok(match dtype {
-        DType::Bf16 => names[1],
-        DType::F16 => names[2],
-        _ => names[0],
-    })
-}
-
 /// How matrix products, convolutions and attention compute on a GPU. Sums are float32 in every case; a processor
 /// computes in float32 whatever is said here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

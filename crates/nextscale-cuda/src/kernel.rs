@@ -6,7 +6,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Turn, Uses};
 use crate::pool::DeviceBuffer;
 use crate::tensor_map::TensorMap;
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 use std::ffi::c_void;
 
 /// A source file of kernels, compiled as one.
@@ -43,6 +43,75 @@ impl Kernel {
     /// One by its name and signature.
     pub const fn new(name: &'static str, signature: &'static str) -> Self {
         Self { name, signature }
+    }
+}
+
+/// Kernels by name, each with its arguments' kinds ([`Kernel`]) and the types that it is written for: `silu: "ppu" for f32 bf16;` are
+/// `silu_f32` and `silu_bf16` of the source. A launch names them with the type ([`Name`]).
+#[macro_export]
+macro_rules! kernels {
+    (@ [$($all:expr,)*]) => { &[$($all,)*] };
+    (@ [$($all:expr,)*] $name:ident: $signature:literal; $($rest:tt)*) => {
+        $crate::kernels!(@ [$($all,)* $crate::Kernel::new(stringify!($name), $signature),] $($rest)*)
+    };
+    (@ [$($all:expr,)*] $name:ident: $signature:literal for $($of:ident)+; $($rest:tt)*) => {
+        $crate::kernels!(@ [
+            $($all,)*
+            $($crate::Kernel::new(concat!(stringify!($name), "_", stringify!($of)), $signature),)+
+        ] $($rest)*)
+    };
+    ($name:ident: $($rest:tt)*) => { $crate::kernels!(@ [] $name: $($rest)*) };
+}
+
+/// Which kernel of a module: its name, or its name and the types that it is for, so that `("silu", DType::F32)` is `silu_f32`.
+#[derive(Clone, Copy, Debug)]
+pub struct Name {
+    stem: &'static str,
+    of: [Option<DType>; 2],
+}
+
+impl From<&'static str> for Name {
+    fn from(stem: &'static str) -> Self {
+        let of = [None; 2];
+        Self { stem, of }
+    }
+}
+
+impl From<(&'static str, DType)> for Name {
+    fn from((stem, dtype): (&'static str, DType)) -> Self {
+        let of = [Some(dtype), None];
+        Self { stem, of }
+    }
+}
+
+impl From<(&'static str, DType, DType)> for Name {
+    fn from((stem, a, b): (&'static str, DType, DType)) -> Self {
+        let of = [Some(a), Some(b)];
+        Self { stem, of }
+    }
+}
+
+impl Name {
+    /// Whether this is what the source calls it.
+    fn is(&self, name: &str) -> bool {
+        let mut rest = name.strip_prefix(self.stem);
+        for dtype in self.of.iter().flatten() {
+            rest = rest.and_then(|r| r.strip_prefix('_')?.strip_prefix(dtype.name()));
+        }
+        rest == Some("")
+    }
+
+    /// The kernel of that name in a module.
+    fn find(&self, module: &'static Module) -> Result<&'static Kernel> {
+        let found = module.kernels.iter().find(|k| self.is(k.name));
+        found.ok_or_else(|| match self.of[0] {
+            Some(dtype) => Error::DType {
+                op: module.name,
+                expected: "a type that there are kernels for",
+                found: dtype.name(),
+            },
+            None => Error::Device(format!("{} has no kernel {}", module.name, self.stem)),
+        })
     }
 }
 
@@ -130,19 +199,19 @@ impl Gpu {
     /// operator's care, which has checked its tensors.
     ///
     /// # Errors
-    /// When the arguments are not those declared, a buffer is another GPU's, or the driver refuses.
+    /// When the module has no such kernel or none for the type, the arguments are not those declared, a buffer is another GPU's, or
+    /// the driver refuses.
     pub fn launch(
         &self,
         module: &'static Module,
-        name: &'static str,
+        name: impl Into<Name>,
         shape: Shape,
         args: &[Arg<'_>],
     ) -> Result<()> {
-        let kernel = module.kernels.iter().find(|k| k.name == name);
-        let declared = kernel.map_or("nothing", |k| k.signature);
-        if kernel.is_none() || !args.iter().map(Arg::kind).eq(declared.chars()) {
+        let &Kernel { name, signature } = name.into().find(module)?;
+        if !args.iter().map(Arg::kind).eq(signature.chars()) {
             return Err(Error::Device(format!(
-                "kernel {name} of {} takes {declared}, not these {} arguments",
+                "kernel {name} of {} takes {signature}, not these {} arguments",
                 module.name,
                 args.len()
             )));
@@ -204,70 +273,44 @@ pub static MEMORY: Module = Module {
     name: "memory",
     source: &[include_str!("memory.cu")],
     specific: false,
-    kernels: &[
-        Kernel {
-            name: "fill_f32",
-            signature: "pfu",
-        },
-        Kernel {
-            name: "fill_bf16",
-            signature: "pfu",
-        },
-        Kernel {
-            name: "fill_f16",
-            signature: "pfu",
-        },
-        Kernel {
-            name: "convert_f32_bf16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "convert_f32_f16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "convert_bf16_f32",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "convert_f16_f32",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "convert_bf16_f16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "convert_f16_bf16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "add_f32_f32",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "add_f32_bf16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "add_f32_f16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "add_bf16_bf16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "add_f16_f16",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "add_bf16_f32",
-            signature: "ppu",
-        },
-        Kernel {
-            name: "add_f16_f32",
-            signature: "ppu",
-        },
-    ],
+    kernels: kernels! {
+        fill: "pfu" for f32 bf16 f16;
+        convert: "ppu" for f32_bf16 f32_f16 bf16_f32 f16_f32 bf16_f16 f16_bf16;
+        add: "ppu" for f32_f32 f32_bf16 f32_f16 bf16_bf16 f16_f16 bf16_f32 f16_f32;
+    },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_found_by_name_and_types() {
+        static SOME: Module = Module {
+            name: "some",
+            source: &[],
+            specific: false,
+            kernels: kernels! {
+                one: "p";
+                two: "pi" for f32 bf16;
+                both: "pp" for f16_f32;
+            },
+        };
+        let find = |name: Name| name.find(&SOME).map(|k| (k.name, k.signature));
+        let two = |dtype| Name::from(("two", dtype));
+        assert_eq!(find("one".into()).unwrap(), ("one", "p"));
+        assert_eq!(find(two(DType::F32)).unwrap(), ("two_f32", "pi"));
+        assert_eq!(find(two(DType::Bf16)).unwrap(), ("two_bf16", "pi"));
+        let both = ("both", DType::F16, DType::F32);
+        assert_eq!(find(both.into()).unwrap(), ("both_f16_f32", "pp"));
+        for (name, says) in [
+            ("two".into(), "some has no kernel two"),
+            (("one", DType::F32).into(), "found f32"),
+            (two(DType::I32), "found i32"),
+            (("both", DType::F32, DType::F16).into(), "found f32"),
+        ] {
+            let text = find(name).unwrap_err().to_string();
+            assert!(text.contains(says), "{text}");
+        }
+    }
+}

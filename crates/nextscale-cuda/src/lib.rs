@@ -44,11 +44,11 @@ mod tests;
 
 pub use ceilings::Ceilings;
 pub use compile::{Arch, compile};
-pub use dtype::{DType, Math, by_dtype};
+pub use dtype::{DType, Math};
 pub use error::{Error, Result};
 pub use gpu::{Gpu, GpuInfo, count};
 pub use graph::Graph;
-pub use kernel::{Arg, Kernel, MOST_COUNT, Module};
+pub use kernel::{Arg, Kernel, MOST_COUNT, Module, Name};
 pub use libraries::{Found, Library};
 pub use matmul::Place;
 pub use pinned::HostCopy;

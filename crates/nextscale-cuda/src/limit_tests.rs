@@ -120,7 +120,6 @@ fn integers_are_refused() {
     refused(gpu.conv_data_gradient(&c, at, at, at));
     refused(gpu.conv_weight_gradient(&c, at, at, at));
     refused(gpu.add_row_sums(at, element, 2, 2, at));
-    refused(by_dtype(element, ["a", "b", "c"]).map(|_| ()));
 }
 
 /// What kernels count with 32 bits is looked at before they are asked.

@@ -1,7 +1,8 @@
 //! The kernels around a convolution.
 
 use super::{Convolution, Gpu};
-use crate::kernel::{Arg, Kernel, MEMORY, MOST_COUNT, Module, Shape};
+use crate::kernel::{Arg, MEMORY, MOST_COUNT, Module, Shape};
+use crate::kernels;
 use crate::matmul::Place;
 use crate::pool::DeviceBuffer;
 use crate::{DType, Result};
@@ -11,43 +12,21 @@ pub static MODULE: Module = Module {
     name: "conv",
     source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("repack_2", "ppuiui"),
-        Kernel::new("repack_4", "ppuiui"),
-        Kernel::new("add_cropped_f32", "ppiui"),
-        Kernel::new("add_cropped_bf16", "ppiui"),
-        Kernel::new("add_cropped_f16", "ppiui"),
-        Kernel::new("finish_f32_f32", "pipppui"),
-        Kernel::new("finish_bf16_bf16", "pipppui"),
-        Kernel::new("finish_f16_f16", "pipppui"),
-        Kernel::new("finish_f32_bf16", "pipppui"),
-        Kernel::new("finish_f32_f16", "pipppui"),
-        Kernel::new("patches_2", "ppiiiiiiiiiiiii"),
-        Kernel::new("patches_4", "ppiiiiiiiiiiii"),
-        Kernel::new("patches_16", "ppiiiiiiiiiiii"),
-        Kernel::new("with_bias_bf16", "pppiii"),
-        Kernel::new("with_bias_f16", "pppiii"),
-        Kernel::new("collect_f32", "ppiiiiiiiiiiii"),
-        Kernel::new("collect_bf16", "ppiiiiiiiiiiii"),
-        Kernel::new("collect_f16", "ppiiiiiiiiiiii"),
-        Kernel::new("sum_rows_f32", "ppuii"),
-        Kernel::new("sum_rows_bf16", "ppuii"),
-        Kernel::new("sum_rows_f16", "ppuii"),
-        Kernel::new("sum_rows_by_8_f32", "ppuii"),
-        Kernel::new("sum_rows_by_8_bf16", "ppuii"),
-        Kernel::new("sum_rows_by_8_f16", "ppuii"),
-        Kernel::new("add_partial_sums", "ppii"),
-    ],
+    kernels: kernels! {
+        repack_2: "ppuiui";
+        repack_4: "ppuiui";
+        add_cropped: "ppiui" for f32 bf16 f16;
+        finish: "pipppui" for f32_f32 bf16_bf16 f16_f16 f32_bf16 f32_f16;
+        patches_2: "ppiiiiiiiiiiiii";
+        patches_4: "ppiiiiiiiiiiii";
+        patches_16: "ppiiiiiiiiiiii";
+        with_bias: "pppiii" for bf16 f16;
+        collect: "ppiiiiiiiiiiii" for f32 bf16 f16;
+        sum_rows: "ppuii" for f32 bf16 f16;
+        sum_rows_by_8: "ppuii" for f32 bf16 f16;
+        add_partial_sums: "ppii";
+    },
 };
-
-/// The name for a type among those for float32, bf16 and fp16.
-fn named(element: DType, names: [&'static str; 3]) -> &'static str {
-    match element {
-        DType::Bf16 => names[1],
-        DType::F16 => names[2],
-        _ => names[0],
-    }
-}
 
 /// An operand as a kernel takes it.
 pub(super) fn at(place: Place<'_>) -> Arg<'_> {
@@ -93,12 +72,13 @@ pub(super) fn repack(
 
 /// y, of type `to`, from float32 numbers.
 pub(super) fn round(gpu: &Gpu, x: Place<'_>, y: Place<'_>, to: DType, n: usize) -> Result<()> {
-    let name = match to {
-        DType::F16 => "convert_f32_f16",
-        _ => "convert_f32_bf16",
-    };
     let args = [at(x), at(y), Arg::U64(n as u64)];
-    gpu.launch(&MEMORY, name, Shape::pass(gpu, n), &args)
+    gpu.launch(
+        &MEMORY,
+        ("convert", DType::F32, to),
+        Shape::pass(gpu, n),
+        &args,
+    )
 }
 
 /// Adds the corner of extent `to` of a matrix with rows of `width` to float32 numbers.
@@ -113,10 +93,7 @@ pub(super) fn add_cropped(
     let n = to.0 * to.1;
     gpu.launch(
         &MODULE,
-        named(
-            element,
-            ["add_cropped_f32", "add_cropped_bf16", "add_cropped_f16"],
-        ),
+        ("add_cropped", element),
         Shape::pass(gpu, n),
         &[at(x), at(y), int(width), Arg::U64(to.0 as u64), int(to.1)],
     )
@@ -138,10 +115,6 @@ pub(super) fn finish(
     extent: Extent,
 ) -> Result<()> {
     let (rows, channels) = extent;
-    let name = match (from, to) {
-        (DType::F32, to) => named(to, ["finish_f32_f32", "finish_f32_bf16", "finish_f32_f16"]),
-        (_, to) => named(to, ["finish_f32_f32", "finish_bf16_bf16", "finish_f16_f16"]),
-    };
     let args = [
         at(x),
         int(width),
@@ -152,7 +125,7 @@ pub(super) fn finish(
         int(channels),
     ];
     let shape = Shape::pass(gpu, (rows * channels).div_ceil(8));
-    gpu.launch(&MODULE, name, shape, &args)
+    gpu.launch(&MODULE, ("finish", from, to), shape, &args)
 }
 
 fn geometry(c: &Convolution, channels: usize, width: usize) -> [Arg<'static>; 12] {
@@ -211,11 +184,8 @@ pub(super) fn with_bias(
     width: usize,
 ) -> Result<()> {
     let args = [at(w), at(bias), at(y), int(outputs), int(patch), int(width)];
-    let name = match element {
-        DType::F16 => "with_bias_f16",
-        _ => "with_bias_bf16",
-    };
-    gpu.launch(&MODULE, name, Shape::pass(gpu, outputs * width), &args)
+    let shape = Shape::pass(gpu, outputs * width);
+    gpu.launch(&MODULE, ("with_bias", element), shape, &args)
 }
 
 /// x from patches in float32.
@@ -229,8 +199,7 @@ pub(super) fn collect(
     let mut args = vec![at(y), at(x)];
     args.extend(geometry(c, c.inputs, width));
     let shape = Shape::pass(gpu, c.x_rows() * c.inputs);
-    let name = named(c.element, ["collect_f32", "collect_bf16", "collect_f16"]);
-    gpu.launch(&MODULE, name, shape, &args)
+    gpu.launch(&MODULE, ("collect", c.element), shape, &args)
 }
 
 /// Adds the column sums of a matrix to float32 numbers.
@@ -264,16 +233,8 @@ pub(super) fn add_row_sums(
         int(columns),
         int(per),
     ];
-    let names = if vectors {
-        [
-            "sum_rows_by_8_f32",
-            "sum_rows_by_8_bf16",
-            "sum_rows_by_8_f16",
-        ]
-    } else {
-        ["sum_rows_f32", "sum_rows_bf16", "sum_rows_f16"]
-    };
-    gpu.launch(&MODULE, named(element, names), shape, &args)?;
+    let name = if vectors { "sum_rows_by_8" } else { "sum_rows" };
+    gpu.launch(&MODULE, (name, element), shape, &args)?;
     let shape = Shape {
         grid: [(columns * 32).div_ceil(256), 1, 1],
         threads: 256,

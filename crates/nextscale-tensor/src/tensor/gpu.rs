@@ -209,21 +209,20 @@ impl Tensor {
         let Storage::Cuda(_) = &self.storage else {
             return Err(half_on_cpu(dtype));
         };
+        for dtype in [from, dtype] {
+            dtype.float("cast")?;
+        }
         let gpu = self.gpu()?;
         let y = Self::scratch(gpu, self.shape, dtype)?;
         let _scope = gpu.scope("convert", || Work::moving(&[self, &y]));
-        let name = match (from, dtype) {
-            (DType::F32, DType::Bf16) => "convert_f32_bf16",
-            (DType::F32, DType::F16) => "convert_f32_f16",
-            (DType::Bf16, DType::F32) => "convert_bf16_f32",
-            (DType::F16, DType::F32) => "convert_f16_f32",
-            (DType::Bf16, DType::F16) => "convert_bf16_f16",
-            (DType::F16, DType::Bf16) => "convert_f16_bf16",
-            _ => return Err(self.wrong("a float")),
-        };
         let n = self.numel();
         let args = [self.arg()?, y.arg()?, Arg::U64(n as u64)];
-        gpu.launch(&MEMORY, name, Launch::pass(gpu, n), &args)?;
+        gpu.launch(
+            &MEMORY,
+            ("convert", from, dtype),
+            Launch::pass(gpu, n),
+            &args,
+        )?;
         Ok(y)
     }
 
@@ -307,16 +306,7 @@ impl Tensor {
             let detail = format!("{} to {}", other.shape, self.shape);
             return Err(Error::shape("add_in_place", detail));
         }
-        let name = match (self.dtype(), other.dtype()) {
-            (DType::F32, DType::F32) => "add_f32_f32",
-            (DType::F32, DType::Bf16) => "add_f32_bf16",
-            (DType::F32, DType::F16) => "add_f32_f16",
-            (DType::Bf16, DType::Bf16) => "add_bf16_bf16",
-            (DType::F16, DType::F16) => "add_f16_f16",
-            (DType::Bf16, DType::F32) => "add_bf16_f32",
-            (DType::F16, DType::F32) => "add_f16_f32",
-            _ => return Err(self.wrong("a float")),
-        };
+        let name = ("add", self.dtype(), other.dtype());
         let gpu = self.gpu()?;
         let _scope = gpu.scope("add up", || Work::moving(&[self, self, other]));
         let args = [self.arg()?, other.arg()?, Arg::U64(n as u64)];

@@ -9,7 +9,8 @@ use crate::DType;
 use crate::compile::Arch;
 use crate::headers::{COPIES, HOPPER};
 use crate::kept;
-use crate::kernel::{Arg, Kernel, Module, Shape};
+use crate::kernel::{Arg, Module, Shape};
+use crate::kernels;
 use crate::pool::DeviceBuffer;
 use crate::timing::fastest;
 use crate::{Error, Result};
@@ -34,15 +35,12 @@ pub static MODULE: Module = Module {
         include_str!("kernel.cu"),
     ],
     specific: true,
-    kernels: &[
-        Kernel::new("norm_table", "ppppiii"),
-        Kernel::new("pack_weights_bf16", "ppiii"),
-        Kernel::new("pack_weights_f16", "ppiii"),
-        Kernel::new("convolve_bf16", "ppppppiiiii"),
-        Kernel::new("convolve_f16", "ppppppiiiii"),
-        Kernel::new("convolve_normed_bf16", "ppppppiiiii"),
-        Kernel::new("convolve_normed_f16", "ppppppiiiii"),
-    ],
+    kernels: kernels! {
+        norm_table: "ppppiii";
+        pack_weights: "ppiii" for bf16 f16;
+        convolve: "ppppppiiiii" for bf16 f16;
+        convolve_normed: "ppppppiiiii" for bf16 f16;
+    },
 };
 
 /// The GPUs whose matrix unit it is written for.
@@ -182,15 +180,11 @@ pub(super) fn run(
         Pass::Data => (call.y, call.x),
         _ => (call.x, call.y),
     };
-    let half = |bf16: &'static str, f16: &'static str| match c.element {
-        DType::F16 => f16,
-        _ => bf16,
-    };
     let packed = DeviceBuffer::new(gpu, packed_bytes(c))?;
     let turned = usize::from(pass == Pass::Data);
     gpu.launch(
         &MODULE,
-        half("pack_weights_bf16", "pack_weights_f16"),
+        ("pack_weights", c.element),
         Shape::pass(gpu, c.weights() / 8),
         &[
             at(call.w),
@@ -206,11 +200,8 @@ pub(super) fn run(
         shared: SHARED as u32,
     };
     let (name, table) = match norm {
-        Some(norm) => (
-            half("convolve_normed_bf16", "convolve_normed_f16"),
-            Arg::In(&norm.0),
-        ),
-        None => (half("convolve_bf16", "convolve_f16"), Arg::Null),
+        Some(norm) => ("convolve_normed", Arg::In(&norm.0)),
+        None => ("convolve", Arg::Null),
     };
     let args = [
         at(from),
@@ -225,7 +216,7 @@ pub(super) fn run(
         int(inputs),
         int(outputs),
     ];
-    gpu.launch(&MODULE, name, shape, &args)
+    gpu.launch(&MODULE, (name, c.element), shape, &args)
 }
 
 #[cfg(test)]

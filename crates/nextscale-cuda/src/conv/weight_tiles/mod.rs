@@ -9,7 +9,8 @@ use crate::DType;
 use crate::Result;
 use crate::compile::Arch;
 use crate::headers::{COPIES, HOPPER};
-use crate::kernel::{Arg, Kernel, Module, Shape};
+use crate::kernel::{Arg, Module, Shape};
+use crate::kernels;
 use crate::pool::DeviceBuffer;
 
 /// Bytes of shared memory of a block; the kernel's source, which is told, refuses another number than that of its layout.
@@ -30,11 +31,10 @@ pub static MODULE: Module = Module {
         include_str!("kernel.cu"),
     ],
     specific: true,
-    kernels: &[
-        Kernel::new("add_shares", "ppii"),
-        Kernel::new("weight_gradient_bf16", "pppiiiiii"),
-        Kernel::new("weight_gradient_f16", "pppiiiiii"),
-    ],
+    kernels: kernels! {
+        add_shares: "ppii";
+        weight_gradient: "pppiiiiii" for bf16 f16;
+    },
 };
 
 /// The GPUs whose matrix unit it is written for.
@@ -97,10 +97,6 @@ pub(super) fn sums_bytes(gpu: &Gpu, c: &Convolution) -> usize {
 pub(super) fn run(gpu: &'static Gpu, c: &Convolution, call: &Call<'_>) -> Result<()> {
     let shares = shares(c, gpu.info().multiprocessors);
     let sums = DeviceBuffer::new(gpu, sums_bytes(gpu, c))?;
-    let name = match c.element {
-        DType::F16 => "weight_gradient_f16",
-        _ => "weight_gradient_bf16",
-    };
     let shape = Shape {
         grid: [parts(c) * shares, 1, 1],
         threads: THREADS,
@@ -108,7 +104,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, call: &Call<'_>) -> Result
     };
     let mut args = vec![at(call.x), at(call.y), Arg::In(&sums)];
     args.extend([c.batch, c.h, c.w, c.inputs, c.outputs, shares].map(int));
-    gpu.launch(&MODULE, name, shape, &args)?;
+    gpu.launch(&MODULE, ("weight_gradient", c.element), shape, &args)?;
     let count = c.weights();
     let args = [Arg::In(&sums), at(call.w), int(shares), int(count)];
     gpu.launch(&MODULE, "add_shares", Shape::pass(gpu, count), &args)

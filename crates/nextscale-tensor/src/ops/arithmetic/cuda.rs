@@ -3,20 +3,18 @@
 use super::Map;
 use crate::{DType, Result, Tensor};
 use nextscale_cuda::Work;
-use nextscale_cuda::by_dtype;
-use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
+use nextscale_cuda::kernel::{Arg, Module, Shape};
+use nextscale_cuda::kernels;
 
 pub(crate) static MODULE: Module = Module {
     name: "arithmetic",
     source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("map_f32", "pppiffu"),
-        Kernel::new("map_bf16", "pppiffu"),
-        Kernel::new("map_f16", "pppiffu"),
-        Kernel::new("weighted_sum", "ppppppppppffffffffii"),
-        Kernel::new("weighted_gradients", "ppffffffffi"),
-    ],
+    kernels: kernels! {
+        map: "pppiffu" for f32 bf16 f16;
+        weighted_sum: "ppppppppppffffffffii";
+        weighted_gradients: "ppffffffffi";
+    },
 };
 
 /// Terms of a weighted sum that one launch takes.
@@ -37,7 +35,7 @@ pub(super) fn map(map: Map, a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         Some(b) if b.dtype() != a.dtype() => DType::F32,
         _ => a.dtype(),
     };
-    let name = by_dtype(dtype, ["map_f32", "map_bf16", "map_f16"])?;
+    let name = ("map", dtype);
     let (a, b) = (a.cast(dtype)?, b.map(|b| b.cast(dtype)).transpose()?);
     let (gpu, n) = (a.gpu()?, a.numel());
     let y = Tensor::scratch(gpu, a.shape(), dtype)?;

@@ -6,9 +6,8 @@ mod path;
 use super::Sizes;
 use crate::{DType, Error, Grads, Result, Tensor};
 use modules::{BACKWARD, FORWARD, plain};
-use nextscale_cuda::by_dtype;
 use nextscale_cuda::kernel::{MOST_COUNT, Shape};
-use nextscale_cuda::{Arg, Gpu, Rate, TensorMap, Work};
+use nextscale_cuda::{Arg, Gpu, Name, Rate, TensorMap, Work};
 use path::{Path, TILE, WIDTH, on_sixteen};
 
 /// Flags of `forward.cu`.
@@ -142,16 +141,13 @@ pub(super) fn backward(
     let (module, queries, keys) = match path {
         Path::TensorCores => (
             &BACKWARD,
-            half(
-                qkv.dtype(),
-                ["backward_queries_bf16", "backward_queries_f16"],
-            )?,
-            half(qkv.dtype(), ["backward_keys_bf16", "backward_keys_f16"])?,
+            Name::from(("backward_queries", qkv.dtype())),
+            Name::from(("backward_keys", qkv.dtype())),
         ),
         Path::Plain => (
             plain(qkv.dtype(), s.dim)?,
-            "plain_backward_queries",
-            "plain_backward_keys",
+            "plain_backward_queries".into(),
+            "plain_backward_keys".into(),
         ),
     };
     let shape = Shape {
@@ -225,7 +221,7 @@ pub(super) fn cached(
     match path {
         Path::TensorCores => {
             args.remove(4);
-            let name = half(dtype, ["append_rows_bf16", "append_rows_f16"])?;
+            let name = ("append_rows", dtype);
             gpu.launch(&FORWARD, name, rows_per_block(total, 32), &args)?;
         }
         Path::Plain => {
@@ -274,7 +270,7 @@ pub(super) fn cached(
         let ints = [s.heads, s.tokens, splits, queries].map(Arg::Count);
         gpu.launch(
             &FORWARD,
-            half(dtype, ["join_bf16", "join_f16"])?,
+            ("join", dtype),
             rows_per_block(queries, 8),
             &[&[parts.arg()?, y.arg()?][..], &ints].concat(),
         )?;
@@ -355,7 +351,7 @@ impl Call<'_> {
                 &strides,
                 &[Arg::Map(&self.maps[0]), Arg::Map(&self.maps[1])],
             ];
-            let name = half(dtype, ["forward_bf16", "forward_f16"])?;
+            let name = ("forward", dtype);
             return Ok(gpu.launch(&FORWARD, name, shape, &args.concat())?);
         }
         let [unit, keep, cached] = [UNIT, KEEP, CACHED].map(|f| self.flags & f != 0);
@@ -400,7 +396,7 @@ fn unit_keys(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
         Arg::U64((s.tokens * 3 * s.width()) as u64),
         Arg::U64((3 * s.width()) as u64),
     ];
-    let name = half(qkv.dtype(), ["unit_keys_bf16", "unit_keys_f16"])?;
+    let name = ("unit_keys", qkv.dtype());
     Ok(gpu.launch(&FORWARD, name, shape, &args)?)
 }
 
@@ -452,9 +448,4 @@ fn rows_per_block(rows: usize, each: usize) -> Shape {
         threads: 256,
         shared: 0,
     }
-}
-
-/// The name for bf16 or fp16.
-fn half(dtype: DType, [bf16, f16]: [&'static str; 2]) -> Result<&'static str> {
-    Ok(by_dtype(dtype, ["", bf16, f16])?)
 }

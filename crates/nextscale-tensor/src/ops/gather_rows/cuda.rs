@@ -2,7 +2,7 @@
 
 use crate::{DType, Grads, Result, Shape, Tensor};
 use nextscale_cuda::kernel::Shape as Launch;
-use nextscale_cuda::{Arg, Kernel, Module, Work};
+use nextscale_cuda::{Arg, Module, Work, kernels};
 
 const OP: &str = "gather_rows";
 
@@ -58,8 +58,8 @@ pub(crate) static MODULE: Module = Module {
     name: "gather_rows",
     source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("gather_rows", "pppiiu"),
-        Kernel::new("gather_rows_backward", "pppii"),
-    ],
+    kernels: kernels! {
+        gather_rows: "pppiiu";
+        gather_rows_backward: "pppii";
+    },
 };

@@ -2,17 +2,17 @@
 
 use super::axis::{Axis, Kind};
 use crate::{DType, Error, Result, Tensor};
-use nextscale_cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape as Launch};
-use nextscale_cuda::{Gpu, Work};
+use nextscale_cuda::kernel::{Arg, MOST_COUNT, Module, Shape as Launch};
+use nextscale_cuda::{Gpu, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "interpolate",
     source: &[include_str!("taps.cuh"), include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("resize_4", "ppppiiiiiu"),
-        Kernel::new("resize_1", "ppppiiiiiu"),
-    ],
+    kernels: kernels! {
+        resize_4: "ppppiiiiiu";
+        resize_1: "ppppiiiiiu";
+    },
 };
 
 impl Axis {

@@ -2,10 +2,9 @@
 
 use super::{Activation, Bias};
 use crate::{Cx, DType, Grads, Math, Result, Tensor};
-use nextscale_cuda::by_dtype;
 use nextscale_cuda::kernel::{MOST_COUNT, Shape as Launch};
 use nextscale_cuda::matmul::{Follow, Operands, Product};
-use nextscale_cuda::{Arg, Kernel, Module, Rate, Work};
+use nextscale_cuda::{Arg, Module, Rate, Work, kernels};
 
 /// Rows of one block of the kernels that go down columns.
 const TILE: usize = 256;
@@ -184,7 +183,7 @@ pub(crate) fn forward(
             }
             let gpu = z.gpu()?;
             let y = Tensor::scratch(gpu, z.shape(), result)?;
-            let name = by_dtype(result, ["gelu_f32", "gelu_bf16", "gelu_f16"])?;
+            let name = ("gelu", result);
             let args = [z.arg()?, y.arg()?, Arg::U64(z.numel() as u64)];
             gpu.launch(&MODULE, name, Launch::pass(gpu, z.numel()), &args)?;
             Ok((y, Some(z)))
@@ -252,7 +251,7 @@ fn qkv_bias(q: &Tensor, v: &Tensor, n: usize, dtype: DType) -> Result<Tensor> {
     let gpu = q.gpu()?;
     gpu.counts(&MODULE, n, MOST_COUNT, "outputs")?;
     let y = Tensor::scratch(gpu, [n], dtype)?;
-    let name = by_dtype(dtype, ["qkv_bias_f32", "qkv_bias_bf16", "qkv_bias_f16"])?;
+    let name = ("qkv_bias", dtype);
     let (q, v) = (q.arg_of(OP, DType::F32)?, v.arg_of(OP, DType::F32)?);
     let shape = Launch {
         grid: [n.div_ceil(256), 1, 1],
@@ -268,7 +267,7 @@ fn qkv_bias(q: &Tensor, v: &Tensor, n: usize, dtype: DType) -> Result<Tensor> {
 fn into_gelu(z: Tensor) -> Result<Tensor> {
     let z = z.into_unique()?;
     let gpu = z.gpu()?;
-    let name = by_dtype(z.dtype(), ["gelu_at_f32", "gelu_at_bf16", "gelu_at_f16"])?;
+    let name = ("gelu_at", z.dtype());
     let args = [z.arg()?, Arg::U64(z.numel() as u64)];
     gpu.launch(&MODULE, name, Launch::pass(gpu, z.numel()), &args)?;
     Ok(z)
@@ -288,10 +287,7 @@ pub(crate) fn gelu_bias(z: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (m, n) = (z.shape().rows(), z.shape().last());
     let gpu = z.gpu()?;
     let a = Tensor::scratch(gpu, z.shape(), z.dtype())?;
-    let name = by_dtype(
-        z.dtype(),
-        ["gelu_bias_f32", "gelu_bias_bf16", "gelu_bias_f16"],
-    )?;
+    let name = ("gelu_bias", z.dtype());
     let bias = bias.arg_of("feed_forward", DType::F32)?;
     let (rows, cols) = (Arg::Count(m), Arg::Count(n));
     let args = [z.arg()?, bias, a.arg()?, rows, cols];
@@ -311,11 +307,6 @@ pub(crate) fn gelu_bias_backward(
     let (m, n) = (z.shape().rows(), z.shape().last());
     let gpu = z.gpu()?;
     let partial = Tensor::scratch(gpu, [m.div_ceil(TILE), n], DType::F32)?;
-    let names = [
-        "gelu_bias_backward_f32",
-        "gelu_bias_backward_bf16",
-        "gelu_bias_backward_f16",
-    ];
     let args = [
         g.arg_of(OP, z.dtype())?,
         z.arg()?,
@@ -324,19 +315,23 @@ pub(crate) fn gelu_bias_backward(
         Arg::Count(m),
         Arg::Count(n),
     ];
-    gpu.launch(&MODULE, by_dtype(z.dtype(), names)?, tiles(m, n), &args)?;
+    gpu.launch(
+        &MODULE,
+        ("gelu_bias_backward", z.dtype()),
+        tiles(m, n),
+        &args,
+    )?;
     bias_sums.map_or(Ok(()), |sums| add_rows(&partial, sums))
 }
 
 /// g ← g·GELU′(z), both of one type.
 fn times_slope(g: &Tensor, z: &Tensor) -> Result<()> {
     let gpu = g.gpu()?;
-    let names = ["gelu_slope_f32", "gelu_slope_bf16", "gelu_slope_f16"];
     let z_arg = z.arg_of("linear", g.dtype())?;
     let args = [g.arg()?, z_arg, Arg::U64(g.numel() as u64)];
     Ok(gpu.launch(
         &MODULE,
-        by_dtype(g.dtype(), names)?,
+        ("gelu_slope", g.dtype()),
         Launch::pass(gpu, g.numel()),
         &args,
     )?)
@@ -352,7 +347,6 @@ pub(crate) fn add_column_sums(x: &Tensor, n: usize, at: usize, out: &Tensor) -> 
     }
     let blocks = m.div_ceil(TILE);
     let partial = Tensor::scratch(gpu, [blocks, width], DType::F32)?;
-    let names = ["column_sums_f32", "column_sums_bf16", "column_sums_f16"];
     let args = [
         x.arg()?,
         partial.arg()?,
@@ -361,7 +355,7 @@ pub(crate) fn add_column_sums(x: &Tensor, n: usize, at: usize, out: &Tensor) -> 
         Arg::Count(at),
         Arg::Count(width),
     ];
-    gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, tiles(m, width), &args)?;
+    gpu.launch(&MODULE, ("column_sums", x.dtype()), tiles(m, width), &args)?;
     add_rows(&partial, out)
 }
 
@@ -389,30 +383,16 @@ pub(crate) static MODULE: Module = Module {
     name: "linear",
     source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("qkv_bias_f32", "pppi"),
-        Kernel::new("gelu_f32", "ppu"),
-        Kernel::new("gelu_at_f32", "pu"),
-        Kernel::new("gelu_slope_f32", "ppu"),
-        Kernel::new("column_sums_f32", "ppiiii"),
-        Kernel::new("gelu_bias_f32", "pppii"),
-        Kernel::new("gelu_bias_backward_f32", "ppppii"),
-        Kernel::new("qkv_bias_bf16", "pppi"),
-        Kernel::new("gelu_bf16", "ppu"),
-        Kernel::new("gelu_at_bf16", "pu"),
-        Kernel::new("gelu_slope_bf16", "ppu"),
-        Kernel::new("column_sums_bf16", "ppiiii"),
-        Kernel::new("gelu_bias_bf16", "pppii"),
-        Kernel::new("gelu_bias_backward_bf16", "ppppii"),
-        Kernel::new("qkv_bias_f16", "pppi"),
-        Kernel::new("gelu_f16", "ppu"),
-        Kernel::new("gelu_at_f16", "pu"),
-        Kernel::new("gelu_slope_f16", "ppu"),
-        Kernel::new("column_sums_f16", "ppiiii"),
-        Kernel::new("gelu_bias_f16", "pppii"),
-        Kernel::new("gelu_bias_backward_f16", "ppppii"),
-        Kernel::new("add_rows", "ppii"),
-    ],
+    kernels: kernels! {
+        qkv_bias: "pppi" for f32 bf16 f16;
+        gelu: "ppu" for f32 bf16 f16;
+        gelu_at: "pu" for f32 bf16 f16;
+        gelu_slope: "ppu" for f32 bf16 f16;
+        column_sums: "ppiiii" for f32 bf16 f16;
+        gelu_bias: "pppii" for f32 bf16 f16;
+        gelu_bias_backward: "ppppii" for f32 bf16 f16;
+        add_rows: "ppii";
+    },
 };
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use super::{Residual, ResidualCodes};
 use crate::ops::interpolate::axis::{Axis, Kind};
 use crate::ops::nearest_code::cuda::pack;
 use crate::{DType, Error, Result, Tensor};
-use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
+use nextscale_cuda::kernel::{Arg, Module, Shape as Launch};
 use nextscale_cuda::matmul::Place;
-use nextscale_cuda::{Gpu, Rate, Work};
+use nextscale_cuda::{Gpu, Rate, Work, kernels};
 use std::sync::Arc;
 
 pub(crate) static MODULE: Module = Module {
@@ -17,10 +17,10 @@ pub(crate) static MODULE: Module = Module {
         include_str!("kernel.cu"),
     ],
     specific: false,
-    kernels: &[
-        Kernel::new("residual_encode", "pppppppppiiiiiiiiif"),
-        Kernel::new("residual_input", "pppppiiiiiiif"),
-    ],
+    kernels: kernels! {
+        residual_encode: "pppppppppiiiiiiiiif";
+        residual_input: "pppppiiiiiiif";
+    },
 };
 
 /// Channels of the kernels.

@@ -3,24 +3,19 @@
 
 use super::Sizes;
 use crate::{DType, Math, Result, Tensor};
-use nextscale_cuda::by_dtype;
 use nextscale_cuda::gpu::Gpu;
-use nextscale_cuda::kernel::{Arg, Kernel, Module, Shape};
+use nextscale_cuda::kernel::{Arg, Module, Shape};
 use nextscale_cuda::matmul::{Batch, Follow, Operands, Place, Product};
-use nextscale_cuda::{DeviceBuffer, Rate, Work};
+use nextscale_cuda::{DeviceBuffer, Rate, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "spatial_attention",
     source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("softmax_f32", "ppif"),
-        Kernel::new("softmax_bf16", "ppif"),
-        Kernel::new("softmax_f16", "ppif"),
-        Kernel::new("gradient_f32", "pppif"),
-        Kernel::new("gradient_bf16", "pppif"),
-        Kernel::new("gradient_f16", "pppif"),
-    ],
+    kernels: kernels! {
+        softmax: "ppif" for f32 bf16 f16;
+        gradient: "pppif" for f32 bf16 f16;
+    },
 };
 
 /// Bytes of scores at a time.
@@ -125,7 +120,7 @@ impl Run {
     }
 
     /// Launches a kernel that has a row a block.
-    fn rows(&self, names: [&'static str; 3], buffers: &[&DeviceBuffer]) -> Result<()> {
+    fn rows(&self, name: &'static str, buffers: &[&DeviceBuffer]) -> Result<()> {
         let (n, rows) = (self.s.positions, self.s.batch * self.s.positions);
         let mut args: Vec<Arg<'_>> = buffers.iter().map(|b| Arg::In(b)).collect();
         args.push(Arg::Count(n));
@@ -135,9 +130,7 @@ impl Run {
             threads: n.next_multiple_of(32).min(256) as u32,
             shared: 0,
         };
-        Ok(self
-            .gpu
-            .launch(&MODULE, by_dtype(self.dtype, names)?, shape, &args)?)
+        Ok(self.gpu.launch(&MODULE, (name, self.dtype), shape, &args)?)
     }
 
     /// The probabilities of the images from `first` on.
@@ -151,10 +144,7 @@ impl Run {
         let out = self.scores(&scores);
         self.product((n, n, c), [false, true], [q, k, out], DType::F32)?;
         let p = self.square(self.dtype)?;
-        self.rows(
-            ["softmax_f32", "softmax_bf16", "softmax_f16"],
-            &[&scores, &p],
-        )?;
+        self.rows("softmax", &[&scores, &p])?;
         Ok(p)
     }
 
@@ -218,10 +208,7 @@ pub(super) fn backward(math: Math, s: Sizes, qkv: &Tensor, g: &Tensor) -> Result
             DType::F32,
         )?;
         let ds = run.square(e)?;
-        run.rows(
-            ["gradient_f32", "gradient_bf16", "gradient_f16"],
-            &[&p, &dp, &ds],
-        )?;
+        run.rows("gradient", &[&p, &dp, &ds])?;
         let ds = run.scores(&ds);
         run.product(
             (n, c, n),
