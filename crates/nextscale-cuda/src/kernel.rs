@@ -46,8 +46,46 @@ impl Kernel {
     }
 }
 
-/// Kernels by name, each with its arguments' kinds ([`Kernel`]) and the types that it is written for: `silu: "ppu" for f32 bf16;` are
-/// `silu_f32` and `silu_bf16` of the source. A launch names them with the type ([`Name`]).
+/// Kernels by name, each with its arguments' kinds ([`Kernel`](crate::Kernel)) and the types that it is written for:
+/// `silu: "ppu" for f32 bf16;` are `silu_f32` and `silu_bf16` of the source. A launch names kernel and type
+/// ([`Name`](crate::Name)). Here on a dry GPU, which checks a launch and computes nothing:
+///
+/// ```
+/// use nextscale_cuda::kernel::Shape;
+/// use nextscale_cuda::{Arch, Arg, DType, DeviceBuffer, GpuInfo, Module, dry, kernels};
+///
+/// static MODULE: Module = Module {
+///     name: "scale",
+///     source: &[r#"
+///         extern "C" __global__ void scale_f32(float* x, float by, u64 n) {
+///             u64 step = (u64)gridDim.x * blockDim.x;
+///             for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < n; i += step) x[i] *= by;
+///         }
+///     "#],
+///     specific: false,
+///     kernels: kernels! {
+///         scale: "pfu" for f32;
+///     },
+/// };
+///
+/// MODULE.check()?;
+/// let gpu = dry::gpu(&GpuInfo {
+///     ordinal: 0,
+///     name: "dry".into(),
+///     arch: Arch::LEAST,
+///     multiprocessors: 100,
+///     memory: 8 << 30,
+///     l2: 40 << 20,
+///     shared: 160 << 10,
+/// });
+/// let n = 1000;
+/// let x = DeviceBuffer::new(gpu, 4 * n)?;
+/// let args = [Arg::In(&x), Arg::F32(2.0), Arg::U64(n as u64)];
+/// gpu.launch(&MODULE, ("scale", DType::F32), Shape::pass(gpu, n), &args)?;
+/// assert!(gpu.launch(&MODULE, ("scale", DType::F16), Shape::pass(gpu, n), &args).is_err());
+/// assert!(gpu.launch(&MODULE, ("scale", DType::F32), Shape::pass(gpu, n), &args[..2]).is_err());
+/// # Ok::<(), nextscale_cuda::Error>(())
+/// ```
 #[macro_export]
 macro_rules! kernels {
     (@ [$($all:expr,)*]) => { &[$($all,)*] };
