@@ -121,7 +121,7 @@ pub(super) fn forward(
     let fits = norm.fits(&[x, &y])?;
     let stats = moments(norm, x, eps)?;
     let mut args = vec![x.arg()?, gamma, beta, Arg::In(&stats), y.arg()?];
-    let (names, shape) = if fits {
+    let (name, shape) = if fits {
         args.extend(norm.extents());
         args.push(int(norm.slab));
         ("apply", norm.over_slabs(false))
@@ -131,7 +131,7 @@ pub(super) fn forward(
         ("any_apply", Shape::pass(gpu, x.numel()))
     };
     args.push(int(norm.silu.into()));
-    gpu.launch(&MODULE, (names, dtype), shape, &args)?;
+    gpu.launch(&MODULE, (name, dtype), shape, &args)?;
     Ok((y, stats))
 }
 
@@ -241,7 +241,7 @@ pub(super) fn backward(
     )?;
     let mut args = given.to_vec();
     args.extend([Arg::In(&average), dx.arg()?]);
-    let (names, shape) = if fits {
+    let (name, shape) = if fits {
         args.extend(norm.extents());
         args.push(int(norm.slab));
         ("back", norm.over_slabs(false))
@@ -251,6 +251,6 @@ pub(super) fn backward(
         ("any_back", Shape::pass(gpu, x.numel()))
     };
     args.push(silu);
-    gpu.launch(&MODULE, (names, dtype), shape, &args)?;
+    gpu.launch(&MODULE, (name, dtype), shape, &args)?;
     grads.add(x, dx)
 }
