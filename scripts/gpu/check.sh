@@ -43,12 +43,15 @@ sanitize() {
   esac
   mkdir -p "$logs/$1"
   rm -f "$logs/$1"/*
-  "$bin/test-nextscale_tensor" --list 2>/dev/null | sed -n 's/: test$//p' | grep -E '^(cuda|ops)::' | grep -vE "$left_out" |
-    grep -E "${TESTS:-.}" | awk '{ print /conv|attention/ ? 0 : 1, $0 }' | sort | cut -d" " -f2 | xargs -P "$(nproc)" -I{} bash -c '
-      name=$1 log=$2/${1//::/.} test=$3
+  for crate in cuda tensor; do
+    "$bin/test-nextscale_$crate" --list 2>/dev/null | sed -n "s/: test\$//p" | sed "s/^/$crate /"
+  done | grep -E '^cuda |^tensor (tensor|ops)::' | grep -vE "$left_out" | grep -E "${TESTS:-.}" |
+    awk '{ print /conv|attention/ ? 0 : 1, $0 }' | sort | cut -d" " -f2- | xargs -P "$(nproc)" -I{} bash -c '
+      read -r crate name <<<"$1"
+      log=$2/$crate.${name//::/.} test=$3$crate
       shift 3
       timeout 300 "$@" "$test" --test-threads=1 --exact "$name" >"$log" 2>&1 || grep -q "before first instrumented" "$log" ||
-        echo "$name: exit code $?"' _ {} "$logs/$1" "$bin/test-nextscale_tensor" "$sanitizer" "${options[@]}" >"$ours"
+        echo "$name: exit code $?"' _ {} "$logs/$1" "$bin/test-nextscale_" "$sanitizer" "${options[@]}" >"$ours"
   # What is found in a library's kernel is not ours to mend: racecheck does not follow all that those of cuBLASLt wait for. They
   # can't be left out beforehand: racecheck then ends in an error of its own.
   grep -E '= (Error|Warning): |Internal Sanitizer Error|access at ' "$logs/$1"/* |
@@ -67,9 +70,11 @@ for part in ${PARTS:-doctor operators library verify eight-at-once memcheck race
     cat "$logs/doctor.log"
     ;;
   operators)
+    check gpus "$bin/test-nextscale_cuda" --nocapture
     check operators "$bin/test-nextscale_tensor" --nocapture
-    grep -h "skipped" "$logs/operators.log"
+    grep -h "skipped" "$logs/gpus.log" "$logs/operators.log"
     # Plans, engines and kernels that the first run kept serve the second.
+    check gpus-again "$bin/test-nextscale_cuda"
     check operators-again "$bin/test-nextscale_tensor"
     ;;
   library) check library "$bin/test-nextscale" ;;
@@ -81,8 +86,8 @@ for part in ${PARTS:-doctor operators library verify eight-at-once memcheck race
     # Eight processes that start at once on an empty cache all come to the same kernels.
     rm -rf "$logs/empty-cache"
     NEXTSCALE_KERNEL_CACHE="$logs/empty-cache" check eight-at-once bash -c '
-      for i in 1 2 3 4 5 6 7 8; do "$0" cuda:: & p="${p:-} $!"; done
-      for x in $p; do wait "$x" || exit 1; done' "$bin/test-nextscale_tensor"
+      for i in 1 2 3 4 5 6 7 8; do { "$0" && "$1" tensor:: && "$1" ops::kernels::; } & p="${p:-} $!"; done
+      for x in $p; do wait "$x" || exit 1; done' "$bin/test-nextscale_cuda" "$bin/test-nextscale_tensor"
     ;;
   memcheck | racecheck)
     check "$part" sanitize "$part"

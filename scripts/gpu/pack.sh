@@ -11,7 +11,7 @@ cargo build --release --locked
 cp target/release/nextscale "$out/"
 cargo build --release --locked -p nextscale-tensor --example attention_speed --example tokenizer_speed
 cp target/release/examples/{attention,tokenizer}_speed "$out/"
-cargo test --release --locked --no-run --message-format=json -p nextscale-tensor -p nextscale --lib 2>/dev/null |
+cargo test --release --locked --no-run --message-format=json -p nextscale-cuda -p nextscale-tensor -p nextscale --lib 2>/dev/null |
   python3 -c '
 import json, sys
 for line in sys.stdin:

@@ -3,7 +3,7 @@
 
 mod timing;
 
-use nextscale_tensor::cuda::matmul::{Element, Follow, Operands, Place, Product};
+use nextscale_tensor::cuda::matmul::{Follow, Operands, Place, Product};
 use nextscale_tensor::cuda::{DeviceBuffer, Gpu};
 use nextscale_tensor::ops::{
     self, Activation, AdamW, Bias, FeedForward, Gate, Modulation, Moments, Progress, Steps,
@@ -116,8 +116,8 @@ fn products(m: usize) -> Result<()> {
             m,
             n,
             k,
-            operands: Element::Bf16,
-            result: if weights { Element::F32 } else { Element::Bf16 },
+            operands: DType::Bf16,
+            result: if weights { DType::F32 } else { DType::Bf16 },
             a_transposed,
             b_transposed,
             accumulate: weights,
@@ -145,7 +145,7 @@ fn products(m: usize) -> Result<()> {
         };
         let bytes = 2.0 * (m * k + k * n) as f64 + (m * n * p.result.bytes()) as f64;
         let flops = 2.0 * (m * n) as f64 * k as f64;
-        match time(10, || gpu()?.matmul(&p, &o)) {
+        match time(10, || Ok(gpu()?.matmul(&p, &o)?)) {
             Ok(ms) => show(what, ms, bytes, flops),
             Err(e) => println!("{what:44} {e}"),
         }

@@ -89,7 +89,7 @@ fn sampling(b: usize) -> Result<()> {
         };
         let plain = time(10, draw)?;
         let (mut graph, ()) = gpu.capture(draw)?;
-        let replayed = time(10, || graph.launch())?;
+        let replayed = time(10, || Ok(graph.launch()?))?;
         let last = time(10, || {
             let draw = Draw::Device {
                 params: &params,

@@ -106,7 +106,7 @@ impl Run {
             kw: kernel,
             stride,
             pad,
-            element: self.dtype.element()?,
+            element: self.dtype,
             tf32: self.tf32,
         };
         let (oh, ow) = c.out();

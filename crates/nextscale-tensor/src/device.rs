@@ -1,7 +1,7 @@
-//! Where tensors live, and how precisely products are computed there.
+//! Where tensors live.
 
-use crate::cuda::Gpu;
-use crate::{DType, Result};
+use crate::Result;
+use nextscale_cuda::Gpu;
 use std::fmt;
 
 /// A place that holds tensors and runs operators.
@@ -22,7 +22,7 @@ impl Device {
     pub fn gpu(self) -> Result<Option<&'static Gpu>> {
         match self {
             Self::Cpu => Ok(None),
-            Self::Cuda(ordinal) => Gpu::get(ordinal).map(Some),
+            Self::Cuda(ordinal) => Ok(Gpu::get(ordinal).map(Some)?),
         }
     }
 
@@ -38,29 +38,5 @@ impl fmt::Display for Device {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
-    }
-}
-
-/// How matrix products, convolutions and attention compute on a GPU. Sums are float32 in every case; a processor
-/// computes in float32 whatever is said here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Math {
-    /// Type that operands are rounded to: float32, bf16 or fp16.
-    pub operands: DType,
-    /// Whether float32 operands may be rounded to TF32.
-    pub tf32: bool,
-}
-
-impl Math {
-    /// Float32 throughout.
-    pub const FULL: Self = Self {
-        operands: DType::F32,
-        tf32: false,
-    };
-}
-
-impl Default for Math {
-    fn default() -> Self {
-        Self::FULL
     }
 }

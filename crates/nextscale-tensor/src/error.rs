@@ -52,6 +52,27 @@ pub enum Error {
 /// The tensor floor's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl From<nextscale_cuda::Error> for Error {
+    fn from(e: nextscale_cuda::Error) -> Self {
+        use nextscale_cuda::Error as E;
+        match e {
+            E::Memory(text) => Self::Memory(text),
+            E::TooMany(text) => Self::TooMany(text),
+            E::DType {
+                op,
+                expected,
+                found,
+            } => Self::DType {
+                op,
+                expected,
+                found,
+            },
+            E::Device(text) => Self::Device(text),
+            other => Self::Device(other.to_string()),
+        }
+    }
+}
+
 impl Error {
     /// A shape error of `op`.
     pub fn shape(op: &'static str, detail: impl Into<String>) -> Self {

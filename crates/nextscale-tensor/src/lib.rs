@@ -3,6 +3,8 @@
 //! There is no general array library here. A model is written with a few large operators ([`ops`]); each has a
 //! version per device and knows its own gradient. Training runs them with a [`Tape`], everything else without.
 
+#![forbid(unsafe_code)]
+
 pub mod cpu;
 pub mod cuda;
 pub mod ops;
@@ -14,10 +16,13 @@ mod device;
 mod error;
 mod shape;
 mod tensor;
+mod upload;
 
-pub use device::{Device, Math};
+pub use device::Device;
 pub use error::{Error, Result};
+pub use nextscale_cuda::{DType, Math};
 pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder};
 pub use shape::Shape;
 pub use tape::{Cx, Grads, Key, Tape};
-pub use tensor::{DType, Tensor, expect_dims};
+pub use tensor::{Fetch, Tensor, expect_dims};
+pub use upload::Uploads;

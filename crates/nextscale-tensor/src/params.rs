@@ -4,8 +4,8 @@
 //! one pass over a range.
 
 use crate::cpu::pool::PoolVec;
-use crate::cuda::tensor::OnGpu;
 use crate::tape::Var;
+use crate::tensor::OnGpu;
 use crate::tensor::Storage;
 use crate::{DType, Device, Error, Result, Shape, Tensor};
 use std::collections::HashMap;
@@ -403,7 +403,7 @@ fn import_to_gpu(info: &ParamInfo, flat: &Tensor, values: &[f32]) -> Result<()> 
     import_into(&alone, &mut ordered, values)?;
     let bytes: Vec<u8> = ordered.iter().flat_map(|x| x.to_le_bytes()).collect();
     let part = flat.narrow(info.offset, info.shape.numel())?;
-    part.gpu()?.upload_to(&bytes, part.place()?)
+    Ok(part.gpu()?.upload_to(&bytes, part.place()?)?)
 }
 
 fn export_from(info: &ParamInfo, flat: &Tensor) -> Result<Vec<f32>> {

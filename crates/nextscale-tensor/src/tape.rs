@@ -266,7 +266,7 @@ impl Grads<'_> {
     ///
     /// # Errors
     /// When the GPU's memory is full.
-    pub(crate) fn sums(&mut self, w: &Tensor) -> Result<Option<Tensor>> {
+    pub fn sums(&mut self, w: &Tensor) -> Result<Option<Tensor>> {
         match (&w.var, &self.flat) {
             (Some(Var::Param(token)), Flat::Cuda(flat)) if self.owns(token) => {
                 let mut view = flat.detach();

@@ -1,49 +1,15 @@
 //! Tensors: contiguous, row-major, cheap to clone, immutable once shared.
 
 use crate::cpu::pool::PoolVec;
-use crate::cuda::tensor::OnGpu;
 use crate::tape::Var;
-use crate::{Device, Error, Result, Shape};
+use crate::{DType, Device, Error, Result, Shape};
 use std::sync::Arc;
 
-/// Element types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DType {
-    /// 32-bit float.
-    F32,
-    /// The upper half of a 32-bit float; on a GPU only.
-    Bf16,
-    /// IEEE half precision; on a GPU only.
-    F16,
-    /// 32-bit signed integer (token indices, labels).
-    I32,
-}
+mod fetch;
+mod gpu;
 
-impl DType {
-    /// The type's name as messages print it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-            Self::I32 => "i32",
-        }
-    }
-
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 | Self::I32 => 4,
-            Self::Bf16 | Self::F16 => 2,
-        }
-    }
-
-    /// Whether it is one of the two 16-bit floats.
-    pub fn is_half(self) -> bool {
-        matches!(self, Self::Bf16 | Self::F16)
-    }
-}
+pub use fetch::Fetch;
+pub(crate) use gpu::OnGpu;
 
 /// The memory behind tensors, by device and element type.
 #[derive(Clone, Debug)]

@@ -34,6 +34,12 @@ pub enum Error {
     Tensor(#[from] nextscale_tensor::Error),
 }
 
+impl From<nextscale_tensor::cuda::Error> for Error {
+    fn from(e: nextscale_tensor::cuda::Error) -> Self {
+        Self::Tensor(e.into())
+    }
+}
+
 /// Whether an error says that a name is wrong, and not that a disk, its owner or its room is to blame.
 fn is_of_the_name(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound};

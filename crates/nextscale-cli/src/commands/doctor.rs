@@ -3,6 +3,7 @@
 use nextscale::train::device::automatic;
 use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::{self, Arch, Library};
+use nextscale_tensor::ops::kernels::modules;
 use std::time::Instant;
 
 /// What was run, and what should do.
@@ -138,7 +139,7 @@ fn compile(number: u32) -> Result<()> {
     }
     Library::Nvrtc.required()?;
     say!("compiler     {}", library_line(Library::Nvrtc))?;
-    for module in cuda::modules() {
+    for module in modules() {
         let start = Instant::now();
         let code = cuda::compile(module, arch)?;
         say!(

@@ -13,7 +13,7 @@ use nextscale::run::Dataset;
 use nextscale::train::device::Arithmetic;
 use nextscale::train::flags::{BadImages, parse_bool, parse_pn};
 use nextscale::{Error, Result, say};
-use nextscale_tensor::cuda::pinned::Fetch;
+use nextscale_tensor::Fetch;
 use nextscale_tensor::ops;
 use std::path::PathBuf;
 use std::sync::Arc;

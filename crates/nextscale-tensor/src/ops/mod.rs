@@ -20,6 +20,7 @@ pub mod guided_sampling;
 pub mod histogram;
 pub mod image_loss;
 pub mod interpolate;
+pub mod kernels;
 pub mod linear;
 pub mod nearest_code;
 pub mod normed_conv2d;
@@ -76,5 +77,11 @@ pub use upsample::upsample_nearest2x;
 
 #[cfg(test)]
 pub(crate) mod checks;
+#[cfg(test)]
+mod dry_tests;
+#[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
+mod profile_tests;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -2,6 +2,7 @@
 
 use crate::rng::{Purpose, Stream};
 use crate::{Cx, DType, Device, Math, Result, Shape, Tape, Tensor};
+use nextscale_cuda::{Arch, Gpu, GpuInfo, dry};
 
 /// Standard normal numbers; `lane` names the sequence.
 pub(crate) fn random(shape: impl Into<Shape>, lane: u64) -> Tensor {
@@ -103,11 +104,26 @@ pub(crate) enum Role {
 
 /// The first GPU, or `None` after saying that there is none.
 pub(crate) fn gpu() -> Option<Device> {
-    if crate::cuda::count() == 0 {
+    if nextscale_cuda::count() == 0 {
         println!("skipped: no CUDA device");
         return None;
     }
+    super::kernels::compile_together();
     Some(Device::Cuda(0))
+}
+
+/// A dry GPU of its own, as an H200 describes itself.
+pub(crate) fn dry_gpu() -> (Device, &'static Gpu) {
+    let gpu = dry::gpu(&GpuInfo {
+        ordinal: 0,
+        name: "dry".into(),
+        arch: Arch { major: 9, minor: 0 },
+        multiprocessors: 132,
+        memory: 139 << 30,
+        l2: 50 << 20,
+        shared: 227 << 10,
+    });
+    (Device::Cuda(gpu.info().ordinal), gpu)
 }
 
 /// Whether two runs gave the same, bit for bit.

@@ -2,7 +2,7 @@
 
 use super::Batch;
 use crate::Result;
-use nextscale_tensor::cuda::upload::Uploads;
+use nextscale_tensor::Uploads;
 use nextscale_tensor::{Device, Tensor, ops};
 
 /// Turns loaded batches into tensors on a device. Onto a GPU they travel while it computes.

@@ -1,7 +1,7 @@
 //! What a model's predictions of known tokens come to. On a GPU the figures are made there and read later, so that nobody waits.
 
 use crate::Result;
-use nextscale_tensor::cuda::pinned::Fetch;
+use nextscale_tensor::Fetch;
 
 /// Cross entropy and accuracy by scale and over all tokens.
 #[derive(Clone, Debug, Default, PartialEq)]

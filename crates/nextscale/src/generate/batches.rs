@@ -115,21 +115,8 @@ impl Captured {
         let zeros = |n: usize| Tensor::zeros_on(device, [n], DType::I32);
         let (rows, params) = (zeros(rows)?, zeros(4)?);
         let numbers = Numbers::Device(&params);
-        let mut failed = None;
-        let captured = gpu.capture(|| {
-            sampler
-                .pass(&rows, numbers, options, None, None, &mut || Ok(()))
-                .map_err(|e| {
-                    let text = e.to_string();
-                    failed = Some(e);
-                    nextscale_tensor::Error::Device(text)
-                })
-        });
-        let (graph, out) = match (captured, failed) {
-            (Ok(both), _) => both,
-            (Err(_), Some(e)) => return Err(e),
-            (Err(e), None) => return Err(e.into()),
-        };
+        let (graph, out) =
+            gpu.capture(|| sampler.pass(&rows, numbers, options, None, None, &mut || Ok(())))?;
         Ok(Self {
             graph,
             rows,

@@ -9,7 +9,7 @@ pub mod state;
 pub mod var;
 pub mod vqvae;
 
-use nextscale_tensor::{Cx, DType, Math, Tensor};
+use nextscale_tensor::{Cx, DType, Device, Math, Params, Tensor};
 
 pub use pyramid::Pyramid;
 
@@ -66,6 +66,17 @@ impl<'a> Run<'a> {
             probe(&name(), value);
         }
     }
+}
+
+/// Moves weights to a device, with a copy in half precision where products read one.
+pub(crate) fn to_device(
+    params: &mut Params,
+    device: Device,
+    half: Option<DType>,
+) -> nextscale_tensor::Result<()> {
+    // A model needs most kernels.
+    nextscale_tensor::ops::kernels::compile_together();
+    params.to_device(device, half)
 }
 
 /// The type of the copy of the weights that products in `math` read, where they do not read the weights themselves.

@@ -52,8 +52,8 @@ pub fn automatic() -> (Device, Vec<String>) {
 
 /// Whether models can run on the GPU of this number; else why not, in one line.
 fn usable(number: usize) -> Result<(), String> {
-    let text = |e: nextscale_tensor::Error| match e {
-        nextscale_tensor::Error::Device(text) => text,
+    let text = |e: cuda::Error| match e {
+        cuda::Error::Device(text) => text,
         other => other.to_string(),
     };
     Library::Driver.required().map_err(text)?;

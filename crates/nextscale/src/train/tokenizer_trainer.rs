@@ -5,7 +5,7 @@ use super::optimizer::{LateNumbers, Optimizer};
 use crate::model::Run;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::{Error, Result};
-use nextscale_tensor::cuda::pinned::Fetch;
+use nextscale_tensor::Fetch;
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Device, Tape, Tensor};

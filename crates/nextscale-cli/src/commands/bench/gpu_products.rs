@@ -1,10 +1,10 @@
 //! Products and convolutions of models' sizes on a GPU, beside the largest product that was measured.
 
-use super::{Args, Place};
+use super::{Args, Place, numbers};
 use nextscale::model::Pyramid;
 use nextscale::train::flags::parse_pn;
 use nextscale::{Result, say};
-use nextscale_tensor::cuda::ceilings::random;
+use nextscale_tensor::cuda::ceilings::filled;
 use nextscale_tensor::cuda::conv::Convolution;
 use nextscale_tensor::cuda::matmul::{Follow, Operands, Place as At, Product};
 use nextscale_tensor::cuda::timing::fastest;
@@ -32,18 +32,22 @@ struct Run<'a> {
     gpu: &'static Gpu,
     math: Math,
     ceilings: Ceilings,
+    /// What operands are filled with.
+    numbers: Vec<f32>,
     args: &'a Args,
 }
 
 /// The products of a transformer (depth 16 without --depth) and the encoder's convolutions, for batches of 96 without --bs.
 pub fn products(args: &Args, gpu: &'static Gpu, place: Place) -> Result<()> {
     let math = place.1;
-    let ceilings = Ceilings::measure(gpu, math.operands)?;
+    let numbers = numbers();
+    let ceilings = Ceilings::measure(gpu, math.operands, &numbers)?;
     gpu.trim()?;
     let run = Run {
         gpu,
         math,
         ceilings,
+        numbers,
         args,
     };
     say!(
@@ -97,9 +101,9 @@ impl Run<'_> {
 
     /// x·Wᵀ, dy·W and dyᵀ·x of a layer with `m` rows.
     fn layer(&self, name: &str, (m, n, k): (usize, usize, usize), math: Math) -> Result<()> {
-        let buffer = |elements| random(self.gpu, elements, math.operands);
+        let buffer = |elements| filled(self.gpu, &self.numbers, elements, math.operands);
         let (x, w, y) = (buffer(m * k)?, buffer(n * k)?, buffer(m * n)?);
-        let sums = random(self.gpu, n * k, DType::F32)?;
+        let sums = filled(self.gpu, &self.numbers, n * k, DType::F32)?;
         let mut cells = Vec::new();
         let kinds = [
             ((m, n, k), [false, true], [&x, &w, &y]),
@@ -112,8 +116,8 @@ impl Run<'_> {
                 m: rows,
                 n: columns,
                 k: terms,
-                operands: math.operands.element()?,
-                result: result.element()?,
+                operands: math.operands,
+                result,
                 a_transposed: turned[0],
                 b_transposed: turned[1],
                 accumulate: turned[0],
@@ -156,14 +160,24 @@ impl Run<'_> {
                 2 => [0, 0, 1, 1],
                 _ => [kernel / 2; 4],
             },
-            element: self.math.operands.element()?,
+            element: self.math.operands,
             tf32: self.math.tf32 && self.math.operands == DType::F32,
         };
         let (oh, ow) = c.out();
         let dtype = self.math.operands;
-        let x = random(self.gpu, c.batch * side * side * c.inputs, dtype)?;
-        let w = random(self.gpu, c.outputs * kernel * kernel * c.inputs, dtype)?;
-        let b = random(self.gpu, c.outputs, DType::F32)?;
+        let x = filled(
+            self.gpu,
+            &self.numbers,
+            c.batch * side * side * c.inputs,
+            dtype,
+        )?;
+        let w = filled(
+            self.gpu,
+            &self.numbers,
+            c.outputs * kernel * kernel * c.inputs,
+            dtype,
+        )?;
+        let b = filled(self.gpu, &self.numbers, c.outputs, DType::F32)?;
         let y = DeviceBuffer::new(self.gpu, c.batch * oh * ow * c.outputs * dtype.bytes())?;
         let ms = fastest(self.gpu, self.args.steps, || {
             let bias = Some(At(&b, 0));

@@ -207,3 +207,9 @@ fn random_images(batch: usize, side: usize, device: Device) -> Result<Tensor> {
     let values = (0..n).map(|_| 2.0 * s.uniform() - 1.0).collect();
     Ok(Tensor::from_vec([batch, side, side, 3], values).to(device)?)
 }
+
+/// Normal random numbers, to fill factors of products with.
+fn numbers() -> Vec<f32> {
+    let mut s = Stream::new(1, Purpose::Test, 0, 0);
+    (0..1 << 20).map(|_| s.normal()).collect()
+}

@@ -1,7 +1,7 @@
 //! How passes are timed, and the line that says what was found.
 
 use super::table::{self, Detail};
-use super::{Args, Place};
+use super::{Args, Place, numbers};
 use nextscale::{Result, say};
 use nextscale_tensor::cuda::{Ceilings, Gpu, Profile};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ impl<'a> Bench<'a> {
         let gpu = match gpu {
             None => None,
             Some(gpu) => {
-                let ceilings = Ceilings::measure(gpu, place.1.operands)?;
+                let ceilings = Ceilings::measure(gpu, place.1.operands, &numbers())?;
                 gpu.trim()?;
                 gpu.reset_peak();
                 Some((gpu, ceilings))
@@ -154,18 +154,7 @@ fn profile(
     for _ in 0..ahead {
         pass(Pass::Ahead)?;
     }
-    let mut failed = None;
-    let profiled = gpu.profile(|| {
-        pass(Pass::Profiled).map_err(|e| {
-            let text = e.to_string();
-            failed = Some(e);
-            nextscale_tensor::Error::Device(text)
-        })
-    });
-    match (profiled, failed) {
-        (_, Some(e)) => Err(e),
-        (profiled, None) => Ok(profiled?.0),
-    }
+    Ok(gpu.profile(|| pass(Pass::Profiled))?.0)
 }
 
 fn round(x: f64) -> f64 {

@@ -1,12 +1,11 @@
 //! Adaptive layer norm on a GPU; what launches its kernels also serves the gated residual.
 
 use super::{Modulation, Sizes};
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::matmul::Place;
-use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Gpu, Kernel, Module, Work};
 use crate::tape::Var;
 use crate::{DType, Error, Grads, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{Arg, Gpu, Module, Work, kernels};
 
 const OP: &str = "adaptive_norm";
 /// Most columns: eight a thread, and as many threads as the kernels' registers allow in a block.
@@ -108,12 +107,7 @@ pub(super) fn forward(
     ];
     args.extend(cut.args());
     args.extend([row, scale, int(m.shift * s.c), Arg::F32(eps)]);
-    let names = [
-        "adaptive_norm_f32",
-        "adaptive_norm_bf16",
-        "adaptive_norm_f16",
-    ];
-    gpu.launch(&MODULE, by_dtype(dtype, names)?, cut.launch(), &args)?;
+    gpu.launch(&MODULE, ("adaptive_norm", dtype), cut.launch(), &args)?;
     Ok((y, stats))
 }
 
@@ -144,12 +138,12 @@ pub(super) fn backward(
     ];
     args.extend(cut.args());
     args.extend([row, scale_at]);
-    let names = [
-        "adaptive_norm_backward_f32",
-        "adaptive_norm_backward_bf16",
-        "adaptive_norm_backward_f16",
-    ];
-    gpu.launch(&MODULE, by_dtype(g.dtype(), names)?, cut.launch(), &args)?;
+    gpu.launch(
+        &MODULE,
+        ("adaptive_norm_backward", g.dtype()),
+        cut.launch(),
+        &args,
+    )?;
     add_to_tables(cut, &partial, None, (table, scale, shift), grads)?;
     grads.add(x, dx)
 }
@@ -193,7 +187,7 @@ pub(crate) fn add_to_tables(
         threads: 128,
         shared: 0,
     };
-    partial.gpu()?.launch(&MODULE, "norm_sums", shape, &args)
+    Ok(partial.gpu()?.launch(&MODULE, "norm_sums", shape, &args)?)
 }
 
 /// A tensor as an argument, or no buffer.
@@ -209,25 +203,13 @@ fn same(a: &Tensor, b: &Tensor) -> bool {
 /// The kernels of the adaptive norm, alone and behind a gated residual.
 pub(crate) static MODULE: Module = Module {
     name: "norm",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("adaptive_norm_f32", "ppppiiiiiiif"),
-        Kernel::new("adaptive_norm_backward_f32", "ppppppiiiiii"),
-        Kernel::new("adaptive_norm_bf16", "ppppiiiiiiif"),
-        Kernel::new("adaptive_norm_backward_bf16", "ppppppiiiiii"),
-        Kernel::new("adaptive_norm_f16", "ppppiiiiiiif"),
-        Kernel::new("adaptive_norm_backward_f16", "ppppppiiiiii"),
-        Kernel::new("gated_f32_f32", "ppppppppiiiiiiiiif"),
-        Kernel::new("gated_backward_f32_f32", "ppppppppppiiiiiiiiii"),
-        Kernel::new("gated_bf16_bf16", "ppppppppiiiiiiiiif"),
-        Kernel::new("gated_backward_bf16_bf16", "ppppppppppiiiiiiiiii"),
-        Kernel::new("gated_f16_f16", "ppppppppiiiiiiiiif"),
-        Kernel::new("gated_backward_f16_f16", "ppppppppppiiiiiiiiii"),
-        Kernel::new("gated_bf16_f32", "ppppppppiiiiiiiiif"),
-        Kernel::new("gated_backward_bf16_f32", "ppppppppppiiiiiiiiii"),
-        Kernel::new("gated_f16_f32", "ppppppppiiiiiiiiif"),
-        Kernel::new("gated_backward_f16_f32", "ppppppppppiiiiiiiiii"),
-        Kernel::new("norm_sums", "pppiiiiiiii"),
-    ],
+    kernels: kernels! {
+        adaptive_norm: "ppppiiiiiiif" for f32 bf16 f16;
+        adaptive_norm_backward: "ppppppiiiiii" for f32 bf16 f16;
+        gated: "ppppppppiiiiiiiiif" for f32_f32 bf16_bf16 f16_f16 bf16_f32 f16_f32;
+        gated_backward: "ppppppppppiiiiiiiiii" for f32_f32 bf16_bf16 f16_f16 bf16_f32 f16_f32;
+        norm_sums: "pppiiiiiiii";
+    },
 };

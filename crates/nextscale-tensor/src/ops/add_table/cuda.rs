@@ -1,9 +1,9 @@
 //! Adding a block's own table on a GPU.
 
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::ops::linear::cuda::add_column_sums;
 use crate::{DType, Grads, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Kernel, Module, Work};
 
 pub(super) fn forward(shared: &Tensor, own: &Tensor) -> Result<Tensor> {
     const OP: &str = "add_table";
@@ -39,7 +39,7 @@ pub(super) fn backward(
 /// The kernel.
 pub(crate) static MODULE: Module = Module {
     name: "add_table",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[Kernel::new("add_table", "pppuu")],
 };

@@ -1,22 +1,20 @@
 //! Sums and differences on a GPU.
 
 use super::Map;
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::{DType, Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, Module, Shape};
+use nextscale_cuda::kernels;
 
 pub(crate) static MODULE: Module = Module {
     name: "arithmetic",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("map_f32", "pppiffu"),
-        Kernel::new("map_bf16", "pppiffu"),
-        Kernel::new("map_f16", "pppiffu"),
-        Kernel::new("weighted_sum", "ppppppppppffffffffii"),
-        Kernel::new("weighted_gradients", "ppffffffffi"),
-    ],
+    kernels: kernels! {
+        map: "pppiffu" for f32 bf16 f16;
+        weighted_sum: "ppppppppppffffffffii";
+        weighted_gradients: "ppffffffffi";
+    },
 };
 
 /// Terms of a weighted sum that one launch takes.
@@ -30,13 +28,14 @@ const ONE_WARP: Shape = Shape {
 /// f(a, b) in the type of both, float32 where they differ; `b` is `None` for functions of one operand.
 pub(super) fn map(map: Map, a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let _scope = a.gpu()?.scope("arithmetic", || {
-        b.iter().fold(Work::moving(&[a, a]), |all, b| all.and(&[b]))
+        b.iter()
+            .fold(Work::moving(&[a, a]), |all, b| all.and(&[*b]))
     });
     let dtype = match b {
         Some(b) if b.dtype() != a.dtype() => DType::F32,
         _ => a.dtype(),
     };
-    let name = by_dtype(dtype, ["map_f32", "map_bf16", "map_f16"])?;
+    let name = ("map", dtype);
     let (a, b) = (a.cast(dtype)?, b.map(|b| b.cast(dtype)).transpose()?);
     let (gpu, n) = (a.gpu()?, a.numel());
     let y = Tensor::scratch(gpu, a.shape(), dtype)?;

@@ -4,11 +4,10 @@ pub(crate) mod modules;
 mod path;
 
 use super::Sizes;
-use crate::cuda::kernel::{MOST_COUNT, Shape};
-use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Gpu, Rate, TensorMap, Work};
 use crate::{DType, Error, Grads, Result, Tensor};
 use modules::{BACKWARD, FORWARD, plain};
+use nextscale_cuda::kernel::{MOST_COUNT, Shape};
+use nextscale_cuda::{Arg, Gpu, Name, Rate, TensorMap, Work};
 use path::{Path, TILE, WIDTH, on_sixteen};
 
 /// Flags of `forward.cu`.
@@ -142,16 +141,13 @@ pub(super) fn backward(
     let (module, queries, keys) = match path {
         Path::TensorCores => (
             &BACKWARD,
-            half(
-                qkv.dtype(),
-                ["backward_queries_bf16", "backward_queries_f16"],
-            )?,
-            half(qkv.dtype(), ["backward_keys_bf16", "backward_keys_f16"])?,
+            Name::from(("backward_queries", qkv.dtype())),
+            Name::from(("backward_keys", qkv.dtype())),
         ),
         Path::Plain => (
             plain(qkv.dtype(), s.dim)?,
-            "plain_backward_queries",
-            "plain_backward_keys",
+            "plain_backward_queries".into(),
+            "plain_backward_keys".into(),
         ),
     };
     let shape = Shape {
@@ -225,7 +221,7 @@ pub(super) fn cached(
     match path {
         Path::TensorCores => {
             args.remove(4);
-            let name = half(dtype, ["append_rows_bf16", "append_rows_f16"])?;
+            let name = ("append_rows", dtype);
             gpu.launch(&FORWARD, name, rows_per_block(total, 32), &args)?;
         }
         Path::Plain => {
@@ -274,7 +270,7 @@ pub(super) fn cached(
         let ints = [s.heads, s.tokens, splits, queries].map(Arg::Count);
         gpu.launch(
             &FORWARD,
-            half(dtype, ["join_bf16", "join_f16"])?,
+            ("join", dtype),
             rows_per_block(queries, 8),
             &[&[parts.arg()?, y.arg()?][..], &ints].concat(),
         )?;
@@ -295,7 +291,7 @@ impl Sizes {
     /// Refuses what kernels, which count a sample's queries of all heads and a head's of all samples with 32 bits, can't take.
     fn countable(&self, gpu: &Gpu) -> Result<()> {
         let queries = self.tokens * self.heads.max(self.batch);
-        gpu.counts(&FORWARD, queries, MOST_COUNT, "tokens and heads")
+        Ok(gpu.counts(&FORWARD, queries, MOST_COUNT, "tokens and heads")?)
     }
 
     /// That of `each` multiplications and additions for every channel of every pair of a sample, moving these tensors.
@@ -355,8 +351,8 @@ impl Call<'_> {
                 &strides,
                 &[Arg::Map(&self.maps[0]), Arg::Map(&self.maps[1])],
             ];
-            let name = half(dtype, ["forward_bf16", "forward_f16"])?;
-            return gpu.launch(&FORWARD, name, shape, &args.concat());
+            let name = ("forward", dtype);
+            return Ok(gpu.launch(&FORWARD, name, shape, &args.concat())?);
         }
         let [unit, keep, cached] = [UNIT, KEEP, CACHED].map(|f| self.flags & f != 0);
         let stats = if keep { self.stats } else { Arg::Null };
@@ -369,7 +365,7 @@ impl Call<'_> {
             &units,
             &strides,
         ];
-        gpu.launch(plain(dtype, s.dim)?, "plain_forward", shape, &args.concat())
+        Ok(gpu.launch(plain(dtype, s.dim)?, "plain_forward", shape, &args.concat())?)
     }
 }
 
@@ -400,8 +396,8 @@ fn unit_keys(gpu: &Gpu, qkv: &Tensor, s: Sizes, stats: &Tensor) -> Result<()> {
         Arg::U64((s.tokens * 3 * s.width()) as u64),
         Arg::U64((3 * s.width()) as u64),
     ];
-    let name = half(qkv.dtype(), ["unit_keys_bf16", "unit_keys_f16"])?;
-    gpu.launch(&FORWARD, name, shape, &args)
+    let name = ("unit_keys", qkv.dtype());
+    Ok(gpu.launch(&FORWARD, name, shape, &args)?)
 }
 
 /// For every token the number of keys it sees, then the first token of its scale.
@@ -410,7 +406,7 @@ fn plan(gpu: &'static Gpu, level_ends: &[usize]) -> Result<Tensor> {
     let levels = || starts.clone().zip(level_ends);
     let seen = levels().flat_map(|(start, end)| std::iter::repeat_n(*end as i32, end - start));
     let firsts = levels().flat_map(|(start, end)| std::iter::repeat_n(*start as i32, end - start));
-    gpu.constant_i32(&seen.chain(firsts).collect::<Vec<_>>())
+    Tensor::constant_i32(gpu, &seen.chain(firsts).collect::<Vec<_>>())
 }
 
 /// The tokens of a tensor \[B, L, parts · H · D\] for a path.
@@ -423,9 +419,13 @@ fn rows_of(path: Path, x: &Tensor, s: Sizes, parts: usize) -> Result<TensorMap> 
 /// A map for a path that reads it; else one of nothing.
 fn map(path: Path, x: &Tensor, extents: [usize; 3], apart: [usize; 2]) -> Result<TensorMap> {
     match path {
-        Path::TensorCores => {
-            TensorMap::new(x.gpu()?, x.place()?, x.dtype().element()?, extents, apart)
-        }
+        Path::TensorCores => Ok(TensorMap::new(
+            x.gpu()?,
+            x.place()?,
+            x.dtype(),
+            extents,
+            apart,
+        )?),
         Path::Plain => Ok(TensorMap::none()),
     }
 }
@@ -448,9 +448,4 @@ fn rows_per_block(rows: usize, each: usize) -> Shape {
         threads: 256,
         shared: 0,
     }
-}
-
-/// The name for bf16 or fp16.
-fn half(dtype: DType, [bf16, f16]: [&'static str; 2]) -> Result<&'static str> {
-    by_dtype(dtype, ["", bf16, f16])
 }

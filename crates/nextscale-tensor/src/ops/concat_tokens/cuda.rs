@@ -1,19 +1,20 @@
 //! Joining on a GPU: bytes are moved, whatever they mean.
 
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
-use crate::cuda::matmul::Place;
 use crate::{Result, Shape, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, Module, Shape as Launch};
+use nextscale_cuda::kernels;
+use nextscale_cuda::matmul::Place;
 
 pub(crate) static MODULE: Module = Module {
     name: "concat_tokens",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("join_16", "ppppppppiiiiiiiipiiii"),
-        Kernel::new("join_4", "ppppppppiiiiiiiipiiii"),
-        Kernel::new("join_2", "ppppppppiiiiiiiipiiii"),
-    ],
+    kernels: kernels! {
+        join_16: "ppppppppiiiiiiiipiiii";
+        join_4: "ppppppppiiiiiiiipiiii";
+        join_2: "ppppppppiiiiiiiipiiii";
+    },
 };
 
 /// Parts that one launch takes.

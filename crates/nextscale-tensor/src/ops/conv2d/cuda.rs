@@ -1,13 +1,13 @@
 //! The convolution on a GPU: operands in the type of the context's products, bias and sums of parameters in float32.
 
 use super::{Conv, Sizes};
-use crate::cuda::conv::Convolution;
-use crate::cuda::{Rate, Work};
 use crate::tape::Grads;
 use crate::{DType, Math, Result, Tensor};
+use nextscale_cuda::conv::Convolution;
+use nextscale_cuda::{Rate, Work};
 
-pub(crate) fn kind(s: Sizes, conv: Conv, math: Math) -> Result<Convolution> {
-    Ok(Convolution {
+pub(crate) fn kind(s: Sizes, conv: Conv, math: Math) -> Convolution {
+    Convolution {
         batch: s.batch,
         h: s.h,
         w: s.w,
@@ -17,9 +17,9 @@ pub(crate) fn kind(s: Sizes, conv: Conv, math: Math) -> Result<Convolution> {
         kw: s.kw,
         stride: conv.stride,
         pad: conv.pad,
-        element: math.operands.element()?,
+        element: math.operands,
         tf32: math.tf32 && math.operands == DType::F32,
-    })
+    }
 }
 
 impl Sizes {
@@ -88,7 +88,7 @@ pub(crate) fn forward(
     let residual = residual.map(|r| r.cast(dtype)).transpose()?;
     let y = Tensor::scratch(gpu, [s.batch, s.oh, s.ow, s.outputs], dtype)?;
     gpu.conv_forward(
-        &kind(s, conv, math)?,
+        &kind(s, conv, math),
         x.place()?,
         w.place()?,
         Some(bias.place()?),
@@ -112,7 +112,7 @@ pub(crate) fn backward(
 ) -> Result<()> {
     let (gpu, dtype) = (g.gpu()?, math.operands);
     let _scope = gpu.scope("conv2d gradient", || s.gradient_work(math, grads.wants(x)));
-    let kind = kind(s, conv, math)?;
+    let kind = kind(s, conv, math);
     let g = g.cast(dtype)?;
     if let Some(db) = grads.sums(bias)? {
         let rows = g.numel() / s.outputs;

@@ -1,10 +1,9 @@
 //! On a GPU: one pass over the logits for the figures, one that turns them into their gradient. Nothing waits for either.
 
 use super::CrossEntropy;
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{Cx, DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Module, Work, kernels};
 
 const OP: &str = "cross_entropy";
 /// Threads of a block, a warp for each row.
@@ -12,35 +11,14 @@ const THREADS: usize = 128;
 
 pub(crate) static MODULE: Module = Module {
     name: OP,
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        forward("cross_entropy_f32"),
-        forward("cross_entropy_bf16"),
-        forward("cross_entropy_f16"),
-        gradient("cross_entropy_gradient_f32"),
-        gradient("cross_entropy_gradient_bf16"),
-        gradient("cross_entropy_gradient_f16"),
-        Kernel {
-            name: "cross_entropy_loss",
-            signature: "pppuii",
-        },
-    ],
+    kernels: kernels! {
+        cross_entropy: "ppppppuif" for f32 bf16 f16;
+        cross_entropy_gradient: "pppppuiiif" for f32 bf16 f16;
+        cross_entropy_loss: "pppuii";
+    },
 };
-
-const fn forward(name: &'static str) -> Kernel {
-    Kernel {
-        name,
-        signature: "ppppppuif",
-    }
-}
-
-const fn gradient(name: &'static str) -> Kernel {
-    Kernel {
-        name,
-        signature: "pppppuiiif",
-    }
-}
 
 pub(super) fn run(
     cx: &Cx<'_>,
@@ -56,7 +34,7 @@ pub(super) fn run(
         return Err(Error::shape(OP, format!("{} is too large", logits.shape())));
     };
     let _scope = gpu.scope("cross entropy", || Work::moving(&[&logits, targets]));
-    let weights = gpu.constant_f32(weights)?;
+    let weights = Tensor::constant_f32(gpu, weights)?;
     let of = |dtype| Tensor::scratch(gpu, targets.shape(), dtype);
     let (lse, smoothed, plain) = (of(DType::F32)?, of(DType::F32)?, of(DType::F32)?);
     let predicted = of(DType::I32)?;
@@ -67,11 +45,6 @@ pub(super) fn run(
         shared: 0,
     };
     let target = targets.arg_of(OP, DType::I32)?;
-    let names = [
-        "cross_entropy_f32",
-        "cross_entropy_bf16",
-        "cross_entropy_f16",
-    ];
     let args = [
         logits.arg()?,
         target,
@@ -83,7 +56,7 @@ pub(super) fn run(
         Arg::I32(v),
         Arg::F32(smoothing),
     ];
-    gpu.launch(&MODULE, by_dtype(logits.dtype(), names)?, warps, &args)?;
+    gpu.launch(&MODULE, ("cross_entropy", logits.dtype()), warps, &args)?;
     let args = [
         smoothed.arg()?,
         weights.arg()?,
@@ -109,11 +82,6 @@ pub(super) fn run(
             let d = logits.detach();
             drop(logits);
             let d = d.into_unique()?;
-            let names = [
-                "cross_entropy_gradient_f32",
-                "cross_entropy_gradient_bf16",
-                "cross_entropy_gradient_f16",
-            ];
             let args = [
                 d.arg()?,
                 targets.arg()?,
@@ -126,7 +94,7 @@ pub(super) fn run(
                 Arg::I32(v),
                 Arg::F32(smoothing),
             ];
-            gpu.launch(&MODULE, by_dtype(d.dtype(), names)?, warps, &args)?;
+            gpu.launch(&MODULE, ("cross_entropy_gradient", d.dtype()), warps, &args)?;
             grads.add(&place, d)
         });
     }

@@ -1,24 +1,22 @@
 //! Dropout on a GPU: the processor's mask, drawn there.
 
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::rng::Stream;
 use crate::{Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, Module, Shape};
+use nextscale_cuda::kernels;
 
 pub(crate) static MODULE: Module = Module {
     name: "dropout",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("drop_f32", "ppffiiiiiu"),
-        Kernel::new("drop_bf16", "ppffiiiiiu"),
-        Kernel::new("drop_f16", "ppffiiiiiu"),
-    ],
+    kernels: kernels! {
+        drop: "ppffiiiiiu" for f32 bf16 f16;
+    },
 };
 
 pub(super) fn masked(x: &Tensor, p: f32, stream: &Stream) -> Result<Tensor> {
-    let name = by_dtype(x.dtype(), ["drop_f32", "drop_bf16", "drop_f16"])?;
+    let name = ("drop", x.dtype());
     let (gpu, n) = (x.gpu()?, x.numel());
     let _scope = gpu.scope("dropout", || Work::moving(&[x, x]));
     let y = Tensor::scratch(gpu, x.shape(), x.dtype())?;

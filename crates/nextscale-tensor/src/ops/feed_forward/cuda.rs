@@ -5,12 +5,12 @@
 //! direction makes the slope, the activation and the bias's gradient together.
 
 use super::FeedForward;
-use crate::cuda::{Rate, Work};
 use crate::ops::linear::cuda::{
     Layer, add_column_sums, forward, gelu_bias, gelu_bias_backward, weight_and_input,
 };
 use crate::ops::linear::{Activation, Bias};
 use crate::{Cx, DType, Math, Result, Tensor};
+use nextscale_cuda::{Rate, Work};
 
 pub(super) fn feed_forward(cx: &Cx<'_>, x: &Tensor, f: &FeedForward<'_>) -> Result<Tensor> {
     let math = cx.math();

@@ -4,11 +4,11 @@
 //! x′ (x = x′ − keep·γ·h, off by no more than float32's rounding) and leaves it to the rule before.
 
 use super::{Gate, Modulation};
-use crate::cuda::{Arg, Work};
 use crate::ops::adaptive_norm::Sizes;
 use crate::ops::adaptive_norm::cuda::{Cut, MODULE, add_to_tables, in_table, int, or_null};
 use crate::tape::Stash;
 use crate::{Cx, DType, Error, Grads, Key, Result, Tensor};
+use nextscale_cuda::{Arg, Work};
 
 const OP: &str = "gated_residual_norm";
 
@@ -61,14 +61,7 @@ pub(super) fn gated_residual_norm(
     args.extend(cut.args());
     args.extend([gates_row, gate_at, table_row, scale_at]);
     args.extend([int(next.shift * s.c), Arg::F32(eps)]);
-    let names = [
-        "gated_f32_f32",
-        "gated_bf16_bf16",
-        "gated_f16_f16",
-        "gated_bf16_f32",
-        "gated_f16_f32",
-    ];
-    gpu.launch(&MODULE, by_types(h, dtype, names)?, cut.launch(), &args)?;
+    gpu.launch(&MODULE, ("gated", h.dtype(), dtype), cut.launch(), &args)?;
     if cx.records(&[x, h, gate.table, next.table]) {
         let keys = (cx.output(&mut sum), cx.output(&mut y));
         let (stash, before) = if h.dtype().is_half() {
@@ -157,14 +150,12 @@ fn backward(
     args.extend(cut.args());
     args.extend([gates_row, gate_at, table_row, scale_at]);
     args.extend([int(usize::from(has_d)), int(usize::from(before.is_some()))]);
-    let names = [
-        "gated_backward_f32_f32",
-        "gated_backward_bf16_bf16",
-        "gated_backward_f16_f16",
-        "gated_backward_bf16_f32",
-        "gated_backward_f16_f32",
-    ];
-    gpu.launch(&MODULE, by_types(&h, dtype, names)?, cut.launch(), &args)?;
+    gpu.launch(
+        &MODULE,
+        ("gated_backward", h.dtype(), dtype),
+        cut.launch(),
+        &args,
+    )?;
     drop(args);
     if let Some(before) = before {
         before.put(stream);
@@ -173,20 +164,4 @@ fn backward(
     add_to_tables(cut, &partial, Some((&gate_table, slot)), next, grads)?;
     grads.add(&h, dh)?;
     grads.add(&x, d)
-}
-
-/// The name for h's type and y's: equal, or y float32.
-fn by_types(h: &Tensor, y: DType, names: [&'static str; 5]) -> Result<&'static str> {
-    match (h.dtype(), y) {
-        (DType::F32, DType::F32) => Ok(names[0]),
-        (DType::Bf16, DType::Bf16) => Ok(names[1]),
-        (DType::F16, DType::F16) => Ok(names[2]),
-        (DType::Bf16, DType::F32) => Ok(names[3]),
-        (DType::F16, DType::F32) => Ok(names[4]),
-        (found, expected) => Err(Error::DType {
-            op: OP,
-            expected: expected.name(),
-            found: found.name(),
-        }),
-    }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ops::adaptive_norm::tests_naive;
-use crate::ops::testing::{Role, check_cuda, check_gradients, gpu, random, worst};
+use crate::ops::testing::{Role, check_cuda, check_gradients, dry_gpu, gpu, random, worst};
 use crate::{DType, Math, Tape};
 use std::sync::Arc;
 
@@ -151,8 +151,7 @@ fn the_stream_is_kept_once() {
 /// Gradients are written where those behind them lie: no rule finds somebody else holding what it overwrites.
 #[test]
 fn gradients_are_not_copied_on_the_way() {
-    let device = crate::cuda::dry::device(&crate::cuda::dry::tests::like());
-    let gpu = device.gpu().unwrap().unwrap();
+    let (device, gpu) = dry_gpu();
     for operands in [DType::F32, DType::Bf16] {
         let tape = Tape::new();
         let cx = Cx::on(&tape).with(Math {

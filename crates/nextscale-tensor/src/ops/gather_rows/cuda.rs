@@ -1,8 +1,8 @@
 //! Rows by index on a GPU.
 
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{DType, Grads, Result, Shape, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Module, Work, kernels};
 
 const OP: &str = "gather_rows";
 
@@ -48,18 +48,18 @@ pub(super) fn backward(
         Arg::Count(indices.numel()),
         Arg::Count(table.dims()[1]),
     ];
-    table
+    Ok(table
         .gpu()?
-        .launch(&MODULE, "gather_rows_backward", shape, &args)
+        .launch(&MODULE, "gather_rows_backward", shape, &args)?)
 }
 
 /// The kernels of rows by index.
 pub(crate) static MODULE: Module = Module {
     name: "gather_rows",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("gather_rows", "pppiiu"),
-        Kernel::new("gather_rows_backward", "pppii"),
-    ],
+    kernels: kernels! {
+        gather_rows: "pppiiu";
+        gather_rows_backward: "pppii";
+    },
 };

@@ -1,45 +1,28 @@
 //! Group norm on a GPU, in the type of x with statistics in float32: x is read for the statistics, then read again and y
 //! written.
 
-use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
-use crate::cuda::tensor::by_dtype;
-use crate::cuda::{DeviceBuffer, Work};
 use crate::{DType, Grads, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, MOST_COUNT, Module, Shape};
+use nextscale_cuda::{DeviceBuffer, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "group_norm",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("moments_f32", "ppiiii"),
-        Kernel::new("moments_bf16", "ppiiii"),
-        Kernel::new("moments_f16", "ppiiii"),
-        Kernel::new("merge_moments", "ppiiiiiif"),
-        Kernel::new("any_moments_f32", "ppiiif"),
-        Kernel::new("any_moments_bf16", "ppiiif"),
-        Kernel::new("any_moments_f16", "ppiiif"),
-        Kernel::new("apply_f32", "pppppiiiii"),
-        Kernel::new("apply_bf16", "pppppiiiii"),
-        Kernel::new("apply_f16", "pppppiiiii"),
-        Kernel::new("any_apply_f32", "pppppuiiii"),
-        Kernel::new("any_apply_bf16", "pppppuiiii"),
-        Kernel::new("any_apply_f16", "pppppuiiii"),
-        Kernel::new("sums_f32", "ppppppiiiii"),
-        Kernel::new("sums_bf16", "ppppppiiiii"),
-        Kernel::new("sums_f16", "ppppppiiiii"),
-        Kernel::new("merge_sums", "ppii"),
-        Kernel::new("any_sums_f32", "ppppppiiii"),
-        Kernel::new("any_sums_bf16", "ppppppiiii"),
-        Kernel::new("any_sums_f16", "ppppppiiii"),
-        Kernel::new("add_parameter_sums", "ppiii"),
-        Kernel::new("averages", "pppiiii"),
-        Kernel::new("back_f32", "pppppppiiiii"),
-        Kernel::new("back_bf16", "pppppppiiiii"),
-        Kernel::new("back_f16", "pppppppiiiii"),
-        Kernel::new("any_back_f32", "pppppppuiiii"),
-        Kernel::new("any_back_bf16", "pppppppuiiii"),
-        Kernel::new("any_back_f16", "pppppppuiiii"),
-    ],
+    kernels: kernels! {
+        moments: "ppiiii" for f32 bf16 f16;
+        merge_moments: "ppiiiiiif";
+        any_moments: "ppiiif" for f32 bf16 f16;
+        apply: "pppppiiiii" for f32 bf16 f16;
+        any_apply: "pppppuiiii" for f32 bf16 f16;
+        sums: "ppppppiiiii" for f32 bf16 f16;
+        merge_sums: "ppii";
+        any_sums: "ppppppiiii" for f32 bf16 f16;
+        add_parameter_sums: "ppiii";
+        averages: "pppiiii";
+        back: "pppppppiiiii" for f32 bf16 f16;
+        any_back: "pppppppuiiii" for f32 bf16 f16;
+    },
 };
 
 /// Threads a block of the kernels that have slabs.
@@ -138,21 +121,17 @@ pub(super) fn forward(
     let fits = norm.fits(&[x, &y])?;
     let stats = moments(norm, x, eps)?;
     let mut args = vec![x.arg()?, gamma, beta, Arg::In(&stats), y.arg()?];
-    let (names, shape) = if fits {
+    let (name, shape) = if fits {
         args.extend(norm.extents());
         args.push(int(norm.slab));
-        (
-            ["apply_f32", "apply_bf16", "apply_f16"],
-            norm.over_slabs(false),
-        )
+        ("apply", norm.over_slabs(false))
     } else {
         args.push(Arg::U64(x.numel() as u64));
         args.extend(norm.extents());
-        let names = ["any_apply_f32", "any_apply_bf16", "any_apply_f16"];
-        (names, Shape::pass(gpu, x.numel()))
+        ("any_apply", Shape::pass(gpu, x.numel()))
     };
     args.push(int(norm.silu.into()));
-    gpu.launch(&MODULE, by_dtype(dtype, names)?, shape, &args)?;
+    gpu.launch(&MODULE, (name, dtype), shape, &args)?;
     Ok((y, stats))
 }
 
@@ -166,12 +145,11 @@ pub(crate) fn moments(norm: &Norm, x: &Tensor, eps: f32) -> Result<Moments> {
     gpu.counts(&MODULE, numbers, MOST_COUNT, "statistics")?;
     let stats = DeviceBuffer::new(gpu, norm.samples * norm.groups * 8)?;
     if !norm.fits(&[x])? {
-        let names = ["any_moments_f32", "any_moments_bf16", "any_moments_f16"];
         let mut args = vec![x.arg()?, Arg::In(&stats)];
         args.extend(norm.extents());
         args.push(Arg::F32(eps));
         let shape = blocks(norm.groups, norm.samples);
-        gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args)?;
+        gpu.launch(&MODULE, ("any_moments", x.dtype()), shape, &args)?;
         return Ok(stats);
     }
     let (slabs, count) = (norm.slabs(), norm.samples * norm.groups);
@@ -179,9 +157,8 @@ pub(crate) fn moments(norm: &Norm, x: &Tensor, eps: f32) -> Result<Moments> {
     let mut args = vec![x.arg()?, Arg::In(&partial)];
     args.extend(norm.extents());
     args.push(int(norm.slab));
-    let names = ["moments_f32", "moments_bf16", "moments_f16"];
     let shape = norm.over_slabs(true);
-    gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, shape, &args)?;
+    gpu.launch(&MODULE, ("moments", x.dtype()), shape, &args)?;
     let mut args = vec![Arg::In(&partial), Arg::In(&stats)];
     args.extend(norm.extents());
     args.extend([int(norm.slab), int(slabs), int(count), Arg::F32(eps)]);
@@ -222,9 +199,8 @@ pub(super) fn backward(
         args.push(Arg::In(&partial));
         args.extend(norm.extents());
         args.extend([int(norm.slab), silu]);
-        let names = ["sums_f32", "sums_bf16", "sums_f16"];
         let shape = norm.over_slabs(true);
-        gpu.launch(&MODULE, by_dtype(dtype, names)?, shape, &args)?;
+        gpu.launch(&MODULE, ("sums", dtype), shape, &args)?;
         let args = [Arg::In(&partial), Arg::In(&all), int(width), int(slabs)];
         let shape = blocks(width.div_ceil(THREADS), norm.samples);
         gpu.launch(&MODULE, "merge_sums", shape, &args)?;
@@ -233,9 +209,8 @@ pub(super) fn backward(
         args.push(Arg::In(&all));
         args.extend(norm.extents());
         args.push(silu);
-        let names = ["any_sums_f32", "any_sums_bf16", "any_sums_f16"];
         let shape = blocks(norm.c, norm.samples);
-        gpu.launch(&MODULE, by_dtype(dtype, names)?, shape, &args)?;
+        gpu.launch(&MODULE, ("any_sums", dtype), shape, &args)?;
     }
     for (which, parameter) in [beta, gamma].into_iter().enumerate() {
         if let Some(sum) = grads.sums(parameter)? {
@@ -266,20 +241,16 @@ pub(super) fn backward(
     )?;
     let mut args = given.to_vec();
     args.extend([Arg::In(&average), dx.arg()?]);
-    let (names, shape) = if fits {
+    let (name, shape) = if fits {
         args.extend(norm.extents());
         args.push(int(norm.slab));
-        (
-            ["back_f32", "back_bf16", "back_f16"],
-            norm.over_slabs(false),
-        )
+        ("back", norm.over_slabs(false))
     } else {
         args.push(Arg::U64(x.numel() as u64));
         args.extend(norm.extents());
-        let names = ["any_back_f32", "any_back_bf16", "any_back_f16"];
-        (names, Shape::pass(gpu, x.numel()))
+        ("any_back", Shape::pass(gpu, x.numel()))
     };
     args.push(silu);
-    gpu.launch(&MODULE, by_dtype(dtype, names)?, shape, &args)?;
+    gpu.launch(&MODULE, (name, dtype), shape, &args)?;
     grads.add(x, dx)
 }

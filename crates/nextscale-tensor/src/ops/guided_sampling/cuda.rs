@@ -1,51 +1,27 @@
 //! On a GPU: a block takes a row; see the kernels.
 
 use super::noise::Draw;
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::matmul::{Element, Follow, Operands, Product};
-use crate::cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, Rate, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::matmul::{Follow, Operands, Product};
+use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Module, Rate, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "guided_sampling",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        sample("sample_tokens_small"),
-        sample("sample_tokens_large"),
-        sample("sample_tokens_wide"),
-        filter("filter_logits_small"),
-        filter("filter_logits_large"),
-        filter("filter_logits_wide"),
-        blend("smooth_shares_small"),
-        blend("smooth_shares_large"),
-        Kernel {
-            name: "guide_logits",
-            signature: "ppfu",
-        },
-    ],
+    kernels: kernels! {
+        sample_tokens_small: "pppppuuuiiuifiif";
+        sample_tokens_large: "pppppuuuiiuifiif";
+        sample_tokens_wide: "pppppuuuiiuifiif";
+        filter_logits_small: "pppiiif";
+        filter_logits_large: "pppiiif";
+        filter_logits_wide: "pppiiif";
+        smooth_shares_small: "ppppuuuiiff";
+        smooth_shares_large: "ppppuuuiiff";
+        guide_logits: "ppfu";
+    },
 };
-
-const fn sample(name: &'static str) -> Kernel {
-    Kernel {
-        name,
-        signature: "pppppuuuiiuifiif",
-    }
-}
-
-const fn filter(name: &'static str) -> Kernel {
-    Kernel {
-        name,
-        signature: "pppiiif",
-    }
-}
-
-const fn blend(name: &'static str) -> Kernel {
-    Kernel {
-        name,
-        signature: "ppppuuuiiff",
-    }
-}
 
 /// Codes that a thread holds, as in the kernels.
 const ITEMS: usize = 16;
@@ -294,8 +270,8 @@ pub(super) fn smooth_codes(
         m: b * l,
         n: c,
         k: v,
-        operands: Element::F32,
-        result: Element::F32,
+        operands: DType::F32,
+        result: DType::F32,
         a_transposed: false,
         b_transposed: false,
         accumulate: false,

@@ -1,17 +1,18 @@
 //! Counting on a GPU.
 
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, Module, Shape};
+use nextscale_cuda::kernels;
 
 pub(crate) static MODULE: Module = Module {
     name: "histogram",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("count_shared", "ppiu"),
-        Kernel::new("count_global", "ppiu"),
-    ],
+    kernels: kernels! {
+        count_shared: "ppiu";
+        count_global: "ppiu";
+    },
 };
 
 /// Bins that are counted in shared memory, which every block has without asking.

@@ -1,20 +1,21 @@
 //! Distances on a GPU; operands of other float types are seen as float32.
 
 use super::Kind;
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::tape::Grads;
 use crate::{DType, Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, Module, Shape};
+use nextscale_cuda::kernels;
 
 pub(crate) static MODULE: Module = Module {
     name: "image_loss",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("loss_parts", "pppiu"),
-        Kernel::new("loss_mean", "ppiu"),
-        Kernel::new("loss_slope", "pppppiu"),
-    ],
+    kernels: kernels! {
+        loss_parts: "pppiu";
+        loss_mean: "ppiu";
+        loss_slope: "pppppiu";
+    },
 };
 
 /// Elements of one block in the first stage, as kernel.cu has it.

@@ -1,18 +1,18 @@
 //! Resizing on a GPU. An axis' weights are made on the processor and kept on the GPU.
 
 use super::axis::{Axis, Kind};
-use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape as Launch};
-use crate::cuda::{Gpu, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, MOST_COUNT, Module, Shape as Launch};
+use nextscale_cuda::{Gpu, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "interpolate",
-    source: concat!(include_str!("taps.cuh"), include_str!("kernel.cu")),
+    source: &[include_str!("taps.cuh"), include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("resize_4", "ppppiiiiiu"),
-        Kernel::new("resize_1", "ppppiiiiiu"),
-    ],
+    kernels: kernels! {
+        resize_4: "ppppiiiiiu";
+        resize_1: "ppppiiiiiu";
+    },
 };
 
 impl Axis {
@@ -43,7 +43,7 @@ fn table(
 ) -> Result<Tensor> {
     let axis = Axis::new(kind, from, to);
     let axis = if transposed { axis.transposed() } else { axis };
-    gpu.constant_i32(&axis.table())
+    Tensor::constant_i32(gpu, &axis.table())
 }
 
 /// x \[B, H, W, C\] resized by two axes `(from, to)`, or a gradient sent back through them (`transposed`).

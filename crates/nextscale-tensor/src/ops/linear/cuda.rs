@@ -1,11 +1,10 @@
 //! The linear layer on a GPU: products by cuBLASLt with what follows done by the product where it can be.
 
 use super::{Activation, Bias};
-use crate::cuda::kernel::{MOST_COUNT, Shape as Launch};
-use crate::cuda::matmul::{Follow, Operands, Product};
-use crate::cuda::tensor::by_dtype;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{Cx, DType, Grads, Math, Result, Tensor};
+use nextscale_cuda::kernel::{MOST_COUNT, Shape as Launch};
+use nextscale_cuda::matmul::{Follow, Operands, Product};
+use nextscale_cuda::{Arg, Module, Rate, Work, kernels};
 
 /// Rows of one block of the kernels that go down columns.
 const TILE: usize = 256;
@@ -46,8 +45,8 @@ impl Layer {
             m: self.m,
             n: self.n,
             k: self.k,
-            operands: self.math.operands.element()?,
-            result: result.element()?,
+            operands: self.math.operands,
+            result,
             a_transposed: false,
             b_transposed: true,
             accumulate: false,
@@ -73,8 +72,8 @@ impl Layer {
             m: self.m,
             n: self.k,
             k: self.n,
-            operands: self.math.operands.element()?,
-            result: result.element()?,
+            operands: self.math.operands,
+            result,
             a_transposed: false,
             b_transposed: false,
             accumulate: false,
@@ -103,8 +102,8 @@ impl Layer {
             m: self.n,
             n: self.k,
             k: self.m,
-            operands: self.math.operands.element()?,
-            result: DType::F32.element()?,
+            operands: self.math.operands,
+            result: DType::F32,
             a_transposed: true,
             b_transposed: false,
             accumulate: true,
@@ -118,8 +117,32 @@ impl Layer {
             vector: None,
             aux: None,
         };
-        dy.gpu()?.matmul(&p, &o)
+        Ok(dy.gpu()?.matmul(&p, &o)?)
     }
+}
+
+/// That of y = x·Wᵀ, y in `result`.
+fn work(math: Math, x: &Tensor, w: &Tensor, result: DType) -> Work {
+    let Layer { m, n, k, .. } = Layer::new(x, w, math);
+    let moved = n * k * math.operands.bytes() + m * n * result.bytes();
+    Work::moving(&[x])
+        .and_bytes(moved)
+        .products(Rate::of(math), 2.0 * m as f64 * (n * k) as f64)
+        .sized(format!("{m}×{n}×{k}"))
+}
+
+/// That of its gradient for that of y, `g`: dW in float32, and dx in x's type where it is wanted.
+fn gradient_work(math: Math, x: &Tensor, w: &Tensor, g: &Tensor, input: bool) -> Work {
+    let Layer { m, n, k, .. } = Layer::new(x, w, math);
+    let mut work = Work::moving(&[x, g]).and_bytes(n * k * DType::F32.bytes());
+    let one = 2.0 * m as f64 * (n * k) as f64;
+    let mut flops = one;
+    if input {
+        work = work.and(&[x]).and_bytes(n * k * math.operands.bytes());
+        flops += one;
+    }
+    work.products(Rate::of(math), flops)
+        .sized(format!("{m}×{n}×{k}"))
 }
 
 /// y and, when asked for, the sum before the activation.
@@ -132,9 +155,7 @@ pub(crate) fn forward(
     keep_sum: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (math, result) = (cx.math(), cx.result());
-    let _scope = x
-        .gpu()?
-        .scope("linear", || Work::linear(math, x, w, result));
+    let _scope = x.gpu()?.scope("linear", || work(math, x, w, result));
     let layer = Layer::new(x, w, math);
     let (x, w) = (x.operand(math.operands)?, w.operand(math.operands)?);
     let bias = match bias {
@@ -162,7 +183,7 @@ pub(crate) fn forward(
             }
             let gpu = z.gpu()?;
             let y = Tensor::scratch(gpu, z.shape(), result)?;
-            let name = by_dtype(result, ["gelu_f32", "gelu_bf16", "gelu_f16"])?;
+            let name = ("gelu", result);
             let args = [z.arg()?, y.arg()?, Arg::U64(z.numel() as u64)];
             gpu.launch(&MODULE, name, Launch::pass(gpu, z.numel()), &args)?;
             Ok((y, Some(z)))
@@ -180,9 +201,7 @@ pub(super) fn backward(
     grads: &mut Grads<'_>,
 ) -> Result<()> {
     let (gpu, input) = (g.gpu()?, grads.wants(x));
-    let _scope = gpu.scope("linear gradient", || {
-        Work::linear_gradient(math, x, w, &g, input)
-    });
+    let _scope = gpu.scope("linear gradient", || gradient_work(math, x, w, &g, input));
     let layer = Layer::new(x, w, math);
     let dz = match sum {
         Some(z) => {
@@ -232,7 +251,7 @@ fn qkv_bias(q: &Tensor, v: &Tensor, n: usize, dtype: DType) -> Result<Tensor> {
     let gpu = q.gpu()?;
     gpu.counts(&MODULE, n, MOST_COUNT, "outputs")?;
     let y = Tensor::scratch(gpu, [n], dtype)?;
-    let name = by_dtype(dtype, ["qkv_bias_f32", "qkv_bias_bf16", "qkv_bias_f16"])?;
+    let name = ("qkv_bias", dtype);
     let (q, v) = (q.arg_of(OP, DType::F32)?, v.arg_of(OP, DType::F32)?);
     let shape = Launch {
         grid: [n.div_ceil(256), 1, 1],
@@ -248,7 +267,7 @@ fn qkv_bias(q: &Tensor, v: &Tensor, n: usize, dtype: DType) -> Result<Tensor> {
 fn into_gelu(z: Tensor) -> Result<Tensor> {
     let z = z.into_unique()?;
     let gpu = z.gpu()?;
-    let name = by_dtype(z.dtype(), ["gelu_at_f32", "gelu_at_bf16", "gelu_at_f16"])?;
+    let name = ("gelu_at", z.dtype());
     let args = [z.arg()?, Arg::U64(z.numel() as u64)];
     gpu.launch(&MODULE, name, Launch::pass(gpu, z.numel()), &args)?;
     Ok(z)
@@ -268,10 +287,7 @@ pub(crate) fn gelu_bias(z: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (m, n) = (z.shape().rows(), z.shape().last());
     let gpu = z.gpu()?;
     let a = Tensor::scratch(gpu, z.shape(), z.dtype())?;
-    let name = by_dtype(
-        z.dtype(),
-        ["gelu_bias_f32", "gelu_bias_bf16", "gelu_bias_f16"],
-    )?;
+    let name = ("gelu_bias", z.dtype());
     let bias = bias.arg_of("feed_forward", DType::F32)?;
     let (rows, cols) = (Arg::Count(m), Arg::Count(n));
     let args = [z.arg()?, bias, a.arg()?, rows, cols];
@@ -291,11 +307,6 @@ pub(crate) fn gelu_bias_backward(
     let (m, n) = (z.shape().rows(), z.shape().last());
     let gpu = z.gpu()?;
     let partial = Tensor::scratch(gpu, [m.div_ceil(TILE), n], DType::F32)?;
-    let names = [
-        "gelu_bias_backward_f32",
-        "gelu_bias_backward_bf16",
-        "gelu_bias_backward_f16",
-    ];
     let args = [
         g.arg_of(OP, z.dtype())?,
         z.arg()?,
@@ -304,22 +315,26 @@ pub(crate) fn gelu_bias_backward(
         Arg::Count(m),
         Arg::Count(n),
     ];
-    gpu.launch(&MODULE, by_dtype(z.dtype(), names)?, tiles(m, n), &args)?;
+    gpu.launch(
+        &MODULE,
+        ("gelu_bias_backward", z.dtype()),
+        tiles(m, n),
+        &args,
+    )?;
     bias_sums.map_or(Ok(()), |sums| add_rows(&partial, sums))
 }
 
 /// g ← g·GELU′(z), both of one type.
 fn times_slope(g: &Tensor, z: &Tensor) -> Result<()> {
     let gpu = g.gpu()?;
-    let names = ["gelu_slope_f32", "gelu_slope_bf16", "gelu_slope_f16"];
     let z_arg = z.arg_of("linear", g.dtype())?;
     let args = [g.arg()?, z_arg, Arg::U64(g.numel() as u64)];
-    gpu.launch(
+    Ok(gpu.launch(
         &MODULE,
-        by_dtype(g.dtype(), names)?,
+        ("gelu_slope", g.dtype()),
         Launch::pass(gpu, g.numel()),
         &args,
-    )
+    )?)
 }
 
 /// Adds the sums of the columns `at..at + out.numel()` of a matrix with `n` columns to `out`, float32. Blocks of rows are
@@ -332,7 +347,6 @@ pub(crate) fn add_column_sums(x: &Tensor, n: usize, at: usize, out: &Tensor) -> 
     }
     let blocks = m.div_ceil(TILE);
     let partial = Tensor::scratch(gpu, [blocks, width], DType::F32)?;
-    let names = ["column_sums_f32", "column_sums_bf16", "column_sums_f16"];
     let args = [
         x.arg()?,
         partial.arg()?,
@@ -341,7 +355,7 @@ pub(crate) fn add_column_sums(x: &Tensor, n: usize, at: usize, out: &Tensor) -> 
         Arg::Count(at),
         Arg::Count(width),
     ];
-    gpu.launch(&MODULE, by_dtype(x.dtype(), names)?, tiles(m, width), &args)?;
+    gpu.launch(&MODULE, ("column_sums", x.dtype()), tiles(m, width), &args)?;
     add_rows(&partial, out)
 }
 
@@ -361,36 +375,48 @@ pub(crate) fn add_rows(partial: &Tensor, out: &Tensor) -> Result<()> {
         Arg::Count(rows),
         Arg::Count(width),
     ];
-    gpu.launch(&MODULE, "add_rows", shape, &args)
+    Ok(gpu.launch(&MODULE, "add_rows", shape, &args)?)
 }
 
 /// The kernels of linear layers.
 pub(crate) static MODULE: Module = Module {
     name: "linear",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("qkv_bias_f32", "pppi"),
-        Kernel::new("gelu_f32", "ppu"),
-        Kernel::new("gelu_at_f32", "pu"),
-        Kernel::new("gelu_slope_f32", "ppu"),
-        Kernel::new("column_sums_f32", "ppiiii"),
-        Kernel::new("gelu_bias_f32", "pppii"),
-        Kernel::new("gelu_bias_backward_f32", "ppppii"),
-        Kernel::new("qkv_bias_bf16", "pppi"),
-        Kernel::new("gelu_bf16", "ppu"),
-        Kernel::new("gelu_at_bf16", "pu"),
-        Kernel::new("gelu_slope_bf16", "ppu"),
-        Kernel::new("column_sums_bf16", "ppiiii"),
-        Kernel::new("gelu_bias_bf16", "pppii"),
-        Kernel::new("gelu_bias_backward_bf16", "ppppii"),
-        Kernel::new("qkv_bias_f16", "pppi"),
-        Kernel::new("gelu_f16", "ppu"),
-        Kernel::new("gelu_at_f16", "pu"),
-        Kernel::new("gelu_slope_f16", "ppu"),
-        Kernel::new("column_sums_f16", "ppiiii"),
-        Kernel::new("gelu_bias_f16", "pppii"),
-        Kernel::new("gelu_bias_backward_f16", "ppppii"),
-        Kernel::new("add_rows", "ppii"),
-    ],
+    kernels: kernels! {
+        qkv_bias: "pppi" for f32 bf16 f16;
+        gelu: "ppu" for f32 bf16 f16;
+        gelu_at: "pu" for f32 bf16 f16;
+        gelu_slope: "ppu" for f32 bf16 f16;
+        column_sums: "ppiiii" for f32 bf16 f16;
+        gelu_bias: "pppii" for f32 bf16 f16;
+        gelu_bias_backward: "ppppii" for f32 bf16 f16;
+        add_rows: "ppii";
+    },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_counts_its_products_and_what_it_moves() {
+        let bf16 = Math {
+            operands: DType::Bf16,
+            tf32: true,
+        };
+        let (x, w) = (Tensor::zeros([2, 3, 5]), Tensor::zeros([7, 5]));
+        let forward = work(bf16, &x, &w, DType::Bf16);
+        assert_eq!(forward.flops, 2.0 * 6.0 * 7.0 * 5.0);
+        assert_eq!(forward.bytes, (6 * 5 * 4 + 7 * 5 * 2 + 6 * 7 * 2) as f64);
+        assert_eq!((forward.rate, forward.note.as_str()), (Rate::Half, "6×7×5"));
+        let g = Tensor::zeros([2, 3, 7]);
+        let weights = gradient_work(Math::FULL, &x, &w, &g, false);
+        assert_eq!(weights.flops, forward.flops);
+        assert_eq!(weights.bytes, (4 * (6 * 5 + 6 * 7 + 7 * 5)) as f64);
+        let both = gradient_work(Math::FULL, &x, &w, &g, true);
+        assert_eq!(both.flops, 2.0 * forward.flops);
+        assert_eq!(both.bytes, weights.bytes + (4 * (6 * 5 + 7 * 5)) as f64);
+        assert_eq!(both.rate, Rate::F32);
+    }
+}

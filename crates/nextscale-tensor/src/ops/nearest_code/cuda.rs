@@ -1,19 +1,19 @@
 //! The search on a GPU, in float32 whatever the products' arithmetic.
 
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::{Gpu, Rate, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, Module, Shape};
+use nextscale_cuda::{Gpu, Rate, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "nearest_code",
-    source: concat!(include_str!("search.cuh"), include_str!("kernel.cu")),
+    source: &[include_str!("search.cuh"), include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("pack_codes", "pppiiiii"),
-        Kernel::new("nearest_32", "ppppiiiiu"),
-        Kernel::new("nearest_64", "ppppiiiiu"),
-        Kernel::new("nearest_wide", "ppppiiiiu"),
-    ],
+    kernels: kernels! {
+        pack_codes: "pppiiiii";
+        nearest_32: "ppppiiiiu";
+        nearest_64: "ppppiiiiu";
+        nearest_wide: "ppppiiiiu";
+    },
 };
 
 const OP: &str = "nearest_code";

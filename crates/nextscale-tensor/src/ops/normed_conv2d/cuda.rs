@@ -1,11 +1,11 @@
 //! Norm and convolution in one kernel, on GPUs that have it and where that is the faster way.
 
 use super::Norm;
-use crate::cuda::Gpu;
-use crate::cuda::conv::{Convolution, tiles};
 use crate::ops::conv2d::{self, Conv, Sizes, conv2d};
 use crate::ops::group_norm::cuda as group_norm;
 use crate::{Cx, DType, Device, Error, Math, Result, Tensor, expect_dims};
+use nextscale_cuda::Gpu;
+use nextscale_cuda::conv::{Convolution, tiles};
 
 const OP: &str = "normed conv2d";
 
@@ -59,7 +59,7 @@ impl<'a> Call<'a> {
             return Ok(None);
         }
         let s = conv2d::sizes(OP, x, weight, bias, conv)?;
-        let (gpu, kind) = (x.gpu()?, conv2d::cuda::kind(s, conv, math)?);
+        let (gpu, kind) = (x.gpu()?, conv2d::cuda::kind(s, conv, math));
         let divides = norm.groups > 0 && s.inputs.is_multiple_of(norm.groups);
         if !gpu.conv_takes_norm(&kind) || !divides || x.numel() == 0 {
             return Ok(None);

@@ -1,9 +1,9 @@
 //! Norm, decision and update on a GPU: three passes, of which the last reads and writes everything once.
 
 use super::{AdamW, Decay, Moments, Progress, Scaling, StepValues};
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Gpu, Kernel, Module, Work};
 use crate::{DType, Device, Error, GradBuffer, Params, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Gpu, Module, Work, kernels};
 
 /// Elements whose squares one block adds.
 const PART: usize = 16384;
@@ -209,11 +209,7 @@ impl Run {
         ];
         gpu.launch(&MODULE, "decide", one_block(1024), &args)?;
         let half = params.half();
-        let name = match half.as_ref().map(Tensor::dtype) {
-            Some(DType::Bf16) => "adamw_bf16",
-            Some(DType::F16) => "adamw_f16",
-            _ => "adamw_f32",
-        };
+        let copy = half.as_ref().map_or(DType::F32, Tensor::dtype);
         let f32 = DType::F32;
         let args = [
             flat.arg_of("optimizer", f32)?,
@@ -231,7 +227,8 @@ impl Run {
             Arg::F32((1.0 - hyper.beta2) as f32),
             Arg::F32(hyper.eps as f32),
         ];
-        gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
+        let shape = Launch::pass(gpu, n.div_ceil(8));
+        gpu.launch(&MODULE, ("adamw", copy), shape, &args)?;
         Ok(numbers)
     }
 }
@@ -239,15 +236,13 @@ impl Run {
 /// The optimizer's kernels.
 pub(crate) static MODULE: Module = Module {
     name: "optimizer",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("sum_squares", "ppu"),
-        Kernel::new("grad_norm", "ppi"),
-        Kernel::new("decide", "ppppiiuuuu"),
-        Kernel::new("seed", "ppi"),
-        Kernel::new("adamw_f32", "pppppppuufffff"),
-        Kernel::new("adamw_bf16", "pppppppuufffff"),
-        Kernel::new("adamw_f16", "pppppppuufffff"),
-    ],
+    kernels: kernels! {
+        sum_squares: "ppu";
+        grad_norm: "ppi";
+        decide: "ppppiiuuuu";
+        seed: "ppi";
+        adamw: "pppppppuufffff" for f32 bf16 f16;
+    },
 };

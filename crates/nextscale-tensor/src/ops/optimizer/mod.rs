@@ -13,7 +13,7 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::cuda::pinned::Fetch;
+use crate::Fetch;
 use crate::{Device, Error, GradBuffer, Params, Result, Tensor};
 use std::ops::Range;
 

@@ -1,18 +1,19 @@
 //! φ on a GPU: float32 whatever the products' arithmetic. 32 channels, the tokenizer's, have a kernel of their own.
 
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
 use crate::ops::conv2d::{Conv, Sizes, cuda as conv2d};
 use crate::tape::Grads;
 use crate::{DType, Math, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, Module, Shape};
+use nextscale_cuda::kernels;
 
 pub(crate) static MODULE: Module = Module {
     name: "phi",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("phi_32", "ppppiif"),
-        Kernel::new("blend", "pppffu"),
-    ],
+    kernels: kernels! {
+        phi_32: "ppppiif";
+        blend: "pppffu";
+    },
 };
 
 /// Channels of the fused kernel and the positions of its blocks.

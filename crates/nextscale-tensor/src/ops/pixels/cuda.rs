@@ -1,23 +1,18 @@
 //! Bytes and floats on a GPU.
 
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
-use crate::cuda::matmul::Place;
-use crate::cuda::tensor::by_dtype;
-use crate::cuda::{DeviceBuffer, Gpu, Work};
 use crate::{DType, Result, Shape, Tensor};
+use nextscale_cuda::kernel::{Arg, Module, Shape as Launch};
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{DeviceBuffer, Gpu, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "pixels",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("from_pixels_f32", "ppu"),
-        Kernel::new("from_pixels_bf16", "ppu"),
-        Kernel::new("from_pixels_f16", "ppu"),
-        Kernel::new("to_pixels_f32", "pppu"),
-        Kernel::new("to_pixels_bf16", "pppu"),
-        Kernel::new("to_pixels_f16", "pppu"),
-    ],
+    kernels: kernels! {
+        from_pixels: "ppu" for f32 bf16 f16;
+        to_pixels: "pppu" for f32 bf16 f16;
+    },
 };
 
 pub(super) fn from_pixels(
@@ -38,10 +33,7 @@ pub(crate) fn floats_of(
     shape: Shape,
     bytes: &DeviceBuffer,
 ) -> Result<Tensor> {
-    let name = by_dtype(
-        dtype,
-        ["from_pixels_f32", "from_pixels_bf16", "from_pixels_f16"],
-    )?;
+    let name = ("from_pixels", dtype);
     let n = shape.numel();
     let y = Tensor::scratch(gpu, shape, dtype)?;
     let _scope = gpu.scope("from pixels", || Work::moving(&[&y]).and_bytes(n));
@@ -51,10 +43,7 @@ pub(crate) fn floats_of(
 }
 
 pub(super) fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
-    let name = by_dtype(
-        x.dtype(),
-        ["to_pixels_f32", "to_pixels_bf16", "to_pixels_f16"],
-    )?;
+    let name = ("to_pixels", x.dtype());
     let (gpu, n) = (x.gpu()?, x.numel());
     // The pixels, and behind them how many values are no numbers, which come with them.
     let (count_at, count_bytes) = (n.next_multiple_of(8), 8);

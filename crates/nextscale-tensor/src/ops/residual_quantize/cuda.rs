@@ -1,26 +1,26 @@
 //! The fused quantizer: one block of threads an image.
 
 use super::{Residual, ResidualCodes};
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape as Launch};
-use crate::cuda::matmul::Place;
-use crate::cuda::{Gpu, Rate, Work};
 use crate::ops::interpolate::axis::{Axis, Kind};
 use crate::ops::nearest_code::cuda::pack;
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::{Arg, Module, Shape as Launch};
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{Gpu, Rate, Work, kernels};
 use std::sync::Arc;
 
 pub(crate) static MODULE: Module = Module {
     name: "residual_quantize",
-    source: concat!(
+    source: &[
         include_str!("../nearest_code/search.cuh"),
         include_str!("../interpolate/taps.cuh"),
-        include_str!("kernel.cu")
-    ),
-    specific: false,
-    kernels: &[
-        Kernel::new("residual_encode", "pppppppppiiiiiiiiif"),
-        Kernel::new("residual_input", "pppppiiiiiiif"),
+        include_str!("kernel.cu"),
     ],
+    specific: false,
+    kernels: kernels! {
+        residual_encode: "pppppppppiiiiiiiiif";
+        residual_input: "pppppiiiiiiif";
+    },
 };
 
 /// Channels of the kernels.
@@ -168,7 +168,7 @@ pub(super) fn encode(
     let packed = pack(codes.codebook, codes.by_angle)?;
     let (weights, offsets) = phis(gpu, codes)?;
     let with_phi = !offsets.is_empty();
-    let plan = gpu.constant_i32(&plan(scales, &offsets)?)?;
+    let plan = Tensor::constant_i32(gpu, &plan(scales, &offsets)?)?;
     let (total, length) = lengths(scales, active);
     let tokens = Tensor::scratch(gpu, [b * total], DType::I32)?;
     let f_hat = Tensor::scratch(gpu, f.shape(), DType::F32)?;
@@ -259,7 +259,7 @@ pub(super) fn input(
     let run = one_run(gpu, tokens)?;
     let (weights, offsets) = phis(gpu, codes)?;
     let with_phi = !offsets.is_empty();
-    let plan = gpu.constant_i32(&plan(scales, &offsets)?)?;
+    let plan = Tensor::constant_i32(gpu, &plan(scales, &offsets)?)?;
     let (_, length) = lengths(scales, active);
     let y = Tensor::scratch(gpu, [b, length, CHANNELS], DType::F32)?;
     let args = [

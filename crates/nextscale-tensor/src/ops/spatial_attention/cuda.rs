@@ -2,25 +2,20 @@
 //! in pieces, so that scores never take more than a fixed amount of memory.
 
 use super::Sizes;
-use crate::cuda::gpu::Gpu;
-use crate::cuda::kernel::{Arg, Kernel, Module, Shape};
-use crate::cuda::matmul::{Batch, Element, Follow, Operands, Place, Product};
-use crate::cuda::tensor::by_dtype;
-use crate::cuda::{DeviceBuffer, Rate, Work};
 use crate::{DType, Math, Result, Tensor};
+use nextscale_cuda::gpu::Gpu;
+use nextscale_cuda::kernel::{Arg, Module, Shape};
+use nextscale_cuda::matmul::{Batch, Follow, Operands, Place, Product};
+use nextscale_cuda::{DeviceBuffer, Rate, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "spatial_attention",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("softmax_f32", "ppif"),
-        Kernel::new("softmax_bf16", "ppif"),
-        Kernel::new("softmax_f16", "ppif"),
-        Kernel::new("gradient_f32", "pppif"),
-        Kernel::new("gradient_bf16", "pppif"),
-        Kernel::new("gradient_f16", "pppif"),
-    ],
+    kernels: kernels! {
+        softmax: "ppif" for f32 bf16 f16;
+        gradient: "pppif" for f32 bf16 f16;
+    },
 };
 
 /// Bytes of scores at a time.
@@ -35,7 +30,6 @@ struct Matrices<'a>(Place<'a>, usize, usize);
 struct Run {
     gpu: &'static Gpu,
     dtype: DType,
-    element: Element,
     tf32: bool,
     s: Sizes,
 }
@@ -45,7 +39,6 @@ impl Run {
         Ok(Self {
             gpu: qkv.gpu()?,
             dtype: math.operands,
-            element: math.operands.element()?,
             tf32: math.tf32 && math.operands == DType::F32,
             s,
         })
@@ -58,15 +51,21 @@ impl Run {
             positions: n,
             c,
         } = self.s;
-        Work::of_bytes(maps * batch * n * c * self.element.bytes()).products(
-            Rate::from((self.element, self.tf32)),
+        Work::of_bytes(maps * batch * n * c * self.dtype.bytes()).products(
+            Rate::of(Math {
+                operands: self.dtype,
+                tf32: self.tf32,
+            }),
             products * 2.0 * (batch * n * n) as f64 * c as f64,
         )
     }
 
-    fn square(&self, element: Element) -> Result<DeviceBuffer> {
+    fn square(&self, element: DType) -> Result<DeviceBuffer> {
         let n = self.s.positions;
-        DeviceBuffer::new(self.gpu, self.s.batch * n * n * element.bytes())
+        Ok(DeviceBuffer::new(
+            self.gpu,
+            self.s.batch * n * n * element.bytes(),
+        )?)
     }
 
     /// The matrices of scores in a buffer.
@@ -81,7 +80,7 @@ impl Run {
         let width = if third.is_some() { 3 * c } else { c };
         let Place(buffer, byte) = t.place()?;
         let skip = first * n * width + third.unwrap_or(0) * c;
-        let place = Place(buffer, byte + skip * self.element.bytes());
+        let place = Place(buffer, byte + skip * self.dtype.bytes());
         Ok(Matrices(place, width, n * width))
     }
 
@@ -91,13 +90,13 @@ impl Run {
         (m, n, k): (usize, usize, usize),
         turned: [bool; 2],
         [a, b, c]: [Matrices<'_>; 3],
-        result: Element,
+        result: DType,
     ) -> Result<()> {
         let p = Product {
             m,
             n,
             k,
-            operands: self.element,
+            operands: self.dtype,
             result,
             a_transposed: turned[0],
             b_transposed: turned[1],
@@ -117,11 +116,11 @@ impl Run {
             vector: None,
             aux: None,
         };
-        self.gpu.matmul_batch(&p, &batch, &operands)
+        Ok(self.gpu.matmul_batch(&p, &batch, &operands)?)
     }
 
     /// Launches a kernel that has a row a block.
-    fn rows(&self, names: [&'static str; 3], buffers: &[&DeviceBuffer]) -> Result<()> {
+    fn rows(&self, name: &'static str, buffers: &[&DeviceBuffer]) -> Result<()> {
         let (n, rows) = (self.s.positions, self.s.batch * self.s.positions);
         let mut args: Vec<Arg<'_>> = buffers.iter().map(|b| Arg::In(b)).collect();
         args.push(Arg::Count(n));
@@ -131,25 +130,21 @@ impl Run {
             threads: n.next_multiple_of(32).min(256) as u32,
             shared: 0,
         };
-        self.gpu
-            .launch(&MODULE, by_dtype(self.dtype, names)?, shape, &args)
+        Ok(self.gpu.launch(&MODULE, (name, self.dtype), shape, &args)?)
     }
 
     /// The probabilities of the images from `first` on.
     fn probabilities(&self, qkv: &Tensor, first: usize) -> Result<DeviceBuffer> {
         let (n, c) = (self.s.positions, self.s.c);
-        let scores = self.square(Element::F32)?;
+        let scores = self.square(DType::F32)?;
         let (q, k) = (
             self.map(qkv, first, Some(0))?,
             self.map(qkv, first, Some(1))?,
         );
         let out = self.scores(&scores);
-        self.product((n, n, c), [false, true], [q, k, out], Element::F32)?;
-        let p = self.square(self.element)?;
-        self.rows(
-            ["softmax_f32", "softmax_bf16", "softmax_f16"],
-            &[&scores, &p],
-        )?;
+        self.product((n, n, c), [false, true], [q, k, out], DType::F32)?;
+        let p = self.square(self.dtype)?;
+        self.rows("softmax", &[&scores, &p])?;
         Ok(p)
     }
 
@@ -183,12 +178,7 @@ pub(super) fn forward(math: Math, s: Sizes, qkv: &Tensor) -> Result<Tensor> {
         let p = run.probabilities(&qkv, first)?;
         let (n, c) = (run.s.positions, run.s.c);
         let (v, y) = (run.map(&qkv, first, Some(2))?, run.map(&y, first, None)?);
-        run.product(
-            (n, c, n),
-            [false, false],
-            [run.scores(&p), v, y],
-            run.element,
-        )
+        run.product((n, c, n), [false, false], [run.scores(&p), v, y], run.dtype)
     })?;
     Ok(y)
 }
@@ -203,25 +193,22 @@ pub(super) fn backward(math: Math, s: Sizes, qkv: &Tensor, g: &Tensor) -> Result
     let (qkv, g) = (qkv.cast(run.dtype)?, g.cast(run.dtype)?);
     let d = Tensor::scratch(run.gpu, qkv.shape(), run.dtype)?;
     run.in_pieces(|run, first| {
-        let (n, c, e) = (run.s.positions, run.s.c, run.element);
+        let (n, c, e) = (run.s.positions, run.s.c, run.dtype);
         let third = |t, i| run.map(t, first, Some(i));
         let g = run.map(&g, first, None)?;
         let p = run.probabilities(&qkv, first)?;
         let (probabilities, dv) = (run.scores(&p), third(&d, 2)?);
         run.product((n, c, n), [true, false], [probabilities, g, dv], e)?;
-        let dp = run.square(Element::F32)?;
+        let dp = run.square(DType::F32)?;
         let out = run.scores(&dp);
         run.product(
             (n, n, c),
             [false, true],
             [g, third(&qkv, 2)?, out],
-            Element::F32,
+            DType::F32,
         )?;
         let ds = run.square(e)?;
-        run.rows(
-            ["gradient_f32", "gradient_bf16", "gradient_f16"],
-            &[&p, &dp, &ds],
-        )?;
+        run.rows("gradient", &[&p, &dp, &ds])?;
         let ds = run.scores(&ds);
         run.product(
             (n, c, n),

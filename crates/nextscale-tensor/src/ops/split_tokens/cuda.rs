@@ -1,12 +1,12 @@
 //! Taking rows apart on a GPU.
 
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Kernel, Module, Work};
 
 pub(crate) static MODULE: Module = Module {
     name: "split_tokens",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[Kernel::new("split_tokens", "pppiii")],
 };
@@ -31,7 +31,7 @@ pub(super) fn split(x: &Tensor, lengths: &[usize], (batch, row): (usize, usize))
         at += l;
         begins.push(number(at)?);
     }
-    let begins = gpu.constant_i32(&begins)?;
+    let begins = Tensor::constant_i32(gpu, &begins)?;
     let args = [
         values,
         begins.arg()?,

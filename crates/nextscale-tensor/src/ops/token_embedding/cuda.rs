@@ -1,10 +1,10 @@
 //! Input embeddings on a GPU.
 
-use crate::cuda::kernel::{MOST_COUNT, Shape as Launch};
-use crate::cuda::matmul::Place;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::ops::linear::cuda::add_column_sums;
 use crate::{DType, Grads, Result, Tensor};
+use nextscale_cuda::kernel::{MOST_COUNT, Shape as Launch};
+use nextscale_cuda::matmul::Place;
+use nextscale_cuda::{Arg, Module, Work, kernels};
 
 const OP: &str = "token_embedding";
 
@@ -190,11 +190,11 @@ pub(super) fn scale(words: &Tensor, pos: &Tensor, lvl: &Tensor, copies: usize) -
 /// The kernels of input embeddings.
 pub(crate) static MODULE: Module = Module {
     name: "token_embedding",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("token_embedding", "pppppppiiiiiu"),
-        Kernel::new("token_embedding_backward", "pppiiiiu"),
-        Kernel::new("scale_embedding", "ppppiiiiu"),
-    ],
+    kernels: kernels! {
+        token_embedding: "pppppppiiiiiu";
+        token_embedding_backward: "pppiiiiu";
+        scale_embedding: "ppppiiiiu";
+    },
 };

@@ -1,14 +1,14 @@
 //! On a GPU: a block takes a range and adds in a fixed order.
 
 use super::OP;
-use crate::cuda::kernel::Shape as Launch;
-use crate::cuda::{Arg, Kernel, Module, Work};
 use crate::{DType, Error, Result, Tensor};
+use nextscale_cuda::kernel::Shape as Launch;
+use nextscale_cuda::{Arg, Kernel, Module, Work};
 use std::ops::Range;
 
 pub(crate) static MODULE: Module = Module {
     name: OP,
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: &[Kernel {
         name: "token_measures",
@@ -38,7 +38,7 @@ pub(super) fn run(
         .iter()
         .flat_map(|r| [r.start as i32, r.end as i32])
         .collect();
-    let ends = gpu.constant_i32(&ends)?;
+    let ends = Tensor::constant_i32(gpu, &ends)?;
     let shape = Launch {
         grid: [ranges.len(), 1, 1],
         threads: 1024,

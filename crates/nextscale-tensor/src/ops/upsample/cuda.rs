@@ -1,26 +1,22 @@
 //! Upsampling on a GPU, in the type of x.
 
-use crate::cuda::Work;
-use crate::cuda::kernel::{Arg, Kernel, MOST_COUNT, Module, Shape};
-use crate::cuda::tensor::by_dtype;
 use crate::{Result, Tensor};
+use nextscale_cuda::Work;
+use nextscale_cuda::kernel::{Arg, MOST_COUNT, Module, Shape};
+use nextscale_cuda::kernels;
 
 pub(crate) static MODULE: Module = Module {
     name: "upsample",
-    source: include_str!("kernel.cu"),
+    source: &[include_str!("kernel.cu")],
     specific: false,
-    kernels: &[
-        Kernel::new("repeat_f32", "ppuii"),
-        Kernel::new("repeat_bf16", "ppuii"),
-        Kernel::new("repeat_f16", "ppuii"),
-        Kernel::new("collect_f32", "ppuii"),
-        Kernel::new("collect_bf16", "ppuii"),
-        Kernel::new("collect_f16", "ppuii"),
-    ],
+    kernels: kernels! {
+        repeat: "ppuii" for f32 bf16 f16;
+        collect: "ppuii" for f32 bf16 f16;
+    },
 };
 
 /// y from x, or dx from g: `dims` are the small map's.
-fn launch(names: [&'static str; 3], from: &Tensor, to: &Tensor, dims: [usize; 4]) -> Result<()> {
+fn launch(name: &'static str, from: &Tensor, to: &Tensor, dims: [usize; 4]) -> Result<()> {
     let (gpu, [b, h, w, c]) = (from.gpu()?, dims);
     // Within a line of the large map the kernel counts with 32 bits.
     gpu.counts(&MODULE, 2 * w * c, MOST_COUNT, "elements of a line")?;
@@ -34,19 +30,23 @@ fn launch(names: [&'static str; 3], from: &Tensor, to: &Tensor, dims: [usize; 4]
         Arg::Count(c),
     ];
     let step = if c % 8 == 0 { 8 } else { 1 };
-    let name = by_dtype(from.dtype(), names)?;
-    gpu.launch(&MODULE, name, Shape::pass(gpu, n / step), &args)
+    Ok(gpu.launch(
+        &MODULE,
+        (name, from.dtype()),
+        Shape::pass(gpu, n / step),
+        &args,
+    )?)
 }
 
 pub(super) fn forward(x: &Tensor, dims: [usize; 4]) -> Result<Tensor> {
     let [b, h, w, c] = dims;
     let y = Tensor::scratch(x.gpu()?, [b, 2 * h, 2 * w, c], x.dtype())?;
-    launch(["repeat_f32", "repeat_bf16", "repeat_f16"], x, &y, dims)?;
+    launch("repeat", x, &y, dims)?;
     Ok(y)
 }
 
 pub(super) fn backward(g: &Tensor, dims: [usize; 4]) -> Result<Tensor> {
     let dx = Tensor::scratch(g.gpu()?, dims, g.dtype())?;
-    launch(["collect_f32", "collect_bf16", "collect_f16"], g, &dx, dims)?;
+    launch("collect", g, &dx, dims)?;
     Ok(dx)
 }

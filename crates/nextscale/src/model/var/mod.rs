@@ -9,7 +9,7 @@ pub use block::{Attend, Branch, Keep};
 pub use config::VarConfig;
 pub use init::InitScales;
 
-use super::{Run, half_copy};
+use super::{Run, half_copy, to_device};
 use crate::{Error, Result};
 use block::{Block, Linear, SLOTS, Tables};
 use nextscale_tensor::ops::{self, KvCache, Modulation};
@@ -116,7 +116,7 @@ impl Var {
     /// # Errors
     /// When the GPU can't be used or its memory is full.
     pub fn to_device(&mut self, device: Device, math: Math) -> Result<()> {
-        self.params.to_device(device, half_copy(math))?;
+        to_device(&mut self.params, device, half_copy(math))?;
         self.math = math;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A tokenizer's quantizer by itself: all that training on known tokens needs.
 
+use super::super::to_device;
 use super::quantizer::Quantizer;
 use super::{Vqvae, VqvaeConfig};
 use crate::{Error, Result};
@@ -84,7 +85,7 @@ impl Tokenizer {
     pub fn to_device(&mut self, device: Device, math: nextscale_tensor::Math) -> Result<()> {
         match self {
             Self::Whole(v) => v.to_device(device, math),
-            Self::Codes(c) => Ok(c.params.to_device(device, None)?),
+            Self::Codes(c) => Ok(to_device(&mut c.params, device, None)?),
         }
     }
 }

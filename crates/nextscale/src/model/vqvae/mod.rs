@@ -8,7 +8,7 @@ mod init;
 pub mod quantizer;
 mod resnet_block;
 
-use super::{Pyramid, Run, half_copy};
+use super::{Pyramid, Run, half_copy, to_device};
 use crate::{Error, Result};
 use decoder::Decoder;
 use encoder::Encoder;
@@ -326,7 +326,7 @@ impl Vqvae {
     /// # Errors
     /// When the GPU can't be used or its memory is full.
     pub fn to_device(&mut self, device: Device, math: Math) -> Result<()> {
-        self.params.to_device(device, half_copy(math))?;
+        to_device(&mut self.params, device, half_copy(math))?;
         self.math = math;
         Ok(())
     }

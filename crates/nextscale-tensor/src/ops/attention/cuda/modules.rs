@@ -1,87 +1,43 @@
 //! The kernels as they are declared, by source file.
 
-use crate::cuda::{Kernel, Module};
 use crate::{DType, Error, Result};
+use nextscale_cuda::headers::{COPIES, HOPPER};
+use nextscale_cuda::{Kernel, Module, kernels};
 
 /// Half precision, heads of 64: y, caches, and the joining of parts.
 pub(crate) static FORWARD: Module = Module {
     name: "attention_forward",
-    source: concat!(
-        include_str!("../../../cuda/copies.cuh"),
-        include_str!("../../../cuda/hopper.cuh"),
+    source: &[
+        COPIES,
+        HOPPER,
         include_str!("../kernels/fragments.cuh"),
-        include_str!("../kernels/forward.cu")
-    ),
-    specific: true,
-    kernels: &[
-        Kernel {
-            name: "unit_keys_bf16",
-            signature: "ppiiuu",
-        },
-        Kernel {
-            name: "append_rows_bf16",
-            signature: "pppiiiiii",
-        },
-        Kernel {
-            name: "forward_bf16",
-            signature: "ppppppppiiiiiuuuuumm",
-        },
-        Kernel {
-            name: "join_bf16",
-            signature: "ppiiii",
-        },
-        Kernel {
-            name: "unit_keys_f16",
-            signature: "ppiiuu",
-        },
-        Kernel {
-            name: "append_rows_f16",
-            signature: "pppiiiiii",
-        },
-        Kernel {
-            name: "forward_f16",
-            signature: "ppppppppiiiiiuuuuumm",
-        },
-        Kernel {
-            name: "join_f16",
-            signature: "ppiiii",
-        },
+        include_str!("../kernels/forward.cu"),
     ],
+    specific: true,
+    kernels: kernels! {
+        unit_keys: "ppiiuu" for bf16 f16;
+        append_rows: "pppiiiiii" for bf16 f16;
+        forward: "ppppppppiiiiiuuuuumm" for bf16 f16;
+        join: "ppiiii" for bf16 f16;
+    },
 };
 
 /// Half precision, heads of 64: gradients.
 pub(crate) static BACKWARD: Module = Module {
     name: "attention_backward",
-    source: concat!(
-        include_str!("../../../cuda/copies.cuh"),
-        include_str!("../../../cuda/hopper.cuh"),
+    source: &[
+        COPIES,
+        HOPPER,
         include_str!("../kernels/fragments.cuh"),
         include_str!("../kernels/backward.cu"),
-        include_str!("../kernels/scale_gradient.cu")
-    ),
-    specific: true,
-    kernels: &[
-        Kernel {
-            name: "backward_queries_bf16",
-            signature: "pppppppppiiim",
-        },
-        Kernel {
-            name: "backward_keys_bf16",
-            signature: "pppppppiiimm",
-        },
-        Kernel {
-            name: "backward_queries_f16",
-            signature: "pppppppppiiim",
-        },
-        Kernel {
-            name: "backward_keys_f16",
-            signature: "pppppppiiimm",
-        },
-        Kernel {
-            name: "scale_gradient",
-            signature: "pppiii",
-        },
+        include_str!("../kernels/scale_gradient.cu"),
     ],
+    specific: true,
+    kernels: kernels! {
+        backward_queries: "pppppppppiiim" for bf16 f16;
+        backward_keys: "pppppppiiimm" for bf16 f16;
+        scale_gradient: "pppiii";
+    },
 };
 
 /// Float32 arithmetic for one type of storage and heads up to a width: modules of their own, so that a run compiles only
@@ -90,39 +46,24 @@ macro_rules! plain {
     ($($static:ident $name:literal $element:literal $wide:literal;)+) => { $(
         pub(crate) static $static: Module = Module {
             name: $name,
-            source: concat!(
-                "typedef ", $element, " Element;\nconstexpr int WIDE = ", $wide, ";\n",
+            source: &[
+                concat!("typedef ", $element, " Element;\nconstexpr int WIDE = ", $wide, ";\n"),
                 include_str!("../kernels/plain.cu"),
-                include_str!("../kernels/scale_gradient.cu")
-            ),
+                include_str!("../kernels/scale_gradient.cu"),
+            ],
             specific: false,
             kernels: PLAIN,
         };
     )+ };
 }
 
-const PLAIN: &[Kernel] = &[
-    Kernel {
-        name: "plain_forward",
-        signature: "pppppppiiiiiiuuuuu",
-    },
-    Kernel {
-        name: "plain_backward_queries",
-        signature: "pppppppppiiii",
-    },
-    Kernel {
-        name: "plain_backward_keys",
-        signature: "pppppppiiii",
-    },
-    Kernel {
-        name: "plain_append",
-        signature: "pppiiiiiii",
-    },
-    Kernel {
-        name: "scale_gradient",
-        signature: "pppiii",
-    },
-];
+const PLAIN: &[Kernel] = kernels! {
+    plain_forward: "pppppppiiiiiiuuuuu";
+    plain_backward_queries: "pppppppppiiii";
+    plain_backward_keys: "pppppppiiii";
+    plain_append: "pppiiiiiii";
+    scale_gradient: "pppiii";
+};
 
 plain! {
     F32_64 "attention_f32_64" "float" 64;
@@ -145,10 +86,10 @@ pub(super) fn plain(dtype: DType, dim: usize) -> Result<&'static Module> {
         (DType::F32, false) => Ok(&F32_128),
         (DType::Bf16, false) => Ok(&BF16_128),
         (DType::F16, false) => Ok(&F16_128),
-        (DType::I32, _) => Err(Error::DType {
+        (other, _) => Err(Error::DType {
             op: "attention",
             expected: "a float",
-            found: "i32",
+            found: other.name(),
         }),
     }
 }

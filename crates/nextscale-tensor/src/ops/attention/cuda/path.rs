@@ -1,9 +1,9 @@
 //! Which kernels take a call, and how these cut it into blocks.
 
 use super::super::Sizes;
-use crate::cuda::Gpu;
-use crate::cuda::kernel::Shape as Launch;
 use crate::{Error, Result, Tensor};
+use nextscale_cuda::Gpu;
+use nextscale_cuda::kernel::Shape as Launch;
 
 /// The head width of the tensor-core kernels.
 pub(super) const WIDTH: usize = 64;

@@ -1,0 +1,35 @@
+use super::*;
+
+fn product(flops: f64, note: &str) -> Work {
+    Work::of_bytes(10)
+        .products(Rate::Half, flops)
+        .sized(note.into())
+}
+
+#[test]
+fn spans_are_summed_by_name_arithmetic_and_sizes() {
+    let spans = [
+        ("linear", product(3.0, "a"), 1.0),
+        ("norm", Work::of_bytes(7), 6.0),
+        ("linear", product(4.0, "b"), 2.0),
+        ("linear", product(5.0, "a"), 0.5),
+        ("linear", Work::default().sized("a".into()), 0.25),
+    ];
+    let p = Profile::of_spans(spans, 12.0);
+    let seen: Vec<_> = p.rows.iter().map(|r| (r.name, &*r.note, r.rate)).collect();
+    assert_eq!(
+        seen,
+        [
+            ("norm", "", Rate::F32),
+            ("linear", "b", Rate::Half),
+            ("linear", "a", Rate::Half),
+            ("linear", "a", Rate::F32),
+        ]
+    );
+    let a = &p.rows[2];
+    assert_eq!((a.calls, a.ms, a.flops, a.bytes), (2, 1.5, 8.0, 20.0));
+    assert_eq!((p.flops(), p.bytes(), p.other_ms()), (12.0, 37.0, 2.25));
+    // Events are rounded: the sum may be a little more than the whole.
+    let p = Profile::of_spans([("norm", Work::default(), 1.001)], 1.0);
+    assert_eq!(p.other_ms(), 0.0);
+}
