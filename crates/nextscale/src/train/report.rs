@@ -3,7 +3,7 @@
 use super::optimizer::LateNumbers;
 use crate::Result;
 use crate::eval::{LateMeasures, Measures};
-use nextscale_tensor::cuda::pinned::Fetch;
+use nextscale_tensor::Fetch;
 
 /// What an iteration found.
 #[derive(Clone, Debug)]
