@@ -8,9 +8,7 @@ use super::recorded::Recorded;
 use super::report::Report;
 use super::var::Batches;
 use crate::checkpoint::param_groups::param_groups;
-use crate::checkpoint::pickle::{Dict, TensorRef, Value};
-use crate::checkpoint::pth::PthFile;
-use crate::checkpoint::{HostDType, StateDict, TrainerState};
+use crate::checkpoint::{StateDict, TrainerState};
 use crate::model::Pyramid;
 use crate::model::state::load_buffer;
 use crate::model::var::Var;
@@ -18,6 +16,7 @@ use crate::train::progressive::Stage;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
 use serde_json::{Map, Value as Json, json};
+use torch_pth::{Dict, PthFile, TensorRef, Value};
 
 /// How near each loss after resuming must be.
 const LOSSES: f64 = 1e-5;
@@ -36,8 +35,8 @@ pub(super) fn check(folder: &Folder, report: &mut Report<'_>) -> Result<()> {
     for stem in folder.stems(".pth") {
         let name = format!("{stem}.pth");
         let (value, state) = folder.with_file(&name, |path| {
-            let (_, value) = PthFile::open(path)?;
-            Ok((value, TrainerState::from_reference_pth(path)?))
+            let state = TrainerState::from_reference_pth(path)?;
+            Ok((PthFile::open(path)?.1, state))
         })?;
         seen = true;
         check_layout("", &value, &layout, report);
@@ -147,35 +146,19 @@ fn plain(value: &Value) -> Json {
         Value::List(l) | Value::Tuple(l) | Value::Set(l) => l.iter().map(plain).collect(),
         Value::Dict(d) => Json::Object(d.items.iter().map(|(k, v)| (text(k), plain(v))).collect()),
         Value::Tensor(t) => json!(tensor_text(t)),
-        Value::DType(d) => json!(torch_name(*d)),
+        Value::DType(d) => json!(format!("torch.{}", d.torch_name())),
     }
 }
 
 /// A tensor's shape and type as Python prints them: `Tensor(1, 64)torch.float32`.
 fn tensor_text(t: &TensorRef) -> String {
-    let sizes: Vec<String> = t.shape.iter().map(usize::to_string).collect();
+    let sizes: Vec<String> = t.shape().iter().map(usize::to_string).collect();
     let comma = if sizes.len() == 1 { "," } else { "" };
     format!(
-        "Tensor({}{comma}){}",
+        "Tensor({}{comma})torch.{}",
         sizes.join(", "),
-        torch_name(t.storage.dtype)
+        t.dtype().torch_name()
     )
-}
-
-fn torch_name(dtype: HostDType) -> &'static str {
-    match dtype {
-        HostDType::F64 => "torch.float64",
-        HostDType::F32 => "torch.float32",
-        HostDType::F16 => "torch.float16",
-        HostDType::BF16 => "torch.bfloat16",
-        HostDType::I64 => "torch.int64",
-        HostDType::I32 => "torch.int32",
-        HostDType::I16 => "torch.int16",
-        HostDType::U16 => "torch.uint16",
-        HostDType::I8 => "torch.int8",
-        HostDType::U8 => "torch.uint8",
-        HostDType::Bool => "torch.bool",
-    }
 }
 
 /// Where two JSON values differ first, in words.

@@ -14,9 +14,9 @@ fn refused(parts: &[&[u8]]) -> String {
 
 fn tensor(shape: &[usize], key: &str) -> Value {
     let numel = shape.iter().product::<usize>() as u64;
-    Value::Tensor(std::sync::Arc::new(TensorRef::contiguous(
+    Value::Tensor(std::sync::Arc::new(TensorRef::whole(
         Storage {
-            dtype: HostDType::F32,
+            dtype: DType::F32,
             key: key.into(),
             numel,
         },
@@ -78,7 +78,7 @@ fn everything() -> Value {
                 Value::Dict(Dict::default()),
             ]),
         ),
-        ("dtype", Value::DType(HostDType::BF16)),
+        ("dtype", Value::DType(DType::BF16)),
     ]))
 }
 
@@ -209,7 +209,7 @@ fn tensors_must_stay_inside_their_storage() {
 #[test]
 fn strided_views_are_gathered_in_row_major_order() {
     let storage = Arc::new(Storage {
-        dtype: HostDType::U8,
+        dtype: DType::U8,
         key: "0".into(),
         numel: 12,
     });
@@ -391,7 +391,7 @@ fn child_that_reads_greedy_pickles() {
     println!("took {} ms,{peak}: {error}", start.elapsed().as_millis());
 }
 
-const GREEDY: &str = "NEXTSCALE_TEST_GREEDY_PICKLE";
+const GREEDY: &str = "TORCH_PTH_TEST_GREEDY_PICKLE";
 
 #[cfg(target_os = "linux")]
 #[test]
@@ -404,7 +404,7 @@ fn greedy_pickles_are_refused_before_they_take_memory() {
         for padding in [0, 20_000_000] {
             let output = std::process::Command::new(std::env::current_exe().unwrap())
                 .args([
-                    "checkpoint::pickle::tests::child_that_reads_greedy_pickles",
+                    "pickle::tests::child_that_reads_greedy_pickles",
                     "--exact",
                     "--nocapture",
                 ])

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::globals::Global;
 use super::tensor::{Storage, TensorRef};
-use super::{Result, err};
-use crate::checkpoint::host::HostDType;
+use super::{Result, err, unsupported};
+use crate::DType;
 
 /// What an instruction is counted for: it puts at most one place on the stack, which may then move to a list, and lists grow ahead.
 const STEP: usize = 6 * size_of::<Id>();
@@ -34,7 +34,7 @@ pub(super) enum Node {
     Global(Global),
     Storage(Arc<Storage>),
     Tensor(Arc<TensorRef>),
-    DType(HostDType),
+    DType(DType),
     NumpyDType(Arc<str>),
 }
 
@@ -90,7 +90,7 @@ impl Machine<'_> {
             0x80 => {
                 let [version] = self.take()?;
                 if !(2..=5).contains(&version) {
-                    return err(format!(
+                    return unsupported(format!(
                         "it is a pickle of protocol {version}; 2 to 5 are supported"
                     ));
                 }
@@ -461,12 +461,12 @@ impl Machine<'_> {
             match word.get_mut(i) {
                 Some(slot) => *slot = b,
                 None if b == fill => {}
-                None => return err("it holds an integer beyond 64 bits"),
+                None => return unsupported("it holds an integer beyond 64 bits"),
             }
         }
         let v = i64::from_le_bytes(word);
         if (v < 0) != (fill != 0) {
-            return err("it holds an integer beyond 64 bits");
+            return unsupported("it holds an integer beyond 64 bits");
         }
         self.push(Node::Int(v))
     }

@@ -6,8 +6,8 @@ use half::f16;
 
 use super::machine::{Id, Machine, Node, NodeDict};
 use super::tensor::{Storage, TensorRef};
-use super::{Result, err, short};
-use crate::checkpoint::host::HostDType;
+use super::{Result, err, short, unsupported};
+use crate::DType;
 
 /// A Python name that is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum Global {
     Size,
     Device,
     /// `torch.FloatStorage` and its kin.
-    Storage(HostDType),
+    Storage(DType),
     NumpyDType,
     NumpyScalar,
 }
@@ -32,7 +32,7 @@ pub(super) enum Global {
 impl Global {
     /// The node that stands for `module.name`.
     pub(super) fn find(module: &str, name: &str) -> Result<Node> {
-        use HostDType as D;
+        use DType as D;
         let global = match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("builtins" | "__builtin__", "dict") => Self::Dict,
@@ -67,7 +67,7 @@ impl Global {
             ("numpy", "dtype") => Self::NumpyDType,
             ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Self::NumpyScalar,
             _ => {
-                return err(format!(
+                return unsupported(format!(
                     "it uses the Python name {}.{}, which is not on the list of allowed names; \
                      save plain tensors, numbers, text, lists and dicts only",
                     short(module),
@@ -257,7 +257,7 @@ impl Machine<'_> {
                 if let Some(&order) = state.get(1)
                     && matches!(self.node(order)?, Node::Str(s) if &**s == ">")
                 {
-                    return err("a numpy number is big endian, which is not supported");
+                    return unsupported("a numpy number is big endian, which is not supported");
                 }
                 return Ok(());
             }
@@ -308,7 +308,7 @@ fn numpy_scalar(dtype: &str, bytes: &[u8]) -> Result<Node> {
         ("u1", &[a]) => Node::Int(i64::from(a)),
         ("b1", &[a]) => Node::Bool(a != 0),
         _ => {
-            return err(format!(
+            return unsupported(format!(
                 "a numpy number of type {} is not supported",
                 short(dtype)
             ));

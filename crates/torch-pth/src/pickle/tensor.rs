@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Result, err, short};
-use crate::checkpoint::host::{HostDType, checked_numel};
+use crate::DType;
+use crate::tensor::checked_numel;
 
 /// More axes than any model uses; bounds what one tensor record can cost.
 const MAX_RANK: usize = 16;
@@ -12,7 +13,7 @@ const MAX_RANK: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
     /// Element type.
-    pub dtype: HostDType,
+    pub dtype: DType,
     /// The name inside the archive.
     pub key: Arc<str>,
     /// Number of elements.
@@ -26,27 +27,21 @@ impl Storage {
     }
 }
 
-/// A strided view on a storage; every element that it can reach lies inside (checked when it was made).
+/// A strided view on a storage; every element that it can reach lies inside (checked when it is made).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorRef {
-    /// The storage that it looks at.
-    pub storage: Arc<Storage>,
-    /// Its first element's position in the storage.
-    pub offset: u64,
-    /// Sizes, slowest axis first.
-    pub shape: Vec<usize>,
-    /// Steps in elements, one for every axis.
-    pub stride: Vec<usize>,
+    storage: Arc<Storage>,
+    offset: u64,
+    shape: Vec<usize>,
+    stride: Vec<usize>,
 }
 
 impl TensorRef {
-    /// A view, after checking that it stays inside its storage.
-    pub(super) fn new(
-        storage: Arc<Storage>,
-        offset: i64,
-        shape: &[i64],
-        stride: &[i64],
-    ) -> Result<Self> {
+    /// A view of some sizes, slowest axis first, with steps in elements for every axis.
+    ///
+    /// # Errors
+    /// When it has more than 16 axes, negative numbers, or reaches beyond its storage.
+    pub fn new(storage: Arc<Storage>, offset: i64, shape: &[i64], stride: &[i64]) -> Result<Self> {
         let key = short(&storage.key);
         if shape.len() > MAX_RANK || shape.len() != stride.len() {
             return err(format!(
@@ -100,8 +95,8 @@ impl TensorRef {
         })
     }
 
-    /// The whole of a storage as a contiguous tensor.
-    pub fn contiguous(storage: Storage, shape: &[usize]) -> Self {
+    /// The whole of a storage, row by row: the shape is taken at its word.
+    pub(crate) fn whole(storage: Storage, shape: &[usize]) -> Self {
         let mut stride = vec![1usize; shape.len()];
         for i in (1..shape.len()).rev() {
             stride[i - 1] = stride[i].saturating_mul(shape[i].max(1));
@@ -112,6 +107,31 @@ impl TensorRef {
             shape: shape.to_vec(),
             stride,
         }
+    }
+
+    /// The storage that it looks at.
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.storage
+    }
+
+    /// Its element type.
+    pub fn dtype(&self) -> DType {
+        self.storage.dtype
+    }
+
+    /// Its first element's position in the storage.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Sizes, slowest axis first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Steps in elements, one for every axis.
+    pub fn stride(&self) -> &[usize] {
+        &self.stride
     }
 
     /// The number of elements.
@@ -133,7 +153,7 @@ impl TensorRef {
     }
 
     /// The elements in row-major order, taken out of the storage's bytes, which must be all that it has.
-    pub fn gather(&self, storage: &[u8]) -> Vec<u8> {
+    pub(crate) fn gather(&self, storage: &[u8]) -> Vec<u8> {
         let size = self.storage.dtype.size();
         let (numel, start) = (self.numel(), self.offset as usize);
         if self.is_contiguous() {

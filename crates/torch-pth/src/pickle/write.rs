@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Dict, Result, TensorRef, Value, err};
-use crate::checkpoint::host::HostDType;
+use super::{Dict, Result, TensorRef, Value, err, unsupported};
+use crate::DType;
 
-/// The pickle of a value.
+/// The pickle of a value, of protocol 2. Tensors are described; their data belongs beside it, as [`PthWriter`](crate::PthWriter) puts it.
 ///
 /// # Errors
-/// For text or containers beyond 4 GiB, and deeper nesting than can be read back.
+/// For attributes on a plain dict, text or containers beyond 4 GiB, and deeper nesting than can be read back.
 pub fn to_bytes(value: &Value) -> Result<Vec<u8>> {
     let mut w = Writer {
         out: vec![0x80, 2],
@@ -72,7 +72,7 @@ impl Writer {
             }
             Value::Dict(d) => self.dict(d, depth)?,
             Value::Tensor(t) => self.tensor(t)?,
-            Value::DType(d) => self.global("torch", torch_name(*d)?.0),
+            Value::DType(d) => self.global("torch", d.torch_name()),
         }
         Ok(())
     }
@@ -144,14 +144,14 @@ impl Writer {
         self.global("torch._utils", "_rebuild_tensor_v2");
         self.out.extend([b'(', b'(']);
         self.text(&"storage".into())?;
-        self.global("torch", torch_name(t.storage.dtype)?.1);
-        self.text(&t.storage.key)?;
+        self.global("torch", storage_name(t.storage().dtype));
+        self.text(&t.storage().key)?;
         self.text(&"cpu".into())?;
-        self.int(t.storage.numel as i64);
+        self.int(t.storage().numel as i64);
         self.out.extend([b't', b'Q']);
-        self.int(t.offset as i64);
-        self.tuple(&sizes(&t.shape), 0)?;
-        self.tuple(&sizes(&t.stride), 0)?;
+        self.int(t.offset() as i64);
+        self.tuple(&sizes(t.shape()), 0)?;
+        self.tuple(&sizes(t.stride()), 0)?;
         self.out.push(0x89);
         self.global("collections", "OrderedDict");
         self.out.extend([b')', b'R', b't', b'R']);
@@ -179,7 +179,7 @@ impl Writer {
             return Ok(());
         }
         let Ok(len) = u32::try_from(s.len()) else {
-            return err("a text is longer than 4 GiB");
+            return unsupported("a text is longer than 4 GiB");
         };
         self.out.push(b'X');
         self.out.extend(len.to_le_bytes());
@@ -225,21 +225,18 @@ impl Writer {
     }
 }
 
-/// What PyTorch calls an element type and its storage.
-fn torch_name(d: HostDType) -> Result<(&'static str, &'static str)> {
-    Ok(match d {
-        HostDType::F64 => ("float64", "DoubleStorage"),
-        HostDType::F32 => ("float32", "FloatStorage"),
-        HostDType::F16 => ("float16", "HalfStorage"),
-        HostDType::BF16 => ("bfloat16", "BFloat16Storage"),
-        HostDType::I64 => ("int64", "LongStorage"),
-        HostDType::I32 => ("int32", "IntStorage"),
-        HostDType::I16 => ("int16", "ShortStorage"),
-        HostDType::I8 => ("int8", "CharStorage"),
-        HostDType::U8 => ("uint8", "ByteStorage"),
-        HostDType::Bool => ("bool", "BoolStorage"),
-        HostDType::U16 => {
-            return err("PyTorch's files have no storage of 16-bit unsigned integers");
-        }
-    })
+/// What PyTorch calls the storage of an element type.
+fn storage_name(d: DType) -> &'static str {
+    match d {
+        DType::F64 => "DoubleStorage",
+        DType::F32 => "FloatStorage",
+        DType::F16 => "HalfStorage",
+        DType::BF16 => "BFloat16Storage",
+        DType::I64 => "LongStorage",
+        DType::I32 => "IntStorage",
+        DType::I16 => "ShortStorage",
+        DType::I8 => "CharStorage",
+        DType::U8 => "ByteStorage",
+        DType::Bool => "BoolStorage",
+    }
 }
