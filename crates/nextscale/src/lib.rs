@@ -8,7 +8,7 @@ pub mod console;
 pub mod data;
 pub mod eval;
 pub mod generate;
-mod input;
+pub mod input;
 pub mod log;
 pub mod memory;
 pub mod model;
@@ -16,7 +16,6 @@ pub mod pictures;
 pub mod quickstart;
 pub mod run;
 pub mod train;
-pub mod verify;
 
 mod error;
 mod world;
