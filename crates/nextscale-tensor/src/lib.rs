@@ -21,3 +21,8 @@ pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder};
 pub use shape::Shape;
 pub use tape::{Cx, Grads, Key, Tape};
 pub use tensor::{DType, Tensor, expect_dims};
+
+/// The example of the README is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -345,5 +345,10 @@ fn kind_of_json(json: &Json) -> Option<Kind> {
     })
 }
 
+/// The example of the README is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

@@ -26,3 +26,8 @@ pub use world::World;
 pub fn compute_threads() -> usize {
     rayon::current_num_threads()
 }
+
+/// The example of the README is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
