@@ -65,3 +65,8 @@ pub static MODULES: [&Module; 4] = [
     &conv::TILES,
     &conv::WEIGHT_TILES,
 ];
+
+/// The example of the README is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

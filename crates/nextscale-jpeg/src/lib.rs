@@ -155,5 +155,10 @@ fn lines(
     Ok(())
 }
 
+/// The example of the README is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;

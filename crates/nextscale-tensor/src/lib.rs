@@ -26,3 +26,8 @@ pub use shape::Shape;
 pub use tape::{Cx, Grads, Key, Tape};
 pub use tensor::{Fetch, Tensor, expect_dims};
 pub use upload::Uploads;
+
+/// The example of the README is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

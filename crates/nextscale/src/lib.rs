@@ -8,7 +8,7 @@ pub mod console;
 pub mod data;
 pub mod eval;
 pub mod generate;
-mod input;
+pub mod input;
 pub mod log;
 pub mod memory;
 pub mod model;
@@ -16,7 +16,6 @@ pub mod pictures;
 pub mod quickstart;
 pub mod run;
 pub mod train;
-pub mod verify;
 
 mod error;
 mod world;
@@ -27,3 +26,8 @@ pub use world::World;
 pub fn compute_threads() -> usize {
     rayon::current_num_threads()
 }
+
+/// The example of the README is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,8 +3,8 @@
 use nextscale::train::device::resolve_device;
 use nextscale::train::flags::DeviceChoice;
 use nextscale::train::plan::Precision;
-use nextscale::verify::{Bundle, Counts, Machine};
 use nextscale::{Error, Result, say};
+use nextscale_verify::{Bundle, Counts, Machine};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     ));
     if let Some(path) = &args.dump_grads {
-        let n = nextscale::verify::dump_gradients(&bundles, machine, path)?;
+        let n = nextscale_verify::dump_gradients(&bundles, machine, path)?;
         print(&format_args!("{n} tensors written to {}", path.display()));
     }
     let mut total = Counts::default();
@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for bundle in &bundles {
         let (kind, start) = (bundle.kind.name(), Instant::now());
         let outcome = bundle.check(machine, &mut |line| {
-            if !args.quiet || line.verdict != nextscale::verify::Verdict::Pass {
+            if !args.quiet || line.verdict != nextscale_verify::Verdict::Pass {
                 print(&format_args!("{kind:<11}  {line}"));
             }
         });

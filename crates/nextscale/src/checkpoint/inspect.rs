@@ -5,13 +5,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::class_names::{CLASSES_KEY, list_names, names_of_extra, names_of_metadata};
-use super::host::{checked_numel, count_non_finite};
+use super::host::{HostDType, checked_numel, count_non_finite};
 use super::load_into::{NonFinite, may_be_infinite};
 use super::outline::Outline;
 use super::param_groups::is_buffer;
-use super::pickle::Value;
 use super::places::{Place, Tree, open_pth, places};
-use super::pth::{PthFile, tensor_entries};
+use super::pth::PthFile;
 use super::safetensors::{SafetensorsFile, TextMetadata};
 use super::shapes::{PhiKind, VaeShape, VarShape};
 use super::sniff::{FileFormat, sniff};
@@ -21,6 +20,7 @@ use super::weights::{
 };
 use crate::console::shown;
 use crate::{Error, Result};
+use torch_pth::{Dict, Value};
 
 /// Bytes that are looked at together; a multiple of every element's size.
 const PIECE: usize = 1 << 22;
@@ -227,7 +227,7 @@ impl Description {
             }
         }
         for (name, view) in tree.tensors() {
-            if view.storage.dtype.is_float() {
+            if HostDType::from(view.dtype()).is_float() {
                 self.non_finite.look_at(name, &file.tensor(view)?);
             }
         }
@@ -237,8 +237,10 @@ impl Description {
     fn read_reference_trainer(&mut self, file: &mut PthFile, value: &Value) -> Result<()> {
         let p = trainer_state::Parsed::new(value).map_err(|e| file.bad(e))?;
         self.class_names = names_of_extra(&p.extra);
-        let outline = |dict, what: &str| -> Result<Outline> {
-            let views = tensor_entries(dict).map_err(|e| file.bad(format!("{what} {e}")))?;
+        let outline = |dict: &Dict, what: &str| -> Result<Outline> {
+            let views = dict
+                .tensor_entries()
+                .map_err(|e| file.bad(format!("{what} {e}")))?;
             Ok(Outline::of_views(views))
         };
         let mut var = outline(p.var, "trainer.var_wo_ddp")?;

@@ -1,7 +1,7 @@
 //! Reading and writing weights and training state.
 //!
-//! Two file formats, each in a module of its own: [`safetensors`], which nextscale writes, and PyTorch's
-//! [`pth`] with its [`pickle`], which the reference reads and writes. [`weights`] loads either, [`convert`]
+//! Two file formats: [`safetensors`], which nextscale writes, and PyTorch's `.pth`, which the reference reads and writes (the
+//! crate [`torch_pth`]). [`weights`] loads either, [`convert`]
 //! goes between them, [`inspect`] describes them. [`trainer_state`] is all of a training run. Names are the
 //! reference's throughout. Every file is written whole or not at all ([`atomic`]).
 
@@ -14,9 +14,8 @@ pub mod inspect;
 pub mod load_into;
 pub mod outline;
 pub mod param_groups;
-pub mod pickle;
 mod places;
-pub mod pth;
+mod pth;
 pub mod run_file;
 pub mod safetensors;
 pub mod shapes;

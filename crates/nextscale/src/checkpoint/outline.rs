@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::host::{HostDType, HostTensor, checked_numel};
-use super::pickle::TensorRef;
 use super::safetensors::SafetensorsFile;
 use super::state_dict::StateDict;
 use crate::Result;
+use torch_pth::TensorRef;
 
 /// One tensor's description.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Outline {
     pub(super) fn of_views<'a>(views: impl IntoIterator<Item = (&'a str, &'a TensorRef)>) -> Self {
         let mut out = Self::default();
         for (name, view) in views {
-            out.push(name, view.storage.dtype, &view.shape);
+            out.push(name, view.dtype().into(), view.shape());
         }
         out
     }

@@ -154,11 +154,10 @@ mod tests {
         for name in ["var/l2_weights.pth", "var/saln_weights.pth"] {
             let (_dir, path) = unpacked(name);
             let (_, value) = crate::checkpoint::pth::PthFile::open(path).unwrap();
-            let crate::checkpoint::pickle::Value::Dict(d) = value else {
+            let torch_pth::Value::Dict(d) = value else {
                 panic!()
             };
-            let (entries, mut sorted) =
-                (crate::checkpoint::pth::tensor_entries(&d).unwrap(), vec![]);
+            let (entries, mut sorted) = (d.tensor_entries().unwrap(), vec![]);
             sorted.extend(entries.iter().map(|e| e.0));
             sorted.reverse();
             sorted.sort_by_key(|n| reference_rank(n));

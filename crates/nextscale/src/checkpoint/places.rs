@@ -8,12 +8,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::pickle::{Dict, TensorRef, Value};
-use super::pth::{PthFile, tensor_entries};
+use super::pth::PthFile;
 use super::shapes::{VaeShape, VarShape};
 use super::state_dict::StateDict;
 use super::weights::Part;
 use crate::Result;
+use torch_pth::{Dict, TensorRef, Value};
 
 /// What PyTorch's wrappers of modules put into names: data parallelism, `torch.compile`, FSDP, recomputed activations.
 const WRAPPERS: [&str; 4] = [
@@ -282,7 +282,9 @@ impl<'v> Tree<'v> {
     pub(super) fn read(&self, file: &mut PthFile, place: &Place) -> Result<StateDict> {
         // A dict of nothing else keeps what PyTorch states beside it.
         let whole = self.dicts.iter().find(|(root, d)| {
-            *root == place.root && tensor_entries(d).is_ok_and(|e| e.len() == place.names.len())
+            *root == place.root
+                && d.tensor_entries()
+                    .is_ok_and(|e| e.len() == place.names.len())
         });
         if let Some((_, dict)) = whole
             && place.is_plain()

@@ -7,13 +7,13 @@ use super::convert::{ConvertPart, convert};
 use super::fixtures::unpacked;
 use super::host::HostTensor;
 use super::inspect::{Kind, describe};
-use super::pickle::{Dict, Value};
 use super::pth::PthBuilder;
 use super::safetensors::{TextMetadata, write_safetensors};
 use super::shapes::{PhiKind, VaeShape, VarShape};
 use super::state_dict::StateDict;
 use super::trainer_state::TrainerState;
 use super::weights::{Loaded, PATCH_NUMS_KEY, Part, load_part, load_weights};
+use torch_pth::{Dict, Value};
 
 const CKPT: &str = "checkpoint/ar-ckpt-last.pth";
 

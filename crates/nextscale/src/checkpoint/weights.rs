@@ -8,7 +8,6 @@ use super::class_names::{
     CLASSES_KEY, named_twice, names_of_extra, names_of_metadata, names_to_text,
 };
 use super::outline::Outline;
-use super::pickle::Value;
 use super::places::{self, Place, Tree};
 use super::pth::PthFile;
 use super::safetensors::{SafetensorsFile, TextMetadata};
@@ -17,6 +16,7 @@ use super::sniff::{FileFormat, sniff};
 use super::state_dict::StateDict;
 use super::trainer_state::{self, TrainerState};
 use crate::{Error, Result};
+use torch_pth::Value;
 
 /// The metadata key under which a transformer's weight file states its patch numbers (`1_2_3_4`).
 pub const PATCH_NUMS_KEY: &str = "nextscale.patch_nums";

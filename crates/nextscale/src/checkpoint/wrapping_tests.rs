@@ -6,12 +6,12 @@ use super::convert::{ConvertPart, convert};
 use super::fixtures::unpacked;
 use super::host::HostTensor;
 use super::inspect::{Kind, describe};
-use super::pickle::{Dict, Value};
 use super::pth::{PthBuilder, PthFile};
 use super::safetensors::{TextMetadata, read_safetensors, write_safetensors};
 use super::state_dict::StateDict;
 use super::trainer_state::TrainerState;
 use super::weights::{Loaded, Part, load_part, load_weights};
+use torch_pth::{Dict, Value};
 
 fn fixture(name: &str) -> StateDict {
     let (_dir, path) = unpacked(name);

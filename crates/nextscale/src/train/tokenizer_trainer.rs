@@ -301,9 +301,7 @@ impl TokenizerTrainer {
 ///
 /// # Errors
 /// When one is an error or holds floats.
-pub(crate) fn counts(
-    hits: impl Iterator<Item = nextscale_tensor::Result<Tensor>>,
-) -> Result<Vec<Vec<u32>>> {
+fn counts(hits: impl Iterator<Item = nextscale_tensor::Result<Tensor>>) -> Result<Vec<Vec<u32>>> {
     hits.map(|h| Ok(h?.i32()?.iter().map(|&n| n as u32).collect()))
         .collect()
 }

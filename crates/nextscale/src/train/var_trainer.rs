@@ -254,8 +254,8 @@ impl VarTrainer {
     }
 }
 
-/// The loss scale that training of a transformer starts with, where its products are in float16.
-pub(crate) fn scaler_of(var: &Var) -> Option<Scaling> {
+/// The loss scale that training of a transformer starts with, for [`Optimizer::new`]; `None` unless its products are in float16.
+pub fn scaler_of(var: &Var) -> Option<Scaling> {
     (var.math.operands == DType::F16).then(Scaling::default)
 }
 

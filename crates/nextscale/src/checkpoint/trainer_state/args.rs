@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::checkpoint::pickle::{Dict, Value};
+use torch_pth::{Dict, Value};
 
 /// Entries of the options that the reference keeps as tuples; they are plain lists in JSON.
 const TUPLES: [&str; 2] = ["patch_nums", "resos"];

@@ -7,10 +7,10 @@ use serde_json::{Map, Value as Json};
 use super::{AdamSettings, ScalerState, TrainerConfig, TrainerState, args};
 use crate::Result;
 use crate::checkpoint::param_groups::param_groups;
-use crate::checkpoint::pickle::{Dict, TensorRef, Value};
 use crate::checkpoint::places::open_pth;
-use crate::checkpoint::pth::{PthFile, tensor_entries};
+use crate::checkpoint::pth::PthFile;
 use crate::checkpoint::state_dict::StateDict;
+use torch_pth::{Dict, TensorRef, Value};
 
 /// What goes wrong here, as text that completes "FILE: ".
 type Parse<T> = std::result::Result<T, String>;
@@ -309,8 +309,10 @@ fn adam<'v>(optimizer: &'v Dict, var: &'v Dict) -> Parse<(AdamSettings, Vec<Mome
     let Some(Value::List(groups)) = optimizer.get("param_groups") else {
         return Err(format!("it lacks the list {at}param_groups"));
     };
-    let params = tensor_entries(var).map_err(|e| format!("trainer.var_wo_ddp {e}"))?;
-    let ours = param_groups(params.iter().map(|(name, t)| (*name, t.shape.len())));
+    let params = var
+        .tensor_entries()
+        .map_err(|e| format!("trainer.var_wo_ddp {e}"))?;
+    let ours = param_groups(params.iter().map(|(name, t)| (*name, t.shape().len())));
     if ours.len() != groups.len() {
         return Err(format!(
             "its optimizer has {} parameter groups, its transformer makes {}",

@@ -8,9 +8,9 @@ use super::{ScalerState, TrainerConfig, TrainerState, args};
 use crate::checkpoint::buffers::add_reference_buffers;
 use crate::checkpoint::host::HostTensor;
 use crate::checkpoint::param_groups::param_groups;
-use crate::checkpoint::pickle::{Dict, Value};
 use crate::checkpoint::pth::PthBuilder;
 use crate::{Error, Result};
+use torch_pth::{Dict, Value};
 
 impl TrainerState {
     /// Writes the checkpoint as the reference's trainer would, atomically: `torch.load` reads it and the

@@ -10,11 +10,11 @@ use super::*;
 use crate::checkpoint::fixtures::{fixture, json, unpacked};
 use crate::checkpoint::host::HostTensor;
 use crate::checkpoint::param_groups::is_buffer;
-use crate::checkpoint::pickle::{Dict, Value};
 use crate::checkpoint::pth::{PthBuilder, PthFile};
 use crate::checkpoint::safetensors::{
     SafetensorsFile, TextMetadata, read_safetensors, write_safetensors,
 };
+use torch_pth::{Dict, Value};
 
 const CKPT: &str = "checkpoint/ar-ckpt-last.pth";
 
@@ -32,7 +32,7 @@ fn with_data(file: &mut PthFile, value: &Value) -> Value {
             let h = file.tensor(t).unwrap();
             let shape = h.shape.iter().map(|&n| Value::Int(n as i64)).collect();
             Value::Tuple(vec![
-                Value::DType(h.dtype),
+                Value::DType(t.dtype()),
                 Value::List(shape),
                 Value::Bytes(h.data.into()),
             ])
@@ -399,7 +399,7 @@ fn reference_pickle() -> Vec<u8> {
 #[test]
 fn damaged_checkpoints_never_panic() {
     let whole = reference_pickle();
-    assert!(Parsed::new(&crate::checkpoint::pickle::from_bytes(&whole).unwrap()).is_ok());
+    assert!(Parsed::new(&torch_pth::pickle::from_bytes(&whole).unwrap()).is_ok());
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);
     runner
@@ -409,7 +409,7 @@ fn damaged_checkpoints_never_panic() {
                 let at = at.index(bytes.len());
                 bytes[at] = b;
             }
-            if let Ok(value) = crate::checkpoint::pickle::from_bytes(&bytes) {
+            if let Ok(value) = torch_pth::pickle::from_bytes(&bytes) {
                 let _ = Parsed::new(&value);
             }
             Ok(())
