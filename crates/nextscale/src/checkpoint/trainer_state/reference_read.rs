@@ -77,7 +77,7 @@ impl TrainerState {
     /// Reads a training checkpoint of the reference.
     ///
     /// # Errors
-    /// When the file can't be read (see [`PthFile::open`]), lacks a part, or its optimizer state does not fit its
+    /// When the file can't be read (see [`torch_pth::PthFile::open`]), lacks a part, or its optimizer state does not fit its
     /// transformer.
     pub fn from_reference_pth(path: impl AsRef<Path>) -> Result<Self> {
         let (mut file, value) = open_pth(path.as_ref())?;
