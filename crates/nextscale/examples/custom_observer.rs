@@ -1,0 +1,59 @@
+//! A training run with an observer of one's own: `cargo run --release --example custom_observer`.
+//!
+//! Trains a small tokenizer for a few steps on built-in pictures, into a folder that is removed again, and draws the losses as a row
+//! of bars.
+
+use nextscale::run::signal::StopSignal;
+use nextscale::run::{BUILTIN_SHAPES, Event, Observer, TokenizerRun};
+use nextscale::train::tokenizer_options::TokenizerOptions;
+use nextscale::{Result, say};
+use std::sync::{Arc, Mutex};
+
+/// Keeps the loss of every step.
+struct Losses(Arc<Mutex<Vec<f64>>>);
+
+impl Observer for Losses {
+    fn see(&mut self, event: &Event<'_>) -> Result<()> {
+        if let Event::Step(step) = event
+            && let (Some(loss), Ok(mut losses)) = (step.metrics.get("loss"), self.0.lock())
+        {
+            losses.push(loss);
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<()> {
+    let out = std::env::temp_dir().join(format!("custom-observer-{}", std::process::id()));
+    let options = TokenizerOptions {
+        data_path: Some(BUILTIN_SHAPES.into()),
+        out: out.clone(),
+        pn: "1_2".into(),
+        ch: 32,
+        vocab: 64,
+        bs: 8,
+        steps: Some(20),
+        // Ends before the evaluation of 1,200 images.
+        stop_after: Some(16),
+        mid_reso: 1.0,
+        quiet: true,
+        ..TokenizerOptions::default()
+    };
+    let losses = Arc::new(Mutex::new(Vec::new()));
+    let run = TokenizerRun {
+        options: &options,
+        cmd: "the example custom_observer".into(),
+        stop: StopSignal::detached(),
+        observers: vec![Box::new(Losses(Arc::clone(&losses)))],
+    };
+    let outcome = run.run();
+    // Of what it left nothing is needed; if it can't be removed the system's cleaning will.
+    let _ = std::fs::remove_dir_all(&out);
+    let outcome = outcome?;
+    let losses = losses.lock().map_or_else(|_| Vec::new(), |l| l.clone());
+    let most = losses.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let bars: Vec<char> = "▁▂▃▄▅▆▇█".chars().collect();
+    let bar = |loss: &f64| bars[((loss / most * 7.0).round() as usize).min(7)];
+    let drawn: String = losses.iter().map(bar).collect();
+    say!("{} steps: {drawn}", outcome.steps)
+}
