@@ -131,6 +131,7 @@ impl<T: Task> Driver<T> {
             // Only what comes after a save is left in its middle.
             Ok(()) | Err(Error::Stopped) => {}
             Err(e) => {
+                self.told_of_images();
                 let e = self.task.explain(e);
                 return Err(self.rescue(e));
             }
@@ -295,7 +296,6 @@ impl<T: Task> Driver<T> {
     fn end_epoch(&mut self) -> Result<()> {
         let it = self.progress.it;
         self.cx.at_end = it >= self.cadence.max_it;
-        self.cx.steps = self.steps();
         let evaluates = self.progress.evaluation_due || self.cadence.evaluates(it);
         let mut evaluation = None;
         if evaluates {
@@ -311,7 +311,7 @@ impl<T: Task> Driver<T> {
             evaluation = Some(self.task.evaluate(&self.progress, &mut self.cx)?);
             self.progress.evaluation_due = false;
         }
-        self.cx.remaining = self.remaining(self.cx.steps);
+        self.cx.remaining = self.remaining(self.steps());
         self.keeper.unsaved = true;
         self.task
             .end_epoch(&self.progress, evaluation, &mut self.cx)?;

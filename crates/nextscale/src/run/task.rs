@@ -33,8 +33,7 @@ pub(super) struct Context {
     pub(super) stop: StopSignal,
     /// Whether all iterations are made.
     pub(super) at_end: bool,
-    /// Steps done, and time that the rest will take, once it is known.
-    pub(super) steps: u64,
+    /// Time that the rest will take, once it is known.
     pub(super) remaining: Option<Duration>,
 }
 
@@ -44,7 +43,6 @@ impl Context {
             observers,
             stop,
             at_end: false,
-            steps: 0,
             remaining: None,
         }
     }
