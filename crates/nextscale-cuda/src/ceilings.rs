@@ -1,13 +1,12 @@
 //! What a GPU can do at most, measured: one large product in each arithmetic, and a large copy.
 
-use crate::dtype::DType;
+use crate::dtype::{DType, Precision};
 use crate::gpu::Gpu;
 use crate::kernel::{Arg, MEMORY, Shape};
 use crate::matmul::{Follow, Operands, Place, Product};
 use crate::pool::DeviceBuffer;
 use crate::profile::Row;
 use crate::timing::Event;
-use crate::work::Rate;
 use crate::{Error, Result};
 
 /// Rows, columns and terms of the product that is measured.
@@ -48,16 +47,16 @@ impl Ceilings {
     }
 
     /// Multiplications and additions a second in this arithmetic.
-    pub fn of(&self, rate: Rate) -> f64 {
+    pub fn of(&self, rate: Precision) -> f64 {
         match rate {
-            Rate::Half => self.half,
-            Rate::Tf32 => self.tf32,
-            Rate::F32 => self.f32,
+            Precision::Bf16 | Precision::Fp16 => self.half,
+            Precision::Tf32 => self.tf32,
+            Precision::Fp32 => self.f32,
         }
     }
 
     /// Milliseconds that work takes at least: products and memory at their limits, side by side.
-    pub fn floor_ms(&self, rate: Rate, flops: f64, bytes: f64) -> f64 {
+    pub fn floor_ms(&self, rate: Precision, flops: f64, bytes: f64) -> f64 {
         1e3 * (flops / self.of(rate)).max(bytes / self.bandwidth)
     }
 
@@ -169,14 +168,14 @@ mod tests {
             f32: 5e13,
             bandwidth: 4e12,
         };
-        assert_eq!(c.floor_ms(Rate::Half, 8e12, 4e9), 10.0);
-        assert_eq!(c.floor_ms(Rate::Half, 8e11, 8e9), 2.0);
-        assert_eq!(c.floor_ms(Rate::F32, 5e11, 0.0), 10.0);
-        assert_eq!(c.floor_ms(Rate::Tf32, 0.0, 0.0), 0.0);
+        assert_eq!(c.floor_ms(Precision::Bf16, 8e12, 4e9), 10.0);
+        assert_eq!(c.floor_ms(Precision::Bf16, 8e11, 8e9), 2.0);
+        assert_eq!(c.floor_ms(Precision::Fp32, 5e11, 0.0), 10.0);
+        assert_eq!(c.floor_ms(Precision::Tf32, 0.0, 0.0), 0.0);
         let row = Row {
             name: "linear",
             note: String::new(),
-            rate: Rate::Tf32,
+            rate: Precision::Tf32,
             calls: 3,
             ms: 40.0,
             flops: 4e12,

@@ -44,7 +44,7 @@ mod tests;
 
 pub use ceilings::Ceilings;
 pub use compile::{Arch, compile};
-pub use dtype::{DType, Math};
+pub use dtype::{DType, Math, Precision};
 pub use error::{Error, Result};
 pub use gpu::{Gpu, GpuInfo, count};
 pub use graph::Graph;
@@ -56,7 +56,7 @@ pub use pool::{DeviceBuffer, gib};
 pub use profile::{Profile, Row, Scope};
 pub use tensor_map::TensorMap;
 pub use upload::CopyStream;
-pub use work::{Rate, Stored, Work};
+pub use work::{Stored, Work};
 
 /// The modules of kernels of this crate itself.
 pub static MODULES: [&Module; 4] = [

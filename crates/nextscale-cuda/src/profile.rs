@@ -5,9 +5,10 @@
 //! the stream; nothing waits for them before the end. An operator that calls another is one operator: only the outermost scope
 //! counts, so that times add up. Scopes of other threads, of other GPUs and within the capture of a graph do nothing.
 
+use crate::dtype::Precision;
 use crate::gpu::Gpu;
 use crate::timing::Event;
-use crate::work::{Rate, Work};
+use crate::work::Work;
 use crate::{Error, Result};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -45,7 +46,7 @@ pub struct Row {
     /// The sizes, where it says them.
     pub note: String,
     /// The arithmetic of its products.
-    pub rate: Rate,
+    pub rate: Precision,
     /// Calls.
     pub calls: u64,
     /// Milliseconds of all calls.
@@ -83,7 +84,7 @@ impl Profile {
 
     /// Sums spans (name, work, milliseconds) by name, arithmetic and sizes.
     fn of_spans(spans: impl IntoIterator<Item = (&'static str, Work, f64)>, ms: f64) -> Self {
-        let mut places: HashMap<(&'static str, Rate, String), usize> = HashMap::new();
+        let mut places: HashMap<(&'static str, Precision, String), usize> = HashMap::new();
         let mut rows: Vec<Row> = Vec::new();
         for (name, work, ms) in spans {
             let key = (name, work.rate, work.note.clone());

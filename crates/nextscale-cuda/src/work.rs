@@ -1,38 +1,6 @@
 //! How much an operator has to do, whatever its kernels do: the floor of its time on a GPU.
 
-use crate::dtype::{DType, Math};
-
-/// The arithmetic of an operator's products, which decides how fast they can be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Rate {
-    /// bf16 or fp16 operands.
-    Half,
-    /// Float32 operands rounded to TF32.
-    Tf32,
-    /// Float32 throughout; also of operators without products.
-    #[default]
-    F32,
-}
-
-impl Rate {
-    /// Of products in this arithmetic.
-    pub fn of(math: Math) -> Self {
-        match (math.operands, math.tf32) {
-            (DType::Bf16 | DType::F16, _) => Self::Half,
-            (_, true) => Self::Tf32,
-            (_, false) => Self::F32,
-        }
-    }
-
-    /// Short, for a table.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Half => "half",
-            Self::Tf32 => "tf32",
-            Self::F32 => "f32",
-        }
-    }
-}
+use crate::dtype::Precision;
 
 /// What lies in memory, such as a tensor.
 pub trait Stored {
@@ -49,7 +17,7 @@ pub struct Work {
     /// The least bytes of memory that it must move: every input read once, every output written once.
     pub bytes: f64,
     /// The products' arithmetic.
-    pub rate: Rate,
+    pub rate: Precision,
     /// The sizes, where calls of different sizes are worth telling apart.
     pub note: String,
 }
@@ -77,7 +45,7 @@ impl Work {
     }
 
     /// So many multiplications and additions in products of this arithmetic.
-    pub fn products(mut self, rate: Rate, flops: f64) -> Self {
+    pub fn products(mut self, rate: Precision, flops: f64) -> Self {
         self.rate = rate;
         self.flops += flops;
         self
@@ -87,24 +55,5 @@ impl Work {
     pub fn sized(mut self, note: String) -> Self {
         self.note = note;
         self
-    }
-}
-
-impl From<Math> for Rate {
-    fn from(math: Math) -> Self {
-        Self::of(math)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arithmetic_has_a_rate() {
-        let math = |operands, tf32| Rate::of(Math { operands, tf32 });
-        assert_eq!(math(DType::F16, true), Rate::Half);
-        assert_eq!(math(DType::F32, true), Rate::Tf32);
-        assert_eq!(math(DType::F32, false), Rate::F32);
     }
 }

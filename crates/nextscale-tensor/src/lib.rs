@@ -20,7 +20,7 @@ mod upload;
 
 pub use device::Device;
 pub use error::{Error, Result};
-pub use nextscale_cuda::{DType, Math};
+pub use nextscale_cuda::{DType, Math, Precision};
 pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder};
 pub use shape::Shape;
 pub use tape::{Cx, Grads, Key, Tape};

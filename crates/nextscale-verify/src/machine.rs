@@ -1,8 +1,8 @@
 //! Where checks compute, and what that means for their limits.
 
 use nextscale::Result;
-use nextscale::train::plan::Precision;
-use nextscale_tensor::{DType, Device, Math, Tensor};
+use nextscale::device::beside_training;
+use nextscale_tensor::{DType, Device, Math, Precision, Tensor};
 
 /// How many times farther off a GPU in float32 may be than a processor: its sums are cut into other pieces.
 const ON_A_GPU: f64 = 4.0;
@@ -34,8 +34,8 @@ impl Machine {
     pub fn new(device: Device, precision: Precision) -> Self {
         Self {
             device,
-            math: precision.math(false),
-            tokenizer: precision.tokenizer(None, false).math(),
+            math: precision.beside(false),
+            tokenizer: beside_training(precision).math(),
         }
     }
 

@@ -3,9 +3,9 @@
 //! Trains a small tokenizer for a few steps on built-in pictures, into a folder that is removed again, and draws the losses as a row
 //! of bars.
 
+use nextscale::options::{DataOptions, OutputOptions, ScheduleOptions, TokenizerOptions};
 use nextscale::run::signal::StopSignal;
 use nextscale::run::{BUILTIN_SHAPES, Event, Observer, TokenizerRun};
-use nextscale::train::tokenizer_options::TokenizerOptions;
 use nextscale::{Result, say};
 use std::sync::{Arc, Mutex};
 
@@ -26,17 +26,26 @@ impl Observer for Losses {
 fn main() -> Result<()> {
     let out = std::env::temp_dir().join(format!("custom-observer-{}", std::process::id()));
     let options = TokenizerOptions {
-        data_path: Some(BUILTIN_SHAPES.into()),
-        out: out.clone(),
         pn: "1_2".into(),
         ch: 32,
         vocab: 64,
-        bs: 8,
         steps: Some(20),
-        // Ends before the evaluation of 1,200 images.
-        stop_after: Some(16),
-        mid_reso: 1.0,
-        quiet: true,
+        data: DataOptions {
+            data_path: Some(BUILTIN_SHAPES.into()),
+            mid_reso: 1.0,
+            ..DataOptions::default()
+        },
+        schedule: ScheduleOptions {
+            bs: 8,
+            ..ScheduleOptions::default()
+        },
+        output: OutputOptions {
+            out: out.clone(),
+            // Ends before the evaluation of 1,200 images.
+            stop_after: Some(16),
+            quiet: true,
+            ..OutputOptions::default()
+        },
         ..TokenizerOptions::default()
     };
     let losses = Arc::new(Mutex::new(Vec::new()));

@@ -6,12 +6,14 @@
 pub mod checkpoint;
 pub mod console;
 pub mod data;
+pub mod device;
 pub mod eval;
 pub mod generate;
 pub mod input;
 pub mod log;
 pub mod memory;
 pub mod model;
+pub mod options;
 pub mod pictures;
 pub mod quickstart;
 pub mod run;

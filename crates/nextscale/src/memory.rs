@@ -3,8 +3,10 @@
 //! Hardly anything here is a formula: the pass itself runs on a dry GPU ([`nextscale_tensor::cuda::dry`]), which counts what
 //! operators ask for, so that a change of a model or an operator is known here at once. A dry processor is one of them.
 
+mod fit;
 mod room;
 
+pub use fit::Fit;
 pub use room::Room;
 
 use crate::eval::TeacherForcing;
@@ -12,7 +14,7 @@ use crate::generate::{BatchSampler, SampleOptions, Sampler};
 use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
-use crate::train::plan::process_batch;
+use crate::options::process_batch;
 use crate::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
@@ -73,6 +75,7 @@ impl Need {
 }
 
 /// A kind of pass, whose memory follows from the number of images.
+#[derive(Clone, Copy)]
 pub enum Pass<'a> {
     /// Training a transformer with a frozen tokenizer, and the evaluations between.
     Train {

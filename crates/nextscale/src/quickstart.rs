@@ -2,20 +2,23 @@
 
 use crate::checkpoint::write_atomic;
 use crate::data::{Feed, KnnClassifier, LoaderConfig};
+use crate::device::resolve_device;
 use crate::eval::evaluate_reconstruction;
 use crate::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use crate::model::open::{OpenPair, open_pair, open_tokenizer};
+use crate::options::values::DeviceChoice;
+use crate::options::{
+    DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
+    TransformerOptions,
+};
 use crate::pictures::{before_after, grid, labelled_rows};
 use crate::run::signal::StopSignal;
 use crate::run::{
     BUILTIN_SHAPES, Dataset, TokenizerRun, TransformerRun, make_folder, tokenizer_paths,
     transformer_paths,
 };
-use crate::train::device::{Arithmetic, resolve_device};
-use crate::train::flags::DeviceChoice;
-use crate::train::options::TrainOptions;
-use crate::train::tokenizer_options::TokenizerOptions;
 use crate::{Error, Result, tell};
+use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -70,55 +73,80 @@ pub struct Summary {
     pub classes: Vec<String>,
 }
 
-/// Flags of the small tokenizer.
+/// Options of the small tokenizer.
 pub fn tokenizer_options(out: &Path, device: DeviceChoice, seed: u64) -> TokenizerOptions {
     TokenizerOptions {
-        data_path: Some(BUILTIN_SHAPES.into()),
-        out: out.join("tokenizer"),
-        device,
         ch: 32,
         ch_mult: CH_MULT.into(),
         num_res_blocks: 1,
         vocab: 256,
         pn: PN.into(),
-        bs: 8,
         steps: Some(1000),
         // Pictures first: with so few steps the quantizer's terms would hold the encoder back.
         l1: 2.0,
         l2: 20.0,
         lr: 1e-3,
         wd: 0.0,
-        sche: "cos".into(),
-        wpe: 0.02,
-        seed: Some(seed),
-        mid_reso: 1.0,
-        save_every: 200,
+        data: built_in(),
+        schedule: ScheduleOptions {
+            bs: 8,
+            sche: "cos".into(),
+            wpe: 0.02,
+            seed: Some(seed),
+            ..TokenizerOptions::default().schedule
+        },
+        output: OutputOptions {
+            out: out.join("tokenizer"),
+            save_every: 200,
+            ..OutputOptions::default()
+        },
+        machine: MachineOptions {
+            device,
+            ..MachineOptions::default()
+        },
         ..TokenizerOptions::default()
     }
 }
 
-/// Flags of the small transformer.
-pub fn train_options(out: &Path, device: DeviceChoice, seed: u64) -> TrainOptions {
-    TrainOptions {
-        data_path: Some(BUILTIN_SHAPES.into()),
+/// Options of the small transformer.
+pub fn transformer_options(out: &Path, device: DeviceChoice, seed: u64) -> TransformerOptions {
+    TransformerOptions {
         exp_name: "quickstart".into(),
-        out: out.join("var"),
         tokenizer: Some(tokenizer_paths(&out.join("tokenizer")).weights),
-        device,
         depth: 3,
         pn: PN.into(),
         patch_size: PATCH_SIZE,
-        bs: 32,
-        ep: 1,
         tblr: 8e-3,
         alng: 1e-2,
         hd: 0.1,
-        wp: 0.2,
-        sche: "cos".into(),
-        seed: Some(seed),
+        data: built_in(),
+        schedule: ScheduleOptions {
+            bs: 32,
+            ep: 1,
+            wp: 0.2,
+            sche: "cos".into(),
+            seed: Some(seed),
+            ..ScheduleOptions::default()
+        },
+        output: OutputOptions {
+            out: out.join("var"),
+            save_every: 300,
+            ..OutputOptions::default()
+        },
+        machine: MachineOptions {
+            device,
+            ..MachineOptions::default()
+        },
+        ..TransformerOptions::default()
+    }
+}
+
+/// The images that come with the program, as they are.
+fn built_in() -> DataOptions {
+    DataOptions {
+        data_path: Some(BUILTIN_SHAPES.into()),
         mid_reso: 1.0,
-        save_every: 300,
-        ..TrainOptions::default()
+        ..DataOptions::default()
     }
 }
 
@@ -151,7 +179,7 @@ impl Quickstart {
             return Ok(None);
         }
         tell!("2/4  training a transformer on its tokens");
-        let train = train_options(&self.out, self.device, self.seed);
+        let train = transformer_options(&self.out, self.device, self.seed);
         let outcome = TransformerRun {
             options: &train,
             cmd,
@@ -163,9 +191,9 @@ impl Quickstart {
             return Ok(None);
         }
         let plan = train.resolve(1)?;
-        let data = Dataset::open(BUILTIN_SHAPES, plan.image_size, train.mid_reso, false)?;
+        let data = Dataset::open(BUILTIN_SHAPES, plan.image_size, train.data.mid_reso, false)?;
         tell!("3/4  reconstructing held-out images");
-        let tokenizer = tokenizer_paths(&options.out).weights;
+        let tokenizer = tokenizer_paths(&options.output.out).weights;
         let (psnr_db, codebook_usage) = self.reconstruct(&tokenizer, &data)?;
         tell!("4/4  drawing and judging samples");
         let (real_accuracy, sample_accuracy) = self.judge(&train, &data)?;
@@ -189,7 +217,7 @@ impl Quickstart {
     fn reconstruct(&self, tokenizer: &Path, data: &Dataset) -> Result<(f64, f64)> {
         let device = resolve_device(self.device)?;
         let mut tok = open_tokenizer(tokenizer, None, false)?;
-        tok.vqvae.to_device(device, Arithmetic::Tf32.math())?;
+        tok.vqvae.to_device(device, Precision::Tf32.math())?;
         let pyramid = tok.vqvae.config.pyramid.clone();
         let side = data.side;
         let mut all = data.val_loader(BATCH, LoaderConfig::default())?;
@@ -208,7 +236,7 @@ impl Quickstart {
     }
 
     /// Accuracy of a nearest-neighbour classifier on held-out real images and on samples.
-    fn judge(&self, train: &TrainOptions, data: &Dataset) -> Result<(f64, f64)> {
+    fn judge(&self, train: &TransformerOptions, data: &Dataset) -> Result<(f64, f64)> {
         let side = data.side;
         let pixels = side * side * 3;
         let (mut images, mut labels) = (Vec::new(), Vec::new());
@@ -238,9 +266,9 @@ impl Quickstart {
             mut var,
             tokenizer: mut tok,
             ..
-        } = open_pair(&transformer_paths(&train.out).last, None)?;
-        var.to_device(device, Arithmetic::Tf32.math())?;
-        tok.vqvae.to_device(device, Arithmetic::Tf32.math())?;
+        } = open_pair(&transformer_paths(&train.output.out).last, None)?;
+        var.to_device(device, Precision::Tf32.math())?;
+        tok.vqvae.to_device(device, Precision::Tf32.math())?;
         let sampler = Sampler {
             var: &var,
             vqvae: &tok.vqvae,

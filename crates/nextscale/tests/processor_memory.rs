@@ -5,10 +5,12 @@ use nextscale::memory::{Estimate, Pass};
 use nextscale::model::Pyramid;
 use nextscale::model::var::{Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
+use nextscale::options::values::DeviceChoice;
+use nextscale::options::{
+    DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
+};
 use nextscale::run::TokenizerRun;
 use nextscale::run::signal::StopSignal;
-use nextscale::train::flags::DeviceChoice;
-use nextscale::train::tokenizer_options::TokenizerOptions;
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{StepPlan, VarTrainer};
 use nextscale_tensor::cpu::pool;
@@ -40,16 +42,28 @@ fn a_run_of_single_images() {
         }
     }
     let options = TokenizerOptions {
-        data_path: Some(dir.path().display().to_string()),
-        out: dir.path().join("out"),
-        device: DeviceChoice::Cpu,
         pn: "1_2_4_8".into(),
         ch: 32,
         vocab: 256,
-        bs: 1,
         steps: Some(2),
-        mid_reso: 1.0,
-        quiet: true,
+        data: DataOptions {
+            data_path: Some(dir.path().display().to_string()),
+            mid_reso: 1.0,
+            ..DataOptions::default()
+        },
+        schedule: ScheduleOptions {
+            bs: 1,
+            ..ScheduleOptions::default()
+        },
+        output: OutputOptions {
+            out: dir.path().join("out"),
+            quiet: true,
+            ..OutputOptions::default()
+        },
+        machine: MachineOptions {
+            device: DeviceChoice::Cpu,
+            ..MachineOptions::default()
+        },
         ..TokenizerOptions::default()
     };
     let vqvae = VqvaeConfig {

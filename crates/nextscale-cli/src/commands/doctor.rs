@@ -1,6 +1,6 @@
 //! `nextscale doctor`: what this machine can compute on, and what is missing.
 
-use nextscale::train::device::automatic;
+use nextscale::device::automatic;
 use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::{self, Arch, Library};
 use nextscale_tensor::ops::kernels::modules;

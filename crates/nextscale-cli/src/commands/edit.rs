@@ -10,8 +10,8 @@ use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::{OpenPair, open_pair};
 use nextscale::pictures::{check_grid, grid};
-use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result, say, tell};
+use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use std::path::PathBuf;
 
@@ -108,7 +108,7 @@ fn edit(args: &Args) -> Result<()> {
     }
     check_picture(&args.out)?;
     may_write(&args.out, args.force)?;
-    let (device, math) = args.machine.start(Arithmetic::Bf16)?;
+    let (device, math) = args.machine.start(Precision::Bf16)?;
     let OpenPair {
         mut var,
         tokenizer: mut tok,

@@ -8,10 +8,10 @@ use nextscale::eval::{TeacherForcing, evaluate_losses};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::{OpenPair, open_pair};
 use nextscale::model::vqvae::codes::Tokenizer;
+use nextscale::options::values::BadImages;
 use nextscale::run::Dataset;
-use nextscale::train::device::Arithmetic;
-use nextscale::train::flags::BadImages;
 use nextscale::{Error, Result, say};
+use nextscale_tensor::Precision;
 use std::path::PathBuf;
 
 /// Flags of `eval`.
@@ -49,7 +49,7 @@ fn evaluate(args: &Args) -> Result<()> {
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
-    let (device, math) = args.machine.start(Arithmetic::Tf32)?;
+    let (device, math) = args.machine.start(Precision::Tf32)?;
     let OpenPair {
         mut var,
         tokenizer: mut tok,

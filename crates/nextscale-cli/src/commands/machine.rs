@@ -1,10 +1,10 @@
 //! The flags of every command that computes with a model.
 
+use nextscale::device::resolve_device;
+use nextscale::options::values::{DeviceChoice, precision_parser};
 use nextscale::run::init_threads;
-use nextscale::train::device::{Arithmetic, resolve_device};
-use nextscale::train::flags::DeviceChoice;
 use nextscale::{Result, tell};
-use nextscale_tensor::{Device, Math};
+use nextscale_tensor::{Device, Math, Precision};
 
 /// Where to compute and how precisely.
 #[derive(clap::Args)]
@@ -14,8 +14,8 @@ pub struct Machine {
     #[arg(long, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
     /// Precision of products on a GPU; without it bf16 to draw, tf32 to measure and tokenize
-    #[arg(long, value_enum)]
-    precision: Option<Arithmetic>,
+    #[arg(long, value_parser = precision_parser())]
+    precision: Option<Precision>,
     /// Threads that compute on the CPU; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -23,10 +23,10 @@ pub struct Machine {
 
 impl Machine {
     /// Takes the device and the threads into use; `usual` is the precision where none is asked for.
-    pub fn start(&self, usual: Arithmetic) -> Result<(Device, Math)> {
+    pub fn start(&self, usual: Precision) -> Result<(Device, Math)> {
         let device = resolve_device(self.device)?;
         init_threads(self.threads)?;
-        if !device.is_async() && self.precision.is_some_and(|p| p != Arithmetic::Fp32) {
+        if !device.is_async() && self.precision.is_some_and(|p| p != Precision::Fp32) {
             tell!("nextscale: the CPU computes in float32; --precision is for GPUs");
         }
         Ok((device, self.precision.unwrap_or(usual).math()))

@@ -1,10 +1,10 @@
 //! `nextscale quickstart`: everything once, on built-in data.
 
 use nextscale::Result;
+use nextscale::options::values::DeviceChoice;
 use nextscale::quickstart::{Quickstart, report};
 use nextscale::run::init_threads;
 use nextscale::run::signal::StopSignal;
-use nextscale::train::flags::DeviceChoice;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

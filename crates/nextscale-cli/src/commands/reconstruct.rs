@@ -7,11 +7,11 @@ use nextscale::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
+use nextscale::options::values::{BadImages, parse_pn};
 use nextscale::pictures::{before_after, check_grid};
 use nextscale::run::Dataset;
-use nextscale::train::device::Arithmetic;
-use nextscale::train::flags::{BadImages, parse_pn};
 use nextscale::{Error, Result, say};
+use nextscale_tensor::Precision;
 use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
 
@@ -68,7 +68,7 @@ fn reconstruct(args: &Args) -> Result<()> {
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
-    let (device, math) = args.machine.start(Arithmetic::Tf32)?;
+    let (device, math) = args.machine.start(Precision::Tf32)?;
     let asked = match &args.pn {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,

@@ -8,8 +8,8 @@ use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::open::{OpenPair, open_pair};
 use nextscale::pictures::{GridFile, NpzImages, Picture, PictureFormat, check_grid, grid};
-use nextscale::train::device::Arithmetic;
 use nextscale::{Error, Result, say};
+use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use std::path::{Path, PathBuf};
 
@@ -104,7 +104,7 @@ fn sample(args: &Args) -> Result<()> {
             args.per_class
         )));
     }
-    let (device, math) = args.machine.start(Arithmetic::Bf16)?;
+    let (device, math) = args.machine.start(Precision::Bf16)?;
     let OpenPair {
         mut var,
         tokenizer: mut tok,

@@ -9,11 +9,11 @@ use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::open::open_tokenizer;
 use nextscale::model::state::fingerprint;
+use nextscale::options::values::{BadImages, parse_bool, parse_pn};
 use nextscale::run::Dataset;
-use nextscale::train::device::Arithmetic;
-use nextscale::train::flags::{BadImages, parse_bool, parse_pn};
 use nextscale::{Error, Result, say};
 use nextscale_tensor::Fetch;
+use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn tokenize(args: &Args) -> Result<()> {
     may_write(&args.out, args.force)?;
     check(args)?;
-    let (device, math) = args.machine.start(Arithmetic::Tf32)?;
+    let (device, math) = args.machine.start(Precision::Tf32)?;
     let asked = match &args.pn {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,

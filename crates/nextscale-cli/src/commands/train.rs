@@ -2,9 +2,9 @@
 
 use super::command_line;
 use nextscale::Result;
+use nextscale::options::TransformerArgs;
 use nextscale::run::signal::StopSignal;
 use nextscale::run::{TransformerRun, init_threads};
-use nextscale::train::options::TrainArgs;
 use std::process::ExitCode;
 
 /// Flags of `train`.
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 #[command(rename_all = "snake_case")]
 pub struct Args {
     #[command(flatten)]
-    train: TrainArgs,
+    train: TransformerArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -20,7 +20,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for line in &args.train.does_nothing {
         nextscale::tell!("nextscale: {line}");
     }
-    init_threads(options.threads)?;
+    init_threads(options.machine.threads)?;
     let outcome = TransformerRun {
         options,
         cmd: command_line(),

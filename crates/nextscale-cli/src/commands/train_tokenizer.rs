@@ -2,9 +2,9 @@
 
 use super::command_line;
 use nextscale::Result;
+use nextscale::options::TokenizerArgs;
 use nextscale::run::signal::StopSignal;
 use nextscale::run::{TokenizerRun, init_threads};
-use nextscale::train::tokenizer_options::TokenizerOptions;
 use std::process::ExitCode;
 
 /// Flags of `train-tokenizer`.
@@ -12,13 +12,14 @@ use std::process::ExitCode;
 #[command(rename_all = "snake_case")]
 pub struct Args {
     #[command(flatten)]
-    options: TokenizerOptions,
+    train: TokenizerArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    init_threads(args.options.threads)?;
+    let options = &args.train.options;
+    init_threads(options.machine.threads)?;
     let outcome = TokenizerRun {
-        options: &args.options,
+        options,
         cmd: command_line(),
         stop: StopSignal::install()?,
         observers: Vec::new(),

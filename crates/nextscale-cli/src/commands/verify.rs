@@ -1,8 +1,7 @@
 //! `nextscale verify`: this build beside recorded numbers of the reference.
 
-use nextscale::train::device::resolve_device;
-use nextscale::train::flags::DeviceChoice;
-use nextscale::train::plan::Precision;
+use nextscale::device::{resolve_device, training_precision};
+use nextscale::options::values::DeviceChoice;
 use nextscale::{Error, Result, say};
 use nextscale_verify::{Bundle, Counts, Machine};
 use std::path::PathBuf;
@@ -36,8 +35,8 @@ pub struct Args {
 /// When a folder is missing or no bundle, before anything is checked.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let device = resolve_device(args.device)?;
-    let precision = Precision::of_flag(args.fp16)?;
-    if !device.is_async() && precision != Precision::Float32 {
+    let precision = training_precision(args.fp16, false)?;
+    if !device.is_async() && precision.is_half() {
         return Err(Error::input(format!(
             "--fp16={}: half precision is for GPUs; use --fp16=0 on the CPU",
             args.fp16
@@ -57,11 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     print(&format_args!(
         "abs is the largest absolute difference, rel the relative L2 difference; computed on {device} in {}",
-        match precision {
-            Precision::Float32 => "float32",
-            Precision::Float16 => "float16",
-            Precision::BFloat16 => "bfloat16",
-        }
+        precision.in_words()
     ));
     if let Some(path) = &args.dump_grads {
         let n = nextscale_verify::dump_gradients(&bundles, machine, path)?;

@@ -2,7 +2,7 @@ use super::*;
 
 fn product(flops: f64, note: &str) -> Work {
     Work::of_bytes(10)
-        .products(Rate::Half, flops)
+        .products(Precision::Bf16, flops)
         .sized(note.into())
 }
 
@@ -20,10 +20,10 @@ fn spans_are_summed_by_name_arithmetic_and_sizes() {
     assert_eq!(
         seen,
         [
-            ("norm", "", Rate::F32),
-            ("linear", "b", Rate::Half),
-            ("linear", "a", Rate::Half),
-            ("linear", "a", Rate::F32),
+            ("norm", "", Precision::Fp32),
+            ("linear", "b", Precision::Bf16),
+            ("linear", "a", Precision::Bf16),
+            ("linear", "a", Precision::Fp32),
         ]
     );
     let a = &p.rows[2];

@@ -2,7 +2,7 @@
 
 use super::{Activation, Bias};
 use crate::{Cx, DType, Device, Error, Math, Tape, Tensor, ops};
-use nextscale_cuda::{Gpu, Rate, count};
+use nextscale_cuda::{Gpu, Precision, count};
 
 #[test]
 fn a_pass_adds_up() {
@@ -59,7 +59,7 @@ fn a_pass_adds_up() {
             panic!("{name}: {rows:?}")
         };
         assert_eq!((row.calls, row.flops), (1, flops), "{name}");
-        assert!(row.ms > 0.0 && row.bytes > 0.0 && row.rate == Rate::Half);
+        assert!(row.ms > 0.0 && row.bytes > 0.0 && row.rate == Precision::Bf16);
     }
     assert!(p.rows.iter().all(|r| r.name != "convert"), "{:?}", p.rows);
     let sum: f64 = p.rows.iter().map(|r| r.ms).sum();

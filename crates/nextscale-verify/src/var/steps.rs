@@ -11,9 +11,10 @@ use crate::report::Report;
 use nextscale::checkpoint::param_groups::{is_decayed, param_groups};
 use nextscale::eval::Measures;
 use nextscale::model::var::Var;
+use nextscale::train::loss_scale::scaler_of;
 use nextscale::train::optimizer::{ADAM_EPS, BETAS, Optimizer};
 use nextscale::train::progressive::Stage;
-use nextscale::train::var_trainer::{StepPlan, VarTrainer, scaler_of};
+use nextscale::train::var_trainer::{StepPlan, VarTrainer};
 use nextscale::{Error, Result};
 use nextscale_tensor::Tensor;
 use serde_json::Value as Json;
@@ -108,7 +109,7 @@ impl Hyper {
 
     pub(super) fn optimizer(&self, var: &Var) -> Result<Optimizer> {
         let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
-        Optimizer::new(&var.params, self.betas, decayed, scaler_of(var))
+        Optimizer::new(&var.params, self.betas, decayed, scaler_of(var.math))
     }
 }
 

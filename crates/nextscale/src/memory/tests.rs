@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::Pyramid;
-use crate::train::device::Arithmetic;
+use nextscale_tensor::Precision;
 use nextscale_tensor::cuda::Arch;
 use proptest::prelude::*;
 
@@ -40,12 +40,12 @@ fn near(bytes: usize, measured: f64, percent: f64) {
 #[test]
 fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
     let (var, vqvae) = published();
-    let bf16 = Arithmetic::Bf16.math();
+    let bf16 = Precision::Bf16.math();
     // Peaks in MiB of the pool of an H200, 96 images of 256 pixels at a time: of a first run, and of one that found its
     // algorithms on disk, so that it tried hardly any.
     let runs = [
         (bf16, 35_054.0, true),
-        (Arithmetic::Fp16.math(), 33_272.0, false),
+        (Precision::Fp16.math(), 33_272.0, false),
     ];
     for (math, measured, first) in runs {
         let pass = Pass::Train {
@@ -65,7 +65,7 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
     };
     let need = Estimate::new(&like(), pass).unwrap().need(96).unwrap();
     // `bench train-tokenizer`, 16 images of 256 pixels at a time: the peak of steps that found their algorithms in those before.
-    for (math, measured) in [(bf16, 14_480.0), (Arithmetic::Tf32.math(), 24_732.0)] {
+    for (math, measured) in [(bf16, 14_480.0), (Precision::Tf32.math(), 24_732.0)] {
         let vqvae = &vqvae;
         let pass = Pass::TrainTokenizer { vqvae, math };
         let need = Estimate::new(&like(), pass).unwrap().need(16).unwrap();
@@ -91,7 +91,7 @@ fn small() -> (VarConfig, VqvaeConfig) {
 #[test]
 fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
     let (var, vqvae) = small();
-    let (var, vqvae, math) = (&var, &vqvae, Arithmetic::Bf16.math());
+    let (var, vqvae, math) = (&var, &vqvae, Precision::Bf16.math());
     let options = SampleOptions::default();
     let options = &options;
     for pass in [
@@ -144,7 +144,7 @@ fn steps_from_tokens_take_less() {
             var: &var,
             vqvae: &vqvae,
             from_tokens,
-            math: [Arithmetic::Bf16.math(), Math::FULL],
+            math: [Precision::Bf16.math(), Math::FULL],
         };
         let e = Estimate::new(&like(), pass).unwrap();
         [64, 128].map(|b| e.need(b).unwrap())

@@ -5,7 +5,7 @@ use crate::data::{
     FolderSplits, ImageSource, LoaderConfig, Relabelled, ShapesSource, TrainLoader, TrainSampler,
     Transform, ValLoader, ValSampler,
 };
-use crate::train::flags::BadImages;
+use crate::options::values::BadImages;
 use crate::{Result, World, data};
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ pub use observers::{Observer, STEPS_FILE};
 pub use tokenizer::{TOKENIZER_STATE_KEY, TokenizerRun, tokenizer_paths};
 pub use transformer::{TransformerRun, transformer_paths};
 
-use crate::train::flags::check;
+use crate::options::check;
 use crate::{Error, Result};
 use signal::StopSignal;
 use std::path::{Path, PathBuf};
@@ -119,6 +119,23 @@ pub(crate) fn check_length(done: u64, most: u64, flag: &str, path: &Path) -> Res
     }
     Err(Error::input(format!(
         "{}: {done} iterations are done, and with these flags the run has {most}; give {flag} as before or more, or choose another --out",
+        path.display()
+    )))
+}
+
+/// The accumulation that a run began with: one that goes on with `--fit` keeps it. With what to tell of it.
+pub(crate) fn kept_accumulation(ac: usize) -> (usize, Option<String>) {
+    (ac, Some(format!("--fit: --ac={ac}, as the run began")))
+}
+
+/// Refuses another accumulation than the run's own checkpoint was made with: steps would be counted anew, and gradients of half
+/// a step be taken for whole ones.
+pub(crate) fn check_accumulation(ac: usize, before: usize, path: &Path) -> Result<()> {
+    if before == ac {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "--ac={ac}: {} was made with --ac={before}; give that, or choose another --out",
         path.display()
     )))
 }

@@ -4,7 +4,7 @@ use super::observers::Observers;
 use super::task::Context;
 use crate::data::{ImageSource, LoadBuffers};
 use crate::input::open_input;
-use crate::train::flags::BadImages;
+use crate::options::values::BadImages;
 use crate::{Error, Result};
 use std::io::Read;
 use std::path::Path;

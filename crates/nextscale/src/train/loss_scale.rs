@@ -1,6 +1,7 @@
 //! The dynamic loss scale of float16 training.
 
 use nextscale_tensor::ops::Scaling;
+use nextscale_tensor::{DType, Math};
 
 use crate::checkpoint::ScalerState;
 use crate::{Error, Result};
@@ -30,6 +31,11 @@ impl From<&ScalerState> for Scaling {
             growth_tracker: s.growth_tracker,
         }
     }
+}
+
+/// The loss scale that training begins with; `None` unless products are in float16.
+pub fn scaler_of(math: Math) -> Option<Scaling> {
+    (math.operands == DType::F16).then(Scaling::default)
 }
 
 /// Refuses to go on with a scale so small that no finite gradient could have overflowed.

@@ -1,6 +1,7 @@
 //! One training step of the tokenizer, and its evaluation.
 
 use super::codebook_usage::HitAverages;
+use super::loss_scale::scaler_of;
 use super::optimizer::{LateNumbers, Optimizer};
 use crate::model::Run;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
@@ -37,6 +38,10 @@ pub struct TokenizerStep {
     pub wd: f64,
     /// Largest gradient norm.
     pub clip: Option<f64>,
+    /// Iterations whose gradients are summed for an update.
+    pub accumulate: usize,
+    /// Whether this is the last of them, which ends in the update.
+    pub update: bool,
 }
 
 impl TokenizerStep {
@@ -47,6 +52,8 @@ impl TokenizerStep {
             lr: 1e-4,
             wd: 0.0,
             clip: Some(2.0),
+            accumulate: 1,
+            update: true,
         }
     }
 }
@@ -62,8 +69,12 @@ pub struct TokenizerReport {
     pub l2: f64,
     /// The quantizer's loss.
     pub vq: f64,
-    /// Gradient norm before clipping.
-    pub grad_norm: f64,
+    /// Gradient norm before clipping, where there was an update; not a finite number where the update was left out.
+    pub grad_norm: Option<f64>,
+    /// The loss scale after the iteration; 1 without one.
+    pub scale: f64,
+    /// Whether gradients were not finite and the update was left out.
+    pub skipped: bool,
 }
 
 /// [`TokenizerReport`] on its way, with how often each code was hit.
@@ -72,7 +83,7 @@ pub struct LateTokenizerReport {
     /// Loss, mean absolute and squared error, the quantizer's loss.
     losses: [Fetch; 4],
     hits: Vec<Fetch>,
-    numbers: LateNumbers,
+    numbers: Option<LateNumbers>,
 }
 
 /// What [`TokenizerTrainer::revive`] moves, and where to.
@@ -89,7 +100,12 @@ impl TokenizerTrainer {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(vqvae: Vqvae, betas: (f64, f64), (l1, l2): (f32, f32), seed: u64) -> Result<Self> {
-        let opt = Optimizer::new(&vqvae.params, betas, |_, shape| shape.len() > 1, None)?;
+        let opt = Optimizer::new(
+            &vqvae.params,
+            betas,
+            |_, shape| shape.len() > 1,
+            scaler_of(vqvae.math),
+        )?;
         let hits = HitAverages::new(vqvae.config.pyramid.count(), vqvae.config.vocab);
         Ok(Self {
             vqvae,
@@ -133,18 +149,20 @@ impl TokenizerTrainer {
             .map(Tensor::fetch)
             .collect::<nextscale_tensor::Result<_>>()?;
         drop_all((out, terms, l1, l2));
-        tape.backward(
-            &loss,
-            1.0,
-            Some((&self.vqvae.params, &mut self.opt.grads)),
-            &[],
-        )?;
-        let params = &mut self.vqvae.params;
-        let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
+        let seed = self.opt.seed(plan.accumulate)?;
+        let target = Some((&self.vqvae.params, &mut self.opt.grads));
+        tape.backward_from(&loss, seed, target, &[])?;
+        let numbers = if plan.update {
+            let params = &mut self.vqvae.params;
+            let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
+            Some(numbers.fetch()?)
+        } else {
+            None
+        };
         Ok(LateTokenizerReport {
             losses,
             hits,
-            numbers: numbers.fetch()?,
+            numbers,
         })
     }
 
@@ -155,12 +173,15 @@ impl TokenizerTrainer {
     pub fn read(&mut self, late: LateTokenizerReport) -> Result<TokenizerReport> {
         let read = |f: Fetch| -> Result<f64> { Ok(f64::from(f.wait()?.scalar()?)) };
         let [loss, l1, l2, vq] = late.losses.map(read);
+        let numbers = late.numbers.map(LateNumbers::wait).transpose()?;
         let report = TokenizerReport {
             loss: loss?,
             l1: l1?,
             l2: l2?,
             vq: vq?,
-            grad_norm: late.numbers.wait()?.norm,
+            grad_norm: numbers.map(|n| n.norm),
+            scale: numbers.map_or(1.0, |n| n.scale),
+            skipped: numbers.is_some_and(|n| n.skipped),
         };
         let hits = late.hits.into_iter().map(Fetch::wait);
         self.hits.record(&counts(hits)?);

@@ -1,5 +1,6 @@
 //! One training step of the transformer, and its evaluation.
 
+use super::loss_scale::scaler_of;
 use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
 use super::report::LateReport;
@@ -9,9 +10,9 @@ use crate::eval::{Inputs, TeacherForcing};
 use crate::model::Run;
 use crate::model::var::{Keep, Var};
 use crate::model::vqvae::codes::Tokenizer;
-use nextscale_tensor::ops::{self, Scaling};
+use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, DType, Device, Math, Tape, Tensor};
+use nextscale_tensor::{Cx, Device, Math, Tape, Tensor};
 
 /// The transformer, the frozen tokenizer and the optimizer's state.
 pub struct VarTrainer {
@@ -77,7 +78,7 @@ impl VarTrainer {
         seed: u64,
     ) -> Result<Self> {
         let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
-        let scaler = scaler_of(&var);
+        let scaler = scaler_of(var.math);
         let opt = Optimizer::new(&var.params, BETAS, decayed, scaler)?;
         Ok(Self {
             tokenizer: tokenizer.into(),
@@ -252,11 +253,6 @@ impl VarTrainer {
             })
             .collect()
     }
-}
-
-/// The loss scale that training of a transformer starts with, for [`Optimizer::new`]; `None` unless its products are in float16.
-pub fn scaler_of(var: &Var) -> Option<Scaling> {
-    (var.math.operands == DType::F16).then(Scaling::default)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{Args, Place, numbers};
 use nextscale::model::Pyramid;
-use nextscale::train::flags::parse_pn;
+use nextscale::options::values::parse_pn;
 use nextscale::{Result, say};
 use nextscale_tensor::cuda::ceilings::filled;
 use nextscale_tensor::cuda::conv::Convolution;
@@ -95,7 +95,7 @@ pub fn products(args: &Args, gpu: &'static Gpu, place: Place) -> Result<()> {
 impl Run<'_> {
     fn cell(&self, math: Math, ms: f32, flops: f64) -> String {
         let rate = flops / f64::from(ms) * 1e3;
-        let share = 100.0 * rate / self.ceilings.of(math.into());
+        let share = 100.0 * rate / self.ceilings.of(math.precision());
         format!("{ms:8.3} {:5.0} {share:4.0}%", rate / 1e12)
     }
 

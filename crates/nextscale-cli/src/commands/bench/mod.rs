@@ -13,10 +13,10 @@ use super::machine::Machine;
 use nextscale::model::Pyramid;
 use nextscale::model::var::{InitScales, Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
+use nextscale::options::values::parse_pn;
 use nextscale::run::BUILTIN_SHAPES;
-use nextscale::train::device::Arithmetic;
-use nextscale::train::flags::parse_pn;
 use nextscale::{Error, Result};
+use nextscale_tensor::Precision;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Device, Math, Tensor};
 
@@ -141,8 +141,8 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     let usual = match args.what {
-        What::TrainTokenizer => Arithmetic::Tf32,
-        _ => Arithmetic::Bf16,
+        What::TrainTokenizer => Precision::Tf32,
+        _ => Precision::Bf16,
     };
     let place = args.machine.start(usual)?;
     match args.what {

@@ -131,7 +131,7 @@ fn percent(part: f64, whole: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nextscale_tensor::cuda::{Rate, Row};
+    use nextscale_tensor::cuda::{Precision, Row};
 
     const CEILINGS: Ceilings = Ceilings {
         half: 800e12,
@@ -140,7 +140,7 @@ mod tests {
         bandwidth: 4e12,
     };
 
-    fn row(name: &'static str, note: &str, rate: Rate, work: (f64, f64), ms: f64) -> Row {
+    fn row(name: &'static str, note: &str, rate: Precision, work: (f64, f64), ms: f64) -> Row {
         Row {
             name,
             note: note.into(),
@@ -155,11 +155,11 @@ mod tests {
     fn profile() -> Profile {
         Profile {
             rows: vec![
-                row("norm", "", Rate::F32, (0.0, 8e9), 4.0),
+                row("norm", "", Precision::Fp32, (0.0, 8e9), 4.0),
                 // Bound by products: 2 ms; in TF32: 1 ms; bound by memory: 0.5 ms.
-                row("linear", "big", Rate::Half, (1.6e12, 4e9), 2.5),
-                row("linear", "big", Rate::Tf32, (4e11, 4e8), 2.0),
-                row("linear", "thin", Rate::Half, (8e10, 2e9), 0.5),
+                row("linear", "big", Precision::Bf16, (1.6e12, 4e9), 2.5),
+                row("linear", "big", Precision::Tf32, (4e11, 4e8), 2.0),
+                row("linear", "thin", Precision::Bf16, (8e10, 2e9), 0.5),
             ],
             ms: 10.0,
         }

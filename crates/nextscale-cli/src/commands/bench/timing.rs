@@ -119,7 +119,7 @@ impl<'a> Bench<'a> {
             profile.flops() / median * 1e3,
             profile.bytes() / median * 1e3,
         );
-        let gemm = ceilings.of(math.into());
+        let gemm = ceilings.of(math.precision());
         line["tflops"] = json!(round(flops / 1e12));
         line["gemm_share"] = json!(thousandths(flops / gemm));
         line["gb_per_s"] = json!(round(bytes / 1e9));

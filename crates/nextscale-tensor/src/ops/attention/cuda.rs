@@ -4,10 +4,10 @@ pub(crate) mod modules;
 mod path;
 
 use super::Sizes;
-use crate::{DType, Error, Grads, Result, Tensor};
+use crate::{DType, Error, Grads, Math, Result, Tensor};
 use modules::{BACKWARD, FORWARD, plain};
 use nextscale_cuda::kernel::{MOST_COUNT, Shape};
-use nextscale_cuda::{Arg, Gpu, Name, Rate, TensorMap, Work};
+use nextscale_cuda::{Arg, Gpu, Name, TensorMap, Work};
 use path::{Path, TILE, WIDTH, on_sixteen};
 
 /// Flags of `forward.cu`.
@@ -296,10 +296,14 @@ impl Sizes {
 
     /// That of `each` multiplications and additions for every channel of every pair of a sample, moving these tensors.
     fn work(&self, pairs: usize, each: f64, moved: &[&Tensor]) -> Work {
-        let half = moved.iter().all(|t| t.dtype().is_half());
-        let rate = if half { Rate::Half } else { Rate::F32 };
+        let half = moved.iter().map(|t| t.dtype());
+        let half = half.reduce(|a, b| if a.is_half() { b } else { a });
+        let math = Math {
+            operands: half.unwrap_or(DType::F32),
+            tf32: false,
+        };
         let flops = each * (self.batch * self.width()) as f64 * pairs as f64;
-        Work::moving(moved).products(rate, flops)
+        Work::moving(moved).products(math.precision(), flops)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{Conv, Sizes};
 use crate::tape::Grads;
 use crate::{DType, Math, Result, Tensor};
+use nextscale_cuda::Work;
 use nextscale_cuda::conv::Convolution;
-use nextscale_cuda::{Rate, Work};
 
 pub(crate) fn kind(s: Sizes, conv: Conv, math: Math) -> Convolution {
     Convolution {
@@ -56,7 +56,7 @@ impl Sizes {
         let [x, w, y] = self.elements();
         let moved = x + w + if residual { 2 * y } else { y };
         let work = Work::of_bytes(moved * math.operands.bytes());
-        self.sized(work.products(Rate::of(math), self.flops()))
+        self.sized(work.products(math.precision(), self.flops()))
     }
 
     /// That of the gradients of the weight and, where it is wanted, of x.
@@ -68,7 +68,7 @@ impl Sizes {
             (x + y, 1.0)
         };
         let work = Work::of_bytes(moved * e + w * DType::F32.bytes());
-        self.sized(work.products(Rate::of(math), passes * self.flops()))
+        self.sized(work.products(math.precision(), passes * self.flops()))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::ops::linear::cuda::{
 };
 use crate::ops::linear::{Activation, Bias};
 use crate::{Cx, DType, Math, Result, Tensor};
-use nextscale_cuda::{Rate, Work};
+use nextscale_cuda::Work;
 
 pub(super) fn feed_forward(cx: &Cx<'_>, x: &Tensor, f: &FeedForward<'_>) -> Result<Tensor> {
     let math = cx.math();
@@ -56,7 +56,7 @@ pub(super) fn feed_forward(cx: &Cx<'_>, x: &Tensor, f: &FeedForward<'_>) -> Resu
 /// the weights' in float32.
 fn work(math: Math, x: &Tensor, weights: [&Tensor; 2], times: f64) -> Work {
     let (m, outputs) = (x.shape().rows(), weights[1].dims()[0]);
-    let (rate, e) = (Rate::of(math), math.operands.bytes());
+    let (rate, e) = (math.precision(), math.operands.bytes());
     let held: usize = weights.iter().map(|w| w.numel()).sum();
     let (maps, sums) = if times > 1.0 { (2, 4 * held) } else { (1, 0) };
     Work::of_bytes(e * held + sums)

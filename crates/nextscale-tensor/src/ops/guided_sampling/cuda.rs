@@ -4,7 +4,7 @@ use super::noise::Draw;
 use crate::{DType, Error, Result, Tensor};
 use nextscale_cuda::kernel::Shape as Launch;
 use nextscale_cuda::matmul::{Follow, Operands, Product};
-use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Module, Rate, Work, kernels};
+use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Module, Precision, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "guided_sampling",
@@ -245,7 +245,7 @@ pub(super) fn smooth_codes(
     const OP: &str = "smooth_codes";
     let _scope = filtered.gpu()?.scope("blend", || {
         let flops = 2.0 * filtered.numel() as f64 * codebook.shape().last() as f64;
-        Work::moving(&[filtered, codebook]).products(Rate::F32, flops)
+        Work::moving(&[filtered, codebook]).products(Precision::Fp32, flops)
     });
     let x = filtered.cast(DType::F32)?;
     let table = codebook.cast(DType::F32)?;

@@ -4,7 +4,7 @@ use super::{Activation, Bias};
 use crate::{Cx, DType, Grads, Math, Result, Tensor};
 use nextscale_cuda::kernel::{MOST_COUNT, Shape as Launch};
 use nextscale_cuda::matmul::{Follow, Operands, Product};
-use nextscale_cuda::{Arg, Module, Rate, Work, kernels};
+use nextscale_cuda::{Arg, Module, Work, kernels};
 
 /// Rows of one block of the kernels that go down columns.
 const TILE: usize = 256;
@@ -127,7 +127,7 @@ fn work(math: Math, x: &Tensor, w: &Tensor, result: DType) -> Work {
     let moved = n * k * math.operands.bytes() + m * n * result.bytes();
     Work::moving(&[x])
         .and_bytes(moved)
-        .products(Rate::of(math), 2.0 * m as f64 * (n * k) as f64)
+        .products(math.precision(), 2.0 * m as f64 * (n * k) as f64)
         .sized(format!("{m}×{n}×{k}"))
 }
 
@@ -141,7 +141,7 @@ fn gradient_work(math: Math, x: &Tensor, w: &Tensor, g: &Tensor, input: bool) ->
         work = work.and(&[x]).and_bytes(n * k * math.operands.bytes());
         flops += one;
     }
-    work.products(Rate::of(math), flops)
+    work.products(math.precision(), flops)
         .sized(format!("{m}×{n}×{k}"))
 }
 
@@ -398,6 +398,7 @@ pub(crate) static MODULE: Module = Module {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nextscale_cuda::Precision;
 
     #[test]
     fn a_layer_counts_its_products_and_what_it_moves() {
@@ -409,7 +410,10 @@ mod tests {
         let forward = work(bf16, &x, &w, DType::Bf16);
         assert_eq!(forward.flops, 2.0 * 6.0 * 7.0 * 5.0);
         assert_eq!(forward.bytes, (6 * 5 * 4 + 7 * 5 * 2 + 6 * 7 * 2) as f64);
-        assert_eq!((forward.rate, forward.note.as_str()), (Rate::Half, "6×7×5"));
+        assert_eq!(
+            (forward.rate, forward.note.as_str()),
+            (Precision::Bf16, "6×7×5")
+        );
         let g = Tensor::zeros([2, 3, 7]);
         let weights = gradient_work(Math::FULL, &x, &w, &g, false);
         assert_eq!(weights.flops, forward.flops);
@@ -417,6 +421,6 @@ mod tests {
         let both = gradient_work(Math::FULL, &x, &w, &g, true);
         assert_eq!(both.flops, 2.0 * forward.flops);
         assert_eq!(both.bytes, weights.bytes + (4 * (6 * 5 + 7 * 5)) as f64);
-        assert_eq!(both.rate, Rate::F32);
+        assert_eq!(both.rate, Precision::Fp32);
     }
 }

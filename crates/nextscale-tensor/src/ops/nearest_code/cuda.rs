@@ -2,7 +2,7 @@
 
 use crate::{DType, Error, Result, Tensor};
 use nextscale_cuda::kernel::{Arg, Module, Shape};
-use nextscale_cuda::{Gpu, Rate, Work, kernels};
+use nextscale_cuda::{Gpu, Precision, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "nearest_code",
@@ -94,7 +94,7 @@ pub(super) fn search(x: &Tensor, codebook: &Tensor, by_angle: bool) -> Result<Te
     let y = Tensor::scratch(gpu, [m], DType::I32)?;
     let _scope = gpu.scope("code search", || {
         let flops = 2.0 * m as f64 * codebook.numel() as f64;
-        Work::moving(&[&x, codebook, &y]).products(Rate::F32, flops)
+        Work::moving(&[&x, codebook, &y]).products(Precision::Fp32, flops)
     });
     if m == 0 {
         return Ok(y);

@@ -6,7 +6,7 @@ use crate::ops::nearest_code::cuda::pack;
 use crate::{DType, Error, Result, Tensor};
 use nextscale_cuda::kernel::{Arg, Module, Shape as Launch};
 use nextscale_cuda::matmul::Place;
-use nextscale_cuda::{Gpu, Rate, Work, kernels};
+use nextscale_cuda::{Gpu, Precision, Work, kernels};
 use std::sync::Arc;
 
 pub(crate) static MODULE: Module = Module {
@@ -163,7 +163,10 @@ pub(super) fn encode(
         let search = 2.0 * (b * tokens * CHANNELS) as f64 * codes.codebook.dims()[0] as f64;
         Work::moving(&[f, f, codes.codebook])
             .and_bytes(4 * b * (tokens + input * CHANNELS))
-            .products(Rate::F32, search + phi_flops(b, full, codes.phis.len()))
+            .products(
+                Precision::Fp32,
+                search + phi_flops(b, full, codes.phis.len()),
+            )
     });
     let packed = pack(codes.codebook, codes.by_angle)?;
     let (weights, offsets) = phis(gpu, codes)?;
@@ -254,7 +257,7 @@ pub(super) fn input(
         let phis = codes.phis.len().min(active.saturating_sub(1));
         Work::moving(&[codes.codebook])
             .and_bytes(4 * b * (all + input * CHANNELS))
-            .products(Rate::F32, phi_flops(b, full, phis))
+            .products(Precision::Fp32, phi_flops(b, full, phis))
     });
     let run = one_run(gpu, tokens)?;
     let (weights, offsets) = phis(gpu, codes)?;

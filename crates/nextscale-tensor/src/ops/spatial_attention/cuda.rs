@@ -6,7 +6,7 @@ use crate::{DType, Math, Result, Tensor};
 use nextscale_cuda::gpu::Gpu;
 use nextscale_cuda::kernel::{Arg, Module, Shape};
 use nextscale_cuda::matmul::{Batch, Follow, Operands, Place, Product};
-use nextscale_cuda::{DeviceBuffer, Rate, Work, kernels};
+use nextscale_cuda::{DeviceBuffer, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
     name: "spatial_attention",
@@ -52,10 +52,11 @@ impl Run {
             c,
         } = self.s;
         Work::of_bytes(maps * batch * n * c * self.dtype.bytes()).products(
-            Rate::of(Math {
+            Math {
                 operands: self.dtype,
                 tf32: self.tf32,
-            }),
+            }
+            .precision(),
             products * 2.0 * (batch * n * n) as f64 * c as f64,
         )
     }

@@ -6,7 +6,7 @@ mod task;
 
 pub use state::TOKENIZER_STATE_KEY;
 
-use super::checkpoints::Keeper;
+use super::checkpoints::{Keeper, last_is_there};
 use super::data_record::DataRecord;
 use super::dataset::{Dataset, loader_config};
 use super::driver::{Cadence, Driver, Start, begin};
@@ -15,21 +15,23 @@ use super::observers::{Display, Observer, Observers, StepLog, TensorBoard};
 use super::signal::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
-use super::{Outcome, check_length, choose_seed, make_folder};
+use super::{
+    Outcome, check_accumulation, check_length, choose_seed, kept_accumulation, make_folder,
+};
 use crate::checkpoint::clean_stale;
 use crate::data::Feed;
-use crate::memory::{self, Pass};
+use crate::device::resolve_device;
+use crate::memory::{Fit, Pass};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
-use crate::train::device::{TokenizerPrecision, resolve_device};
-use crate::train::tokenizer_options::{TokenizerHorizon, TokenizerOptions, TokenizerPlan};
+use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
 use crate::train::tokenizer_trainer::TokenizerTrainer;
 use crate::{Error, Result, World};
-use nextscale_tensor::Device;
+use nextscale_tensor::{Device, Math};
 use state::Found;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use task::{TokenizerState, TokenizerTask};
+use task::TokenizerTask;
 
 /// The files of a tokenizer's run.
 #[derive(Clone, Debug)]
@@ -75,56 +77,68 @@ impl TokenizerRun<'_> {
     /// [`TokenizerRun::run`] that reads each step's report after the next was asked for, or at once; by itself it does what is
     /// best for the device.
     pub(super) fn run_reading(self, late: Option<bool>) -> Result<Outcome> {
-        let (o, world) = (self.options, World::alone());
-        let setup = Setup::plan(o, world)?;
-        make_folder(&o.out)?;
-        let lock = RunLock::acquire(&o.out)?;
-        clean_stale(&o.out)?;
-        let restored = setup.restore(o)?;
-        let trainer = setup.trainer(o, &restored)?;
-        let paths = tokenizer_paths(&o.out);
+        let setup = Setup::plan(self.options, World::alone())?;
+        let (ac, note) = setup.accumulation(self.options)?;
+        let out = &self.options.output.out;
+        make_folder(out)?;
+        let lock = RunLock::acquire(out)?;
+        clean_stale(out)?;
+        let paths = tokenizer_paths(out);
+        let found = state::find(&paths.state, &setup.model.vqvae)?;
+        let (ac, note) = match &found {
+            Some(found) if self.options.schedule.fit => kept_accumulation(found.ac),
+            _ => (ac, note),
+        };
+        let mut options = self.options.clone();
+        options.schedule.ac = ac;
+        let restored = setup.restore(&options, found)?;
+        let Setup { dataset, model, .. } = setup;
+        let trainer = trainer(&model, &options, &restored)?;
         let it = restored.progress.it;
-        let mut observers = Observers::new(Display::new(o.quiet), self.observers);
-        let resumed = restored.resumed.then_some(it);
-        let tb = o.out.join("tb-tokenizer");
-        let every = Some(o.log_every.max(1));
-        observers.add(TensorBoard::create(&tb, resumed, every)?);
-        observers.add(StepLog::open(&o.out, it, o.log_every)?);
-        let cadence = setup.cadence(o);
-        let text = serde_json::to_string_pretty(o).unwrap_or_default();
+        let mut observers = Observers::new(Display::new(options.output.quiet), self.observers);
+        let resumed = restored.found.as_ref().map(|_| it);
+        restored.add_logs(&options, &mut observers)?;
+        let cadence = restored.cadence(&options);
+        let text = serde_json::to_string_pretty(&options).unwrap_or_default();
         let text = format!("{}\n\n```json\n{text}\n```", self.cmd);
         begin(&cadence, it, &text, &mut observers);
         if let Some(text) = lock.warning() {
             observers.warn(text);
         }
-        setup.introduce(&restored, &trainer, &paths, &mut observers);
-        let Setup {
-            dataset, device, ..
-        } = setup;
+        note.iter().for_each(|line| observers.note(line));
+        introduce(&dataset, &options, &restored, &trainer, &mut observers);
+        let bad_images = options.data.bad_images;
         let start = Start {
             cadence,
-            keeper: Keeper::new(paths.state.clone(), o.keep, "--lr", 1, resumed),
-            late: late.unwrap_or(device.is_async()),
+            keeper: Keeper::new(
+                paths.state.clone(),
+                options.output.keep,
+                "--lr",
+                ac,
+                resumed,
+            ),
+            late: late.unwrap_or(model.device.is_async()),
             scaler: trainer.opt.scaler()?,
-            val_check: Some(ValCheck::start(Arc::clone(&dataset.val), o.bad_images)),
+            val_check: Some(ValCheck::start(Arc::clone(&dataset.val), bad_images)),
             task: TokenizerTask {
                 loader: loader_config(
-                    setup.plan.workers,
+                    restored.plan.workers,
                     restored.progress.seed,
-                    o.bad_images,
-                    world,
+                    bad_images,
+                    model.world,
                 ),
-                revive: o.revive,
-                plan: setup.plan,
-                horizon: setup.horizon,
+                plan: restored.plan,
+                horizon: restored.horizon,
                 paths,
                 dataset,
                 trainer,
-                state: restored.state,
+                state: restored.found.map(|f| f.state).unwrap_or_default(),
                 batches: None,
-                feed: Feed::new(device)?,
+                feed: Feed::new(model.device)?,
                 changed: false,
                 told_of_weights: false,
+                model,
+                options,
             },
             progress: restored.progress,
             cx: Context::new(observers, self.stop),
@@ -135,20 +149,45 @@ impl TokenizerRun<'_> {
     }
 }
 
+/// What a run trains, and where.
+pub(super) struct Model {
+    vqvae: VqvaeConfig,
+    math: Math,
+    device: Device,
+    world: World,
+    /// As given.
+    ch: usize,
+}
+
+impl Model {
+    /// For questions of memory.
+    pub(super) fn fit(&self) -> Fit<'_> {
+        Fit {
+            pass: Pass::TrainTokenizer {
+                vqvae: &self.vqvae,
+                math: self.math,
+            },
+            device: self.device,
+            world: self.world,
+            model: format!("--ch={}", self.ch),
+            smaller: "--ch",
+            half: "--precision=bf16",
+        }
+    }
+}
+
 /// What options and files say before anything is written.
 struct Setup {
-    plan: TokenizerPlan,
-    horizon: TokenizerHorizon,
     dataset: Dataset,
-    config: VqvaeConfig,
-    device: Device,
+    model: Model,
 }
 
 /// What a run begins with, or goes on from.
 struct Restored {
+    plan: TokenizerPlan,
+    horizon: Horizon,
     progress: Progress,
-    state: TokenizerState,
-    resumed: bool,
+    found: Option<Found>,
     /// What is another than before, a line each.
     told: Vec<String>,
 }
@@ -156,16 +195,17 @@ struct Restored {
 impl Setup {
     fn plan(o: &TokenizerOptions, world: World) -> Result<Self> {
         let plan = o.resolve(world.size())?;
-        let device = resolve_device(o.device)?;
-        let Some(data_path) = &o.data_path else {
+        let device = resolve_device(o.machine.device)?;
+        let Some(data_path) = &o.data.data_path else {
             return Err(Error::input(
                 "--data_path is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
             ));
         };
         let pyramid = Pyramid::square(&plan.patch_nums)?;
-        let dataset = Dataset::open(data_path, plan.image_size, o.mid_reso, o.hflip)?;
-        let horizon = plan.horizon(dataset.train.len())?;
-        let config = VqvaeConfig {
+        let dataset = Dataset::open(data_path, plan.image_size, o.data.mid_reso, o.data.hflip)?;
+        // Without images there is nothing to plan.
+        plan.horizon(dataset.train.len())?;
+        let vqvae = VqvaeConfig {
             vocab: o.vocab,
             cvae: o.cvae,
             ch: o.ch,
@@ -178,115 +218,142 @@ impl Setup {
             share_quant_resi: o.share_quant_resi,
             ..VqvaeConfig::published(pyramid)
         };
-        let pass = Pass::TrainTokenizer {
-            vqvae: &config,
+        let model = Model {
+            vqvae,
             math: plan.precision.math(),
-        };
-        memory::check(device, "bs", plan.batch, pass)?;
-        Ok(Self {
-            plan,
-            horizon,
-            dataset,
-            config,
             device,
-        })
+            world,
+            ch: o.ch,
+        };
+        Ok(Self { dataset, model })
     }
 
-    fn cadence(&self, o: &TokenizerOptions) -> Cadence {
-        Cadence {
-            its_per_epoch: self.horizon.its_per_epoch,
-            max_it: self.horizon.max_it,
-            epochs: self.horizon.max_it.div_ceil(self.horizon.its_per_epoch),
-            accumulate: 1,
-            eval_every: o.eval_every,
-            save_every: o.save_every,
-            stop_after: o.stop_after,
+    /// The accumulation of a run that begins, and what to tell of it. One that goes on with `--fit` keeps its own.
+    fn accumulation(&self, o: &TokenizerOptions) -> Result<(usize, Option<String>)> {
+        if o.schedule.fit && last_is_there(&tokenizer_paths(&o.output.out).state)? {
+            return Ok((o.schedule.ac, None));
         }
+        self.model.fit().accumulation(&o.schedule)
     }
 
     /// Holds a checkpoint, if there is one, against the options.
-    fn restore(&self, o: &TokenizerOptions) -> Result<Restored> {
-        let its = self.horizon.its_per_epoch;
-        let path = tokenizer_paths(&o.out).state;
-        let found = state::find(&path, &self.config)?;
-        let record = DataRecord::of_images(&self.dataset, o.hflip, o.mid_reso);
+    fn restore(&self, o: &TokenizerOptions, found: Option<Found>) -> Result<Restored> {
+        let plan = o.resolve(self.model.world.size())?;
+        let horizon = plan.horizon(self.dataset.train.len())?;
+        let its = horizon.its_per_epoch;
+        let path = tokenizer_paths(&o.output.out).state;
+        let record = DataRecord::of_images(&self.dataset, o.data.hflip, o.data.mid_reso);
         let mut told = Vec::new();
-        if let Some(Found { progress: p, .. }) = &found {
+        if let Some(found) = &found {
+            let p = &found.progress;
+            check_accumulation(o.schedule.ac, found.ac, &path)?;
             if p.its_per_epoch != its {
                 return Err(Error::input(format!(
-                    "{}: the run had {} steps an epoch, with these flags and images it would have {its}: give --bs and --data_path as before, or choose another --out",
+                    "{}: the run had {} iterations an epoch, with these flags and images it would have {its}: give --bs, --ac and --data_path as before, or choose another --out",
                     path.display(),
                     p.its_per_epoch,
                 )));
             }
             let flag = o.steps.map_or("--ep", |_| "--steps");
-            check_length(p.it, self.horizon.max_it, flag, &path)?;
+            check_length(p.it, horizon.max_it, flag, &path)?;
             told = p.data.against(&record, &path)?;
         }
-        let seed = choose_seed(o.seed, found.as_ref().map(|f| f.progress.seed), &o.out)?;
-        let resumed = found.is_some();
-        let Found { progress, state } = found.unwrap_or_default();
+        let saved_seed = found.as_ref().map(|f| f.progress.seed);
+        let seed = choose_seed(o.schedule.seed, saved_seed, &o.output.out)?;
+        let before = found.as_ref().map(|f| f.progress.clone());
         Ok(Restored {
+            plan,
+            horizon,
             progress: Progress {
                 seed,
                 its_per_epoch: its,
                 data: record,
-                ..progress
+                ..before.unwrap_or_default()
             },
-            state,
-            resumed,
+            found,
             told,
         })
     }
+}
 
-    /// Model and optimizer, from nothing or from a checkpoint.
-    fn trainer(&self, o: &TokenizerOptions, r: &Restored) -> Result<TokenizerTrainer> {
-        let seed = r.progress.seed;
-        let mut vqvae = Vqvae::new(self.config.clone(), true)?;
-        if !r.resumed {
-            vqvae.init(seed)?;
+impl Restored {
+    fn cadence(&self, o: &TokenizerOptions) -> Cadence {
+        Cadence {
+            its_per_epoch: self.horizon.its_per_epoch,
+            max_it: self.horizon.max_it,
+            epochs: self.horizon.max_it.div_ceil(self.horizon.its_per_epoch),
+            accumulate: o.schedule.ac as u64,
+            eval_every: o.output.eval_every,
+            save_every: o.output.save_every,
+            stop_after: o.output.stop_after,
         }
-        vqvae.to_device(self.device, self.plan.precision.math())?;
-        let losses = (o.l1 as f32, o.l2 as f32);
-        let mut trainer = TokenizerTrainer::new(vqvae, self.plan.betas, losses, seed)?;
-        if r.resumed {
-            let path = tokenizer_paths(&o.out).state;
-            state::restore(&mut trainer, &r.progress, &r.state, &path)?;
-        }
-        Ok(trainer)
     }
 
-    /// Tells what the run is.
-    fn introduce(
-        &self,
-        r: &Restored,
-        trainer: &TokenizerTrainer,
-        paths: &TokenizerPaths,
-        observers: &mut Observers,
-    ) {
-        if !self.device.is_async() && self.plan.precision == TokenizerPrecision::Bf16 {
-            observers
-                .warn("--precision=bf16: half precision is for GPUs; this run computes in float32");
-        }
-        observers.note(&format!(
-            "{} training and {} validation images, {} steps an epoch; {:.2} M parameters; seed {}",
-            self.dataset.train.len(),
-            self.dataset.val.len(),
-            self.horizon.its_per_epoch,
-            trainer.vqvae.params.count() as f64 / 1e6,
-            r.progress.seed,
+    /// The logs that a run keeps.
+    fn add_logs(&self, o: &TokenizerOptions, observers: &mut Observers) -> Result<()> {
+        let (it, out) = (self.progress.it, &o.output.out);
+        let resumed = self.found.as_ref().map(|_| it);
+        let every = Some(o.output.log_every.max(1));
+        let folder = out.join("tb-tokenizer");
+        observers.add(TensorBoard::create(&folder, resumed, every)?);
+        let steps = it / o.schedule.ac as u64;
+        observers.add(StepLog::open(out, steps, o.output.log_every)?);
+        Ok(())
+    }
+}
+
+/// Model and optimizer, from nothing or from a checkpoint.
+fn trainer(model: &Model, o: &TokenizerOptions, r: &Restored) -> Result<TokenizerTrainer> {
+    let seed = r.progress.seed;
+    let mut vqvae = Vqvae::new(model.vqvae.clone(), true)?;
+    if r.found.is_none() {
+        vqvae.init(seed)?;
+    }
+    let losses = (o.l1 as f32, o.l2 as f32);
+    let move_over = || -> Result<TokenizerTrainer> {
+        vqvae.to_device(model.device, model.math)?;
+        TokenizerTrainer::new(vqvae, r.plan.betas, losses, seed)
+    };
+    let mut trainer = move_over().map_err(|e| model.fit().explain(e, &o.schedule))?;
+    if let Some(found) = &r.found {
+        let path = tokenizer_paths(&o.output.out).state;
+        state::restore(&mut trainer, found, &path)?;
+    }
+    Ok(trainer)
+}
+
+/// Tells what the run is.
+fn introduce(
+    dataset: &Dataset,
+    o: &TokenizerOptions,
+    r: &Restored,
+    trainer: &TokenizerTrainer,
+    observers: &mut Observers,
+) {
+    let precision = r.plan.precision;
+    if !trainer.vqvae.device().is_async() && precision.is_half() {
+        observers.warn(&format!(
+            "--precision={precision}: half precision is for GPUs; this run computes in float32"
         ));
-        if r.resumed {
-            observers.note(&format!(
-                "resumed from {} after step {}",
-                paths.state.display(),
-                r.progress.it
-            ));
-        }
-        r.told.iter().for_each(|line| observers.warn(line));
-        self.dataset
-            .left_out
-            .iter()
-            .for_each(|line| observers.note(line));
     }
+    observers.note(&format!(
+        "{} training and {} validation images, {} iterations an epoch; {:.2} M parameters; seed {}",
+        dataset.train.len(),
+        dataset.val.len(),
+        r.horizon.its_per_epoch,
+        trainer.vqvae.params.count() as f64 / 1e6,
+        r.progress.seed,
+    ));
+    if r.found.is_some() {
+        observers.note(&format!(
+            "resumed from {} after step {}",
+            tokenizer_paths(&o.output.out).state.display(),
+            r.progress.it / o.schedule.ac as u64
+        ));
+    }
+    r.told.iter().for_each(|line| observers.warn(line));
+    dataset
+        .left_out
+        .iter()
+        .for_each(|line| observers.note(line));
 }

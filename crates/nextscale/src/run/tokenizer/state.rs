@@ -4,13 +4,16 @@ use super::task::TokenizerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata, names_to_text};
 use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata};
 use crate::checkpoint::weights::TOKENIZER_KEY;
-use crate::checkpoint::{StateDict, run_file};
-use crate::model::state::{buffer_part, hit_averages, load_moment, load_vqvae, vqvae_part};
+use crate::checkpoint::{ScalerState, StateDict, run_file};
+use crate::model::state::{
+    buffer_part, hit_averages, load_buffer, load_moment, load_vqvae, vqvae_part,
+};
 use crate::model::vqvae::VqvaeConfig;
 use crate::run::checkpoints::last_is_there;
 use crate::run::task::Progress;
 use crate::train::tokenizer_trainer::TokenizerTrainer;
 use crate::{Error, Result};
+use nextscale_tensor::ops::Scaling;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
@@ -19,8 +22,13 @@ use std::sync::Arc;
 /// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
 pub const TOKENIZER_STATE_KEY: &str = "nextscale.tokenizer_trainer";
 
-/// Prefixes of weights and of AdamW's moments.
-const PREFIXES: [&str; 3] = ["vae_local.", "vae_opt.exp_avg.", "vae_opt.exp_avg_sq."];
+/// Prefixes of weights, of AdamW's moments, and of gradients since the last update.
+const PREFIXES: [&str; 4] = [
+    "vae_local.",
+    "vae_opt.exp_avg.",
+    "vae_opt.exp_avg_sq.",
+    "vae_opt.pending.",
+];
 
 /// What a training checkpoint says of its run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -29,6 +37,19 @@ pub(super) struct Found {
     pub(super) progress: Progress,
     #[serde(flatten)]
     pub(super) state: TokenizerState,
+    /// Iterations of a step.
+    #[serde(default = "one")]
+    pub(super) ac: usize,
+    /// Updates that the optimizer has made; in files before there were loss scales, one an iteration.
+    #[serde(default)]
+    updates: Option<u64>,
+    /// The loss scale, in float16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scaler: Option<ScalerState>,
+}
+
+fn one() -> usize {
+    1
 }
 
 fn settings(trainer: &TokenizerTrainer) -> Result<String> {
@@ -44,11 +65,15 @@ pub(super) fn save(
     trainer: &TokenizerTrainer,
     progress: &Progress,
     state: &TokenizerState,
+    ac: usize,
     path: &Path,
 ) -> Result<()> {
     let kept = Found {
         progress: progress.clone(),
         state: state.clone(),
+        ac,
+        updates: Some(trainer.opt.updates()?),
+        scaler: trainer.opt.scaler()?.map(ScalerState::from),
     };
     let text = serde_json::to_string(&kept)
         .map_err(|e| Error::failed(format!("describing the run: {e}")))?;
@@ -59,12 +84,15 @@ pub(super) fn save(
     ]
     .into();
     let (params, opt) = (&trainer.vqvae.params, &trainer.opt);
-    let [weights, m, v] = PREFIXES;
-    let parts = [
+    let [weights, m, v, sums] = PREFIXES;
+    let mut parts = vec![
         vqvae_part(weights, &trainer.vqvae, &trainer.hits.ema).checked("the weights"),
         buffer_part(m, &opt.exp_avg, params).checked("the optimizer's averages"),
         buffer_part(v, &opt.exp_avg_sq, params).checked("the optimizer's averages of squares"),
     ];
+    if !progress.it.is_multiple_of(ac as u64) {
+        parts.push(buffer_part(sums, &opt.grads, params));
+    }
     run_file::write(path, "tokenizer", &parts, metadata)
 }
 
@@ -123,25 +151,27 @@ fn difference(before: &VqvaeConfig, now: &VqvaeConfig) -> String {
 ///
 /// # Errors
 /// When they are of another tokenizer: names the tensor and both shapes.
-pub(super) fn restore(
-    trainer: &mut TokenizerTrainer,
-    progress: &Progress,
-    state: &TokenizerState,
-    path: &Path,
-) -> Result<()> {
+pub(super) fn restore(trainer: &mut TokenizerTrainer, found: &Found, path: &Path) -> Result<()> {
     let mut file = SafetensorsFile::open(path)?;
     let mut part = |i: usize| -> Result<StateDict> { file.read_prefix(PREFIXES[i]) };
-    let (weights, m, v) = (part(0)?, part(1)?, part(2)?);
+    let (weights, m, v, sums) = (part(0)?, part(1)?, part(2)?, part(3)?);
     load_vqvae(&mut trainer.vqvae, &weights, &path.display().to_string())?;
     let config = &trainer.vqvae.config;
     trainer.hits.ema = hit_averages(&weights, config.pyramid.count(), config.vocab);
-    trainer.hits.records = state.records;
+    trainer.hits.records = found.state.records;
     let params = &trainer.vqvae.params;
     let source = path.display().to_string();
     load_moment(&mut trainer.opt.exp_avg, params, &m, &source)?;
     load_moment(&mut trainer.opt.exp_avg_sq, params, &v, &source)?;
-    trainer.opt.resume(progress.it, None)?;
-    Ok(())
+    // A run in another precision than before begins with its own loss scale, or without one, and gradients made with another
+    // scale are of no use to it.
+    let own = trainer.opt.scaler()?;
+    if own.is_some() == found.scaler.is_some() {
+        load_buffer(&mut trainer.opt.grads, params, &sums)?;
+    }
+    let scaler = own.map(|own| found.scaler.as_ref().map_or(own, Scaling::from));
+    let updates = found.updates.unwrap_or(found.progress.it);
+    trainer.opt.resume(updates, scaler)
 }
 
 /// Writes the weights alone, under the reference's names, with the tokenizer's settings and the names of the classes that it saw beside

@@ -1,13 +1,12 @@
 //! The tokenizer as a task of a run: its steps, reports and checkpoints.
 
-use super::{TokenizerPaths, state};
+use super::{Model, TokenizerPaths, state};
 use crate::data::{BadImage, Feed, LoaderConfig, TrainLoader};
 use crate::eval::{Reconstruction, psnr_db};
-use crate::memory::{Pass, advise};
+use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
 use crate::run::Dataset;
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
-use crate::train::tokenizer_options::{TokenizerHorizon, TokenizerPlan};
 use crate::train::tokenizer_trainer::{LateTokenizerReport, TokenizerStep, TokenizerTrainer};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -27,8 +26,9 @@ pub(super) struct TokenizerState {
 
 /// The tokenizer in training.
 pub(super) struct TokenizerTask {
+    pub(super) options: TokenizerOptions,
     pub(super) plan: TokenizerPlan,
-    pub(super) horizon: TokenizerHorizon,
+    pub(super) horizon: Horizon,
     pub(super) paths: TokenizerPaths,
     pub(super) dataset: Dataset,
     pub(super) trainer: TokenizerTrainer,
@@ -38,12 +38,12 @@ pub(super) struct TokenizerTask {
     pub(super) batches: Option<TrainLoader>,
     pub(super) feed: Feed,
     pub(super) loader: LoaderConfig,
-    /// Every so many steps dead codes are looked for; 0 for never.
-    pub(super) revive: u64,
     /// Whether weights were changed for a step that was not made.
     pub(super) changed: bool,
     /// Whether it was told that there are no weights to use.
     pub(super) told_of_weights: bool,
+    /// To say what would fit of a run that does not.
+    pub(super) model: Model,
 }
 
 /// A step that was asked for.
@@ -65,7 +65,7 @@ impl Task for TokenizerTask {
     type Evaluation = Reconstruction;
     type State = TokenizerState;
 
-    const ITERATION: &'static str = "step";
+    const ITERATION: &'static str = "iteration";
 
     fn open(&mut self, it: u64) -> Result<()> {
         let its = self.horizon.its_per_epoch;
@@ -91,10 +91,11 @@ impl Task for TokenizerTask {
 
     /// Which codes are dead shows in the hits of every step before.
     fn looks_back(&self, it: u64) -> bool {
-        it > 0 && self.revive > 0 && it.is_multiple_of(self.revive)
+        let every = self.options.revive * self.options.schedule.ac as u64;
+        it > 0 && every > 0 && it.is_multiple_of(every)
     }
 
-    fn launch(&mut self, it: u64, _: bool, _: &mut Context) -> Result<(Pending, u64)> {
+    fn launch(&mut self, it: u64, update: bool, _: &mut Context) -> Result<(Pending, u64)> {
         let none = || Error::failed("a run loads batches once it has begun");
         let batch = self.batches.as_mut().ok_or_else(none)?.next_batch()?;
         let (images, labels) = self.feed.batch(&batch, self.dataset.side)?;
@@ -105,6 +106,8 @@ impl Task for TokenizerTask {
             lr: now.lr,
             wd: now.wd,
             clip: self.plan.clip,
+            accumulate: self.options.schedule.ac,
+            update,
         };
         if it == 0 {
             self.trainer.seed_codebook(&images)?;
@@ -148,9 +151,9 @@ impl Task for TokenizerTask {
         }
         Ok(Report {
             loss: report.loss,
-            grad_norm: Some(report.grad_norm),
-            scale: 1.0,
-            skipped: false,
+            grad_norm: report.grad_norm,
+            scale: report.scale,
+            skipped: report.skipped,
             metrics,
             scalars,
         })
@@ -193,21 +196,16 @@ impl Task for TokenizerTask {
     }
 
     fn save(&self, progress: &Progress, path: &Path) -> Result<()> {
-        state::save(&self.trainer, progress, &self.state, path)
+        let ac = self.options.schedule.ac;
+        state::save(&self.trainer, progress, &self.state, ac, path)
     }
 
     fn saved(&mut self, progress: &Progress, cx: &mut Context) {
         self.first_weights(progress, cx);
     }
 
-    /// Says what fits, of an error that too many images at a time made.
     fn explain(&self, e: Error) -> Error {
-        let vqvae = &self.trainer.vqvae;
-        let pass = Pass::TrainTokenizer {
-            vqvae: &vqvae.config,
-            math: vqvae.math,
-        };
-        advise(e, vqvae.device(), "bs", self.plan.batch, pass)
+        self.model.fit().explain(e, &self.options.schedule)
     }
 
     fn done(&self, steps: u64, _: &Path) -> String {

@@ -1,7 +1,6 @@
 //! A run of the transformer, from start or from its checkpoint to the end: from options and files to a task.
 
 mod epoch;
-mod memory;
 mod open;
 mod source;
 mod state;
@@ -18,18 +17,19 @@ use super::observers::{Display, EpochLog, Header, Observer, Observers, StepLog, 
 use super::signal::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
-use super::{Outcome, choose_seed, make_folder};
+use super::{Outcome, choose_seed, kept_accumulation, make_folder};
 use crate::checkpoint::{TrainerState, clean_stale};
+use crate::device::resolve_device;
+use crate::memory::{Fit, Pass};
 use crate::model::Pyramid;
 use crate::model::var::{InitScales, Var, VarConfig};
+use crate::model::vqvae::VqvaeConfig;
 use crate::model::vqvae::codes::Tokenizer;
-use crate::train::device::{TokenizerPrecision, resolve_device};
-use crate::train::options::TrainOptions;
-use crate::train::plan::{Horizon, Plan, Precision};
+use crate::options::TransformerOptions;
+use crate::options::{Horizon, TransformerPlan};
 use crate::train::var_trainer::VarTrainer;
 use crate::{Result, World};
-use memory::Models;
-use nextscale_tensor::Device;
+use nextscale_tensor::{Device, Math};
 use open::Given;
 use source::Data;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ use task::{TransformerState, TransformerTask};
 /// A training run of the transformer.
 pub struct TransformerRun<'a> {
     /// The options.
-    pub options: &'a TrainOptions,
+    pub options: &'a TransformerOptions,
     /// The command line, for the logs.
     pub cmd: String,
     /// Asks the run to save and stop.
@@ -63,22 +63,22 @@ impl TransformerRun<'_> {
         let world = World::alone();
         let setup = Setup::plan(self.options, world)?;
         let (ac, note) = setup.accumulation(self.options)?;
-        make_folder(&self.options.out)?;
-        let lock = RunLock::acquire(&self.options.out)?;
-        clean_stale(&self.options.out)?;
-        let found = state::find(&self.options.out)?;
+        make_folder(&self.options.output.out)?;
+        let lock = RunLock::acquire(&self.options.output.out)?;
+        clean_stale(&self.options.output.out)?;
+        let found = state::find(&self.options.output.out)?;
         let (ac, note) = match &found {
-            Some((saved, _)) if self.options.fit => kept_accumulation(saved, self.options),
+            Some((saved, _)) if self.options.schedule.fit => {
+                kept_accumulation(state::accumulation(saved).unwrap_or(ac))
+            }
             _ => (ac, note),
         };
-        let options = TrainOptions {
-            ac,
-            ..self.options.clone()
-        };
+        let mut options = self.options.clone();
+        options.schedule.ac = ac;
         let restored = setup.restore(&options, found)?;
         let Setup { given, models, .. } = setup;
         let trainer = trainer(&models, given.tokenizer, &options, &restored)?;
-        let mut observers = Observers::new(Display::new(options.quiet), self.observers);
+        let mut observers = Observers::new(Display::new(options.output.quiet), self.observers);
         restored.add_logs(&options, &self.cmd, &mut observers)?;
         let text = serde_json::to_string_pretty(&options).unwrap_or_default();
         let (cadence, it) = (restored.cadence(&options), restored.progress.it);
@@ -100,13 +100,19 @@ impl TransformerRun<'_> {
             &trainer,
             &mut observers,
         )?;
-        let last = transformer_paths(&options.out).last;
+        let last = transformer_paths(&options.output.out).last;
         let resumed = restored.saved.filter(|(_, path)| *path == last);
         let held = resumed.map(|_| it);
-        let bad_images = options.bad_images;
+        let bad_images = options.data.bad_images;
         let start = Start {
             cadence,
-            keeper: Keeper::new(last, options.keep, "--tblr", options.ac, held),
+            keeper: Keeper::new(
+                last,
+                options.output.keep,
+                "--tblr",
+                options.schedule.ac,
+                held,
+            ),
             late: late.unwrap_or(models.device.is_async()),
             scaler: trainer.opt.scaler()?,
             val_check: given
@@ -120,12 +126,13 @@ impl TransformerRun<'_> {
                     bad_images,
                     world,
                 ),
-                plan: restored.plan,
-                horizon: restored.horizon,
                 cmd: self.cmd,
                 data: given.data,
                 trainer,
                 hits: given.hits,
+                stages: restored.plan.stages(&restored.horizon),
+                plan: restored.plan,
+                horizon: restored.horizon,
                 stage: restored.state.stage,
                 state: restored.state,
                 source: None,
@@ -142,10 +149,37 @@ impl TransformerRun<'_> {
     }
 }
 
-/// The accumulation that a run began with: one that goes on keeps it. With what to tell of it.
-fn kept_accumulation(saved: &TrainerState, o: &TrainOptions) -> (usize, Option<String>) {
-    let ac = state::accumulation(saved).unwrap_or(o.ac);
-    (ac, Some(format!("--fit: --ac={ac}, as the run began")))
+/// What a run trains, and where.
+pub(super) struct Models {
+    var: VarConfig,
+    vqvae: VqvaeConfig,
+    /// Whether tokens are at hand, so that no image is encoded.
+    from_tokens: bool,
+    /// Arithmetic of both.
+    math: [Math; 2],
+    device: Device,
+    world: World,
+    /// As given.
+    depth: usize,
+}
+
+impl Models {
+    /// For questions of memory.
+    pub(super) fn fit(&self) -> Fit<'_> {
+        Fit {
+            pass: Pass::Train {
+                var: &self.var,
+                vqvae: &self.vqvae,
+                from_tokens: self.from_tokens,
+                math: self.math,
+            },
+            device: self.device,
+            world: self.world,
+            model: format!("--depth={}", self.depth),
+            smaller: "--depth",
+            half: "--fp16=2",
+        }
+    }
 }
 
 /// What options and files say before anything is written.
@@ -157,7 +191,7 @@ struct Setup {
 
 /// What a run begins with, or goes on from.
 struct Restored {
-    plan: Plan,
+    plan: TransformerPlan,
     horizon: Horizon,
     progress: Progress,
     state: TransformerState,
@@ -167,13 +201,12 @@ struct Restored {
 }
 
 impl Setup {
-    fn plan(o: &TrainOptions, world: World) -> Result<Self> {
+    fn plan(o: &TransformerOptions, world: World) -> Result<Self> {
         let plan = o.resolve(world.size())?;
-        let device = resolve_device(o.device)?;
+        let device = resolve_device(o.machine.device)?;
         let pyramid = Pyramid::square(&plan.patch_nums)?;
         let given = open::open(o, &plan, &pyramid)?;
         let vqvae = given.tokenizer.config().clone();
-        let tokenizer_precision = plan.precision.tokenizer(o.tokenizer_precision, o.tf32);
         let models = Models {
             var: VarConfig {
                 vocab: vqvae.vocab,
@@ -184,7 +217,8 @@ impl Setup {
             },
             vqvae,
             from_tokens: o.tokens.is_some(),
-            math: [plan.precision.math(o.tf32), tokenizer_precision.math()],
+            math: [plan.math, plan.tokenizer_precision.math()],
+            depth: o.depth,
             device,
             world,
         };
@@ -196,17 +230,17 @@ impl Setup {
     }
 
     /// The accumulation of a run that begins, and what to tell of it. One that goes on with `--fit` keeps its own.
-    fn accumulation(&self, o: &TrainOptions) -> Result<(usize, Option<String>)> {
-        if o.fit && state::is_there(&o.out)? {
-            return Ok((o.ac, None));
+    fn accumulation(&self, o: &TransformerOptions) -> Result<(usize, Option<String>)> {
+        if o.schedule.fit && state::is_there(&o.output.out)? {
+            return Ok((o.schedule.ac, None));
         }
-        self.models.accumulation(o)
+        self.models.fit().accumulation(&o.schedule)
     }
 
     /// Holds a checkpoint, if there is one, against the options.
     fn restore(
         &self,
-        o: &TrainOptions,
+        o: &TransformerOptions,
         saved: Option<(TrainerState, PathBuf)>,
     ) -> Result<Restored> {
         let (data, tokenizer) = (&self.given.data, &self.given.tokenizer);
@@ -216,7 +250,7 @@ impl Setup {
         let (mut saved_seed, mut told) = (None, Vec::new());
         let (progress, state) = match &saved {
             Some((found, path)) => {
-                state::check_accumulation(found, path, o.ac)?;
+                state::check_accumulation(found, path, o.schedule.ac)?;
                 state::check_tokenizer(found, path, (tokenizer.whole(), data.fingerprint()), o)?;
                 let (progress, state) = state::progress(found, &horizon, path)?;
                 saved_seed = state::saved_seed(found, &progress);
@@ -225,7 +259,7 @@ impl Setup {
             }
             None => (Progress::default(), TransformerState::default()),
         };
-        let seed = choose_seed(o.seed, saved_seed, &o.out)?;
+        let seed = choose_seed(o.schedule.seed, saved_seed, &o.output.out)?;
         let progress = Progress {
             seed,
             its_per_epoch: horizon.its_per_epoch,
@@ -244,20 +278,20 @@ impl Setup {
 }
 
 impl Restored {
-    fn cadence(&self, o: &TrainOptions) -> Cadence {
+    fn cadence(&self, o: &TransformerOptions) -> Cadence {
         Cadence {
             its_per_epoch: self.horizon.its_per_epoch,
             max_it: self.horizon.max_it,
             epochs: self.plan.epochs as u64,
-            accumulate: o.ac as u64,
-            eval_every: o.eval_every,
-            save_every: o.save_every,
-            stop_after: o.stop_after,
+            accumulate: o.schedule.ac as u64,
+            eval_every: o.output.eval_every,
+            save_every: o.output.save_every,
+            stop_after: o.output.stop_after,
         }
     }
 
     /// The logs that a run keeps.
-    fn add_logs(&self, o: &TrainOptions, cmd: &str, observers: &mut Observers) -> Result<()> {
+    fn add_logs(&self, o: &TransformerOptions, cmd: &str, observers: &mut Observers) -> Result<()> {
         let it = self.progress.it;
         // The line of an epoch that ended without its evaluation is written again.
         let open = self.progress.evaluation_due || self.state.epoch.is_open(&self.progress);
@@ -265,8 +299,12 @@ impl Restored {
         let header = Header::new(&o.exp_name, cmd, &self.plan.tb_dir);
         let resumed = self.saved.is_some().then_some(it);
         observers.add(TensorBoard::create(&self.plan.tb_dir, resumed, None)?);
-        observers.add(StepLog::open(&o.out, it / o.ac as u64, o.log_every)?);
-        observers.add(EpochLog::open(&o.out, &header, epochs_done)?);
+        observers.add(StepLog::open(
+            &o.output.out,
+            it / o.schedule.ac as u64,
+            o.output.log_every,
+        )?);
+        observers.add(EpochLog::open(&o.output.out, &header, epochs_done)?);
         Ok(())
     }
 }
@@ -275,7 +313,7 @@ impl Restored {
 fn trainer(
     models: &Models,
     mut tokenizer: Tokenizer,
-    o: &TrainOptions,
+    o: &TransformerOptions,
     r: &Restored,
 ) -> Result<VarTrainer> {
     let seed = r.progress.seed;
@@ -294,7 +332,7 @@ fn trainer(
         var.to_device(models.device, models.math[0])?;
         VarTrainer::new(tokenizer, var, o.ls as f32, seed)
     };
-    let mut trainer = move_over().map_err(|e| models.explain(e, o))?;
+    let mut trainer = move_over().map_err(|e| models.fit().explain(e, &o.schedule))?;
     trainer.rank = models.world.rank() as u64;
     if let Some((saved, path)) = &r.saved {
         state::restore(&mut trainer, saved, path)?;
@@ -306,21 +344,25 @@ fn trainer(
 fn introduce(
     data: &Data,
     models: &Models,
-    o: &TrainOptions,
+    o: &TransformerOptions,
     r: &Restored,
     trainer: &VarTrainer,
     observers: &mut Observers,
 ) -> Result<()> {
-    let (device, precision) = (models.device, r.plan.precision);
-    if !device.is_async() && precision != Precision::Float32 {
+    let device = models.device;
+    if !device.is_async() && r.plan.precision.is_half() {
         observers.warn(&format!(
             "--fp16={}: half precision is for GPUs; this run computes in float32",
             o.fp16
         ));
     }
     if device.is_async() {
-        let tokenizer = precision.tokenizer(o.tokenizer_precision, o.tf32);
-        observers.note(&describe(device, precision, o.tf32, tokenizer)?);
+        let name = device.gpu()?.map_or("", |gpu| gpu.info().name.as_str());
+        observers.note(&format!(
+            "{device} ({name}): transformer in {}, tokenizer in {}",
+            r.plan.precision.in_words(),
+            r.plan.tokenizer_precision.in_words()
+        ));
     }
     observers.note(&format!(
         "{} of {} classes, {} iterations an epoch; {:.2} M parameters; seed {}",
@@ -337,34 +379,10 @@ fn introduce(
         observers.note(&format!(
             "resumed from {} after step {}",
             path.display(),
-            r.progress.it / o.ac as u64
+            r.progress.it / o.schedule.ac as u64
         ));
     }
     r.told.iter().for_each(|line| observers.warn(line));
     data.left_out().iter().for_each(|line| observers.note(line));
     Ok(())
-}
-
-/// What a run computes on, in words.
-fn describe(
-    device: Device,
-    precision: Precision,
-    tf32: bool,
-    tokenizer: TokenizerPrecision,
-) -> Result<String> {
-    let name = device.gpu()?.map_or("", |gpu| gpu.info().name.as_str());
-    let transformer = match (precision, tf32) {
-        (Precision::Float16, _) => "float16",
-        (Precision::BFloat16, _) => "bfloat16",
-        (Precision::Float32, true) => "TF32",
-        (Precision::Float32, false) => "float32",
-    };
-    let tokenizer = match tokenizer {
-        TokenizerPrecision::Fp32 => "float32",
-        TokenizerPrecision::Tf32 => "TF32",
-        TokenizerPrecision::Bf16 => "bfloat16",
-    };
-    Ok(format!(
-        "{device} ({name}): transformer in {transformer}, tokenizer in {tokenizer}"
-    ))
 }

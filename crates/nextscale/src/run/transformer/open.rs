@@ -8,9 +8,9 @@ use crate::model::Pyramid;
 use crate::model::open::{open_tokenizer_for, other_patch, refuse_all};
 use crate::model::state::fingerprint;
 use crate::model::vqvae::codes::Tokenizer;
+use crate::options::TransformerOptions;
+use crate::options::TransformerPlan;
 use crate::run::Dataset;
-use crate::train::options::TrainOptions;
-use crate::train::plan::Plan;
 use crate::{Error, Result};
 
 /// Data and tokenizer of a run.
@@ -25,7 +25,11 @@ pub(super) struct Given {
 ///
 /// # Errors
 /// One line naming the flag or the file.
-pub(super) fn open(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<Given> {
+pub(super) fn open(
+    o: &TransformerOptions,
+    plan: &TransformerPlan,
+    pyramid: &Pyramid,
+) -> Result<Given> {
     let data = open_data(o, plan, pyramid)?;
     let Some(path) = &o.tokenizer else {
         return without_tokenizer(data);
@@ -72,8 +76,8 @@ fn without_tokenizer(data: Data) -> Result<Given> {
     })
 }
 
-fn open_data(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<Data> {
-    match (&o.data_path, &o.tokens) {
+fn open_data(o: &TransformerOptions, plan: &TransformerPlan, pyramid: &Pyramid) -> Result<Data> {
+    match (&o.data.data_path, &o.tokens) {
         (Some(_), Some(_)) => Err(Error::input(
             "--tokens and --data_path: both are given; leave one out",
         )),
@@ -86,15 +90,15 @@ fn open_data(o: &TrainOptions, plan: &Plan, pyramid: &Pyramid) -> Result<Data> {
         (Some(path), None) => Ok(Data::Images(Dataset::open(
             path,
             plan.image_size,
-            o.mid_reso,
-            o.hflip,
+            o.data.mid_reso,
+            o.data.hflip,
         )?)),
         (None, Some(path)) => {
             let mut train = TokenFile::open(path)?;
             let mut wrong: Vec<String> = other_scales("tokens", &train, pyramid)
                 .into_iter()
                 .collect();
-            if o.hflip && !train.info().is_some_and(|i| i.hflip) {
+            if o.data.hflip && !train.info().is_some_and(|i| i.hflip) {
                 wrong.push(format!(
                     "--hflip=1: {} holds no mirrored crops; make it again with nextscale tokenize --crops=N --hflip=1, or leave the flag out",
                     path.display()

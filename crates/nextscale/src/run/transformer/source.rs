@@ -5,9 +5,9 @@ use crate::data::tokens::{TokenFile, TokenLoader};
 use crate::data::{BadImage, Feed, ImageSource, LoaderConfig, TrainLoader};
 use crate::eval::Measures;
 use crate::eval::{TeacherForcing, evaluate_losses, evaluate_token_losses};
+use crate::options::TransformerOptions;
 use crate::run::Dataset;
 use crate::run::data_record::DataRecord;
-use crate::train::options::TrainOptions;
 use crate::train::report::LateReport;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
@@ -55,9 +55,9 @@ impl Data {
     }
 
     /// What a run remembers of it.
-    pub(super) fn record(&self, o: &TrainOptions) -> DataRecord {
+    pub(super) fn record(&self, o: &TransformerOptions) -> DataRecord {
         match self {
-            Self::Images(d) => DataRecord::of_images(d, o.hflip, o.mid_reso),
+            Self::Images(d) => DataRecord::of_images(d, o.data.hflip, o.data.mid_reso),
             Self::Tokens(t) => DataRecord {
                 classes: Arc::new(t.train.classes().to_vec()),
                 images: Some(t.train.len() as u64),

@@ -11,13 +11,13 @@ use crate::model::state::{
     buffer_part, load_buffer, load_moment, load_var, params_part, vqvae_part,
 };
 use crate::model::vqvae::Vqvae;
+use crate::options::TransformerOptions;
+use crate::options::{Horizon, TransformerPlan};
 use crate::run::check_length;
 use crate::run::checkpoints::{self, last_is_there};
 use crate::run::data_record::DataRecord;
 use crate::run::task::Progress;
 use crate::train::optimizer::{ADAM_EPS, BETAS};
-use crate::train::options::TrainOptions;
-use crate::train::plan::{Horizon, Plan};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::VarTrainer;
 use crate::{Error, Result};
@@ -142,7 +142,7 @@ pub(super) fn saved_seed(state: &TrainerState, progress: &Progress) -> Option<u6
 pub(super) fn data_record(
     state: &TrainerState,
     progress: &Progress,
-    o: &TrainOptions,
+    o: &TransformerOptions,
 ) -> DataRecord {
     let record = DataRecord {
         classes: Arc::new(names_of_extra(&state.extra).unwrap_or_default()),
@@ -161,18 +161,11 @@ pub(super) fn accumulation(state: &TrainerState) -> Option<usize> {
     usize::try_from(ac).ok().filter(|ac| *ac > 0)
 }
 
-/// Refuses another accumulation than the run's own checkpoint was made with: steps would be counted anew, and gradients of half
-/// a step be taken for whole ones.
-///
-/// # Errors
-/// When they differ: names the checkpoint and the flag.
+/// [`run::check_accumulation`](crate::run::check_accumulation), where the checkpoint is one of this program's runs.
 pub(super) fn check_accumulation(state: &TrainerState, path: &Path, ac: usize) -> Result<()> {
     match accumulation(state) {
-        Some(before) if before != ac && state.extra.contains_key(PROGRESS_KEY) => {
-            Err(Error::input(format!(
-                "--ac={ac}: {} was made with --ac={before}; give that, or choose another --out",
-                path.display()
-            )))
+        Some(before) if state.extra.contains_key(PROGRESS_KEY) => {
+            crate::run::check_accumulation(ac, before, path)
         }
         _ => Ok(()),
     }
@@ -221,7 +214,7 @@ pub(super) fn check_tokenizer(
     state: &TrainerState,
     path: &Path,
     (vqvae, fingerprint): (Option<&Vqvae>, Option<&str>),
-    o: &TrainOptions,
+    o: &TransformerOptions,
 ) -> Result<()> {
     let mut another = false;
     for info in vqvae.map_or(&[][..], |v| v.params.infos()) {
@@ -247,8 +240,8 @@ pub(super) fn check_tokenizer(
 
 /// What [`save`] writes beside the trainer.
 pub(super) struct Saving<'a> {
-    pub(super) options: &'a TrainOptions,
-    pub(super) plan: &'a Plan,
+    pub(super) options: &'a TransformerOptions,
+    pub(super) plan: &'a TransformerPlan,
     pub(super) horizon: &'a Horizon,
     pub(super) progress: &'a Progress,
     pub(super) state: &'a TransformerState,
@@ -292,7 +285,7 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
     let names = s.progress.data.classes.as_slice();
     extra.insert(CLASSES_KEY.into(), json!(names));
     let its = s.horizon.its_per_epoch;
-    let pending = !s.progress.it.is_multiple_of(s.options.ac as u64);
+    let pending = !s.progress.it.is_multiple_of(s.options.schedule.ac as u64);
     let opt = &trainer.opt;
     // Its tensors are taken from the trainer, one by one.
     let state = TrainerState {

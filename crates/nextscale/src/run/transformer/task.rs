@@ -1,18 +1,18 @@
 //! The transformer as a task of a run: its iterations, reports and checkpoints.
 
+use super::Models;
 use super::epoch::EpochSums;
-use super::memory::Models;
 use super::source::{Data, Source};
 use super::state::{self, Saving};
 use super::{tags, transformer_paths};
 use crate::data::{BadImage, LoaderConfig};
 use crate::eval::Measures;
 use crate::memory::evaluation_batch;
+use crate::options::TransformerOptions;
+use crate::options::{Horizon, TransformerPlan};
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
-use crate::train::options::TrainOptions;
-use crate::train::plan::{Horizon, Plan};
-use crate::train::progressive::StageState;
+use crate::train::progressive::{StagePlan, StageState};
 use crate::train::report::{LateReport, StepReport};
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
@@ -37,8 +37,8 @@ pub(super) struct TransformerState {
 
 /// The transformer in training.
 pub(super) struct TransformerTask {
-    pub(super) options: TrainOptions,
-    pub(super) plan: Plan,
+    pub(super) options: TransformerOptions,
+    pub(super) plan: TransformerPlan,
     pub(super) horizon: Horizon,
     pub(super) cmd: String,
     pub(super) data: Data,
@@ -47,6 +47,8 @@ pub(super) struct TransformerTask {
     pub(super) hits: Vec<Vec<f32>>,
     /// After the last report that was read.
     pub(super) state: TransformerState,
+    /// Stages of progressive training, if there are any.
+    pub(super) stages: Option<StagePlan>,
     /// Stage of progressive training after the last iteration that was asked for.
     pub(super) stage: StageState,
     /// Batches, once the run has begun.
@@ -90,7 +92,7 @@ impl TransformerTask {
 
     /// Writes the state as the best.
     pub(super) fn save_best(&self, progress: &Progress) -> Result<()> {
-        let path = transformer_paths(&self.options.out).best;
+        let path = transformer_paths(&self.options.output.out).best;
         self.save(progress, &path)
     }
 
@@ -119,7 +121,7 @@ impl TransformerTask {
             values.push(tags::loss_at(reso), report.measures.loss_of(k));
             values.push(tags::accuracy_at(reso), report.measures.acc_of(k));
         }
-        if self.horizon.stages.is_some() {
+        if self.stages.is_some() {
             let highest = step.stage.highest;
             let k = highest.unwrap_or(self.plan.resolutions.len() - 1);
             values.push(tags::STAGE_RESOLUTION, self.plan.resolutions[k] as f64);
@@ -165,13 +167,13 @@ impl Task for TransformerTask {
     fn launch(&mut self, it: u64, update: bool, cx: &mut Context) -> Result<(Pending, u64)> {
         let inputs = self.source()?.next()?;
         let now = self.horizon.schedule.at(it);
-        let stage = self.stage.advance(self.horizon.stages.as_ref(), it);
+        let stage = self.stage.advance(self.stages.as_ref(), it);
         let step = StepPlan {
             it,
             lr: now.lr,
             wd: now.wd,
             clip: self.plan.clip,
-            accumulate: self.options.ac,
+            accumulate: self.options.schedule.ac,
             update,
             stage,
         };
@@ -276,7 +278,7 @@ impl Task for TransformerTask {
     fn saved(&mut self, _: &Progress, _: &mut Context) {}
 
     fn explain(&self, e: Error) -> Error {
-        self.models.explain(e, &self.options)
+        self.models.fit().explain(e, &self.options.schedule)
     }
 
     fn done(&self, steps: u64, last: &Path) -> String {

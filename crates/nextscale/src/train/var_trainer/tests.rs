@@ -1,7 +1,8 @@
 use super::*;
 use crate::model::small::{DEPTH, models};
 use crate::model::var::InitScales;
-use nextscale_tensor::cuda::{self, Profile, Rate, Row};
+use nextscale_tensor::DType;
+use nextscale_tensor::cuda::{self, Precision, Profile, Row};
 
 const BATCH: usize = 3;
 
@@ -54,7 +55,7 @@ fn a_profiled_step_counts_its_operators() {
             };
             assert_eq!(row.calls, DEPTH as u64, "{name}");
             assert_eq!(row.flops, DEPTH as f64 * times * one, "{name}");
-            assert_eq!(row.rate, Rate::Half, "{name}");
+            assert_eq!(row.rate, Precision::Bf16, "{name}");
             assert!(row.bytes > 0.0 && row.ms > 0.0, "{name}");
         }
     }

@@ -1,4 +1,4 @@
-//! Small readers shared by the commands' flags.
+//! Values of options and how they are read.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,35 @@ pub(crate) fn option_as_text<S: Serializer>(
         Some(path) => serializer.serialize_some(&path.to_string_lossy()),
         None => serializer.serialize_none(),
     }
+}
+
+/// A precision that may be left open, by its name.
+pub(crate) mod precision_by_name {
+    use nextscale_tensor::Precision;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(p: &Option<Precision>, s: S) -> Result<S::Ok, S::Error> {
+        p.map(Precision::name).serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Precision>, D::Error> {
+        let name = Option::<String>::deserialize(d)?;
+        let read = name.map(|name| name.parse().map_err(D::Error::custom));
+        read.transpose()
+    }
+}
+
+/// How a command line reads a precision, with the values that there are in its help.
+#[cfg(feature = "cli")]
+pub fn precision_parser()
+-> impl clap::builder::TypedValueParser<Value = nextscale_tensor::Precision> {
+    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+    use nextscale_tensor::Precision;
+    let values = Precision::ALL.map(|p| PossibleValue::new(p.name()).help(p.in_words()));
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<Precision>())
 }
 
 /// The named lists of `--pn`.
@@ -155,9 +184,10 @@ fn trim_zeros(digits: &str) -> &str {
 }
 
 /// What happens to an image file that can't be decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
+#[cfg_attr(feature = "cli", value(rename_all = "snake_case"))]
 pub enum BadImages {
     /// It is named in a message and another image takes its place.
     Skip,
@@ -223,58 +253,6 @@ impl TryFrom<String> for DeviceChoice {
 impl From<DeviceChoice> for String {
     fn from(device: DeviceChoice) -> Self {
         device.to_string()
-    }
-}
-
-/// Checks of single numbers, each refusing with one line that names the flag.
-pub(crate) mod check {
-    use std::fmt::Display;
-
-    use crate::{Error, Result};
-
-    /// Refuses `--flag=value` with what is needed unless `good`.
-    pub(crate) fn that(good: bool, flag: &str, value: impl Display, needed: &str) -> Result<()> {
-        if good {
-            Ok(())
-        } else {
-            Err(Error::input(format!("--{flag}={value}: {needed}")))
-        }
-    }
-
-    /// At least 1.
-    pub(crate) fn counts(flags: &[(&str, usize)]) -> Result<()> {
-        flags
-            .iter()
-            .try_for_each(|&(flag, value)| that(value >= 1, flag, value, "it must be at least 1"))
-    }
-
-    /// Finite and not negative.
-    pub(crate) fn amounts(flags: &[(&str, f64)]) -> Result<()> {
-        flags.iter().try_for_each(|&(flag, value)| {
-            that(
-                value.is_finite() && value >= 0.0,
-                flag,
-                value,
-                "it must be 0 or more",
-            )
-        })
-    }
-
-    /// The margin around the crop.
-    pub(crate) fn margin(mid_reso: f64) -> Result<()> {
-        that(
-            mid_reso.is_finite() && (1.0..=16.0).contains(&mid_reso),
-            "mid_reso",
-            mid_reso,
-            "it must be from 1 (no margin around the crop) to 16",
-        )
-    }
-
-    /// Finite.
-    pub(crate) fn numbers(flags: &[(&str, f64)]) -> Result<()> {
-        flags.iter().try_for_each(|&(flag, value)| {
-            that(value.is_finite(), flag, value, "it must be a finite number")
-        })
     }
 }
 

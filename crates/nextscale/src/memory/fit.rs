@@ -1,43 +1,46 @@
-//! Whether a transformer's training fits into the memory of its device, and with which accumulation it does.
+//! Whether a training run fits into the memory of its device, and with which accumulation it does.
 
-use crate::memory::{Estimate, Pass, Room, accumulation, known, largest};
-use crate::model::var::VarConfig;
-use crate::model::vqvae::VqvaeConfig;
-use crate::train::options::TrainOptions;
-use crate::train::plan::process_batch;
+use super::{Estimate, Pass, Room, accumulation, known, largest};
+use crate::options::{ScheduleOptions, process_batch};
 use crate::{Error, Result, World};
+use nextscale_tensor::Device;
 use nextscale_tensor::cuda::gib;
-use nextscale_tensor::{Device, Math};
 
-/// What a run trains.
-pub(super) struct Models {
-    pub(super) var: VarConfig,
-    pub(super) vqvae: VqvaeConfig,
-    /// Whether tokens are at hand, so that no image is encoded.
-    pub(super) from_tokens: bool,
-    /// Arithmetic of both.
-    pub(super) math: [Math; 2],
-    pub(super) device: Device,
-    pub(super) world: World,
+/// A training run, as far as its memory goes.
+pub struct Fit<'a> {
+    /// One iteration, with the evaluations between.
+    pub pass: Pass<'a>,
+    /// Where it runs.
+    pub device: Device,
+    /// How many processes share a step.
+    pub world: World,
+    /// The flags that say how large the model is, as given.
+    pub model: String,
+    /// The flag that makes it smaller.
+    pub smaller: &'static str,
+    /// The flag and value for half precision.
+    pub half: &'static str,
 }
 
-impl Models {
+impl Fit<'_> {
     /// What there is and what is needed; `None` where the system does not tell what there is.
     fn estimate(&self) -> Result<Option<(Room, Estimate<'_>)>> {
-        let pass = Pass::Train {
-            var: &self.var,
-            vqvae: &self.vqvae,
-            from_tokens: self.from_tokens,
-            math: self.math,
-        };
-        known(self.device, pass)
+        known(self.device, self.pass)
+    }
+
+    fn fewest(
+        &self,
+        o: &ScheduleOptions,
+        fits: impl FnMut(usize) -> Result<bool>,
+    ) -> Result<Option<usize>> {
+        accumulation(o.bs, o.ac, self.world.size(), fits)
     }
 
     /// Before a run: the accumulation to train with, and with `--fit` what to tell of it.
     ///
     /// # Errors
     /// [`Error::Input`] where it can't fit, or does not without `--fit`.
-    pub(super) fn accumulation(&self, o: &TrainOptions) -> Result<(usize, Option<String>)> {
+    pub fn accumulation(&self, o: &ScheduleOptions) -> Result<(usize, Option<String>)> {
         let Some((room, estimate)) = self.estimate()? else {
             return Ok((o.ac, None));
         };
@@ -59,12 +62,10 @@ impl Models {
                 Err(self.too_large(o, &room, &estimate)?)
             };
         }
-        let well = accumulation(o.bs, o.ac, self.world.size(), |b| {
-            estimate.fits_well(b, free)
-        })?;
+        let well = self.fewest(o, |b| estimate.fits_well(b, free))?;
         let found = match well {
             Some(ac) => Some(ac),
-            None => accumulation(o.bs, o.ac, self.world.size(), |b| estimate.fits(b, free))?,
+            None => self.fewest(o, |b| estimate.fits(b, free))?,
         };
         let Some(ac) = found else {
             return Err(self.too_large(o, &room, &estimate)?);
@@ -81,7 +82,7 @@ impl Models {
     }
 
     /// The error to show for one of a run: where the memory is full, what would fit.
-    pub(super) fn explain(&self, e: Error, o: &TrainOptions) -> Error {
+    pub fn explain(&self, e: Error, o: &ScheduleOptions) -> Error {
         if !e.is_memory() {
             return e;
         }
@@ -96,31 +97,40 @@ impl Models {
     }
 
     /// The line for a batch that does not fit.
-    fn too_large(&self, o: &TrainOptions, room: &Room, estimate: &Estimate<'_>) -> Result<Error> {
+    fn too_large(
+        &self,
+        o: &ScheduleOptions,
+        room: &Room,
+        estimate: &Estimate<'_>,
+    ) -> Result<Error> {
         let batch = process_batch(o.bs, o.ac, self.world.size())?;
         let fits = |b| estimate.fits(b, room.bytes);
         // A batch that failed is too large whatever the estimate says.
         let most = largest(batch - 1, fits)?;
+        let Self {
+            model,
+            smaller,
+            half,
+            ..
+        } = self;
         let what_to_do = match most {
             Some(n) => {
-                let ac = accumulation(o.bs, o.ac, self.world.size(), |b| Ok(b <= n))?.unwrap_or(o.bs);
+                let ac = self.fewest(o, |b| Ok(b <= n))?.unwrap_or(o.bs);
                 format!(
                     "the largest that fits is {n} (--bs={}); --ac={ac} keeps --bs={}, and --fit chooses it by itself",
                     n * o.ac,
                     o.bs
                 )
             }
-            None if self.device == Device::Cpu => {
-                "not even one image at a time fits: use a smaller model (--depth) or a machine with more memory".into()
-            }
-            None => {
-                "not even one image at a time fits: use a smaller model, --fp16=2 or another GPU"
-                    .into()
-            }
+            None if self.device == Device::Cpu => format!(
+                "not even one image at a time fits: use a smaller model ({smaller}) or a machine with more memory"
+            ),
+            None => format!(
+                "not even one image at a time fits: use a smaller model ({smaller}), {half} or another GPU"
+            ),
         };
         Ok(Error::input(format!(
-            "--depth={} --bs={} --ac={}: {}; {what_to_do}",
-            o.depth,
+            "{model} --bs={} --ac={}: {}; {what_to_do}",
             o.bs,
             o.ac,
             estimate.shortage(batch, room)?
@@ -133,10 +143,14 @@ mod tests {
     use super::*;
     use crate::memory::RESERVE;
     use crate::model::Pyramid;
+    use crate::model::var::VarConfig;
+    use crate::model::vqvae::VqvaeConfig;
+    use crate::options::TransformerOptions;
+    use nextscale_tensor::Math;
     use nextscale_tensor::cuda::{Arch, GpuInfo, dry};
 
-    /// A run on a GPU with so many bytes.
-    fn with<T>(memory: usize, run: impl FnOnce(&Models) -> T) -> T {
+    /// Both trainers on a GPU with so many bytes.
+    fn each(memory: usize, check: impl Fn(&Fit<'_>)) {
         let pyramid = Pyramid::square(&[1, 2]).unwrap();
         let vqvae = VqvaeConfig {
             ch: 32,
@@ -147,36 +161,48 @@ mod tests {
             vocab: 32,
             ..VarConfig::of_depth(1, 10, pyramid)
         };
-        let device = dry::device(&GpuInfo {
-            ordinal: 0,
-            name: "small".into(),
-            arch: Arch::LEAST,
-            multiprocessors: 80,
-            memory,
-            l2: 40 << 20,
-            shared: 163 << 10,
-        });
-        run(&Models {
-            var,
-            vqvae,
+        let transformer = Pass::Train {
+            var: &var,
+            vqvae: &vqvae,
             from_tokens: false,
             math: [Math::FULL, Math::FULL],
-            device,
-            world: World::alone(),
-        })
+        };
+        let tokenizer = Pass::TrainTokenizer {
+            vqvae: &vqvae,
+            math: Math::FULL,
+        };
+        for (pass, model) in [(transformer, "--depth=16"), (tokenizer, "--ch=160")] {
+            let device = dry::device(&GpuInfo {
+                ordinal: 0,
+                name: "small".into(),
+                arch: Arch::LEAST,
+                multiprocessors: 80,
+                memory,
+                l2: 40 << 20,
+                shared: 163 << 10,
+            });
+            check(&Fit {
+                pass,
+                device,
+                world: World::alone(),
+                model: model.to_owned(),
+                smaller: "--depth",
+                half: "--fp16=2",
+            });
+        }
     }
 
-    fn options(bs: usize, fit: bool) -> TrainOptions {
-        TrainOptions {
+    fn options(bs: usize, fit: bool) -> ScheduleOptions {
+        ScheduleOptions {
             bs,
             fit,
-            ..TrainOptions::default()
+            ..ScheduleOptions::default()
         }
     }
 
     #[test]
     fn what_fits_is_left_alone() {
-        with(100 << 30, |m| {
+        each(100 << 30, |m| {
             for fit in [false, true] {
                 let (ac, note) = m.accumulation(&options(64, fit)).unwrap();
                 assert_eq!((ac, note.is_some()), (1, fit));
@@ -186,13 +212,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_in_one_line_or_accumulated() {
-        with(RESERVE + (256 << 20), |m| {
+        each(RESERVE + (256 << 20), |m| {
             let o = options(4096, false);
             let e = m.accumulation(&o).unwrap_err();
             let text = e.to_string();
             assert_eq!(e.exit_code(), 2);
             for part in [
-                "--depth=16 --bs=4096 --ac=1: ",
+                " --bs=4096 --ac=1: ",
                 "GPU",
                 "(small)",
                 "the largest that fits is ",
@@ -201,7 +227,7 @@ mod tests {
             ] {
                 assert!(text.contains(part), "{part} in {text}");
             }
-            assert!(!text.contains('\n'), "{text}");
+            assert!(text.starts_with(&m.model) && !text.contains('\n'), "{text}");
             // What the line advises is taken.
             let advised = text
                 .split("; --ac=")
@@ -210,30 +236,28 @@ mod tests {
                 .split(' ')
                 .next()
                 .unwrap();
-            let advised = TrainOptions {
+            let advised = ScheduleOptions {
                 ac: advised.parse().unwrap(),
                 ..o.clone()
             };
             assert_eq!(m.accumulation(&advised).unwrap().0, advised.ac);
             let (ac, note) = m.accumulation(&options(4096, true)).unwrap();
             assert!(ac >= advised.ac && 4096 % ac == 0, "{ac}");
-            let fitted = TrainOptions {
-                ac,
-                ..options(4096, false)
+            let rate = |ac| {
+                let o = TransformerOptions {
+                    schedule: ScheduleOptions { ac, ..o.clone() },
+                    ..TransformerOptions::default()
+                };
+                o.resolve(1).unwrap().lr
             };
-            let plan = fitted.resolve(1).unwrap();
-            assert_eq!(
-                plan.lr,
-                o.resolve(1).unwrap().lr,
-                "a step has as many images"
-            );
+            assert_eq!(rate(ac), rate(1), "a step has as many images");
             assert!(note.unwrap().starts_with(&format!("--fit: --ac={ac}, ")));
         });
     }
 
     #[test]
     fn a_model_that_never_fits_is_refused() {
-        with(1 << 20, |m| {
+        each(1 << 20, |m| {
             for fit in [false, true] {
                 let text = m.accumulation(&options(4, fit)).unwrap_err().to_string();
                 assert!(text.contains("not even one image"), "{text}");
@@ -243,14 +267,12 @@ mod tests {
 
     #[test]
     fn full_memory_is_explained_and_nothing_else() {
-        with(RESERVE + (256 << 20), |m| {
+        each(RESERVE + (256 << 20), |m| {
             let o = options(512, false);
             let full = nextscale_tensor::Error::Memory("full".into()).into();
             let text = m.explain(full, &o).to_string();
-            assert!(
-                text.starts_with("--depth=16 --bs=512 --ac=1: 512 images at a time need "),
-                "{text}"
-            );
+            let start = format!("{} --bs=512 --ac=1: 512 images at a time need ", m.model);
+            assert!(text.starts_with(&start), "{text}");
             assert_eq!(m.explain(Error::failed("else"), &o).to_string(), "else");
         });
     }

@@ -3,20 +3,19 @@
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::flags::{BadImages, DeviceChoice};
-use super::options::{TrainArgs, TrainOptions};
-use super::plan::Precision;
-use super::recipes::Recipe;
-use super::schedule::Curve;
+use super::values::{BadImages, DeviceChoice};
+use super::{Recipe, ScheduleOptions, TransformerArgs, TransformerOptions};
+use crate::train::schedule::Curve;
+use nextscale_tensor::Precision;
 
 #[derive(Parser)]
 #[command(no_binary_name = true)]
 struct Cli {
     #[command(flatten)]
-    args: TrainArgs,
+    args: TransformerArgs,
 }
 
-fn parse(line: &str) -> TrainOptions {
+fn parse(line: &str) -> TransformerOptions {
     Cli::try_parse_from(line.split_whitespace())
         .unwrap()
         .args
@@ -48,7 +47,7 @@ fn the_command_is_well_formed() {
 
 #[test]
 fn no_flags_are_the_defaults() {
-    assert_eq!(parse(""), TrainOptions::default());
+    assert_eq!(parse(""), TransformerOptions::default());
 }
 
 #[test]
@@ -57,17 +56,23 @@ fn values_in_the_reference_style() {
         "--data_path=/data --depth=20 --ini=-1 --saln=1 --anorm=False --hflip=true --afuse=0 --pn=1-2-3 --seed=7 \
          --workers=-1 --out=runs/a --device=cuda:1 --bad_images=fail --quiet --tokenizer=vae.pth --exp_name=test",
     );
-    assert_eq!(options.data_path.as_deref(), Some("/data"));
+    assert_eq!(options.data.data_path.as_deref(), Some("/data"));
     assert_eq!(
-        (options.depth, options.ini, options.seed),
+        (options.depth, options.ini, options.schedule.seed),
         (20, -1.0, Some(7))
     );
-    assert!(options.saln && !options.anorm && options.hflip && !options.afuse && options.quiet);
+    assert!(
+        options.saln
+            && !options.anorm
+            && options.data.hflip
+            && !options.afuse
+            && options.output.quiet
+    );
     assert_eq!(
-        (options.workers, options.device),
+        (options.data.workers, options.machine.device),
         (-1, DeviceChoice::Cuda(Some(1)))
     );
-    assert_eq!(options.bad_images, BadImages::Fail);
+    assert_eq!(options.data.bad_images, BadImages::Fail);
     assert_eq!(options.resolve(1).unwrap().patch_nums, [1, 2, 3]);
     assert!(Cli::try_parse_from(["--saln=yes"]).is_err());
     assert!(Cli::try_parse_from(["--data-path=x"]).is_err());
@@ -85,7 +90,7 @@ fn every_flag_of_the_reference_is_taken() {
          --remain_time=1 --finish_time=1 --local_out_dir_path=runs/x --tb_log_dir_path=x --log_txt_path=x --last_ckpt_path=x \
          --tf32=1 --device=cpu --seed=0 --same_seed_for_all_ranks=7 --local_debug=1 --dbg_nan=True --local-rank=0 --data_name=imagenet";
     let args = Cli::try_parse_from(all.split_whitespace()).unwrap().args;
-    assert_eq!(args.options.out.to_str(), Some("runs/x"));
+    assert_eq!(args.options.output.out.to_str(), Some("runs/x"));
     assert!(args.options.resolve(1).is_ok());
     // What does nothing is told; what does something is not.
     let told = |name: &str| {
@@ -145,7 +150,7 @@ fn recipes_are_their_published_flags() {
         ),
     ] {
         let by_name = parse(&format!("--recipe={recipe}"));
-        let spelled = TrainOptions {
+        let spelled = TransformerOptions {
             recipe: by_name.recipe,
             ..parse(flags)
         };
@@ -158,7 +163,10 @@ fn recipes_are_their_published_flags() {
 fn given_flags_win_over_the_recipe() {
     // Also where the given value is the flag's default.
     let options = parse("--bs=8 --recipe=d30 --tblr=1e-4 --fp16=0");
-    assert_eq!((options.bs, options.tblr, options.fp16), (8, 1e-4, 0));
+    assert_eq!(
+        (options.schedule.bs, options.tblr, options.fp16),
+        (8, 1e-4, 0)
+    );
     assert_eq!((options.depth, options.twde), (30, 0.08));
     assert_eq!(options.recipe, Some(Recipe::D30));
     let options = parse("--recipe=d36-s --saln=0 --pn=256");
@@ -173,7 +181,7 @@ fn what_follows_from_the_defaults() {
     assert_eq!(plan.lr, 1e-4 * 768.0 / 256.0);
     assert_eq!((plan.wd, plan.wd_end), (0.05, 0.05));
     assert_eq!((plan.warmup_epochs, plan.ramp_epochs), (4.0, 200.0 / 300.0));
-    assert_eq!(plan.precision, Precision::Float16);
+    assert_eq!(plan.precision, Precision::Fp16);
     assert_eq!(
         (plan.tokens, plan.image_size, plan.clip),
         (680, 256, Some(2.0))
@@ -189,7 +197,7 @@ fn what_follows_from_the_defaults() {
     let horizon = plan.horizon(1_281_167).unwrap();
     assert_eq!((horizon.its_per_epoch, horizon.max_it), (1669, 333_800));
     assert_eq!(horizon.warmup_its, 4.0 * 1669.0);
-    assert_eq!(horizon.stages, None);
+    assert_eq!(plan.stages(&horizon), None);
 }
 
 #[test]
@@ -214,7 +222,7 @@ fn progressive_training_sets_the_schedule() {
         .unwrap();
     assert_eq!(plan.curve, Curve::Bend(0.8));
     let horizon = plan.horizon(40).unwrap();
-    let stages = horizon.stages.unwrap();
+    let stages = plan.stages(&horizon).unwrap();
     assert_eq!((stages.first, stages.scales, stages.max_it), (1, 10, 100));
     assert_eq!(stages.ramp_its, 10.0 / 300.0 * 10.0);
     // The bend is where the flag's short form puts it.
@@ -305,21 +313,22 @@ fn options_read_back_from_json() {
     let text = serde_json::to_string(&options).unwrap();
     assert!(text.contains(r#""recipe":"d36-s""#), "{text}");
     assert_eq!(
-        serde_json::from_str::<TrainOptions>(&text).unwrap(),
+        serde_json::from_str::<TransformerOptions>(&text).unwrap(),
         options
     );
     // Older or shorter files take defaults for what they lack; unknown keys are refused.
     assert_eq!(
-        serde_json::from_str::<TrainOptions>("{}").unwrap(),
-        TrainOptions::default()
+        serde_json::from_str::<TransformerOptions>("{}").unwrap(),
+        TransformerOptions::default()
     );
-    assert!(serde_json::from_str::<TrainOptions>(r#"{"dept":1}"#).is_err());
+    assert!(serde_json::from_str::<TransformerOptions>(r#"{"dept":1}"#).is_err());
 }
 
 proptest! {
     #[test]
     fn any_text_for_the_listed_flags_gives_a_plan_or_one_line(pn in "\\PC{0,8}", sche in "\\PC{0,8}", opt in "\\PC{0,8}") {
-        let options = TrainOptions { pn, sche, opt, ..TrainOptions::default() };
+        let schedule = ScheduleOptions { sche, ..ScheduleOptions::default() };
+        let options = TransformerOptions { pn, opt, schedule, ..TransformerOptions::default() };
         if let Err(error) = options.resolve(1) {
             prop_assert!(error.to_string().starts_with("--"));
         }
@@ -327,7 +336,8 @@ proptest! {
 
     #[test]
     fn any_numbers_give_finite_plans(bs in 0usize..100_000, ac in 0usize..50, ep in 0usize..500, world in 1usize..300, images in 0usize..100_000) {
-        let options = TrainOptions { bs, ac, ep, ..TrainOptions::default() };
+        let schedule = ScheduleOptions { bs, ac, ep, ..ScheduleOptions::default() };
+        let options = TransformerOptions { schedule, ..TransformerOptions::default() };
         if let Ok(plan) = options.resolve(world) {
             prop_assert!(plan.batch >= 1 && plan.global_batch == plan.batch * world);
             if let Ok(horizon) = plan.horizon(images) {

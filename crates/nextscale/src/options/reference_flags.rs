@@ -1,6 +1,6 @@
 //! Flags of the reference's trainer that have nothing to do here: taken, so that its command lines run as they are, and told of.
 
-use super::flags::parse_bool;
+use super::values::parse_bool;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
@@ -34,7 +34,7 @@ const fn filled_in(name: &'static str) -> Unused {
     }
 }
 
-/// All that the reference's flags have beside those of [`TrainOptions`](super::options::TrainOptions).
+/// All that the reference's flags have beside those of [`TransformerOptions`](super::TransformerOptions).
 const UNUSED: &[Unused] = &[
     listed(
         "tlr",

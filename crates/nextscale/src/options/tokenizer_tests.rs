@@ -3,19 +3,20 @@
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::device::TokenizerPrecision;
-use super::tokenizer_options::*;
+use super::tokenizer::{TokenizerArgs, TokenizerOptions, parse_betas};
+use nextscale_tensor::Precision;
 
 #[derive(Parser)]
 #[command(no_binary_name = true)]
 struct Cli {
     #[command(flatten)]
-    options: TokenizerOptions,
+    args: TokenizerArgs,
 }
 
 fn parse(line: &str) -> TokenizerOptions {
     Cli::try_parse_from(line.split_whitespace())
         .unwrap()
+        .args
         .options
 }
 
@@ -37,14 +38,15 @@ fn no_flags_are_the_defaults_and_resolve() {
 #[test]
 fn precision_is_asked_for_or_follows_tf32() {
     for (line, want) in [
-        ("", TokenizerPrecision::Tf32),
-        ("--tf32=0", TokenizerPrecision::Fp32),
-        ("--tf32=0 --precision=bf16", TokenizerPrecision::Bf16),
-        ("--precision=fp32", TokenizerPrecision::Fp32),
+        ("", Precision::Tf32),
+        ("--tf32=0", Precision::Fp32),
+        ("--tf32=0 --precision=bf16", Precision::Bf16),
+        ("--precision=fp32", Precision::Fp32),
+        ("--precision=fp16", Precision::Fp16),
     ] {
         assert_eq!(parse(line).resolve(1).unwrap().precision, want, "{line}");
     }
-    assert!(Cli::try_parse_from(["--precision=fp16"]).is_err());
+    assert!(Cli::try_parse_from(["--precision=half"]).is_err());
 }
 
 #[test]
@@ -56,6 +58,15 @@ fn steps_replace_epochs() {
     assert_eq!((horizon.max_it, horizon.its_per_epoch), (300, 3));
     assert_eq!(horizon.schedule.warmup_its, 6.0);
     assert_eq!(plan.image_size, 64);
+    // Steps are counted whole, whatever each of them accumulates.
+    let plan = parse("--steps=300 --bs=4 --ac=2 --pn=1_2_4")
+        .resolve(1)
+        .unwrap();
+    let horizon = plan.horizon(10).unwrap();
+    assert_eq!(
+        (plan.batch, horizon.max_it, horizon.its_per_epoch),
+        (2, 600, 5)
+    );
 }
 
 #[test]
@@ -109,7 +120,8 @@ fn each_bad_flag_is_named() {
 
 #[test]
 fn options_read_back_from_json() {
-    let options = parse("--lr=1e-3 --steps=7 --device=cuda:1 --seed=5 --bad_images=fail");
+    let options =
+        parse("--lr=1e-3 --steps=7 --device=cuda:1 --seed=5 --bad_images=fail --precision=bf16");
     let text = serde_json::to_string(&options).unwrap();
     assert_eq!(
         serde_json::from_str::<TokenizerOptions>(&text).unwrap(),

@@ -2,30 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::options::TrainOptions;
+use super::TransformerOptions;
 
 /// A published set of flags, chosen with `--recipe`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Recipe {
     /// 310 M parameters at 256 px
     #[serde(rename = "d16")]
-    #[value(name = "d16")]
+    #[cfg_attr(feature = "cli", value(name = "d16"))]
     D16,
     /// 600 M parameters at 256 px
     #[serde(rename = "d20")]
-    #[value(name = "d20")]
+    #[cfg_attr(feature = "cli", value(name = "d20"))]
     D20,
     /// 1.0 G parameters at 256 px
     #[serde(rename = "d24")]
-    #[value(name = "d24")]
+    #[cfg_attr(feature = "cli", value(name = "d24"))]
     D24,
     /// 2.0 G parameters at 256 px
     #[serde(rename = "d30")]
-    #[value(name = "d30")]
+    #[cfg_attr(feature = "cli", value(name = "d30"))]
     D30,
     /// 2.3 G parameters with shared adaptive norms at 512 px
     #[serde(rename = "d36-s")]
-    #[value(name = "d36-s")]
+    #[cfg_attr(feature = "cli", value(name = "d36-s"))]
     D36S,
 }
 
@@ -91,26 +92,26 @@ impl Recipe {
 
     /// Sets the recipe's flags in `options`, except those that `is_given` knows as given by the user. All
     /// recipes train in float16.
-    pub fn apply(self, options: &mut TrainOptions, is_given: impl Fn(&str) -> bool) {
+    pub fn apply(self, options: &mut TransformerOptions, is_given: impl Fn(&str) -> bool) {
         let flags = self.flags();
         macro_rules! set {
-            ($($flag:ident = $value:expr),* $(,)?) => {
-                $(if !is_given(stringify!($flag)) {
-                    options.$flag = $value;
+            ($($name:literal => $place:expr, $value:expr;)*) => {
+                $(if !is_given($name) {
+                    $place = $value;
                 })*
             };
         }
         set!(
-            depth = flags.depth,
-            saln = flags.saln,
-            pn = flags.pn.to_owned(),
-            bs = flags.bs,
-            ep = flags.ep,
-            tblr = flags.tblr,
-            fp16 = 1,
-            alng = flags.alng,
-            wpe = flags.wpe,
-            twde = flags.twde,
+            "depth" => options.depth, flags.depth;
+            "saln" => options.saln, flags.saln;
+            "pn" => options.pn, flags.pn.to_owned();
+            "bs" => options.schedule.bs, flags.bs;
+            "ep" => options.schedule.ep, flags.ep;
+            "tblr" => options.tblr, flags.tblr;
+            "fp16" => options.fp16, 1;
+            "alng" => options.alng, flags.alng;
+            "wpe" => options.schedule.wpe, flags.wpe;
+            "twde" => options.twde, flags.twde;
         );
         options.recipe = Some(self);
     }

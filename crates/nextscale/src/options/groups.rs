@@ -1,0 +1,169 @@
+//! The options that both trainers have.
+
+use super::check;
+#[cfg(feature = "cli")]
+use super::values::parse_bool;
+use super::values::{BadImages, DeviceChoice, path_as_text};
+use crate::Result;
+use crate::train::schedule::Curve;
+#[cfg(feature = "cli")]
+use clap::ArgAction;
+use std::path::PathBuf;
+
+options! {
+    /// Images and how they are read.
+    pub struct DataOptions {
+        in "Data" {
+            /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes for the images that come with the program
+            [value_name = "DIR"]
+            data_path: Option<String>;
+            /// Images are resized to this many times their final side before the crop
+            [value_name = "X"]
+            mid_reso: f64 = 1.125;
+            /// Mirror half of the training images
+            [value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set]
+            hflip: bool = false;
+            /// Threads that read images; 0 or less: chosen from the number of cores
+            [value_name = "N", allow_negative_numbers = true]
+            workers: i64 = 0;
+            /// What to do with an image that can't be read: name it and take another one (skip), or stop (fail)
+            [value_enum]
+            bad_images: BadImages = BadImages::Fail;
+        }
+    }
+}
+
+impl DataOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        check::margin(self.mid_reso)
+    }
+
+    /// Threads that read images, at most one for each image of a batch; 0: chosen by the loader.
+    pub(super) fn workers_for(&self, batch: usize) -> usize {
+        (self.workers.max(0) as usize).min(batch)
+    }
+}
+
+options! {
+    /// Steps, their images, and how the learning rate goes.
+    pub struct ScheduleOptions {
+        in "Optimization" {
+            /// Images in a step, over all processes and accumulated iterations
+            [value_name = "N"]
+            bs: usize = 768;
+            /// Iterations whose gradients are accumulated into one step
+            [value_name = "N"]
+            ac: usize = 1;
+            /// Where memory is too small for --bs: raise --ac until the images of an iteration fit, and keep --bs
+            [value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "1"]
+            fit: bool = false;
+            /// Epochs
+            [value_name = "N"]
+            ep: usize = 250;
+            /// Epochs of warm-up; 0: a fiftieth of the run
+            [value_name = "X"]
+            wp: f64 = 0.0;
+            /// Learning rate at the first iteration as a share of its peak
+            [value_name = "X"]
+            wp0: f64 = 0.005;
+            /// Learning rate at the last iteration as a share of its peak
+            [value_name = "X"]
+            wpe: f64 = 0.01;
+            /// How the learning rate falls: cos, lin, lin0, lin00, linT (such as lin0.3) or exp
+            [value_name = "NAME"]
+            sche: String = "lin0".to_owned();
+            /// Seed of all random draws; without it one is drawn and logged
+            [value_name = "N"]
+            seed: Option<u64>;
+        }
+    }
+}
+
+/// Images in a step at most, over all processes and accumulated iterations: more than anybody trains with, and few enough to count
+/// everything that follows from them.
+const MOST_IMAGES: usize = 1 << 20;
+
+/// Epochs at most, so that steps can be counted.
+const MOST_EPOCHS: usize = 1 << 31;
+
+impl ScheduleOptions {
+    /// `in_epochs` says whether [`ep`](Self::ep) is what the run's length follows from.
+    pub(super) fn check(&self, in_epochs: bool) -> Result<()> {
+        check::counts(&[("bs", self.bs), ("ac", self.ac), ("ep", self.ep)])?;
+        for (flag, value, most) in [("bs", self.bs, MOST_IMAGES), ("ep", self.ep, MOST_EPOCHS)] {
+            let needed = format!("it must be at most {most}");
+            check::that(value <= most, flag, value, &needed)?;
+        }
+        check::amounts(&[("wp", self.wp), ("wp0", self.wp0), ("wpe", self.wpe)])?;
+        check::that(
+            !in_epochs || self.wp <= self.ep as f64,
+            "wp",
+            self.wp,
+            &format!("so many epochs of warm-up don't fit into --ep={}", self.ep),
+        )
+    }
+
+    /// The learning rate's curve; `bend` takes the place of the one that is asked for.
+    pub(super) fn curve(&self, bend: Option<String>) -> Result<Curve> {
+        let curve: Curve = bend.as_deref().unwrap_or(&self.sche).parse()?;
+        if curve == Curve::Exp {
+            let needed = "--sche=exp needs more than 0";
+            check::that(self.wpe > 0.0, "wpe", self.wpe, needed)?;
+        }
+        Ok(curve)
+    }
+}
+
+options! {
+    /// Files of a run, and when they are written.
+    pub struct OutputOptions {
+        in "Output" {
+            /// Output folder; a run continues from the checkpoint that it finds there
+            #[serde(serialize_with = "path_as_text")]
+            [value_name = "DIR", alias = "local_out_dir_path", default_value_os_t = PathBuf::from("local_output")]
+            out: PathBuf, or PathBuf::from("local_output");
+            /// Save and stop after this many steps of the whole run; the same command continues it
+            [value_name = "STEPS"]
+            stop_after: Option<u64>;
+            /// Evaluate (and save) after every so many epochs; 0: only after the last
+            [value_name = "EPOCHS"]
+            eval_every: u64 = 10;
+            /// Save a checkpoint every so many steps; 0: only with evaluations and at the end
+            [value_name = "STEPS"]
+            save_every: u64 = 0;
+            /// Checkpoints to go on from that are kept: the last one and those before it, NAME.1.safetensors and so on
+            [value_name = "N"]
+            keep: usize = 2;
+            /// Write a line into steps.jsonl every so many steps; 0: none
+            [value_name = "STEPS"]
+            log_every: u64 = 10;
+            /// No progress on the terminal
+            [value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "1"]
+            quiet: bool = false;
+        }
+    }
+}
+
+impl OutputOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        check::counts(&[("keep", self.keep)])?;
+        let needed = "it must be at least 1 step";
+        check::that(self.stop_after != Some(0), "stop_after", 0, needed)
+    }
+}
+
+options! {
+    /// What a run computes on.
+    pub struct MachineOptions {
+        in "Machine" {
+            /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
+            device: DeviceChoice = DeviceChoice::Auto;
+            /// Threads that compute on the CPU; 0: one for each core
+            [value_name = "N"]
+            threads: usize = 0;
+            /// TF32 in float32 matrix products and convolutions on GPUs
+            [value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set]
+            tf32: bool = true;
+        }
+    }
+}
