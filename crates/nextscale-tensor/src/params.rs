@@ -296,6 +296,31 @@ impl Params {
             .ok_or_else(|| Error::Params(format!("there is none called {name}")))
     }
 
+    /// Exchanges the parameters with a buffer of the same layout, such as their average, copy in half precision included.
+    ///
+    /// # Errors
+    /// While a tape or tensor still holds a parameter, when the buffer is of another model or device, or the GPU's memory is full;
+    /// nothing is exchanged then.
+    pub fn swap(&mut self, buffer: &mut GradBuffer) -> Result<()> {
+        self.must_be_free()?;
+        if buffer.len() != self.len || buffer.device() != self.device() {
+            return Err(Error::Params("a buffer of another model".into()));
+        }
+        // Made first: it is all that can fail.
+        let half = match self.half() {
+            Some(half) => Some(buffer.0.cast(half.dtype())?),
+            None => None,
+        };
+        std::mem::swap(&mut self.flat, &mut buffer.0.storage);
+        if let Storage::Cuda(on) = &mut buffer.0.storage {
+            on.half = None;
+        }
+        if let (Storage::Cuda(on), Some(half)) = (&mut self.flat, half) {
+            on.half = Some((Arc::clone(&half.on_gpu()?.buffer), half.dtype()));
+        }
+        Ok(())
+    }
+
     /// A zeroed gradient (or moment) buffer of the same layout on the same device.
     ///
     /// # Errors
@@ -314,7 +339,7 @@ fn elsewhere() -> Error {
     Error::Params("they are on a GPU, not in this memory".into())
 }
 
-/// A flat float32 buffer laid out as a [`Params`]: gradients or an optimizer's moments.
+/// A flat float32 buffer laid out as a [`Params`]: gradients, an optimizer's moments or averaged weights.
 #[derive(Debug)]
 pub struct GradBuffer(Tensor);
 
@@ -322,6 +347,12 @@ impl GradBuffer {
     /// Where it is.
     pub fn device(&self) -> Device {
         self.0.device()
+    }
+
+    /// Its length in floats, gaps included.
+    #[allow(clippy::len_without_is_empty, reason = "a model has parameters")]
+    pub fn len(&self) -> usize {
+        self.0.numel()
     }
 
     /// The elements, on the processor.

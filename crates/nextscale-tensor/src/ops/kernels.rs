@@ -17,6 +17,7 @@ static OPERATORS: &[&Module] = &[
     &adaptive_norm::cuda::MODULE,
     &add_table::cuda::MODULE,
     &arithmetic::cuda::MODULE,
+    &average::cuda::MODULE,
     &concat_tokens::cuda::MODULE,
     &cross_entropy::MODULE,
     &dropout::cuda::MODULE,
