@@ -96,13 +96,19 @@ fn write_trainer(state: &TrainerState, output: &Path, target: FileFormat) -> Res
     let mut parts = vec![&state.var, &state.vae, &state.exp_avg, &state.exp_avg_sq];
     let mut notes = Vec::new();
     warn_of_values(&parts, &mut notes);
+    let pending = (!state.pending.is_empty()).then_some("the gradients of half a step");
+    let named = state.others.keys().map(String::as_str);
+    let beside: Vec<&str> = pending.into_iter().chain(named).collect();
     match target {
-        FileFormat::Safetensors => parts.push(&state.pending),
-        FileFormat::Pth if state.pending.is_empty() => {}
-        FileFormat::Pth => notes.push(
-            "left out: the gradients of half a step, for which the reference's file has no place"
-                .into(),
-        ),
+        FileFormat::Safetensors => {
+            parts.push(&state.pending);
+            parts.extend(state.others.values());
+        }
+        FileFormat::Pth if beside.is_empty() => {}
+        FileFormat::Pth => notes.push(format!(
+            "left out: {}, for which the reference's file has no place",
+            beside.join(", ")
+        )),
     }
     Ok(ConvertReport {
         trainer: true,

@@ -4,7 +4,7 @@
 //! ([`RUN_KEY`]) and what each kind of run says of itself.
 
 use super::host::{HostDType, HostTensor};
-use super::safetensors::{Coming, TextMetadata, write_made};
+use super::safetensors::{Coming, SafetensorsFile, TextMetadata, write_made};
 use super::state_dict::StateDict;
 use super::write_atomic;
 use crate::{Error, Result};
@@ -41,24 +41,47 @@ struct Entry<'a> {
 
 /// A set of tensors with one prefix.
 pub struct Part<'a> {
-    prefix: &'static str,
+    prefix: Cow<'a, str>,
     /// In words, where a number that is none ends the save.
     checked: Option<&'static str>,
     entries: Vec<Entry<'a>>,
 }
 
+impl Layout {
+    /// What a file says of its form; `None` where it is no training checkpoint, or one from before there were parts.
+    ///
+    /// # Errors
+    /// When that is damaged, or the file is of a newer program.
+    pub fn of(file: &SafetensorsFile) -> Result<Option<Self>> {
+        let bad = |why: String| Error::input(format!("{}: {why}", file.path().display()));
+        let metadata = file.metadata();
+        let Some(text) = metadata.get(RUN_KEY) else {
+            return Ok(None);
+        };
+        let layout: Self = serde_json::from_str(text)
+            .map_err(|e| bad(format!("its list of parts is damaged: {e}")))?;
+        if layout.version > VERSION {
+            return Err(bad(format!(
+                "was written by a newer nextscale (layout {}, this one reads {VERSION}); update nextscale",
+                layout.version
+            )));
+        }
+        Ok(Some(layout))
+    }
+}
+
 impl<'a> Part<'a> {
     /// A part without tensors; `prefix` ends with a dot.
-    pub fn new(prefix: &'static str) -> Self {
+    pub fn new(prefix: impl Into<Cow<'a, str>>) -> Self {
         Self {
-            prefix,
+            prefix: prefix.into(),
             checked: None,
             entries: Vec::new(),
         }
     }
 
     /// The tensors of a state dict.
-    pub fn of_dict(prefix: &'static str, dict: &'a StateDict) -> Self {
+    pub fn of_dict(prefix: impl Into<Cow<'a, str>>, dict: &'a StateDict) -> Self {
         let entries = dict.iter().map(|(name, tensor)| Entry {
             name: name.to_owned(),
             dtype: tensor.dtype,
@@ -180,7 +203,6 @@ fn is_not_finite(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::safetensors::SafetensorsFile;
 
     fn part<'a>(values: Vec<f32>) -> Part<'a> {
         let mut part = Part::new("a.").checked("the weights");
@@ -206,7 +228,7 @@ mod tests {
         assert_eq!(file.read("b.n").unwrap().to_i64_vec().unwrap(), [3, 4]);
         let metadata = file.metadata();
         assert_eq!(metadata["k"], "v");
-        let layout: Layout = serde_json::from_str(&metadata[RUN_KEY]).unwrap();
+        let layout = Layout::of(&file).unwrap().unwrap();
         assert_eq!(layout.parts, ["a", "b"]);
         assert_eq!((layout.version, layout.task.as_str()), (VERSION, "test"));
     }

@@ -7,6 +7,7 @@ use crate::checkpoint::run_file::Part;
 use crate::checkpoint::{HostTensor, StateDict, load_into};
 use crate::{Error, Result};
 use nextscale_tensor::{GradBuffer, Params};
+use std::borrow::Cow;
 
 /// The tokenizer's buffer of hit averages.
 pub const HITS: &str = "quantize.ema_vocab_hit_SV";
@@ -65,7 +66,7 @@ pub fn load_buffer(buffer: &mut GradBuffer, params: &Params, dict: &StateDict) -
 
 /// A buffer laid out as `params`, by parameter name, as a part of a checkpoint.
 pub fn buffer_part<'a>(
-    prefix: &'static str,
+    prefix: impl Into<Cow<'a, str>>,
     buffer: &'a GradBuffer,
     params: &'a Params,
 ) -> Part<'a> {
@@ -78,7 +79,7 @@ pub fn buffer_part<'a>(
 }
 
 /// The parameters by name, in the reference's order, as a part of a checkpoint.
-pub fn params_part<'a>(prefix: &'static str, params: &'a Params) -> Part<'a> {
+pub fn params_part<'a>(prefix: impl Into<Cow<'a, str>>, params: &'a Params) -> Part<'a> {
     let mut part = Part::new(prefix);
     for info in params.infos() {
         let shape = info.shape.dims();
@@ -88,7 +89,11 @@ pub fn params_part<'a>(prefix: &'static str, params: &'a Params) -> Part<'a> {
 }
 
 /// A tokenizer with the reference's keys in its order, its hit averages \[scales\]\[V\] among them, as a part of a checkpoint.
-pub fn vqvae_part<'a>(prefix: &'static str, model: &'a Vqvae, hits: &'a [Vec<f32>]) -> Part<'a> {
+pub fn vqvae_part<'a>(
+    prefix: impl Into<Cow<'a, str>>,
+    model: &'a Vqvae,
+    hits: &'a [Vec<f32>],
+) -> Part<'a> {
     let mut part = Part::new(prefix);
     let mut pending = true;
     for info in model.params.infos() {

@@ -18,6 +18,7 @@ pub(super) use reference_read::{Parsed, Stated, is_trainer as is_reference_train
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
 
 use super::state_dict::StateDict;
 use crate::{Error, Result};
@@ -129,6 +130,9 @@ pub struct TrainerState {
     /// Gradients that were added up since the last optimizer step, where the checkpoint was made between two; else empty. The
     /// reference's file has no place for them.
     pub pending: StateDict,
+    /// What other parts a run of this program has written, by name: averaged weights (`var_ema`), say. The reference's file has no
+    /// place for them.
+    pub others: BTreeMap<String, StateDict>,
     /// Optimizer steps taken.
     pub adam_step: u64,
     /// The optimizer's settings.

@@ -72,7 +72,7 @@ pub(crate) fn read_header(file: &SafetensorsFile) -> Result<Header> {
 
 impl TrainerState {
     /// Writes the checkpoint as a safetensors file, atomically. Names: `var_wo_ddp.NAME`, `vae_local.NAME`,
-    /// `var_opt.exp_avg.NAME`, `var_opt.exp_avg_sq.NAME`, `var_opt.pending.NAME`.
+    /// `var_opt.exp_avg.NAME`, `var_opt.exp_avg_sq.NAME`, `var_opt.pending.NAME`, and `PART.NAME` of other parts.
     ///
     /// # Errors
     /// When writing fails; an existing file is then unchanged.
@@ -85,9 +85,11 @@ impl TrainerState {
             &self.exp_avg_sq,
             &self.pending,
         ];
-        let parts: Vec<_> = PREFIXES
-            .iter()
-            .zip(all)
+        let named = PREFIXES.iter().map(|prefix| (*prefix).to_owned());
+        let others = self.others.keys().map(|name| format!("{name}."));
+        let parts: Vec<_> = named
+            .chain(others)
+            .zip(all.into_iter().chain(self.others.values()))
             .map(|(prefix, dict)| run_file::Part::of_dict(prefix, dict))
             .collect();
         self.save_parts(path.as_ref(), &parts, !self.pending.is_empty())
@@ -130,10 +132,16 @@ impl TrainerState {
     pub fn load_safetensors(path: impl AsRef<Path>) -> Result<Self> {
         let mut file = SafetensorsFile::open(path)?;
         let h = read_header(&file)?;
-        if let Some(name) = file
-            .names()
-            .find(|n| !PREFIXES.iter().any(|p| n.starts_with(p)))
-        {
+        let layout = run_file::Layout::of(&file)?;
+        let parts = layout.map_or(Vec::new(), |l| l.parts);
+        let parts = parts.into_iter().map(|name| format!("{name}."));
+        let others: Vec<String> = parts.filter(|p| !PREFIXES.contains(&p.as_str())).collect();
+        let known = |name: &str| {
+            let own = PREFIXES.iter().copied();
+            own.chain(others.iter().map(String::as_str))
+                .any(|p| name.starts_with(p))
+        };
+        if let Some(name) = file.names().find(|n| !known(n)) {
             return Err(Error::input(format!(
                 "{}: holds {name:?}, which belongs to no part of a training checkpoint",
                 file.path().display()
@@ -141,6 +149,11 @@ impl TrainerState {
         }
         let [mut var, mut vae, exp_avg, exp_avg_sq, pending] =
             PREFIXES.map(|p| file.read_prefix(p));
+        let others = others.iter().map(|prefix| {
+            let name = prefix.trim_end_matches('.').to_owned();
+            Ok((name, file.read_prefix(prefix)?))
+        });
+        let others = others.collect::<Result<_>>()?;
         if let Ok(d) = &mut var {
             d.module_versions = h.var_versions;
         }
@@ -157,6 +170,7 @@ impl TrainerState {
             exp_avg: exp_avg?,
             exp_avg_sq: exp_avg_sq?,
             pending: pending?,
+            others,
             adam_step: h.adam_step,
             adam: h.adam,
             scaler: h.scaler,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
 
 use super::{AdamSettings, ScalerState, TrainerConfig, TrainerState, args};
 use crate::Result;
@@ -107,6 +108,7 @@ impl TrainerState {
             exp_avg,
             exp_avg_sq,
             pending: StateDict::new(),
+            others: BTreeMap::new(),
             adam_step,
             adam: p.adam,
             scaler: p.scaler,

@@ -24,6 +24,7 @@ use crate::{Error, Result};
 use nextscale_tensor::ops::Scaling;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -298,6 +299,7 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
         exp_avg: StateDict::new(),
         exp_avg_sq: StateDict::new(),
         pending: StateDict::new(),
+        others: BTreeMap::new(),
         adam_step: opt.updates()?,
         adam: AdamSettings {
             lr: now.lr,
