@@ -32,6 +32,9 @@ pub const OWN: usize = 256 << 20;
 /// On a processor operators of the transformer take this part more than a dry run of a GPU's shows: 5 to 9 % of small models.
 const BESIDE: usize = 12;
 
+/// A decay of averaged weights; any other takes as much memory.
+const DECAY: f64 = 0.999;
+
 /// Copies of a tensor that there are while it is written to a checkpoint.
 const SAVED: usize = 3;
 
@@ -87,6 +90,8 @@ pub enum Pass<'a> {
         from_tokens: bool,
         /// Arithmetic of both.
         math: [Math; 2],
+        /// Whether an average of the weights is kept.
+        ema: bool,
     },
     /// Training a tokenizer, and the evaluations between.
     TrainTokenizer {
@@ -94,6 +99,8 @@ pub enum Pass<'a> {
         vqvae: &'a VqvaeConfig,
         /// Its arithmetic.
         math: Math,
+        /// Whether an average of the weights is kept.
+        ema: bool,
     },
     /// A transformer's losses.
     Evaluate {
@@ -228,8 +235,11 @@ impl<'a> Estimate<'a> {
                 vqvae,
                 from_tokens,
                 math,
-            } => self.train((var, vqvae), from_tokens, math, batch),
-            Pass::TrainTokenizer { vqvae, math } => self.train_tokenizer(vqvae, math, batch),
+                ema,
+            } => self.train((var, vqvae), from_tokens, math, ema, batch),
+            Pass::TrainTokenizer { vqvae, math, ema } => {
+                self.train_tokenizer(vqvae, math, ema, batch)
+            }
             Pass::Evaluate { var, vqvae, math } => {
                 let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
                 let tokenizer = Tokenizer::from(vqvae);
@@ -390,9 +400,12 @@ impl<'a> Estimate<'a> {
         (var, vqvae): (&VarConfig, &VqvaeConfig),
         from_tokens: bool,
         math: [Math; 2],
+        ema: bool,
         batch: usize,
     ) -> Result<Need> {
         let mut trainer = self.trainer(var, vqvae, math)?;
+        let params = &trainer.var.params;
+        trainer.opt.keep_average(params, ema.then_some(DECAY))?;
         let labels = vec![0; batch];
         let steps = self.repeated(|it| {
             let plan = StepPlan::whole(it);
@@ -407,6 +420,7 @@ impl<'a> Estimate<'a> {
         // An evaluation may give cached memory back, since there are few of them.
         self.afresh()?;
         let saving = self.saving(&trainer.var.params);
+        trainer.opt.exchange(&mut trainer.var.params)?;
         self.evaluate(trainer.model(), from_tokens, evaluation_batch(batch))?;
         let evaluation = self.taken();
         if self.processor {
@@ -439,9 +453,17 @@ impl<'a> Estimate<'a> {
         }
     }
 
-    fn train_tokenizer(&self, vqvae: &VqvaeConfig, math: Math, batch: usize) -> Result<Need> {
+    fn train_tokenizer(
+        &self,
+        vqvae: &VqvaeConfig,
+        math: Math,
+        ema: bool,
+        batch: usize,
+    ) -> Result<Need> {
         let vqvae = Vqvae::on(vqvae.clone(), true, self.device, math)?;
         let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 0)?;
+        let params = &trainer.vqvae.params;
+        trainer.opt.keep_average(params, ema.then_some(DECAY))?;
         let steps = self.repeated(|it| {
             let (images, _slots) = self.images(&trainer.vqvae.config, batch)?;
             let plan = TokenizerStep::usual(it);
@@ -449,6 +471,7 @@ impl<'a> Estimate<'a> {
         })?;
         self.afresh()?;
         let saving = self.saving(&trainer.vqvae.params);
+        trainer.opt.exchange(&mut trainer.vqvae.params)?;
         // What an evaluation measures, and shows afterwards.
         let vqvae = &trainer.vqvae;
         for _ in 0..2 {

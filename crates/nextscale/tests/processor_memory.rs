@@ -74,6 +74,7 @@ fn a_run_of_single_images() {
     let pass = Pass::TrainTokenizer {
         vqvae: &vqvae,
         math: Math::FULL,
+        ema: false,
     };
     let need = Estimate::on_processor(pass).unwrap().need(1).unwrap();
     pool::release_free();
@@ -107,6 +108,7 @@ fn a_dry_processor_takes_what_a_processor_takes() {
         let pass = Pass::TrainTokenizer {
             vqvae: &vqvae,
             math: Math::FULL,
+            ema: false,
         };
         let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
         near("tokenizer", need.least, || {
@@ -126,6 +128,7 @@ fn a_dry_processor_takes_what_a_processor_takes() {
         vqvae: &vqvae,
         from_tokens: false,
         math: [Math::FULL; 2],
+        ema: false,
     };
     let need = Estimate::on_processor(pass).unwrap().need(96).unwrap();
     near("transformer", need.least, || {

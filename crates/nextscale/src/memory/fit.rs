@@ -166,10 +166,12 @@ mod tests {
             vqvae: &vqvae,
             from_tokens: false,
             math: [Math::FULL, Math::FULL],
+            ema: false,
         };
         let tokenizer = Pass::TrainTokenizer {
             vqvae: &vqvae,
             math: Math::FULL,
+            ema: false,
         };
         for (pass, model) in [(transformer, "--depth=16"), (tokenizer, "--ch=160")] {
             let device = dry::device(&GpuInfo {

@@ -94,6 +94,16 @@ pub fn vqvae_part<'a>(
     model: &'a Vqvae,
     hits: &'a [Vec<f32>],
 ) -> Part<'a> {
+    vqvae_part_of(prefix, model, None, hits)
+}
+
+/// The same with weights from a buffer that is laid out as the model's, such as their average.
+pub fn vqvae_part_of<'a>(
+    prefix: impl Into<Cow<'a, str>>,
+    model: &'a Vqvae,
+    weights: Option<&'a GradBuffer>,
+    hits: &'a [Vec<f32>],
+) -> Part<'a> {
     let mut part = Part::new(prefix);
     let mut pending = true;
     for info in model.params.infos() {
@@ -103,7 +113,10 @@ pub fn vqvae_part<'a>(
             part.push(HITS, &shape, || Ok(hits.concat()));
         }
         let shape = info.shape.dims();
-        part.push(&info.name, shape, || Ok(model.params.export(&info.name)?));
+        part.push(&info.name, shape, move || match weights {
+            Some(buffer) => Ok(buffer.export(info)?),
+            None => Ok(model.params.export(&info.name)?),
+        });
     }
     part
 }

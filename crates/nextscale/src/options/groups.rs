@@ -72,6 +72,9 @@ options! {
             /// How the learning rate falls: cos, lin, lin0, lin00, linT (such as lin0.3) or exp
             [value_name = "NAME"]
             sche: String = "lin0".to_owned();
+            /// Keep a moving average of the weights with this decay, such as 0.9999: it is evaluated and drawn from, and saved beside the weights
+            [value_name = "X"]
+            ema: Option<f64>;
             /// Seed of all random draws; without it one is drawn and logged
             [value_name = "N"]
             seed: Option<u64>;
@@ -95,6 +98,10 @@ impl ScheduleOptions {
             check::that(value <= most, flag, value, &needed)?;
         }
         check::amounts(&[("wp", self.wp), ("wp0", self.wp0), ("wpe", self.wpe)])?;
+        if let Some(decay) = self.ema {
+            let needed = "it must be at least 0 and less than 1, such as 0.9999";
+            check::that((0.0..1.0).contains(&decay), "ema", decay, needed)?;
+        }
         check::that(
             !in_epochs || self.wp <= self.ep as f64,
             "wp",

@@ -308,7 +308,11 @@ impl<T: Task> Driver<T> {
                 check.wait(&mut self.cx)?;
             }
             release_free();
-            evaluation = Some(self.task.evaluate(&self.progress, &mut self.cx)?);
+            self.task.exchange()?;
+            let found = self.task.evaluate(&self.progress, &mut self.cx);
+            // Back before anything else, whatever came of it.
+            self.task.exchange()?;
+            evaluation = Some(found?);
             self.progress.evaluation_due = false;
         }
         self.cx.remaining = self.remaining(self.steps());

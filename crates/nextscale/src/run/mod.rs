@@ -128,6 +128,14 @@ pub(crate) fn kept_accumulation(ac: usize) -> (usize, Option<String>) {
     (ac, Some(format!("--fit: --ac={ac}, as the run began")))
 }
 
+/// What to tell where a run goes on without the average that it kept.
+pub(crate) fn average_ends(path: &Path) -> String {
+    format!(
+        "{} holds averaged weights; without --ema the average ends here",
+        path.display()
+    )
+}
+
 /// Refuses another accumulation than the run's own checkpoint was made with: steps would be counted anew, and gradients of half
 /// a step be taken for whole ones.
 pub(crate) fn check_accumulation(ac: usize, before: usize, path: &Path) -> Result<()> {

@@ -125,7 +125,10 @@ pub(super) trait Task {
     /// Whether the iterations of an epoch are done, but not what comes at its end.
     fn epoch_is_open(&self, progress: &Progress) -> bool;
 
-    /// Evaluates.
+    /// Puts the average of the weights, where one is kept, in their place, or them back.
+    fn exchange(&mut self) -> Result<()>;
+
+    /// Evaluates, what is in the place of the weights.
     ///
     /// # Errors
     /// [`Error::Stopped`] where a stop was asked for.

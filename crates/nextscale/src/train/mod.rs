@@ -1,4 +1,5 @@
 //! Training: schedules, optimizer state, and one step of each trainer.
+pub mod average;
 pub mod codebook_usage;
 pub mod loss_scale;
 pub mod optimizer;

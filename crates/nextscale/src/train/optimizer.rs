@@ -1,5 +1,6 @@
 //! The optimizer of a run: gradients, AdamW's moments, the loss scale and the number of updates, on the model's device.
 
+use super::average::Average;
 use crate::Result;
 use nextscale_tensor::ops::{AdamW, Decay, Moments, Progress, Scaling, Steps};
 pub use nextscale_tensor::ops::{LateNumbers, StepNumbers};
@@ -19,6 +20,8 @@ pub struct Optimizer {
     pub exp_avg: GradBuffer,
     /// Second moment.
     pub exp_avg_sq: GradBuffer,
+    /// Average of the weights over the steps, where one is kept.
+    pub average: Option<Average>,
     steps: Steps,
     betas: (f64, f64),
 }
@@ -51,6 +54,7 @@ impl Optimizer {
             grads: params.buffer()?,
             exp_avg: params.buffer()?,
             exp_avg_sq: params.buffer()?,
+            average: None,
             steps: Steps::new(params, ranges, start)?,
             betas,
         })
@@ -89,7 +93,36 @@ impl Optimizer {
             exp_avg: &mut self.exp_avg,
             exp_avg_sq: &mut self.exp_avg_sq,
         };
-        Ok(self.steps.step(params, &mut buffers, &hyper)?)
+        let numbers = self.steps.step(params, &mut buffers, &hyper)?;
+        if let Some(average) = &mut self.average {
+            average.step(params)?;
+        }
+        Ok(numbers)
+    }
+
+    /// Keeps an average of the weights with this decay from now on, where one is asked for.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn keep_average(&mut self, params: &Params, decay: Option<f64>) -> Result<()> {
+        self.average = decay.map(|d| Average::new(params, d)).transpose()?;
+        Ok(())
+    }
+
+    /// Puts the average, where one is kept, in place of the weights, or the weights back.
+    ///
+    /// # Errors
+    /// As [`Average::exchange`].
+    pub fn exchange(&mut self, params: &mut Params) -> Result<()> {
+        match &mut self.average {
+            Some(average) => average.exchange(params),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the weights are where they belong, and not their average.
+    pub fn has_weights(&self) -> bool {
+        !self.average.as_ref().is_some_and(Average::is_exchanged)
     }
 
     /// Updates made; waits for them where they are made on a GPU.

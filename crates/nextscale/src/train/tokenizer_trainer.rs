@@ -311,6 +311,15 @@ impl TokenizerTrainer {
             kept.iter_mut().for_each(|m| m[at..at + c].fill(0.0));
         }
         params.import(CODEBOOK, &table)?;
+        // Of a code that begins anew the average does too.
+        if let Some(average) = self.opt.average.as_mut().filter(|a| a.has_begun()) {
+            let mut averaged = average.weights.export(&info)?;
+            for &code in codes {
+                let row = code * c..(code + 1) * c;
+                averaged[row.clone()].copy_from_slice(&table[row]);
+            }
+            average.weights.import(&info, &averaged)?;
+        }
         for (moment, kept) in moments.iter_mut().zip(&kept) {
             moment.import(&info, kept)?;
         }

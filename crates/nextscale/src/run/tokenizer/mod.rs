@@ -16,7 +16,8 @@ use super::signal::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
 use super::{
-    Outcome, check_accumulation, check_length, choose_seed, kept_accumulation, make_folder,
+    Outcome, average_ends, check_accumulation, check_length, choose_seed, kept_accumulation,
+    make_folder,
 };
 use crate::checkpoint::clean_stale;
 use crate::data::Feed;
@@ -155,6 +156,8 @@ pub(super) struct Model {
     math: Math,
     device: Device,
     world: World,
+    /// Whether an average of the weights is kept.
+    ema: bool,
     /// As given.
     ch: usize,
 }
@@ -166,6 +169,7 @@ impl Model {
             pass: Pass::TrainTokenizer {
                 vqvae: &self.vqvae,
                 math: self.math,
+                ema: self.ema,
             },
             device: self.device,
             world: self.world,
@@ -223,6 +227,7 @@ impl Setup {
             math: plan.precision.math(),
             device,
             world,
+            ema: o.schedule.ema.is_some(),
             ch: o.ch,
         };
         Ok(Self { dataset, model })
@@ -257,6 +262,9 @@ impl Setup {
             let flag = o.steps.map_or("--ep", |_| "--steps");
             check_length(p.it, horizon.max_it, flag, &path)?;
             told = p.data.against(&record, &path)?;
+            if o.schedule.ema.is_none() && found.ema {
+                told.push(average_ends(&path));
+            }
         }
         let saved_seed = found.as_ref().map(|f| f.progress.seed);
         let seed = choose_seed(o.schedule.seed, saved_seed, &o.output.out)?;
@@ -312,7 +320,10 @@ fn trainer(model: &Model, o: &TokenizerOptions, r: &Restored) -> Result<Tokenize
     let losses = (o.l1 as f32, o.l2 as f32);
     let move_over = || -> Result<TokenizerTrainer> {
         vqvae.to_device(model.device, model.math)?;
-        TokenizerTrainer::new(vqvae, r.plan.betas, losses, seed)
+        let mut trainer = TokenizerTrainer::new(vqvae, r.plan.betas, losses, seed)?;
+        let params = &trainer.vqvae.params;
+        trainer.opt.keep_average(params, o.schedule.ema)?;
+        Ok(trainer)
     };
     let mut trainer = move_over().map_err(|e| model.fit().explain(e, &o.schedule))?;
     if let Some(found) = &r.found {

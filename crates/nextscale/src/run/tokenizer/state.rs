@@ -6,7 +6,7 @@ use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata};
 use crate::checkpoint::weights::TOKENIZER_KEY;
 use crate::checkpoint::{ScalerState, StateDict, run_file};
 use crate::model::state::{
-    buffer_part, hit_averages, load_buffer, load_moment, load_vqvae, vqvae_part,
+    buffer_part, hit_averages, load_buffer, load_moment, load_vqvae, vqvae_part, vqvae_part_of,
 };
 use crate::model::vqvae::VqvaeConfig;
 use crate::run::checkpoints::last_is_there;
@@ -22,12 +22,13 @@ use std::sync::Arc;
 /// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
 pub const TOKENIZER_STATE_KEY: &str = "nextscale.tokenizer_trainer";
 
-/// Prefixes of weights, of AdamW's moments, and of gradients since the last update.
-const PREFIXES: [&str; 4] = [
+/// Prefixes of weights, of AdamW's moments, of gradients since the last update, and of averaged weights.
+const PREFIXES: [&str; 5] = [
     "vae_local.",
     "vae_opt.exp_avg.",
     "vae_opt.exp_avg_sq.",
     "vae_opt.pending.",
+    "vae_ema.",
 ];
 
 /// What a training checkpoint says of its run.
@@ -43,6 +44,9 @@ pub(super) struct Found {
     /// Updates that the optimizer has made; in files before there were loss scales, one an iteration.
     #[serde(default)]
     updates: Option<u64>,
+    /// Whether averaged weights are kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) ema: bool,
     /// The loss scale, in float16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scaler: Option<ScalerState>,
@@ -68,11 +72,13 @@ pub(super) fn save(
     ac: usize,
     path: &Path,
 ) -> Result<()> {
+    let average = trainer.opt.average.as_ref().filter(|a| a.has_begun());
     let kept = Found {
         progress: progress.clone(),
         state: state.clone(),
         ac,
         updates: Some(trainer.opt.updates()?),
+        ema: average.is_some(),
         scaler: trainer.opt.scaler()?.map(ScalerState::from),
     };
     let text = serde_json::to_string(&kept)
@@ -84,7 +90,7 @@ pub(super) fn save(
     ]
     .into();
     let (params, opt) = (&trainer.vqvae.params, &trainer.opt);
-    let [weights, m, v, sums] = PREFIXES;
+    let [weights, m, v, sums, averaged] = PREFIXES;
     let mut parts = vec![
         vqvae_part(weights, &trainer.vqvae, &trainer.hits.ema).checked("the weights"),
         buffer_part(m, &opt.exp_avg, params).checked("the optimizer's averages"),
@@ -92,6 +98,11 @@ pub(super) fn save(
     ];
     if !progress.it.is_multiple_of(ac as u64) {
         parts.push(buffer_part(sums, &opt.grads, params));
+    }
+    if let Some(average) = average {
+        let buffer = Some(&average.weights);
+        let part = vqvae_part_of(averaged, &trainer.vqvae, buffer, &trainer.hits.ema);
+        parts.push(part.checked("the averaged weights"));
     }
     run_file::write(path, "tokenizer", &parts, metadata)
 }
@@ -154,7 +165,7 @@ fn difference(before: &VqvaeConfig, now: &VqvaeConfig) -> String {
 pub(super) fn restore(trainer: &mut TokenizerTrainer, found: &Found, path: &Path) -> Result<()> {
     let mut file = SafetensorsFile::open(path)?;
     let mut part = |i: usize| -> Result<StateDict> { file.read_prefix(PREFIXES[i]) };
-    let (weights, m, v, sums) = (part(0)?, part(1)?, part(2)?, part(3)?);
+    let (weights, m, v, sums, averaged) = (part(0)?, part(1)?, part(2)?, part(3)?, part(4)?);
     load_vqvae(&mut trainer.vqvae, &weights, &path.display().to_string())?;
     let config = &trainer.vqvae.config;
     trainer.hits.ema = hit_averages(&weights, config.pyramid.count(), config.vocab);
@@ -163,6 +174,13 @@ pub(super) fn restore(trainer: &mut TokenizerTrainer, found: &Found, path: &Path
     let source = path.display().to_string();
     load_moment(&mut trainer.opt.exp_avg, params, &m, &source)?;
     load_moment(&mut trainer.opt.exp_avg_sq, params, &v, &source)?;
+    if let Some(average) = &mut trainer.opt.average {
+        let steps = found.progress.it / found.ac as u64;
+        if found.ema {
+            load_moment(&mut average.weights, params, &averaged, &source)?;
+        }
+        average.resume(params, steps, found.ema)?;
+    }
     // A run in another precision than before begins with its own loss scale, or without one, and gradients made with another
     // scale are of no use to it.
     let own = trainer.opt.scaler()?;
@@ -174,7 +192,7 @@ pub(super) fn restore(trainer: &mut TokenizerTrainer, found: &Found, path: &Path
     trainer.opt.resume(updates, scaler)
 }
 
-/// Writes the weights alone, under the reference's names, with the tokenizer's settings and the names of the classes that it saw beside
+/// Writes the weights alone, averaged where an average is kept, under the reference's names, with the tokenizer's settings and the names of the classes that it saw beside
 /// them.
 ///
 /// # Errors
@@ -185,6 +203,8 @@ pub(super) fn export(trainer: &TokenizerTrainer, progress: &Progress, path: &Pat
         (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
     ]
     .into();
-    let weights = vqvae_part("", &trainer.vqvae, &trainer.hits.ema);
+    let average = trainer.opt.average.as_ref().filter(|a| a.has_begun());
+    let buffer = average.map(|a| &a.weights);
+    let weights = vqvae_part_of("", &trainer.vqvae, buffer, &trainer.hits.ema);
     run_file::write_weights(path, &weights, metadata)
 }

@@ -164,7 +164,7 @@ impl Task for TokenizerTask {
     }
 
     fn is_intact(&self) -> bool {
-        !self.changed
+        !self.changed && self.trainer.opt.has_weights()
     }
 
     fn state(&self) -> TokenizerState {
@@ -177,6 +177,10 @@ impl Task for TokenizerTask {
 
     fn epoch_is_open(&self, _: &Progress) -> bool {
         false
+    }
+
+    fn exchange(&mut self) -> Result<()> {
+        self.trainer.opt.exchange(&mut self.trainer.vqvae.params)
     }
 
     fn evaluate(&mut self, progress: &Progress, cx: &mut Context) -> Result<Reconstruction> {

@@ -17,7 +17,7 @@ use super::observers::{Display, EpochLog, Header, Observer, Observers, StepLog, 
 use super::signal::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
-use super::{Outcome, choose_seed, kept_accumulation, make_folder};
+use super::{Outcome, average_ends, choose_seed, kept_accumulation, make_folder};
 use crate::checkpoint::{TrainerState, clean_stale};
 use crate::device::resolve_device;
 use crate::memory::{Fit, Pass};
@@ -159,6 +159,8 @@ pub(super) struct Models {
     math: [Math; 2],
     device: Device,
     world: World,
+    /// Whether an average of the weights is kept.
+    ema: bool,
     /// As given.
     depth: usize,
 }
@@ -172,6 +174,7 @@ impl Models {
                 vqvae: &self.vqvae,
                 from_tokens: self.from_tokens,
                 math: self.math,
+                ema: self.ema,
             },
             device: self.device,
             world: self.world,
@@ -218,6 +221,7 @@ impl Setup {
             vqvae,
             from_tokens: o.tokens.is_some(),
             math: [plan.math, plan.tokenizer_precision.math()],
+            ema: o.schedule.ema.is_some(),
             depth: o.depth,
             device,
             world,
@@ -255,6 +259,9 @@ impl Setup {
                 let (progress, state) = state::progress(found, &horizon, path)?;
                 saved_seed = state::saved_seed(found, &progress);
                 told = state::data_record(found, &progress, o).against(&record, path)?;
+                if o.schedule.ema.is_none() && state::averaged(found).is_some() {
+                    told.push(average_ends(path));
+                }
                 (progress, state)
             }
             None => (Progress::default(), TransformerState::default()),
@@ -330,12 +337,20 @@ fn trainer(
     let move_over = || -> Result<VarTrainer> {
         tokenizer.to_device(models.device, models.math[1])?;
         var.to_device(models.device, models.math[0])?;
-        VarTrainer::new(tokenizer, var, o.ls as f32, seed)
+        let mut trainer = VarTrainer::new(tokenizer, var, o.ls as f32, seed)?;
+        let params = &trainer.var.params;
+        trainer.opt.keep_average(params, o.schedule.ema)?;
+        Ok(trainer)
     };
     let mut trainer = move_over().map_err(|e| models.fit().explain(e, &o.schedule))?;
     trainer.rank = models.world.rank() as u64;
     if let Some((saved, path)) = &r.saved {
-        state::restore(&mut trainer, saved, path)?;
+        state::restore(
+            &mut trainer,
+            saved,
+            r.progress.it / o.schedule.ac as u64,
+            path,
+        )?;
     }
     Ok(trainer)
 }

@@ -28,6 +28,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Prefix of the averaged weights.
+const AVERAGE: &str = "var_ema.";
+
 /// Key of the run's own progress among a checkpoint's extras.
 const PROGRESS_KEY: &str = "nextscale.progress";
 
@@ -181,11 +184,21 @@ pub(super) fn is_there(out: &Path) -> Result<bool> {
     Ok(last_is_there(&p.last)? || checkpoints::is_there(&p.reference)?)
 }
 
-/// Puts a checkpoint's weights and optimizer state into a trainer.
+/// The averaged weights of a checkpoint, where it holds some.
+pub(super) fn averaged(state: &TrainerState) -> Option<&StateDict> {
+    state.others.get(AVERAGE.trim_end_matches('.'))
+}
+
+/// Puts a checkpoint's weights and optimizer state, after so many steps, into a trainer.
 ///
 /// # Errors
 /// When they are of another model: names the tensor and both shapes.
-pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Path) -> Result<()> {
+pub(super) fn restore(
+    trainer: &mut VarTrainer,
+    state: &TrainerState,
+    steps: u64,
+    path: &Path,
+) -> Result<()> {
     let source = path.display().to_string();
     load_var(&mut trainer.var, &state.var, &source)?;
     let params = &trainer.var.params;
@@ -196,6 +209,13 @@ pub(super) fn restore(trainer: &mut VarTrainer, state: &TrainerState, path: &Pat
         &state.exp_avg_sq,
         &source,
     )?;
+    if let Some(average) = &mut trainer.opt.average {
+        let before = averaged(state);
+        if let Some(before) = before {
+            load_moment(&mut average.weights, params, before, &source)?;
+        }
+        average.resume(params, steps, before.is_some())?;
+    }
     // A run in another precision than before begins with its own loss scale, or without one, and gradients made with another
     // scale are of no use to it.
     let own = trainer.opt.scaler()?;
@@ -322,6 +342,10 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
         buffer_part(m, &opt.exp_avg, params).checked("the optimizer's averages"),
         buffer_part(v, &opt.exp_avg_sq, params).checked("the optimizer's averages of squares"),
     ];
+    if let Some(average) = opt.average.as_ref().filter(|a| a.has_begun()) {
+        let part = buffer_part(AVERAGE, &average.weights, params);
+        parts.push(part.checked("the averaged weights"));
+    }
     if pending {
         parts.push(buffer_part(sums, &opt.grads, params));
     }

@@ -219,7 +219,7 @@ impl Task for TransformerTask {
     }
 
     fn is_intact(&self) -> bool {
-        true
+        self.trainer.opt.has_weights()
     }
 
     fn state(&self) -> TransformerState {
@@ -233,6 +233,10 @@ impl Task for TransformerTask {
 
     fn epoch_is_open(&self, progress: &Progress) -> bool {
         self.state.epoch.is_open(progress)
+    }
+
+    fn exchange(&mut self) -> Result<()> {
+        self.trainer.opt.exchange(&mut self.trainer.var.params)
     }
 
     /// Validation losses, where there are validation images, and drawn images, where there is a decoder.
