@@ -216,7 +216,7 @@ impl Quickstart {
 
     fn reconstruct(&self, tokenizer: &Path, data: &Dataset) -> Result<(f64, f64)> {
         let device = resolve_device(self.device)?;
-        let mut tok = open_tokenizer(tokenizer, None, false)?;
+        let mut tok = open_tokenizer(tokenizer, None, None)?;
         tok.vqvae.to_device(device, Precision::Tf32.math())?;
         let pyramid = tok.vqvae.config.pyramid.clone();
         let side = data.side;
@@ -266,7 +266,7 @@ impl Quickstart {
             mut var,
             tokenizer: mut tok,
             ..
-        } = open_pair(&transformer_paths(&train.output.out).last, None)?;
+        } = open_pair(&transformer_paths(&train.output.out).last, None, None)?;
         var.to_device(device, Precision::Tf32.math())?;
         tok.vqvae.to_device(device, Precision::Tf32.math())?;
         let sampler = Sampler {

@@ -1,5 +1,6 @@
 //! `nextscale convert`: checkpoints between formats.
 
+use super::weights_kind::WeightsKind;
 use nextscale::checkpoint::convert::{ConvertPart, convert};
 use nextscale::{Result, say};
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ pub struct Args {
     /// What to take out of a training checkpoint
     #[arg(long, value_enum, default_value_t = Part::All)]
     part: Part,
+    #[command(flatten)]
+    weights: WeightsKind,
     /// Overwrite TO if it exists
     #[arg(long)]
     force: bool,
@@ -40,7 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
         Part::Var => ConvertPart::Var,
         Part::Vae => ConvertPart::Vae,
     };
-    let report = convert(&args.input, &args.output, part)?;
+    let report = convert(&args.input, &args.output, part, args.weights.kind)?;
     say!(
         "{}: {} tensors, {:.1} MiB",
         args.output.display(),

@@ -4,6 +4,7 @@ use super::class_list::one_class;
 use super::images::{check_picture, in_range, load, may_write, pair};
 use super::machine::Machine;
 use super::mask;
+use super::weights_kind::WeightsKind;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler, Selected};
 use nextscale::memory::{self, Pass, advise};
@@ -70,6 +71,8 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    weights: WeightsKind,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -113,7 +116,7 @@ fn edit(args: &Args) -> Result<()> {
         mut var,
         tokenizer: mut tok,
         class_names,
-    } = open_pair(&args.model, args.tokenizer.as_deref())?;
+    } = open_pair(&args.model, args.tokenizer.as_deref(), args.weights.kind)?;
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
     let pyramid = &var.config.pyramid;

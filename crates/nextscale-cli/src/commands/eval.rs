@@ -2,6 +2,7 @@
 
 use super::images::{pair, tell_bad, tell_left_out};
 use super::machine::Machine;
+use super::weights_kind::WeightsKind;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::data::LoaderConfig;
 use nextscale::eval::{TeacherForcing, evaluate_losses};
@@ -38,6 +39,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
     #[command(flatten)]
+    weights: WeightsKind,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -54,7 +57,7 @@ fn evaluate(args: &Args) -> Result<()> {
         mut var,
         tokenizer: mut tok,
         class_names,
-    } = open_pair(&args.model, args.tokenizer.as_deref())?;
+    } = open_pair(&args.model, args.tokenizer.as_deref(), args.weights.kind)?;
     let pyramid = var.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
     let mut data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;

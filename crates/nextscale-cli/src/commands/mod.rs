@@ -17,6 +17,7 @@ mod tokenize;
 mod train;
 mod train_tokenizer;
 mod verify;
+mod weights_kind;
 
 use clap::Subcommand;
 use nextscale::{Result, say};

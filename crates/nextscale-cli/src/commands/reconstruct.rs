@@ -2,6 +2,7 @@
 
 use super::images::{check_picture, load, may_write, tell_bad, tell_left_out};
 use super::machine::Machine;
+use super::weights_kind::WeightsKind;
 use nextscale::data::{BadImage, Feed, LoaderConfig, is_of_the_file};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
 use nextscale::memory::{self, Pass, advise};
@@ -47,6 +48,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
     #[command(flatten)]
+    weights: WeightsKind,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -73,7 +76,7 @@ fn reconstruct(args: &Args) -> Result<()> {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,
     };
-    let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
+    let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), args.weights.kind)?;
     tok.vqvae.to_device(device, math)?;
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();

@@ -3,6 +3,7 @@
 use super::class_list::class_list;
 use super::images::{in_range, pair};
 use super::machine::Machine;
+use super::weights_kind::WeightsKind;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::memory::{self, Pass, advise};
@@ -68,6 +69,8 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    weights: WeightsKind,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -109,7 +112,7 @@ fn sample(args: &Args) -> Result<()> {
         mut var,
         tokenizer: mut tok,
         class_names,
-    } = open_pair(&args.model, args.tokenizer.as_deref())?;
+    } = open_pair(&args.model, args.tokenizer.as_deref(), args.weights.kind)?;
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
     let known = ModelClasses {

@@ -2,6 +2,7 @@
 
 use super::images::{may_write, tell_bad, tell_left_out};
 use super::machine::Machine;
+use super::weights_kind::WeightsKind;
 use clap::ArgAction;
 use nextscale::data::tokens::{TokenInfo, TokenSet, write_tokens};
 use nextscale::data::{Feed, LoaderConfig, Readable};
@@ -64,6 +65,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
     #[command(flatten)]
+    weights: WeightsKind,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -88,7 +91,7 @@ fn tokenize(args: &Args) -> Result<()> {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,
     };
-    let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), false)?;
+    let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), args.weights.kind)?;
     let info = TokenInfo {
         crops: args.crops,
         hflip: args.hflip,

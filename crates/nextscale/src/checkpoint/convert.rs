@@ -11,7 +11,7 @@ use super::sniff::FileFormat;
 use super::state_dict::StateDict;
 use super::trainer_state::TrainerState;
 use super::weights::{
-    Loaded, MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, Weights, format_patch_nums, load_part,
+    Kind, Loaded, MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, Weights, format_patch_nums, load_part,
     load_weights,
 };
 use crate::{Error, Result};
@@ -42,7 +42,7 @@ pub struct ConvertReport {
 }
 
 /// Reads `input`, in whatever format it is, and writes `output` in the format of its extension (`.pth` or `.safetensors`),
-/// atomically.
+/// atomically. With a `kind` it is the weights alone that are written.
 ///
 /// # Errors
 /// For another extension, the same file twice, an input that can't be read or lacks the part, or a failure to write.
@@ -50,6 +50,7 @@ pub fn convert(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,
     part: ConvertPart,
+    kind: Option<Kind>,
 ) -> Result<ConvertReport> {
     let (input, output) = (input.as_ref(), output.as_ref());
     let target = match output
@@ -78,11 +79,14 @@ pub fn convert(
         )));
     }
     let weights = match part {
-        ConvertPart::Var => load_part(input, Part::Var)?,
-        ConvertPart::Vae => load_part(input, Part::Vae)?,
-        ConvertPart::All => match load_weights(input)? {
-            Loaded::Weights(w) => w,
-            Loaded::Trainer(state) => return write_trainer(&state, output, target),
+        ConvertPart::Var => load_part(input, Part::Var, kind)?,
+        ConvertPart::Vae => load_part(input, Part::Vae, kind)?,
+        ConvertPart::All => match (load_weights(input)?, kind) {
+            (Loaded::Weights(w), None) => w,
+            (Loaded::Weights(Weights { part: Some(p), .. }), _) => load_part(input, p, kind)?,
+            (Loaded::Trainer(_), Some(_)) => load_part(input, Part::Var, kind)?,
+            (Loaded::Weights(w), Some(_)) => w,
+            (Loaded::Trainer(state), None) => return write_trainer(&state, output, target),
         },
     };
     write_weights(weights, input, output, target)

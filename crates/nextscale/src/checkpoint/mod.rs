@@ -30,7 +30,7 @@ pub use load_into::{load_into, match_tensors};
 pub use shapes::{PhiKind, VaeShape, VarShape};
 pub use state_dict::StateDict;
 pub use trainer_state::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
-pub use weights::{Loaded, Part, Weights, load_part, load_weights};
+pub use weights::{Kind, Loaded, Part, Weights, load_part, load_weights};
 
 #[cfg(test)]
 mod fixtures;

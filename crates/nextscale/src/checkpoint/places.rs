@@ -11,7 +11,7 @@ use std::path::Path;
 use super::pth::PthFile;
 use super::shapes::{VaeShape, VarShape};
 use super::state_dict::StateDict;
-use super::weights::Part;
+use super::weights::{Kind, NO_AVERAGE, Part};
 use crate::Result;
 use torch_pth::{Dict, TensorRef, Value};
 
@@ -151,10 +151,22 @@ pub(super) fn places<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Vec
     Ok(found)
 }
 
-/// The place of one model, `None` where there is none; averaged weights come before others. The error completes a sentence that
-/// begins with the file's name.
-pub(super) fn place_of(places: &[Place], part: Part) -> Result<Option<&Place>, String> {
-    let of_part: Vec<&Place> = places.iter().filter(|p| p.part == part).collect();
+/// The place of one model, `None` where there is none; averaged weights come before others where `kind` does not say. The error
+/// completes a sentence that begins with the file's name.
+pub(super) fn place_of(
+    places: &[Place],
+    part: Part,
+    kind: Option<Kind>,
+) -> Result<Option<&Place>, String> {
+    let meant = |p: &&Place| kind.is_none_or(|k| p.is_averaged() == (k == Kind::Averaged));
+    let all = || places.iter().filter(|p| p.part == part);
+    let of_part: Vec<&Place> = all().filter(meant).collect();
+    if of_part.is_empty() && all().next().is_some() {
+        return Err(match kind {
+            Some(Kind::Trained) => "holds averaged weights alone; leave out --weights=raw".into(),
+            _ => NO_AVERAGE.into(),
+        });
+    }
     let averaged: Vec<&Place> = of_part
         .iter()
         .copied()
@@ -381,10 +393,16 @@ mod tests {
         };
         let both = all(&["model.", "model_ema."]);
         assert_eq!(
-            place_of(&both, Part::Var).unwrap().unwrap().root,
+            place_of(&both, Part::Var, None).unwrap().unwrap().root,
             "model_ema."
         );
-        assert_eq!(place_of(&both, Part::Vae), Ok(None));
+        assert_eq!(place_of(&both, Part::Vae, None), Ok(None));
+        let of = |kind| place_of(&both, Part::Var, Some(kind)).unwrap().unwrap();
+        assert_eq!(of(Kind::Averaged).root, "model_ema.");
+        assert_eq!(of(Kind::Trained).root, "model.");
+        let plain = all(&["model."]);
+        let text = place_of(&plain, Part::Var, Some(Kind::Averaged)).unwrap_err();
+        assert_eq!(text, NO_AVERAGE);
         for averaged in [
             "EMA.",
             "params_ema.",
@@ -394,7 +412,7 @@ mod tests {
             "emaModel.",
         ] {
             let both = all(&["model.", averaged]);
-            let root = &place_of(&both, Part::Var).unwrap().unwrap().root;
+            let root = &place_of(&both, Part::Var, None).unwrap().unwrap().root;
             assert_eq!(root, averaged);
         }
         for other in [
@@ -404,10 +422,10 @@ mod tests {
             "nonema.",
             "var_wo_ema.",
         ] {
-            assert!(place_of(&all(&["model.", other]), Part::Var).is_err());
+            assert!(place_of(&all(&["model.", other]), Part::Var, None).is_err());
         }
         let two = all(&["first.", "second."]);
-        let text = place_of(&two, Part::Var).unwrap_err();
+        let text = place_of(&two, Part::Var, None).unwrap_err();
         assert!(text.contains("\"first\" and \"second\""), "{text}");
         let twice = [under("", VAR), under("module.", VAR)].concat();
         let text = places(twice.iter().map(String::as_str)).unwrap_err();

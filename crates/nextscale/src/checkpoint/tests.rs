@@ -79,7 +79,7 @@ fn descriptions_of_the_fixtures() {
             "{name}"
         );
         assert_eq!(d.parts[0].parameters, parameters, "{name}");
-        let w = load_part(&path, Part::Var).unwrap();
+        let w = load_part(&path, Part::Var, None).unwrap();
         assert_eq!(w.var_shape(&path).unwrap(), shape);
         assert_eq!(w.tensors.num_bytes() as u64, d.parts[0].bytes);
     }
@@ -95,7 +95,7 @@ fn descriptions_of_the_fixtures() {
             (4_485_891, 324)
         );
         assert_eq!(
-            load_part(&path, Part::Vae)
+            load_part(&path, Part::Vae, None)
                 .unwrap()
                 .vae_shape(&path)
                 .unwrap(),
@@ -108,7 +108,7 @@ fn descriptions_of_the_fixtures() {
 fn a_training_checkpoint_is_described_alike_in_both_formats() {
     let (dir, pth) = unpacked(CKPT);
     let st = dir.path().join("c.safetensors");
-    assert!(convert(&pth, &st, ConvertPart::All).unwrap().trainer);
+    assert!(convert(&pth, &st, ConvertPart::All, None).unwrap().trainer);
     let (a, b) = (describe(&pth).unwrap(), describe(&st).unwrap());
     for d in [&a, &b] {
         assert_eq!(
@@ -135,9 +135,9 @@ fn every_conversion_and_back_is_exact() {
     for name in ["vae/vae_weights", "var/l2_weights", "var/saln_weights"] {
         let (dir, pth) = unpacked(&format!("{name}.pth"));
         let (a, b) = (dir.path().join("a.safetensors"), dir.path().join("b.pth"));
-        let report = convert(&pth, &a, ConvertPart::All).unwrap();
+        let report = convert(&pth, &a, ConvertPart::All, None).unwrap();
         assert!(!report.trainer && report.notes.is_empty(), "{report:?}");
-        convert(&a, &b, ConvertPart::All).unwrap();
+        convert(&a, &b, ConvertPart::All, None).unwrap();
         let original = weights(&pth);
         for back in [weights(&a), weights(&b)] {
             assert!(
@@ -152,9 +152,9 @@ fn every_conversion_and_back_is_exact() {
         dir.path().join("b.pth"),
         dir.path().join("c.safetensors"),
     );
-    convert(&pth, &a, ConvertPart::All).unwrap();
-    convert(&a, &b, ConvertPart::All).unwrap();
-    convert(&b, &c, ConvertPart::All).unwrap();
+    convert(&pth, &a, ConvertPart::All, None).unwrap();
+    convert(&a, &b, ConvertPart::All, None).unwrap();
+    convert(&b, &c, ConvertPart::All, None).unwrap();
     assert_eq!(
         TrainerState::from_reference_pth(&b).unwrap(),
         TrainerState::from_reference_pth(&pth).unwrap()
@@ -171,16 +171,16 @@ fn parts_come_out_of_a_training_checkpoint() {
     state.save_safetensors(&ours).unwrap();
     for input in [&pth, &ours] {
         for output in [at("part.pth"), at("part.safetensors")] {
-            convert(input, &output, ConvertPart::Var).unwrap();
+            convert(input, &output, ConvertPart::Var, None).unwrap();
             assert!(weights(&output) == state.var);
             assert_eq!(
-                load_part(&output, Part::Var).unwrap().patch_nums,
+                load_part(&output, Part::Var, None).unwrap().patch_nums,
                 Some(vec![1, 2, 3, 4])
             );
-            convert(input, &output, ConvertPart::Vae).unwrap();
+            convert(input, &output, ConvertPart::Vae, None).unwrap();
             assert!(weights(&output) == state.vae);
         }
-        let w = load_part(input, Part::Vae).unwrap();
+        let w = load_part(input, Part::Vae, None).unwrap();
         assert!(w.from_trainer && w.tensors == state.vae);
     }
 }
@@ -201,7 +201,7 @@ fn a_transformer_without_buffers_gets_them_where_they_can_be_told() {
     ]
     .into();
     write_safetensors(&a, &bare, &meta).unwrap();
-    let report = convert(&a, &b, ConvertPart::All).unwrap();
+    let report = convert(&a, &b, ConvertPart::All, None).unwrap();
     assert!(weights(&b) == original);
     assert!(
         report.notes[0].contains("4 buffers") && report.notes[1].contains("note"),
@@ -209,20 +209,20 @@ fn a_transformer_without_buffers_gets_them_where_they_can_be_told() {
     );
 
     write_safetensors(&a, &bare, &TextMetadata::new()).unwrap();
-    let report = convert(&a, &b, ConvertPart::All).unwrap();
+    let report = convert(&a, &b, ConvertPart::All, None).unwrap();
     assert!(report.notes[0].contains("strict=False"), "{report:?}");
     assert_eq!(describe(&b).unwrap().var.unwrap().patch_nums, None);
 
     let wrong: TextMetadata = [(PATCH_NUMS_KEY.into(), "1_2".into())].into();
     write_safetensors(&a, &bare, &wrong).unwrap();
     assert!(
-        convert(&a, &b, ConvertPart::All)
+        convert(&a, &b, ConvertPart::All, None)
             .unwrap_err()
             .to_string()
             .contains("30")
     );
     assert!(
-        load_part(&a, Part::Var)
+        load_part(&a, Part::Var, None)
             .unwrap()
             .var_shape(&a)
             .unwrap_err()
@@ -241,19 +241,22 @@ fn wrong_files_get_one_clear_line() {
         text
     };
     assert!(
-        one_line(load_part(&vae, Part::Var).unwrap_err()).contains("holds the weights of a VQVAE")
+        one_line(load_part(&vae, Part::Var, None).unwrap_err())
+            .contains("holds the weights of a VQVAE")
     );
     assert!(
-        one_line(convert(&vae, dir.path().join("o.bin"), ConvertPart::All).unwrap_err())
+        one_line(convert(&vae, dir.path().join("o.bin"), ConvertPart::All, None).unwrap_err())
             .contains("o.bin")
     );
     assert!(
-        one_line(convert(&vae, &vae, ConvertPart::All).unwrap_err())
+        one_line(convert(&vae, &vae, ConvertPart::All, None).unwrap_err())
             .contains("both input and output")
     );
-    assert!(one_line(convert(dir.path(), &out, ConvertPart::All).unwrap_err()).contains("folder"));
     assert!(
-        one_line(convert(dir.path().join("no.pth"), &out, ConvertPart::All).unwrap_err())
+        one_line(convert(dir.path(), &out, ConvertPart::All, None).unwrap_err()).contains("folder")
+    );
+    assert!(
+        one_line(convert(dir.path().join("no.pth"), &out, ConvertPart::All, None).unwrap_err())
             .contains("no such file")
     );
 
@@ -267,7 +270,7 @@ fn wrong_files_get_one_clear_line() {
         (d.kind, d.names, d.parts[0].parameters),
         (Kind::Foreign, vec!["conv1.weight".to_owned()], 2)
     );
-    assert!(one_line(load_part(&foreign, Part::Var).unwrap_err()).contains("conv1.weight"));
+    assert!(one_line(load_part(&foreign, Part::Var, None).unwrap_err()).contains("conv1.weight"));
     let wrapped = Value::Dict(Dict::from_pairs([
         ("state_dict", value),
         ("epoch", Value::Int(3)),

@@ -14,7 +14,7 @@ use super::safetensors::{SafetensorsFile, TextMetadata};
 use super::shapes::{VaeShape, VarShape};
 use super::sniff::{FileFormat, sniff};
 use super::state_dict::StateDict;
-use super::trainer_state::{self, TrainerState};
+use super::trainer_state::{self, AVERAGED, TrainerState};
 use crate::{Error, Result};
 use torch_pth::Value;
 
@@ -47,6 +47,22 @@ impl std::fmt::Display for Part {
         })
     }
 }
+
+/// Which weights of a file are meant, where it holds averages beside those that were trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Kind {
+    /// Their moving average
+    #[cfg_attr(feature = "cli", value(name = "ema"))]
+    Averaged,
+    /// As they were trained
+    #[cfg_attr(feature = "cli", value(name = "raw"))]
+    Trained,
+}
+
+/// What is said where there are no averaged weights; it completes a sentence that begins with the file's name.
+pub(super) const NO_AVERAGE: &str =
+    "holds no averaged weights (--weights=ema); those of a run with --ema do";
 
 /// The weights of one model.
 #[derive(Debug, Clone)]
@@ -90,25 +106,31 @@ pub fn load_weights(path: impl AsRef<Path>) -> Result<Loaded> {
         Opened::Pth(mut file, value) if trainer_state::is_reference_trainer(&value) => {
             TrainerState::from_parsed_pth(&mut file, &value)?
         }
-        other => return Ok(Loaded::Weights(other.weights(path, None)?)),
+        other => return Ok(Loaded::Weights(other.weights(path, None, None)?)),
     };
     Ok(Loaded::Trainer(Box::new(state)))
 }
 
 /// Loads one model's weights, from a file of that model, out of a training checkpoint (whose other parts are not read), or from
-/// whatever wrapping they lie in.
+/// whatever wrapping they lie in. Without a `kind` averaged weights come before others.
 ///
 /// # Errors
-/// As [`load_weights`], and when the file holds something else than that model, or several of its kind.
-pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
+/// As [`load_weights`], and when the file holds something else than that model, several of its kind, or no averaged weights.
+pub fn load_part(path: impl AsRef<Path>, part: Part, kind: Option<Kind>) -> Result<Weights> {
     let path = path.as_ref();
     let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
     let weights = match Opened::new(path)? {
         Opened::Safetensors(mut file) if trainer_state::is_native_trainer(&file) => {
             let header = trainer_state::read_native_header(&file)?;
-            let tensors = file.read_prefix(match part {
-                Part::Var => "var_wo_ddp.",
-                Part::Vae => "vae_local.",
+            let averaged = file.names().any(|n| n.starts_with(AVERAGED));
+            let tensors = file.read_prefix(match (part, kind) {
+                (Part::Var, Some(Kind::Averaged)) if !averaged => {
+                    return Err(bad(NO_AVERAGE.into()));
+                }
+                (Part::Var, None | Some(Kind::Averaged)) if averaged => AVERAGED,
+                (Part::Var, _) => "var_wo_ddp.",
+                // It is not trained here.
+                (Part::Vae, _) => "vae_local.",
             })?;
             Weights::of_trainer(
                 tensors,
@@ -119,6 +141,9 @@ pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
             )
         }
         Opened::Pth(mut file, value) if trainer_state::is_reference_trainer(&value) => {
+            if part == Part::Var && kind == Some(Kind::Averaged) {
+                return Err(bad(NO_AVERAGE.into()));
+            }
             let parsed = trainer_state::Parsed::new(&value).map_err(bad)?;
             let tensors = match (part, parsed.vae) {
                 (Part::Var, _) => file.state_dict(parsed.var, "trainer.var_wo_ddp")?,
@@ -128,7 +153,7 @@ pub fn load_part(path: impl AsRef<Path>, part: Part) -> Result<Weights> {
             let pn = &parsed.config.patch_nums;
             Weights::of_trainer(tensors, part, FileFormat::Pth, pn, &parsed.extra)
         }
-        other => other.weights(path, Some(part))?,
+        other => other.weights(path, Some(part), kind)?,
     };
     if weights.tensors.is_empty() {
         return Err(bad(format!("holds no weights of a {part}")));
@@ -167,7 +192,7 @@ impl Opened {
     }
 
     /// The weights of a file that is no training checkpoint, of `part` where there are several.
-    fn weights(self, path: &Path, part: Option<Part>) -> Result<Weights> {
+    fn weights(self, path: &Path, part: Option<Part>, kind: Option<Kind>) -> Result<Weights> {
         let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
         let choose = |places: &[Place]| -> Result<Option<Place>> {
             let has = |part| places.iter().any(|p| p.part == part);
@@ -184,7 +209,7 @@ impl Opened {
                 (_, _, true) => Part::Vae,
                 (_, false, false) => return Ok(None),
             };
-            places::place_of(places, part)
+            places::place_of(places, part, kind)
                 .map_err(bad)
                 .map(Option::<&Place>::cloned)
         };

@@ -35,7 +35,7 @@ fn blocks_compiled(name: &str) -> String {
 }
 
 fn assert_loads(path: &Path, part: Part, want: &StateDict) {
-    let found = load_part(path, part).unwrap();
+    let found = load_part(path, part, None).unwrap();
     assert_eq!(found.tensors.len(), want.len());
     for (name, tensor) in want.iter() {
         assert!(found.tensors.get(name) == Some(tensor), "{name}");
@@ -69,7 +69,7 @@ fn prefixes_come_off_in_both_formats() {
         assert_eq!((d.kind, d.parts.len()), (Kind::VarWeights, 1), "{what}");
         // As whole files, too: what is converted has the plain names.
         let out = dir.path().join("out.safetensors");
-        convert(&pth, &out, ConvertPart::All).unwrap();
+        convert(&pth, &out, ConvertPart::All, None).unwrap();
         assert_loads(&out, Part::Var, &var);
     }
     let half: StateDict = var
@@ -147,7 +147,7 @@ fn averaged_weights_are_taken_before_the_trained_ones() {
     ];
     b.write(&path, &Value::Dict(Dict::from_pairs(pairs)))
         .unwrap();
-    let text = load_part(&path, Part::Var).unwrap_err().to_string();
+    let text = load_part(&path, Part::Var, None).unwrap_err().to_string();
     assert!(text.contains("\"first\" and \"second\""), "{text}");
 }
 
@@ -172,14 +172,17 @@ fn a_trainer_without_its_optimizer_holds_both_models() {
     for path in [&path, &flat] {
         assert_loads(path, Part::Var, &var);
         assert_loads(path, Part::Vae, &vae);
-        let shape = load_part(path, Part::Var).unwrap().var_shape(path).unwrap();
+        let shape = load_part(path, Part::Var, None)
+            .unwrap()
+            .var_shape(path)
+            .unwrap();
         assert_eq!(shape.patch_nums, Some(vec![1, 2, 3, 4]));
         let d = describe(path).unwrap();
         assert!(d.kind == Kind::BothWeights && d.var.is_some() && d.vae.is_some());
         let text = load_weights(path).unwrap_err().to_string();
         assert!(text.contains("--part=var or --part=vae"), "{text}");
         let out = dir.path().join("out.safetensors");
-        convert(path, &out, ConvertPart::Vae).unwrap();
+        convert(path, &out, ConvertPart::Vae, None).unwrap();
         assert_loads(&out, Part::Vae, &vae);
     }
     let text = TrainerState::from_reference_pth(&path)
@@ -262,7 +265,7 @@ fn values_that_are_no_numbers_are_counted_and_told() {
     let bad = dir.path().join("bad.safetensors");
     write_safetensors(&bad, &var, &TextMetadata::new()).unwrap();
     let pth = dir.path().join("bad.pth");
-    let report = convert(&bad, &pth, ConvertPart::All).unwrap();
+    let report = convert(&bad, &pth, ConvertPart::All, None).unwrap();
     assert!(
         report
             .notes

@@ -5,7 +5,7 @@ use super::state::{fingerprint, hit_averages, load_var, load_vqvae};
 use super::var::{Var, VarConfig};
 use super::vqvae::{Vqvae, VqvaeConfig};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums};
-use crate::checkpoint::{Part, PhiKind, VaeShape, VarShape, load_part};
+use crate::checkpoint::{Kind, Part, PhiKind, VaeShape, VarShape, load_part};
 use crate::data::MAX_SIDE;
 use crate::{Error, Result};
 use std::path::Path;
@@ -42,8 +42,8 @@ pub fn vqvae_config(shape: &VaeShape, pyramid: Pyramid) -> VqvaeConfig {
     }
 }
 
-/// Opens a tokenizer: weights of either format, or a training checkpoint. `pyramid` are the scales to use; `None` takes
-/// those of the file.
+/// Opens a tokenizer: weights of either format, or a training checkpoint, from which `kind` chooses. `pyramid` are the scales to use;
+/// `None` takes those of the file.
 ///
 /// # Errors
 /// One line naming the file when it can't be used, when scales are asked for that end elsewhere than those the
@@ -51,9 +51,9 @@ pub fn vqvae_config(shape: &VaeShape, pyramid: Pyramid) -> VqvaeConfig {
 pub fn open_tokenizer(
     path: &Path,
     pyramid: Option<&Pyramid>,
-    trainable: bool,
+    kind: Option<Kind>,
 ) -> Result<OpenTokenizer> {
-    open_tokenizer_for(path, pyramid, None, trainable)
+    open_tokenizer_for(path, pyramid, None, kind)
 }
 
 /// [`open_tokenizer`] for a run whose flags say how many pixels along a side a token stands for.
@@ -64,10 +64,10 @@ pub fn open_tokenizer_for(
     path: &Path,
     pyramid: Option<&Pyramid>,
     patch_size: Option<usize>,
-    trainable: bool,
+    kind: Option<Kind>,
 ) -> Result<OpenTokenizer> {
     let name = path.display();
-    let weights = load_part(path, Part::Vae)?;
+    let weights = load_part(path, Part::Vae, kind)?;
     let shape = weights.vae_shape(path)?;
     let recorded: Option<VqvaeConfig> = match weights.metadata.get(TOKENIZER_KEY) {
         None => None,
@@ -115,7 +115,7 @@ pub fn open_tokenizer_for(
         )));
     }
     let hits = hit_averages(&weights.tensors, config.pyramid.count(), config.vocab);
-    let mut vqvae = Vqvae::new(config, trainable)?;
+    let mut vqvae = Vqvae::new(config, false)?;
     load_vqvae(&mut vqvae, &weights.tensors, &name.to_string())?;
     Ok(OpenTokenizer {
         vqvae,
@@ -171,12 +171,12 @@ pub fn var_config(shape: &VarShape, source: &str) -> Result<VarConfig> {
     })
 }
 
-/// Opens a transformer: weights of either format, or a training checkpoint.
+/// Opens a transformer: weights of either format, or a training checkpoint, from which `kind` chooses.
 ///
 /// # Errors
 /// One line naming the file when it can't be used.
-pub fn open_var(path: &Path, trainable: bool) -> Result<Var> {
-    open_var_of(path, trainable).map(|opened| opened.var)
+pub fn open_var(path: &Path, kind: Option<Kind>) -> Result<Var> {
+    open_var_of(path, kind).map(|opened| opened.var)
 }
 
 /// A transformer, and what its file says beside the weights.
@@ -187,12 +187,12 @@ struct OpenVar {
     class_names: Option<Vec<String>>,
 }
 
-fn open_var_of(path: &Path, trainable: bool) -> Result<OpenVar> {
+fn open_var_of(path: &Path, kind: Option<Kind>) -> Result<OpenVar> {
     let name = path.display().to_string();
-    let mut weights = load_part(path, Part::Var)?;
+    let mut weights = load_part(path, Part::Var, kind)?;
     let shape = weights.var_shape(path)?;
     let class_names = weights.class_names(path, shape.num_classes)?;
-    let mut var = Var::new(var_config(&shape, &name)?, trainable)?;
+    let mut var = Var::new(var_config(&shape, &name)?, false)?;
     load_var(&mut var, &weights.tensors, &name)?;
     Ok(OpenVar {
         var,
@@ -211,19 +211,20 @@ pub struct OpenPair {
     pub class_names: Option<Vec<String>>,
 }
 
-/// A transformer with its tokenizer: from one training checkpoint, or the tokenizer from a file of its own.
+/// A transformer with its tokenizer: from one training checkpoint, or the tokenizer from a file of its own. `kind` chooses the
+/// transformer's weights.
 ///
 /// # Errors
 /// As [`open_var`] and [`open_tokenizer`], and when the two do not fit each other.
-pub fn open_pair(model: &Path, tokenizer: Option<&Path>) -> Result<OpenPair> {
+pub fn open_pair(model: &Path, tokenizer: Option<&Path>, kind: Option<Kind>) -> Result<OpenPair> {
     let OpenVar {
         var,
         trained_on,
         class_names,
-    } = open_var_of(model, false)?;
+    } = open_var_of(model, kind)?;
     let source = tokenizer.unwrap_or(model);
     let tok =
-        open_tokenizer(source, Some(&var.config.pyramid), false).map_err(|e| match tokenizer {
+        open_tokenizer(source, Some(&var.config.pyramid), None).map_err(|e| match tokenizer {
             Some(_) => e,
             None => Error::input(format!("{e}; give the tokenizer with --tokenizer=FILE")),
         })?;

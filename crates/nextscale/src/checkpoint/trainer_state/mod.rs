@@ -12,7 +12,7 @@ mod reference_write;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use native::PREFIXES as TRANSFORMER_PREFIXES;
+pub(crate) use native::{AVERAGED, PREFIXES as TRANSFORMER_PREFIXES};
 pub(super) use native::{is_trainer as is_native_trainer, read_header as read_native_header};
 pub(super) use reference_read::{Parsed, Stated, is_trainer as is_reference_trainer};
 

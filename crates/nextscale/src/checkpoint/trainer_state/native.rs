@@ -25,6 +25,9 @@ pub(crate) const PREFIXES: [&str; 5] = [
     "var_opt.pending.",
 ];
 
+/// Prefix of the transformer's averaged weights, a part that a run may have.
+pub(crate) const AVERAGED: &str = "var_ema.";
+
 /// What the checkpoint holds beside tensors.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Header {

@@ -427,11 +427,13 @@ fn parts_that_only_this_program_knows_stay_in_its_files() {
     assert!(TrainerState::load_safetensors(&ours).unwrap() == state);
     // A conversion keeps them, or says that it can't.
     let copy = dir.path().join("b.safetensors");
-    let report = crate::checkpoint::convert::convert(&ours, &copy, Default::default()).unwrap();
+    let report =
+        crate::checkpoint::convert::convert(&ours, &copy, Default::default(), None).unwrap();
     assert!(report.notes.is_empty(), "{:?}", report.notes);
     assert_eq!(fs::read(&ours).unwrap(), fs::read(&copy).unwrap());
     let theirs = dir.path().join("b.pth");
-    let report = crate::checkpoint::convert::convert(&ours, &theirs, Default::default()).unwrap();
+    let report =
+        crate::checkpoint::convert::convert(&ours, &theirs, Default::default(), None).unwrap();
     assert_eq!(
         report.notes,
         ["left out: var_ema, for which the reference's file has no place"]

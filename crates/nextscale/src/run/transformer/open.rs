@@ -34,7 +34,7 @@ pub(super) fn open(
     let Some(path) = &o.tokenizer else {
         return without_tokenizer(data);
     };
-    let tok = open_tokenizer_for(path, Some(pyramid), Some(o.patch_size), false)?;
+    let tok = open_tokenizer_for(path, Some(pyramid), Some(o.patch_size), None)?;
     if let Data::Tokens(t) = &data
         && let Some(info) = t.train.info()
     {

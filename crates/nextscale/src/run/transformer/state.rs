@@ -4,7 +4,7 @@ use super::epoch::EpochSums;
 use super::task::TransformerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_extra};
 use crate::checkpoint::run_file::Part;
-use crate::checkpoint::trainer_state::TRANSFORMER_PREFIXES;
+use crate::checkpoint::trainer_state::{AVERAGED, TRANSFORMER_PREFIXES};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
 use crate::model::state::{
@@ -27,9 +27,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Prefix of the averaged weights.
-const AVERAGE: &str = "var_ema.";
 
 /// Key of the run's own progress among a checkpoint's extras.
 const PROGRESS_KEY: &str = "nextscale.progress";
@@ -186,7 +183,7 @@ pub(super) fn is_there(out: &Path) -> Result<bool> {
 
 /// The averaged weights of a checkpoint, where it holds some.
 pub(super) fn averaged(state: &TrainerState) -> Option<&StateDict> {
-    state.others.get(AVERAGE.trim_end_matches('.'))
+    state.others.get(AVERAGED.trim_end_matches('.'))
 }
 
 /// Puts a checkpoint's weights and optimizer state, after so many steps, into a trainer.
@@ -343,7 +340,7 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
         buffer_part(v, &opt.exp_avg_sq, params).checked("the optimizer's averages of squares"),
     ];
     if let Some(average) = opt.average.as_ref().filter(|a| a.has_begun()) {
-        let part = buffer_part(AVERAGE, &average.weights, params);
+        let part = buffer_part(AVERAGED, &average.weights, params);
         parts.push(part.checked("the averaged weights"));
     }
     if pending {
