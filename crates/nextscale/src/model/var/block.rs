@@ -90,9 +90,6 @@ impl Keep {
     }
 }
 
-/// Modulation tables \[B, 6, C\] of all blocks.
-pub(super) struct Tables(pub(super) Vec<Tensor>);
-
 /// The modulation of the norm before a block's attention.
 pub(super) fn before_attention(table: &Tensor) -> Modulation<'_> {
     Modulation {
@@ -187,19 +184,14 @@ impl Block {
         }
     }
 
-    /// From the stream x and its modulated norm y (both \[B, L, C\]) to those after the block, y already in the `next`
-    /// modulation and of the type that products in the context beside it read.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the block's whole surroundings, each used once"
-    )]
+    /// From the stream x and its modulated norm y (both \[B, L, C\]) to the stream with the attention branch in it, and the
+    /// feed-forward branch, which [`Block::join`] adds.
     pub(super) fn forward(
         &self,
         run: &Run<'_>,
         p: &Params,
         (x, y): (Tensor, Tensor),
         table: &Tensor,
-        (next, into): (Modulation<'_>, &Cx<'_>),
         attend: &mut Attend<'_>,
         keep: Option<&Keep>,
     ) -> Result<(Tensor, Tensor)> {
@@ -222,9 +214,9 @@ impl Block {
             scale: 3,
             shift: 5,
         };
-        let gate = |slot| Gate { table, slot };
+        let gate = Gate { table, slot: 0 };
         let kept = keep.and_then(|k| k.of(i, Branch::Attention));
-        let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate(0), kept, &middle, EPS)?;
+        let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate, kept, &middle, EPS)?;
         let (w1, b1) = (p.get(self.fc1.weight), p.get(self.fc1.bias));
         let (w2, b2) = (p.get(self.fc2.weight), p.get(self.fc2.bias));
         let weights = FeedForward {
@@ -235,15 +227,23 @@ impl Block {
         };
         let f = ops::feed_forward(cx, &y, &weights)?;
         run.see(|| format!("block.{i}.ffn"), &f);
-        let kept = keep.and_then(|k| k.of(i, Branch::FeedForward));
+        Ok((x, f))
+    }
+
+    /// From the two of [`Block::forward`] to the stream after the block and its norm in the `next` modulation, of the type that
+    /// products in the context `into` read.
+    pub(super) fn join(
+        &self,
+        into: &Cx<'_>,
+        (x, f): (Tensor, Tensor),
+        table: &Tensor,
+        next: &Modulation<'_>,
+        keep: Option<&Keep>,
+    ) -> Result<(Tensor, Tensor)> {
+        let gate = Gate { table, slot: 1 };
+        let kept = keep.and_then(|k| k.of(self.index, Branch::FeedForward));
         Ok(ops::gated_residual_norm(
-            into,
-            &x,
-            &f,
-            &gate(1),
-            kept,
-            &next,
-            EPS,
+            into, &x, &f, &gate, kept, next, EPS,
         )?)
     }
 }
