@@ -6,7 +6,7 @@ use crate::model::Run;
 use nextscale_tensor::ops::{self, Activation, Bias, FeedForward, Gate, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, PartId, Tensor};
 
 /// Vectors in a block's modulation table: γ1, γ2, s1, s2, b1, b2.
 pub(super) const SLOTS: usize = 6;
@@ -110,6 +110,7 @@ enum AdaLn {
 /// `blocks.i` of the reference.
 pub(super) struct Block {
     index: usize,
+    part: PartId,
     heads: usize,
     scale_mul: Option<ParamId>,
     q_bias: ParamId,
@@ -124,7 +125,7 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn new(b: &mut ParamsBuilder, index: usize, config: &VarConfig) -> Self {
         let (c, h) = (config.width(), config.heads);
-        let name = format!("blocks.{index}");
+        let (name, part) = (format!("blocks.{index}"), b.part());
         // Own parameters before children: the shared table stands first, the block's own layer last.
         let shared = config
             .shared_aln
@@ -152,6 +153,7 @@ impl Block {
         };
         Self {
             index,
+            part,
             heads: h,
             scale_mul,
             q_bias,
@@ -172,6 +174,7 @@ impl Block {
         activated: &Tensor,
         shared: Option<&Tensor>,
     ) -> Result<Tensor> {
+        cx.first_use(p, self.part);
         match (&self.ada, shared) {
             (AdaLn::Own(lin), _) => {
                 let (b, c) = (activated.dims()[0], activated.shape().last());

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 use block::{Block, Linear, SLOTS};
 use nextscale_tensor::ops::{self, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{Cx, DType, Device, Math, ParamId, Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Cx, DType, Device, Math, ParamId, Params, ParamsBuilder, PartId, Tensor};
 
 /// Added to variances in layer normalisation.
 pub(crate) const EPS: f32 = 1e-6;
@@ -27,6 +27,8 @@ pub struct Var {
     pub params: Params,
     /// Arithmetic of products where no context is given: while sampling and evaluating.
     pub math: Math,
+    /// What comes before the blocks.
+    embeddings: PartId,
     pos_start: ParamId,
     pos: ParamId,
     word_embed: Linear,
@@ -34,6 +36,8 @@ pub struct Var {
     lvl_embed: ParamId,
     shared_ada_lin: Option<Linear>,
     blocks: Vec<Block>,
+    /// What comes after them.
+    end: PartId,
     head_ada_lin: Linear,
     head: Linear,
     /// The scale of every token.
@@ -80,6 +84,7 @@ impl Var {
         let total = config.pyramid.total();
         // The reference's order of parameters, which fixes the order of optimizer states in its checkpoints: a module's
         // own parameters come before those of its children.
+        let embeddings = b.part();
         let pos_start = b.add("pos_start", [1, first, c], Layout::Same);
         let pos = b.add("pos_1LC", [1, total, c], Layout::Same);
         let word_embed = Linear::new(&mut b, "word_embed", config.cvae, c);
@@ -95,6 +100,7 @@ impl Var {
         let blocks = (0..config.depth)
             .map(|i| Block::new(&mut b, i, &config))
             .collect();
+        let end = b.part();
         let head_ada_lin = Linear::new(&mut b, "head_nm.ada_lin.1", c, 2 * c);
         let head = Linear::new(&mut b, "head", c, config.vocab);
         let level_of = (0..config.pyramid.count())
@@ -103,6 +109,7 @@ impl Var {
         Ok(Self {
             params: b.build_on(trainable, device, half_copy(math))?,
             math,
+            embeddings,
             pos_start,
             pos,
             word_embed,
@@ -110,6 +117,7 @@ impl Var {
             lvl_embed,
             shared_ada_lin,
             blocks,
+            end,
             head_ada_lin,
             head,
             level_of,
@@ -192,6 +200,7 @@ impl Var {
         match self.blocks.get(i) {
             Some(block) => block.table(cx, p, &from.cond, from.shared.as_ref()),
             None => {
+                cx.first_use(p, self.end);
                 let (b, c) = (from.cond.dims()[0], self.config.width());
                 let table = self.head_ada_lin.forward(cx, p, &from.cond)?;
                 Ok(table.reshape([b, 2, c])?)
@@ -231,6 +240,7 @@ impl Var {
         let ends = &self.config.pyramid.ends()[..active];
         let total = ends.last().copied().unwrap_or(0);
         let first = self.config.pyramid.len_of(0);
+        cx.first_use(p, self.embeddings);
         let cond = self.condition(cx, labels)?;
         let activated = self.activate(run, &cond)?;
         let words = words
