@@ -25,7 +25,7 @@ pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder, PartId};
 pub use shape::Shape;
 pub use tape::{CompletePart, Cx, Grads, Key, Tape};
 pub use tensor::{Fetch, Tensor, expect_dims};
-pub use upload::Uploads;
+pub use upload::{Uploads, Values};
 
 /// The example of the README is right.
 #[cfg(doctest)]

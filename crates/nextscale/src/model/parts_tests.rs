@@ -75,11 +75,12 @@ fn a_transformer_s_gradients_are_complete_block_by_block() {
             let targets = (0..b * total).map(|i| (i * 7 % VOCAB) as i32).collect();
             let targets = Tensor::from_i32([b, total], targets);
             let (words, targets) = (words.to(device).unwrap(), targets.to(device).unwrap());
+            let labels = var.labels(&[1, 2]).unwrap();
             let tape = Tape::new();
             let run = Run::on(Cx::on(&tape));
             let scales = var.config.pyramid.count();
             let logits = var
-                .forward(&run, &[1, 2], Some(&words), scales, None)
+                .forward(&run, &labels, Some(&words), scales, None)
                 .unwrap();
             let weights = vec![1.0 / total as f32; total];
             let ce = ops::cross_entropy(&run.cx, logits, &targets, &weights, 0.0).unwrap();

@@ -1,11 +1,10 @@
 //! One block: attention and feed-forward, each after an adaptive norm and added through a gate (`AdaLNSelfAttn`).
 
-use super::{EPS, VarConfig};
+use super::{Branch, DropPath, EPS, VarConfig};
 use crate::Result;
 use crate::model::Run;
 use nextscale_tensor::ops::{self, Activation, Bias, FeedForward, Gate, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, PartId, Tensor};
 
 /// Vectors in a block's modulation table: γ1, γ2, s1, s2, b1, b2.
@@ -37,57 +36,6 @@ pub enum Attend<'a> {
     Levels(&'a [usize]),
     /// Tokens of one scale; keys and values of coarser scales are cached, one cache a block.
     Cached(&'a mut [KvCache]),
-}
-
-/// The two branches of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Branch {
-    /// Attention.
-    Attention = 0,
-    /// Feed-forward.
-    FeedForward = 1,
-}
-
-/// Factors of stochastic depth by block, branch and sample: 0 or 1/keep.
-#[derive(Clone, Debug)]
-pub struct Keep {
-    factors: Vec<[Option<Vec<f32>>; 2]>,
-}
-
-impl Keep {
-    /// Given factors, one pair of branches a block; `None` keeps everything.
-    pub fn given(factors: Vec<[Option<Vec<f32>>; 2]>) -> Self {
-        Self { factors }
-    }
-
-    /// Draws for one step; `None` when no block drops anything.
-    pub fn draw(config: &VarConfig, batch: usize, seed: u64, step: u64, rank: u64) -> Option<Self> {
-        let factors: Vec<_> = (0..config.depth)
-            .map(|i| {
-                let drop = config.drop_path_of(i);
-                let branch = |branch: Branch| {
-                    (drop > 0.0).then(|| {
-                        let lane = rank << 16 | (2 * i + branch as usize) as u64;
-                        let s = Stream::new(seed, Purpose::DropPath, step, lane);
-                        let keep = 1.0 - drop;
-                        (0..batch as u64)
-                            .map(|b| {
-                                let kept = f64::from(s.uniform_at(b)) < keep;
-                                if kept { (1.0 / keep) as f32 } else { 0.0 }
-                            })
-                            .collect()
-                    })
-                };
-                [branch(Branch::Attention), branch(Branch::FeedForward)]
-            })
-            .collect();
-        let any = factors.iter().flatten().any(Option::is_some);
-        any.then_some(Self { factors })
-    }
-
-    fn of(&self, block: usize, branch: Branch) -> Option<&[f32]> {
-        self.factors.get(block)?[branch as usize].as_deref()
-    }
 }
 
 /// The modulation of the norm before a block's attention.
@@ -196,7 +144,7 @@ impl Block {
         (x, y): (Tensor, Tensor),
         table: &Tensor,
         attend: &mut Attend<'_>,
-        keep: Option<&Keep>,
+        drop_path: Option<&DropPath>,
     ) -> Result<(Tensor, Tensor)> {
         let cx = &run.cx;
         let i = self.index;
@@ -218,8 +166,8 @@ impl Block {
             shift: 5,
         };
         let gate = Gate { table, slot: 0 };
-        let kept = keep.and_then(|k| k.of(i, Branch::Attention));
-        let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate, kept, &middle, EPS)?;
+        let keep = drop_path.map(|d| d.of(i, Branch::Attention)).transpose()?;
+        let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate, keep.as_ref(), &middle, EPS)?;
         let (w1, b1) = (p.get(self.fc1.weight), p.get(self.fc1.bias));
         let (w2, b2) = (p.get(self.fc2.weight), p.get(self.fc2.bias));
         let weights = FeedForward {
@@ -241,12 +189,19 @@ impl Block {
         (x, f): (Tensor, Tensor),
         table: &Tensor,
         next: &Modulation<'_>,
-        keep: Option<&Keep>,
+        drop_path: Option<&DropPath>,
     ) -> Result<(Tensor, Tensor)> {
         let gate = Gate { table, slot: 1 };
-        let kept = keep.and_then(|k| k.of(self.index, Branch::FeedForward));
+        let keep = drop_path.map(|d| d.of(self.index, Branch::FeedForward));
+        let keep = keep.transpose()?;
         Ok(ops::gated_residual_norm(
-            into, &x, &f, &gate, kept, next, EPS,
+            into,
+            &x,
+            &f,
+            &gate,
+            keep.as_ref(),
+            next,
+            EPS,
         )?)
     }
 }

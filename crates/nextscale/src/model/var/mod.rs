@@ -3,10 +3,12 @@
 
 mod block;
 mod config;
+mod drop_path;
 mod init;
 
-pub use block::{Attend, Branch, Keep};
+pub use block::Attend;
 pub use config::VarConfig;
+pub use drop_path::{Branch, DropPath};
 pub use init::InitScales;
 
 use super::{Run, half_copy, to_device};
@@ -148,21 +150,21 @@ impl Var {
         self.params.device()
     }
 
-    /// Class embeddings \[B, C\] of labels; label `classes` means "no class".
+    /// Labels \[B\] that a caller has at hand, checked and on the model's device.
     ///
     /// # Errors
-    /// When a label is out of range.
-    pub fn condition(&self, cx: &Cx<'_>, labels: &[i32]) -> Result<Tensor> {
+    /// When a label is out of range, or the GPU refuses.
+    pub fn labels(&self, labels: &[i32]) -> Result<Tensor> {
         self.check_labels(labels)?;
-        let labels = Tensor::from_i32([labels.len()], labels.to_vec()).to(self.device())?;
-        self.condition_of(cx, &labels)
+        Ok(Tensor::from_i32([labels.len()], labels.to_vec()).to(self.device())?)
     }
 
-    /// [`Var::condition`] of labels \[B\] that are on the device already; on a GPU they are the caller's to check.
+    /// Class embeddings \[B, C\] of labels \[B\] on the model's device; label `classes` means "no class". On a GPU they are the caller's
+    /// to check ([`Var::check_labels`]).
     ///
     /// # Errors
-    /// When shapes do not fit or, on the processor, a label is out of range.
-    pub fn condition_of(&self, cx: &Cx<'_>, labels: &Tensor) -> Result<Tensor> {
+    /// When shapes do not fit or, on a CPU, a label is out of range.
+    pub fn condition(&self, cx: &Cx<'_>, labels: &Tensor) -> Result<Tensor> {
         let table = self.params.get(self.class_emb);
         Ok(ops::gather_rows(cx, &table, labels)?)
     }
@@ -222,18 +224,18 @@ impl Var {
 
     /// Training and evaluation: logits \[B, L′, V\] of the first `active` scales.
     ///
-    /// `labels` \[B\] are used as they are (class dropout is the caller's), `words` \[B, L′ − first, Cvae\] is the
-    /// teacher-forcing input, `None` when only the first scale is active. `keep` are the factors of stochastic depth.
+    /// `labels` \[B\], on the model's device, are used as they are (class dropout is the caller's, and so is their check:
+    /// [`Var::labels`]); `words` \[B, L′ − first, Cvae\] is the teacher-forcing input, `None` when only the first scale is active.
     ///
     /// # Errors
-    /// When shapes do not fit or a label is out of range.
+    /// When shapes do not fit or, on a CPU, a label is out of range.
     pub fn forward(
         &self,
         run: &Run<'_>,
-        labels: &[i32],
+        labels: &Tensor,
         words: Option<&Tensor>,
         active: usize,
-        keep: Option<&Keep>,
+        drop_path: Option<&DropPath>,
     ) -> Result<Tensor> {
         let (full, p) = (run.cx.full(), &self.params);
         let cx = &full;
@@ -259,7 +261,7 @@ impl Var {
         run.see(|| "x_embed".into(), &x);
         let mut attend = Attend::Levels(ends);
         let modulations = Modulations::Fresh(&activated);
-        self.trunk(run, x, modulations, &mut attend, keep)
+        self.trunk(run, x, modulations, &mut attend, drop_path)
     }
 
     /// Sampling: logits \[B, l, V\] of scale `k` whose input embeddings are `x` \[B, l, C\]; keys and values are
@@ -285,7 +287,7 @@ impl Var {
         x: Tensor,
         modulations: Modulations<'_>,
         attend: &mut Attend<'_>,
-        keep: Option<&Keep>,
+        drop_path: Option<&DropPath>,
     ) -> Result<Tensor> {
         let (cx, p) = (&run.cx, &self.params);
         let table_of = |i: usize| match modulations {
@@ -300,11 +302,11 @@ impl Var {
         let mut y = ops::adaptive_norm(into(0), &x, &self.entry(0, &table), EPS)?;
         let mut x = x;
         for (i, block) in self.blocks.iter().enumerate() {
-            let branches = block.forward(run, p, (x, y), &table, attend, keep)?;
+            let branches = block.forward(run, p, (x, y), &table, attend, drop_path)?;
             // No sooner: backward, its rule follows the one of the last operator that reads it.
             let next_table = table_of(i + 1)?;
             let next = self.entry(i + 1, &next_table);
-            (x, y) = block.join(into(i + 1), branches, &table, &next, keep)?;
+            (x, y) = block.join(into(i + 1), branches, &table, &next, drop_path)?;
             table = next_table;
             run.see(|| format!("block.{i}"), &x);
         }
