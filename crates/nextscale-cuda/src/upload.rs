@@ -14,6 +14,8 @@ use cudarc::driver::sys;
 
 /// Copies under way at once: one that work waits for, one behind it.
 const SLOTS: usize = 2;
+/// Pieces of a copy begin at multiples of this many bytes, for vector loads.
+const ALIGN: usize = 16;
 
 /// A stream of copies to one GPU.
 #[derive(Debug)]
@@ -54,25 +56,39 @@ impl Slot {
     fn send<T, E: From<Error>>(
         &mut self,
         stream: sys::CUstream,
-        bytes: &[u8],
-        read: impl FnOnce(&DeviceBuffer) -> Result<T, E>,
+        pieces: &[&[u8]],
+        read: impl FnOnce(&DeviceBuffer, &[usize]) -> Result<T, E>,
     ) -> Result<T, E> {
         let gpu = self.device.gpu();
-        self.host.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        let (starts, bytes) = layout(pieces);
+        for (piece, &at) in pieces.iter().zip(&starts) {
+            self.host.bytes_mut()[at..at + piece.len()].copy_from_slice(piece);
+        }
         self.read.hold(stream)?;
-        if !bytes.is_empty() {
-            let address = Place(&self.device, 0).holds(gpu, "a copy", bytes.len())?;
-            let from = &self.host.bytes()[..bytes.len()];
+        if bytes > 0 {
+            let address = Place(&self.device, 0).holds(gpu, "a copy", bytes)?;
+            let from = &self.host.bytes()[..bytes];
             // SAFETY: both ranges are as long as said; the source is not touched again until `copied` is passed, and the
             // target's readers before have passed `read`, which the stream waits for.
             unsafe { send(gpu, address, from, stream) }?;
         }
         self.copied.record(stream)?;
         self.copied.hold(gpu.stream())?;
-        let out = read(&self.device)?;
+        let out = read(&self.device, &starts)?;
         self.read.record(gpu.stream())?;
         Ok(out)
     }
+}
+
+/// Where each piece begins in a copy, and the length of all.
+fn layout(pieces: &[&[u8]]) -> (Vec<usize>, usize) {
+    let mut end = 0usize;
+    let starts = pieces.iter().map(|piece| {
+        let at = end.next_multiple_of(ALIGN);
+        end = at + piece.len();
+        at
+    });
+    (starts.collect(), end)
 }
 
 impl CopyStream {
@@ -95,31 +111,30 @@ impl CopyStream {
         })
     }
 
-    /// Sends bytes, and asks with `read` for the work that reads them from the buffer in which they arrive, at its beginning. Waits
-    /// for nothing but the copy before the last.
+    /// Sends pieces of bytes in one copy, and asks with `read` for the work that reads them from the buffer in which they arrive, each
+    /// from where it begins. Waits for nothing but the copy before the last.
     ///
     /// # Errors
     /// When memory is full, the driver refuses, or `read` fails.
     pub fn send<T, E: From<Error>>(
         &mut self,
-        bytes: &[u8],
-        read: impl FnOnce(&DeviceBuffer) -> Result<T, E>,
+        pieces: &[&[u8]],
+        read: impl FnOnce(&DeviceBuffer, &[usize]) -> Result<T, E>,
     ) -> Result<T, E> {
         let _turn = Turn::take();
         let gpu = self.gpu;
         gpu.outside_capture("a copy to the GPU")?;
+        let bytes = layout(pieces).1;
         let place = &mut self.slots[self.next];
         self.next = (self.next + 1) % SLOTS;
         if let Some(slot) = place {
             slot.copied.wait()?;
         }
         let slot = match place {
-            Some(slot) if slot.host.len() >= bytes.len() && slot.device.bytes() >= bytes.len() => {
-                slot
-            }
-            _ => place.insert(Slot::new(gpu, bytes.len())?),
+            Some(slot) if slot.host.len() >= bytes && slot.device.bytes() >= bytes => slot,
+            _ => place.insert(Slot::new(gpu, bytes)?),
         };
-        let sent = slot.send(self.stream, bytes, read);
+        let sent = slot.send(self.stream, pieces, read);
         if sent.is_err() {
             // What was begun is marked in no stream: the slot goes back only when both are done.
             let done = synchronize(gpu, self.stream).and_then(|()| gpu.synchronize());

@@ -264,9 +264,9 @@ fn norms(b: usize) -> Result<()> {
     })?;
     show("adaptive_norm", forward, 6.0 * n, 0.0);
     show("adaptive_norm, gradient", all - forward, 10.0 * n, 0.0);
+    let keep = Tensor::from_vec([b], vec![1.1; b]).to(Device::Cuda(0))?;
     let chain = |count: usize| {
-        let keep = vec![1.1; b];
-        let (x, h) = (&x, &h);
+        let (x, h, keep) = (&x, &h, &keep);
         move |cx: &Cx<'_>, t: &[Tensor]| {
             let gate = Gate {
                 table: &t[0],
@@ -279,7 +279,7 @@ fn norms(b: usize) -> Result<()> {
             };
             let (mut x, mut y) = (x.clone(), h.clone());
             for _ in 0..count {
-                (x, y) = ops::gated_residual_norm(cx, &x, &y, &gate, Some(&keep), &next, 1e-6)?;
+                (x, y) = ops::gated_residual_norm(cx, &x, &y, &gate, Some(keep), &next, 1e-6)?;
             }
             Ok(x)
         }

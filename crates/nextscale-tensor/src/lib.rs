@@ -21,11 +21,11 @@ mod upload;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use nextscale_cuda::{DType, Math, Precision};
-pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder};
+pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder, PartId};
 pub use shape::Shape;
-pub use tape::{Cx, Grads, Key, Tape};
+pub use tape::{CompletePart, Cx, Grads, Key, Tape};
 pub use tensor::{Fetch, Tensor, expect_dims};
-pub use upload::Uploads;
+pub use upload::{Uploads, Values};
 
 /// The example of the README is right.
 #[cfg(doctest)]

@@ -40,9 +40,16 @@ impl ParamInfo {
     }
 }
 
+/// Offsets of parameters are multiples of this.
+const ALIGN: usize = 16;
+
 /// A handle to one parameter of a [`Params`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(usize);
+
+/// A part of a [`Params`]: parameters that follow one another, such as those of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PartId(pub(crate) usize);
 
 /// Collects parameters before the buffer is made.
 #[derive(Default)]
@@ -50,6 +57,8 @@ pub struct ParamsBuilder {
     infos: Vec<ParamInfo>,
     by_name: HashMap<String, usize>,
     len: usize,
+    /// Where parts begin that are not the first.
+    cuts: Vec<usize>,
 }
 
 impl ParamsBuilder {
@@ -76,7 +85,7 @@ impl ParamsBuilder {
             self.by_name.insert(name.clone(), id).is_none(),
             "parameter {name} is declared twice"
         );
-        let offset = self.len.next_multiple_of(16);
+        let offset = self.len.next_multiple_of(ALIGN);
         self.len = offset + shape.numel();
         self.infos.push(ParamInfo {
             name,
@@ -85,6 +94,16 @@ impl ParamsBuilder {
             layout,
         });
         ParamId(id)
+    }
+
+    /// Begins a part: what is added from here on, until another part begins. A backward pass can hand out the gradients of a part as
+    /// soon as they are complete ([`crate::Cx::first_use`]).
+    pub fn part(&mut self) -> PartId {
+        let here = self.len.next_multiple_of(ALIGN);
+        if here > self.cuts.last().copied().unwrap_or(0) {
+            self.cuts.push(here);
+        }
+        PartId(self.cuts.len())
     }
 
     /// Makes the store in the processor's memory, all zeros, trainable or frozen.
@@ -110,6 +129,7 @@ impl ParamsBuilder {
             len: self.len,
             infos: self.infos,
             by_name: self.by_name,
+            cuts: self.cuts,
             token: trainable.then(|| Arc::new(())),
             identity: Arc::new(()),
         }
@@ -123,6 +143,7 @@ pub struct Params {
     len: usize,
     infos: Vec<ParamInfo>,
     by_name: HashMap<String, usize>,
+    cuts: Vec<usize>,
     // Present when gradients are wanted; the same Arc as `identity` would do, kept apart for clarity of intent.
     token: Option<Arc<()>>,
     identity: Arc<()>,
@@ -219,6 +240,13 @@ impl Params {
     /// Length of the flat buffer in floats, gaps included.
     pub fn flat_len(&self) -> usize {
         self.len
+    }
+
+    /// The parts of the flat buffer in order, gaps included: together they are all of it.
+    pub fn parts(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        let starts = std::iter::once(0).chain(self.cuts.iter().copied());
+        let ends = self.cuts.iter().copied().chain([self.len]);
+        starts.zip(ends).map(|(from, to)| from.min(to)..to)
     }
 
     /// Number of trainable numbers, gaps not counted.

@@ -3,7 +3,15 @@
 //! Operators record a closure that holds what their gradient needs. Without a tape nothing is recorded and
 //! nothing is kept. The backward pass takes the closures from the end, so saved memory is freed as it walks.
 
+mod parts;
+#[cfg(test)]
+mod tests;
+
+pub use parts::CompletePart;
+
+use crate::params::{GradBuffer, Params, PartId};
 use crate::{DType, Device, Error, Math, Result, Tensor};
+use parts::{Marks, Sink};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -26,6 +34,7 @@ pub struct Tape {
     steps: RefCell<Vec<Backward>>,
     next: Cell<u64>,
     stashes: RefCell<HashMap<u64, Stash>>,
+    marks: RefCell<Marks>,
 }
 
 /// A value that its rule needs and that a later operator's rule, which runs before it, can make again. That operator empties
@@ -129,6 +138,16 @@ impl<'t> Cx<'t> {
         }
     }
 
+    /// Says that nothing recorded so far uses this part of the parameters. In the backward pass its gradient is then complete when
+    /// the walk comes back to here, and [`Tape::backward_by_parts`] hands it out. Of several such marks on a tape the first counts.
+    pub fn first_use(&self, params: &Params, part: PartId) {
+        let Some(tape) = self.tape else { return };
+        let token = params.token();
+        if tape.marks.borrow_mut().add(&token, part) {
+            self.record(move |grads| grads.complete(&token, part));
+        }
+    }
+
     /// The common case of one output: marks it and records `backward`, which gets y's gradient in y's type and shape. The rule
     /// is skipped when no gradient reached y.
     pub fn record_one(
@@ -181,6 +200,8 @@ pub struct Grads<'p> {
     values: HashMap<u64, Tensor>,
     flat: Flat<'p>,
     store: Option<Arc<()>>,
+    /// Who is told of parts whose gradients are complete.
+    sink: Option<Sink<'p>>,
 }
 
 /// The parameters' gradients, where they are wanted.
@@ -342,7 +363,7 @@ impl Tape {
         self,
         loss: &Tensor,
         seed: f32,
-        target: Option<(&crate::params::Params, &mut crate::params::GradBuffer)>,
+        target: Option<(&Params, &mut GradBuffer)>,
         wanted: &[Key],
     ) -> Result<Vec<Option<Tensor>>> {
         let seed = Tensor::from_vec(loss.shape(), vec![seed]).to(loss.device())?;
@@ -357,8 +378,36 @@ impl Tape {
         self,
         loss: &Tensor,
         seed: Tensor,
-        target: Option<(&crate::params::Params, &mut crate::params::GradBuffer)>,
+        target: Option<(&Params, &mut GradBuffer)>,
         wanted: &[Key],
+    ) -> Result<Vec<Option<Tensor>>> {
+        self.walk(loss, seed, target, wanted, None)
+    }
+
+    /// [`Tape::backward_from`], which hands the gradients of the parameters to `sink` part by part ([`Params::parts`]), each once and
+    /// as soon as nothing more is added to it: at its mark ([`Cx::first_use`]), and at the end those without one, in order.
+    ///
+    /// # Errors
+    /// As [`Tape::backward`], and those of `sink`, which so ends it.
+    pub fn backward_by_parts(
+        self,
+        loss: &Tensor,
+        seed: Tensor,
+        target: (&Params, &mut GradBuffer),
+        wanted: &[Key],
+        sink: &mut dyn FnMut(CompletePart<'_>) -> Result<()>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let sink = Sink::new(target.0, sink);
+        self.walk(loss, seed, Some(target), wanted, Some(sink))
+    }
+
+    fn walk<'p>(
+        self,
+        loss: &Tensor,
+        seed: Tensor,
+        target: Option<(&Params, &'p mut GradBuffer)>,
+        wanted: &[Key],
+        sink: Option<Sink<'p>>,
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(Var::Node(id)) = loss.var else {
             return Err(Error::shape("backward", "the loss was not made on a tape"));
@@ -377,11 +426,13 @@ impl Tape {
             values: HashMap::from([(id, seed)]),
             flat,
             store,
+            sink,
         };
         let mut steps = self.steps.into_inner();
         while let Some(step) = steps.pop() {
             step(&mut grads)?;
         }
+        grads.complete_rest()?;
         Ok(wanted.iter().map(|k| grads.take(*k)).collect())
     }
 }

@@ -385,7 +385,8 @@ impl<'a> Estimate<'a> {
     }
 
     fn evaluate(&self, model: TeacherForcing<'_>, from_tokens: bool, batch: usize) -> Result<()> {
-        let (vqvae, labels) = (model.tokenizer.config(), vec![0; batch]);
+        let vqvae = model.tokenizer.config();
+        let labels = Tensor::zeros_on(self.device, [batch], DType::I32)?;
         let measures = if from_tokens {
             model.measure_rows(&self.rows(vqvae, batch)?, &labels)
         } else {

@@ -98,7 +98,7 @@ fn ordinary_memory_is_never_left_to_a_copy_under_way() {
 fn a_slot_goes_back_only_when_its_copies_are_done() {
     let gpu = dry_gpu();
     let mut copies = CopyStream::new(gpu).unwrap();
-    let send = |copies: &mut CopyStream| copies.send(&[7; 12], |_| Ok::<_, crate::Error>(()));
+    let send = |copies: &mut CopyStream| copies.send(&[&[7; 12]], |_, _| Ok::<_, crate::Error>(()));
     send(&mut copies).unwrap();
     refuse(gpu, &[Ask::Mark]);
     assert!(send(&mut copies).is_err());

@@ -105,7 +105,7 @@ fn first_scale(var: &Var, file: &Recorded) -> Result<Option<f64>> {
         return Ok(None);
     };
     let run = Run::plain(var.math);
-    let cond = var.condition(&run.cx.full(), &labels)?;
+    let cond = var.condition(&run.cx.full(), &var.labels(&labels)?)?;
     let conditions = var.conditions(&run, &cond)?;
     let x = var.embed_first(&cond)?;
     let mut caches = var.caches(labels.len())?;

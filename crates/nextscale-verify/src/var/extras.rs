@@ -11,7 +11,8 @@ use crate::part;
 use crate::recorded::Recorded;
 use crate::report::Report;
 use nextscale::Result;
-use nextscale::model::var::{Keep, Var};
+use nextscale::model::var::{DropPath, Var};
+use nextscale_tensor::Tensor;
 use std::collections::BTreeSet;
 
 impl Limits {
@@ -364,7 +365,7 @@ pub(super) fn drop_masks(
     let mut rates: Vec<f64> = vec![0.4];
     rates.extend((1..100).map(|i| f64::from(i) / 100.0));
     for rate in rates {
-        let Some(keep) = keep_of(&var, &mask, b, rate) else {
+        let Some(drop_path) = drop_path_of(&var, &mask, b, rate)? else {
             return Err(file.bad(
                 "keep_mask",
                 format!(
@@ -374,7 +375,7 @@ pub(super) fn drop_masks(
             ));
         };
         let options = Options {
-            keep: Some(&keep),
+            drop_path: Some(&drop_path),
             ..Options::default()
         };
         let pass = Pass::run(&var, &batch, &options)?;
@@ -412,22 +413,20 @@ pub(super) fn drop_masks(
 
 /// Factors of stochastic depth from recorded rows \[2·n, B\] of ones and zeros, attention and feed-forward of the last n blocks, when the
 /// rate rises from 0 at the first block to `rate` at the last.
-fn keep_of(var: &Var, mask: &[f32], b: usize, rate: f64) -> Option<Keep> {
+fn drop_path_of(var: &Var, mask: &[f32], b: usize, rate: f64) -> Result<Option<DropPath>> {
     let depth = var.config.depth;
     let rows = mask.len() / b.max(1);
     if b == 0 || mask.len() != rows * b || !rows.is_multiple_of(2) || rows / 2 > depth {
-        return None;
+        return Ok(None);
     }
-    let skipped = depth - rows / 2;
-    let factors = (0..depth)
-        .map(|i| {
-            let keep = 1.0 - rate * i as f64 / (depth.max(2) - 1) as f64;
-            [0, 1].map(|branch| {
-                let row = 2 * i.checked_sub(skipped)? + branch;
-                let kept = &mask[row * b..(row + 1) * b];
-                Some(kept.iter().map(|&k| (f64::from(k) / keep) as f32).collect())
-            })
-        })
-        .collect();
-    Some(Keep::given(factors))
+    // Blocks before the recorded ones leave nothing out.
+    let mut factors = vec![1.0; (2 * depth - rows) * b];
+    let first = depth - rows / 2;
+    for (row, kept) in mask.chunks_exact(b).enumerate() {
+        let i = first + row / 2;
+        let keep = 1.0 - rate * i as f64 / (depth.max(2) - 1) as f64;
+        factors.extend(kept.iter().map(|&k| (f64::from(k) / keep) as f32));
+    }
+    let factors = Tensor::from_vec([2 * depth, b], factors).to(var.device())?;
+    DropPath::new(&var.config, factors).map(Some)
 }

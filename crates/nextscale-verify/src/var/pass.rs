@@ -4,7 +4,7 @@ use crate::machine::{Machine, host};
 use crate::recorded::{Recorded, split_tokens};
 use nextscale::Result;
 use nextscale::model::Run;
-use nextscale::model::var::{Keep, Var};
+use nextscale::model::var::{DropPath, Var};
 use nextscale_tensor::{Cx, GradBuffer, Tape, Tensor, ops};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -105,7 +105,7 @@ pub(crate) struct Options<'a> {
     /// Label smoothing.
     pub(crate) smoothing: f32,
     /// Factors of stochastic depth.
-    pub(crate) keep: Option<&'a Keep>,
+    pub(crate) drop_path: Option<&'a DropPath>,
     /// The last scale of a cut sequence, and the factor on its weights.
     pub(crate) newest: Option<(usize, f32)>,
     /// What the loss is multiplied by before the backward pass; `None` takes what the transformer's arithmetic needs.
@@ -153,7 +153,8 @@ impl Pass {
         let words = batch.words.as_ref().map(|w| w.to(machine.device));
         let words = words.transpose()?;
         let targets = batch.targets.to(machine.device)?;
-        let logits = var.forward(&run, &batch.labels, words.as_ref(), active, options.keep)?;
+        let labels = var.labels(&batch.labels)?;
+        let logits = var.forward(&run, &labels, words.as_ref(), active, options.drop_path)?;
         // Weights stay 1/L of the whole sequence when it is cut.
         let mut weights = vec![1.0 / pyramid.total() as f32; batch.targets.shape().last()];
         if let Some((k, factor)) = options.newest {

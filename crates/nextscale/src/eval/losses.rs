@@ -4,6 +4,7 @@ use super::{LateMeasures, Measures, TeacherForcing};
 use crate::Result;
 use crate::data::tokens::TokenLoader;
 use crate::data::{Feed, ValLoader};
+use nextscale_tensor::Values;
 
 /// Losses and accuracies by scale over all images of a loader; `each` is told of every batch's images.
 ///
@@ -22,7 +23,9 @@ pub fn evaluate_losses(
             return Ok(None);
         };
         seen += batch.len();
-        let (images, labels) = feed.batch(&batch, side)?;
+        let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
+        model.var.check_labels(&labels)?;
+        let [images, labels] = feed.labelled(&batch, side)?;
         let late = model.measure(&images, &labels)?;
         each(batch.len())?;
         Ok(Some(late))
@@ -46,8 +49,13 @@ pub fn evaluate_token_losses(
         let Some(batch) = loader.next_batch()? else {
             return Ok(None);
         };
-        let tokens = feed.integers([batch.labels.len(), row], batch.tokens)?;
-        let late = model.measure_rows(&tokens, &batch.labels)?;
+        model.var.check_labels(&batch.labels)?;
+        let b = batch.labels.len();
+        let [tokens, labels] = feed.together([
+            ([b, row].into(), Values::Integers(&batch.tokens)),
+            ([b].into(), Values::Integers(&batch.labels)),
+        ])?;
+        let late = model.measure_rows(&tokens, &labels)?;
         each(batch.labels.len())?;
         Ok(Some(late))
     })

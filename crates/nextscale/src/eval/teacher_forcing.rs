@@ -3,7 +3,7 @@
 
 use super::measures::LateMeasures;
 use crate::model::Run;
-use crate::model::var::{Keep, Var};
+use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::{Error, Result};
 use nextscale_tensor::{Tensor, ops};
@@ -46,20 +46,20 @@ fn joined(maps: &[Tensor], scales: usize) -> Result<Tensor> {
 }
 
 impl TeacherForcing<'_> {
-    /// Losses and accuracies of images \[B, R, R, 3\] in \[−1, 1\], on the models' device. Labels are used as they are (the reference
-    /// drops some of them here too, which only blurs the figure).
+    /// Losses and accuracies of images \[B, R, R, 3\] in \[−1, 1\] with labels \[B\], on the models' device. Labels are used as they are
+    /// (the reference drops some of them here too, which only blurs the figure); they are the caller's to check ([`Var::labels`]).
     ///
     /// # Errors
-    /// When shapes do not fit, a label is out of range, or only the tokenizer's codebook is at hand.
-    pub fn measure(&self, images: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
+    /// When shapes do not fit, only the tokenizer's codebook is at hand or, on a CPU, a label is out of range.
+    pub fn measure(&self, images: &Tensor, labels: &Tensor) -> Result<LateMeasures> {
         self.measured(&self.of_images(images, self.all())?, labels)
     }
 
     /// The same of token maps \[B, l\] of all scales.
     ///
     /// # Errors
-    /// When shapes do not fit or a label is out of range.
-    pub fn measure_maps(&self, tokens: &[Tensor], labels: &[i32]) -> Result<LateMeasures> {
+    /// When shapes do not fit or, on a CPU, a label is out of range.
+    pub fn measure_maps(&self, tokens: &[Tensor], labels: &Tensor) -> Result<LateMeasures> {
         self.measured(&self.of_maps(tokens, self.all())?, labels)
     }
 
@@ -67,11 +67,11 @@ impl TeacherForcing<'_> {
     ///
     /// # Errors
     /// As [`TeacherForcing::measure_maps`], and on a CPU when a token is out of range.
-    pub fn measure_rows(&self, tokens: &Tensor, labels: &[i32]) -> Result<LateMeasures> {
+    pub fn measure_rows(&self, tokens: &Tensor, labels: &Tensor) -> Result<LateMeasures> {
         self.measured(&self.of_rows(tokens, self.all())?, labels)
     }
 
-    fn measured(&self, inputs: &Inputs, labels: &[i32]) -> Result<LateMeasures> {
+    fn measured(&self, inputs: &Inputs, labels: &Tensor) -> Result<LateMeasures> {
         let run = Run::plain(self.var.math);
         let total = self.var.config.pyramid.total();
         let weights = vec![1.0 / total as f32; total];
@@ -137,8 +137,8 @@ impl TeacherForcing<'_> {
         &self,
         run: &Run<'_>,
         inputs: &Inputs,
-        labels: &[i32],
-        keep: Option<&Keep>,
+        labels: &Tensor,
+        drop_path: Option<&DropPath>,
         weights: &[f32],
         smoothing: f32,
     ) -> Result<Pass> {
@@ -148,11 +148,11 @@ impl TeacherForcing<'_> {
         } = inputs;
         let logits = self
             .var
-            .forward(run, labels, inputs.input.as_ref(), *scales, keep)?;
+            .forward(run, labels, inputs.input.as_ref(), *scales, drop_path)?;
         let ce = ops::cross_entropy(&run.cx, logits, targets, weights, smoothing)?;
         let ranges: Vec<_> = (0..*scales).map(|k| pyramid.range(k)).collect();
         let sums = ops::token_measures(&ce.plain, &ce.predicted, targets, &ranges)?;
-        let tokens = ranges.iter().map(|r| (labels.len() * r.len()) as u64);
+        let tokens = ranges.iter().map(|r| (labels.numel() * r.len()) as u64);
         Ok(Pass {
             loss: ce.loss,
             measures: LateMeasures {

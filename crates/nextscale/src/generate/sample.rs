@@ -202,7 +202,7 @@ impl Sampler<'_> {
         let run = Run::plain(var.math);
         let guided = options.cfg != 0.0;
         let copies = if guided { 2 } else { 1 };
-        let cond = var.condition_of(&run.cx.full(), rows)?;
+        let cond = var.condition(&run.cx.full(), rows)?;
         let conditions = var.conditions(&run, &cond)?;
         let mut caches = var.caches(rows.numel())?;
         let codebook = self.vqvae.quantizer.codebook(&self.vqvae.params);

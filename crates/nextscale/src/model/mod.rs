@@ -2,6 +2,8 @@
 //! only, for training, evaluation, sampling and editing; gradients come from the operators.
 
 pub mod open;
+#[cfg(test)]
+mod parts_tests;
 pub mod pyramid;
 #[cfg(test)]
 pub(crate) mod small;

@@ -7,6 +7,8 @@ use nextscale_tensor::{Device, Math};
 
 /// Side lengths of the token maps.
 const SIDES: [usize; 3] = [1, 2, 4];
+/// Codes.
+pub(crate) const VOCAB: usize = 300;
 /// Blocks of the transformer.
 pub(crate) const DEPTH: usize = 2;
 
@@ -20,7 +22,7 @@ pub(crate) fn models(
     let pyramid = Pyramid::square(&SIDES).unwrap();
     let config = VqvaeConfig {
         ch: 32,
-        vocab: 300,
+        vocab: VOCAB,
         ch_mult: vec![1, 2],
         num_res_blocks: 1,
         ..VqvaeConfig::published(pyramid.clone())
@@ -28,7 +30,7 @@ pub(crate) fn models(
     let mut vqvae = Vqvae::new(config, false).unwrap();
     vqvae.init(1).unwrap();
     let config = VarConfig {
-        vocab: 300,
+        vocab: VOCAB,
         ..VarConfig::of_depth(DEPTH, 10, pyramid)
     };
     let mut var = Var::new(config, trainable).unwrap();

@@ -6,13 +6,14 @@ use super::progressive::Stage;
 use super::report::LateReport;
 use crate::Result;
 use crate::checkpoint::param_groups::is_decayed;
+use crate::data::Feed;
 use crate::eval::{Inputs, TeacherForcing};
 use crate::model::Run;
-use crate::model::var::{Keep, Var};
+use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, Device, Math, Tape, Tensor};
+use nextscale_tensor::{Cx, Device, Math, Shape, Tape, Tensor, Values};
 
 /// The transformer, the frozen tokenizer and the optimizer's state.
 pub struct VarTrainer {
@@ -28,6 +29,16 @@ pub struct VarTrainer {
     pub seed: u64,
     /// This process's number.
     pub rank: u64,
+    /// What is drawn for a step, on its way to the device.
+    feed: Feed,
+}
+
+/// What was drawn at random for an iteration, on the transformer's device.
+pub struct Draws {
+    /// Labels \[B\] after class dropout.
+    pub labels: Tensor,
+    /// Factors of stochastic depth; `None` keeps everything.
+    pub drop_path: Option<DropPath>,
 }
 
 /// What one iteration is to do.
@@ -80,6 +91,7 @@ impl VarTrainer {
         let decayed = |name: &str, shape: &[usize]| is_decayed(name, shape.len());
         let scaler = scaler_of(var.math);
         let opt = Optimizer::new(&var.params, BETAS, decayed, scaler)?;
+        let feed = Feed::new(var.device())?;
         Ok(Self {
             tokenizer: tokenizer.into(),
             var,
@@ -87,6 +99,7 @@ impl VarTrainer {
             smoothing,
             seed,
             rank: 0,
+            feed,
         })
     }
 
@@ -95,9 +108,9 @@ impl VarTrainer {
     /// # Errors
     /// When shapes do not fit, a label is out of range, or only the tokenizer's codebook is at hand.
     pub fn step(&mut self, images: &Tensor, labels: &[i32], plan: &StepPlan) -> Result<LateReport> {
-        let (labels, keep) = self.draws(labels, plan.it);
+        let draws = self.draws(labels, plan.it)?;
         let inputs = self.model().of_images(images, self.active(plan.stage))?;
-        self.iterate(&inputs, &labels, keep.as_ref(), plan)
+        self.iterate(&inputs, &draws, plan)
     }
 
     /// One iteration on token maps \[B, l\] (at least those of the active scales).
@@ -110,8 +123,8 @@ impl VarTrainer {
         labels: &[i32],
         plan: &StepPlan,
     ) -> Result<LateReport> {
-        let (labels, keep) = self.draws(labels, plan.it);
-        self.step_with(tokens, &labels, keep.as_ref(), plan)
+        let draws = self.draws(labels, plan.it)?;
+        self.step_with(tokens, &draws, plan)
     }
 
     /// One iteration on rows of tokens \[B, L\], all scales coarse to fine, on the models' device: images that were tokenized
@@ -125,42 +138,40 @@ impl VarTrainer {
         labels: &[i32],
         plan: &StepPlan,
     ) -> Result<LateReport> {
-        let (labels, keep) = self.draws(labels, plan.it);
+        let draws = self.draws(labels, plan.it)?;
         let inputs = self.model().of_rows(tokens, self.active(plan.stage))?;
-        self.iterate(&inputs, &labels, keep.as_ref(), plan)
+        self.iterate(&inputs, &draws, plan)
     }
 
-    /// [`VarTrainer::step_tokens`] with the random draws given: labels after class dropout, and the factors of
-    /// stochastic depth.
+    /// [`VarTrainer::step_tokens`] with the random draws given.
     ///
     /// # Errors
-    /// When shapes do not fit or a label is out of range.
+    /// When shapes do not fit or, on a CPU, a label is out of range.
     pub fn step_with(
         &mut self,
         tokens: &[Tensor],
-        labels: &[i32],
-        keep: Option<&Keep>,
+        draws: &Draws,
         plan: &StepPlan,
     ) -> Result<LateReport> {
         let inputs = self.model().of_maps(tokens, self.active(plan.stage))?;
-        self.iterate(&inputs, labels, keep, plan)
+        self.iterate(&inputs, draws, plan)
     }
 
     /// One iteration. Nothing waits for a GPU: what was found is read from the report later.
-    fn iterate(
-        &mut self,
-        inputs: &Inputs,
-        labels: &[i32],
-        keep: Option<&Keep>,
-        plan: &StepPlan,
-    ) -> Result<LateReport> {
+    fn iterate(&mut self, inputs: &Inputs, draws: &Draws, plan: &StepPlan) -> Result<LateReport> {
         let tape = Tape::new();
         let run = Run::on(Cx::on(&tape).with(self.var.math));
         let weights = self.weights(plan.stage);
         let smoothing = self.smoothing;
-        let pass = self
-            .model()
-            .pass(&run, inputs, labels, keep, &weights, smoothing)?;
+        let Draws { labels, drop_path } = draws;
+        let pass = self.model().pass(
+            &run,
+            inputs,
+            labels,
+            drop_path.as_ref(),
+            &weights,
+            smoothing,
+        )?;
         let seed = self.opt.seed(plan.accumulate)?;
         let target = Some((&self.var.params, &mut self.opt.grads));
         tape.backward_from(&pass.loss, seed, target, &[])?;
@@ -230,11 +241,27 @@ impl VarTrainer {
         Ok(changed as f64 / all.max(1) as f64)
     }
 
-    /// The random draws of iteration `it`: labels after class dropout, factors of stochastic depth.
-    fn draws(&self, labels: &[i32], it: u64) -> (Vec<i32>, Option<Keep>) {
-        let config = &self.var.config;
-        let keep = Keep::draw(config, labels.len(), self.seed, it, self.rank);
-        (self.drop_labels(labels, it), keep)
+    /// The random draws of iteration `it` for checked labels, sent in one copy that nobody waits for.
+    fn draws(&mut self, labels: &[i32], it: u64) -> Result<Draws> {
+        self.var.check_labels(labels)?;
+        let (config, b) = (&self.var.config, labels.len());
+        let factors = DropPath::draw(config, b, self.seed, it, self.rank);
+        let dropped = self.drop_labels(labels, it);
+        let labels = (Shape::from([b]), Values::Integers(&dropped));
+        let Some(factors) = factors else {
+            let [labels] = self.feed.together([labels])?;
+            return Ok(Draws {
+                labels,
+                drop_path: None,
+            });
+        };
+        let rows = Shape::from([2 * config.depth, b]);
+        let factors = (rows, Values::Floats(&factors));
+        let [labels, factors] = self.feed.together([labels, factors])?;
+        Ok(Draws {
+            labels,
+            drop_path: Some(DropPath::new(config, factors)?),
+        })
     }
 
     /// Labels after class dropout at iteration `it`.

@@ -16,7 +16,7 @@ pub(super) struct Saved {
     pub(super) h: Tensor,
     pub(super) gate: (Tensor, usize),
     pub(super) next: (Tensor, usize, usize),
-    pub(super) keep: Option<Vec<f32>>,
+    pub(super) keep: Option<Tensor>,
     pub(super) sum: Tensor,
     pub(super) stats: Vec<[f32; 2]>,
 }
@@ -26,12 +26,13 @@ pub(super) fn forward(
     x: &Tensor,
     h: &Tensor,
     gate: &Gate<'_>,
-    keep: Option<&[f32]>,
+    keep: Option<&Tensor>,
     next: &Modulation<'_>,
     eps: f32,
 ) -> Result<(Tensor, Tensor, Vec<[f32; 2]>)> {
     let (xs, hs) = (x.f32()?, h.f32()?);
     let (gates, table) = (gate.table.f32()?, next.table.f32()?);
+    let keep = keep.map(Tensor::f32).transpose()?;
     let (c, ng, nt) = (s.c, gate.table.dims()[1], next.table.dims()[1]);
     let mut sum = PoolVec::scratch(xs.len());
     let mut y = PoolVec::scratch(xs.len());
@@ -93,6 +94,7 @@ pub(super) fn backward(
         d_y.as_ref().map(Tensor::f32).transpose()?,
     );
     let (g, t) = (gates.f32()?, table.f32()?);
+    let keep = keep.as_ref().map(Tensor::f32).transpose()?;
     let (ng, nt) = (gates.dims()[1], table.dims()[1]);
     let sums = by_blocks(
         s,
@@ -110,7 +112,7 @@ pub(super) fn backward(
                 norm_row_backward(x, stats[row], scale, &gy[at..][..c], d, (d_scale, d_shift));
             }
             let gamma = table_row(g, ng, c, b, slot);
-            let k = keep.as_ref().map_or(1.0, |k| k[b]);
+            let k = keep.map_or(1.0, |k| k[b]);
             let h = &hs[at..][..c];
             let outputs = dh.iter_mut().zip(d_gamma);
             let inputs = d.iter().zip(gamma).zip(h);

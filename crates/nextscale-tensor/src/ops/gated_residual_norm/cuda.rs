@@ -31,14 +31,11 @@ pub(super) fn gated_residual_norm(
     s: Sizes,
     (x, h): (&Tensor, &Tensor),
     gate: &Gate<'_>,
-    keep: Option<&[f32]>,
+    keep: Option<&Tensor>,
     next: &Modulation<'_>,
     eps: f32,
 ) -> Result<(Tensor, Tensor)> {
     let gpu = x.gpu()?;
-    let keep = keep
-        .map(|k| Tensor::from_slice([s.b], k).to(x.device()))
-        .transpose()?;
     let (gates, table) = (gate.table.cast(DType::F32)?, next.table.cast(DType::F32)?);
     let dtype = cx.math().operands;
     let mut sum = Tensor::scratch(gpu, x.shape(), DType::F32)?;
@@ -53,7 +50,10 @@ pub(super) fn gated_residual_norm(
         h.arg()?,
         gates.arg()?,
         table.arg()?,
-        or_null(keep.as_ref())?,
+        match keep {
+            Some(keep) => keep.arg_of(OP, DType::F32)?,
+            None => Arg::Null,
+        },
         sum.arg()?,
         y.arg()?,
         stats.arg()?,
@@ -77,7 +77,7 @@ pub(super) fn gated_residual_norm(
             h: h.clone(),
             gate: (gate.table.clone(), gate.slot),
             next: (next.table.clone(), next.scale, next.shift),
-            keep,
+            keep: keep.cloned(),
             stats,
             sum: stash,
             before,

@@ -2,7 +2,7 @@
 //! y = LN(x′)·(1 + scale) + shift, in one pass each way.
 //!
 //! Shapes: x, h, x′, y \[B, L, C\]; γ, scale, shift rows of modulation tables \[B, n, C\], the gate's and the norm's tables
-//! may be different tensors. `keep` are the factors of stochastic depth, one a sample.
+//! may be different tensors. `keep` \[B\] are the factors of stochastic depth, one a sample, on the device of x.
 //!
 //! Gradient, with d the gradient of x′ plus what comes through the norm (see `adaptive_norm`):
 //! dx = d, dh = keep·γ·d, dγ = Σ keep·h·d over the sample's tokens. Kept on the tape: x′, h, the rows' statistics.
@@ -16,7 +16,7 @@ mod cuda;
 mod tests;
 
 use super::adaptive_norm::{Modulation, check_table, sizes};
-use crate::{Cx, Device, Error, Result, Tensor, expect_dims};
+use crate::{Cx, Device, Result, Tensor, expect_dims};
 
 /// Which row of a table \[B, n, C\] gates a branch.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub fn gated_residual_norm(
     x: &Tensor,
     h: &Tensor,
     gate: &Gate<'_>,
-    keep: Option<&[f32]>,
+    keep: Option<&Tensor>,
     next: &Modulation<'_>,
     eps: f32,
 ) -> Result<(Tensor, Tensor)> {
@@ -45,13 +45,8 @@ pub fn gated_residual_norm(
     expect_dims(OP, "h", h, x.dims())?;
     check_table(OP, s, gate.table, &[gate.slot])?;
     check_table(OP, s, next.table, &[next.scale, next.shift])?;
-    if let Some(k) = keep
-        && k.len() != s.b
-    {
-        return Err(Error::shape(
-            OP,
-            format!("{} keep factors for {} samples", k.len(), s.b),
-        ));
+    if let Some(keep) = keep {
+        expect_dims(OP, "keep", keep, &[s.b])?;
     }
     if let Device::Cuda(_) = x.device() {
         return cuda::gated_residual_norm(cx, s, (x, h), gate, keep, next, eps);
@@ -64,7 +59,7 @@ pub fn gated_residual_norm(
             h: h.clone(),
             gate: (gate.table.clone(), gate.slot),
             next: (next.table.clone(), next.scale, next.shift),
-            keep: keep.map(<[f32]>::to_vec),
+            keep: keep.cloned(),
             sum: sum.detach(),
             stats,
         };

@@ -14,7 +14,10 @@ fn run(cx: &Cx<'_>, t: &[Tensor], keep: Option<&[f32]>) -> Result<(Tensor, Tenso
         scale: 0,
         shift: 2,
     };
-    gated_residual_norm(cx, &t[0], &t[1], &gate, keep, &next, 1e-6)
+    let keep = keep
+        .map(|k| Tensor::from_slice([k.len()], k).to(t[0].device()))
+        .transpose()?;
+    gated_residual_norm(cx, &t[0], &t[1], &gate, keep.as_ref(), &next, 1e-6)
 }
 
 fn inputs(b: usize, l: usize, c: usize) -> Vec<Tensor> {

@@ -23,21 +23,21 @@ pub(super) fn from_pixels(
 ) -> Result<Tensor> {
     let bytes = DeviceBuffer::new(gpu, pixels.len())?;
     gpu.upload(pixels, &bytes)?;
-    floats_of(gpu, dtype, shape, &bytes)
+    floats_of(gpu, dtype, shape, Place(&bytes, 0))
 }
 
-/// Floats of the first bytes of a buffer, as many as the shape has elements.
+/// Floats of the bytes from a place on, as many as the shape has elements.
 pub(crate) fn floats_of(
     gpu: &'static Gpu,
     dtype: DType,
     shape: Shape,
-    bytes: &DeviceBuffer,
+    Place(bytes, at): Place<'_>,
 ) -> Result<Tensor> {
     let name = ("from_pixels", dtype);
     let n = shape.numel();
     let y = Tensor::scratch(gpu, shape, dtype)?;
     let _scope = gpu.scope("from pixels", || Work::moving(&[&y]).and_bytes(n));
-    let args = [Arg::In(bytes), y.arg()?, Arg::U64(n as u64)];
+    let args = [Arg::At(bytes, at), y.arg()?, Arg::U64(n as u64)];
     gpu.launch(&MODULE, name, Launch::pass(gpu, n.div_ceil(8)), &args)?;
     Ok(y)
 }

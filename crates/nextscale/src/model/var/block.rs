@@ -1,12 +1,11 @@
 //! One block: attention and feed-forward, each after an adaptive norm and added through a gate (`AdaLNSelfAttn`).
 
-use super::{EPS, VarConfig};
+use super::{Branch, DropPath, EPS, VarConfig};
 use crate::Result;
 use crate::model::Run;
 use nextscale_tensor::ops::{self, Activation, Bias, FeedForward, Gate, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, PartId, Tensor};
 
 /// Vectors in a block's modulation table: γ1, γ2, s1, s2, b1, b2.
 pub(super) const SLOTS: usize = 6;
@@ -39,60 +38,6 @@ pub enum Attend<'a> {
     Cached(&'a mut [KvCache]),
 }
 
-/// The two branches of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Branch {
-    /// Attention.
-    Attention = 0,
-    /// Feed-forward.
-    FeedForward = 1,
-}
-
-/// Factors of stochastic depth by block, branch and sample: 0 or 1/keep.
-#[derive(Clone, Debug)]
-pub struct Keep {
-    factors: Vec<[Option<Vec<f32>>; 2]>,
-}
-
-impl Keep {
-    /// Given factors, one pair of branches a block; `None` keeps everything.
-    pub fn given(factors: Vec<[Option<Vec<f32>>; 2]>) -> Self {
-        Self { factors }
-    }
-
-    /// Draws for one step; `None` when no block drops anything.
-    pub fn draw(config: &VarConfig, batch: usize, seed: u64, step: u64, rank: u64) -> Option<Self> {
-        let factors: Vec<_> = (0..config.depth)
-            .map(|i| {
-                let drop = config.drop_path_of(i);
-                let branch = |branch: Branch| {
-                    (drop > 0.0).then(|| {
-                        let lane = rank << 16 | (2 * i + branch as usize) as u64;
-                        let s = Stream::new(seed, Purpose::DropPath, step, lane);
-                        let keep = 1.0 - drop;
-                        (0..batch as u64)
-                            .map(|b| {
-                                let kept = f64::from(s.uniform_at(b)) < keep;
-                                if kept { (1.0 / keep) as f32 } else { 0.0 }
-                            })
-                            .collect()
-                    })
-                };
-                [branch(Branch::Attention), branch(Branch::FeedForward)]
-            })
-            .collect();
-        let any = factors.iter().flatten().any(Option::is_some);
-        any.then_some(Self { factors })
-    }
-
-    fn of(&self, block: usize, branch: Branch) -> Option<&[f32]> {
-        self.factors.get(block)?[branch as usize].as_deref()
-    }
-}
-
-/// Modulation tables \[B, 6, C\] of all blocks.
-pub(super) struct Tables(pub(super) Vec<Tensor>);
-
 /// The modulation of the norm before a block's attention.
 pub(super) fn before_attention(table: &Tensor) -> Modulation<'_> {
     Modulation {
@@ -113,6 +58,7 @@ enum AdaLn {
 /// `blocks.i` of the reference.
 pub(super) struct Block {
     index: usize,
+    part: PartId,
     heads: usize,
     scale_mul: Option<ParamId>,
     q_bias: ParamId,
@@ -127,7 +73,7 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn new(b: &mut ParamsBuilder, index: usize, config: &VarConfig) -> Self {
         let (c, h) = (config.width(), config.heads);
-        let name = format!("blocks.{index}");
+        let (name, part) = (format!("blocks.{index}"), b.part());
         // Own parameters before children: the shared table stands first, the block's own layer last.
         let shared = config
             .shared_aln
@@ -155,6 +101,7 @@ impl Block {
         };
         Self {
             index,
+            part,
             heads: h,
             scale_mul,
             q_bias,
@@ -175,6 +122,7 @@ impl Block {
         activated: &Tensor,
         shared: Option<&Tensor>,
     ) -> Result<Tensor> {
+        cx.first_use(p, self.part);
         match (&self.ada, shared) {
             (AdaLn::Own(lin), _) => {
                 let (b, c) = (activated.dims()[0], activated.shape().last());
@@ -187,21 +135,16 @@ impl Block {
         }
     }
 
-    /// From the stream x and its modulated norm y (both \[B, L, C\]) to those after the block, y already in the `next`
-    /// modulation and of the type that products in the context beside it read.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the block's whole surroundings, each used once"
-    )]
+    /// From the stream x and its modulated norm y (both \[B, L, C\]) to the stream with the attention branch in it, and the
+    /// feed-forward branch, which [`Block::join`] adds.
     pub(super) fn forward(
         &self,
         run: &Run<'_>,
         p: &Params,
         (x, y): (Tensor, Tensor),
         table: &Tensor,
-        (next, into): (Modulation<'_>, &Cx<'_>),
         attend: &mut Attend<'_>,
-        keep: Option<&Keep>,
+        drop_path: Option<&DropPath>,
     ) -> Result<(Tensor, Tensor)> {
         let cx = &run.cx;
         let i = self.index;
@@ -222,9 +165,9 @@ impl Block {
             scale: 3,
             shift: 5,
         };
-        let gate = |slot| Gate { table, slot };
-        let kept = keep.and_then(|k| k.of(i, Branch::Attention));
-        let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate(0), kept, &middle, EPS)?;
+        let gate = Gate { table, slot: 0 };
+        let keep = drop_path.map(|d| d.of(i, Branch::Attention)).transpose()?;
+        let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate, keep.as_ref(), &middle, EPS)?;
         let (w1, b1) = (p.get(self.fc1.weight), p.get(self.fc1.bias));
         let (w2, b2) = (p.get(self.fc2.weight), p.get(self.fc2.bias));
         let weights = FeedForward {
@@ -235,14 +178,29 @@ impl Block {
         };
         let f = ops::feed_forward(cx, &y, &weights)?;
         run.see(|| format!("block.{i}.ffn"), &f);
-        let kept = keep.and_then(|k| k.of(i, Branch::FeedForward));
+        Ok((x, f))
+    }
+
+    /// From the two of [`Block::forward`] to the stream after the block and its norm in the `next` modulation, of the type that
+    /// products in the context `into` read.
+    pub(super) fn join(
+        &self,
+        into: &Cx<'_>,
+        (x, f): (Tensor, Tensor),
+        table: &Tensor,
+        next: &Modulation<'_>,
+        drop_path: Option<&DropPath>,
+    ) -> Result<(Tensor, Tensor)> {
+        let gate = Gate { table, slot: 1 };
+        let keep = drop_path.map(|d| d.of(self.index, Branch::FeedForward));
+        let keep = keep.transpose()?;
         Ok(ops::gated_residual_norm(
             into,
             &x,
             &f,
-            &gate(1),
-            kept,
-            &next,
+            &gate,
+            keep.as_ref(),
+            next,
             EPS,
         )?)
     }

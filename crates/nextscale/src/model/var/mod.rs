@@ -3,18 +3,20 @@
 
 mod block;
 mod config;
+mod drop_path;
 mod init;
 
-pub use block::{Attend, Branch, Keep};
+pub use block::Attend;
 pub use config::VarConfig;
+pub use drop_path::{Branch, DropPath};
 pub use init::InitScales;
 
 use super::{Run, half_copy, to_device};
 use crate::{Error, Result};
-use block::{Block, Linear, SLOTS, Tables};
+use block::{Block, Linear, SLOTS};
 use nextscale_tensor::ops::{self, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{Cx, DType, Device, Math, ParamId, Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Cx, DType, Device, Math, ParamId, Params, ParamsBuilder, PartId, Tensor};
 
 /// Added to variances in layer normalisation.
 pub(crate) const EPS: f32 = 1e-6;
@@ -27,6 +29,8 @@ pub struct Var {
     pub params: Params,
     /// Arithmetic of products where no context is given: while sampling and evaluating.
     pub math: Math,
+    /// What comes before the blocks.
+    embeddings: PartId,
     pos_start: ParamId,
     pos: ParamId,
     word_embed: Linear,
@@ -34,16 +38,32 @@ pub struct Var {
     lvl_embed: ParamId,
     shared_ada_lin: Option<Linear>,
     blocks: Vec<Block>,
+    /// What comes after them.
+    end: PartId,
     head_ada_lin: Linear,
     head: Linear,
     /// The scale of every token.
     level_of: Vec<usize>,
 }
 
-/// Modulation tables of all blocks and of the head for one batch of conditions.
-pub struct Conditions {
-    blocks: Tables,
-    head: Tensor,
+/// Modulation tables of all blocks, then the head's, for one batch of conditions.
+pub struct Conditions(Vec<Tensor>);
+
+/// What modulation tables are made of.
+struct Activated {
+    /// SiLU of the conditions, \[B, C\].
+    cond: Tensor,
+    /// The table that all blocks share, in models that have one.
+    shared: Option<Tensor>,
+}
+
+/// Where the trunk has modulation tables from.
+enum Modulations<'a> {
+    /// Made before, as many scales use them.
+    Made(&'a Conditions),
+    /// Made one by one, each just before its first use. Backward, the gradient of a block's own layer is then complete with
+    /// its block: it is a third of all weights.
+    Fresh(&'a Activated),
 }
 
 impl Var {
@@ -66,6 +86,7 @@ impl Var {
         let total = config.pyramid.total();
         // The reference's order of parameters, which fixes the order of optimizer states in its checkpoints: a module's
         // own parameters come before those of its children.
+        let embeddings = b.part();
         let pos_start = b.add("pos_start", [1, first, c], Layout::Same);
         let pos = b.add("pos_1LC", [1, total, c], Layout::Same);
         let word_embed = Linear::new(&mut b, "word_embed", config.cvae, c);
@@ -81,6 +102,7 @@ impl Var {
         let blocks = (0..config.depth)
             .map(|i| Block::new(&mut b, i, &config))
             .collect();
+        let end = b.part();
         let head_ada_lin = Linear::new(&mut b, "head_nm.ada_lin.1", c, 2 * c);
         let head = Linear::new(&mut b, "head", c, config.vocab);
         let level_of = (0..config.pyramid.count())
@@ -89,6 +111,7 @@ impl Var {
         Ok(Self {
             params: b.build_on(trainable, device, half_copy(math))?,
             math,
+            embeddings,
             pos_start,
             pos,
             word_embed,
@@ -96,6 +119,7 @@ impl Var {
             lvl_embed,
             shared_ada_lin,
             blocks,
+            end,
             head_ada_lin,
             head,
             level_of,
@@ -126,21 +150,21 @@ impl Var {
         self.params.device()
     }
 
-    /// Class embeddings \[B, C\] of labels; label `classes` means "no class".
+    /// Labels \[B\] that a caller has at hand, checked and on the model's device.
     ///
     /// # Errors
-    /// When a label is out of range.
-    pub fn condition(&self, cx: &Cx<'_>, labels: &[i32]) -> Result<Tensor> {
+    /// When a label is out of range, or the GPU refuses.
+    pub fn labels(&self, labels: &[i32]) -> Result<Tensor> {
         self.check_labels(labels)?;
-        let labels = Tensor::from_i32([labels.len()], labels.to_vec()).to(self.device())?;
-        self.condition_of(cx, &labels)
+        Ok(Tensor::from_i32([labels.len()], labels.to_vec()).to(self.device())?)
     }
 
-    /// [`Var::condition`] of labels \[B\] that are on the device already; on a GPU they are the caller's to check.
+    /// Class embeddings \[B, C\] of labels \[B\] on the model's device; label `classes` means "no class". On a GPU they are the caller's
+    /// to check ([`Var::check_labels`]).
     ///
     /// # Errors
-    /// When shapes do not fit or, on the processor, a label is out of range.
-    pub fn condition_of(&self, cx: &Cx<'_>, labels: &Tensor) -> Result<Tensor> {
+    /// When shapes do not fit or, on a CPU, a label is out of range.
+    pub fn condition(&self, cx: &Cx<'_>, labels: &Tensor) -> Result<Tensor> {
         let table = self.params.get(self.class_emb);
         Ok(ops::gather_rows(cx, &table, labels)?)
     }
@@ -150,53 +174,77 @@ impl Var {
     /// # Errors
     /// When shapes do not fit.
     pub fn conditions(&self, run: &Run<'_>, cond: &Tensor) -> Result<Conditions> {
-        let (p, c) = (&self.params, self.config.width());
-        let b = cond.dims()[0];
-        // Tables are few numbers with great influence: float32, products read half precision where the rest does.
-        let cx = &run.cx.wide();
-        let activated = ops::silu(&run.cx.full(), cond)?;
+        let activated = self.activate(run, cond)?;
+        let tables = (0..=self.blocks.len()).map(|i| self.table(run, &activated, i));
+        Ok(Conditions(tables.collect::<Result<_>>()?))
+    }
+
+    /// What tables are made of, from conditions \[B, C\].
+    fn activate(&self, run: &Run<'_>, cond: &Tensor) -> Result<Activated> {
+        let (b, c) = (cond.dims()[0], self.config.width());
+        let cond = ops::silu(&run.cx.full(), cond)?;
         let shared = match &self.shared_ada_lin {
             Some(lin) => {
-                let table = lin.forward(cx, p, &activated)?.reshape([b, SLOTS, c])?;
+                let table = lin.forward(&run.cx.wide(), &self.params, &cond)?;
+                let table = table.reshape([b, SLOTS, c])?;
                 run.see(|| "shared_ada_lin".into(), &table);
                 Some(table)
             }
             None => None,
         };
-        let blocks = self
-            .blocks
-            .iter()
-            .map(|block| block.table(cx, p, &activated, shared.as_ref()))
-            .collect::<Result<Vec<_>>>()?;
-        let head = self.head_ada_lin.forward(cx, p, &activated)?;
-        Ok(Conditions {
-            blocks: Tables(blocks),
-            head: head.reshape([b, 2, c])?,
-        })
+        Ok(Activated { cond, shared })
+    }
+
+    /// The table of block `i`, \[B, 6, C\]; after the last block's comes the head's, \[B, 2, C\].
+    fn table(&self, run: &Run<'_>, from: &Activated, i: usize) -> Result<Tensor> {
+        // Tables are few numbers with great influence: float32, products read half precision where the rest does.
+        let (cx, p) = (&run.cx.wide(), &self.params);
+        match self.blocks.get(i) {
+            Some(block) => block.table(cx, p, &from.cond, from.shared.as_ref()),
+            None => {
+                cx.first_use(p, self.end);
+                let (b, c) = (from.cond.dims()[0], self.config.width());
+                let table = self.head_ada_lin.forward(cx, p, &from.cond)?;
+                Ok(table.reshape([b, 2, c])?)
+            }
+        }
+    }
+
+    /// The modulation of the norm before block `i`, or before the head, by its table.
+    fn entry<'a>(&self, i: usize, table: &'a Tensor) -> Modulation<'a> {
+        if i < self.blocks.len() {
+            return block::before_attention(table);
+        }
+        Modulation {
+            table,
+            scale: 0,
+            shift: 1,
+        }
     }
 
     /// Training and evaluation: logits \[B, L′, V\] of the first `active` scales.
     ///
-    /// `labels` \[B\] are used as they are (class dropout is the caller's), `words` \[B, L′ − first, Cvae\] is the
-    /// teacher-forcing input, `None` when only the first scale is active. `keep` are the factors of stochastic depth.
+    /// `labels` \[B\], on the model's device, are used as they are (class dropout is the caller's, and so is their check:
+    /// [`Var::labels`]); `words` \[B, L′ − first, Cvae\] is the teacher-forcing input, `None` when only the first scale is active.
     ///
     /// # Errors
-    /// When shapes do not fit or a label is out of range.
+    /// When shapes do not fit or, on a CPU, a label is out of range.
     pub fn forward(
         &self,
         run: &Run<'_>,
-        labels: &[i32],
+        labels: &Tensor,
         words: Option<&Tensor>,
         active: usize,
-        keep: Option<&Keep>,
+        drop_path: Option<&DropPath>,
     ) -> Result<Tensor> {
         let (full, p) = (run.cx.full(), &self.params);
         let cx = &full;
         let ends = &self.config.pyramid.ends()[..active];
         let total = ends.last().copied().unwrap_or(0);
         let first = self.config.pyramid.len_of(0);
+        cx.first_use(p, self.embeddings);
         let cond = self.condition(cx, labels)?;
-        let conditions = self.conditions(run, &cond)?;
+        let activated = self.activate(run, &cond)?;
         let words = words
             .map(|w| self.word_embed.forward(cx, p, w))
             .transpose()?;
@@ -212,7 +260,8 @@ impl Var {
         )?;
         run.see(|| "x_embed".into(), &x);
         let mut attend = Attend::Levels(ends);
-        self.trunk(run, x, &conditions, &mut attend, keep)
+        let modulations = Modulations::Fresh(&activated);
+        self.trunk(run, x, modulations, &mut attend, drop_path)
     }
 
     /// Sampling: logits \[B, l, V\] of scale `k` whose input embeddings are `x` \[B, l, C\]; keys and values are
@@ -227,7 +276,8 @@ impl Var {
         conditions: &Conditions,
         caches: &mut [KvCache],
     ) -> Result<Tensor> {
-        self.trunk(run, x, conditions, &mut Attend::Cached(caches), None)
+        let modulations = Modulations::Made(conditions);
+        self.trunk(run, x, modulations, &mut Attend::Cached(caches), None)
     }
 
     /// The blocks and the head.
@@ -235,30 +285,29 @@ impl Var {
         &self,
         run: &Run<'_>,
         x: Tensor,
-        conditions: &Conditions,
+        modulations: Modulations<'_>,
         attend: &mut Attend<'_>,
-        keep: Option<&Keep>,
+        drop_path: Option<&DropPath>,
     ) -> Result<Tensor> {
         let (cx, p) = (&run.cx, &self.params);
-        let Tables(tables) = &conditions.blocks;
-        let head = Modulation {
-            table: &conditions.head,
-            scale: 0,
-            shift: 1,
-        };
-        let entry = |i: usize| match tables.get(i) {
-            Some(t) => block::before_attention(t),
-            None => head,
+        let table_of = |i: usize| match modulations {
+            Modulations::Made(Conditions(tables)) => Ok(tables[i].clone()),
+            Modulations::Fresh(activated) => self.table(run, activated, i),
         };
         // The head and the norm before it are in float32 whatever the blocks are in.
         let full = &cx.full();
         let depth = self.blocks.len();
         let into = |i: usize| if i < depth { cx } else { full };
-        let mut y = ops::adaptive_norm(into(0), &x, &entry(0), EPS)?;
+        let mut table = table_of(0)?;
+        let mut y = ops::adaptive_norm(into(0), &x, &self.entry(0, &table), EPS)?;
         let mut x = x;
         for (i, block) in self.blocks.iter().enumerate() {
-            let next = (entry(i + 1), into(i + 1));
-            (x, y) = block.forward(run, p, (x, y), &tables[i], next, attend, keep)?;
+            let branches = block.forward(run, p, (x, y), &table, attend, drop_path)?;
+            // No sooner: backward, its rule follows the one of the last operator that reads it.
+            let next_table = table_of(i + 1)?;
+            let next = self.entry(i + 1, &next_table);
+            (x, y) = block.join(into(i + 1), branches, &table, &next, drop_path)?;
+            table = next_table;
             run.see(|| format!("block.{i}"), &x);
         }
         run.see(|| "head_nm".into(), &y);

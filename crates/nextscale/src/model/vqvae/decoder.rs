@@ -6,14 +6,17 @@ use super::resnet_block::ResnetBlock;
 use super::{ConvLayer, DropoutDraw, NormLayer, VqvaeConfig};
 use crate::Result;
 use crate::model::Run;
-use nextscale_tensor::{Params, ParamsBuilder, Tensor, ops};
+use nextscale_tensor::{Params, ParamsBuilder, PartId, Tensor, ops};
 
 /// `decoder.*` of the reference.
 pub(super) struct Decoder {
+    /// Up to the middle.
+    start: PartId,
     conv_in: ConvLayer,
     mid: Middle,
     /// Level 0 is the finest, as the keys count; they run from the last to the first.
     up: Vec<Level>,
+    end: PartId,
     norm_out: NormLayer,
     conv_out: ConvLayer,
 }
@@ -22,6 +25,7 @@ impl Decoder {
     pub(super) fn new(b: &mut ParamsBuilder, c: &VqvaeConfig) -> Self {
         let last = c.ch_mult.len() - 1;
         let widest = c.ch * c.ch_mult[last];
+        let start = b.part();
         let conv_in = ConvLayer::same(b, "decoder.conv_in", (c.cvae, widest), 3);
         let mid = Middle::new(b, "decoder", widest, c.dropout);
         let mut up = Vec::new();
@@ -30,6 +34,7 @@ impl Decoder {
             let out = c.ch * mult;
             let mut width = c.ch * c.ch_mult[(i + 1).min(last)];
             let name = format!("decoder.up.{i}");
+            let part = b.part();
             let mut blocks = Vec::new();
             for j in 0..=c.num_res_blocks {
                 let name = format!("{name}.block.{j}");
@@ -42,6 +47,7 @@ impl Decoder {
             let resample = (i != 0)
                 .then(|| ConvLayer::same(b, &format!("{name}.upsample.conv"), (out, out), 3));
             up.push(Level {
+                part,
                 blocks,
                 attns,
                 resample,
@@ -49,9 +55,11 @@ impl Decoder {
         }
         let finest = c.ch * c.ch_mult[0];
         Self {
+            start,
             conv_in,
             mid,
             up,
+            end: b.part(),
             norm_out: NormLayer::new(b, "decoder.norm_out", finest),
             conv_out: ConvLayer::same(b, "decoder.conv_out", (finest, 3), 3),
         }
@@ -64,6 +72,7 @@ impl Decoder {
         z: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
+        run.cx.first_use(p, self.start);
         let h = self.conv_in.forward(run, p, z)?;
         run.see(|| "dec.conv_in".into(), &h);
         let mut h = self.mid.forward(run, p, &h, drop, "dec")?;
@@ -75,6 +84,7 @@ impl Decoder {
             }
             run.see(|| format!("dec.level{i}"), &h);
         }
+        run.cx.first_use(p, self.end);
         let h = self.norm_out.forward(run, p, &h, true)?;
         let h = self.conv_out.forward(&run.full(), p, &h)?;
         run.see(|| "dec.conv_out".into(), &h);

@@ -6,10 +6,11 @@ use super::{ConvLayer, DropoutDraw, NormLayer, VqvaeConfig};
 use crate::Result;
 use crate::model::Run;
 use nextscale_tensor::ops::Conv;
-use nextscale_tensor::{Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Params, ParamsBuilder, PartId, Tensor};
 
 /// Residual and attention blocks of one resolution, then a change of resolution.
 pub(super) struct Level {
+    pub(super) part: PartId,
     pub(super) blocks: Vec<ResnetBlock>,
     /// One after each residual block on the coarsest level, none elsewhere.
     pub(super) attns: Vec<AttnBlock>,
@@ -24,6 +25,7 @@ impl Level {
         mut h: Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
+        run.cx.first_use(p, self.part);
         for (i, block) in self.blocks.iter().enumerate() {
             h = block.forward(run, p, &h, drop)?;
             if let Some(attn) = self.attns.get(i) {
@@ -70,8 +72,11 @@ impl Middle {
 
 /// `encoder.*` of the reference.
 pub(super) struct Encoder {
+    start: PartId,
     conv_in: ConvLayer,
     down: Vec<Level>,
+    /// From the middle on.
+    end: PartId,
     mid: Middle,
     norm_out: NormLayer,
     conv_out: ConvLayer,
@@ -79,6 +84,7 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new(b: &mut ParamsBuilder, c: &VqvaeConfig) -> Self {
+        let start = b.part();
         let conv_in = ConvLayer::same(b, "encoder.conv_in", (3, c.ch), 3);
         let last = c.ch_mult.len() - 1;
         let mut width = c.ch;
@@ -86,6 +92,7 @@ impl Encoder {
         for (i, mult) in c.ch_mult.iter().enumerate() {
             let out = c.ch * mult;
             let name = format!("encoder.down.{i}");
+            let part = b.part();
             let mut blocks = Vec::new();
             for j in 0..c.num_res_blocks {
                 let name = format!("{name}.block.{j}");
@@ -100,14 +107,17 @@ impl Encoder {
                 ConvLayer::new(b, &name, (width, width), 3, Conv::halve())
             });
             down.push(Level {
+                part,
                 blocks,
                 attns,
                 resample,
             });
         }
         Self {
+            start,
             conv_in,
             down,
+            end: b.part(),
             mid: Middle::new(b, "encoder", width, c.dropout),
             norm_out: NormLayer::new(b, "encoder.norm_out", width),
             conv_out: ConvLayer::same(b, "encoder.conv_out", (width, c.cvae), 3),
@@ -121,6 +131,7 @@ impl Encoder {
         image: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
+        run.cx.first_use(p, self.start);
         let mut h = self.conv_in.forward(run, p, image)?;
         run.see(|| "enc.conv_in".into(), &h);
         for (i, level) in self.down.iter().enumerate() {
@@ -130,6 +141,7 @@ impl Encoder {
             }
             run.see(|| format!("enc.level{i}"), &h);
         }
+        run.cx.first_use(p, self.end);
         let h = self.mid.forward(run, p, &h, drop, "enc")?;
         let h = self.norm_out.forward(run, p, &h, true)?;
         let h = self.conv_out.forward(&run.full(), p, &h)?;

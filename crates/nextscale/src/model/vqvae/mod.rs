@@ -14,7 +14,7 @@ use decoder::Decoder;
 use encoder::Encoder;
 use nextscale_tensor::ops::{self, Conv, Norm};
 use nextscale_tensor::params::Layout;
-use nextscale_tensor::{Device, Math, ParamId, Params, ParamsBuilder, Tensor};
+use nextscale_tensor::{Device, Math, ParamId, Params, ParamsBuilder, PartId, Tensor};
 use quantizer::Quantizer;
 use serde::{Deserialize, Serialize};
 
@@ -272,6 +272,8 @@ pub struct Vqvae {
     pub math: Math,
     encoder: Encoder,
     decoder: Decoder,
+    /// What is between encoder and decoder.
+    codes: PartId,
     /// The multi-scale quantizer.
     pub quantizer: Quantizer,
     quant_conv: ConvLayer,
@@ -297,6 +299,7 @@ impl Vqvae {
         let mut b = ParamsBuilder::new();
         let encoder = Encoder::new(&mut b, &config);
         let decoder = Decoder::new(&mut b, &config);
+        let codes = b.part();
         let quantizer = Quantizer::new(&mut b, &config);
         let (c, ks) = (config.cvae, config.quant_conv_ks);
         let quant_conv = ConvLayer::same(&mut b, "quant_conv", (c, c), ks);
@@ -307,6 +310,7 @@ impl Vqvae {
             math,
             encoder,
             decoder,
+            codes,
             quantizer,
             quant_conv,
             post_quant_conv,
@@ -356,6 +360,7 @@ impl Vqvae {
             }
         }
         let z = self.encoder.forward(run, &self.params, image, drop)?;
+        run.cx.first_use(&self.params, self.codes);
         // What the quantizer searches codes for is float32.
         let f = self.quant_conv.forward(&run.full(), &self.params, &z)?;
         run.see(|| "f".into(), &f);

@@ -219,7 +219,7 @@ impl Source {
                     .ok_or_else(|| Error::failed("training batches do not end"))?;
                 let shape = [batch.labels.len(), *row];
                 Ok(Inputs {
-                    given: Given::Tokens(self.feed.integers(shape, batch.tokens)?),
+                    given: Given::Tokens(self.feed.integers(shape, &batch.tokens)?),
                     labels: batch.labels,
                 })
             }

@@ -1,0 +1,137 @@
+//! In the backward pass of either model each part's gradients are handed out once, in the order in which they are complete.
+
+use super::small::{DEPTH, VOCAB, models};
+use super::var::{InitScales, Var, VarConfig};
+use super::vqvae::{DropoutDraw, Vqvae, VqvaeConfig};
+use super::{Pyramid, Run};
+use nextscale_tensor::cuda;
+use nextscale_tensor::{CompletePart, Cx, Device, Math, Params, Tape, Tensor, ops};
+use std::ops::Range;
+
+/// The CPU, and a GPU where there is one.
+fn devices() -> Vec<Device> {
+    let gpu = (cuda::count() > 0).then_some(Device::Cuda(0));
+    std::iter::once(Device::Cpu).chain(gpu).collect()
+}
+
+/// Runs backward; the first parameter of every part in the order in which parts were handed out. What was handed out must be the
+/// final sums, and each element of the buffer once.
+fn handed_out(tape: Tape, loss: &Tensor, params: &Params) -> Vec<String> {
+    let mut told: Vec<(Range<usize>, Vec<f32>)> = Vec::new();
+    let mut grads = params.buffer().unwrap();
+    let mut sink = |mut part: CompletePart<'_>| {
+        let sums = if params.device() == Device::Cpu {
+            part.cpu_mut()?.to_vec()
+        } else {
+            part.on_gpu()?.to(Device::Cpu)?.f32()?.to_vec()
+        };
+        told.push((part.range(), sums));
+        Ok(())
+    };
+    let seed = Tensor::from_vec([1], vec![1.0]);
+    let seed = seed.to(params.device()).unwrap();
+    let target = (params, &mut grads);
+    tape.backward_by_parts(loss, seed, target, &[], &mut sink)
+        .unwrap();
+    grads.to_device(Device::Cpu).unwrap();
+    let all = grads.cpu().unwrap();
+    let mut times = vec![0; all.len()];
+    for (range, sums) in &told {
+        assert_eq!(sums, &all[range.clone()], "{range:?}");
+        assert!(sums.iter().any(|&g| g != 0.0), "{range:?} has no gradient");
+        times[range.clone()].iter_mut().for_each(|n| *n += 1);
+    }
+    assert!(times.iter().all(|&n| n == 1));
+    let first = |range: &Range<usize>| {
+        let info = params.infos().iter().find(|i| i.offset == range.start);
+        info.unwrap().name.clone()
+    };
+    told.iter().map(|(range, _)| first(range)).collect()
+}
+
+#[test]
+fn a_transformer_s_gradients_are_complete_block_by_block() {
+    for device in devices() {
+        for shared_aln in [false, true] {
+            let (_, var) = models(Device::Cpu, Math::FULL, true, InitScales::default());
+            let config = VarConfig {
+                shared_aln,
+                ..var.config
+            };
+            // Gates that are not all but shut, so that every weight has a gradient.
+            let scales = InitScales {
+                alng: 0.5,
+                hd: 1.0,
+                ..InitScales::default()
+            };
+            let mut var = Var::new(config, true).unwrap();
+            var.init(scales, 3).unwrap();
+            var.to_device(device, Math::FULL).unwrap();
+            let (b, total) = (2, var.config.pyramid.total());
+            let words: Vec<f32> = (0..b * (total - 1) * var.config.cvae)
+                .map(|i| (i as f32).sin())
+                .collect();
+            let words = Tensor::from_vec([b, total - 1, var.config.cvae], words);
+            let targets = (0..b * total).map(|i| (i * 7 % VOCAB) as i32).collect();
+            let targets = Tensor::from_i32([b, total], targets);
+            let (words, targets) = (words.to(device).unwrap(), targets.to(device).unwrap());
+            let labels = var.labels(&[1, 2]).unwrap();
+            let tape = Tape::new();
+            let run = Run::on(Cx::on(&tape));
+            let scales = var.config.pyramid.count();
+            let logits = var
+                .forward(&run, &labels, Some(&words), scales, None)
+                .unwrap();
+            let weights = vec![1.0 / total as f32; total];
+            let ce = ops::cross_entropy(&run.cx, logits, &targets, &weights, 0.0).unwrap();
+            let order = handed_out(tape, &ce.loss, &var.params);
+            let first = if shared_aln {
+                "ada_gss"
+            } else {
+                "attn.scale_mul_1H11"
+            };
+            let mut want = vec!["head_nm.ada_lin.1.weight".to_string()];
+            want.extend((0..DEPTH).rev().map(|i| format!("blocks.{i}.{first}")));
+            want.push("pos_start".into());
+            assert_eq!(order, want, "{device:?}");
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_s_gradients_are_complete_level_by_level() {
+    for device in devices() {
+        let config = VqvaeConfig {
+            ch: 32,
+            vocab: 50,
+            ch_mult: vec![1, 2],
+            num_res_blocks: 1,
+            dropout: 0.1,
+            ..VqvaeConfig::published(Pyramid::square(&[1, 2, 4]).unwrap())
+        };
+        let mut vqvae = Vqvae::new(config, true).unwrap();
+        vqvae.init(1).unwrap();
+        vqvae.to_device(device, Math::FULL).unwrap();
+        let pixels = (0..2 * 8 * 8 * 3).map(|i| (i as f32).sin()).collect();
+        let images = Tensor::from_vec([2, 8, 8, 3], pixels).to(device).unwrap();
+        let tape = Tape::new();
+        let run = Run::on(Cx::on(&tape));
+        let drop = DropoutDraw { seed: 1, step: 0 };
+        let out = vqvae.train_forward(&run, &images, Some(drop)).unwrap();
+        let error = ops::mse(&run.cx, &out.image, &images).unwrap();
+        let loss = ops::weighted_sum(&run.cx, &[(out.vq_loss, 1.0), (error, 1.0)]).unwrap();
+        let order = handed_out(tape, &loss, &vqvae.params);
+        let want = [
+            "decoder.norm_out.weight",
+            "decoder.up.0.block.0.norm1.weight",
+            "decoder.up.1.block.0.norm1.weight",
+            "decoder.conv_in.weight",
+            "quantize.quant_resi.qresi_ls.0.weight",
+            "encoder.mid.block_1.norm1.weight",
+            "encoder.down.1.block.0.norm1.weight",
+            "encoder.down.0.block.0.norm1.weight",
+            "encoder.conv_in.weight",
+        ];
+        assert_eq!(order, want, "{device:?}");
+    }
+}
