@@ -49,42 +49,53 @@ fn handed_out(tape: Tape, loss: &Tensor, params: &Params) -> Vec<String> {
     told.iter().map(|(range, _)| first(range)).collect()
 }
 
+/// A small transformer whose gates are not all but shut, so that every weight has a gradient.
+fn transformer(device: Device, shared_aln: bool) -> Var {
+    let (_, var) = models(Device::Cpu, Math::FULL, true, InitScales::default());
+    let config = VarConfig {
+        shared_aln,
+        ..var.config
+    };
+    let scales = InitScales {
+        alng: 0.5,
+        hd: 1.0,
+        ..InitScales::default()
+    };
+    let mut var = Var::new(config, true).unwrap();
+    var.init(scales, 3).unwrap();
+    var.to_device(device, Math::FULL).unwrap();
+    var
+}
+
+/// Its loss on two made-up images.
+fn loss_of(var: &Var, tape: &Tape) -> Tensor {
+    let (b, total, cvae) = (2, var.config.pyramid.total(), var.config.cvae);
+    let words = (0..b * (total - 1) * cvae).map(|i| (i as f32).sin());
+    let words = Tensor::from_vec([b, total - 1, cvae], words.collect());
+    let targets = (0..b * total).map(|i| (i * 7 % VOCAB) as i32).collect();
+    let targets = Tensor::from_i32([b, total], targets);
+    let there = |t: Tensor| t.to(var.device()).unwrap();
+    let (words, targets) = (there(words), there(targets));
+    let labels = var.labels(&[1, 2]).unwrap();
+    let run = Run::on(Cx::on(tape));
+    let scales = var.config.pyramid.count();
+    let logits = var
+        .forward(&run, &labels, Some(&words), scales, None)
+        .unwrap();
+    let weights = vec![1.0 / total as f32; total];
+    ops::cross_entropy(&run.cx, logits, &targets, &weights, 0.0)
+        .unwrap()
+        .loss
+}
+
 #[test]
 fn a_transformer_s_gradients_are_complete_block_by_block() {
     for device in devices() {
         for shared_aln in [false, true] {
-            let (_, var) = models(Device::Cpu, Math::FULL, true, InitScales::default());
-            let config = VarConfig {
-                shared_aln,
-                ..var.config
-            };
-            // Gates that are not all but shut, so that every weight has a gradient.
-            let scales = InitScales {
-                alng: 0.5,
-                hd: 1.0,
-                ..InitScales::default()
-            };
-            let mut var = Var::new(config, true).unwrap();
-            var.init(scales, 3).unwrap();
-            var.to_device(device, Math::FULL).unwrap();
-            let (b, total) = (2, var.config.pyramid.total());
-            let words: Vec<f32> = (0..b * (total - 1) * var.config.cvae)
-                .map(|i| (i as f32).sin())
-                .collect();
-            let words = Tensor::from_vec([b, total - 1, var.config.cvae], words);
-            let targets = (0..b * total).map(|i| (i * 7 % VOCAB) as i32).collect();
-            let targets = Tensor::from_i32([b, total], targets);
-            let (words, targets) = (words.to(device).unwrap(), targets.to(device).unwrap());
-            let labels = var.labels(&[1, 2]).unwrap();
+            let var = transformer(device, shared_aln);
             let tape = Tape::new();
-            let run = Run::on(Cx::on(&tape));
-            let scales = var.config.pyramid.count();
-            let logits = var
-                .forward(&run, &labels, Some(&words), scales, None)
-                .unwrap();
-            let weights = vec![1.0 / total as f32; total];
-            let ce = ops::cross_entropy(&run.cx, logits, &targets, &weights, 0.0).unwrap();
-            let order = handed_out(tape, &ce.loss, &var.params);
+            let loss = loss_of(&var, &tape);
+            let order = handed_out(tape, &loss, &var.params);
             let first = if shared_aln {
                 "ada_gss"
             } else {
@@ -95,6 +106,31 @@ fn a_transformer_s_gradients_are_complete_block_by_block() {
             want.push("pos_start".into());
             assert_eq!(order, want, "{device:?}");
         }
+    }
+}
+
+/// A block is handed out, its own modulation layer included, before the walk comes to the block before it.
+#[test]
+fn a_block_is_handed_out_before_the_next_one_s_gradients_begin() {
+    let var = transformer(Device::Cpu, false);
+    let parts: Vec<_> = var.params.parts().collect();
+    for done in 1..parts.len() {
+        let tape = Tape::new();
+        let loss = loss_of(&var, &tape);
+        let mut grads = var.params.buffer().unwrap();
+        let mut sink = |part: CompletePart<'_>| match part.range() == parts[done] {
+            true => part.on_gpu().map(|_| ()),
+            false => Ok(()),
+        };
+        let seed = Tensor::from_vec([1], vec![1.0]);
+        let target = (&var.params, &mut grads);
+        // The sink's error ends the walk at this part.
+        let ended = tape.backward_by_parts(&loss, seed, target, &[], &mut sink);
+        assert!(ended.is_err());
+        let all = grads.cpu().unwrap();
+        assert!(all[parts[done].clone()].iter().any(|&g| g != 0.0));
+        let before = &all[..parts[done].start];
+        assert!(before.iter().all(|&g| g == 0.0), "part {done}");
     }
 }
 
