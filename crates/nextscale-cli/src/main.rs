@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return report_usage(&e),
     };
+    nextscale::on_remark(|remark| tell!("nextscale: {remark}"));
     match nextscale::memory::caught(|| commands::run(cli.command)) {
         Ok(code) => code,
         Err(e) => {

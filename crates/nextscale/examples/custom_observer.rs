@@ -4,7 +4,7 @@
 //! of bars.
 
 use nextscale::options::{DataOptions, OutputOptions, ScheduleOptions, TokenizerOptions};
-use nextscale::run::signal::StopSignal;
+use nextscale::run::StopSignal;
 use nextscale::run::{BUILTIN_SHAPES, Event, Observer, TokenizerRun};
 use nextscale::{Result, say};
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,6 @@ fn main() -> Result<()> {
             out: out.clone(),
             // Ends before the evaluation of 1,200 images.
             stop_after: Some(16),
-            quiet: true,
             ..OutputOptions::default()
         },
         ..TokenizerOptions::default()

@@ -1,10 +1,10 @@
 //! What is said on the terminal: results on standard output with [`say!`](crate::say), remarks on standard error with
 //! [`tell!`](crate::tell).
 
-use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 
+use crate::text::shown;
 use crate::{Error, Result};
 
 /// Prints a line of a result on standard output: `say!("{} images", n)?`. A reader that has gone away does not matter.
@@ -48,30 +48,33 @@ pub fn printed(outcome: io::Result<()>) -> Result<()> {
     }
 }
 
-/// A line as it is shown: what would move the cursor, change colours, begin another line or turn the writing direction is written out
-/// (`\n`, `\u{1b}`), as names of files and tensors may hold anything.
-pub fn shown(line: &str) -> Cow<'_, str> {
-    let strange = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
-    };
-    if !line.contains(strange) {
-        return Cow::Borrowed(line);
-    }
-    let mut out = String::with_capacity(line.len() + 16);
-    for c in line.chars() {
-        if strange(c) {
-            out.extend(c.escape_default());
+/// A line as it is shown on a terminal: options, which the library names in backticks, as flags, and nothing that moves the cursor.
+pub fn on_terminal(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find('`') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let name = rest.split('`').next().unwrap_or_default();
+        let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if is_name && rest.len() > name.len() {
+            out.push_str("--");
+            out.push_str(name);
+            rest = &rest[name.len() + 1..];
         } else {
-            out.push(c);
+            out.push('`');
         }
     }
-    Cow::Owned(out)
+    out.push_str(rest);
+    shown(&out).into_owned()
 }
 
 /// A line in one piece, so that lines of several threads or processes do not mix.
 fn write_line(out: &mut dyn Write, text: Arguments<'_>) -> io::Result<()> {
-    let mut line = shown(&text.to_string()).into_owned();
+    let mut line = on_terminal(&text.to_string());
     line.push('\n');
     out.write_all(line.as_bytes()).and_then(|()| out.flush())
 }
@@ -98,6 +101,24 @@ mod tests {
     }
 
     #[test]
+    fn options_are_shown_as_flags() {
+        for (text, shown) in [
+            (
+                "`bs`=0: it must be at least 1",
+                "--bs=0: it must be at least 1",
+            ),
+            ("give `pn` or `ch_mult`", "give --pn or --ch_mult"),
+            (
+                "a`b `Big` `with space` ``, `open",
+                "a`b `Big` `with space` ``, `open",
+            ),
+            ("`a``b`", "--a--b"),
+        ] {
+            assert_eq!(on_terminal(text), shown);
+        }
+    }
+
+    #[test]
     fn what_names_hold_stays_on_its_line() {
         let mut line = Vec::new();
         let name = "a\nb\x1b[31m\rc\td\u{202e}é";
@@ -106,6 +127,5 @@ mod tests {
             String::from_utf8(line).unwrap(),
             "left out: a\\nb\\u{1b}[31m\\rc\\td\\u{202e}é\n"
         );
-        assert!(matches!(shown("plain é"), Cow::Borrowed(_)));
     }
 }

@@ -1,12 +1,13 @@
 //! What a run computes on, and how precisely.
 
 use crate::options::values::DeviceChoice;
-use crate::{Error, Result, tell};
+use crate::remark::remark;
+use crate::{Error, Result};
 use nextscale_tensor::cuda::{self, Gpu, Library};
 use nextscale_tensor::{Device, Precision};
 
 /// The device that a choice comes to on this machine: with `auto` the first GPU that can be used, else the processor. A
-/// GPU that is there and can't be used is told of on the error stream, and what slows one down that is used.
+/// GPU that is there and can't be used is remarked on ([`on_remark`](crate::on_remark)), and what slows one down that is used.
 ///
 /// # Errors
 /// When a GPU is asked for and can't be used, or NEXTSCALE_WITHOUT is not understood.
@@ -16,22 +17,20 @@ pub fn resolve_device(choice: DeviceChoice) -> Result<Device> {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Cuda(number) => {
             let number = number.unwrap_or(0);
-            usable(number).map_err(|why| Error::input(format!("--device={choice}: {why}")))?;
+            usable(number).map_err(|why| Error::input(format!("`device`={choice}: {why}")))?;
             Device::Cuda(number)
         }
         DeviceChoice::Auto => {
             let (device, passed_over) = automatic();
             for why in passed_over {
-                tell!("nextscale: not used: {why}");
+                remark(&format!("not used: {why}"));
             }
             device
         }
     };
     if device != Device::Cpu && !Library::Cudnn.is_there() {
-        tell!(
-            "nextscale: most convolutions take a slower way: {}",
-            Library::Cudnn.missing()
-        );
+        let why = Library::Cudnn.missing();
+        remark(&format!("most convolutions take a slower way: {why}"));
     }
     Ok(device)
 }
@@ -78,7 +77,7 @@ pub fn training_precision(fp16: u8, tf32: bool) -> Result<Precision> {
         1 => Ok(Precision::Fp16),
         2 => Ok(Precision::Bf16),
         n => Err(Error::input(format!(
-            "--fp16={n}: use 0 (float32), 1 (float16) or 2 (bfloat16)"
+            "`fp16`={n}: use 0 (float32), 1 (float16) or 2 (bfloat16)"
         ))),
     }
 }
@@ -102,7 +101,7 @@ mod tests {
         let e = resolve_device(choice).unwrap_err();
         let text = e.to_string();
         assert!(
-            e.exit_code() == 2 && text.starts_with("--device=cuda:63: "),
+            e.exit_code() == 2 && text.starts_with("`device`=cuda:63: "),
             "{text}"
         );
         assert!(!text.contains('\n'));

@@ -2,7 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-/// Everything that can fail in the library.
+/// Kinds of [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Something that was given can't be used.
+    Input,
+    /// A file or folder can't be read or written.
+    File,
+    /// The memory of a GPU or a machine is full.
+    Memory,
+    /// A GPU, its driver or a library of it failed.
+    Device,
+    /// A run failed.
+    Run,
+    /// A stop was asked for.
+    Stopped,
+}
+
+/// Everything that can fail in the library. Options are named in backticks, as `bs`; the command shows them as flags.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -10,6 +28,16 @@ pub enum Error {
     /// found and what to do. Exit code 2.
     #[error("{0}")]
     Input(String),
+    /// A value of an option, such as a field of [`TransformerOptions`](crate::options::TransformerOptions), can't be used. Exit code 2.
+    #[error("`{name}`={value}: {why}")]
+    Field {
+        /// The option's name, which is the flag's without dashes.
+        name: String,
+        /// The value that was given.
+        value: String,
+        /// What is wrong with it and what to do.
+        why: String,
+    },
     /// A file or folder could not be read or written. Exit code 1, or 2 where its name is to blame: nothing is there, or something that
     /// is no file.
     #[error("{path}: {source}", path = path.display())]
@@ -53,6 +81,19 @@ fn is_of_the_name(kind: std::io::ErrorKind) -> bool {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// An [`Error::Field`].
+    pub fn field(
+        name: impl Into<String>,
+        value: impl std::fmt::Display,
+        why: impl Into<String>,
+    ) -> Self {
+        Self::Field {
+            name: name.into(),
+            value: value.to_string(),
+            why: why.into(),
+        }
+    }
+
     /// An [`Error::Input`] from any text.
     pub fn input(text: impl Into<String>) -> Self {
         Self::Input(text.into())
@@ -107,10 +148,27 @@ impl Error {
         }
     }
 
+    /// What kind of thing went wrong, for a program that goes on by it.
+    pub fn kind(&self) -> ErrorKind {
+        use nextscale_tensor::Error as E;
+        match self {
+            Self::Input(_) | Self::Field { .. } | Self::Tensor(E::NotNumbers { .. }) => {
+                ErrorKind::Input
+            }
+            Self::Io { .. } => ErrorKind::File,
+            Self::Tensor(E::Memory(_) | E::TooMany(_)) => ErrorKind::Memory,
+            Self::Tensor(E::Device(_)) => ErrorKind::Device,
+            Self::Stopped => ErrorKind::Stopped,
+            Self::Failed(_) | Self::Diverged(_) | Self::Tensor(_) => ErrorKind::Run,
+        }
+    }
+
     /// The process's exit code: 2 for bad input, weights that make no numbers among it, 1 for a failed run.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Input(_) | Self::Tensor(nextscale_tensor::Error::NotNumbers { .. }) => 2,
+            Self::Input(_)
+            | Self::Field { .. }
+            | Self::Tensor(nextscale_tensor::Error::NotNumbers { .. }) => 2,
             Self::Io { source, .. } if is_of_the_name(source.kind()) => 2,
             _ => 1,
         }

@@ -1,9 +1,17 @@
 //! nextscale: training and sampling of visual autoregressive models by next-scale prediction.
+//!
+//! A run of a trainer is [`run::TokenizerRun`] or [`run::TransformerRun`], made of [`options`] and watched by observers
+//! ([`run::Observer`]). Trained models are opened by [`model::open`], drawn from by [`generate`], measured by [`eval`]. The example
+//! `train_your_own` has all of it in one program, `sample` draws from a file, `custom_observer` watches a run.
+//!
+//! The library prints nothing and handles no signals. The feature `cli`, on by default, adds what a command needs beside it: flags
+//! (clap), a display (indicatif), signals; without it there is less to compile.
 
 // Printing with the macros of the standard library panics where the line can't be written.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod console;
 pub mod data;
 pub mod device;
@@ -20,8 +28,13 @@ pub mod run;
 pub mod train;
 
 mod error;
+mod remark;
+mod text;
 mod world;
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
+/// Tensors, devices and operators, in the version that this crate is built with.
+pub use nextscale_tensor as tensor;
+pub use remark::on_remark;
 pub use world::World;
 
 /// Number of threads that operators compute on.

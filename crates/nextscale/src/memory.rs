@@ -580,7 +580,7 @@ pub fn advise(e: Error, device: Device, flag: &str, batch: usize, pass: Pass<'_>
 fn too_large(flag: &str, batch: usize, room: &Room, estimate: &Estimate<'_>) -> Result<Error> {
     let most = largest(batch.saturating_sub(1), |b| estimate.fits(b, room.bytes))?;
     let what_to_do = match most {
-        Some(n) => format!("the largest that fits is --{flag}={n}"),
+        Some(n) => format!("the largest that fits is `{flag}`={n}"),
         None if estimate.processor => {
             "not even one image at a time fits: use a smaller model or a machine with more memory"
                 .into()
@@ -588,7 +588,7 @@ fn too_large(flag: &str, batch: usize, room: &Room, estimate: &Estimate<'_>) -> 
         None => "not even one image at a time fits: use a GPU with more memory".into(),
     };
     Ok(Error::input(format!(
-        "--{flag}={batch}: {}; {what_to_do}",
+        "`{flag}`={batch}: {}; {what_to_do}",
         estimate.shortage(batch, room)?
     )))
 }

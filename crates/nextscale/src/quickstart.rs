@@ -12,12 +12,12 @@ use crate::options::{
     TransformerOptions,
 };
 use crate::pictures::{before_after, grid, labelled_rows};
-use crate::run::signal::StopSignal;
 use crate::run::{
     BUILTIN_SHAPES, Dataset, TokenizerRun, TransformerRun, make_folder, tokenizer_paths,
     transformer_paths,
 };
-use crate::{Error, Result, tell};
+use crate::run::{Observer, StopSignal};
+use crate::{Error, Result};
 use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,10 @@ pub struct Quickstart {
     pub seed: u64,
     /// Asks for an early end.
     pub stop: StopSignal,
+    /// Told what comes next.
+    pub say: fn(&str),
+    /// Who watches each of the two runs, beside their own logs.
+    pub observers: fn() -> Vec<Box<dyn Observer>>,
 }
 
 /// What `summary.json` holds.
@@ -166,25 +170,25 @@ impl Quickstart {
         let start = Instant::now();
         make_folder(&self.out)?;
         let cmd = "quickstart".to_owned();
-        tell!("1/4  training a tokenizer on built-in images");
+        (self.say)("1/4  training a tokenizer on built-in images");
         let options = tokenizer_options(&self.out, self.device, self.seed);
         let outcome = TokenizerRun {
             options: &options,
             cmd: cmd.clone(),
             stop: self.stop.clone(),
-            observers: Vec::new(),
+            observers: (self.observers)(),
         }
         .run()?;
         if !outcome.complete {
             return Ok(None);
         }
-        tell!("2/4  training a transformer on its tokens");
+        (self.say)("2/4  training a transformer on its tokens");
         let train = transformer_options(&self.out, self.device, self.seed);
         let outcome = TransformerRun {
             options: &train,
             cmd,
             stop: self.stop.clone(),
-            observers: Vec::new(),
+            observers: (self.observers)(),
         }
         .run()?;
         if !outcome.complete {
@@ -192,10 +196,10 @@ impl Quickstart {
         }
         let plan = train.resolve(1)?;
         let data = Dataset::open(BUILTIN_SHAPES, plan.image_size, train.data.mid_reso, false)?;
-        tell!("3/4  reconstructing held-out images");
+        (self.say)("3/4  reconstructing held-out images");
         let tokenizer = tokenizer_paths(&options.output.out).weights;
         let (psnr_db, codebook_usage) = self.reconstruct(&tokenizer, &data)?;
-        tell!("4/4  drawing and judging samples");
+        (self.say)("4/4  drawing and judging samples");
         let (real_accuracy, sample_accuracy) = self.judge(&train, &data)?;
         let summary = Summary {
             seconds: start.elapsed().as_secs_f64(),

@@ -9,8 +9,8 @@ use nextscale::options::values::DeviceChoice;
 use nextscale::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
 };
+use nextscale::run::StopSignal;
 use nextscale::run::TokenizerRun;
-use nextscale::run::signal::StopSignal;
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{StepPlan, VarTrainer};
 use nextscale_tensor::cpu::pool;
@@ -57,7 +57,6 @@ fn a_run_of_single_images() {
         },
         output: OutputOptions {
             out: dir.path().join("out"),
-            quiet: true,
             ..OutputOptions::default()
         },
         machine: MachineOptions {

@@ -10,6 +10,7 @@ mod images;
 mod info;
 mod machine;
 mod mask;
+mod progress;
 mod quickstart;
 mod reconstruct;
 mod sample;

@@ -1,10 +1,11 @@
 //! `nextscale quickstart`: everything once, on built-in data.
 
-use nextscale::Result;
+use super::progress::shown;
 use nextscale::options::values::DeviceChoice;
 use nextscale::quickstart::{Quickstart, report};
+use nextscale::run::StopSignal;
 use nextscale::run::init_threads;
-use nextscale::run::signal::StopSignal;
+use nextscale::{Result, tell};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         device: args.device,
         seed: args.seed,
         stop: stop.clone(),
+        say: |line| tell!("{line}"),
+        observers: || shown(false),
     }
     .run()?;
     match summary {

@@ -1,9 +1,10 @@
 //! `nextscale train-tokenizer`: the VQVAE.
 
 use super::command_line;
+use super::progress::Progress;
 use nextscale::Result;
 use nextscale::options::TokenizerArgs;
-use nextscale::run::signal::StopSignal;
+use nextscale::run::StopSignal;
 use nextscale::run::{TokenizerRun, init_threads};
 use std::process::ExitCode;
 
@@ -13,6 +14,8 @@ use std::process::ExitCode;
 pub struct Args {
     #[command(flatten)]
     train: TokenizerArgs,
+    #[command(flatten)]
+    progress: Progress,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -22,7 +25,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         options,
         cmd: command_line(),
         stop: StopSignal::install()?,
-        observers: Vec::new(),
+        observers: args.progress.observers(),
     }
     .run()?;
     super::ended(&outcome.message, outcome.exit_code)

@@ -15,10 +15,12 @@ use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+#[cfg(feature = "cli")]
 pub use active::leave;
 pub use stale::clean_stale;
 
-use crate::{Error, Result, tell};
+use crate::remark::remark;
+use crate::{Error, Result};
 
 /// What [`write_atomic`] hands out: somewhere to write, with seeking (archives need it).
 pub trait WriteSeek: Write + Seek {}
@@ -147,10 +149,10 @@ fn sync_folder(folder: &Path) {
         && let Err(e) = File::open(folder).and_then(|folder| synced(folder.sync_all()))
     {
         TOLD.call_once(|| {
-            tell!(
-                "nextscale: {}: the folder can't be forced to disk ({e}); files are written, but a power cut within seconds could lose the last one",
+            remark(&format!(
+                "{}: the folder can't be forced to disk ({e}); files are written, but a power cut within seconds could lose the last one",
                 folder.display()
-            );
+            ));
         });
     }
 }

@@ -18,7 +18,7 @@ use super::trainer_state::{self, ScalerState};
 use super::weights::{
     MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, format_patch_nums, parse_patch_nums,
 };
-use crate::console::shown;
+use crate::text::shown;
 use crate::{Error, Result};
 use torch_pth::{Dict, Value};
 

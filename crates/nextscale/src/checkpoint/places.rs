@@ -163,7 +163,7 @@ pub(super) fn place_of(
     let of_part: Vec<&Place> = all().filter(meant).collect();
     if of_part.is_empty() && all().next().is_some() {
         return Err(match kind {
-            Some(Kind::Trained) => "holds averaged weights alone; leave out --weights=raw".into(),
+            Some(Kind::Trained) => "holds averaged weights alone; leave out `weights`=raw".into(),
             _ => NO_AVERAGE.into(),
         });
     }

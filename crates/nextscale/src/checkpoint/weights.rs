@@ -62,7 +62,7 @@ pub enum Kind {
 
 /// What is said where there are no averaged weights; it completes a sentence that begins with the file's name.
 pub(super) const NO_AVERAGE: &str =
-    "holds no averaged weights (--weights=ema); those of a run with --ema do";
+    "holds no averaged weights (`weights`=ema); those of a run with `ema` do";
 
 /// The weights of one model.
 #[derive(Debug, Clone)]
@@ -200,7 +200,7 @@ impl Opened {
                 (Some(part), _, _) if has(part) => part,
                 (None, true, true) => {
                     return Err(bad(format!(
-                        "holds the weights of a {} and of a {} without the rest of a training checkpoint; take out one with --part=var or --part=vae",
+                        "holds the weights of a {} and of a {} without the rest of a training checkpoint; take out one with `part`=var or `part`=vae",
                         Part::Var,
                         Part::Vae
                     )));

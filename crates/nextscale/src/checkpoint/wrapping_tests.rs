@@ -180,7 +180,7 @@ fn a_trainer_without_its_optimizer_holds_both_models() {
         let d = describe(path).unwrap();
         assert!(d.kind == Kind::BothWeights && d.var.is_some() && d.vae.is_some());
         let text = load_weights(path).unwrap_err().to_string();
-        assert!(text.contains("--part=var or --part=vae"), "{text}");
+        assert!(text.contains("`part`=var or `part`=vae"), "{text}");
         let out = dir.path().join("out.safetensors");
         convert(path, &out, ConvertPart::Vae, None).unwrap();
         assert_loads(&out, Part::Vae, &vae);

@@ -91,7 +91,7 @@ impl FolderSplits {
                 "no such folder"
             };
             return Err(Error::input(format!(
-                "--data_path={shown}: {what}; give the folder that holds train/<class>/ and val/<class>/"
+                "`data_path`={shown}: {what}; give the folder that holds train/<class>/ and val/<class>/"
             )));
         }
         let missing: Vec<&str> = ["train", "val"]
@@ -100,7 +100,7 @@ impl FolderSplits {
             .collect();
         if !missing.is_empty() {
             return Err(Error::input(format!(
-                "--data_path={shown}: there is no {}/ in it; images are expected as train/<class>/* and val/<class>/*",
+                "`data_path`={shown}: there is no {}/ in it; images are expected as train/<class>/* and val/<class>/*",
                 missing.join("/ and no ")
             )));
         }
@@ -118,7 +118,7 @@ impl FolderSplits {
                 only(&in_val, &in_train, "val"),
             ];
             return Err(Error::input(format!(
-                "--data_path={shown}: train/ and val/ must hold the same classes, but {}",
+                "`data_path`={shown}: train/ and val/ must hold the same classes, but {}",
                 parts
                     .into_iter()
                     .flatten()

@@ -124,7 +124,7 @@ fn check(len: usize, batch: usize, rank: usize, world: usize) -> Result<()> {
     }
     if batch == 0 || batch > 1 << 24 {
         return Err(Error::input(format!(
-            "a batch of {batch} images can't be used; give from 1 to {} with --bs or --batch",
+            "a batch of {batch} images can't be used; give from 1 to {} with `bs` or `batch`",
             1 << 24
         )));
     }

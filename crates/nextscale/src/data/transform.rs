@@ -26,12 +26,12 @@ impl Transform {
     pub fn new(side: usize, mid_reso: f64, hflip: bool) -> Result<Self> {
         if side == 0 || side > MAX_SIDE {
             return Err(Error::input(format!(
-                "--pn: images would have {side} pixels a side; 1 to {MAX_SIDE} can be made"
+                "`pn`: images would have {side} pixels a side; 1 to {MAX_SIDE} can be made"
             )));
         }
         if !(1.0..=16.0).contains(&mid_reso) {
             return Err(Error::input(format!(
-                "--mid_reso={mid_reso}: the shorter side must be at least the crop; use a value from 1 to 16"
+                "`mid_reso`={mid_reso}: the shorter side must be at least the crop; use a value from 1 to 16"
             )));
         }
         Ok(Self {

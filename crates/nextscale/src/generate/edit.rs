@@ -43,7 +43,7 @@ impl Region {
         let inside = |v: f64| (0.0..=1.0).contains(&v);
         if ![x0, y0, x1, y1].into_iter().all(inside) || x0 >= x1 || y0 >= y1 {
             return Err(Error::input(format!(
-                "--box={x0},{y0},{x1},{y1}: expected x0,y0,x1,y1 as shares of the image with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1"
+                "`box`={x0},{y0},{x1},{y1}: expected x0,y0,x1,y1 as shares of the image with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1"
             )));
         }
         // The share of pixel i's extent that [a, b] covers.

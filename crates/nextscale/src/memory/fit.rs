@@ -76,7 +76,7 @@ impl Fit<'_> {
         Ok((
             ac,
             Some(format!(
-                "--fit: --ac={ac}, {ac} x {batch} images a step; {batch} at a time need {need} of the {free} that can be had"
+                "`fit`: `ac`={ac}, {ac} x {batch} images a step; {batch} at a time need {need} of the {free} that can be had"
             )),
         ))
     }
@@ -117,7 +117,7 @@ impl Fit<'_> {
             Some(n) => {
                 let ac = self.fewest(o, |b| Ok(b <= n))?.unwrap_or(o.bs);
                 format!(
-                    "the largest that fits is {n} (--bs={}); --ac={ac} keeps --bs={}, and --fit chooses it by itself",
+                    "the largest that fits is {n} (`bs`={}); `ac`={ac} keeps `bs`={}, and `fit` chooses it by itself",
                     n * o.ac,
                     o.bs
                 )
@@ -130,7 +130,7 @@ impl Fit<'_> {
             ),
         };
         Ok(Error::input(format!(
-            "{model} --bs={} --ac={}: {}; {what_to_do}",
+            "{model} `bs`={} `ac`={}: {}; {what_to_do}",
             o.bs,
             o.ac,
             estimate.shortage(batch, room)?
@@ -173,7 +173,7 @@ mod tests {
             math: Math::FULL,
             ema: false,
         };
-        for (pass, model) in [(transformer, "--depth=16"), (tokenizer, "--ch=160")] {
+        for (pass, model) in [(transformer, "`depth`=16"), (tokenizer, "`ch`=160")] {
             let device = dry::device(&GpuInfo {
                 ordinal: 0,
                 name: "small".into(),
@@ -188,8 +188,8 @@ mod tests {
                 device,
                 world: World::alone(),
                 model: model.to_owned(),
-                smaller: "--depth",
-                half: "--fp16=2",
+                smaller: "`depth`",
+                half: "`fp16`=2",
             });
         }
     }
@@ -220,19 +220,19 @@ mod tests {
             let text = e.to_string();
             assert_eq!(e.exit_code(), 2);
             for part in [
-                " --bs=4096 --ac=1: ",
+                " `bs`=4096 `ac`=1: ",
                 "GPU",
                 "(small)",
                 "the largest that fits is ",
-                "--ac=",
-                "--fit",
+                "`ac`=",
+                "`fit`",
             ] {
                 assert!(text.contains(part), "{part} in {text}");
             }
             assert!(text.starts_with(&m.model) && !text.contains('\n'), "{text}");
             // What the line advises is taken.
             let advised = text
-                .split("; --ac=")
+                .split("; `ac`=")
                 .nth(1)
                 .unwrap()
                 .split(' ')
@@ -253,7 +253,7 @@ mod tests {
                 o.resolve(1).unwrap().lr
             };
             assert_eq!(rate(ac), rate(1), "a step has as many images");
-            assert!(note.unwrap().starts_with(&format!("--fit: --ac={ac}, ")));
+            assert!(note.unwrap().starts_with(&format!("`fit`: `ac`={ac}, ")));
         });
     }
 
@@ -273,7 +273,7 @@ mod tests {
             let o = options(512, false);
             let full = nextscale_tensor::Error::Memory("full".into()).into();
             let text = m.explain(full, &o).to_string();
-            let start = format!("{} --bs=512 --ac=1: 512 images at a time need ", m.model);
+            let start = format!("{} `bs`=512 `ac`=1: 512 images at a time need ", m.model);
             assert!(text.starts_with(&start), "{text}");
             assert_eq!(m.explain(Error::failed("else"), &o).to_string(), "else");
         });

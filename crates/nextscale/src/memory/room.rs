@@ -94,7 +94,7 @@ mod machine {
             (g.left().saturating_add(own).min(g.limit), words)
         });
         let limits = limits(root, own).into_iter().map(|(limit, left)| {
-            let words = format!("the {} that `ulimit` gives the program", gib(limit));
+            let words = format!("the {} that ulimit gives the program", gib(limit));
             (left, words)
         });
         for (bytes, whole) in groups.chain(limits) {
@@ -310,7 +310,7 @@ mod machine {
             );
             let r = room_in(root(&[MEMINFO, STATUS, ("proc/self/limits", &text)]).path()).unwrap();
             assert_eq!(r.bytes, 4 * GIB);
-            assert_eq!(r.whole, "the 5.0 GiB that `ulimit` gives the program");
+            assert_eq!(r.whole, "the 5.0 GiB that ulimit gives the program");
         }
 
         #[cfg(target_os = "linux")]

@@ -185,10 +185,10 @@ fn advice_is_for_full_memory_only() {
     let text = e.to_string();
     assert_eq!(e.exit_code(), 2);
     assert!(
-        text.starts_with("--batch=4096: 4096 images at a time need "),
+        text.starts_with("`batch`=4096: 4096 images at a time need "),
         "{text}"
     );
-    let most: usize = text.rsplit("--batch=").next().unwrap().parse().unwrap();
+    let most: usize = text.rsplit("`batch`=").next().unwrap().parse().unwrap();
     assert!((1..4096).contains(&most) && !text.contains('\n'), "{text}");
     let pass = Pass::Tokenize {
         vqvae: &vqvae,
@@ -224,8 +224,8 @@ fn advice_knows_what_kernels_take() {
     };
     let e = Error::from(nextscale_tensor::Error::TooMany("65535 heads".into()));
     let text = advise(e, dry::device(&gpu), "batch", 70_000, pass()).to_string();
-    assert!(text.starts_with("--batch=70000: "), "{text}");
-    let most: usize = text.rsplit("--batch=").next().unwrap().parse().unwrap();
+    assert!(text.starts_with("`batch`=70000: "), "{text}");
+    let most: usize = text.rsplit("`batch`=").next().unwrap().parse().unwrap();
     // Guidance draws every image twice.
     assert_eq!(most, 65_535 / (2 * var.heads), "{text}");
     let e = Estimate::new(&gpu, pass()).unwrap();
@@ -369,7 +369,7 @@ fn a_model_that_no_machine_holds_is_told_in_one_line() {
         .unwrap()
         .to_string();
     assert!(
-        text.starts_with("--bs=4: 4 images at a time need ")
+        text.starts_with("`bs`=4: 4 images at a time need ")
             && text.contains(" and of the 24.0 GiB of this machine 24.0 GiB can be had; ")
             && text.contains("not even one image"),
         "{text}"

@@ -91,7 +91,7 @@ pub fn open_tokenizer_for(
             format!("one that does, such as {}", format_patch_nums(&s))
         });
         contradictions.push(format!(
-            "--pn ends at {}x{} but the tokenizer {name} was trained with scales that end at {}x{}: give {list}",
+            "`pn` ends at {}x{} but the tokenizer {name} was trained with scales that end at {}x{}: give {list}",
             a.0, a.1, h.0, h.1
         ));
     }
@@ -99,7 +99,7 @@ pub fn open_tokenizer_for(
     refuse_all(&contradictions)?;
     let Some(pyramid) = pyramid.cloned().or_else(|| trained_with.clone()) else {
         return Err(Error::input(format!(
-            "{name}: the file does not say with which scales the tokenizer was trained; give them with --pn (256 for the published one)"
+            "{name}: the file does not say with which scales the tokenizer was trained; give them with `pn` (256 for the published one)"
         )));
     };
     let config = match recorded {
@@ -111,7 +111,7 @@ pub fn open_tokenizer_for(
     let side = config.pyramid.finest().0 * config.downsample();
     if side > MAX_SIDE {
         return Err(Error::input(format!(
-            "{name}: with these scales (--pn) images would have {side} pixels a side; at most {MAX_SIDE} can be made"
+            "{name}: with these scales (`pn`) images would have {side} pixels a side; at most {MAX_SIDE} can be made"
         )));
     }
     let hits = hit_averages(&weights.tensors, config.pyramid.count(), config.vocab);
@@ -130,7 +130,7 @@ pub fn other_patch(path: &Path, levels: usize, patch_size: Option<usize>) -> Opt
     let (asked, has) = (patch_size?, 1 << (levels - 1));
     (asked != has).then(|| {
         format!(
-            "--patch_size={asked}: a token of {} stands for {has}x{has} pixels; use --patch_size={has}",
+            "`patch_size`={asked}: a token of {} stands for {has}x{has} pixels; use `patch_size`={has}",
             path.display()
         )
     })
@@ -226,7 +226,7 @@ pub fn open_pair(model: &Path, tokenizer: Option<&Path>, kind: Option<Kind>) -> 
     let tok =
         open_tokenizer(source, Some(&var.config.pyramid), None).map_err(|e| match tokenizer {
             Some(_) => e,
-            None => Error::input(format!("{e}; give the tokenizer with --tokenizer=FILE")),
+            None => Error::input(format!("{e}; give the tokenizer with `tokenizer`=FILE")),
         })?;
     let (a, b) = (&var.config, &tok.vqvae.config);
     if a.vocab != b.vocab || a.cvae != b.cvae {
@@ -245,7 +245,7 @@ pub fn open_pair(model: &Path, tokenizer: Option<&Path>, kind: Option<Kind>) -> 
         let found = fingerprint(&tok.vqvae.params)?;
         if found != expected {
             return Err(Error::input(format!(
-                "--tokenizer={}: {} was trained on tokens of another tokenizer (weights {expected}, not {found}); give that one",
+                "`tokenizer`={}: {} was trained on tokens of another tokenizer (weights {expected}, not {found}); give that one",
                 source.display(),
                 model.display()
             )));

@@ -4,12 +4,12 @@ use std::fmt::Display;
 
 use crate::{Error, Result};
 
-/// Refuses `--flag=value` with what is needed unless `good`.
+/// Refuses a value with what is needed unless `good`.
 pub(crate) fn that(good: bool, flag: &str, value: impl Display, needed: &str) -> Result<()> {
     if good {
         Ok(())
     } else {
-        Err(Error::input(format!("--{flag}={value}: {needed}")))
+        Err(Error::field(flag, value, needed))
     }
 }
 

@@ -106,7 +106,7 @@ impl ScheduleOptions {
             !in_epochs || self.wp <= self.ep as f64,
             "wp",
             self.wp,
-            &format!("so many epochs of warm-up don't fit into --ep={}", self.ep),
+            &format!("so many epochs of warm-up don't fit into `ep`={}", self.ep),
         )
     }
 
@@ -114,7 +114,7 @@ impl ScheduleOptions {
     pub(super) fn curve(&self, bend: Option<String>) -> Result<Curve> {
         let curve: Curve = bend.as_deref().unwrap_or(&self.sche).parse()?;
         if curve == Curve::Exp {
-            let needed = "--sche=exp needs more than 0";
+            let needed = "`sche`=exp needs more than 0";
             check::that(self.wpe > 0.0, "wpe", self.wpe, needed)?;
         }
         Ok(curve)
@@ -144,9 +144,6 @@ options! {
             /// Write a line into steps.jsonl every so many steps; 0: none
             [value_name = "STEPS"]
             log_every: u64 = 10;
-            /// No progress on the terminal
-            [value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "1"]
-            quiet: bool = false;
         }
     }
 }

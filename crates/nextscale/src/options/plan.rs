@@ -41,7 +41,7 @@ impl Course {
         length: impl Fn(u64) -> (u64, f64),
     ) -> Result<Horizon> {
         if images == 0 {
-            return Err(Error::input("--data_path: there are no training images"));
+            return Err(Error::input("`data_path`: there are no training images"));
         }
         let its_per_epoch = images.div_ceil(self.global_batch) as u64;
         let (max_it, warmup_its) = length(its_per_epoch);
@@ -83,12 +83,12 @@ pub fn process_batch(bs: usize, ac: usize, world: usize) -> Result<usize> {
         return Ok(batch);
     }
     let over = if ac > 1 {
-        format!(" and --ac={ac} accumulated iterations")
+        format!(" and `ac`={ac} accumulated iterations")
     } else {
         String::new()
     };
     Err(Error::input(format!(
-        "--bs={bs}: less than one image for each of {world} processes{over}; raise it to at least {}",
+        "`bs`={bs}: less than one image for each of {world} processes{over}; raise it to at least {}",
         ac * world
     )))
 }

@@ -186,7 +186,7 @@ impl TokenizerOptions {
         let image_size = patch_size * patch_nums.last().copied().unwrap_or(0);
         check_side(
             image_size,
-            &format!("--pn={} --ch_mult={}", self.pn, self.ch_mult),
+            &format!("`pn`={} `ch_mult`={}", self.pn, self.ch_mult),
         )?;
         let usual = training_precision(0, self.machine.tf32)?;
         Ok(TokenizerPlan {
@@ -256,7 +256,7 @@ impl TokenizerOptions {
             self.l1 + self.l2 > 0.0,
             "l2",
             self.l2,
-            "with --l1=0 it must be more than 0: nothing would compare the images",
+            "with `l1`=0 it must be more than 0: nothing would compare the images",
         )?;
         check::that(self.steps != Some(0), "steps", 0, "it must be at least 1")
     }
@@ -273,7 +273,7 @@ fn parse_ch_mult(text: &str) -> Result<Vec<usize>> {
         .collect();
     widths.filter(|w| (1..=MOST_LEVELS).contains(&w.len())).ok_or_else(|| {
         Error::input(format!(
-            "--ch_mult={text}: expected 1 to {MOST_LEVELS} numbers from 1 to 64, such as 1_1_2_2_4"
+            "`ch_mult`={text}: expected 1 to {MOST_LEVELS} numbers from 1 to 64, such as 1_1_2_2_4"
         ))
     })
 }
@@ -282,7 +282,7 @@ fn parse_ch_mult(text: &str) -> Result<Vec<usize>> {
 pub(super) fn parse_betas(text: &str) -> Result<(f64, f64)> {
     let refuse = || {
         Error::input(format!(
-            "--betas={text}: expected two numbers from 0 to below 1, such as 0.9_0.95"
+            "`betas`={text}: expected two numbers from 0 to below 1, such as 0.9_0.95"
         ))
     };
     let (first, second) = text.split_once('_').ok_or_else(refuse)?;

@@ -1,5 +1,6 @@
 //! Flags of the tokenizer's training as read from a command line.
 
+use crate::console::on_terminal;
 use clap::Parser;
 use proptest::prelude::*;
 
@@ -97,24 +98,26 @@ fn each_bad_flag_is_named() {
         "--mid_reso=0.5",
         "--stop_after=0",
     ] {
-        let message = parse(flag).resolve(1).unwrap_err().to_string();
+        let message = on_terminal(&parse(flag).resolve(1).unwrap_err().to_string());
         assert!(
             message.starts_with(&format!("{flag}: ")),
             "{flag}: {message}"
         );
         assert!(!message.contains('\n'), "{message}");
     }
-    let message = parse("--l1=0 --l2=0").resolve(1).unwrap_err().to_string();
+    let message = on_terminal(&parse("--l1=0 --l2=0").resolve(1).unwrap_err().to_string());
     assert!(message.starts_with("--l2=0: "), "{message}");
-    let message = parse("--bs=3").resolve(8).unwrap_err().to_string();
+    let message = on_terminal(&parse("--bs=3").resolve(8).unwrap_err().to_string());
     assert!(
         message.starts_with("--bs=3: less than one image"),
         "{message}"
     );
-    let message = parse("--sche=exp --wpe=0")
-        .resolve(1)
-        .unwrap_err()
-        .to_string();
+    let message = on_terminal(
+        &parse("--sche=exp --wpe=0")
+            .resolve(1)
+            .unwrap_err()
+            .to_string(),
+    );
     assert!(message.starts_with("--wpe=0: "), "{message}");
 }
 

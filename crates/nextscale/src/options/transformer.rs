@@ -244,7 +244,7 @@ impl TransformerOptions {
         let largest = patch_nums.last().copied().unwrap_or(0);
         check_side(
             largest * self.patch_size,
-            &format!("--pn={} --patch_size={}", self.pn, self.patch_size),
+            &format!("`pn`={} `patch_size`={}", self.pn, self.patch_size),
         )?;
         if self.pg > 0.0 {
             check::that(

@@ -1,5 +1,6 @@
 //! Tests of the flags of `train`, their recipes and what follows from them.
 
+use crate::console::on_terminal;
 use clap::Parser;
 use proptest::prelude::*;
 
@@ -23,7 +24,7 @@ fn parse(line: &str) -> TransformerOptions {
 }
 
 fn refusal(line: &str, world: usize) -> String {
-    let message = parse(line).resolve(world).unwrap_err().to_string();
+    let message = on_terminal(&parse(line).resolve(world).unwrap_err().to_string());
     assert!(!message.contains('\n'), "{message}");
     message
 }
@@ -54,20 +55,14 @@ fn no_flags_are_the_defaults() {
 fn values_in_the_reference_style() {
     let options = parse(
         "--data_path=/data --depth=20 --ini=-1 --saln=1 --anorm=False --hflip=true --afuse=0 --pn=1-2-3 --seed=7 \
-         --workers=-1 --out=runs/a --device=cuda:1 --bad_images=fail --quiet --tokenizer=vae.pth --exp_name=test",
+         --workers=-1 --out=runs/a --device=cuda:1 --bad_images=fail --tokenizer=vae.pth --exp_name=test",
     );
     assert_eq!(options.data.data_path.as_deref(), Some("/data"));
     assert_eq!(
         (options.depth, options.ini, options.schedule.seed),
         (20, -1.0, Some(7))
     );
-    assert!(
-        options.saln
-            && !options.anorm
-            && options.data.hflip
-            && !options.afuse
-            && options.output.quiet
-    );
+    assert!(options.saln && !options.anorm && options.data.hflip && !options.afuse);
     assert_eq!(
         (options.data.workers, options.machine.device),
         (-1, DeviceChoice::Cuda(Some(1)))
@@ -298,12 +293,14 @@ fn each_bad_flag_is_named() {
 
 #[test]
 fn no_images_are_refused() {
-    let message = parse("")
-        .resolve(1)
-        .unwrap()
-        .horizon(0)
-        .unwrap_err()
-        .to_string();
+    let message = on_terminal(
+        &parse("")
+            .resolve(1)
+            .unwrap()
+            .horizon(0)
+            .unwrap_err()
+            .to_string(),
+    );
     assert!(message.contains("no training images"), "{message}");
 }
 
@@ -330,7 +327,7 @@ proptest! {
         let schedule = ScheduleOptions { sche, ..ScheduleOptions::default() };
         let options = TransformerOptions { pn, opt, schedule, ..TransformerOptions::default() };
         if let Err(error) = options.resolve(1) {
-            prop_assert!(error.to_string().starts_with("--"));
+            prop_assert!(on_terminal(&error.to_string()).starts_with("--"));
         }
     }
 

@@ -89,7 +89,7 @@ pub fn parse_pn(text: &str) -> Result<Vec<usize>> {
     const MAX_SIDE: usize = 4096;
     let refuse = |why: &str| {
         Error::input(format!(
-            "--pn={text}: {why}; give 256, 512, 1024 or increasing side lengths such as 1_2_3_4"
+            "`pn`={text}: {why}; give 256, 512, 1024 or increasing side lengths such as 1_2_3_4"
         ))
     };
     if text.is_empty() {
@@ -117,7 +117,7 @@ pub fn parse_pn(text: &str) -> Result<Vec<usize>> {
     }
     match pn[..] {
         [lone] => Err(Error::input(format!(
-            "--pn={text}: a lone number must be 256, 512 or 1024 (pixels); give the side lengths of all token maps: {}",
+            "`pn`={text}: a lone number must be 256, 512 or 1024 (pixels); give the side lengths of all token maps: {}",
             instead_of(lone)
         ))),
         _ => Ok(pn),
@@ -138,7 +138,7 @@ fn instead_of(lone: usize) -> String {
         .take(2)
         .map(|(pixels, levels)| {
             format!(
-                "--pn={} --patch_size={pixels} (in train-tokenizer {levels} numbers in --ch_mult)",
+                "`pn`={} `patch_size`={pixels} (in train-tokenizer {levels} numbers in `ch_mult`)",
                 doubling(lone / pixels)
             )
         })
@@ -146,7 +146,7 @@ fn instead_of(lone: usize) -> String {
     if ways.is_empty() {
         let last = lone.max(2);
         return format!(
-            "for maps up to {last}x{last} tokens --pn={}",
+            "for maps up to {last}x{last} tokens `pn`={}",
             doubling(last)
         );
     }
@@ -287,7 +287,7 @@ mod tests {
             ("1_99999999999999999999999", "is not a side length"),
         ] {
             let message = parse_pn(text).unwrap_err().to_string();
-            assert!(message.starts_with(&format!("--pn={text}: ")), "{message}");
+            assert!(message.starts_with(&format!("`pn`={text}: ")), "{message}");
             assert!(
                 message.contains(why) && !message.contains('\n'),
                 "{message}"
@@ -300,20 +300,20 @@ mod tests {
         for (text, advice) in [
             (
                 "64",
-                "for images of 64x64 pixels --pn=1_2_4 --patch_size=16 (in train-tokenizer five numbers in --ch_mult), or --pn=1_2_4_8 --patch_size=8 (in train-tokenizer four numbers in --ch_mult)",
+                "for images of 64x64 pixels `pn`=1_2_4 `patch_size`=16 (in train-tokenizer five numbers in `ch_mult`), or `pn`=1_2_4_8 `patch_size`=8 (in train-tokenizer four numbers in `ch_mult`)",
             ),
-            ("128", "--pn=1_2_4_8 --patch_size=16"),
-            ("96", "--pn=1_2_4_6 --patch_size=16"),
+            ("128", "`pn`=1_2_4_8 `patch_size`=16"),
+            ("96", "`pn`=1_2_4_6 `patch_size`=16"),
             (
                 "12",
-                "for images of 12x12 pixels --pn=1_2_3 --patch_size=4 (in",
+                "for images of 12x12 pixels `pn`=1_2_3 `patch_size`=4 (in",
             ),
-            ("7", "for maps up to 7x7 tokens --pn=1_2_4_7"),
-            ("1", "for maps up to 2x2 tokens --pn=1_2"),
+            ("7", "for maps up to 7x7 tokens `pn`=1_2_4_7"),
+            ("1", "for maps up to 2x2 tokens `pn`=1_2"),
         ] {
             let message = parse_pn(text).unwrap_err().to_string();
             let start = format!(
-                "--pn={text}: a lone number must be 256, 512 or 1024 (pixels); give the side lengths of all token maps: "
+                "`pn`={text}: a lone number must be 256, 512 or 1024 (pixels); give the side lengths of all token maps: "
             );
             assert!(
                 message.starts_with(&start) && message.contains(advice),
@@ -321,7 +321,7 @@ mod tests {
             );
             // What is advised is taken.
             let list = advice
-                .split("--pn=")
+                .split("`pn`=")
                 .nth(1)
                 .unwrap()
                 .split(' ')

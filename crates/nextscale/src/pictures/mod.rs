@@ -76,7 +76,7 @@ pub fn check_grid(path: &Path, n: usize, side: usize, columns: usize, advice: &s
         return Ok(());
     };
     Err(Error::input(format!(
-        "--out={}: a picture of {n} images has {width} by {height} pixels, and {limit}; give {advice}",
+        "`out`={}: a picture of {n} images has {width} by {height} pixels, and {limit}; give {advice}",
         path.display()
     )))
 }

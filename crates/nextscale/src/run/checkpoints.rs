@@ -38,7 +38,7 @@ pub(super) fn last_is_there(last: &Path) -> Result<bool> {
     for earlier in [aside(last), before(last, 1)] {
         if is_there(&earlier)? {
             return Err(Error::input(format!(
-                "{}: is missing, but the checkpoint before it, {}, is there: rename that one to go on from it, or choose another --out",
+                "{}: is missing, but the checkpoint before it, {}, is there: rename that one to go on from it, or choose another `out`",
                 last.display(),
                 earlier.display()
             )));

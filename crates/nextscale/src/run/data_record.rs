@@ -54,7 +54,7 @@ impl DataRecord {
             && let Some(text) = first_difference(&self.classes, &now.classes)
         {
             return Err(Error::input(format!(
-                "{}: the run has other classes than these images: {text}; give the images that it began with, or choose another --out",
+                "{}: the run has other classes than these images: {text}; give the images that it began with, or choose another `out`",
                 path.display()
             )));
         }
@@ -71,14 +71,14 @@ impl DataRecord {
         {
             let [a, b] = [a, b].map(u8::from);
             told.push(format!(
-                "the run began with --hflip={a} and goes on with --hflip={b}"
+                "the run began with `hflip`={a} and goes on with `hflip`={b}"
             ));
         }
         if let (Some(a), Some(b)) = (self.mid_reso, now.mid_reso)
             && a != b
         {
             told.push(format!(
-                "the run began with --mid_reso={a} and goes on with --mid_reso={b}"
+                "the run began with `mid_reso`={a} and goes on with `mid_reso`={b}"
             ));
         }
         Ok(told)
@@ -109,8 +109,8 @@ mod tests {
             .unwrap();
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].contains("5 training images") && told[0].contains("with 6"));
-        assert!(told[1].contains("--hflip=0 and goes on with --hflip=1"));
-        assert!(told[2].contains("--mid_reso=1.125 and goes on with --mid_reso=1"));
+        assert!(told[1].contains("`hflip`=0 and goes on with `hflip`=1"));
+        assert!(told[2].contains("`mid_reso`=1.125 and goes on with `mid_reso`=1"));
         let renamed = before.against(&record(&["a", "bb"], 5, false, 1.125), path);
         let text = renamed.unwrap_err().to_string();
         assert!(

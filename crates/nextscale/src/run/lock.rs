@@ -43,7 +43,7 @@ impl RunLock {
                     Err(_) => "another process".to_owned(),
                 };
                 return Err(Error::input(format!(
-                    "--out={}: {holder} is already running in this folder; stop it or choose another folder",
+                    "`out`={}: {holder} is already running in this folder; stop it or choose another folder",
                     dir.display()
                 )));
             }

@@ -12,7 +12,9 @@ mod driver;
 mod event;
 pub mod lock;
 mod observers;
+#[cfg(feature = "cli")]
 pub mod signal;
+mod stop;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -22,13 +24,15 @@ mod val_check;
 
 pub use dataset::{BUILTIN_SHAPES, Dataset};
 pub use event::{Epoch, Evaluated, Event, Iteration, Metric, Metrics, Picture, Started, Step};
+#[cfg(feature = "cli")]
+pub use observers::Display;
 pub use observers::{Observer, STEPS_FILE};
+pub use stop::StopSignal;
 pub use tokenizer::{TOKENIZER_STATE_KEY, TokenizerRun, tokenizer_paths};
 pub use transformer::{TransformerRun, transformer_paths};
 
 use crate::options::check;
 use crate::{Error, Result};
-use signal::StopSignal;
 use std::path::{Path, PathBuf};
 
 /// How a run ended.
@@ -49,13 +53,13 @@ pub struct Outcome {
 /// How a run ended that is not complete: a signal's exit code, if one came, and the message.
 pub(crate) fn stopped(
     steps: u64,
-    stop: &StopSignal,
+    asked: &StopSignal,
     stop_after: Option<u64>,
     saved: Option<&Path>,
 ) -> (u8, String) {
     let limit = stop_after.filter(|&n| steps >= n);
-    let (code, by) = match (limit, stop.signal()) {
-        (None, Some(signal)) => (stop.exit_code(), format!(" by {}", signal::name(signal))),
+    let (code, by) = match (limit, asked.signal()) {
+        (None, Some(signal)) => (asked.exit_code(), format!(" by {}", stop::name(signal))),
         _ => (0, String::new()),
     };
     let what = match saved {
@@ -63,7 +67,7 @@ pub(crate) fn stopped(
         None => "before the first step; there is nothing to save".into(),
     };
     let more = match limit {
-        Some(n) => format!(" (without --stop_after={n}, or with a larger one)"),
+        Some(n) => format!(" (without `stop_after`={n}, or with a larger one)"),
         None => String::new(),
     };
     let text = format!("stopped{by} {what}. Run the same command again to go on{more}");
@@ -85,7 +89,7 @@ pub fn init_threads(threads: usize) -> Result<()> {
         Ok(()) => Ok(()),
         // The pool is there already: fine when its size is what is asked for.
         Err(_) if threads == 0 || rayon::current_num_threads() == threads => Ok(()),
-        Err(e) => Err(Error::failed(format!("--threads={threads}: {e}"))),
+        Err(e) => Err(Error::failed(format!("`threads`={threads}: {e}"))),
     }
 }
 
@@ -106,7 +110,7 @@ pub(crate) fn not_a_number(
 pub(crate) fn make_folder(out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).map_err(|e| {
         Error::input(format!(
-            "--out={}: the folder can't be made: {e}",
+            "`out`={}: the folder can't be made: {e}",
             out.display()
         ))
     })
@@ -118,20 +122,20 @@ pub(crate) fn check_length(done: u64, most: u64, flag: &str, path: &Path) -> Res
         return Ok(());
     }
     Err(Error::input(format!(
-        "{}: {done} iterations are done, and with these flags the run has {most}; give {flag} as before or more, or choose another --out",
+        "{}: {done} iterations are done, and with these flags the run has {most}; give {flag} as before or more, or choose another `out`",
         path.display()
     )))
 }
 
 /// The accumulation that a run began with: one that goes on with `--fit` keeps it. With what to tell of it.
 pub(crate) fn kept_accumulation(ac: usize) -> (usize, Option<String>) {
-    (ac, Some(format!("--fit: --ac={ac}, as the run began")))
+    (ac, Some(format!("`fit`: `ac`={ac}, as the run began")))
 }
 
 /// What to tell where a run goes on without the average that it kept.
 pub(crate) fn average_ends(path: &Path) -> String {
     format!(
-        "{} holds averaged weights; without --ema the average ends here",
+        "{} holds averaged weights; without `ema` the average ends here",
         path.display()
     )
 }
@@ -143,7 +147,7 @@ pub(crate) fn check_accumulation(ac: usize, before: usize, path: &Path) -> Resul
         return Ok(());
     }
     Err(Error::input(format!(
-        "--ac={ac}: {} was made with --ac={before}; give that, or choose another --out",
+        "`ac`={ac}: {} was made with `ac`={before}; give that, or choose another `out`",
         path.display()
     )))
 }
@@ -158,7 +162,7 @@ pub(crate) fn copy_whole(from: &Path, to: &Path) -> Result<()> {
 pub(crate) fn choose_seed(given: Option<u64>, saved: Option<u64>, out: &Path) -> Result<u64> {
     match (given, saved) {
         (Some(a), Some(b)) if a != b => Err(Error::input(format!(
-            "--seed={a}: the run in {} was started with seed {b}; leave the flag out to go on with it, or choose another --out",
+            "`seed`={a}: the run in {} was started with seed {b}; leave the flag out to go on with it, or choose another `out`",
             out.display()
         ))),
         (_, Some(seed)) | (Some(seed), None) => Ok(seed),

@@ -3,7 +3,7 @@
 use super::data_record::DataRecord;
 use super::event::Metrics;
 use super::observers::Observers;
-use super::signal::StopSignal;
+use super::stop::StopSignal;
 use crate::data::BadImage;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use crate::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
     TransformerOptions,
 };
-use crate::run::signal::StopSignal;
+use crate::run::StopSignal;
 use nextscale_tensor::rng::{Purpose, Stream};
 use std::path::Path;
 
@@ -26,7 +26,6 @@ fn output(out: &Path) -> OutputOptions {
         stop_after: Some(7),
         save_every: 3,
         log_every: 1,
-        quiet: true,
         ..OutputOptions::default()
     }
 }

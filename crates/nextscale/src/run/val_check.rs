@@ -88,7 +88,7 @@ impl Drop for ValCheck {
 fn look(source: &dyn ImageSource, bad: BadImages, stop: &AtomicBool, mut warn: impl FnMut(&str)) {
     let outcome = match bad {
         BadImages::Fail => {
-            "the evaluation will end the run there, with its state saved; replace or remove the file, or give --bad_images=skip"
+            "the evaluation will end the run there, with its state saved; replace or remove the file, or give `bad_images`=skip"
         }
         BadImages::Skip => "evaluations leave it out",
     };
@@ -171,7 +171,7 @@ mod tests {
                 .zip(["empty.png: is empty; the eval", "gone.png: ", "cut.ppm: "])
         {
             assert!(
-                line.contains(part) && line.contains("--bad_images=skip"),
+                line.contains(part) && line.contains("`bad_images`=skip"),
                 "{line}"
             );
         }

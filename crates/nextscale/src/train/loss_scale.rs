@@ -47,7 +47,7 @@ pub fn check(scaling: &Scaling) -> Result<()> {
         return Ok(());
     }
     Err(Error::Diverged(format!(
-        "the loss scale fell to {:e}: the gradients are not finite whatever the scale; lower --tblr, or train with --fp16=2 (bf16) or --fp16=0",
+        "the loss scale fell to {:e}: the gradients are not finite whatever the scale; lower `tblr`, or train with `fp16`=2 (bf16) or `fp16`=0",
         scaling.scale
     )))
 }
@@ -144,6 +144,6 @@ mod tests {
         }
         assert_eq!(steps, 28);
         let message = check(&scale).unwrap_err().to_string();
-        assert!(message.contains("--fp16=2"), "{message}");
+        assert!(message.contains("`fp16`=2"), "{message}");
     }
 }

@@ -77,7 +77,7 @@ impl FromStr for Curve {
     fn from_str(text: &str) -> Result<Self> {
         let unknown = || {
             Error::input(format!(
-                "--sche={text}: no such schedule; use cos, lin, lin0, lin00, exp, or linT with T from 0 to 1 (such as lin0.3)"
+                "`sche`={text}: no such schedule; use cos, lin, lin0, lin00, exp, or linT with T from 0 to 1 (such as lin0.3)"
             ))
         };
         Ok(match text {
@@ -255,7 +255,7 @@ mod tests {
         ] {
             let message = text.parse::<Curve>().unwrap_err().to_string();
             assert!(
-                message.starts_with(&format!("--sche={text}: no such")),
+                message.starts_with(&format!("`sche`={text}: no such")),
                 "{message}"
             );
         }

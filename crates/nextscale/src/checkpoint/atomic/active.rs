@@ -70,6 +70,7 @@ pub(super) fn is_active(name: &OsStr) -> bool {
 }
 
 /// Removes what this process has not finished writing, and ends it with `code`. Files that have their names stay.
+#[cfg(feature = "cli")]
 pub fn leave(code: i32) -> ! {
     // Held to the end: no file is begun or renamed any more.
     let active = active();

@@ -13,7 +13,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::active::is_active;
-use crate::{Error, Result, tell};
+use crate::remark::remark;
+use crate::{Error, Result};
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
@@ -90,11 +91,11 @@ pub(super) fn clean_once(folder: &Path) {
         && let Ok(found) = sort_out(folder)
         && found.foreign > 0
     {
-        tell!(
-            "nextscale: {}: {} unfinished files of another machine, container or restart (.*.tmp) are left; delete them if nothing writes them any more",
+        remark(&format!(
+            "{}: {} unfinished files of another machine, container or restart (.*.tmp) are left; delete them if nothing writes them any more",
             folder.display(),
             found.foreign
-        );
+        ));
     }
 }
 

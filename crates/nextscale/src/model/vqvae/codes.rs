@@ -73,7 +73,7 @@ impl Tokenizer {
     pub fn for_images(&self) -> Result<&Vqvae> {
         self.whole().ok_or_else(|| {
             Error::input(
-                "images need the whole tokenizer, here is only its codebook: give --tokenizer=FILE",
+                "images need the whole tokenizer, here is only its codebook: give `tokenizer`=FILE",
             )
         })
     }

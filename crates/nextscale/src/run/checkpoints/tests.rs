@@ -2,7 +2,7 @@ use super::*;
 use std::fs;
 
 fn keeper(dir: &Path, keep: usize, held: Option<u64>) -> Keeper {
-    Keeper::new(dir.join("last.safetensors"), keep, "--lr", 2, held)
+    Keeper::new(dir.join("last.safetensors"), keep, "`lr`", 2, held)
 }
 
 fn put<'a>(text: &'a str) -> impl FnMut(&Path) -> Result<()> + 'a {
@@ -241,7 +241,7 @@ fn advice_names_files_that_are_there() {
     let line = |k: &Keeper| k.diverged("the loss is NaN").to_string();
     assert_eq!(
         line(&k),
-        "the loss is NaN: the run has diverged; nothing was saved before; start again with a lower --lr"
+        "the loss is NaN: the run has diverged; nothing was saved before; start again with a lower `lr`"
     );
     k.save(2, put("a")).unwrap();
     let text = line(&k);

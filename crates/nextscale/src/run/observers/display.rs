@@ -5,7 +5,7 @@
 
 use super::Observer;
 use crate::Result;
-use crate::console::shown;
+use crate::console::on_terminal;
 use crate::log::clock::format_duration;
 use crate::log::meters::Smoothed;
 use crate::run::event::{Event, Step};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// The live display of one run.
 #[derive(Debug)]
-pub(crate) struct Display {
+pub struct Display {
     sink: Sink,
     steps: u64,
     epochs: u64,
@@ -81,7 +81,7 @@ impl Plain {
 
 impl Display {
     /// A bar where standard error is a terminal, else plain lines; nothing but warnings if `quiet`.
-    pub(crate) fn new(quiet: bool) -> Self {
+    pub fn new(quiet: bool) -> Self {
         Self::on(if quiet {
             Sink::Quiet
         } else if std::io::stderr().is_terminal() {
@@ -167,8 +167,8 @@ impl Display {
     fn note(&mut self, line: &str) {
         match &mut self.sink {
             Sink::Quiet => {}
-            Sink::Bar(bar) => bar.println(shown(line)),
-            Sink::Plain(plain) => plain.line(&shown(line)),
+            Sink::Bar(bar) => bar.println(on_terminal(line)),
+            Sink::Plain(plain) => plain.line(&on_terminal(line)),
         }
     }
 
@@ -178,7 +178,7 @@ impl Display {
         match &mut self.sink {
             Sink::Quiet => {
                 // A terminal that has gone away ends nothing.
-                let _ = writeln!(std::io::stderr(), "{}", shown(&line));
+                let _ = writeln!(std::io::stderr(), "{}", on_terminal(&line));
             }
             Sink::Bar(_) | Sink::Plain(_) => self.note(&line),
         }

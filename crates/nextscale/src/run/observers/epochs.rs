@@ -129,7 +129,7 @@ mod tests {
     use std::time::Duration;
 
     fn header() -> Header {
-        Header::new("run \"a\"", "--depth=16", Path::new("local_output/tb"))
+        Header::new("run \"a\"", "`depth`=16", Path::new("local_output/tb"))
     }
 
     fn append(log: &mut EpochLog, number: u64, remaining: Option<Duration>) {

@@ -1,11 +1,13 @@
 //! Who learns of what happens in a run: the display, the files of figures, TensorBoard, and whoever a user of the library adds.
 
+#[cfg(feature = "cli")]
 mod display;
 mod epochs;
 mod steps;
 mod tensorboard;
 
-pub(crate) use display::Display;
+#[cfg(feature = "cli")]
+pub use display::Display;
 pub(crate) use epochs::{EpochLog, Header};
 pub use steps::STEPS_FILE;
 pub(crate) use steps::StepLog;
@@ -50,12 +52,12 @@ pub(crate) struct Observers {
 }
 
 impl Observers {
-    /// The display first, so that what others warn of is seen; then those that a user of the library gives.
-    pub(crate) fn new(display: Display, given: Vec<Box<dyn Observer>>) -> Self {
-        let mut observers = Self::default();
-        observers.add(display);
-        observers.list.extend(given);
-        observers
+    /// Those that a user of the library gives, a display among them: before the logs, so that what these warn of is seen.
+    pub(crate) fn new(given: Vec<Box<dyn Observer>>) -> Self {
+        Self {
+            list: given,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn add(&mut self, observer: impl Observer + 'static) {

@@ -11,8 +11,8 @@ use super::data_record::DataRecord;
 use super::dataset::{Dataset, loader_config};
 use super::driver::{Cadence, Driver, Start, begin};
 use super::lock::RunLock;
-use super::observers::{Display, Observer, Observers, StepLog, TensorBoard};
-use super::signal::StopSignal;
+use super::observers::{Observer, Observers, StepLog, TensorBoard};
+use super::stop::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
 use super::{
@@ -62,7 +62,7 @@ pub struct TokenizerRun<'a> {
     pub cmd: String,
     /// Asks the run to save and stop.
     pub stop: StopSignal,
-    /// Who is told of what happens, beside the display and the run's own logs.
+    /// Who is told of what happens beside the run's own logs: with the feature `cli` a display, say.
     pub observers: Vec<Box<dyn Observer>>,
 }
 
@@ -96,7 +96,7 @@ impl TokenizerRun<'_> {
         let Setup { dataset, model, .. } = setup;
         let trainer = trainer(&model, &options, &restored)?;
         let it = restored.progress.it;
-        let mut observers = Observers::new(Display::new(options.output.quiet), self.observers);
+        let mut observers = Observers::new(self.observers);
         let resumed = restored.found.as_ref().map(|_| it);
         restored.add_logs(&options, &mut observers)?;
         let cadence = restored.cadence(&options);
@@ -114,7 +114,7 @@ impl TokenizerRun<'_> {
             keeper: Keeper::new(
                 paths.state.clone(),
                 options.output.keep,
-                "--lr",
+                "`lr`",
                 ac,
                 resumed,
             ),
@@ -173,9 +173,9 @@ impl Model {
             },
             device: self.device,
             world: self.world,
-            model: format!("--ch={}", self.ch),
-            smaller: "--ch",
-            half: "--precision=bf16",
+            model: format!("`ch`={}", self.ch),
+            smaller: "`ch`",
+            half: "`precision`=bf16",
         }
     }
 }
@@ -202,7 +202,7 @@ impl Setup {
         let device = resolve_device(o.machine.device)?;
         let Some(data_path) = &o.data.data_path else {
             return Err(Error::input(
-                "--data_path is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
+                "`data_path` is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
             ));
         };
         let pyramid = Pyramid::square(&plan.patch_nums)?;
@@ -254,12 +254,12 @@ impl Setup {
             check_accumulation(o.schedule.ac, found.ac, &path)?;
             if p.its_per_epoch != its {
                 return Err(Error::input(format!(
-                    "{}: the run had {} iterations an epoch, with these flags and images it would have {its}: give --bs, --ac and --data_path as before, or choose another --out",
+                    "{}: the run had {} iterations an epoch, with these flags and images it would have {its}: give `bs`, `ac` and `data_path` as before, or choose another `out`",
                     path.display(),
                     p.its_per_epoch,
                 )));
             }
-            let flag = o.steps.map_or("--ep", |_| "--steps");
+            let flag = o.steps.map_or("`ep`", |_| "`steps`");
             check_length(p.it, horizon.max_it, flag, &path)?;
             told = p.data.against(&record, &path)?;
             if o.schedule.ema.is_none() && found.ema {
@@ -344,7 +344,7 @@ fn introduce(
     let precision = r.plan.precision;
     if !trainer.vqvae.device().is_async() && precision.is_half() {
         observers.warn(&format!(
-            "--precision={precision}: half precision is for GPUs; this run computes in float32"
+            "`precision`={precision}: half precision is for GPUs; this run computes in float32"
         ));
     }
     observers.note(&format!(

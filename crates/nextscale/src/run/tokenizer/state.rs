@@ -137,7 +137,7 @@ pub(super) fn find(path: &Path, config: &VqvaeConfig) -> Result<Option<Found>> {
     } == *config;
     if !same {
         return Err(bad(format!(
-            "the run's tokenizer is another than these flags describe ({}): give --ch, --ch_mult, --num_res_blocks, --vocab, --cvae, --pn, --share_quant_resi, --quant_resi and --znorm as before, or choose another --out",
+            "the run's tokenizer is another than these flags describe ({}): give `ch`, `ch_mult`, `num_res_blocks`, `vocab`, `cvae`, `pn`, `share_quant_resi`, `quant_resi` and `znorm` as before, or choose another `out`",
             difference(&before, config)
         )));
     }

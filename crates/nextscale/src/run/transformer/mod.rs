@@ -13,8 +13,8 @@ use super::checkpoints::Keeper;
 use super::dataset::loader_config;
 use super::driver::{Cadence, Driver, Start, begin};
 use super::lock::RunLock;
-use super::observers::{Display, EpochLog, Header, Observer, Observers, StepLog, TensorBoard};
-use super::signal::StopSignal;
+use super::observers::{EpochLog, Header, Observer, Observers, StepLog, TensorBoard};
+use super::stop::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
 use super::{Outcome, average_ends, choose_seed, kept_accumulation, make_folder};
@@ -44,7 +44,7 @@ pub struct TransformerRun<'a> {
     pub cmd: String,
     /// Asks the run to save and stop.
     pub stop: StopSignal,
-    /// Who is told of what happens, beside the display and the run's own logs.
+    /// Who is told of what happens beside the run's own logs: with the feature `cli` a display, say.
     pub observers: Vec<Box<dyn Observer>>,
 }
 
@@ -78,7 +78,7 @@ impl TransformerRun<'_> {
         let restored = setup.restore(&options, found)?;
         let Setup { given, models, .. } = setup;
         let trainer = trainer(&models, given.tokenizer, &options, &restored)?;
-        let mut observers = Observers::new(Display::new(options.output.quiet), self.observers);
+        let mut observers = Observers::new(self.observers);
         restored.add_logs(&options, &self.cmd, &mut observers)?;
         let text = serde_json::to_string_pretty(&options).unwrap_or_default();
         let (cadence, it) = (restored.cadence(&options), restored.progress.it);
@@ -109,7 +109,7 @@ impl TransformerRun<'_> {
             keeper: Keeper::new(
                 last,
                 options.output.keep,
-                "--tblr",
+                "`tblr`",
                 options.schedule.ac,
                 held,
             ),
@@ -178,9 +178,9 @@ impl Models {
             },
             device: self.device,
             world: self.world,
-            model: format!("--depth={}", self.depth),
-            smaller: "--depth",
-            half: "--fp16=2",
+            model: format!("`depth`={}", self.depth),
+            smaller: "`depth`",
+            half: "`fp16`=2",
         }
     }
 }
@@ -367,7 +367,7 @@ fn introduce(
     let device = models.device;
     if !device.is_async() && r.plan.precision.is_half() {
         observers.warn(&format!(
-            "--fp16={}: half precision is for GPUs; this run computes in float32",
+            "`fp16`={}: half precision is for GPUs; this run computes in float32",
             o.fp16
         ));
     }
@@ -388,7 +388,7 @@ fn introduce(
         r.progress.seed,
     ));
     if trainer.tokenizer.whole().is_none() {
-        observers.note("checkpoints will not hold the tokenizer: to draw images give `sample` its file with --tokenizer");
+        observers.note("checkpoints will not hold the tokenizer: to draw images with them its file is needed again (`tokenizer`)");
     }
     if let Some((_, path)) = &r.saved {
         observers.note(&format!(

@@ -41,7 +41,7 @@ pub(super) fn open(
         let found = fingerprint(&tok.vqvae.params)?;
         if found != info.tokenizer {
             return Err(Error::input(format!(
-                "--tokenizer={}: {} was made with another tokenizer (weights {}, not {found}); give that one, or leave the flag out",
+                "`tokenizer`={}: {} was made with another tokenizer (weights {}, not {found}); give that one, or leave the flag out",
                 path.display(),
                 t.train.path().display(),
                 info.tokenizer
@@ -59,13 +59,13 @@ pub(super) fn open(
 fn without_tokenizer(data: Data) -> Result<Given> {
     let Data::Tokens(mut t) = data else {
         return Err(Error::input(
-            "--tokenizer is missing: give the tokenizer's file (train one with: nextscale train-tokenizer)",
+            "`tokenizer` is missing: give the tokenizer's file (train one with: nextscale train-tokenizer)",
         ));
     };
     let path = t.train.path().to_path_buf();
     let Some(codes) = t.train.codes()? else {
         return Err(Error::input(format!(
-            "{}: holds no codebook; give its tokenizer with --tokenizer=FILE",
+            "{}: holds no codebook; give its tokenizer with `tokenizer`=FILE",
             path.display()
         )));
     };
@@ -79,13 +79,13 @@ fn without_tokenizer(data: Data) -> Result<Given> {
 fn open_data(o: &TransformerOptions, plan: &TransformerPlan, pyramid: &Pyramid) -> Result<Data> {
     match (&o.data.data_path, &o.tokens) {
         (Some(_), Some(_)) => Err(Error::input(
-            "--tokens and --data_path: both are given; leave one out",
+            "`tokens` and `data_path`: both are given; leave one out",
         )),
         (None, None) => Err(Error::input(
-            "--data_path is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes; or --tokens=FILE",
+            "`data_path` is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes; or `tokens`=FILE",
         )),
         (Some(_), None) if o.val_tokens.is_some() => Err(Error::input(
-            "--val_tokens goes with --tokens; --data_path brings its own validation images",
+            "`val_tokens` goes with `tokens`; `data_path` brings its own validation images",
         )),
         (Some(path), None) => Ok(Data::Images(Dataset::open(
             path,
@@ -100,7 +100,7 @@ fn open_data(o: &TransformerOptions, plan: &TransformerPlan, pyramid: &Pyramid) 
                 .collect();
             if o.data.hflip && !train.info().is_some_and(|i| i.hflip) {
                 wrong.push(format!(
-                    "--hflip=1: {} holds no mirrored crops; make it again with nextscale tokenize --crops=N --hflip=1, or leave the flag out",
+                    "`hflip`=1: {} holds no mirrored crops; make it again with nextscale tokenize `crops`=N `hflip`=1, or leave the flag out",
                     path.display()
                 ));
             }
@@ -126,7 +126,7 @@ fn other_scales(flag: &str, file: &TokenFile, pyramid: &Pyramid) -> Option<Strin
     }
     let made = format_patch_nums(&file.pyramid().sides().unwrap_or_default());
     Some(format!(
-        "--{flag}={}: was made with --pn={made}; give --pn={made} here, or make it again with other scales",
+        "`{flag}`={}: was made with `pn`={made}; give `pn`={made} here, or make it again with other scales",
         file.path().display()
     ))
 }
@@ -136,12 +136,12 @@ fn other_pair(train: &TokenFile, val: &TokenFile) -> Option<String> {
     let (val_path, train_path) = (val.path().display(), train.path().display());
     if let Some(text) = first_difference(train.classes(), val.classes()) {
         return Some(format!(
-            "--val_tokens={val_path}: has other classes than {train_path}: {text}; make both of one data folder"
+            "`val_tokens`={val_path}: has other classes than {train_path}: {text}; make both of one data folder"
         ));
     }
     match (val.info(), train.info()) {
         (Some(a), Some(b)) if a.tokenizer != b.tokenizer => Some(format!(
-            "--val_tokens={val_path}: has other tokens, of another tokenizer, than {train_path}; make both with the same flags of nextscale tokenize"
+            "`val_tokens`={val_path}: has other tokens, of another tokenizer, than {train_path}; make both with the same flags of nextscale tokenize"
         )),
         _ => None,
     }

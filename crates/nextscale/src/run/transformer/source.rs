@@ -100,7 +100,7 @@ impl Data {
                 },
                 match &t.val {
                     Some(v) => format!("{} validation images", v.len()),
-                    None => "no validation images (--val_tokens)".into(),
+                    None => "no validation images (`val_tokens`)".into(),
                 }
             ),
         }

@@ -88,7 +88,7 @@ pub(super) fn progress(
     let counted = || saved.epoch.checked_mul(its)?.checked_add(saved.iter);
     let it = saved.g_it.or_else(counted).ok_or_else(|| {
         Error::input(format!(
-            "{}: epoch {} and iteration {} of it are beyond any run; choose another --out",
+            "{}: epoch {} and iteration {} of it are beyond any run; choose another `out`",
             path.display(),
             saved.epoch,
             saved.iter
@@ -100,7 +100,7 @@ pub(super) fn progress(
         first_prog: saved.config.first_prog,
     };
     let Some(kept) = saved.extra.get(PROGRESS_KEY) else {
-        check_length(it, horizon.max_it, "--ep", path)?;
+        check_length(it, horizon.max_it, "`ep`", path)?;
         let progress = Progress {
             it,
             its_per_epoch: its,
@@ -117,12 +117,12 @@ pub(super) fn progress(
     let progress = kept.progress;
     if progress.its_per_epoch != its {
         return Err(Error::input(format!(
-            "{}: the run had {} iterations an epoch, with these flags and images it would have {its}: give --bs, --ac and --data_path or --tokens as before, or choose another --out",
+            "{}: the run had {} iterations an epoch, with these flags and images it would have {its}: give `bs`, `ac` and `data_path` or `tokens` as before, or choose another `out`",
             path.display(),
             progress.its_per_epoch
         )));
     }
-    check_length(progress.it, horizon.max_it, "--ep", path)?;
+    check_length(progress.it, horizon.max_it, "`ep`", path)?;
     let state = TransformerState {
         best_tail: kept.best_tail,
         epoch: kept.epoch,
@@ -246,12 +246,12 @@ pub(super) fn check_tokenizer(
         return Ok(());
     }
     let given = match (&o.tokenizer, &o.tokens) {
-        (Some(file), _) => format!("--tokenizer={}", file.display()),
-        (None, Some(file)) => format!("--tokens={}", file.display()),
+        (Some(file), _) => format!("`tokenizer`={}", file.display()),
+        (None, Some(file)) => format!("`tokens`={}", file.display()),
         (None, None) => "this run".into(),
     };
     Err(Error::input(format!(
-        "{}: the run learns the tokens of another tokenizer than {given} has: give the one that it began with, or choose another --out",
+        "{}: the run learns the tokens of another tokenizer than {given} has: give the one that it began with, or choose another `out`",
         path.display()
     )))
 }
