@@ -4,7 +4,8 @@ mod common;
 
 use common::runs::{Tokenizer, Transformer};
 use common::{few_images, refused, run, succeed, tiny_tokenizer};
-use nextscale::checkpoint::{Kind, Part, StateDict, load_part};
+use nextscale::checkpoint::{Kind, Part, load_part};
+use nextscale::format::StateDict;
 use std::path::Path;
 
 fn go(flags: &[String]) {

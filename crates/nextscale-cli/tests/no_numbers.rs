@@ -4,8 +4,9 @@
 mod common;
 
 use common::{few_images, refused, run, succeed, tiny_tokenizer};
-use nextscale::checkpoint::safetensors::{read_safetensors, write_safetensors};
-use nextscale::checkpoint::{StateDict, TrainerState};
+use nextscale::checkpoint::TrainerState;
+use nextscale::format::StateDict;
+use nextscale::format::safetensors::{read_safetensors, write_safetensors};
 use std::fs;
 use std::path::{Path, PathBuf};
 

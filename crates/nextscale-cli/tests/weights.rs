@@ -3,8 +3,9 @@
 mod common;
 
 use common::{few_images, refused, succeed, tiny_tokenizer};
-use nextscale::checkpoint::safetensors::{TextMetadata, read_safetensors, write_safetensors};
-use nextscale::checkpoint::{StateDict, TrainerState};
+use nextscale::checkpoint::TrainerState;
+use nextscale::format::StateDict;
+use nextscale::format::safetensors::{TextMetadata, read_safetensors, write_safetensors};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -228,7 +229,7 @@ fn half_precision_weights_are_looked_at_too() {
         "--part=var",
     ]);
     let (plain, metadata) = read_safetensors(&weights).unwrap();
-    use nextscale::checkpoint::{HostDType, HostTensor};
+    use nextscale::format::{HostDType, HostTensor};
     let as_type =
         |dtype: HostDType, of: fn(f32) -> Vec<u8>, nan: &[u8], metadata: &TextMetadata| {
             let mut dict: StateDict = plain

@@ -3,7 +3,7 @@
 use super::machine::Machine;
 use super::recorded::{Looked, Recorded};
 use flate2::read::MultiGzDecoder;
-use nextscale::checkpoint::safetensors::read_safetensors;
+use nextscale::format::safetensors::read_safetensors;
 use nextscale::input::open_input;
 use nextscale::{Error, Result};
 use serde_json::Value as Json;

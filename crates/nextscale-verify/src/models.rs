@@ -3,15 +3,15 @@
 use super::folder::Folder;
 use super::machine::Machine;
 use super::report::Report;
-use nextscale::checkpoint::buffers::add_reference_buffers;
-use nextscale::checkpoint::outline::Outline;
-use nextscale::checkpoint::{Loaded, StateDict, VaeShape, load_weights};
+use nextscale::checkpoint::open::vqvae_config;
+use nextscale::checkpoint::{Loaded, load_weights};
+use nextscale::format::StateDict;
+use nextscale::format::outline::Outline;
 use nextscale::model::Pyramid;
-use nextscale::model::open::vqvae_config;
-use nextscale::model::state::{
-    HITS, hit_averages, load_var, load_vqvae, params_state, vqvae_state,
-};
+use nextscale::model::state::{hit_averages, load_var, load_vqvae, params_state, vqvae_state};
+use nextscale::model::var::state_dict::add_reference_buffers;
 use nextscale::model::var::{Var, VarConfig};
+use nextscale::model::vqvae::state_dict::{HITS, VaeShape};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
 use nextscale::{Error, Result};
 use nextscale_tensor::Math;

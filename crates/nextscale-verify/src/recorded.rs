@@ -1,6 +1,6 @@
 //! Recorded tensors.
 
-use nextscale::checkpoint::{HostDType, HostTensor, StateDict};
+use nextscale::format::{HostDType, HostTensor, StateDict};
 use nextscale::{Error, Result};
 use nextscale_tensor::{Tensor, ops};
 use std::cell::RefCell;

@@ -1,8 +1,8 @@
 //! The repository's own bundles pass; changed numbers, missing parts and damaged files are found.
 
 use super::*;
-use nextscale::checkpoint::safetensors::{read_safetensors, write_safetensors};
-use nextscale::checkpoint::{HostTensor, StateDict};
+use nextscale::format::safetensors::{read_safetensors, write_safetensors};
+use nextscale::format::{HostTensor, StateDict};
 use std::fs;
 
 fn fixtures() -> PathBuf {

@@ -3,9 +3,9 @@
 //! MODEL is a training checkpoint or weights, of this library or of the reference. TOKENIZER is needed where MODEL does not hold it.
 //! Draws sixteen images of the first classes to `samples.png`, on the first GPU where there is one.
 
+use nextscale::checkpoint::open::open_pair;
 use nextscale::device::resolve_device;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
-use nextscale::model::open::open_pair;
 use nextscale::options::values::DeviceChoice;
 use nextscale::pictures::grid;
 use nextscale::tensor::Precision;

@@ -4,8 +4,8 @@
 //! goes; give some thousands for pictures worth looking at. Checkpoints and `samples.png` go to `my-model/`, where the same command goes
 //! on.
 
+use nextscale::checkpoint::open::open_pair;
 use nextscale::generate::{SampleOptions, Sampler};
-use nextscale::model::open::open_pair;
 use nextscale::options::{
     DataOptions, OutputOptions, ScheduleOptions, TokenizerOptions, TransformerOptions,
 };

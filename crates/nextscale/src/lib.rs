@@ -1,7 +1,7 @@
 //! nextscale: training and sampling of visual autoregressive models by next-scale prediction.
 //!
 //! A run of a trainer is [`run::TokenizerRun`] or [`run::TransformerRun`], made of [`options`] and watched by observers
-//! ([`run::Observer`]). Trained models are opened by [`model::open`], drawn from by [`generate`], measured by [`eval`]. The example
+//! ([`run::Observer`]). Trained models are opened by [`checkpoint::open`], drawn from by [`generate`], measured by [`eval`]. The example
 //! `train_your_own` has all of it in one program, `sample` draws from a file, `custom_observer` watches a run.
 //!
 //! The library prints nothing and handles no signals. The feature `cli`, on by default, adds what a command needs beside it: flags
@@ -16,6 +16,7 @@ pub mod console;
 pub mod data;
 pub mod device;
 pub mod eval;
+pub mod format;
 pub mod generate;
 pub mod input;
 pub mod log;

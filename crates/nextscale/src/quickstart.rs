@@ -1,11 +1,11 @@
 //! Everything once on built-in data: a small tokenizer, a small transformer, their figures and pictures.
 
-use crate::checkpoint::write_atomic;
+use crate::checkpoint::open::{OpenPair, open_pair, open_tokenizer};
 use crate::data::{Feed, KnnClassifier, LoaderConfig};
 use crate::device::resolve_device;
 use crate::eval::evaluate_reconstruction;
+use crate::format::write_atomic;
 use crate::generate::{BatchSampler, Noise, SampleOptions, Sampler};
-use crate::model::open::{OpenPair, open_pair, open_tokenizer};
 use crate::options::values::DeviceChoice;
 use crate::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,

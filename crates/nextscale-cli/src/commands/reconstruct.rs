@@ -3,11 +3,11 @@
 use super::images::{check_picture, load, may_write, tell_bad, tell_left_out};
 use super::machine::Machine;
 use super::weights_kind::WeightsKind;
+use nextscale::checkpoint::open::open_tokenizer;
 use nextscale::data::{BadImage, Feed, LoaderConfig, is_of_the_file};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
 use nextscale::memory::{self, Pass, advise};
 use nextscale::model::Pyramid;
-use nextscale::model::open::open_tokenizer;
 use nextscale::options::values::{BadImages, parse_pn};
 use nextscale::pictures::{before_after, check_grid};
 use nextscale::run::Dataset;

@@ -9,7 +9,7 @@ use super::models::{self, Tokenizer, weight_stems};
 use super::part;
 use super::recorded::Recorded;
 use super::report::Report;
-use nextscale::checkpoint::StateDict;
+use nextscale::format::StateDict;
 use nextscale::model::Run;
 use nextscale::model::var::Var;
 use nextscale::{Error, Result};

@@ -17,7 +17,7 @@ use super::part;
 use super::recorded::Recorded;
 use super::report::Report;
 use super::tokens::Maps;
-use nextscale::checkpoint::StateDict;
+use nextscale::format::StateDict;
 use nextscale::model::Run;
 use nextscale::model::var::Var;
 use nextscale::model::vqvae::Vqvae;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json};
 use std::collections::{HashMap, HashSet};
 
-use super::safetensors::TextMetadata;
+use crate::format::safetensors::TextMetadata;
 use crate::{Error, Result};
 
 /// The metadata key, and the key among a training checkpoint's extras, of the classes' names.

@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use super::buffers::add_reference_buffers;
 use super::class_names::CLASSES_KEY;
-use super::load_into::NonFinite;
-use super::pth::PthBuilder;
-use super::safetensors::{TextMetadata, write_safetensors};
-use super::sniff::FileFormat;
-use super::state_dict::StateDict;
 use super::trainer_state::TrainerState;
 use super::weights::{
     Kind, Loaded, MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, Weights, format_patch_nums, load_part,
     load_weights,
 };
+use crate::format::pth::PthBuilder;
+use crate::format::safetensors::{TextMetadata, write_safetensors};
+use crate::format::sniff::FileFormat;
+use crate::format::state_dict::StateDict;
+use crate::model::load_into::NonFinite;
+use crate::model::var::state_dict::add_reference_buffers;
 use crate::{Error, Result};
 
 /// What to take from the input.

@@ -5,19 +5,20 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::class_names::{CLASSES_KEY, list_names, names_of_extra, names_of_metadata};
-use super::host::{HostDType, checked_numel, count_non_finite};
-use super::load_into::{NonFinite, may_be_infinite};
-use super::outline::Outline;
-use super::param_groups::is_buffer;
 use super::places::{Place, Tree, open_pth, places};
-use super::pth::PthFile;
-use super::safetensors::{SafetensorsFile, TextMetadata};
-use super::shapes::{PhiKind, VaeShape, VarShape};
-use super::sniff::{FileFormat, sniff};
 use super::trainer_state::{self, ScalerState};
 use super::weights::{
     MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, format_patch_nums, parse_patch_nums,
 };
+use crate::format::host::{HostDType, checked_numel, count_non_finite};
+use crate::format::outline::Outline;
+use crate::format::pth::PthFile;
+use crate::format::safetensors::{SafetensorsFile, TextMetadata};
+use crate::format::sniff::{FileFormat, sniff};
+use crate::model::load_into::{NonFinite, may_be_infinite};
+use crate::model::var::state_dict::VarShape;
+use crate::model::var::state_dict::is_buffer;
+use crate::model::vqvae::state_dict::{HITS, PhiKind, VaeShape};
 use crate::text::shown;
 use crate::{Error, Result};
 use torch_pth::{Dict, Value};
@@ -366,7 +367,7 @@ impl Description {
 }
 
 fn summary(name: &'static str, o: &Outline) -> PartSummary {
-    let derived = |name: &str| is_buffer(name) || name == "quantize.ema_vocab_hit_SV";
+    let derived = |name: &str| is_buffer(name) || name == HITS;
     let sum = |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0, u64::saturating_add);
     PartSummary {
         name,

@@ -8,11 +8,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::pth::PthFile;
-use super::shapes::{VaeShape, VarShape};
-use super::state_dict::StateDict;
 use super::weights::{Kind, NO_AVERAGE, Part};
 use crate::Result;
+use crate::format::pth::PthFile;
+use crate::format::state_dict::StateDict;
+use crate::model::var::state_dict::VarShape;
+use crate::model::vqvae::state_dict::VaeShape;
 use torch_pth::{Dict, TensorRef, Value};
 
 /// What PyTorch's wrappers of modules put into names: data parallelism, `torch.compile`, FSDP, recomputed activations.

@@ -4,15 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::convert::{ConvertPart, convert};
-use super::fixtures::unpacked;
-use super::host::HostTensor;
 use super::inspect::{Kind, describe};
-use super::pth::PthBuilder;
-use super::safetensors::{TextMetadata, write_safetensors};
-use super::shapes::{PhiKind, VaeShape, VarShape};
-use super::state_dict::StateDict;
 use super::trainer_state::TrainerState;
 use super::weights::{Loaded, PATCH_NUMS_KEY, Part, load_part, load_weights};
+use crate::format::fixtures::unpacked;
+use crate::format::host::HostTensor;
+use crate::format::pth::PthBuilder;
+use crate::format::safetensors::{TextMetadata, write_safetensors};
+use crate::format::state_dict::StateDict;
+use crate::model::var::state_dict::VarShape;
+use crate::model::vqvae::state_dict::{PhiKind, VaeShape};
 use torch_pth::{Dict, Value};
 
 const CKPT: &str = "checkpoint/ar-ckpt-last.pth";
@@ -192,7 +193,7 @@ fn a_transformer_without_buffers_gets_them_where_they_can_be_told() {
     let bare: StateDict = original
         .clone()
         .into_iter()
-        .filter(|(n, _)| !super::param_groups::is_buffer(n))
+        .filter(|(n, _)| !crate::model::var::state_dict::is_buffer(n))
         .collect();
     let (a, b) = (dir.path().join("a.safetensors"), dir.path().join("b.pth"));
     let meta: TextMetadata = [

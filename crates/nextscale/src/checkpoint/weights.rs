@@ -7,14 +7,15 @@ use serde_json::{Map, Value as Json};
 use super::class_names::{
     CLASSES_KEY, named_twice, names_of_extra, names_of_metadata, names_to_text,
 };
-use super::outline::Outline;
 use super::places::{self, Place, Tree};
-use super::pth::PthFile;
-use super::safetensors::{SafetensorsFile, TextMetadata};
-use super::shapes::{VaeShape, VarShape};
-use super::sniff::{FileFormat, sniff};
-use super::state_dict::StateDict;
 use super::trainer_state::{self, AVERAGED, TrainerState};
+use crate::format::outline::Outline;
+use crate::format::pth::PthFile;
+use crate::format::safetensors::{SafetensorsFile, TextMetadata};
+use crate::format::sniff::{FileFormat, sniff};
+use crate::format::state_dict::StateDict;
+use crate::model::var::state_dict::VarShape;
+use crate::model::vqvae::state_dict::VaeShape;
 use crate::{Error, Result};
 use torch_pth::Value;
 

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::convert::{ConvertPart, convert};
-use super::fixtures::unpacked;
-use super::host::HostTensor;
 use super::inspect::{Kind, describe};
-use super::pth::{PthBuilder, PthFile};
-use super::safetensors::{TextMetadata, read_safetensors, write_safetensors};
-use super::state_dict::StateDict;
 use super::trainer_state::TrainerState;
 use super::weights::{Loaded, Part, load_part, load_weights};
+use crate::format::fixtures::unpacked;
+use crate::format::host::HostTensor;
+use crate::format::pth::{PthBuilder, PthFile};
+use crate::format::safetensors::{TextMetadata, read_safetensors, write_safetensors};
+use crate::format::state_dict::StateDict;
 use torch_pth::{Dict, Value};
 
 fn fixture(name: &str) -> StateDict {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::atomic::{Unfinished, synced};
+use crate::format::atomic::{Unfinished, synced};
 use crate::input::open_input;
 use crate::{Error, Result};
 

@@ -1,7 +1,8 @@
 //! The two models: the multi-scale tokenizer ([`vqvae`]) and the transformer ([`var`]). Each is written once, forward
 //! only, for training, evaluation, sampling and editing; gradients come from the operators.
 
-pub mod open;
+pub mod layers;
+pub mod load_into;
 #[cfg(test)]
 mod parts_tests;
 pub mod pyramid;

@@ -1,16 +1,15 @@
 //! Weights in and out of models: between flat parameters and the reference's state dicts.
 
+use super::load_into::load_into;
 use super::var::Var;
 use super::vqvae::Vqvae;
-use crate::checkpoint::host::count_non_finite;
-use crate::checkpoint::run_file::Part;
-use crate::checkpoint::{HostTensor, StateDict, load_into};
+use super::vqvae::state_dict::HITS;
+use crate::format::StateDict;
+use crate::format::host::count_non_finite;
+use crate::format::run_file::Part;
 use crate::{Error, Result};
 use nextscale_tensor::{GradBuffer, Params};
 use std::borrow::Cow;
-
-/// The tokenizer's buffer of hit averages.
-pub const HITS: &str = "quantize.ema_vocab_hit_SV";
 
 /// Loads every parameter from `dict`; the reference's derived buffers are passed over.
 ///
@@ -126,17 +125,7 @@ pub fn vqvae_part_of<'a>(
 /// # Errors
 /// When a tensor can't be described; not for parameters of a model.
 pub fn params_state(params: &Params) -> Result<StateDict> {
-    params
-        .infos()
-        .iter()
-        .map(|i| {
-            let values = params.export(&i.name)?;
-            Ok((
-                i.name.clone(),
-                HostTensor::from_f32(i.shape.dims(), &values)?,
-            ))
-        })
-        .collect()
+    params_part("", params).to_dict()
 }
 
 /// Loads a tokenizer's weights.
@@ -166,19 +155,7 @@ pub fn hit_averages(dict: &StateDict, scales: usize, vocab: usize) -> Vec<Vec<f3
 /// # Errors
 /// When the hit averages do not fit the model.
 pub fn vqvae_state(model: &Vqvae, hits: &[Vec<f32>]) -> Result<StateDict> {
-    let averages = HostTensor::from_f32(&[hits.len(), model.config.vocab], &hits.concat())?;
-    let mut pending = Some(averages);
-    let mut out = StateDict::new();
-    for (name, tensor) in params_state(&model.params)? {
-        // The buffer stands first among the quantizer's own entries.
-        if name.starts_with("quantize.")
-            && let Some(t) = pending.take()
-        {
-            out.insert(HITS, t);
-        }
-        out.insert(name, tensor);
-    }
-    Ok(out)
+    vqvae_part("", model, hits).to_dict()
 }
 
 /// Loads a transformer's weights.

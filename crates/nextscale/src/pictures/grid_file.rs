@@ -1,7 +1,7 @@
 //! A grid of images as one PNG file, written a row of images at a time: memory does not grow with the number of images.
 
 use super::{GAP, grid_size};
-use crate::checkpoint::atomic::Unfinished;
+use crate::format::atomic::Unfinished;
 use crate::{Error, Result};
 use png::{BitDepth, ColorType, Encoder, StreamWriter};
 use std::fs::File;

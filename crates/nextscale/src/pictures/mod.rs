@@ -8,7 +8,7 @@ pub use grid_file::GridFile;
 pub use labels::labelled_rows;
 pub use npz::NpzImages;
 
-use crate::checkpoint::write_atomic;
+use crate::format::write_atomic;
 use crate::{Error, Result};
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder};
 use image::{ExtendedColorType, ImageEncoder};

@@ -1,7 +1,7 @@
 //! Images as one `.npz` file, `arr_0` of type uint8 `[N, H, W, 3]`, as FID tools read them. Written batch by batch: memory
 //! does not grow with the number of images.
 
-use crate::checkpoint::atomic::Unfinished;
+use crate::format::atomic::Unfinished;
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -155,7 +155,7 @@ pub(crate) fn check_accumulation(ac: usize, before: usize, path: &Path) -> Resul
 /// Copies a file so that the target is whole at any instant.
 pub(crate) fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     let (mut source, _) = crate::input::open_input(from)?;
-    crate::checkpoint::write_atomic(to, |w| std::io::copy(&mut source, w).map(|_| ()))
+    crate::format::write_atomic(to, |w| std::io::copy(&mut source, w).map(|_| ()))
 }
 
 /// The seed of a run: the one given, the one of the checkpoint, or a new one from the clock and the process.

@@ -110,7 +110,7 @@ pub fn end_cleanly() -> Result<()> {
     let watch = move || {
         if let Some(signal) = signals.forever().next() {
             heard.store(true, Ordering::SeqCst);
-            crate::checkpoint::atomic::leave(128 + signal);
+            crate::format::atomic::leave(128 + signal);
         }
     };
     std::thread::Builder::new()

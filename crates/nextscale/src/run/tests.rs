@@ -2,7 +2,8 @@
 
 use super::STEPS_FILE;
 use super::{TokenizerRun, TransformerRun, tokenizer_paths, transformer_paths};
-use crate::checkpoint::{StateDict, TrainerState, load_weights};
+use crate::checkpoint::{TrainerState, load_weights};
+use crate::format::StateDict;
 use crate::options::values::DeviceChoice;
 use crate::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,

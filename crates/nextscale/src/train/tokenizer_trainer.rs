@@ -4,6 +4,7 @@ use super::codebook_usage::HitAverages;
 use super::loss_scale::scaler_of;
 use super::optimizer::{LateNumbers, Optimizer};
 use crate::model::Run;
+use crate::model::vqvae::state_dict::is_decayed;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::{Error, Result};
 use nextscale_tensor::Fetch;
@@ -103,7 +104,7 @@ impl TokenizerTrainer {
         let opt = Optimizer::new(
             &vqvae.params,
             betas,
-            |_, shape| shape.len() > 1,
+            |_, shape| is_decayed(shape.len()),
             scaler_of(vqvae.math),
         )?;
         let hits = HitAverages::new(vqvae.config.pyramid.count(), vqvae.config.vocab);

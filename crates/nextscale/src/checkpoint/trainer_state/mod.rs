@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 
-use super::state_dict::StateDict;
+use crate::format::state_dict::StateDict;
 use crate::{Error, Result};
 
 /// The trainer's own settings and progress, `trainer.config` in the reference's file.

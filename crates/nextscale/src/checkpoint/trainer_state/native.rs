@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
-use crate::checkpoint::run_file;
-use crate::checkpoint::safetensors::SafetensorsFile;
+use crate::format::run_file;
+use crate::format::safetensors::SafetensorsFile;
 use crate::{Error, Result};
 
 /// The metadata key that marks a training checkpoint and holds its [`Header`].

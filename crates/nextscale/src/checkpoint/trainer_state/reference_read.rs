@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use super::{AdamSettings, ScalerState, TrainerConfig, TrainerState, args};
 use crate::Result;
-use crate::checkpoint::param_groups::param_groups;
 use crate::checkpoint::places::open_pth;
-use crate::checkpoint::pth::PthFile;
-use crate::checkpoint::state_dict::StateDict;
+use crate::format::pth::PthFile;
+use crate::format::state_dict::StateDict;
+use crate::model::var::state_dict::param_groups;
 use torch_pth::{Dict, TensorRef, Value};
 
 /// What goes wrong here, as text that completes "FILE: ".

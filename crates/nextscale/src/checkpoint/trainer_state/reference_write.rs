@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{ScalerState, TrainerConfig, TrainerState, args};
-use crate::checkpoint::buffers::add_reference_buffers;
-use crate::checkpoint::host::HostTensor;
-use crate::checkpoint::param_groups::param_groups;
-use crate::checkpoint::pth::PthBuilder;
+use crate::format::host::HostTensor;
+use crate::format::pth::PthBuilder;
+use crate::model::var::state_dict::add_reference_buffers;
+use crate::model::var::state_dict::param_groups;
 use crate::{Error, Result};
 use torch_pth::{Dict, Value};
 
@@ -126,7 +126,7 @@ fn needs_buffers(state: &TrainerState) -> bool {
         || var.names().any(missing)
         || !var
             .names()
-            .is_sorted_by_key(crate::checkpoint::param_groups::reference_rank)
+            .is_sorted_by_key(crate::model::var::state_dict::reference_rank)
 }
 
 fn int(n: u64) -> Value {

@@ -7,13 +7,13 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::checkpoint::fixtures::{fixture, json, unpacked};
-use crate::checkpoint::host::HostTensor;
-use crate::checkpoint::param_groups::is_buffer;
-use crate::checkpoint::pth::{PthBuilder, PthFile};
-use crate::checkpoint::safetensors::{
+use crate::format::fixtures::{fixture, json, unpacked};
+use crate::format::host::HostTensor;
+use crate::format::pth::{PthBuilder, PthFile};
+use crate::format::safetensors::{
     SafetensorsFile, TextMetadata, read_safetensors, write_safetensors,
 };
+use crate::model::var::state_dict::is_buffer;
 use torch_pth::{Dict, Value};
 
 const CKPT: &str = "checkpoint/ar-ckpt-last.pth";

@@ -14,8 +14,8 @@ pub use loader::{TokenBatch, TokenLoader};
 pub use read::TokenFile;
 pub use write::{TokenSet, write_tokens};
 
-use crate::checkpoint::HostTensor;
-use crate::checkpoint::StateDict;
+use crate::format::HostTensor;
+use crate::format::StateDict;
 use crate::model::state::params_state;
 use crate::{Error, Result};
 use nextscale_tensor::Params;
@@ -53,7 +53,7 @@ fn quantizer_state(params: &Params) -> Result<StateDict> {
 
 fn i32s(values: &[i32]) -> Result<HostTensor> {
     let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    HostTensor::new(crate::checkpoint::HostDType::I32, vec![values.len()], data)
+    HostTensor::new(crate::format::HostDType::I32, vec![values.len()], data)
 }
 
 /// A problem with one token.

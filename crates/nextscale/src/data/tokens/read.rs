@@ -2,9 +2,9 @@
 
 use super::{LABELS, QUANTIZER, TOKENS, TOKENS_KEY, TokenInfo, outside};
 use crate::checkpoint::class_names::{CLASSES_KEY, named_twice, names_of_metadata};
-use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata};
 use crate::checkpoint::weights::{PATCH_NUMS_KEY, TOKENIZER_KEY, parse_patch_nums};
-use crate::checkpoint::{HostDType, StateDict};
+use crate::format::safetensors::{SafetensorsFile, TextMetadata};
+use crate::format::{HostDType, StateDict};
 use crate::model::Pyramid;
 use crate::model::state::load_params;
 use crate::model::vqvae::VqvaeConfig;

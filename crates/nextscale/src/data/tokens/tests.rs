@@ -1,9 +1,9 @@
 use super::*;
 use crate::checkpoint::class_names::CLASSES_KEY;
-use crate::checkpoint::safetensors::{TextMetadata, read_safetensors, write_safetensors};
 use crate::checkpoint::weights::PATCH_NUMS_KEY;
-use crate::checkpoint::{HostDType, HostTensor};
 use crate::data::{LoaderConfig, TrainSampler, ValSampler};
+use crate::format::safetensors::{TextMetadata, read_safetensors, write_safetensors};
+use crate::format::{HostDType, HostTensor};
 use crate::model::Pyramid;
 use crate::model::state::fingerprint;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};

@@ -2,9 +2,9 @@
 
 use super::{LABELS, TOKENS, TOKENS_KEY, TokenInfo, i32s, outside, quantizer_state};
 use crate::checkpoint::class_names::{CLASSES_KEY, names_to_text};
-use crate::checkpoint::safetensors::{Coming, TextMetadata, write_before};
 use crate::checkpoint::weights::{PATCH_NUMS_KEY, TOKENIZER_KEY, format_patch_nums};
-use crate::checkpoint::{HostDType, HostTensor, write_atomic};
+use crate::format::safetensors::{Coming, TextMetadata, write_before};
+use crate::format::{HostDType, HostTensor, write_atomic};
 use crate::model::Pyramid;
 use crate::model::vqvae::Vqvae;
 use crate::{Error, Result};

@@ -3,32 +3,13 @@
 use super::{Branch, DropPath, EPS, VarConfig};
 use crate::Result;
 use crate::model::Run;
+use crate::model::layers::Linear;
 use nextscale_tensor::ops::{self, Activation, Bias, FeedForward, Gate, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, PartId, Tensor};
 
 /// Vectors in a block's modulation table: γ1, γ2, s1, s2, b1, b2.
 pub(super) const SLOTS: usize = 6;
-
-/// A linear layer's weight and bias.
-pub(super) struct Linear {
-    weight: ParamId,
-    bias: ParamId,
-}
-
-impl Linear {
-    pub(super) fn new(b: &mut ParamsBuilder, name: &str, i: usize, o: usize) -> Self {
-        Self {
-            weight: b.add(format!("{name}.weight"), [o, i], Layout::Same),
-            bias: b.add(format!("{name}.bias"), [o], Layout::Same),
-        }
-    }
-
-    pub(super) fn forward(&self, cx: &Cx<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
-        let (w, b) = (p.get(self.weight), p.get(self.bias));
-        Ok(ops::linear(cx, x, &w, Bias::Full(&b), Activation::None)?)
-    }
-}
 
 /// What queries see.
 pub enum Attend<'a> {
@@ -168,8 +149,8 @@ impl Block {
         let gate = Gate { table, slot: 0 };
         let keep = drop_path.map(|d| d.of(i, Branch::Attention)).transpose()?;
         let (x, y) = ops::gated_residual_norm(cx, &x, &a, &gate, keep.as_ref(), &middle, EPS)?;
-        let (w1, b1) = (p.get(self.fc1.weight), p.get(self.fc1.bias));
-        let (w2, b2) = (p.get(self.fc2.weight), p.get(self.fc2.bias));
+        let (w1, b1) = self.fc1.params(p);
+        let (w2, b2) = self.fc2.params(p);
         let weights = FeedForward {
             w1: &w1,
             b1: &b1,

@@ -5,15 +5,17 @@ mod block;
 mod config;
 mod drop_path;
 mod init;
+pub mod state_dict;
 
 pub use block::Attend;
 pub use config::VarConfig;
 pub use drop_path::{Branch, DropPath};
 pub use init::InitScales;
 
+use super::layers::Linear;
 use super::{Run, half_copy, to_device};
 use crate::{Error, Result};
-use block::{Block, Linear, SLOTS};
+use block::{Block, SLOTS};
 use nextscale_tensor::ops::{self, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::{Cx, DType, Device, Math, ParamId, Params, ParamsBuilder, PartId, Tensor};

@@ -1,23 +1,24 @@
 //! The tokenizer's attention block: one head over all positions.
 
-use super::{ConvLayer, NormLayer};
+use super::norm;
 use crate::Result;
 use crate::model::Run;
+use crate::model::layers::{Conv2d, GroupNorm};
 use nextscale_tensor::{Params, ParamsBuilder, Tensor, ops};
 
 /// `AttnBlock` of the reference.
 pub(super) struct AttnBlock {
-    norm: NormLayer,
-    qkv: ConvLayer,
-    proj_out: ConvLayer,
+    norm: GroupNorm,
+    qkv: Conv2d,
+    proj_out: Conv2d,
 }
 
 impl AttnBlock {
     pub(super) fn new(b: &mut ParamsBuilder, name: &str, c: usize) -> Self {
         Self {
-            norm: NormLayer::new(b, &format!("{name}.norm"), c),
-            qkv: ConvLayer::same(b, &format!("{name}.qkv"), (c, 3 * c), 1),
-            proj_out: ConvLayer::same(b, &format!("{name}.proj_out"), (c, c), 1),
+            norm: norm(b, &format!("{name}.norm"), c),
+            qkv: Conv2d::same(b, &format!("{name}.qkv"), (c, 3 * c), 1),
+            proj_out: Conv2d::same(b, &format!("{name}.proj_out"), (c, c), 1),
         }
     }
 

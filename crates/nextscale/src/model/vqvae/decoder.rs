@@ -3,22 +3,23 @@
 use super::attn_block::AttnBlock;
 use super::encoder::{Level, Middle};
 use super::resnet_block::ResnetBlock;
-use super::{ConvLayer, DropoutDraw, NormLayer, VqvaeConfig};
+use super::{DropoutDraw, VqvaeConfig, norm};
 use crate::Result;
 use crate::model::Run;
+use crate::model::layers::{Conv2d, GroupNorm};
 use nextscale_tensor::{Params, ParamsBuilder, PartId, Tensor, ops};
 
 /// `decoder.*` of the reference.
 pub(super) struct Decoder {
     /// Up to the middle.
     start: PartId,
-    conv_in: ConvLayer,
+    conv_in: Conv2d,
     mid: Middle,
     /// Level 0 is the finest, as the keys count; they run from the last to the first.
     up: Vec<Level>,
     end: PartId,
-    norm_out: NormLayer,
-    conv_out: ConvLayer,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
 }
 
 impl Decoder {
@@ -26,7 +27,7 @@ impl Decoder {
         let last = c.ch_mult.len() - 1;
         let widest = c.ch * c.ch_mult[last];
         let start = b.part();
-        let conv_in = ConvLayer::same(b, "decoder.conv_in", (c.cvae, widest), 3);
+        let conv_in = Conv2d::same(b, "decoder.conv_in", (c.cvae, widest), 3);
         let mid = Middle::new(b, "decoder", widest, c.dropout);
         let mut up = Vec::new();
         // Declared in the keys' order, finest first, although data flows the other way.
@@ -44,8 +45,8 @@ impl Decoder {
             let attns = (0..if i == last { c.num_res_blocks + 1 } else { 0 })
                 .map(|j| AttnBlock::new(b, &format!("{name}.attn.{j}"), out))
                 .collect();
-            let resample = (i != 0)
-                .then(|| ConvLayer::same(b, &format!("{name}.upsample.conv"), (out, out), 3));
+            let resample =
+                (i != 0).then(|| Conv2d::same(b, &format!("{name}.upsample.conv"), (out, out), 3));
             up.push(Level {
                 part,
                 blocks,
@@ -60,8 +61,8 @@ impl Decoder {
             mid,
             up,
             end: b.part(),
-            norm_out: NormLayer::new(b, "decoder.norm_out", finest),
-            conv_out: ConvLayer::same(b, "decoder.conv_out", (finest, 3), 3),
+            norm_out: norm(b, "decoder.norm_out", finest),
+            conv_out: Conv2d::same(b, "decoder.conv_out", (finest, 3), 3),
         }
     }
 

@@ -2,9 +2,10 @@
 
 use super::attn_block::AttnBlock;
 use super::resnet_block::ResnetBlock;
-use super::{ConvLayer, DropoutDraw, NormLayer, VqvaeConfig};
+use super::{DropoutDraw, VqvaeConfig, norm};
 use crate::Result;
 use crate::model::Run;
+use crate::model::layers::{Conv2d, GroupNorm};
 use nextscale_tensor::ops::Conv;
 use nextscale_tensor::{Params, ParamsBuilder, PartId, Tensor};
 
@@ -14,7 +15,7 @@ pub(super) struct Level {
     pub(super) blocks: Vec<ResnetBlock>,
     /// One after each residual block on the coarsest level, none elsewhere.
     pub(super) attns: Vec<AttnBlock>,
-    pub(super) resample: Option<ConvLayer>,
+    pub(super) resample: Option<Conv2d>,
 }
 
 impl Level {
@@ -73,19 +74,19 @@ impl Middle {
 /// `encoder.*` of the reference.
 pub(super) struct Encoder {
     start: PartId,
-    conv_in: ConvLayer,
+    conv_in: Conv2d,
     down: Vec<Level>,
     /// From the middle on.
     end: PartId,
     mid: Middle,
-    norm_out: NormLayer,
-    conv_out: ConvLayer,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
 }
 
 impl Encoder {
     pub(super) fn new(b: &mut ParamsBuilder, c: &VqvaeConfig) -> Self {
         let start = b.part();
-        let conv_in = ConvLayer::same(b, "encoder.conv_in", (3, c.ch), 3);
+        let conv_in = Conv2d::same(b, "encoder.conv_in", (3, c.ch), 3);
         let last = c.ch_mult.len() - 1;
         let mut width = c.ch;
         let mut down = Vec::new();
@@ -104,7 +105,7 @@ impl Encoder {
                 .collect();
             let resample = (i != last).then(|| {
                 let name = format!("{name}.downsample.conv");
-                ConvLayer::new(b, &name, (width, width), 3, Conv::halve())
+                Conv2d::new(b, &name, (width, width), 3, Conv::halve())
             });
             down.push(Level {
                 part,
@@ -119,8 +120,8 @@ impl Encoder {
             down,
             end: b.part(),
             mid: Middle::new(b, "encoder", width, c.dropout),
-            norm_out: NormLayer::new(b, "encoder.norm_out", width),
-            conv_out: ConvLayer::same(b, "encoder.conv_out", (width, c.cvae), 3),
+            norm_out: norm(b, "encoder.norm_out", width),
+            conv_out: Conv2d::same(b, "encoder.conv_out", (width, c.cvae), 3),
         }
     }
 

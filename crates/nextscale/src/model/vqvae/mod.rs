@@ -7,21 +7,21 @@ mod encoder;
 mod init;
 pub mod quantizer;
 mod resnet_block;
+pub mod state_dict;
 
+use super::layers::{Conv2d, GroupNorm};
 use super::{Pyramid, Run, half_copy, to_device};
 use crate::{Error, Result};
 use decoder::Decoder;
 use encoder::Encoder;
-use nextscale_tensor::ops::{self, Conv, Norm};
-use nextscale_tensor::params::Layout;
-use nextscale_tensor::{Device, Math, ParamId, Params, ParamsBuilder, PartId, Tensor};
+use nextscale_tensor::ops;
+use nextscale_tensor::{Device, Math, Params, ParamsBuilder, PartId, Tensor};
 use quantizer::Quantizer;
 use serde::{Deserialize, Serialize};
+pub(crate) use state_dict::CODEBOOK;
 
 /// Groups of every group normalisation.
 const GROUPS: usize = 32;
-/// The codebook's name among the parameters.
-pub(crate) const CODEBOOK: &str = "quantize.embedding.weight";
 /// Added to variances in group normalisation.
 const EPS: f32 = 1e-6;
 
@@ -158,89 +158,9 @@ pub(crate) mod limits {
     pub(crate) const KERNEL: usize = 31;
 }
 
-/// A 2-D convolution's weight and bias.
-struct ConvLayer {
-    weight: ParamId,
-    bias: ParamId,
-    conv: Conv,
-}
-
-impl ConvLayer {
-    fn new(
-        b: &mut ParamsBuilder,
-        name: &str,
-        (i, o): (usize, usize),
-        size: usize,
-        conv: Conv,
-    ) -> Self {
-        Self {
-            weight: b.add(format!("{name}.weight"), [o, i, size, size], Layout::Conv),
-            bias: b.add(format!("{name}.bias"), [o], Layout::Same),
-            conv,
-        }
-    }
-
-    fn same(b: &mut ParamsBuilder, name: &str, io: (usize, usize), size: usize) -> Self {
-        Self::new(b, name, io, size, Conv::same(size))
-    }
-
-    fn forward(&self, run: &Run<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
-        self.forward_plus(run, p, x, None)
-    }
-
-    fn forward_plus(
-        &self,
-        run: &Run<'_>,
-        p: &Params,
-        x: &Tensor,
-        residual: Option<&Tensor>,
-    ) -> Result<Tensor> {
-        let (w, b) = (p.get(self.weight), p.get(self.bias));
-        Ok(ops::conv2d(&run.cx, x, &w, &b, self.conv, residual)?)
-    }
-
-    /// The convolution of the normalised and activated x.
-    fn behind(
-        &self,
-        norm: &NormLayer,
-        run: &Run<'_>,
-        p: &Params,
-        x: &Tensor,
-        residual: Option<&Tensor>,
-    ) -> Result<Tensor> {
-        let (gamma, beta) = (&p.get(norm.weight), &p.get(norm.bias));
-        let norm = Norm {
-            gamma,
-            beta,
-            groups: GROUPS,
-            eps: EPS,
-            silu: true,
-        };
-        let layer = (&p.get(self.weight), &p.get(self.bias));
-        Ok(ops::normed_conv2d(
-            &run.cx, x, norm, layer, self.conv, residual,
-        )?)
-    }
-}
-
-/// A group normalisation's weight and bias, with or without SiLU after it.
-struct NormLayer {
-    weight: ParamId,
-    bias: ParamId,
-}
-
-impl NormLayer {
-    fn new(b: &mut ParamsBuilder, name: &str, channels: usize) -> Self {
-        Self {
-            weight: b.add(format!("{name}.weight"), [channels], Layout::Same),
-            bias: b.add(format!("{name}.bias"), [channels], Layout::Same),
-        }
-    }
-
-    fn forward(&self, run: &Run<'_>, p: &Params, x: &Tensor, silu: bool) -> Result<Tensor> {
-        let (w, b) = (p.get(self.weight), p.get(self.bias));
-        Ok(ops::group_norm(&run.cx, x, &w, &b, GROUPS, EPS, silu)?)
-    }
+/// A group normalisation of the tokenizer's.
+fn norm(b: &mut ParamsBuilder, name: &str, channels: usize) -> GroupNorm {
+    GroupNorm::new(b, name, channels, GROUPS, EPS)
 }
 
 /// Dropout inside residual blocks: the stream's seed and the training step.
@@ -276,8 +196,8 @@ pub struct Vqvae {
     codes: PartId,
     /// The multi-scale quantizer.
     pub quantizer: Quantizer,
-    quant_conv: ConvLayer,
-    post_quant_conv: ConvLayer,
+    quant_conv: Conv2d,
+    post_quant_conv: Conv2d,
 }
 
 impl Vqvae {
@@ -302,8 +222,8 @@ impl Vqvae {
         let codes = b.part();
         let quantizer = Quantizer::new(&mut b, &config);
         let (c, ks) = (config.cvae, config.quant_conv_ks);
-        let quant_conv = ConvLayer::same(&mut b, "quant_conv", (c, c), ks);
-        let post_quant_conv = ConvLayer::same(&mut b, "post_quant_conv", (c, c), ks);
+        let quant_conv = Conv2d::same(&mut b, "quant_conv", (c, c), ks);
+        let post_quant_conv = Conv2d::same(&mut b, "post_quant_conv", (c, c), ks);
         Ok(Self {
             config,
             params: b.build_on(trainable, device, half_copy(math))?,

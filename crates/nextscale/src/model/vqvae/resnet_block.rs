@@ -1,18 +1,19 @@
 //! The residual block: norm, SiLU, convolution, twice, plus the input.
 
-use super::{ConvLayer, DropoutDraw, NormLayer};
+use super::{DropoutDraw, norm};
 use crate::Result;
 use crate::model::Run;
+use crate::model::layers::{Conv2d, GroupNorm};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Params, ParamsBuilder, Tensor, ops};
 
 /// `ResnetBlock` of the reference.
 pub(super) struct ResnetBlock {
-    norm1: NormLayer,
-    conv1: ConvLayer,
-    norm2: NormLayer,
-    conv2: ConvLayer,
-    nin_shortcut: Option<ConvLayer>,
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    nin_shortcut: Option<Conv2d>,
     dropout: f32,
     /// Tells this block's dropout from the others'.
     lane: u64,
@@ -26,12 +27,12 @@ impl ResnetBlock {
         dropout: f32,
     ) -> Self {
         Self {
-            norm1: NormLayer::new(b, &format!("{name}.norm1"), i),
-            conv1: ConvLayer::same(b, &format!("{name}.conv1"), (i, o), 3),
-            norm2: NormLayer::new(b, &format!("{name}.norm2"), o),
-            conv2: ConvLayer::same(b, &format!("{name}.conv2"), (o, o), 3),
+            norm1: norm(b, &format!("{name}.norm1"), i),
+            conv1: Conv2d::same(b, &format!("{name}.conv1"), (i, o), 3),
+            norm2: norm(b, &format!("{name}.norm2"), o),
+            conv2: Conv2d::same(b, &format!("{name}.conv2"), (o, o), 3),
             nin_shortcut: (i != o)
-                .then(|| ConvLayer::same(b, &format!("{name}.nin_shortcut"), (i, o), 1)),
+                .then(|| Conv2d::same(b, &format!("{name}.nin_shortcut"), (i, o), 1)),
             dropout,
             lane: lane_of(name),
         }

@@ -6,7 +6,7 @@ fn keeper(dir: &Path, keep: usize, held: Option<u64>) -> Keeper {
 }
 
 fn put<'a>(text: &'a str) -> impl FnMut(&Path) -> Result<()> + 'a {
-    move |path| crate::checkpoint::write_atomic(path, |w| w.write_all(text.as_bytes()))
+    move |path| crate::format::write_atomic(path, |w| w.write_all(text.as_bytes()))
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -19,9 +19,9 @@ use super::{
     Outcome, average_ends, check_accumulation, check_length, choose_seed, kept_accumulation,
     make_folder,
 };
-use crate::checkpoint::clean_stale;
 use crate::data::Feed;
 use crate::device::resolve_device;
+use crate::format::clean_stale;
 use crate::memory::{Fit, Pass};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};

@@ -1,10 +1,11 @@
 //! A tokenizer's run as a checkpoint and back, and its weights as a file to use.
 
 use super::task::TokenizerState;
+use crate::checkpoint::ScalerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata, names_to_text};
-use crate::checkpoint::safetensors::{SafetensorsFile, TextMetadata};
 use crate::checkpoint::weights::TOKENIZER_KEY;
-use crate::checkpoint::{ScalerState, StateDict, run_file};
+use crate::format::safetensors::{SafetensorsFile, TextMetadata};
+use crate::format::{StateDict, run_file};
 use crate::model::state::{
     buffer_part, hit_averages, load_buffer, load_moment, load_vqvae, vqvae_part, vqvae_part_of,
 };

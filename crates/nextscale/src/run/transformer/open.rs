@@ -2,10 +2,10 @@
 
 use super::source::{Data, TokenData};
 use crate::checkpoint::class_names::first_difference;
+use crate::checkpoint::open::{open_tokenizer_for, other_patch, refuse_all};
 use crate::checkpoint::weights::format_patch_nums;
 use crate::data::tokens::TokenFile;
 use crate::model::Pyramid;
-use crate::model::open::{open_tokenizer_for, other_patch, refuse_all};
 use crate::model::state::fingerprint;
 use crate::model::vqvae::codes::Tokenizer;
 use crate::options::TransformerOptions;

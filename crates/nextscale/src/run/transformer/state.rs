@@ -3,10 +3,11 @@
 use super::epoch::EpochSums;
 use super::task::TransformerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_extra};
-use crate::checkpoint::run_file::Part;
 use crate::checkpoint::trainer_state::{AVERAGED, TRANSFORMER_PREFIXES};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
-use crate::checkpoint::{AdamSettings, ScalerState, StateDict, TrainerConfig, TrainerState};
+use crate::checkpoint::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
+use crate::format::StateDict;
+use crate::format::run_file::Part;
 use crate::model::state::{
     buffer_part, load_buffer, load_moment, load_var, params_part, vqvae_part,
 };

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::host::{HostTensor, count_non_finite};
-use super::param_groups::is_buffer;
-use super::state_dict::StateDict;
+use super::var::state_dict::is_buffer;
+use super::vqvae::state_dict::HITS;
+use crate::format::host::{HostTensor, count_non_finite};
+use crate::format::state_dict::StateDict;
 use crate::{Error, Result};
 
 /// The tokenizer's record of how often codes were used. A file made with another number of scales has other rows.
-const HIT_COUNTS: &str = "quantize.ema_vocab_hit_SV";
 
 /// How many names of a kind a message lists.
 const LISTED: usize = 3;
@@ -29,10 +29,10 @@ pub fn match_tensors<'a>(
     let mut out = Vec::with_capacity(expected.len());
     let (mut missing, mut shapes) = (Vec::new(), Vec::new());
     for (name, shape) in expected {
-        let optional = is_buffer(name) || name == HIT_COUNTS;
+        let optional = is_buffer(name) || name == HITS;
         out.push(match found.get(name) {
             Some(t) if t.shape == *shape => Some(t),
-            Some(t) if name == HIT_COUNTS && t.shape.get(1..) == shape.get(1..) => None,
+            Some(t) if name == HITS && t.shape.get(1..) == shape.get(1..) => None,
             Some(t) => {
                 shapes.push(format!(
                     "tensor {name:?} has the shape {:?}, the model needs {shape:?}",
@@ -52,7 +52,7 @@ pub fn match_tensors<'a>(
         expected.iter().map(|(n, _)| n.as_str()).collect();
     let unexpected: Vec<String> = found
         .iter()
-        .filter(|(n, _)| !wanted.contains(n) && !is_buffer(n) && *n != HIT_COUNTS)
+        .filter(|(n, _)| !wanted.contains(n) && !is_buffer(n) && *n != HITS)
         .map(|(n, t)| format!("{n:?} {:?}", t.shape))
         .collect();
 
@@ -154,7 +154,7 @@ impl NonFinite {
 }
 
 /// Whether a tensor, whatever its name begins with, holds infinite values by right.
-pub(super) fn may_be_infinite(name: &str) -> bool {
+pub(crate) fn may_be_infinite(name: &str) -> bool {
     name.ends_with("attn_bias_for_masking")
 }
 
@@ -207,20 +207,20 @@ mod tests {
         let want = expected(&[
             ("b", &[2]),
             ("a", &[1, 3]),
-            (HIT_COUNTS, &[10, 4]),
+            (HITS, &[10, 4]),
             ("blocks.0.attn.zero_k_bias", &[2]),
         ]);
         let mut found = dict(&[
             ("a", &[1, 3]),
             ("b", &[2]),
             ("lvl_1L", &[1, 5]),
-            (HIT_COUNTS, &[4, 4]),
+            (HITS, &[4, 4]),
         ]);
         let got = match_tensors(&want, &found, "f").unwrap();
         assert_eq!(got, [found.get("b"), found.get("a"), None, None]);
-        found.insert(HIT_COUNTS, HostTensor::zeros_f32(&[10, 4]).unwrap());
+        found.insert(HITS, HostTensor::zeros_f32(&[10, 4]).unwrap());
         assert!(match_tensors(&want, &found, "f").unwrap()[2].is_some());
-        found.insert(HIT_COUNTS, HostTensor::zeros_f32(&[10, 5]).unwrap());
+        found.insert(HITS, HostTensor::zeros_f32(&[10, 5]).unwrap());
         assert!(
             match_tensors(&want, &found, "f").is_err(),
             "another number of codes is another model"
@@ -273,7 +273,7 @@ mod tests {
         );
         // A double beyond float32 would be infinite in the model.
         let double = HostTensor::new(
-            super::super::HostDType::F64,
+            crate::format::HostDType::F64,
             vec![1],
             1e300f64.to_le_bytes().to_vec(),
         );

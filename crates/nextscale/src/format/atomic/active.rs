@@ -17,10 +17,10 @@ fn active() -> MutexGuard<'static, HashSet<PathBuf>> {
 
 /// A temporary file's name; the file is removed when this is dropped, unless it was renamed.
 #[derive(Debug)]
-pub(super) struct Temporary(PathBuf);
+pub(crate) struct Temporary(PathBuf);
 
 /// Makes a temporary file.
-pub(super) fn create(path: PathBuf) -> io::Result<(File, Temporary)> {
+pub(crate) fn create(path: PathBuf) -> io::Result<(File, Temporary)> {
     let mut active = active();
     let make = || {
         OpenOptions::new()
@@ -43,7 +43,7 @@ pub(super) fn create(path: PathBuf) -> io::Result<(File, Temporary)> {
 
 impl Temporary {
     /// Gives the file its final name.
-    pub(super) fn rename(self, target: &Path) -> io::Result<()> {
+    pub(crate) fn rename(self, target: &Path) -> io::Result<()> {
         let mut active = active();
         let renamed = fs::rename(&self.0, target);
         if renamed.is_ok() {
@@ -65,7 +65,7 @@ impl Drop for Temporary {
 }
 
 /// Whether this process is writing a temporary file of that name. Names differ by a counter, whatever the folder.
-pub(super) fn is_active(name: &OsStr) -> bool {
+pub(crate) fn is_active(name: &OsStr) -> bool {
     active().iter().any(|path| path.file_name() == Some(name))
 }
 

@@ -102,7 +102,7 @@ fn a_kill_during_a_save_leaves_the_old_file() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "checkpoint::atomic::tests::child_that_is_killed_while_saving",
+            "format::atomic::tests::child_that_is_killed_while_saving",
         ])
         .env("NEXTSCALE_TEST_KILL_TARGET", &path)
         .stdout(Stdio::null())
@@ -212,7 +212,7 @@ fn child_that_leaves() {
 fn leaving_removes_what_is_not_whole_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "checkpoint::atomic::tests::child_that_leaves"])
+        .args(["--exact", "format::atomic::tests::child_that_leaves"])
         .env(LEAVE, dir.path())
         .stdout(Stdio::null())
         .status()

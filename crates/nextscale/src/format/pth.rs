@@ -167,8 +167,8 @@ impl<'a> PthBuilder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::fixtures::unpacked;
-    use crate::checkpoint::safetensors::read_safetensors;
+    use crate::format::fixtures::unpacked;
+    use crate::format::safetensors::read_safetensors;
 
     fn read_state(path: &Path) -> Result<StateDict> {
         let (mut file, value) = PthFile::open(path)?;

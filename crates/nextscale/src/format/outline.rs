@@ -54,7 +54,39 @@ impl Outline {
         self.index.contains_key(name)
     }
 
-    pub(super) fn push(&mut self, name: &str, dtype: HostDType, shape: &[usize]) {
+    /// The sizes of a tensor that must have `N` axes; the error completes a sentence that begins with the file's name.
+    pub(crate) fn dims<const N: usize>(&self, name: &str) -> Result<[usize; N], String> {
+        let shape = self
+            .shape(name)
+            .ok_or_else(|| format!("lacks the tensor {name:?}"))?;
+        match shape.try_into() {
+            Ok(dims) if !shape.contains(&0) => Ok(dims),
+            Ok(_) => Err(format!(
+                "its tensor {name:?} has the shape {shape:?}: a size is 0"
+            )),
+            Err(_) => Err(format!(
+                "its tensor {name:?} has the shape {shape:?}, {N} axes are expected"
+            )),
+        }
+    }
+
+    /// How many of 0, 1, 2, … in a row make a name that is there.
+    pub(crate) fn count(&self, name: impl Fn(usize) -> String) -> usize {
+        (0..).take_while(|&i| self.contains(&name(i))).count()
+    }
+
+    /// A product or quotient that the shape of a tensor must give.
+    pub(crate) fn check(&self, holds: bool, name: &str, expected: &str) -> Result<(), String> {
+        if holds {
+            return Ok(());
+        }
+        let shape = self.shape(name).unwrap_or_default();
+        Err(format!(
+            "its tensor {name:?} has the shape {shape:?}, but {expected}"
+        ))
+    }
+
+    pub(crate) fn push(&mut self, name: &str, dtype: HostDType, shape: &[usize]) {
         self.index.insert(name.to_owned(), self.tensors.len());
         self.tensors.push(TensorOutline {
             name: name.to_owned(),
@@ -63,7 +95,7 @@ impl Outline {
         });
     }
 
-    pub(super) fn set_levels(&mut self, lvl_1l: &HostTensor) {
+    pub(crate) fn set_levels(&mut self, lvl_1l: &HostTensor) {
         self.level_sizes = level_sizes(lvl_1l);
     }
 
@@ -90,7 +122,7 @@ impl Outline {
     ///
     /// # Errors
     /// As [`Self::of_safetensors`].
-    pub(super) fn of_place(file: &mut SafetensorsFile, names: &[(String, String)]) -> Result<Self> {
+    pub(crate) fn of_place(file: &mut SafetensorsFile, names: &[(String, String)]) -> Result<Self> {
         let mut out = Self::default();
         for (from, to) in names {
             if let Some((dtype, shape)) = file.info(from)? {
@@ -104,7 +136,7 @@ impl Outline {
     }
 
     /// Of a pickle's tensors.
-    pub(super) fn of_views<'a>(views: impl IntoIterator<Item = (&'a str, &'a TensorRef)>) -> Self {
+    pub(crate) fn of_views<'a>(views: impl IntoIterator<Item = (&'a str, &'a TensorRef)>) -> Self {
         let mut out = Self::default();
         for (name, view) in views {
             out.push(name, view.dtype().into(), view.shape());

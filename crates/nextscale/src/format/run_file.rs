@@ -94,6 +94,22 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// Its tensors, without the prefix.
+    ///
+    /// # Errors
+    /// When one can't be made.
+    pub fn to_dict(&self) -> Result<StateDict> {
+        let tensor = |entry: &Entry<'a>| {
+            let tensor = HostTensor {
+                dtype: entry.dtype,
+                shape: entry.shape.clone(),
+                data: (entry.make)()?.into_owned(),
+            };
+            Ok((entry.name.clone(), tensor))
+        };
+        self.entries.iter().map(tensor).collect()
+    }
+
     /// A save is refused where these, `what` in words, hold a number that is not finite.
     #[must_use]
     pub fn checked(mut self, what: &'static str) -> Self {

@@ -25,7 +25,7 @@ const SHOWN: usize = 100;
 const QUIET: Duration = Duration::from_secs(3600);
 
 /// A new name for the temporary file of the file called `name`.
-pub(super) fn name_for(name: &OsStr) -> String {
+pub(crate) fn name_for(name: &OsStr) -> String {
     let mut shown = name.to_string_lossy().into_owned();
     shown.truncate(shown.floor_char_boundary(SHOWN));
     format!(
@@ -83,7 +83,7 @@ pub fn clean_stale(folder: impl AsRef<Path>) -> Result<usize> {
 }
 
 /// As [`clean_stale`], the first time that this process writes into `folder`.
-pub(super) fn clean_once(folder: &Path) {
+pub(crate) fn clean_once(folder: &Path) {
     static SEEN: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     // A folder that can't be listed may still be written to.

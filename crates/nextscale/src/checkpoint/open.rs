@@ -1,12 +1,14 @@
 //! Models from files: what to build is read off the file itself.
 
-use super::Pyramid;
-use super::state::{fingerprint, hit_averages, load_var, load_vqvae};
-use super::var::{Var, VarConfig};
-use super::vqvae::{Vqvae, VqvaeConfig};
+use super::{Kind, Part, load_part};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums};
-use crate::checkpoint::{Kind, Part, PhiKind, VaeShape, VarShape, load_part};
 use crate::data::MAX_SIDE;
+use crate::model::Pyramid;
+use crate::model::state::{fingerprint, hit_averages, load_var, load_vqvae};
+use crate::model::var::state_dict::VarShape;
+use crate::model::var::{Var, VarConfig};
+use crate::model::vqvae::state_dict::{PhiKind, VaeShape};
+use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::{Error, Result};
 use std::path::Path;
 
