@@ -210,3 +210,20 @@ fn run_lengths_that_end_before_the_last_row_are_refused() {
         assert!(text.contains("BMP: the file ends early"), "{text}");
     }
 }
+
+#[test]
+fn a_picture_may_be_held_to_less_than_the_limit() {
+    let mut image = RgbImage8::default();
+    for (name, bytes) in others() {
+        if decode_bytes(&bytes, &name, &mut image).is_err() {
+            continue;
+        }
+        let pixels = (3 * image.width() * image.height()) as u64;
+        decode_within(64 << 20, &bytes, &name, &mut image).unwrap();
+        let text = decode_within(pixels - 1, &bytes, &name, &mut image)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("more than the limit of 1 MiB"), "{text}");
+        assert!(image.data().is_empty());
+    }
+}
