@@ -24,8 +24,13 @@ struct Cli {
     command: commands::Command,
 }
 
+/// The program with all of its subcommands and flags.
+fn program() -> clap::Command {
+    home::expanded(Cli::command())
+}
+
 fn main() -> ExitCode {
-    let parsed = home::expanded(Cli::command())
+    let parsed = program()
         .try_get_matches()
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {

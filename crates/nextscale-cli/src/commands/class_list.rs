@@ -151,6 +151,7 @@ fn unquote(text: &str) -> Option<(String, Option<&str>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn lists_are_split_as_in_a_table() {
@@ -197,5 +198,24 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(text.contains("--data_path"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn quoted_names_are_the_names(names in prop::collection::vec("\\PC{0,8}", 1..5)) {
+            let quoted = names.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
+            let list = quoted.collect::<Vec<_>>().join(" , ");
+            prop_assert_eq!(split(&list), Ok(names));
+        }
+
+        #[test]
+        fn any_list_is_read_or_refused(list in "[a-b\", 0-9-]{0,16}") {
+            let names = ["a", "a b", "1"].map(str::to_owned);
+            let model = ModelClasses { file: "m", names: Some(&names), count: 3 };
+            match class_list(Some(&list), None, &model) {
+                Ok(labels) => prop_assert!(labels.iter().all(|label| (0..3).contains(label))),
+                Err(e) => { let begin = format!("--classes={list}: "); prop_assert!(e.to_string().starts_with(&begin)) }
+            }
+        }
     }
 }

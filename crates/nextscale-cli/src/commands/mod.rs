@@ -2,6 +2,7 @@
 
 mod bench;
 mod class_list;
+mod completions;
 mod convert;
 mod doctor;
 mod edit;
@@ -9,6 +10,7 @@ mod eval;
 mod images;
 mod info;
 mod machine;
+mod man;
 mod mask;
 mod progress;
 mod quickstart;
@@ -57,6 +59,10 @@ pub enum Command {
     Bench(bench::Args),
     /// Check this build against recorded numbers of the PyTorch reference
     Verify(verify::Args),
+    /// Print the completions of all flags for a shell
+    Completions(completions::Args),
+    /// Print the manual page of a command, or write those of all
+    Man(man::Args),
 }
 
 /// Runs a subcommand; the exit code is 0, 1 where a check did not pass, or that of a signal that stopped a training run before its end.
@@ -86,6 +92,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Convert(a) => convert::run(&a),
         Command::Bench(a) => bench::run(&a),
         Command::Verify(a) => return verify::run(&a),
+        Command::Completions(a) => completions::run(&a),
+        Command::Man(a) => man::run(&a),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -19,7 +19,9 @@ mod source;
 pub mod tokens;
 mod transform;
 
-pub use decode::{LoadBuffers, MAX_FILE_BYTES, MAX_PIXELS, alpha_of, decode_bytes, decode_file};
+pub use decode::{
+    LoadBuffers, MAX_FILE_BYTES, MAX_PIXELS, alpha_of, decode_bytes, decode_file, decode_within,
+};
 pub use feed::Feed;
 pub use folder::{FolderSource, FolderSplits, IMAGE_EXTENSIONS};
 pub use image8::RgbImage8;

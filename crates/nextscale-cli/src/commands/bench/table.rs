@@ -185,9 +185,9 @@ mod tests {
         let names: Vec<_> = fine.iter().map(|l| l.name.as_str()).collect();
         let want = [
             "norm",
-            "linear big half",
+            "linear big bf16",
             "linear big tf32",
-            "linear thin half",
+            "linear thin bf16",
             "other",
             "all",
         ];

@@ -100,7 +100,21 @@ pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
 /// # Errors
 /// As [`decode_file`].
 pub fn decode_bytes(bytes: &[u8], name: &dyn Display, image: &mut RgbImage8) -> Result<()> {
-    let mut room = Room::default();
+    decode_within(u64::MAX, bytes, name, image)
+}
+
+/// [`decode_bytes`] for pictures from strangers: one is refused, before memory is taken, where decoding it would take more than
+/// `most` bytes (its pixels and what the decoder keeps beside them, without the file itself).
+///
+/// # Errors
+/// As [`decode_file`].
+pub fn decode_within(
+    most: u64,
+    bytes: &[u8],
+    name: &dyn Display,
+    image: &mut RgbImage8,
+) -> Result<()> {
+    let mut room = Room::within(most);
     loop {
         let outcome = decode_into(bytes, name, image, &mut room);
         if !room.waited() {

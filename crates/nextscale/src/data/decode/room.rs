@@ -86,6 +86,8 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct Room {
     budget: &'static Budget,
+    /// The most that one picture may take; the budget's bytes unless somebody asked for less.
+    most: u64,
     held: u64,
     /// Bytes of the file, which stay in memory while it is decoded.
     file: u64,
@@ -103,9 +105,18 @@ impl Room {
     fn of(budget: &'static Budget) -> Self {
         Self {
             budget,
+            most: budget.bytes,
             held: 0,
             file: 0,
             wanted: None,
+        }
+    }
+
+    /// For a picture that may take `most` bytes and no more.
+    pub fn within(most: u64) -> Self {
+        Self {
+            most: most.min(BUDGET),
+            ..Self::default()
         }
     }
 
@@ -124,12 +135,12 @@ impl Room {
     /// A text where so much is not decoded at all, and where others have it now: then [`Room::waited`] is to be asked.
     pub fn claim(&mut self, bytes: u64) -> Result<(), String> {
         let bytes = bytes.saturating_add(self.file);
-        if bytes > self.budget.bytes {
+        if bytes > self.most {
             let mib = |n: u64| n.div_ceil(1 << 20);
             return Err(format!(
                 "decoding it takes {} MiB, more than the limit of {} MiB",
                 mib(bytes),
-                mib(self.budget.bytes)
+                mib(self.most)
             ));
         }
         if bytes <= self.held.max(SMALL) {

@@ -90,7 +90,7 @@ fn first_picture(bytes: &[u8]) -> Result<First, String> {
                 if canvas.is_some_and(|(across, down)| right > across || below > down) {
                     return Err("WebP: its first frame is not within the picture".to_owned());
                 }
-                let stored = frame_size(&data[16..]);
+                let stored = frame_size(&data[16..])?;
                 if stored.is_some_and(|stored| stored != (width, height)) {
                     return Err("WebP: its first frame has another size than its data".to_owned());
                 }
@@ -104,27 +104,31 @@ fn first_picture(bytes: &[u8]) -> Result<First, String> {
     Ok(first)
 }
 
-/// The size that a frame's data tells.
-fn frame_size(frame: &[u8]) -> Option<(usize, usize)> {
-    let mut at = 0usize;
-    loop {
-        let (name, length, data) = chunk(frame, at)?;
-        match name {
-            b"VP8 " => {
-                let side = |at: usize| {
-                    let two = data.get(at..at + 2)?;
-                    Some(usize::from(u16::from_le_bytes([two[0], two[1]]) & 0x3fff))
-                };
-                return Some((side(6)?, side(8)?));
-            }
-            b"VP8L" => {
-                let four = data.get(1..5)?;
-                let both = u32::from_le_bytes([four[0], four[1], four[2], four[3]]) as usize;
-                return Some(((both & 0x3fff) + 1, (both >> 14 & 0x3fff) + 1));
-            }
-            _ => at = at.saturating_add(8 + length.next_multiple_of(2)),
-        }
-    }
+/// The size that a frame's data tells. Alpha comes before the colours: the decoder takes whatever chunk follows for them, so one of
+/// another name is refused.
+fn frame_size(frame: &[u8]) -> Result<Option<(usize, usize)>, String> {
+    let Some((name, length, data)) = chunk(frame, 0) else {
+        return Ok(None);
+    };
+    let lossy = |data: &[u8]| {
+        let side = |at: usize| {
+            let two = data.get(at..at + 2)?;
+            Some(usize::from(u16::from_le_bytes([two[0], two[1]]) & 0x3fff))
+        };
+        Some((side(6)?, side(8)?))
+    };
+    Ok(match name {
+        b"VP8 " => lossy(data),
+        b"VP8L" => data.get(1..5).map(|four| {
+            let both = u32::from_le_bytes([four[0], four[1], four[2], four[3]]) as usize;
+            ((both & 0x3fff) + 1, (both >> 14 & 0x3fff) + 1)
+        }),
+        b"ALPH" => match chunk(frame, 8 + length.next_multiple_of(2)) {
+            Some((b"VP8 ", _, data)) => lossy(data),
+            _ => return Err("WebP: its first frame has alpha and no colours".to_owned()),
+        },
+        _ => None,
+    })
 }
 
 /// Name, length and data of the chunk at `at`, as much as there is of it.

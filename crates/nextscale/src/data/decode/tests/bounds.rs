@@ -210,3 +210,45 @@ fn run_lengths_that_end_before_the_last_row_are_refused() {
         assert!(text.contains("BMP: the file ends early"), "{text}");
     }
 }
+
+#[test]
+fn a_picture_may_be_held_to_less_than_the_limit() {
+    let mut image = RgbImage8::default();
+    for (name, bytes) in others() {
+        if decode_bytes(&bytes, &name, &mut image).is_err() {
+            continue;
+        }
+        let pixels = (3 * image.width() * image.height()) as u64;
+        decode_within(64 << 20, &bytes, &name, &mut image).unwrap();
+        let text = decode_within(pixels - 1, &bytes, &name, &mut image)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("more than the limit of 1 MiB"), "{text}");
+        assert!(image.data().is_empty());
+    }
+}
+
+#[test]
+fn colours_of_webp_follow_their_alpha() {
+    let (_, bytes) = others()
+        .into_iter()
+        .find(|(n, _)| n == "webp_blended.webp")
+        .unwrap();
+    let place = |name: &[u8]| bytes.windows(4).position(|w| w == name).unwrap();
+    let (frame, colours) = (place(b"ANMF"), place(b"VP8 "));
+    assert!(place(b"ALPH") < colours);
+    // Another name, which the decoder passes over, must not hide that the data has another size.
+    for width_changes in [false, true] {
+        let mut bad = bytes.clone();
+        bad[colours + 2] = b'7';
+        if width_changes {
+            bad[frame + 14] -= 1;
+        }
+        let text = decode(&bad).unwrap_err().to_string();
+        assert!(text.contains("alpha and no colours"), "{text}");
+    }
+    let mut bad = bytes.clone();
+    bad[frame + 14] -= 1;
+    let text = decode(&bad).unwrap_err().to_string();
+    assert!(text.contains("another size than its data"), "{text}");
+}
