@@ -8,8 +8,6 @@ use crate::format::host::{HostTensor, count_non_finite};
 use crate::format::state_dict::StateDict;
 use crate::{Error, Result};
 
-/// The tokenizer's record of how often codes were used. A file made with another number of scales has other rows.
-
 /// How many names of a kind a message lists.
 const LISTED: usize = 3;
 
