@@ -3,7 +3,7 @@
 use crate::dtype::{DType, Precision};
 use crate::gpu::Gpu;
 use crate::kernel::{Arg, MEMORY, Shape};
-use crate::matmul::{Follow, Operands, Place, Product};
+use crate::matmul::{Epilogue, Operands, Place, Product};
 use crate::pool::DeviceBuffer;
 use crate::profile::Row;
 use crate::timing::Event;
@@ -133,7 +133,7 @@ fn product(gpu: &'static Gpu, numbers: &[f32], dtype: DType, tf32: bool) -> Resu
         b_transposed: true,
         accumulate: false,
         tf32,
-        follow: Follow::Plain,
+        epilogue: Epilogue::Plain,
     };
     let o = Operands {
         a: Place(&a, 0),

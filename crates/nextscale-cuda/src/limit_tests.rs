@@ -3,7 +3,7 @@
 use super::*;
 use crate::dry::tests::dry_gpu;
 use crate::kernel::{MEMORY, MOST_COUNT, Shape};
-use crate::matmul::{Batch, Follow, Operands, Place, Product};
+use crate::matmul::{Batch, Epilogue, Operands, Place, Product};
 use crate::{DType, Error, Result};
 
 fn product(m: usize, n: usize, k: usize) -> Product {
@@ -17,7 +17,7 @@ fn product(m: usize, n: usize, k: usize) -> Product {
         b_transposed: false,
         accumulate: false,
         tf32: false,
-        follow: Follow::Plain,
+        epilogue: Epilogue::Plain,
     }
 }
 

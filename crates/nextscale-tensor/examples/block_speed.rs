@@ -3,7 +3,7 @@
 
 mod timing;
 
-use nextscale_tensor::cuda::matmul::{Follow, Operands, Place, Product};
+use nextscale_tensor::cuda::matmul::{Epilogue, Operands, Place, Product};
 use nextscale_tensor::cuda::{DeviceBuffer, Gpu};
 use nextscale_tensor::ops::{
     self, Activation, AdamW, Bias, FeedForward, Gate, Modulation, Moments, Progress, Steps,
@@ -65,10 +65,10 @@ fn products(m: usize) -> Result<()> {
         Ok(b)
     };
     let kinds = [
-        ("qkv", m, 3 * C, C, false, true, Follow::Plain),
-        ("qkv, bias", m, 3 * C, C, false, true, Follow::Bias),
-        ("fc1", m, 4 * C, C, false, true, Follow::Plain),
-        ("fc1, bias", m, 4 * C, C, false, true, Follow::Bias),
+        ("qkv", m, 3 * C, C, false, true, Epilogue::Plain),
+        ("qkv, bias", m, 3 * C, C, false, true, Epilogue::Bias),
+        ("fc1", m, 4 * C, C, false, true, Epilogue::Plain),
+        ("fc1, bias", m, 4 * C, C, false, true, Epilogue::Bias),
         (
             "fc1, bias, GELU",
             m,
@@ -76,7 +76,7 @@ fn products(m: usize) -> Result<()> {
             C,
             false,
             true,
-            Follow::BiasGeluOnly,
+            Epilogue::BiasGeluOnly,
         ),
         (
             "fc1, bias, GELU and sum",
@@ -85,11 +85,11 @@ fn products(m: usize) -> Result<()> {
             C,
             false,
             true,
-            Follow::BiasGelu,
+            Epilogue::BiasGelu,
         ),
-        ("fc2", m, C, 4 * C, false, true, Follow::Plain),
-        ("fc2, bias", m, C, 4 * C, false, true, Follow::Bias),
-        ("fc2 input", m, 4 * C, C, false, false, Follow::Plain),
+        ("fc2", m, C, 4 * C, false, true, Epilogue::Plain),
+        ("fc2, bias", m, C, 4 * C, false, true, Epilogue::Bias),
+        ("fc2 input", m, 4 * C, C, false, false, Epilogue::Plain),
         (
             "fc2 input, slope",
             m,
@@ -97,9 +97,9 @@ fn products(m: usize) -> Result<()> {
             C,
             false,
             false,
-            Follow::GeluSlope,
+            Epilogue::GeluSlope,
         ),
-        ("qkv weights", 3 * C, C, m, true, false, Follow::Plain),
+        ("qkv weights", 3 * C, C, m, true, false, Epilogue::Plain),
         (
             "qkv weights, sums",
             3 * C,
@@ -107,10 +107,10 @@ fn products(m: usize) -> Result<()> {
             m,
             true,
             false,
-            Follow::RowSums,
+            Epilogue::RowSums,
         ),
     ];
-    for (what, m, n, k, a_transposed, b_transposed, follow) in kinds {
+    for (what, m, n, k, a_transposed, b_transposed, epilogue) in kinds {
         let weights = a_transposed;
         let p = Product {
             m,
@@ -122,7 +122,7 @@ fn products(m: usize) -> Result<()> {
             b_transposed,
             accumulate: weights,
             tf32: false,
-            follow,
+            epilogue,
         };
         let (a, b) = (bf16(m * k)?, bf16(k * n)?);
         let c = DeviceBuffer::new(gpu()?, m * n * p.result.bytes())?;
@@ -130,12 +130,12 @@ fn products(m: usize) -> Result<()> {
         let vector = DeviceBuffer::new(gpu()?, m.max(n) * 4)?;
         gpu()?.zero(Place(&vector, 0), m.max(n) * 4)?;
         let has_aux = matches!(
-            follow,
-            Follow::BiasGelu | Follow::GeluSlope | Follow::GeluSlopeSums
+            epilogue,
+            Epilogue::BiasGelu | Epilogue::GeluSlope | Epilogue::GeluSlopeSums
         );
         let aux = DeviceBuffer::new(gpu()?, if has_aux { m * n * 2 } else { 0 })?;
         gpu()?.zero(Place(&aux, 0), aux.bytes().min(m * n * 2))?;
-        let has_vector = !matches!(follow, Follow::Plain | Follow::GeluSlope);
+        let has_vector = !matches!(epilogue, Epilogue::Plain | Epilogue::GeluSlope);
         let o = Operands {
             a: Place(&a, 0),
             b: Place(&b, 0),

@@ -16,7 +16,7 @@ pub static MODULE: Module = Module {
         repack_2: "ppuiui";
         repack_4: "ppuiui";
         add_cropped: "ppiui" for f32 bf16 f16;
-        finish: "pipppui" for f32_f32 bf16_bf16 f16_f16 f32_bf16 f32_f16;
+        epilogue: "pipppui" for f32_f32 bf16_bf16 f16_f16 f32_bf16 f32_f16;
         patches_2: "ppiiiiiiiiiiiii";
         patches_4: "ppiiiiiiiiiiii";
         patches_16: "ppiiiiiiiiiiii";
@@ -99,7 +99,7 @@ pub(super) fn add_cropped(
     )
 }
 
-/// What [`finish`] adds.
+/// What [`epilogue`] adds.
 #[derive(Clone, Copy)]
 pub(super) struct Added<'a> {
     pub(super) bias: Option<Place<'a>>,
@@ -107,7 +107,7 @@ pub(super) struct Added<'a> {
 }
 
 /// y, of `extent`, = x (rows of `width`, of type `from`) + bias + residual.
-pub(super) fn finish(
+pub(super) fn epilogue(
     gpu: &Gpu,
     (x, from, width): (Place<'_>, DType, usize),
     added: Added<'_>,
@@ -125,7 +125,7 @@ pub(super) fn finish(
         int(channels),
     ];
     let shape = Shape::pass(gpu, (rows * channels).div_ceil(8));
-    gpu.launch(&MODULE, ("finish", from, to), shape, &args)
+    gpu.launch(&MODULE, ("epilogue", from, to), shape, &args)
 }
 
 fn geometry(c: &Convolution, channels: usize, width: usize) -> [Arg<'static>; 12] {

@@ -4,7 +4,7 @@
 
 use super::around::{self, Added};
 use super::{Call, Convolution, Gpu, Pass};
-use crate::matmul::{Follow, Operands, Place, Product};
+use crate::matmul::{Epilogue, Operands, Place, Product};
 use crate::pool::DeviceBuffer;
 use crate::{DType, Result};
 
@@ -93,7 +93,7 @@ fn product(c: &Convolution, m: usize, n: usize, k: usize, result: DType) -> Prod
         b_transposed: false,
         accumulate: false,
         tf32: c.tf32,
-        follow: Follow::Plain,
+        epilogue: Epilogue::Plain,
     }
 }
 
@@ -150,7 +150,7 @@ fn forward(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>) -> Res
         residual: call.residual,
     };
     let from = (to, result, outputs);
-    around::finish(gpu, from, added, (call.y, c.element), (rows, outputs))
+    around::epilogue(gpu, from, added, (call.y, c.element), (rows, outputs))
 }
 
 fn data_gradient(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>) -> Result<()> {

@@ -122,7 +122,7 @@ impl Engine<'_> {
         self.run(&places)?;
         if cropped.is_some() || left.bias.is_some() || left.residual.is_some() {
             let from = (y, self.way.result, p.outputs);
-            around::finish(self.gpu, from, left, (call.y, e), (rows, c.outputs))?;
+            around::epilogue(self.gpu, from, left, (call.y, e), (rows, c.outputs))?;
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ extern "C" __global__ void add_cropped_f16(const f16* x, float* y, int width, u6
 // y = x (rows of `width`) + bias + residual, each where there is one; y and x may be the same. Eight elements a thread
 // where nothing is in the way.
 template <typename S, typename T>
-__device__ void finish(const S* x, int width, const float* bias, const T* residual, T* y, u64 rows, int channels) {
+__device__ void epilogue(const S* x, int width, const float* bias, const T* residual, T* y, u64 rows, int channels) {
     if (width == channels && channels % 8 == 0 && aligned16(x) && aligned16(y) && aligned16(residual)) {
         u32 groups = (u32)channels / 8;
         EVERY(i, rows * groups) {
@@ -70,25 +70,25 @@ __device__ void finish(const S* x, int width, const float* bias, const T* residu
     }
 }
 
-extern "C" __global__ void finish_f32_f32(const float* x, int width, const float* bias, const float* residual, float* y, u64 rows,
+extern "C" __global__ void epilogue_f32_f32(const float* x, int width, const float* bias, const float* residual, float* y, u64 rows,
     int channels) {
-    finish(x, width, bias, residual, y, rows, channels);
+    epilogue(x, width, bias, residual, y, rows, channels);
 }
-extern "C" __global__ void finish_bf16_bf16(const bf16* x, int width, const float* bias, const bf16* residual, bf16* y, u64 rows,
+extern "C" __global__ void epilogue_bf16_bf16(const bf16* x, int width, const float* bias, const bf16* residual, bf16* y, u64 rows,
     int channels) {
-    finish(x, width, bias, residual, y, rows, channels);
+    epilogue(x, width, bias, residual, y, rows, channels);
 }
-extern "C" __global__ void finish_f16_f16(const f16* x, int width, const float* bias, const f16* residual, f16* y, u64 rows,
+extern "C" __global__ void epilogue_f16_f16(const f16* x, int width, const float* bias, const f16* residual, f16* y, u64 rows,
     int channels) {
-    finish(x, width, bias, residual, y, rows, channels);
+    epilogue(x, width, bias, residual, y, rows, channels);
 }
-extern "C" __global__ void finish_f32_bf16(const float* x, int width, const float* bias, const bf16* residual, bf16* y, u64 rows,
+extern "C" __global__ void epilogue_f32_bf16(const float* x, int width, const float* bias, const bf16* residual, bf16* y, u64 rows,
     int channels) {
-    finish(x, width, bias, residual, y, rows, channels);
+    epilogue(x, width, bias, residual, y, rows, channels);
 }
-extern "C" __global__ void finish_f32_f16(const float* x, int width, const float* bias, const f16* residual, f16* y, u64 rows,
+extern "C" __global__ void epilogue_f32_f16(const float* x, int width, const float* bias, const f16* residual, f16* y, u64 rows,
     int channels) {
-    finish(x, width, bias, residual, y, rows, channels);
+    epilogue(x, width, bias, residual, y, rows, channels);
 }
 
 // Patches of x [b, h, w, c]: a row of `width` for every output position, in it the channels of every tap, then zeros.

@@ -28,14 +28,14 @@ fn code(dtype: DType) -> sys::cudaDataType {
 
 /// What a product does to its result before writing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Follow {
+pub enum Epilogue {
     /// Nothing.
     Plain,
     /// Adds a vector of n to every row.
     Bias,
     /// Adds the vector, writes that to `aux`, then applies GELU (tanh form).
     BiasGelu,
-    /// Adds the vector and applies GELU: [`Follow::BiasGelu`] without `aux`.
+    /// Adds the vector and applies GELU: [`Epilogue::BiasGelu`] without `aux`.
     BiasGeluOnly,
     /// Multiplies by GELU's slope at `aux`: the gradient before an activation from the one behind it.
     GeluSlope,
@@ -45,7 +45,7 @@ pub enum Follow {
     RowSums,
 }
 
-impl Follow {
+impl Epilogue {
     fn code(self) -> sys::cublasLtEpilogue_t {
         use sys::cublasLtEpilogue_t as E;
         match self {
@@ -90,7 +90,7 @@ pub struct Product {
     /// Rounds float32 operands to TF32.
     pub tf32: bool,
     /// What follows.
-    pub follow: Follow,
+    pub epilogue: Epilogue,
 }
 
 impl Product {
@@ -179,9 +179,9 @@ pub struct Operands<'a> {
     pub b: Place<'a>,
     /// The result.
     pub c: Place<'a>,
-    /// The bias, or the sums that come out, where [`Follow`] has one.
+    /// The bias, or the sums that come out, where [`Epilogue`] has one.
     pub vector: Option<Place<'a>>,
-    /// The activation's input, m×n, where [`Follow`] has one.
+    /// The activation's input, m×n, where [`Epilogue`] has one.
     pub aux: Option<Place<'a>>,
 }
 
@@ -205,7 +205,7 @@ impl Gpu {
     }
 
     /// Several products at once; the operands' places are those of the first. What follows may only be
-    /// [`Follow::Plain`] where there is more than one or C has gaps.
+    /// [`Epilogue::Plain`] where there is more than one or C has gaps.
     ///
     /// # Errors
     /// As [`Gpu::matmul`].
@@ -225,7 +225,7 @@ impl Gpu {
             .zip(p.stored())
             .any(|(row, (_, cols))| *row < cols);
         let plain = batch.count == 1 && batch.rows[2] == n;
-        if short || !batch.sized(p) || !plain && p.follow != Follow::Plain {
+        if short || !batch.sized(p) || !plain && p.epilogue != Epilogue::Plain {
             return Err(Error::Device(format!(
                 "matmul: {batch:?} does not go with {p:?}"
             )));
@@ -236,16 +236,20 @@ impl Gpu {
             None if !wanted => Ok(0),
             _ => Err(Error::Device(format!(
                 "matmul: {:?} and {what} do not go together",
-                p.follow
+                p.epilogue
             ))),
         };
-        let rows = if p.follow == Follow::RowSums { m } else { n };
+        let rows = if p.epilogue == Epilogue::RowSums {
+            m
+        } else {
+            n
+        };
         let call = Call {
             a: o.b.holds(self, "B", batch.reach(p, 1) * operand)?,
             b: o.a.holds(self, "A", batch.reach(p, 0) * operand)?,
             c: o.c.holds(self, "C", batch.reach(p, 2) * result)?,
-            vector: extra(p.follow.has_vector(), o.vector, "vector", rows * result)?,
-            aux: extra(p.follow.has_aux(), o.aux, "aux", m * n * result)?,
+            vector: extra(p.epilogue.has_vector(), o.vector, "vector", rows * result)?,
+            aux: extra(p.epilogue.has_aux(), o.aux, "aux", m * n * result)?,
         };
         // Vector loads depend on how operands are aligned, and so do algorithms.
         let places = [call.a, call.b, call.c, call.aux];

@@ -118,7 +118,7 @@ impl Matmul {
     ) -> Result<Plan> {
         let doing = format!(
             "matmul {}×{}×{} {:?}→{:?} {:?}",
-            p.m, p.n, p.k, p.operands, p.result, p.follow
+            p.m, p.n, p.k, p.operands, p.result, p.epilogue
         );
         let compute = match (p.operands, p.tf32) {
             (DType::F32, true) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
@@ -172,8 +172,8 @@ impl Matmul {
                 Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
                 &turned(p.a_transposed),
             )?;
-            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &p.follow.code())?;
-            if p.follow.has_aux() {
+            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &p.epilogue.code())?;
+            if p.epilogue.has_aux() {
                 let ld = p.n as i64;
                 plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld)?;
             }

@@ -1,6 +1,6 @@
 //! Products against float64.
 
-use super::{Follow, Operands, Place, Product};
+use super::{Epilogue, Operands, Place, Product};
 use crate::tests::{get, gpu, held, put, random};
 use crate::*;
 
@@ -58,33 +58,33 @@ fn check(gpu: &'static Gpu, p: Product) {
                 0.0
             };
             s += (0..k).map(|l| at(i, l) * bt(l, j)).sum::<f64>();
-            match p.follow {
-                Follow::Plain | Follow::RowSums => {}
-                Follow::Bias => s += f64::from(v[j]),
-                Follow::BiasGelu => {
+            match p.epilogue {
+                Epilogue::Plain | Epilogue::RowSums => {}
+                Epilogue::Bias => s += f64::from(v[j]),
+                Epilogue::BiasGelu => {
                     s += f64::from(v[j]);
                     want_aux[i * n + j] = s;
                     s = gelu(s);
                 }
-                Follow::BiasGeluOnly => s = gelu(s + f64::from(v[j])),
-                Follow::GeluSlope | Follow::GeluSlopeSums => s *= slope(want_aux[i * n + j]),
+                Epilogue::BiasGeluOnly => s = gelu(s + f64::from(v[j])),
+                Epilogue::GeluSlope | Epilogue::GeluSlopeSums => s *= slope(want_aux[i * n + j]),
             }
             want[i * n + j] = s;
-            if p.follow == Follow::GeluSlopeSums {
+            if p.epilogue == Epilogue::GeluSlopeSums {
                 sums[j] += s;
             }
         }
-        if p.follow == Follow::RowSums {
+        if p.epilogue == Epilogue::RowSums {
             sums[i] = (0..k).map(|l| at(i, l)).sum();
         }
     }
     let (da, db) = (put(gpu, &a, p.operands), put(gpu, &b, p.operands));
     let (dc, dv) = (put(gpu, &c, p.result), put(gpu, &v, p.result));
     let daux = put(gpu, &aux, p.result);
-    let vector = !matches!(p.follow, Follow::Plain | Follow::GeluSlope);
+    let vector = !matches!(p.epilogue, Epilogue::Plain | Epilogue::GeluSlope);
     let has_aux = matches!(
-        p.follow,
-        Follow::BiasGelu | Follow::GeluSlope | Follow::GeluSlopeSums
+        p.epilogue,
+        Epilogue::BiasGelu | Epilogue::GeluSlope | Epilogue::GeluSlopeSums
     );
     let operands = Operands {
         a: Place(&da, 0),
@@ -98,19 +98,23 @@ fn check(gpu: &'static Gpu, p: Product) {
     let most = match (p.operands, p.result) {
         (DType::F32, _) if p.tf32 => 1e-3,
         // The library's tanh is good to a few units in the last place.
-        (_, DType::F32) if has_aux || p.follow == Follow::BiasGeluOnly => 1e-5,
+        (_, DType::F32) if has_aux || p.epilogue == Epilogue::BiasGeluOnly => 1e-5,
         (_, DType::F32) => 2e-6,
         (_, DType::Bf16) => 5e-3,
         _ => 6e-4,
     };
     let d = off(&get(gpu, &dc, p.result), &want);
     assert!(d < most, "{p:?}: {d:e}");
-    if p.follow == Follow::BiasGelu {
+    if p.epilogue == Epilogue::BiasGelu {
         let d = off(&get(gpu, &daux, p.result), &want_aux);
         assert!(d < most, "{p:?} aux: {d:e}");
     }
-    if matches!(p.follow, Follow::GeluSlopeSums | Follow::RowSums) {
-        let len = if p.follow == Follow::RowSums { m } else { n };
+    if matches!(p.epilogue, Epilogue::GeluSlopeSums | Epilogue::RowSums) {
+        let len = if p.epilogue == Epilogue::RowSums {
+            m
+        } else {
+            n
+        };
         let d = off(&get(gpu, &dv, p.result)[..len], &sums[..len]);
         assert!(d < 4.0 * most, "{p:?} sums: {d:e}");
     }
@@ -143,7 +147,7 @@ fn products_match_f64_for_every_type_and_odd_sizes() {
                         b_transposed,
                         accumulate,
                         tf32,
-                        follow: Follow::Plain,
+                        epilogue: Epilogue::Plain,
                     };
                     if !tf32 || operands == DType::F32 {
                         check(gpu, p);
@@ -159,13 +163,13 @@ fn what_follows_a_product_matches_f64() {
     let Some(gpu) = gpu() else { return };
     for operands in [DType::F32, DType::Bf16, DType::F16] {
         for (m, n, k) in [(64, 128, 96), (40, 72, 24)] {
-            for (follow, a_transposed, b_transposed) in [
-                (Follow::Bias, false, true),
-                (Follow::BiasGelu, false, true),
-                (Follow::BiasGeluOnly, false, true),
-                (Follow::GeluSlope, false, false),
-                (Follow::GeluSlopeSums, false, false),
-                (Follow::RowSums, true, false),
+            for (epilogue, a_transposed, b_transposed) in [
+                (Epilogue::Bias, false, true),
+                (Epilogue::BiasGelu, false, true),
+                (Epilogue::BiasGeluOnly, false, true),
+                (Epilogue::GeluSlope, false, false),
+                (Epilogue::GeluSlopeSums, false, false),
+                (Epilogue::RowSums, true, false),
             ] {
                 check(
                     gpu,
@@ -179,7 +183,7 @@ fn what_follows_a_product_matches_f64() {
                         b_transposed,
                         accumulate: false,
                         tf32: false,
-                        follow,
+                        epilogue,
                     },
                 );
             }
@@ -201,7 +205,7 @@ fn operands_that_do_not_fit_are_refused() {
         b_transposed: true,
         accumulate: false,
         tf32: false,
-        follow: Follow::Plain,
+        epilogue: Epilogue::Plain,
     };
     let place = Place(&b, 0);
     let o = Operands {
@@ -219,13 +223,13 @@ fn operands_that_do_not_fit_are_refused() {
     );
     let p = Product {
         k: 4,
-        follow: Follow::Bias,
+        epilogue: Epilogue::Bias,
         ..p
     };
     assert!(gpu.matmul(&p, &o).is_err());
     let p = Product {
         m: 0,
-        follow: Follow::Plain,
+        epilogue: Epilogue::Plain,
         ..p
     };
     assert!(gpu.matmul(&p, &o).is_err());

@@ -4,7 +4,7 @@ use super::testing::dry_gpu;
 use super::{Activation, Bias};
 use crate::{Cx, DType, Device, Error, Math, Result, Tape, Tensor, ops};
 use nextscale_cuda as cuda;
-use nextscale_cuda::matmul::{Follow, Operands, Product};
+use nextscale_cuda::matmul::{Epilogue, Operands, Product};
 
 #[test]
 fn operators_run_and_keep_what_their_gradients_need() {
@@ -79,7 +79,7 @@ fn a_graph_holds_what_it_uses() {
             b_transposed: false,
             accumulate: true,
             tf32: false,
-            follow: Follow::Plain,
+            epilogue: Epilogue::Plain,
         };
         let o = Operands {
             a: y.place()?,
@@ -127,7 +127,7 @@ fn memory_of_another_gpu_is_refused() {
         b_transposed: false,
         accumulate: false,
         tf32: false,
-        follow: Follow::Plain,
+        epilogue: Epilogue::Plain,
     };
     let (x, y) = (x.place().unwrap(), y.place().unwrap());
     for (a, b, c) in [(x, y, y), (y, x, y), (y, y, x)] {

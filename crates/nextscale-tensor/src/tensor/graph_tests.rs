@@ -3,7 +3,7 @@
 use crate::ops::testing::random;
 use crate::{DType, Device, Error, Result, Tensor};
 use nextscale_cuda::kernel::{MEMORY, Shape};
-use nextscale_cuda::matmul::{Follow, Operands, Product};
+use nextscale_cuda::matmul::{Epilogue, Operands, Product};
 use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Kernel, Module, count};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,7 +37,7 @@ fn product(tf32: bool) -> Product {
         b_transposed: true,
         accumulate: false,
         tf32,
-        follow: Follow::Plain,
+        epilogue: Epilogue::Plain,
     }
 }
 

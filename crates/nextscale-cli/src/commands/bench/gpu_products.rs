@@ -6,7 +6,7 @@ use nextscale::options::values::parse_pn;
 use nextscale::{Result, say};
 use nextscale_tensor::cuda::ceilings::filled;
 use nextscale_tensor::cuda::conv::Convolution;
-use nextscale_tensor::cuda::matmul::{Follow, Operands, Place as At, Product};
+use nextscale_tensor::cuda::matmul::{Epilogue, Operands, Place as At, Product};
 use nextscale_tensor::cuda::timing::fastest;
 use nextscale_tensor::cuda::{Ceilings, DeviceBuffer, Gpu};
 use nextscale_tensor::{DType, Math};
@@ -122,7 +122,7 @@ impl Run<'_> {
                 b_transposed: turned[1],
                 accumulate: turned[0],
                 tf32: math.tf32,
-                follow: Follow::Plain,
+                epilogue: Epilogue::Plain,
             };
             let o = Operands {
                 a: At(a, 0),

@@ -27,7 +27,7 @@ const NC: usize = 512;
 const MC: usize = 96;
 
 /// What happens to a finished row of C: bias, activation, residual.
-pub trait Finish: Sync {
+pub trait Epilogue: Sync {
     /// `row` is the row's index, `c` its n columns.
     fn row(&self, row: usize, c: &mut [f32]);
 }
@@ -35,40 +35,40 @@ pub trait Finish: Sync {
 /// Leaves the rows as they are.
 pub struct Plain;
 
-impl Finish for Plain {
+impl Epilogue for Plain {
     #[inline(always)]
     fn row(&self, _row: usize, _c: &mut [f32]) {}
 }
 
-impl<F: Fn(usize, &mut [f32]) + Sync> Finish for F {
+impl<F: Fn(usize, &mut [f32]) + Sync> Epilogue for F {
     #[inline(always)]
     fn row(&self, row: usize, c: &mut [f32]) {
         self(row, c);
     }
 }
 
-/// A closure as a [`Finish`]. Mark it `#[inline(always)]`: only then is it compiled for the machine's widest vectors
+/// A closure as an [`Epilogue`]. Mark it `#[inline(always)]`: only then is it compiled for the machine's widest vectors
 /// together with the product.
 #[inline(always)]
-pub fn finishing<F: Fn(usize, &mut [f32]) + Sync>(f: F) -> F {
+pub fn inline_epilogue<F: Fn(usize, &mut [f32]) + Sync>(f: F) -> F {
     f
 }
 
-/// C = A·B (or C += A·B with `accumulate`), then `finish` on every row. A is m×k and B is k×n, both behind packing
+/// C = A·B (or C += A·B with `accumulate`), then `epilogue` on every row. A is m×k and B is k×n, both behind packing
 /// traits; C is row-major m×n without gaps.
 ///
 /// # Panics
 /// When `c` does not hold m·n floats (a programming error in an operator).
-pub fn gemm<A: PackA, B: PackB, F: Finish>(
+pub fn gemm<A: PackA, B: PackB, F: Epilogue>(
     (m, n, k): (usize, usize, usize),
     a: &A,
     b: &B,
     c: &mut [f32],
     accumulate: bool,
-    finish: &F,
+    epilogue: &F,
 ) {
     let packed = PackedB::new(b, n, k);
-    gemm_packed((m, n, k), a, &packed, c, accumulate, finish);
+    gemm_packed((m, n, k), a, &packed, c, accumulate, epilogue);
 }
 
 /// C += A·B where the inner dimension is by far the longest (weight gradients of convolutions): it is split into a
@@ -111,7 +111,7 @@ pub fn gemm_long<A: PackA, B: PackB>(
                     k: kc,
                     c,
                     accumulate: block > p * per_part,
-                    finish: &Plain,
+                    epilogue: &Plain,
                 });
             }
         }
@@ -159,13 +159,13 @@ impl PackedB {
 }
 
 /// [`gemm`] with a packed right operand.
-pub fn gemm_packed<A: PackA, F: Finish>(
+pub fn gemm_packed<A: PackA, F: Epilogue>(
     (m, n, k): (usize, usize, usize),
     a: &A,
     b: &PackedB,
     c: &mut [f32],
     accumulate: bool,
-    finish: &F,
+    epilogue: &F,
 ) {
     assert_eq!(c.len(), m * n, "C holds m·n floats");
     if m == 0 || n == 0 {
@@ -185,7 +185,7 @@ pub fn gemm_packed<A: PackA, F: Finish>(
             k,
             c,
             accumulate,
-            finish,
+            epilogue,
         };
         super::simd::arch().dispatch(job);
     };
@@ -211,10 +211,10 @@ struct Block<'a, A, F> {
     k: usize,
     c: &'a mut [f32],
     accumulate: bool,
-    finish: &'a F,
+    epilogue: &'a F,
 }
 
-impl<A: PackA, F: Finish> WithSimd for Block<'_, A, F> {
+impl<A: PackA, F: Epilogue> WithSimd for Block<'_, A, F> {
     type Output = ();
 
     #[inline(always)]
@@ -231,7 +231,7 @@ impl<A: PackA, F: Finish> WithSimd for Block<'_, A, F> {
 }
 
 #[inline(always)]
-fn run_block<S: Simd, A: PackA, F: Finish, const MR: usize>(simd: S, job: Block<'_, A, F>) {
+fn run_block<S: Simd, A: PackA, F: Epilogue, const MR: usize>(simd: S, job: Block<'_, A, F>) {
     let Block {
         a,
         b,
@@ -241,7 +241,7 @@ fn run_block<S: Simd, A: PackA, F: Finish, const MR: usize>(simd: S, job: Block<
         k,
         c,
         accumulate,
-        finish,
+        epilogue,
     } = job;
     let panels_b = n.div_ceil(2 * S::F32_LANES);
     let nr = 2 * S::F32_LANES;
@@ -283,7 +283,7 @@ fn run_block<S: Simd, A: PackA, F: Finish, const MR: usize>(simd: S, job: Block<
         }
     }
     for (i, row) in c.chunks_exact_mut(n).enumerate() {
-        finish.row(row0 + i, row);
+        epilogue.row(row0 + i, row);
     }
 }
 

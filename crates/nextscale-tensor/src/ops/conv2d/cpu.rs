@@ -4,7 +4,7 @@ use super::patches::{Patches, Turned};
 use super::{Conv, Sizes};
 use super::{direct, direct_weights};
 use crate::cpu::gemm::pack::Transposed;
-use crate::cpu::gemm::{Finish, Plain, finishing, gemm, gemm_long};
+use crate::cpu::gemm::{Epilogue, Plain, gemm, gemm_long, inline_epilogue};
 use crate::cpu::pool::PoolVec;
 use crate::ops::linear::column_sums;
 use crate::{Grads, Result, Tensor};
@@ -27,7 +27,7 @@ pub(crate) fn forward(
         conv,
         x,
         weight,
-        &finishing(
+        &inline_epilogue(
             #[inline(always)]
             |row: usize, y: &mut [f32]| {
                 y.iter_mut().zip(b).for_each(|(y, b)| *y += b);
@@ -41,13 +41,13 @@ pub(crate) fn forward(
     )
 }
 
-/// conv, then `finish` on every output position.
-pub(crate) fn forward_with<F: Finish>(
+/// conv, then `epilogue` on every output position.
+pub(crate) fn forward_with<F: Epilogue>(
     s: Sizes,
     conv: Conv,
     x: &Tensor,
     weight: &Tensor,
-    finish: &F,
+    epilogue: &F,
 ) -> Result<Tensor> {
     let m = s.batch * s.oh * s.ow;
     let k = s.kh * s.kw * s.inputs;
@@ -55,11 +55,11 @@ pub(crate) fn forward_with<F: Finish>(
     let w = Transposed::new(weight.f32()?, k);
     if direct::keeps_size(s, conv) && direct::serves(s.w, s.inputs) {
         let (map, x) = ((s.h, s.w, s.inputs), x.f32()?);
-        direct::product(map, s.outputs, x, &w, around(1), &mut y, finish);
+        direct::product(map, s.outputs, x, &w, around(1), &mut y, epilogue);
         return Ok(Tensor::from_buf([s.batch, s.oh, s.ow, s.outputs], y));
     }
     let patches = input_patches(s, conv, x.f32()?);
-    gemm((m, s.outputs, k), &patches, &w, &mut y, false, finish);
+    gemm((m, s.outputs, k), &patches, &w, &mut y, false, epilogue);
     Ok(Tensor::from_buf([s.batch, s.oh, s.ow, s.outputs], y))
 }
 

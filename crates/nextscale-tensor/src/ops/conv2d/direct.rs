@@ -5,7 +5,7 @@
 
 use super::{Conv, Sizes};
 use crate::cpu::gemm::pack::PackB;
-use crate::cpu::gemm::{Finish, KC, tile, write_tile};
+use crate::cpu::gemm::{Epilogue, KC, tile, write_tile};
 use crate::cpu::pool::PoolVec;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -56,14 +56,14 @@ pub(super) fn frame(
 
 /// y\[B, H, W, outputs\]: for every position the sum over the taps of `b`, whose inner index is (tap, channel). A tap
 /// reads the pixel at its offset (down, right) from the position, each −1 to 1.
-pub(super) fn product<B: PackB, F: Finish>(
+pub(super) fn product<B: PackB, F: Epilogue>(
     (h, w, c): (usize, usize, usize),
     outputs: usize,
     x: &[f32],
     b: &B,
     taps: [(isize, isize); 9],
     y: &mut [f32],
-    finish: &F,
+    epilogue: &F,
 ) {
     let (_, nr) = tile();
     let panels = outputs.div_ceil(nr);
@@ -92,7 +92,7 @@ pub(super) fn product<B: PackB, F: Finish>(
                 extents: (rows, w, outputs),
                 first,
                 y,
-                finish,
+                epilogue,
             };
             match c {
                 32 => crate::cpu::simd::arch().dispatch(Channels::<32, F>(job)),
@@ -111,13 +111,13 @@ struct Strip<'a, F> {
     /// The first position, counted over the whole batch.
     first: usize,
     y: &'a mut [f32],
-    finish: &'a F,
+    epilogue: &'a F,
 }
 
 /// A strip whose pixels have `C` channels.
 struct Channels<'a, const C: usize, F>(Strip<'a, F>);
 
-impl<const C: usize, F: Finish> WithSimd for Channels<'_, C, F> {
+impl<const C: usize, F: Epilogue> WithSimd for Channels<'_, C, F> {
     type Output = ();
 
     #[inline(always)]
@@ -133,7 +133,7 @@ impl<const C: usize, F: Finish> WithSimd for Channels<'_, C, F> {
 }
 
 #[inline(always)]
-fn run<S: Simd, F: Finish, const MR: usize, const C: usize>(simd: S, job: Strip<'_, F>) {
+fn run<S: Simd, F: Epilogue, const MR: usize, const C: usize>(simd: S, job: Strip<'_, F>) {
     let (rows, w, n) = job.extents;
     let nr = 2 * S::F32_LANES;
     let (pixels, _) = job.strip.as_chunks::<C>();
@@ -157,7 +157,7 @@ fn run<S: Simd, F: Finish, const MR: usize, const C: usize>(simd: S, job: Strip<
         }
     }
     for (i, row) in job.y.chunks_exact_mut(n).enumerate() {
-        job.finish.row(job.first + i, row);
+        job.epilogue.row(job.first + i, row);
     }
 }
 

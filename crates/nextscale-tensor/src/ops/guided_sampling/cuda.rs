@@ -3,7 +3,7 @@
 use super::noise::Draw;
 use crate::{DType, Error, Result, Tensor};
 use nextscale_cuda::kernel::Shape as Launch;
-use nextscale_cuda::matmul::{Follow, Operands, Product};
+use nextscale_cuda::matmul::{Epilogue, Operands, Product};
 use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Module, Precision, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
@@ -276,7 +276,7 @@ pub(super) fn smooth_codes(
         b_transposed: false,
         accumulate: false,
         tf32: false,
-        follow: Follow::Plain,
+        epilogue: Epilogue::Plain,
     };
     let operands = Operands {
         a: shares.place()?,

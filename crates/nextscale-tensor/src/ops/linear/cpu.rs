@@ -2,7 +2,7 @@
 
 use super::{Activation, Bias};
 use crate::cpu::gemm::pack::{Rows, Transposed};
-use crate::cpu::gemm::{Plain, SMALL_ROWS, dot_rows, finishing, gemm};
+use crate::cpu::gemm::{Plain, SMALL_ROWS, dot_rows, gemm, inline_epilogue};
 use crate::cpu::pool::PoolVec;
 use crate::cpu::simd;
 use crate::{Grads, Result, Tensor};
@@ -25,7 +25,7 @@ pub(super) fn forward(
         Bias::QkV { q, v } => vec![(0, q.f32()?), (2 * n / 3, v.f32()?)],
     };
     let act_at_once = activation == Activation::Gelu && !keep_sum;
-    let finish = finishing(
+    let epilogue = inline_epilogue(
         #[inline(always)]
         |_row: usize, c: &mut [f32]| {
             for (at, b) in &parts {
@@ -42,7 +42,7 @@ pub(super) fn forward(
         out.chunks_exact_mut(n.max(1)).for_each(|c| {
             simd::run(
                 #[inline(always)]
-                || finish(0, c),
+                || epilogue(0, c),
             )
         });
     } else {
@@ -52,7 +52,7 @@ pub(super) fn forward(
             &Transposed::new(w_nk, k),
             &mut out,
             false,
-            &finish,
+            &epilogue,
         );
     }
     let shape = x.shape().with_last(n);

@@ -3,7 +3,7 @@
 use super::{Activation, Bias};
 use crate::{Cx, DType, Grads, Math, Result, Tensor};
 use nextscale_cuda::kernel::{MOST_COUNT, Shape as Launch};
-use nextscale_cuda::matmul::{Follow, Operands, Product};
+use nextscale_cuda::matmul::{Epilogue, Operands, Product};
 use nextscale_cuda::{Arg, Module, Work, kernels};
 
 /// Rows of one block of the kernels that go down columns.
@@ -36,7 +36,7 @@ impl Layer {
         x: &Tensor,
         w: &Tensor,
         result: DType,
-        follow: Follow,
+        epilogue: Epilogue,
         (vector, aux): (Option<&Tensor>, Option<&Tensor>),
     ) -> Result<Tensor> {
         let gpu = x.gpu()?;
@@ -51,7 +51,7 @@ impl Layer {
             b_transposed: true,
             accumulate: false,
             tf32: self.math.tf32,
-            follow,
+            epilogue,
         };
         let o = Operands {
             a: x.place()?,
@@ -78,7 +78,7 @@ impl Layer {
             b_transposed: false,
             accumulate: false,
             tf32: self.math.tf32,
-            follow: Follow::Plain,
+            epilogue: Epilogue::Plain,
         };
         let o = Operands {
             a: dy.place()?,
@@ -93,7 +93,7 @@ impl Layer {
 
     /// x·Wᵀ and nothing else, in the operands' type.
     pub(crate) fn product(self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        self.forward(x, w, self.math.operands, Follow::Plain, (None, None))
+        self.forward(x, w, self.math.operands, Epilogue::Plain, (None, None))
     }
 
     /// sums += dyᵀ·x in float32.
@@ -108,7 +108,7 @@ impl Layer {
             b_transposed: false,
             accumulate: true,
             tf32: self.math.tf32,
-            follow: Follow::Plain,
+            epilogue: Epilogue::Plain,
         };
         let o = Operands {
             a: dy.place()?,
@@ -164,16 +164,16 @@ pub(crate) fn forward(
         Bias::QkV { q, v } => Some(qkv_bias(q, v, layer.n, result)?),
     };
     let vector = bias.as_ref();
-    let plain = vector.map_or(Follow::Plain, |_| Follow::Bias);
+    let plain = vector.map_or(Epilogue::Plain, |_| Epilogue::Bias);
     match activation {
         Activation::None => Ok((layer.forward(&x, &w, result, plain, (vector, None))?, None)),
         Activation::Gelu if vector.is_some() && Layer::follows_gelu(layer.n) => {
             if !keep_sum {
-                let y = layer.forward(&x, &w, result, Follow::BiasGeluOnly, (vector, None))?;
+                let y = layer.forward(&x, &w, result, Epilogue::BiasGeluOnly, (vector, None))?;
                 return Ok((y, None));
             }
             let z = Tensor::scratch(x.gpu()?, x.shape().with_last(layer.n), result)?;
-            let y = layer.forward(&x, &w, result, Follow::BiasGelu, (vector, Some(&z)))?;
+            let y = layer.forward(&x, &w, result, Epilogue::BiasGelu, (vector, Some(&z)))?;
             Ok((y, Some(z)))
         }
         Activation::Gelu => {

@@ -10,7 +10,7 @@ mod tests;
 
 use super::arithmetic::times;
 use super::conv2d::{Conv, cpu, sizes};
-use crate::cpu::gemm::finishing;
+use crate::cpu::gemm::inline_epilogue;
 use crate::{Cx, Device, Result, Tensor};
 
 /// (1 − ρ)·x + ρ·(conv(x) + bias); see the module for shapes.
@@ -31,7 +31,7 @@ pub fn phi(cx: &Cx<'_>, x: &Tensor, weight: &Tensor, bias: &Tensor, rho: f32) ->
                 conv,
                 x,
                 weight,
-                &finishing(
+                &inline_epilogue(
                     #[inline(always)]
                     |row: usize, y: &mut [f32]| {
                         let x = &xs[row * n..(row + 1) * n];

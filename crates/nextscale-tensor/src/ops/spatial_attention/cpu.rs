@@ -2,7 +2,7 @@
 
 use super::Sizes;
 use crate::cpu::gemm::pack::{Rows, Transposed};
-use crate::cpu::gemm::{PackedB, Plain, finishing, gemm, gemm_packed};
+use crate::cpu::gemm::{PackedB, Plain, gemm, gemm_packed, inline_epilogue};
 use crate::cpu::pool::PoolVec;
 use crate::cpu::simd;
 use crate::{Result, Tensor};
@@ -16,7 +16,7 @@ fn probabilities(s: Sizes, q: &[f32], keys: &PackedB, queries: usize) -> PoolVec
     let (n, c) = (s.positions, s.c);
     let scale = 1.0 / (c as f32).sqrt();
     let mut p = PoolVec::scratch(queries * n);
-    let soften = finishing(
+    let soften = inline_epilogue(
         #[inline(always)]
         |_row: usize, x: &mut [f32]| {
             let max = simd::max(x);
@@ -87,7 +87,7 @@ pub(super) fn backward(s: Sizes, qkv: &Tensor, g: &Tensor) -> Result<Tensor> {
                 );
                 // Rows' sums of p∘(g·vᵀ) are those of g∘y.
                 let mut ds = PoolVec::scratch(queries * n);
-                let finish = finishing(
+                let epilogue = inline_epilogue(
                     #[inline(always)]
                     |row: usize, x: &mut [f32]| {
                         let p = &p[row * n..][..n];
@@ -102,7 +102,7 @@ pub(super) fn backward(s: Sizes, qkv: &Tensor, g: &Tensor) -> Result<Tensor> {
                         }
                     },
                 );
-                gemm_packed((queries, n, c), &rows, &values_t, &mut ds, false, &finish);
+                gemm_packed((queries, n, c), &rows, &values_t, &mut ds, false, &epilogue);
                 let mut dq = PoolVec::scratch(queries * c);
                 let ds_rows = Rows::new(&ds, n);
                 gemm_packed((queries, c, n), &ds_rows, &key_rows, &mut dq, false, &Plain);

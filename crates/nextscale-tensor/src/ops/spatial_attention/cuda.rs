@@ -5,7 +5,7 @@ use super::Sizes;
 use crate::{DType, Math, Result, Tensor};
 use nextscale_cuda::gpu::Gpu;
 use nextscale_cuda::kernel::{Arg, Module, Shape};
-use nextscale_cuda::matmul::{Batch, Follow, Operands, Place, Product};
+use nextscale_cuda::matmul::{Batch, Epilogue, Operands, Place, Product};
 use nextscale_cuda::{DeviceBuffer, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
@@ -103,7 +103,7 @@ impl Run {
             b_transposed: turned[1],
             accumulate: false,
             tf32: self.tf32,
-            follow: Follow::Plain,
+            epilogue: Epilogue::Plain,
         };
         let batch = Batch {
             count: self.s.batch,
