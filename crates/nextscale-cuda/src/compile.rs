@@ -1,8 +1,8 @@
-//! From CUDA C++ to machine code: NVRTC, and what it made kept on disk.
+//! From CUDA C++ to machine code: NVRTC, and what it made, cached on disk.
 
 use crate::bindings::nvrtc as sys;
+use crate::cache;
 use crate::codes::compiler;
-use crate::kept;
 use crate::kernel::Module;
 use crate::libraries::Library;
 use crate::{Error, Result};
@@ -49,7 +49,7 @@ pub fn load_or_compile(module: &Module, arch: Arch) -> Result<Vec<u8>> {
     }
     let version = required()?;
     compile_missing(arch, version);
-    compile_in_turn(module, arch, version)
+    compile_locked(module, arch, version)
 }
 
 /// The compiler's version, where it is there.
@@ -90,30 +90,30 @@ fn compile_missing(arch: Arch, version: Version) {
         }
         done.push(arch);
     }
-    // Where nothing can be kept it would be compiled for nothing.
-    if kept::turn("all", &arch.name(false)).is_none() {
+    // Where nothing can be cached it would be compiled for nothing.
+    if cache::lock("all", &arch.name(false)).is_none() {
         return;
     }
     remember(version);
     let lacking: Vec<_> = all()
         .into_iter()
-        .filter(|m| !kept::is_there(m.name, &key(m, arch, version)))
+        .filter(|m| !cache::contains(m.name, &key(m, arch, version)))
         .collect();
     // What can't be compiled is told when it is needed.
     lacking.par_iter().for_each(|m| {
-        let _ = compile_in_turn(m, arch, version);
+        let _ = compile_locked(m, arch, version);
     });
 }
 
-/// Compiles and keeps a module, or waits for the thread or process that does.
-fn compile_in_turn(module: &Module, arch: Arch, version: Version) -> Result<Vec<u8>> {
+/// Compiles and caches a module, or waits for the thread or process that does.
+fn compile_locked(module: &Module, arch: Arch, version: Version) -> Result<Vec<u8>> {
     let key = key(module, arch, version);
-    let _turn = kept::turn(module.name, &key);
-    if let Some(code) = kept::load(module.name, &key) {
+    let _lock = cache::lock(module.name, &key);
+    if let Some(code) = cache::load(module.name, &key) {
         return Ok(code);
     }
     let code = compile(module, arch)?;
-    kept::store(module.name, &key, &code);
+    cache::store(module.name, &key, &code);
     Ok(code)
 }
 
@@ -207,12 +207,12 @@ fn key(module: &Module, arch: Arch, version: Version) -> String {
     format!("{version:?} {options}\n{COMMON}\n{}", module.text())
 }
 
-/// Where the versions whose code is kept are written.
+/// Where the versions whose code is cached are written.
 const VERSIONS: (&str, &str) = ("compilers", "versions");
 
 /// Versions that left code, as they were written.
 fn earlier() -> Vec<Version> {
-    let bytes = kept::load(VERSIONS.0, VERSIONS.1).unwrap_or_default();
+    let bytes = cache::load(VERSIONS.0, VERSIONS.1).unwrap_or_default();
     let words = bytes.as_chunks::<8>().0.iter();
     words
         .map(|w| {
@@ -226,7 +226,7 @@ fn earlier() -> Vec<Version> {
 }
 
 fn remember(version: Version) {
-    let _turn = kept::turn(VERSIONS.0, VERSIONS.1);
+    let _lock = cache::lock(VERSIONS.0, VERSIONS.1);
     let mut all = earlier();
     if all.contains(&version) {
         return;
@@ -236,20 +236,20 @@ fn remember(version: Version) {
         .iter()
         .flat_map(|(a, b)| [a.to_le_bytes(), b.to_le_bytes()].concat())
         .collect();
-    kept::store(VERSIONS.0, VERSIONS.1, &bytes);
+    cache::store(VERSIONS.0, VERSIONS.1, &bytes);
 }
 
-/// What is kept of a module: of the compiler that is here; where there is none, of the newest whose code the driver loads.
+/// What is cached of a module: of the compiler that is here; where there is none, of the newest whose code the driver loads.
 fn load(module: &Module, arch: Arch) -> Option<Vec<u8>> {
     if let Some(version) = version() {
-        return kept::load(module.name, &key(module, arch, version));
+        return cache::load(module.name, &key(module, arch, version));
     }
     let driver = Library::Driver.version();
     let mut all = earlier();
     all.retain(|(major, _)| driver.is_none_or(|(served, ..)| *major <= served));
     all.sort_unstable();
     let mut newest_first = all.into_iter().rev();
-    newest_first.find_map(|v| kept::load(module.name, &key(module, arch, v)))
+    newest_first.find_map(|v| cache::load(module.name, &key(module, arch, v)))
 }
 
 #[cfg(test)]
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_first_module_that_lacks_brings_all() {
-        if Library::Nvrtc.required().is_err() || kept::turn("test", "compile").is_none() {
+        if Library::Nvrtc.required().is_err() || cache::lock("test", "compile").is_none() {
             println!("skipped: no NVRTC, or no folder that takes what it makes");
             return;
         }
@@ -290,9 +290,9 @@ mod tests {
         assert_eq!(load_or_compile(module, Arch::LEAST).unwrap(), code);
         // Modules of other names and sources were compiled beside it, and are what they would be by themselves.
         for other in [crate::MODULES[1], &TOLD] {
-            let kept = load(other, Arch::LEAST).unwrap();
+            let cached = load(other, Arch::LEAST).unwrap();
             assert!(earlier().contains(&version().unwrap()));
-            assert_eq!(compile(other, Arch::LEAST).unwrap(), kept);
+            assert_eq!(compile(other, Arch::LEAST).unwrap(), cached);
         }
     }
 }

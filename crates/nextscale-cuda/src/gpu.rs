@@ -6,7 +6,7 @@ use crate::constants::Constants;
 use crate::conv;
 use crate::driver::{self, device, kernel, memory};
 use crate::dry::{self, Ask, Dry, Recycling};
-use crate::graph::Turn;
+use crate::graph::StreamGuard;
 use crate::kernel::Module;
 use crate::libraries::Library;
 use crate::matmul::{self, Place};
@@ -270,7 +270,7 @@ impl Gpu {
     /// # Errors
     /// When any of it failed.
     pub fn synchronize(&self) -> Result<()> {
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         self.outside_capture("waiting for the GPU")?;
         if let Some(dry) = &self.dry {
             return dry.answer(Ask::Wait);
@@ -297,7 +297,7 @@ impl Gpu {
         if bytes.is_empty() {
             return Ok(());
         }
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         self.outside_capture("a copy to the GPU")?;
         if self.dry.is_some() {
             return Ok(());
@@ -322,7 +322,7 @@ impl Gpu {
         if bytes.is_empty() {
             return Ok(());
         }
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         self.outside_capture("a copy from the GPU")?;
         if self.dry.is_some() {
             bytes.fill(0);
@@ -350,7 +350,7 @@ impl Gpu {
             return Ok(());
         }
         let _scope = self.scope("copy", || Work::of_bytes(2 * bytes));
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         self.bind()?;
         // SAFETY: both ranges are as long as said and stay so for work that was asked for before they were let go.
         unsafe { memory::copy(to, from, bytes, self.stream.0) }.doing("copying on the GPU")
@@ -366,7 +366,7 @@ impl Gpu {
             return Ok(());
         }
         let _scope = self.scope("zeros", || Work::of_bytes(bytes));
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         self.bind()?;
         // SAFETY: the range is as long as said.
         unsafe { memory::zero(address, bytes, self.stream.0) }.doing("clearing memory on the GPU")

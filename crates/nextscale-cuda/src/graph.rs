@@ -106,26 +106,26 @@ static GATE: RwLock<()> = RwLock::new(());
 thread_local! {
     /// The arena of the graph that this thread captures.
     static CAPTURED: RefCell<Option<Arc<Arena>>> = const { RefCell::new(None) };
-    /// How many turns this thread holds.
-    static TURNS: Cell<u32> = const { Cell::new(0) };
+    /// How many guards this thread holds.
+    static GUARDS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The right to put work into a stream; a thread may hold several.
-pub(crate) struct Turn(#[allow(dead_code)] Option<RwLockReadGuard<'static, ()>>);
+pub(crate) struct StreamGuard(#[allow(dead_code)] Option<RwLockReadGuard<'static, ()>>);
 
-impl Turn {
+impl StreamGuard {
     /// Waits while another thread captures a graph.
     pub(crate) fn take() -> Self {
-        let held = TURNS.get();
-        TURNS.set(held + 1);
+        let held = GUARDS.get();
+        GUARDS.set(held + 1);
         let first = held == 0 && CAPTURED.with_borrow(Option::is_none);
         Self(first.then(|| GATE.read().unwrap_or_else(|e| e.into_inner())))
     }
 }
 
-impl Drop for Turn {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
-        TURNS.set(TURNS.get() - 1);
+        GUARDS.set(GUARDS.get() - 1);
     }
 }
 
@@ -235,7 +235,7 @@ impl Gpu {
         &'static self,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<(Graph, T), E> {
-        if TURNS.get() > 0 || CAPTURED.with_borrow(Option::is_some) {
+        if GUARDS.get() > 0 || CAPTURED.with_borrow(Option::is_some) {
             let text = "a graph can't be captured within other work";
             return Err(Error::Device(text.into()).into());
         }
@@ -299,7 +299,7 @@ impl Graph {
     /// # Errors
     /// When the driver refuses.
     pub fn launch(&mut self) -> Result<()> {
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         self.gpu.outside_capture("another graph")?;
         if self.exec.0.is_null() {
             return Ok(());

@@ -3,7 +3,7 @@
 use crate::codes::Checked;
 use crate::driver;
 use crate::gpu::Gpu;
-use crate::graph::{Turn, Uses};
+use crate::graph::{StreamGuard, Uses};
 use crate::pool::DeviceBuffer;
 use crate::tensor_map::TensorMap;
 use crate::{DType, Error, Result};
@@ -279,7 +279,7 @@ impl Gpu {
         if self.dry().is_some() {
             return Ok(());
         }
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         let function = self.function(module, name, shape.shared)?;
         let pointers: Vec<*const c_void> = words
             .iter()

@@ -11,6 +11,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod cache;
 pub mod ceilings;
 pub mod compile;
 pub mod conv;
@@ -19,7 +20,6 @@ pub mod dtype;
 pub mod gpu;
 pub mod graph;
 pub mod headers;
-pub mod kept;
 pub mod kernel;
 pub mod libraries;
 pub mod matmul;

@@ -7,7 +7,7 @@ use crate::codes::Checked;
 use crate::driver::{event, memory, stream};
 use crate::dry::Ask;
 use crate::gpu::Gpu;
-use crate::graph::Turn;
+use crate::graph::StreamGuard;
 use crate::matmul::Place;
 use cudarc::driver::sys;
 use std::collections::{BTreeMap, VecDeque};
@@ -241,7 +241,7 @@ impl Gpu {
     /// # Errors
     /// When there are not so many, the GPU refuses, or memory is full.
     pub fn fetch(&'static self, from: Place<'_>, bytes: usize) -> Result<HostCopy> {
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         self.outside_capture("a copy from the GPU")?;
         let mut host = Pinned::new(self, bytes)?;
         let done = Event::new(self)?;

@@ -7,7 +7,7 @@ use crate::codes::{self, Checked};
 use crate::driver::memory;
 use crate::dry::Recycling;
 use crate::gpu::Gpu;
-use crate::graph::{self, Arena, Turn};
+use crate::graph::{self, Arena, StreamGuard};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -141,7 +141,7 @@ impl Pool {
 
     pub(crate) fn take(&self, gpu: &Gpu, block: usize) -> Result<u64> {
         // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         let mut s = self.state();
         let found = s.free.get_mut(&block).and_then(Vec::pop);
         let address = match found {
@@ -202,7 +202,7 @@ impl Pool {
     }
 
     pub(crate) fn trim(&self, gpu: &Gpu) -> Result<()> {
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         gpu.outside_capture("giving memory back")?;
         release(gpu, &mut self.state())
     }

@@ -3,7 +3,7 @@
 use crate::codes::Checked;
 use crate::driver::event;
 use crate::gpu::Gpu;
-use crate::graph::Turn;
+use crate::graph::StreamGuard;
 use crate::{Error, Result};
 use cudarc::driver::sys::{CUevent, CUevent_flags};
 
@@ -16,7 +16,7 @@ pub fn fastest<E: From<Error>>(
     runs: usize,
     mut run: impl FnMut() -> Result<(), E>,
 ) -> Result<f32, E> {
-    let _turn = Turn::take();
+    let _guard = StreamGuard::take();
     gpu.outside_capture("timing")?;
     gpu.bind()?;
     let new = || event::create(CUevent_flags::CU_EVENT_DEFAULT).doing("timing");
@@ -58,7 +58,7 @@ impl Event {
     /// # Errors
     /// When the driver refuses, or the calling thread captures a graph.
     pub fn now(gpu: &'static Gpu) -> Result<Self> {
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         gpu.outside_capture("timing")?;
         gpu.bind()?;
         let handle = event::create(CUevent_flags::CU_EVENT_DEFAULT).doing("timing")?;

@@ -5,7 +5,7 @@ use crate::codes::Checked;
 use crate::driver;
 use crate::dry::Ask;
 use crate::gpu::Gpu;
-use crate::graph::Turn;
+use crate::graph::StreamGuard;
 use crate::matmul::Place;
 use crate::pinned::{Event, Pinned, send};
 use crate::pool::DeviceBuffer;
@@ -97,7 +97,7 @@ impl CopyStream {
     /// # Errors
     /// When the driver refuses.
     pub fn new(gpu: &'static Gpu) -> Result<Self> {
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         gpu.bind()?;
         let stream = match gpu.dry() {
             Some(_) => std::ptr::null_mut(),
@@ -121,7 +121,7 @@ impl CopyStream {
         pieces: &[&[u8]],
         read: impl FnOnce(&DeviceBuffer, &[usize]) -> Result<T, E>,
     ) -> Result<T, E> {
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         let gpu = self.gpu;
         gpu.outside_capture("a copy to the GPU")?;
         let bytes = layout(pieces).1;

@@ -59,7 +59,7 @@ fn usable(number: usize) -> Result<(), String> {
     Library::CublasLt.required().map_err(text)?;
     // Kernels that were compiled before do without the compiler; which are missing shows when they are called.
     let kept =
-        cuda::kept::folder().is_some_and(|f| f.read_dir().is_ok_and(|mut d| d.next().is_some()));
+        cuda::cache::folder().is_some_and(|f| f.read_dir().is_ok_and(|mut d| d.next().is_some()));
     if kept {
         return Ok(());
     }

@@ -110,7 +110,7 @@ fn gpus() -> Result<()> {
 }
 
 fn kernels() -> Result<()> {
-    let Some(folder) = cuda::kept::folder() else {
+    let Some(folder) = cuda::cache::folder() else {
         return say!("kernel cache none: neither HOME nor NEXTSCALE_KERNEL_CACHE is set");
     };
     let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();

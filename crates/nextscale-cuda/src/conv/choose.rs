@@ -4,8 +4,8 @@ use super::cudnn::{Handle, Plan};
 use super::describe::{self, Step};
 use super::engine::{Engine, Way, padded};
 use super::{Call, Convolution, Gpu, Pass, columns, tiles, weight_tiles};
-use crate::graph::Turn;
-use crate::kept;
+use crate::cache;
+use crate::graph::StreamGuard;
 use crate::libraries::Library;
 use crate::matmul::Place;
 use crate::pool::DeviceBuffer;
@@ -86,7 +86,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
     }
     gpu.bind()?;
     // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
-    let _turn = Turn::take();
+    let _guard = StreamGuard::take();
     let mut slot = gpu.conv_slot().lock().unwrap_or_else(|e| e.into_inner());
     let cudnn = Library::Cudnn.is_there();
     let chooser = match &mut *slot {
@@ -183,19 +183,19 @@ impl Chooser {
             "{key:?} {} {version:?} {made_by} {CANDIDATES}",
             gpu.info().name
         );
-        let kept = || {
-            let choice = kept::load("conv", &name).and_then(|b| self.parse(&b))?;
+        let cached = || {
+            let choice = cache::load("conv", &name).and_then(|b| self.parse(&b))?;
             // Of a program whose kernels took other convolutions.
             let gone = matches!(choice, Choice::Tiles) && !tiles_fit(gpu, key);
             (!gone).then_some(choice)
         };
-        let _turn = match kept::choice_or_turn("conv", kept) {
+        let _lock = match cache::choice_or_lock("conv", cached) {
             Ok(choice) => return Ok(choice),
-            Err(turn) => turn,
+            Err(lock) => lock,
         };
         let (choice, all) = self.measure(gpu, key, call)?;
         if let (true, Some(bytes)) = (all, choice.bytes()) {
-            kept::store("conv", &name, &bytes);
+            cache::store("conv", &name, &bytes);
         }
         Ok(choice)
     }

@@ -9,7 +9,7 @@ mod plan;
 mod tests;
 
 use crate::gpu::Gpu;
-use crate::graph::{Turn, Uses};
+use crate::graph::{StreamGuard, Uses};
 use crate::pool::DeviceBuffer;
 use crate::{DType, Error, Result};
 use cudarc::cublaslt::sys;
@@ -271,7 +271,7 @@ impl Gpu {
             return self.dry_product(&(*p, *batch, alignment), own, WORKSPACE);
         }
         // Before the lock: a thread that captures a graph must not wait for one that waits for the capture.
-        let _turn = Turn::take();
+        let _guard = StreamGuard::take();
         self.bind()?;
         let mut slot = self.matmul_slot().lock().unwrap_or_else(|e| e.into_inner());
         let library = match &mut *slot {

@@ -2,8 +2,8 @@
 
 use super::{Batch, Call, Product, code};
 use crate::bindings::cublas as lt;
+use crate::cache;
 use crate::gpu::Gpu;
-use crate::kept;
 use crate::libraries::Library;
 use crate::pool::DeviceBuffer;
 use crate::timing::fastest;
@@ -185,13 +185,13 @@ impl Matmul {
             "{p:?} {batch:?} {alignment} {} {version:?} {driver:?}",
             gpu.info().name
         );
-        let _turn = match kept::choice_or_turn("matmul", || kept_choice(&name)) {
+        let _lock = match cache::choice_or_lock("matmul", || cached_choice(&name)) {
             Ok((algorithm, workspace)) => {
                 plan.algorithm = algorithm;
                 plan.workspace = workspace;
                 return Ok(plan);
             }
-            Err(turn) => turn,
+            Err(lock) => lock,
         };
         self.choose(gpu, p, batch, alignment, call, &mut plan, &doing)?;
         let mut bytes: Vec<u8> = plan
@@ -201,7 +201,7 @@ impl Matmul {
             .flat_map(|w| w.to_le_bytes())
             .collect();
         bytes.extend((plan.workspace as u64).to_le_bytes());
-        kept::store("matmul", &name, &bytes);
+        cache::store("matmul", &name, &bytes);
         Ok(plan)
     }
 
@@ -377,8 +377,8 @@ impl Plan {
     }
 }
 
-fn kept_choice(name: &str) -> Option<(sys::cublasLtMatmulAlgo_t, usize)> {
-    let bytes = kept::load("matmul", name)?;
+fn cached_choice(name: &str) -> Option<(sys::cublasLtMatmulAlgo_t, usize)> {
+    let bytes = cache::load("matmul", name)?;
     let words: Vec<u64> = bytes
         .as_chunks::<8>()
         .0

@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_first_kernels_that_are_compiled_bring_all() {
-        let folder = nextscale_cuda::kept::folder();
+        let folder = nextscale_cuda::cache::folder();
         let Some(folder) = folder.filter(|_| Library::Nvrtc.is_there()) else {
             println!("skipped: no NVRTC, or no folder for what it makes");
             return;

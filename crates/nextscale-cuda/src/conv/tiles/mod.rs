@@ -6,9 +6,9 @@
 use super::around::{at, int};
 use super::{Call, Convolution, Gpu, Pass};
 use crate::DType;
+use crate::cache;
 use crate::compile::Arch;
 use crate::headers::{COPIES, HOPPER};
-use crate::kept;
 use crate::kernel::{Arg, Module, Shape};
 use crate::kernels;
 use crate::pool::DeviceBuffer;
@@ -148,18 +148,18 @@ pub fn norm_pays<E: From<Error>>(
         crate::compile::made_by(),
         MODULE.text()
     );
-    let kept = || match kept::load("conv_norm", &name).as_deref() {
+    let cached = || match cache::load("conv_norm", &name).as_deref() {
         Some([pays]) => Some(*pays == 1),
         _ => None,
     };
-    let pays = match kept::choice_or_turn("conv_norm", kept) {
+    let pays = match cache::choice_or_lock("conv_norm", cached) {
         Ok(pays) => pays,
-        Err(_turn) => {
+        Err(_lock) => {
             gpu.outside_capture(
                 "choosing how to normalise before a convolution that was never run",
             )?;
             let pays = fastest(gpu, RUNS, together)? < fastest(gpu, RUNS, apart)?;
-            kept::store("conv_norm", &name, &[u8::from(pays)]);
+            cache::store("conv_norm", &name, &[u8::from(pays)]);
             pays
         }
     };

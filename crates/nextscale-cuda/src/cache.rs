@@ -1,4 +1,4 @@
-//! What is kept on disk between runs: compiled kernels and measured choices.
+//! The cache on disk, which outlives a run: compiled kernels and measured choices.
 //!
 //! A file is named by a hash of what its content is for: a kernel's source and its GPU, or an operation's sizes, its GPU and the library's
 //! version. What was measured does not follow from these, so a run that is to repeat bit for bit needs the choices that it began
@@ -34,42 +34,45 @@ pub(crate) fn load(kind: &str, key: &str) -> Option<Vec<u8>> {
 /// Stores `content` for `key`. A folder that can't be written to costs time later, and the certainty of the same choices.
 pub(crate) fn store(kind: &str, key: &str, content: &[u8]) {
     if let Some(folder) = folder() {
-        let _ = keep(&folder.join(file_name(kind, key)), content);
+        let _ = write(&folder.join(file_name(kind, key)), content);
     }
 }
 
 /// Whether something was stored for `key`.
-pub(crate) fn is_there(kind: &str, key: &str) -> bool {
+pub(crate) fn contains(kind: &str, key: &str) -> bool {
     folder().is_some_and(|folder| folder.join(file_name(kind, key)).exists())
 }
 
-/// A turn of its own, among threads and processes, at making what `key` is for; it ends when the file is dropped. `None` where the
-/// folder takes no files or the turn does not come.
-pub(crate) fn turn(kind: &str, key: &str) -> Option<File> {
+/// The right to make what `key` is for, which one thread of one process has at a time, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CacheLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// Waits for the lock of a key. `None` where the folder takes no files or the lock does not become free.
+pub(crate) fn lock(kind: &str, key: &str) -> Option<CacheLock> {
     let folder = folder()?;
     std::fs::create_dir_all(&folder).ok()?;
-    turn_at(&folder.join(format!(".{}.lock", file_name(kind, key))))
+    lock_at(&folder.join(format!(".{}.lock", file_name(kind, key))))
 }
 
-/// What `find` finds of an earlier measurement, or the turn to measure: processes that start together measure one after the other and
-/// take the same, so that their sums have one order.
-pub(crate) fn choice_or_turn<T>(
+/// What `find` finds of an earlier measurement, or the lock under which to measure: processes that start together measure one after
+/// the other and take the same, so that their sums have one order.
+pub(crate) fn choice_or_lock<T>(
     kind: &str,
     find: impl Fn() -> Option<T>,
-) -> Result<T, Option<File>> {
+) -> Result<T, Option<CacheLock>> {
     if let Some(choice) = find() {
         return Ok(choice);
     }
-    let turn = turn(kind, "choices");
-    find().ok_or(turn)
+    let lock = lock(kind, "choices");
+    find().ok_or(lock)
 }
 
-fn turn_at(path: &Path) -> Option<File> {
+fn lock_at(path: &Path) -> Option<CacheLock> {
     let file = File::create(path).ok()?;
     let begun = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Some(file),
+            Ok(()) => return Some(CacheLock(file)),
             Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -89,7 +92,7 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn keep(path: &Path, content: &[u8]) -> std::io::Result<()> {
+fn write(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -119,12 +122,12 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
-    fn turns_come_one_after_the_other() {
-        let path = std::env::temp_dir().join(format!("nextscale-turn-{}", std::process::id()));
-        let (first, made) = (turn_at(&path).unwrap(), AtomicBool::new(false));
+    fn locks_are_held_one_after_the_other() {
+        let path = std::env::temp_dir().join(format!("nextscale-lock-{}", std::process::id()));
+        let (first, made) = (lock_at(&path).unwrap(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let _second = turn_at(&path).unwrap();
+                let _second = lock_at(&path).unwrap();
                 assert!(made.load(Ordering::SeqCst));
             });
             std::thread::sleep(Duration::from_millis(50));
@@ -132,14 +135,14 @@ mod tests {
             drop(first);
         });
         std::fs::remove_file(&path).unwrap();
-        assert!(turn_at(Path::new("/nowhere/at/all")).is_none());
+        assert!(lock_at(Path::new("/nowhere/at/all")).is_none());
     }
 
     #[test]
     fn a_damaged_file_is_not_used() {
-        let dir = std::env::temp_dir().join(format!("nextscale-kept-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("nextscale-cache-{}", std::process::id()));
         let path = dir.join("x");
-        keep(&path, b"machine code").unwrap();
+        write(&path, b"machine code").unwrap();
         let mut file = std::fs::read(&path).unwrap();
         assert_eq!(checked(&file), Some(&b"machine code"[..]));
         *file.last_mut().unwrap() ^= 1;
