@@ -240,7 +240,7 @@ impl Gpu {
     ///
     /// # Errors
     /// When there are not so many, the GPU refuses, or memory is full.
-    pub fn fetch(&'static self, from: Place<'_>, bytes: usize) -> Result<HostCopy> {
+    pub fn copy_to_host(&'static self, from: Place<'_>, bytes: usize) -> Result<HostCopy> {
         let _guard = StreamGuard::take();
         self.outside_capture("a copy from the GPU")?;
         let mut host = Pinned::new(self, bytes)?;

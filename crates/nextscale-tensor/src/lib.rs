@@ -24,7 +24,7 @@ pub use nextscale_cuda::{DType, Math, Precision};
 pub use params::{GradBuffer, ParamId, ParamInfo, Params, ParamsBuilder, PartId};
 pub use shape::Shape;
 pub use tape::{CompletePart, Cx, Grads, Key, Tape};
-pub use tensor::{Fetch, Tensor, expect_dims};
+pub use tensor::{PendingTensor, Tensor, expect_dims};
 pub use upload::{Uploads, Values};
 
 /// The example of the README is right.

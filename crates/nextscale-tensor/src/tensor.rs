@@ -5,11 +5,11 @@ use crate::tape::Var;
 use crate::{DType, Device, Error, Result, Shape};
 use std::sync::Arc;
 
-mod fetch;
 mod gpu;
+mod pending;
 
-pub use fetch::Fetch;
 pub(crate) use gpu::OnGpu;
+pub use pending::PendingTensor;
 
 /// The memory behind tensors, by device and element type.
 #[derive(Clone, Debug)]

@@ -410,13 +410,13 @@ impl<'a> Estimate<'a> {
         let labels = vec![0; batch];
         let steps = self.repeated(|it| {
             let plan = StepPlan::whole(it);
-            let late = if from_tokens {
+            let pending = if from_tokens {
                 trainer.step_rows(&self.rows(vqvae, batch)?, &labels, &plan)
             } else {
                 let (images, _slots) = self.images(vqvae, batch)?;
                 trainer.step(&images, &labels, &plan)
             };
-            late.map(|_| ())
+            pending.map(|_| ())
         })?;
         // An evaluation may give cached memory back, since there are few of them.
         self.afresh()?;

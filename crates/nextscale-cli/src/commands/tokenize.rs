@@ -13,7 +13,7 @@ use nextscale::model::state::fingerprint;
 use nextscale::options::values::{BadImages, parse_bool, parse_pn};
 use nextscale::run::Dataset;
 use nextscale::{Error, Result, say};
-use nextscale_tensor::Fetch;
+use nextscale_tensor::PendingTensor;
 use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use std::path::PathBuf;
@@ -144,13 +144,13 @@ fn tokenize(args: &Args) -> Result<()> {
     let mut feed = Feed::new(device)?;
     write_tokens(&args.out, &set, |put| {
         // A batch's tokens are written while the next one is computed.
-        let mut coming: Option<Fetch> = None;
+        let mut coming: Option<PendingTensor> = None;
         while let Some(batch) = loader.next_batch()? {
             let count = batch.len() * args.crops;
-            let mut rows = || -> Result<Fetch> {
+            let mut rows = || -> Result<PendingTensor> {
                 let x = feed.images([count, side, side, 3], &batch.images)?;
                 let maps = tok.vqvae.tokenize(&x, &pyramid)?;
-                Ok(ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.fetch()?)
+                Ok(ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.copy_to_host()?)
             };
             let rows = rows().map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
             if let Some(before) = coming.replace(rows) {

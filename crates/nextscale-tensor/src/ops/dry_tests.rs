@@ -40,8 +40,8 @@ fn operators_run_and_keep_what_their_gradients_need() {
             .iter()
             .all(|v| *v == 0.0)
     );
-    let late = dx.fetch().unwrap().wait().unwrap();
-    assert_eq!(late.numel(), rows * c);
+    let pending = dx.copy_to_host().unwrap().wait().unwrap();
+    assert_eq!(pending.numel(), rows * c);
     drop((grads, x, y));
     assert!(gpu.usage().used < gpu.usage().peak);
 }

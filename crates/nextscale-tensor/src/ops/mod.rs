@@ -61,7 +61,7 @@ pub use linear::{Activation, Bias, linear};
 pub use nearest_code::nearest_code;
 pub use normed_conv2d::{Norm, normed_conv2d};
 pub use optimizer::{
-    AdamW, Decay, LateNumbers, Moments, Progress, Scaling, StepNumbers, StepValues, Steps,
+    AdamW, Decay, Moments, PendingNumbers, Progress, Scaling, StepNumbers, StepValues, Steps,
     grad_norm,
 };
 pub use phi::phi;

@@ -1,6 +1,6 @@
 //! Validation losses of the transformer.
 
-use super::{LateMeasures, Measures, TeacherForcing};
+use super::{Measures, PendingMeasures, TeacherForcing};
 use crate::Result;
 use crate::data::tokens::TokenLoader;
 use crate::data::{Feed, ValLoader};
@@ -26,9 +26,9 @@ pub fn evaluate_losses(
         let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
         model.var.check_labels(&labels)?;
         let [images, labels] = feed.labelled(&batch, side)?;
-        let late = model.measure(&images, &labels)?;
+        let pending = model.measure(&images, &labels)?;
         each(batch.len())?;
-        Ok(Some(late))
+        Ok(Some(pending))
     })?;
     super::some_images(seen, loader)?;
     Ok(measures)
@@ -55,18 +55,18 @@ pub fn evaluate_token_losses(
             ([b, row].into(), Values::Integers(&batch.tokens)),
             ([b].into(), Values::Integers(&batch.labels)),
         ])?;
-        let late = model.measure_rows(&tokens, &labels)?;
+        let pending = model.measure_rows(&tokens, &labels)?;
         each(batch.labels.len())?;
-        Ok(Some(late))
+        Ok(Some(pending))
     })
 }
 
 /// Sums batches; figures of one are read when the next one was asked for, so that a GPU never waits.
-fn sum(mut next: impl FnMut() -> Result<Option<LateMeasures>>) -> Result<Measures> {
+fn sum(mut next: impl FnMut() -> Result<Option<PendingMeasures>>) -> Result<Measures> {
     let mut all = Measures::default();
-    let mut out: Option<LateMeasures> = None;
-    while let Some(late) = next()? {
-        if let Some(before) = out.replace(late) {
+    let mut out: Option<PendingMeasures> = None;
+    while let Some(pending) = next()? {
+        if let Some(before) = out.replace(pending) {
             all.add(&before.read()?);
         }
     }

@@ -1,7 +1,7 @@
 //! What a model's predictions of known tokens come to. On a GPU the figures are made there and read later, so that nobody waits.
 
 use crate::Result;
-use nextscale_tensor::Fetch;
+use nextscale_tensor::PendingTensor;
 
 /// Cross entropy and accuracy by scale and over all tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,14 +71,14 @@ impl Measures {
 
 /// [`Measures`] on their way.
 #[derive(Debug)]
-pub struct LateMeasures {
+pub struct PendingMeasures {
     /// Sum of costs and right predictions by scale, \[K, 2\].
-    pub(super) sums: Fetch,
+    pub(super) sums: PendingTensor,
     /// Tokens by scale.
     pub(super) tokens: Vec<u64>,
 }
 
-impl LateMeasures {
+impl PendingMeasures {
     /// The figures; waits until they are made.
     ///
     /// # Errors

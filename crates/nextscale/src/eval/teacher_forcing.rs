@@ -1,7 +1,7 @@
 //! The transformer on known images: it predicts every token from the true ones before it (teacher forcing). Training steps and
 //! evaluations are made of this.
 
-use super::measures::LateMeasures;
+use super::measures::PendingMeasures;
 use crate::model::Run;
 use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
@@ -32,7 +32,7 @@ pub(crate) struct Inputs {
 /// A forward pass with its loss.
 pub(crate) struct Pass {
     pub(crate) loss: Tensor,
-    pub(crate) measures: LateMeasures,
+    pub(crate) measures: PendingMeasures,
     /// The likeliest code of every token.
     pub(crate) predicted: Tensor,
 }
@@ -51,7 +51,7 @@ impl TeacherForcing<'_> {
     ///
     /// # Errors
     /// When shapes do not fit, only the tokenizer's codebook is at hand or, on a CPU, a label is out of range.
-    pub fn measure(&self, images: &Tensor, labels: &Tensor) -> Result<LateMeasures> {
+    pub fn measure(&self, images: &Tensor, labels: &Tensor) -> Result<PendingMeasures> {
         self.measured(&self.of_images(images, self.all())?, labels)
     }
 
@@ -59,7 +59,7 @@ impl TeacherForcing<'_> {
     ///
     /// # Errors
     /// When shapes do not fit or, on a CPU, a label is out of range.
-    pub fn measure_maps(&self, tokens: &[Tensor], labels: &Tensor) -> Result<LateMeasures> {
+    pub fn measure_maps(&self, tokens: &[Tensor], labels: &Tensor) -> Result<PendingMeasures> {
         self.measured(&self.of_maps(tokens, self.all())?, labels)
     }
 
@@ -67,11 +67,11 @@ impl TeacherForcing<'_> {
     ///
     /// # Errors
     /// As [`TeacherForcing::measure_maps`], and on a CPU when a token is out of range.
-    pub fn measure_rows(&self, tokens: &Tensor, labels: &Tensor) -> Result<LateMeasures> {
+    pub fn measure_rows(&self, tokens: &Tensor, labels: &Tensor) -> Result<PendingMeasures> {
         self.measured(&self.of_rows(tokens, self.all())?, labels)
     }
 
-    fn measured(&self, inputs: &Inputs, labels: &Tensor) -> Result<LateMeasures> {
+    fn measured(&self, inputs: &Inputs, labels: &Tensor) -> Result<PendingMeasures> {
         let run = Run::plain(self.var.math);
         let total = self.var.config.pyramid.total();
         let weights = vec![1.0 / total as f32; total];
@@ -155,8 +155,8 @@ impl TeacherForcing<'_> {
         let tokens = ranges.iter().map(|r| (labels.numel() * r.len()) as u64);
         Ok(Pass {
             loss: ce.loss,
-            measures: LateMeasures {
-                sums: sums.fetch()?,
+            measures: PendingMeasures {
+                sums: sums.copy_to_host()?,
                 tokens: tokens.collect(),
             },
             predicted: ce.predicted,

@@ -71,8 +71,8 @@ pub(super) struct Driver<T: Task> {
     progress: Progress,
     cx: Context,
     keeper: Keeper,
-    /// Whether reports are read after the next iteration was asked for.
-    late: bool,
+    /// Whether reports are read one iteration behind, so that nobody waits for the device.
+    pipelined: bool,
     in_flight: Option<InFlight<T::Pending>>,
     /// Where the last whole step has left the run, once its report was read.
     whole: Option<(Progress, T::State)>,
@@ -95,8 +95,8 @@ pub(super) struct Start<T> {
     pub(super) progress: Progress,
     pub(super) cx: Context,
     pub(super) keeper: Keeper,
-    /// Whether reports are read after the next iteration was asked for.
-    pub(super) late: bool,
+    /// Whether reports are read one iteration behind, so that nobody waits for the device.
+    pub(super) pipelined: bool,
     pub(super) scaler: Option<Scaling>,
     pub(super) val_check: Option<ValCheck>,
 }
@@ -114,7 +114,7 @@ impl<T: Task> Driver<T> {
             progress: start.progress,
             cx: start.cx,
             keeper: start.keeper,
-            late: start.late,
+            pipelined: start.pipelined,
             in_flight: None,
             whole: None,
             scaler: start.scaler,
@@ -218,7 +218,7 @@ impl<T: Task> Driver<T> {
         if let Some(previous) = self.in_flight.replace(launched) {
             self.record(previous)?;
         }
-        if !self.late {
+        if !self.pipelined {
             self.drain()?;
         }
         Ok(())

@@ -102,17 +102,17 @@ fn tensors(path: &Path) -> StateDict {
 }
 
 #[test]
-fn reports_read_late_change_nothing() {
+fn reports_read_one_iteration_behind_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (now, later) = (dir.path().join("a"), dir.path().join("b"));
-    for (out, late) in [(&now, false), (&later, true)] {
+    for (out, pipelined) in [(&now, false), (&later, true)] {
         let run = TokenizerRun {
             options: &tokenizer_options(out),
             cmd: String::new(),
             stop: StopSignal::detached(),
             observers: Vec::new(),
         };
-        assert_eq!(run.run_reading(Some(late)).unwrap().steps, 7);
+        assert_eq!(run.run_with(Some(pipelined)).unwrap().steps, 7);
     }
     assert_eq!(steps(&now).len(), 7);
     assert_eq!(steps(&now), steps(&later));
@@ -121,14 +121,14 @@ fn reports_read_late_change_nothing() {
     assert!(same, "the tokenizers differ");
 
     let (now, later) = (dir.path().join("c"), dir.path().join("d"));
-    for (out, late) in [(&now, false), (&later, true)] {
+    for (out, pipelined) in [(&now, false), (&later, true)] {
         let run = TransformerRun {
             options: &transformer_options(out, &tokenizer),
             cmd: String::new(),
             stop: StopSignal::detached(),
             observers: Vec::new(),
         };
-        assert_eq!(run.run_reading(Some(late)).unwrap().steps, 7);
+        assert_eq!(run.run_with(Some(pipelined)).unwrap().steps, 7);
     }
     assert_eq!(steps(&now).len(), 7);
     assert_eq!(steps(&now), steps(&later));
@@ -167,12 +167,12 @@ fn folder(root: &Path, broken: bool) {
 }
 
 #[test]
-fn an_error_saves_the_last_whole_step_however_late_reports_are_read() {
+fn an_error_saves_the_last_whole_step_pipelined_or_not() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let images = dir.join("images");
     let data_path = Some(images.display().to_string());
-    for late in [false, true] {
+    for pipelined in [false, true] {
         let tokenizer = |out: &str, stop_after| {
             let mut options = tokenizer_options(&dir.join(out));
             options.data.data_path = data_path.clone();
@@ -187,7 +187,7 @@ fn an_error_saves_the_last_whole_step_however_late_reports_are_read() {
                 stop: StopSignal::detached(),
                 observers: Vec::new(),
             };
-            run.run_reading(Some(late))
+            run.run_with(Some(pipelined))
         };
         folder(&images, true);
         let e = tokenizer("t", None).unwrap_err();
@@ -203,7 +203,7 @@ fn an_error_saves_the_last_whole_step_however_late_reports_are_read() {
         tokenizer("t", Some(done)).unwrap();
         tokenizer("whole-t", Some(done)).unwrap();
         let state = |out: &str| std::fs::read(tokenizer_paths(&dir.join(out)).state).unwrap();
-        assert!(state("t") == state("whole-t"), "late: {late}");
+        assert!(state("t") == state("whole-t"), "pipelined: {pipelined}");
 
         let trained = tokenizer_paths(&dir.join("whole-t")).weights;
         let train = |out: &str, stop_after| {
@@ -221,7 +221,7 @@ fn an_error_saves_the_last_whole_step_however_late_reports_are_read() {
                 stop: StopSignal::detached(),
                 observers: Vec::new(),
             };
-            run.run_reading(Some(late))
+            run.run_with(Some(pipelined))
         };
         folder(&images, true);
         let e = train("m", None).unwrap_err();
@@ -238,7 +238,7 @@ fn an_error_saves_the_last_whole_step_however_late_reports_are_read() {
         let whole =
             TrainerState::load_safetensors(transformer_paths(&dir.join("whole-m")).last).unwrap();
         assert!(saved.var == whole.var && saved.exp_avg_sq == whole.exp_avg_sq);
-        assert_eq!(saved.extra, whole.extra, "late: {late}");
+        assert_eq!(saved.extra, whole.extra, "pipelined: {pipelined}");
         for out in ["t", "whole-t", "m", "whole-m"] {
             std::fs::remove_dir_all(dir.join(out)).unwrap();
         }

@@ -3,7 +3,7 @@
 use super::average::Average;
 use crate::Result;
 use nextscale_tensor::ops::{AdamW, Decay, Moments, Progress, Scaling, Steps};
-pub use nextscale_tensor::ops::{LateNumbers, StepNumbers};
+pub use nextscale_tensor::ops::{PendingNumbers, StepNumbers};
 use nextscale_tensor::{GradBuffer, Params, Tensor};
 
 /// AdamW's constants in the reference.

@@ -1,9 +1,9 @@
 //! What a training step finds. On a GPU the figures are made there and read later, so that nobody waits.
 
-use super::optimizer::LateNumbers;
+use super::optimizer::PendingNumbers;
 use crate::Result;
-use crate::eval::{LateMeasures, Measures};
-use nextscale_tensor::Fetch;
+use crate::eval::{Measures, PendingMeasures};
+use nextscale_tensor::PendingTensor;
 
 /// What an iteration found.
 #[derive(Clone, Debug)]
@@ -24,20 +24,20 @@ pub struct StepReport {
 
 /// [`StepReport`] on its way.
 #[derive(Debug)]
-pub struct LateReport {
-    pub(super) loss: Fetch,
-    pub(super) measures: LateMeasures,
-    pub(super) predicted: Fetch,
-    pub(super) numbers: Option<LateNumbers>,
+pub struct PendingReport {
+    pub(super) loss: PendingTensor,
+    pub(super) measures: PendingMeasures,
+    pub(super) predicted: PendingTensor,
+    pub(super) numbers: Option<PendingNumbers>,
 }
 
-impl LateReport {
+impl PendingReport {
     /// The report; waits for the step, not for what was asked for after it.
     ///
     /// # Errors
     /// When the GPU failed.
     pub fn read(self) -> Result<StepReport> {
-        let numbers = self.numbers.map(LateNumbers::wait).transpose()?;
+        let numbers = self.numbers.map(PendingNumbers::wait).transpose()?;
         let predicted = self.predicted.wait()?;
         Ok(StepReport {
             loss: f64::from(self.loss.wait()?.scalar()?),

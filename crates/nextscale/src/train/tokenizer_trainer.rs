@@ -2,12 +2,12 @@
 
 use super::codebook_usage::HitAverages;
 use super::loss_scale::scaler_of;
-use super::optimizer::{LateNumbers, Optimizer};
+use super::optimizer::{Optimizer, PendingNumbers};
 use crate::model::Run;
 use crate::model::vqvae::state_dict::is_decayed;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::{Error, Result};
-use nextscale_tensor::Fetch;
+use nextscale_tensor::PendingTensor;
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Device, Tape, Tensor};
@@ -80,11 +80,11 @@ pub struct TokenizerReport {
 
 /// [`TokenizerReport`] on its way, with how often each code was hit.
 #[derive(Debug)]
-pub struct LateTokenizerReport {
+pub struct PendingTokenizerReport {
     /// Loss, mean absolute and squared error, the quantizer's loss.
-    losses: [Fetch; 4],
-    hits: Vec<Fetch>,
-    numbers: Option<LateNumbers>,
+    losses: [PendingTensor; 4],
+    hits: Vec<PendingTensor>,
+    numbers: Option<PendingNumbers>,
 }
 
 /// What [`TokenizerTrainer::revive`] moves, and where to.
@@ -122,7 +122,11 @@ impl TokenizerTrainer {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn step(&mut self, images: &Tensor, plan: &TokenizerStep) -> Result<LateTokenizerReport> {
+    pub fn step(
+        &mut self,
+        images: &Tensor,
+        plan: &TokenizerStep,
+    ) -> Result<PendingTokenizerReport> {
         let tape = Tape::new();
         let run = Run::on(Cx::on(&tape).with(self.vqvae.math));
         let drop = DropoutDraw {
@@ -139,15 +143,15 @@ impl TokenizerTrainer {
         ];
         let loss = ops::weighted_sum(&run.cx, &terms)?;
         let losses = [
-            loss.fetch()?,
-            l1.fetch()?,
-            l2.fetch()?,
-            out.vq_loss.fetch()?,
+            loss.copy_to_host()?,
+            l1.copy_to_host()?,
+            l2.copy_to_host()?,
+            out.vq_loss.copy_to_host()?,
         ];
         let hits = out
             .hits
             .iter()
-            .map(Tensor::fetch)
+            .map(Tensor::copy_to_host)
             .collect::<nextscale_tensor::Result<_>>()?;
         drop_all((out, terms, l1, l2));
         let seed = self.opt.seed(plan.accumulate)?;
@@ -156,11 +160,11 @@ impl TokenizerTrainer {
         let numbers = if plan.update {
             let params = &mut self.vqvae.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
-            Some(numbers.fetch()?)
+            Some(numbers.copy_to_host()?)
         } else {
             None
         };
-        Ok(LateTokenizerReport {
+        Ok(PendingTokenizerReport {
             losses,
             hits,
             numbers,
@@ -171,10 +175,10 @@ impl TokenizerTrainer {
     ///
     /// # Errors
     /// When the GPU failed.
-    pub fn read(&mut self, late: LateTokenizerReport) -> Result<TokenizerReport> {
-        let read = |f: Fetch| -> Result<f64> { Ok(f64::from(f.wait()?.scalar()?)) };
-        let [loss, l1, l2, vq] = late.losses.map(read);
-        let numbers = late.numbers.map(LateNumbers::wait).transpose()?;
+    pub fn read(&mut self, pending: PendingTokenizerReport) -> Result<TokenizerReport> {
+        let read = |f: PendingTensor| -> Result<f64> { Ok(f64::from(f.wait()?.scalar()?)) };
+        let [loss, l1, l2, vq] = pending.losses.map(read);
+        let numbers = pending.numbers.map(PendingNumbers::wait).transpose()?;
         let report = TokenizerReport {
             loss: loss?,
             l1: l1?,
@@ -184,7 +188,7 @@ impl TokenizerTrainer {
             scale: numbers.map_or(1.0, |n| n.scale),
             skipped: numbers.is_some_and(|n| n.skipped),
         };
-        let hits = late.hits.into_iter().map(Fetch::wait);
+        let hits = pending.hits.into_iter().map(PendingTensor::wait);
         self.hits.record(&counts(hits)?);
         Ok(report)
     }

@@ -3,7 +3,7 @@
 use super::loss_scale::scaler_of;
 use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
-use super::report::LateReport;
+use super::report::PendingReport;
 use crate::Result;
 use crate::data::Feed;
 use crate::eval::{Inputs, TeacherForcing};
@@ -107,7 +107,12 @@ impl VarTrainer {
     ///
     /// # Errors
     /// When shapes do not fit, a label is out of range, or only the tokenizer's codebook is at hand.
-    pub fn step(&mut self, images: &Tensor, labels: &[i32], plan: &StepPlan) -> Result<LateReport> {
+    pub fn step(
+        &mut self,
+        images: &Tensor,
+        labels: &[i32],
+        plan: &StepPlan,
+    ) -> Result<PendingReport> {
         let draws = self.draws(labels, plan.it)?;
         let inputs = self.model().of_images(images, self.active(plan.stage))?;
         self.iterate(&inputs, &draws, plan)
@@ -122,7 +127,7 @@ impl VarTrainer {
         tokens: &[Tensor],
         labels: &[i32],
         plan: &StepPlan,
-    ) -> Result<LateReport> {
+    ) -> Result<PendingReport> {
         let draws = self.draws(labels, plan.it)?;
         self.step_with(tokens, &draws, plan)
     }
@@ -137,7 +142,7 @@ impl VarTrainer {
         tokens: &Tensor,
         labels: &[i32],
         plan: &StepPlan,
-    ) -> Result<LateReport> {
+    ) -> Result<PendingReport> {
         let draws = self.draws(labels, plan.it)?;
         let inputs = self.model().of_rows(tokens, self.active(plan.stage))?;
         self.iterate(&inputs, &draws, plan)
@@ -152,13 +157,18 @@ impl VarTrainer {
         tokens: &[Tensor],
         draws: &Draws,
         plan: &StepPlan,
-    ) -> Result<LateReport> {
+    ) -> Result<PendingReport> {
         let inputs = self.model().of_maps(tokens, self.active(plan.stage))?;
         self.iterate(&inputs, draws, plan)
     }
 
     /// One iteration. Nothing waits for a GPU: what was found is read from the report later.
-    fn iterate(&mut self, inputs: &Inputs, draws: &Draws, plan: &StepPlan) -> Result<LateReport> {
+    fn iterate(
+        &mut self,
+        inputs: &Inputs,
+        draws: &Draws,
+        plan: &StepPlan,
+    ) -> Result<PendingReport> {
         let tape = Tape::new();
         let run = Run::on(Cx::on(&tape).with(self.var.math));
         let weights = self.weights(plan.stage);
@@ -178,14 +188,14 @@ impl VarTrainer {
         let numbers = if plan.update {
             let params = &mut self.var.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
-            Some(numbers.fetch()?)
+            Some(numbers.copy_to_host()?)
         } else {
             None
         };
-        Ok(LateReport {
-            loss: pass.loss.fetch()?,
+        Ok(PendingReport {
+            loss: pass.loss.copy_to_host()?,
             measures: pass.measures,
-            predicted: ops::histogram(&pass.predicted, self.var.config.vocab)?.fetch()?,
+            predicted: ops::histogram(&pass.predicted, self.var.config.vocab)?.copy_to_host()?,
             numbers,
         })
     }

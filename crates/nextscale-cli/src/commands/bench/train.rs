@@ -30,14 +30,14 @@ pub fn train(args: &Args, place: Place) -> Result<()> {
     let from = [("from", args.from.name().into())];
     bench.run("train", batch, &from, |pass| {
         let plan = StepPlan::whole(pass.number());
-        let late = match &tokens {
+        let pending = match &tokens {
             None => trainer.step(&images, &labels, &plan)?,
             Some(rows) => trainer.step_rows(rows, &labels, &plan)?,
         };
         match pass {
-            Pass::Timed(_) => late.read().map(|_| ()),
+            Pass::Timed(_) => pending.read().map(|_| ()),
             Pass::Ahead | Pass::Profiled => {
-                unread.push(late);
+                unread.push(pending);
                 Ok(())
             }
         }
@@ -55,11 +55,11 @@ pub fn train_tokenizer(args: &Args, place: Place) -> Result<()> {
     let mut unread = Vec::new();
     bench.run("train-tokenizer", batch, &[], |pass| {
         let plan = TokenizerStep::usual(pass.number());
-        let late = trainer.step(&images, &plan)?;
+        let pending = trainer.step(&images, &plan)?;
         match pass {
-            Pass::Timed(_) => trainer.read(late).map(|_| ()),
+            Pass::Timed(_) => trainer.read(pending).map(|_| ()),
             Pass::Ahead | Pass::Profiled => {
-                unread.push(late);
+                unread.push(pending);
                 Ok(())
             }
         }

@@ -13,7 +13,7 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::Fetch;
+use crate::PendingTensor;
 use crate::{Device, Error, GradBuffer, Params, Result, Tensor};
 use std::ops::Range;
 
@@ -140,33 +140,33 @@ impl StepNumbers {
     ///
     /// # Errors
     /// When the GPU refuses.
-    pub fn fetch(&self) -> Result<LateNumbers> {
-        Ok(LateNumbers(match &self.0 {
-            Numbers::Here(values) => Late::Here(*values),
-            Numbers::There(numbers) => Late::Coming(numbers.fetch()?),
+    pub fn copy_to_host(&self) -> Result<PendingNumbers> {
+        Ok(PendingNumbers(match &self.0 {
+            Numbers::Here(values) => Pending::Here(*values),
+            Numbers::There(numbers) => Pending::Coming(numbers.copy_to_host()?),
         }))
     }
 }
 
 /// [`StepNumbers`] on their way.
 #[derive(Debug)]
-pub struct LateNumbers(Late);
+pub struct PendingNumbers(Pending);
 
 #[derive(Debug)]
-enum Late {
+enum Pending {
     Here(StepValues),
-    Coming(Fetch),
+    Coming(PendingTensor),
 }
 
-impl LateNumbers {
+impl PendingNumbers {
     /// The numbers; waits for their step, not for what was asked for after it.
     ///
     /// # Errors
     /// When the GPU failed.
     pub fn wait(self) -> Result<StepValues> {
         match self.0 {
-            Late::Here(values) => Ok(values),
-            Late::Coming(numbers) => cuda::read(&numbers.wait()?),
+            Pending::Here(values) => Ok(values),
+            Pending::Coming(numbers) => cuda::read(&numbers.wait()?),
         }
     }
 }

@@ -72,12 +72,12 @@ impl TokenizerRun<'_> {
     /// # Errors
     /// Bad options or files, each one line; failures while running.
     pub fn run(self) -> Result<Outcome> {
-        self.run_reading(None)
+        self.run_with(None)
     }
 
     /// [`TokenizerRun::run`] that reads each step's report after the next was asked for, or at once; by itself it does what is
     /// best for the device.
-    pub(super) fn run_reading(self, late: Option<bool>) -> Result<Outcome> {
+    pub(super) fn run_with(self, pipelined: Option<bool>) -> Result<Outcome> {
         let setup = Setup::plan(self.options, World::alone())?;
         let (ac, note) = setup.accumulation(self.options)?;
         let out = &self.options.output.out;
@@ -118,7 +118,7 @@ impl TokenizerRun<'_> {
                 ac,
                 resumed,
             ),
-            late: late.unwrap_or(model.device.is_async()),
+            pipelined: pipelined.unwrap_or(model.device.is_async()),
             scaler: trainer.opt.scaler()?,
             val_check: Some(ValCheck::start(Arc::clone(&dataset.val), bad_images)),
             task: TokenizerTask {

@@ -7,7 +7,7 @@ use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
 use crate::run::Dataset;
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
-use crate::train::tokenizer_trainer::{LateTokenizerReport, TokenizerStep, TokenizerTrainer};
+use crate::train::tokenizer_trainer::{PendingTokenizerReport, TokenizerStep, TokenizerTrainer};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -48,7 +48,7 @@ pub(super) struct TokenizerTask {
 
 /// A step that was asked for.
 pub(super) struct Pending {
-    report: LateTokenizerReport,
+    report: PendingTokenizerReport,
     step: TokenizerStep,
 }
 

@@ -55,12 +55,12 @@ impl TransformerRun<'_> {
     /// # Errors
     /// Bad options or files, each one line; failures while running.
     pub fn run(self) -> Result<Outcome> {
-        self.run_reading(None)
+        self.run_with(None)
     }
 
     /// [`TransformerRun::run`] that reads each iteration's report after the next was asked for, or at once; by itself it does what is
     /// best for the device.
-    pub(super) fn run_reading(self, late: Option<bool>) -> Result<Outcome> {
+    pub(super) fn run_with(self, pipelined: Option<bool>) -> Result<Outcome> {
         let world = World::alone();
         let setup = Setup::plan(self.options, world)?;
         let (ac, note) = setup.accumulation(self.options)?;
@@ -114,7 +114,7 @@ impl TransformerRun<'_> {
                 options.schedule.ac,
                 held,
             ),
-            late: late.unwrap_or(models.device.is_async()),
+            pipelined: pipelined.unwrap_or(models.device.is_async()),
             scaler: trainer.opt.scaler()?,
             val_check: given
                 .data

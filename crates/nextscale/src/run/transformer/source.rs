@@ -8,7 +8,7 @@ use crate::eval::{TeacherForcing, evaluate_losses, evaluate_token_losses};
 use crate::options::TransformerOptions;
 use crate::run::Dataset;
 use crate::run::data_record::DataRecord;
-use crate::train::report::LateReport;
+use crate::train::report::PendingReport;
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::Tensor;
@@ -158,7 +158,7 @@ impl Inputs {
     }
 
     /// An iteration with them.
-    pub(super) fn step(&self, trainer: &mut VarTrainer, plan: &StepPlan) -> Result<LateReport> {
+    pub(super) fn step(&self, trainer: &mut VarTrainer, plan: &StepPlan) -> Result<PendingReport> {
         match &self.given {
             Given::Images(x) => trainer.step(x, &self.labels, plan),
             Given::Tokens(x) => trainer.step_rows(x, &self.labels, plan),

@@ -13,7 +13,7 @@ use crate::options::{Horizon, TransformerPlan};
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
 use crate::train::progressive::{StagePlan, StageState};
-use crate::train::report::{LateReport, StepReport};
+use crate::train::report::{PendingReport, StepReport};
 use crate::train::var_trainer::{StepPlan, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::release_free;
@@ -62,7 +62,7 @@ pub(super) struct TransformerTask {
 
 /// An iteration that was asked for.
 pub(super) struct Pending {
-    report: LateReport,
+    report: PendingReport,
     step: StepPlan,
     /// The stage of progressive training after it.
     stage: StageState,

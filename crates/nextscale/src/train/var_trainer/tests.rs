@@ -32,11 +32,11 @@ fn a_profiled_step_counts_its_operators() {
     first.read().unwrap();
     // From images, then from tokens: the reports stay unread, for reading waits.
     let profiled = gpu.profile(|| trainer.step(&images, &labels, &StepPlan::whole(0)));
-    let (whole, late) = profiled.unwrap();
-    late.read().unwrap();
+    let (whole, pending) = profiled.unwrap();
+    pending.read().unwrap();
     let profiled = gpu.profile(|| trainer.step_tokens(&tokens, &labels, &StepPlan::whole(0)));
-    let (cached, late) = profiled.unwrap();
-    late.read().unwrap();
+    let (cached, pending) = profiled.unwrap();
+    pending.read().unwrap();
 
     let (width, total) = (64 * DEPTH, 21);
     // Tokens of the scales times what they see.

@@ -6,7 +6,7 @@ use nextscale_cuda::pinned::HostCopy;
 
 /// Values on their way to the processor.
 #[derive(Debug)]
-pub struct Fetch(State);
+pub struct PendingTensor(State);
 
 #[derive(Debug)]
 enum State {
@@ -23,9 +23,9 @@ impl Tensor {
     ///
     /// # Errors
     /// When the GPU refuses or memory is full.
-    pub fn fetch(&self) -> Result<Fetch> {
+    pub fn copy_to_host(&self) -> Result<PendingTensor> {
         let Storage::Cuda(on) = &self.storage else {
-            return Ok(Fetch(State::Here(self.detach())));
+            return Ok(PendingTensor(State::Here(self.detach())));
         };
         let source = if on.dtype.is_half() {
             self.cast(DType::F32)?
@@ -34,17 +34,17 @@ impl Tensor {
         };
         let gpu = source.gpu()?;
         if gpu.is_dry() {
-            return Ok(Fetch(State::Here(source.to(Device::Cpu)?)));
+            return Ok(PendingTensor(State::Here(source.to(Device::Cpu)?)));
         }
-        Ok(Fetch(State::Coming {
+        Ok(PendingTensor(State::Coming {
             shape: source.shape,
             dtype: source.dtype(),
-            copy: gpu.fetch(source.place()?, source.numel() * 4)?,
+            copy: gpu.copy_to_host(source.place()?, source.numel() * 4)?,
         }))
     }
 }
 
-impl Fetch {
+impl PendingTensor {
     /// The values, on the processor; returns when they are there.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ mod tests {
     fn values_on_the_processor_are_there_at_once() {
         let t = Tensor::from_i32([3], vec![1, -2, 3]);
         assert_eq!(
-            t.fetch().unwrap().wait().unwrap().i32().unwrap(),
+            t.copy_to_host().unwrap().wait().unwrap().i32().unwrap(),
             [1, -2, 3]
         );
     }
@@ -83,22 +83,22 @@ mod tests {
         let values: Vec<f32> = (0..70_000).map(|i| i as f32).collect();
         let x = Tensor::from_slice([values.len()], &values);
         let on = x.to(device).unwrap();
-        let late = on.fetch().unwrap();
+        let pending = on.copy_to_host().unwrap();
         let half = on
             .narrow(1, 3)
             .unwrap()
             .cast(DType::F16)
             .unwrap()
-            .fetch()
+            .copy_to_host()
             .unwrap();
         // One that nobody waits for gives its memory back in order.
-        drop(on.fetch().unwrap());
+        drop(on.copy_to_host().unwrap());
         drop(on);
-        assert_eq!(late.wait().unwrap().f32().unwrap(), values);
+        assert_eq!(pending.wait().unwrap().f32().unwrap(), values);
         assert_eq!(half.wait().unwrap().f32().unwrap(), [1.0, 2.0, 3.0]);
         let ints = Tensor::from_i32([2], vec![7, -7]).to(device).unwrap();
         assert_eq!(
-            ints.fetch().unwrap().wait().unwrap().i32().unwrap(),
+            ints.copy_to_host().unwrap().wait().unwrap().i32().unwrap(),
             [7, -7]
         );
     }
