@@ -3,7 +3,7 @@
 use crate::dtype::{DType, Precision};
 use crate::gpu::Gpu;
 use crate::kernel::{Arg, MEMORY, Shape};
-use crate::matmul::{Epilogue, Operands, Place, Product};
+use crate::matmul::{DevicePtr, Epilogue, Operands, Product};
 use crate::pool::DeviceBuffer;
 use crate::profile::Row;
 use crate::timing::Event;
@@ -111,7 +111,7 @@ pub fn filled(gpu: &'static Gpu, numbers: &[f32], n: usize, dtype: DType) -> Res
     }
     while there < all.bytes() {
         let more = there.min(all.bytes() - there);
-        gpu.copy(Place(&all, 0), Place(&all, there), more)?;
+        gpu.copy(DevicePtr(&all, 0), DevicePtr(&all, there), more)?;
         there += more;
     }
     Ok(all)
@@ -136,9 +136,9 @@ fn product(gpu: &'static Gpu, numbers: &[f32], dtype: DType, tf32: bool) -> Resu
         epilogue: Epilogue::Plain,
     };
     let o = Operands {
-        a: Place(&a, 0),
-        b: Place(&b, 0),
-        c: Place(&c, 0),
+        a: DevicePtr(&a, 0),
+        b: DevicePtr(&b, 0),
+        c: DevicePtr(&c, 0),
         vector: None,
         aux: None,
     };
@@ -151,8 +151,10 @@ fn copy(gpu: &'static Gpu) -> Result<f64> {
         DeviceBuffer::new(gpu, COPIED)?,
         DeviceBuffer::new(gpu, COPIED)?,
     );
-    gpu.zero(Place(&from, 0), COPIED)?;
-    let s = seconds(gpu, || gpu.copy(Place(&from, 0), Place(&to, 0), COPIED))?;
+    gpu.zero(DevicePtr(&from, 0), COPIED)?;
+    let s = seconds(gpu, || {
+        gpu.copy(DevicePtr(&from, 0), DevicePtr(&to, 0), COPIED)
+    })?;
     Ok(2.0 * COPIED as f64 / s)
 }
 

@@ -3,7 +3,7 @@
 
 use crate::Result;
 use crate::gpu::Gpu;
-use crate::matmul::Place;
+use crate::matmul::DevicePtr;
 use crate::pool::DeviceBuffer;
 use std::sync::{Arc, Mutex};
 
@@ -32,7 +32,7 @@ impl Gpu {
             return Ok(table);
         }
         let table = Arc::new(DeviceBuffer::new(self, bytes.len())?);
-        self.upload_to(bytes, Place(&table, 0))?;
+        self.upload_to(bytes, DevicePtr(&table, 0))?;
         let mut all = lock();
         if all.len() >= MOST {
             all.remove(0);

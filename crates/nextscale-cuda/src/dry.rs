@@ -170,7 +170,7 @@ impl Gpu {
 pub(crate) mod tests {
     use super::*;
     use crate::kernel::{Arg, MEMORY, Shape};
-    use crate::matmul::Place;
+    use crate::matmul::DevicePtr;
 
     /// What a dry GPU was asked for, and what it refuses.
     #[derive(Debug, Default)]
@@ -247,7 +247,7 @@ pub(crate) mod tests {
             (65, 0),
             (0, usize::MAX),
         ] {
-            let place = Place(&buffer, at);
+            let place = DevicePtr(&buffer, at);
             assert!(place.holds(gpu, "a test", bytes).is_err(), "{at} {bytes}");
             assert!(gpu.zero(place, bytes).is_err(), "{at} {bytes}");
             let arg = Arg::At(&buffer, at);
@@ -256,7 +256,7 @@ pub(crate) mod tests {
             let launched = gpu.launch(&MEMORY, "fill_f32", shape, &args);
             assert_eq!(launched.is_err(), at > 64, "{at}");
         }
-        assert!(Place(&buffer, 56).holds(gpu, "a test", 8).is_ok());
+        assert!(DevicePtr(&buffer, 56).holds(gpu, "a test", 8).is_ok());
         assert!(DeviceBuffer::new(gpu, usize::MAX).is_err());
     }
 }

@@ -9,7 +9,7 @@ use crate::dry::{self, Ask, Dry, Recycling};
 use crate::graph::StreamGuard;
 use crate::kernel::Module;
 use crate::libraries::Library;
-use crate::matmul::{self, Place};
+use crate::matmul::{self, DevicePtr};
 use crate::pinned;
 use crate::pool::{DeviceBuffer, Pool, PoolUse};
 use crate::work::Work;
@@ -285,14 +285,14 @@ impl Gpu {
     /// # Errors
     /// When they do not fit or the copy fails.
     pub fn upload(&'static self, bytes: &[u8], to: &DeviceBuffer) -> Result<()> {
-        self.upload_to(bytes, Place(to, 0))
+        self.upload_to(bytes, DevicePtr(to, 0))
     }
 
     /// Copies `bytes` to a place.
     ///
     /// # Errors
     /// When they do not fit or the copy fails.
-    pub fn upload_to(&'static self, bytes: &[u8], to: Place<'_>) -> Result<()> {
+    pub fn upload_to(&'static self, bytes: &[u8], to: DevicePtr<'_>) -> Result<()> {
         let address = to.holds(self, "a copy", bytes.len())?;
         if bytes.is_empty() {
             return Ok(());
@@ -310,14 +310,14 @@ impl Gpu {
     /// # Errors
     /// When there are not so many or the copy fails.
     pub fn download(&self, from: &DeviceBuffer, bytes: &mut [u8]) -> Result<()> {
-        self.download_from(Place(from, 0), bytes)
+        self.download_from(DevicePtr(from, 0), bytes)
     }
 
     /// Copies bytes from a place; returns when they are here.
     ///
     /// # Errors
     /// When there are not so many or the copy fails.
-    pub fn download_from(&self, from: Place<'_>, bytes: &mut [u8]) -> Result<()> {
+    pub fn download_from(&self, from: DevicePtr<'_>, bytes: &mut [u8]) -> Result<()> {
         let address = from.holds(self, "a copy", bytes.len())?;
         if bytes.is_empty() {
             return Ok(());
@@ -339,7 +339,7 @@ impl Gpu {
     ///
     /// # Errors
     /// When they are not all there or the copy fails.
-    pub fn copy(&self, from: Place<'_>, to: Place<'_>, bytes: usize) -> Result<()> {
+    pub fn copy(&self, from: DevicePtr<'_>, to: DevicePtr<'_>, bytes: usize) -> Result<()> {
         let from = from.holds(self, "a copy", bytes)?;
         let to = to.holds(self, "a copy", bytes)?;
         if let Some(dry) = &self.dry {
@@ -360,7 +360,7 @@ impl Gpu {
     ///
     /// # Errors
     /// When they are not all there or the driver refuses.
-    pub fn zero(&self, to: Place<'_>, bytes: usize) -> Result<()> {
+    pub fn zero(&self, to: DevicePtr<'_>, bytes: usize) -> Result<()> {
         let address = to.holds(self, "zeros", bytes)?;
         if bytes == 0 || self.dry.is_some() {
             return Ok(());

@@ -50,7 +50,7 @@ pub use gpu::{Gpu, GpuInfo, count};
 pub use graph::Graph;
 pub use kernel::{Arg, Kernel, MOST_COUNT, Module, Name};
 pub use libraries::{Found, Library};
-pub use matmul::Place;
+pub use matmul::DevicePtr;
 pub use pinned::HostCopy;
 pub use pool::{DeviceBuffer, gib};
 pub use profile::{Profile, Row, Scope};

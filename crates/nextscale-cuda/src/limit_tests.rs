@@ -3,7 +3,7 @@
 use super::*;
 use crate::dry::tests::dry_gpu;
 use crate::kernel::{MEMORY, MOST_COUNT, Shape};
-use crate::matmul::{Batch, Epilogue, Operands, Place, Product};
+use crate::matmul::{Batch, DevicePtr, Epilogue, Operands, Product};
 use crate::{DType, Error, Result};
 
 fn product(m: usize, n: usize, k: usize) -> Product {
@@ -42,7 +42,7 @@ fn convolution(batch: usize, side: usize, inputs: usize, outputs: usize) -> conv
 fn extents_that_no_number_holds_are_refused() {
     let gpu = dry_gpu();
     let buffer = DeviceBuffer::new(gpu, 1 << 10).unwrap();
-    let at = Place(&buffer, 0);
+    let at = DevicePtr(&buffer, 0);
     let o = Operands {
         a: at,
         b: at,
@@ -92,7 +92,7 @@ fn extents_that_no_number_holds_are_refused() {
 fn integers_are_refused() {
     let gpu = dry_gpu();
     let buffer = DeviceBuffer::new(gpu, 1 << 10).unwrap();
-    let at = Place(&buffer, 0);
+    let at = DevicePtr(&buffer, 0);
     let o = Operands {
         a: at,
         b: at,

@@ -8,7 +8,7 @@ use crate::driver::{event, memory, stream};
 use crate::dry::Ask;
 use crate::gpu::Gpu;
 use crate::graph::StreamGuard;
-use crate::matmul::Place;
+use crate::matmul::DevicePtr;
 use cudarc::driver::sys;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -240,7 +240,7 @@ impl Gpu {
     ///
     /// # Errors
     /// When there are not so many, the GPU refuses, or memory is full.
-    pub fn copy_to_host(&'static self, from: Place<'_>, bytes: usize) -> Result<HostCopy> {
+    pub fn copy_to_host(&'static self, from: DevicePtr<'_>, bytes: usize) -> Result<HostCopy> {
         let _guard = StreamGuard::take();
         self.outside_capture("a copy from the GPU")?;
         let mut host = Pinned::new(self, bytes)?;

@@ -4,7 +4,7 @@ use crate::bindings::driver::{Map, cuTensorMapEncodeTiled};
 use crate::codes::Checked;
 use crate::driver::DriverError;
 use crate::gpu::Gpu;
-use crate::matmul::Place;
+use crate::matmul::DevicePtr;
 use crate::{DType, Error, Result};
 use cudarc::driver::sys;
 
@@ -24,7 +24,7 @@ impl TensorMap {
     /// When `place` or the distances are no multiples of 16 bytes, or the driver refuses.
     pub fn new(
         gpu: &Gpu,
-        place: Place<'_>,
+        place: DevicePtr<'_>,
         element: DType,
         [columns, rows, samples]: [usize; 3],
         [row, sample]: [usize; 2],

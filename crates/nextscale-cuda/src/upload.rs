@@ -6,7 +6,7 @@ use crate::driver;
 use crate::dry::Ask;
 use crate::gpu::Gpu;
 use crate::graph::StreamGuard;
-use crate::matmul::Place;
+use crate::matmul::DevicePtr;
 use crate::pinned::{Event, Pinned, send};
 use crate::pool::DeviceBuffer;
 use crate::{Error, Result};
@@ -66,7 +66,7 @@ impl Slot {
         }
         self.read.hold(stream)?;
         if bytes > 0 {
-            let address = Place(&self.device, 0).holds(gpu, "a copy", bytes)?;
+            let address = DevicePtr(&self.device, 0).holds(gpu, "a copy", bytes)?;
             let from = &self.host.bytes()[..bytes];
             // SAFETY: both ranges are as long as said; the source is not touched again until `copied` is passed, and the
             // target's readers before have passed `read`, which the stream waits for.

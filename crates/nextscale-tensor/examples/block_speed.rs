@@ -3,7 +3,7 @@
 
 mod timing;
 
-use nextscale_tensor::cuda::matmul::{Epilogue, Operands, Place, Product};
+use nextscale_tensor::cuda::matmul::{DevicePtr, Epilogue, Operands, Product};
 use nextscale_tensor::cuda::{DeviceBuffer, Gpu};
 use nextscale_tensor::ops::{
     self, Activation, AdamW, Bias, FeedForward, Gate, Modulation, Moments, Progress, Steps,
@@ -59,7 +59,7 @@ fn products(m: usize) -> Result<()> {
         gpu()?.upload(&some[..there], &b)?;
         while there < 2 * n {
             let more = there.min(2 * n - there);
-            gpu()?.copy(Place(&b, 0), Place(&b, there), more)?;
+            gpu()?.copy(DevicePtr(&b, 0), DevicePtr(&b, there), more)?;
             there += more;
         }
         Ok(b)
@@ -126,22 +126,22 @@ fn products(m: usize) -> Result<()> {
         };
         let (a, b) = (bf16(m * k)?, bf16(k * n)?);
         let c = DeviceBuffer::new(gpu()?, m * n * p.result.bytes())?;
-        gpu()?.zero(Place(&c, 0), m * n * p.result.bytes())?;
+        gpu()?.zero(DevicePtr(&c, 0), m * n * p.result.bytes())?;
         let vector = DeviceBuffer::new(gpu()?, m.max(n) * 4)?;
-        gpu()?.zero(Place(&vector, 0), m.max(n) * 4)?;
+        gpu()?.zero(DevicePtr(&vector, 0), m.max(n) * 4)?;
         let has_aux = matches!(
             epilogue,
             Epilogue::BiasGelu | Epilogue::GeluSlope | Epilogue::GeluSlopeSums
         );
         let aux = DeviceBuffer::new(gpu()?, if has_aux { m * n * 2 } else { 0 })?;
-        gpu()?.zero(Place(&aux, 0), aux.bytes().min(m * n * 2))?;
+        gpu()?.zero(DevicePtr(&aux, 0), aux.bytes().min(m * n * 2))?;
         let has_vector = !matches!(epilogue, Epilogue::Plain | Epilogue::GeluSlope);
         let o = Operands {
-            a: Place(&a, 0),
-            b: Place(&b, 0),
-            c: Place(&c, 0),
-            vector: has_vector.then_some(Place(&vector, 0)),
-            aux: has_aux.then_some(Place(&aux, 0)),
+            a: DevicePtr(&a, 0),
+            b: DevicePtr(&b, 0),
+            c: DevicePtr(&c, 0),
+            vector: has_vector.then_some(DevicePtr(&vector, 0)),
+            aux: has_aux.then_some(DevicePtr(&aux, 0)),
         };
         let bytes = 2.0 * (m * k + k * n) as f64 + (m * n * p.result.bytes()) as f64;
         let flops = 2.0 * (m * n) as f64 * k as f64;

@@ -2,7 +2,7 @@
 //! `cargo run --release -p nextscale-tensor --example tokenizer_speed -- [BATCH [f32|tf32|bf16|f16 [forward|backward [SIDE]]]]`
 
 use nextscale_tensor::cuda::conv::Convolution;
-use nextscale_tensor::cuda::matmul::Place;
+use nextscale_tensor::cuda::matmul::DevicePtr;
 use nextscale_tensor::cuda::timing::fastest;
 use nextscale_tensor::cuda::{DeviceBuffer, Gpu};
 use nextscale_tensor::ops::{Conv, Norm, conv2d, group_norm, normed_conv2d, phi};
@@ -73,7 +73,7 @@ fn random(gpu: &'static Gpu, n: usize, dtype: DType) -> Result<DeviceBuffer> {
     let mut at = piece.len();
     while at < bytes {
         let more = piece.len().min(bytes - at);
-        gpu.copy(Place(&all, 0), Place(&all, at), more)?;
+        gpu.copy(DevicePtr(&all, 0), DevicePtr(&all, at), more)?;
         at += more;
     }
     Ok(all)
@@ -128,7 +128,7 @@ impl Run {
         } else {
             None
         };
-        let at = |b| Place(b, 0);
+        let at = |b| DevicePtr(b, 0);
         let mut times = vec![fastest(self.gpu, self.runs, || {
             let r = residual.as_ref().map(at);
             self.gpu

@@ -314,7 +314,8 @@ impl Params {
             let (whole, half) = (part(self.whole())?, part(half)?);
             let cast = whole.cast(half.dtype())?;
             let bytes = half.numel() * half.dtype().bytes();
-            half.gpu()?.copy(cast.place()?, half.place()?, bytes)?;
+            half.gpu()?
+                .copy(cast.device_ptr()?, half.device_ptr()?, bytes)?;
         }
         Ok(())
     }
@@ -417,7 +418,7 @@ impl GradBuffer {
             Device::Cpu => crate::cpu::fill_zero(self.0.make_mut()?),
             Device::Cuda(_) => {
                 let bytes = self.0.numel() * 4;
-                self.0.gpu()?.zero(self.0.place()?, bytes)?;
+                self.0.gpu()?.zero(self.0.device_ptr()?, bytes)?;
             }
         }
         Ok(())
@@ -462,7 +463,7 @@ fn import_to_gpu(info: &ParamInfo, flat: &Tensor, values: &[f32]) -> Result<()> 
     import_into(&alone, &mut ordered, values)?;
     let bytes: Vec<u8> = ordered.iter().flat_map(|x| x.to_le_bytes()).collect();
     let part = flat.narrow(info.offset, info.shape.numel())?;
-    Ok(part.gpu()?.upload_to(&bytes, part.place()?)?)
+    Ok(part.gpu()?.upload_to(&bytes, part.device_ptr()?)?)
 }
 
 fn export_from(info: &ParamInfo, flat: &Tensor) -> Result<Vec<f32>> {

@@ -3,7 +3,7 @@
 use crate::ops::pixels;
 use crate::{DType, Error, Result, Shape, Tensor};
 use nextscale_cuda::Gpu;
-use nextscale_cuda::matmul::Place;
+use nextscale_cuda::matmul::DevicePtr;
 use nextscale_cuda::upload::CopyStream;
 use std::borrow::Cow;
 
@@ -44,7 +44,7 @@ impl Values<'_> {
     }
 
     /// The tensor, once the bytes are in a GPU's buffer.
-    fn arrived(&self, gpu: &'static Gpu, shape: Shape, from: Place<'_>) -> Result<Tensor> {
+    fn arrived(&self, gpu: &'static Gpu, shape: Shape, from: DevicePtr<'_>) -> Result<Tensor> {
         let dtype = match self {
             Values::Integers(_) => DType::I32,
             Values::Pixels(_) | Values::Floats(_) => DType::F32,
@@ -55,7 +55,7 @@ impl Values<'_> {
             Values::Integers(_) | Values::Floats(_) => {
                 let t = Tensor::scratch(gpu, shape, dtype)?;
                 if bytes > 0 {
-                    gpu.copy(from, t.place()?, bytes)?;
+                    gpu.copy(from, t.device_ptr()?, bytes)?;
                 }
                 Ok(t)
             }
@@ -112,7 +112,7 @@ impl Uploads {
         let pieces = bytes.each_ref().map(|b| &**b);
         let arrived = self.copies.send(&pieces, |buffer, starts| {
             let all = tensors.iter().zip(starts);
-            all.map(|((shape, values), &at)| values.arrived(gpu, *shape, Place(buffer, at)))
+            all.map(|((shape, values), &at)| values.arrived(gpu, *shape, DevicePtr(buffer, at)))
                 .collect::<Result<Vec<_>>>()
         })?;
         Ok(<[Tensor; N]>::try_from(arrived).expect("one for each that was sent"))

@@ -3,7 +3,7 @@
 use super::{Convolution, Gpu};
 use crate::kernel::{Arg, MEMORY, MOST_COUNT, Module, Shape};
 use crate::kernels;
-use crate::matmul::Place;
+use crate::matmul::DevicePtr;
 use crate::pool::DeviceBuffer;
 use crate::{DType, Result};
 
@@ -29,7 +29,7 @@ pub static MODULE: Module = Module {
 };
 
 /// An operand as a kernel takes it.
-pub(super) fn at(place: Place<'_>) -> Arg<'_> {
+pub(super) fn at(place: DevicePtr<'_>) -> Arg<'_> {
     Arg::At(place.0, place.1)
 }
 
@@ -38,7 +38,7 @@ pub(super) fn int(n: usize) -> Arg<'static> {
     Arg::Count(n)
 }
 
-fn aligned(place: Place<'_>) -> bool {
+fn aligned(place: DevicePtr<'_>) -> bool {
     place.alignment() >= 16
 }
 
@@ -49,9 +49,9 @@ pub(super) type Extent = (usize, usize);
 pub(super) fn repack(
     gpu: &Gpu,
     bytes: usize,
-    x: Place<'_>,
+    x: DevicePtr<'_>,
     from: Extent,
-    y: Place<'_>,
+    y: DevicePtr<'_>,
     to: Extent,
 ) -> Result<()> {
     let name = if bytes == 4 { "repack_4" } else { "repack_2" };
@@ -71,7 +71,13 @@ pub(super) fn repack(
 }
 
 /// y, of type `to`, from float32 numbers.
-pub(super) fn round(gpu: &Gpu, x: Place<'_>, y: Place<'_>, to: DType, n: usize) -> Result<()> {
+pub(super) fn round(
+    gpu: &Gpu,
+    x: DevicePtr<'_>,
+    y: DevicePtr<'_>,
+    to: DType,
+    n: usize,
+) -> Result<()> {
     let args = [at(x), at(y), Arg::U64(n as u64)];
     gpu.launch(
         &MEMORY,
@@ -84,10 +90,10 @@ pub(super) fn round(gpu: &Gpu, x: Place<'_>, y: Place<'_>, to: DType, n: usize) 
 /// Adds the corner of extent `to` of a matrix with rows of `width` to float32 numbers.
 pub(super) fn add_cropped(
     gpu: &Gpu,
-    x: Place<'_>,
+    x: DevicePtr<'_>,
     element: DType,
     width: usize,
-    y: Place<'_>,
+    y: DevicePtr<'_>,
     to: Extent,
 ) -> Result<()> {
     let n = to.0 * to.1;
@@ -102,16 +108,16 @@ pub(super) fn add_cropped(
 /// What [`epilogue`] adds.
 #[derive(Clone, Copy)]
 pub(super) struct Added<'a> {
-    pub(super) bias: Option<Place<'a>>,
-    pub(super) residual: Option<Place<'a>>,
+    pub(super) bias: Option<DevicePtr<'a>>,
+    pub(super) residual: Option<DevicePtr<'a>>,
 }
 
 /// y, of `extent`, = x (rows of `width`, of type `from`) + bias + residual.
 pub(super) fn epilogue(
     gpu: &Gpu,
-    (x, from, width): (Place<'_>, DType, usize),
+    (x, from, width): (DevicePtr<'_>, DType, usize),
     added: Added<'_>,
-    (y, to): (Place<'_>, DType),
+    (y, to): (DevicePtr<'_>, DType),
     extent: Extent,
 ) -> Result<()> {
     let (rows, channels) = extent;
@@ -141,8 +147,8 @@ fn geometry(c: &Convolution, channels: usize, width: usize) -> [Arg<'static>; 12
 pub(super) fn patches(
     gpu: &Gpu,
     c: &Convolution,
-    x: Place<'_>,
-    y: Place<'_>,
+    x: DevicePtr<'_>,
+    y: DevicePtr<'_>,
     width: usize,
     ones: bool,
 ) -> Result<()> {
@@ -179,7 +185,7 @@ pub(super) fn patches(
 pub(super) fn with_bias(
     gpu: &Gpu,
     element: DType,
-    (w, bias, y): (Place<'_>, Place<'_>, Place<'_>),
+    (w, bias, y): (DevicePtr<'_>, DevicePtr<'_>, DevicePtr<'_>),
     (outputs, patch): Extent,
     width: usize,
 ) -> Result<()> {
@@ -192,8 +198,8 @@ pub(super) fn with_bias(
 pub(super) fn collect(
     gpu: &Gpu,
     c: &Convolution,
-    y: Place<'_>,
-    x: Place<'_>,
+    y: DevicePtr<'_>,
+    x: DevicePtr<'_>,
     width: usize,
 ) -> Result<()> {
     let mut args = vec![at(y), at(x)];
@@ -205,11 +211,11 @@ pub(super) fn collect(
 /// Adds the column sums of a matrix to float32 numbers.
 pub(super) fn add_row_sums(
     gpu: &'static Gpu,
-    x: Place<'_>,
+    x: DevicePtr<'_>,
     element: DType,
     rows: usize,
     columns: usize,
-    y: Place<'_>,
+    y: DevicePtr<'_>,
 ) -> Result<()> {
     if rows == 0 || columns == 0 {
         return Ok(());

@@ -1,13 +1,13 @@
-//! Which way a convolution goes: measured at its first call, kept on disk, taken again ever after.
+//! Which path a convolution takes: measured at its first call, kept on disk, taken again ever after.
 
 use super::cudnn::{Handle, Plan};
-use super::describe::{self, Step};
-use super::engine::{Engine, Way, padded};
+use super::describe::{self, FusedOp};
+use super::engine::{Engine, Fusion, padded};
 use super::{Call, Convolution, Gpu, Pass, columns, tiles, weight_tiles};
 use crate::cache;
 use crate::graph::StreamGuard;
 use crate::libraries::Library;
-use crate::matmul::Place;
+use crate::matmul::DevicePtr;
 use crate::pool::DeviceBuffer;
 use crate::timing::fastest;
 use crate::{DType, Error, Result};
@@ -28,7 +28,7 @@ const SMALL: f64 = 2e8;
 /// Elements of a patch up to which a product over patches may be faster than cuDNN.
 const NARROW: usize = 128;
 
-/// Counts the sets of ways that there were to choose from: what was kept of an earlier one is measured again.
+/// Counts the sets of paths that there were to choose from: what was kept of an earlier one is measured again.
 const CANDIDATES: u32 = 3;
 
 /// A convolution on operands of a certain alignment, with what is added to it.
@@ -41,14 +41,14 @@ struct Key {
     alignment: u32,
 }
 
-/// A way to go.
+/// A path.
 enum Choice {
     /// A matrix product over patches.
     Columns,
     /// Our own kernels for Hopper.
     Tiles,
     /// An engine of cuDNN.
-    Cudnn(Way, Plan),
+    Cudnn(Fusion, Plan),
 }
 
 /// cuDNN's handle, where there is cuDNN, and the choices of one GPU.
@@ -128,11 +128,11 @@ fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result
         };
         DeviceBuffer::new(gpu, bytes)?;
     }
-    match ways(key).first() {
-        Some((way, _)) => Engine {
+    match fusions(key).first() {
+        Some((fusion, _)) => Engine {
             gpu,
             plan: None,
-            way,
+            fusion,
         }
         .go(c, key.pass, call),
         None => Ok(()),
@@ -201,23 +201,23 @@ impl Chooser {
     }
 
     fn parse(&self, bytes: &[u8]) -> Option<Choice> {
-        let (&[way, result, steps], rest) = bytes.split_first_chunk::<3>()?;
-        match way {
+        let (&[kind, result, count], rest) = bytes.split_first_chunk::<3>()?;
+        match kind {
             0 => return Some(Choice::Columns),
             2 => return Some(Choice::Tiles),
             _ => {}
         }
-        let (steps, text) = rest.split_at_checked(usize::from(steps))?;
-        let steps = steps
+        let (ops, text) = rest.split_at_checked(usize::from(count))?;
+        let ops = ops
             .iter()
-            .map(|s| Step::ALL.get(usize::from(*s)).copied());
+            .map(|op| FusedOp::ALL.get(usize::from(*op)).copied());
         let all = [DType::F32, DType::Bf16, DType::F16];
-        let way = Way {
-            steps: steps.collect::<Option<_>>()?,
+        let fusion = Fusion {
+            epilogue: ops.collect::<Option<_>>()?,
             result: all.into_iter().find(|e| *e as u8 == result)?,
         };
         let plan = Plan::from_text(self.handle.as_ref()?, text).ok()?;
-        Some(Choice::Cudnn(way, plan))
+        Some(Choice::Cudnn(fusion, plan))
     }
 
     /// Tries what there is, on memory of its own so that results stay as they are. Also whether memory sufficed for all of it: a choice
@@ -225,7 +225,7 @@ impl Chooser {
     fn measure(&self, gpu: &'static Gpu, key: &Key, call: &Call<'_>) -> Result<(Choice, bool)> {
         let (c, pass) = (&key.c, key.pass);
         let own = DeviceBuffer::new(gpu, result_bytes(c, pass))?;
-        let own = Place(&own, 0);
+        let own = DevicePtr(&own, 0);
         let trial = match pass {
             Pass::Forward => Call { y: own, ..*call },
             Pass::Data => Call { x: own, ..*call },
@@ -256,13 +256,18 @@ impl Chooser {
             true
         };
         let handle = self.handle.iter();
-        let cudnn = handle.flat_map(|h| ways(key).into_iter().map(move |way| (h, way)));
-        for (handle, (way, enough)) in cudnn {
+        let cudnn = handle.flat_map(|h| fusions(key).into_iter().map(move |fusion| (h, fusion)));
+        for (handle, (fusion, enough)) in cudnn {
             let alignment = 1 << key.alignment;
             let shape = padded(c);
-            let Ok(graph) =
-                describe::graph(handle, &shape, pass, &way.steps, way.result, alignment)
-            else {
+            let Ok(graph) = describe::graph(
+                handle,
+                &shape,
+                pass,
+                &fusion.epilogue,
+                fusion.result,
+                alignment,
+            ) else {
                 continue;
             };
             let most = match &best {
@@ -278,7 +283,7 @@ impl Chooser {
                 if plan.workspace() > WORKSPACE {
                     continue;
                 }
-                tried += usize::from(take(&mut best, Choice::Cudnn(way.clone(), plan)));
+                tried += usize::from(take(&mut best, Choice::Cudnn(fusion.clone(), plan)));
                 if tried == most {
                     break;
                 }
@@ -297,7 +302,7 @@ impl Chooser {
         }
         match best {
             Some((_, choice)) => Ok((choice, all.get())),
-            // Nothing worked: say why the way that takes everything did not.
+            // Nothing worked: say why the path that takes everything did not.
             None => time(&Choice::Columns, 1).map(|_| (Choice::Columns, false)),
         }
     }
@@ -314,14 +319,14 @@ impl Chooser {
             Choice::Columns => columns::run(gpu, c, pass, call),
             Choice::Tiles if pass == Pass::Weights => weight_tiles::run(gpu, c, call),
             Choice::Tiles => tiles::run(gpu, c, pass, None, call),
-            Choice::Cudnn(way, plan) => {
+            Choice::Cudnn(fusion, plan) => {
                 let Some(handle) = &self.handle else {
                     return Err(Error::Device("convolution: cuDNN is gone".into()));
                 };
                 let engine = Engine {
                     gpu,
                     plan: Some((handle, plan)),
-                    way,
+                    fusion,
                 };
                 engine.go(c, pass, call)
             }
@@ -330,33 +335,42 @@ impl Chooser {
 }
 
 /// What may be asked of cuDNN, the best first, and whether something that works makes the rest needless.
-fn ways(key: &Key) -> Vec<(Way, bool)> {
+fn fusions(key: &Key) -> Vec<(Fusion, bool)> {
     let element = key.c.element;
-    let way = |steps: &[Step], result| Way {
-        steps: steps.to_vec(),
+    let fusion = |epilogue: &[FusedOp], result| Fusion {
+        epilogue: epilogue.to_vec(),
         result,
     };
     match key.pass {
         Pass::Forward => {
             // A cropped output is followed by a kernel anyway, which can add the residual.
             let residual = key.residual && padded(&key.c).outputs == key.c.outputs;
-            let chosen = |all: &[(bool, Step)]| {
-                let steps = all.iter().filter(|(wanted, _)| *wanted);
-                steps.map(|(_, step)| *step).collect::<Vec<_>>()
+            let chosen = |all: &[(bool, FusedOp)]| {
+                let ops = all.iter().filter(|(wanted, _)| *wanted);
+                ops.map(|(_, op)| *op).collect::<Vec<_>>()
             };
-            let fused = chosen(&[(key.bias, Step::Bias), (residual, Step::Residual)]);
+            let fused = chosen(&[(key.bias, FusedOp::Bias), (residual, FusedOp::Residual)]);
             // The order and types of the engines that come compiled: by far the fastest on large maps.
-            let compiled = chosen(&[(residual, Step::Residual), (key.bias, Step::RoundedBias)]);
-            let mut all = vec![(way(&compiled, element), fused.is_empty())];
+            let compiled = chosen(&[
+                (residual, FusedOp::Residual),
+                (key.bias, FusedOp::RoundedBias),
+            ]);
+            let mut all = vec![(fusion(&compiled, element), fused.is_empty())];
             if !fused.is_empty() {
                 // Then those made on the spot, and a kernel behind the bare convolution where there are none.
-                all.extend([(way(&fused, element), true), (way(&[], element), true)]);
+                all.extend([
+                    (fusion(&fused, element), true),
+                    (fusion(&[], element), true),
+                ]);
             }
             all
         }
-        Pass::Data => vec![(way(&[], element), true)],
-        Pass::Weights if element == DType::F32 => vec![(way(&[], element), true)],
-        Pass::Weights => vec![(way(&[], DType::F32), true), (way(&[], element), true)],
+        Pass::Data => vec![(fusion(&[], element), true)],
+        Pass::Weights if element == DType::F32 => vec![(fusion(&[], element), true)],
+        Pass::Weights => vec![
+            (fusion(&[], DType::F32), true),
+            (fusion(&[], element), true),
+        ],
     }
 }
 
@@ -366,9 +380,9 @@ impl Choice {
         match self {
             Self::Columns => Some(vec![0; 3]),
             Self::Tiles => Some(vec![2, 0, 0]),
-            Self::Cudnn(way, plan) => {
-                let mut bytes = vec![1, way.result as u8, way.steps.len() as u8];
-                bytes.extend(way.steps.iter().map(|s| *s as u8));
+            Self::Cudnn(fusion, plan) => {
+                let mut bytes = vec![1, fusion.result as u8, fusion.epilogue.len() as u8];
+                bytes.extend(fusion.epilogue.iter().map(|op| *op as u8));
                 bytes.extend(plan.text().ok()?);
                 Some(bytes)
             }

@@ -4,7 +4,7 @@
 
 use super::around::{self, Added};
 use super::{Call, Convolution, Gpu, Pass};
-use crate::matmul::{Epilogue, Operands, Place, Product};
+use crate::matmul::{DevicePtr, Epilogue, Operands, Product};
 use crate::pool::DeviceBuffer;
 use crate::{DType, Result};
 
@@ -41,7 +41,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
         let bytes = c.element.bytes();
         let wide = DeviceBuffer::new(gpu, c.outputs * width * bytes)?;
         let (from, to) = ((c.outputs, patch), (c.outputs, width));
-        let target = Place(&wide, 0);
+        let target = DevicePtr(&wide, 0);
         match bias {
             Some(b) => around::with_bias(gpu, c.element, (call.w, b, target), from, width)?,
             None => around::repack(gpu, bytes, call.w, from, target, to)?,
@@ -51,7 +51,7 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
         None
     };
     let call = Call {
-        w: widened.as_ref().map_or(call.w, |b| Place(b, 0)),
+        w: widened.as_ref().map_or(call.w, |b| DevicePtr(b, 0)),
         bias: call.bias.filter(|_| !ones),
         ..*call
     };
@@ -67,9 +67,9 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
         let x = c.x_bytes() / c.batch * done;
         let y = c.y_bytes() / c.batch * done;
         let part = Call {
-            x: Place(call.x.0, call.x.1 + x),
-            y: Place(call.y.0, call.y.1 + y),
-            residual: call.residual.map(|r| Place(r.0, r.1 + y)),
+            x: DevicePtr(call.x.0, call.x.1 + x),
+            y: DevicePtr(call.y.0, call.y.1 + y),
+            residual: call.residual.map(|r| DevicePtr(r.0, r.1 + y)),
             ..call
         };
         match pass {
@@ -97,7 +97,7 @@ fn product(c: &Convolution, m: usize, n: usize, k: usize, result: DType) -> Prod
     }
 }
 
-fn operands<'a>(a: Place<'a>, b: Place<'a>, c: Place<'a>) -> Operands<'a> {
+fn operands<'a>(a: DevicePtr<'a>, b: DevicePtr<'a>, c: DevicePtr<'a>) -> Operands<'a> {
     Operands {
         a,
         b,
@@ -112,20 +112,20 @@ fn gathered(
     gpu: &'static Gpu,
     c: &Convolution,
     s: Sizes,
-    x: Place<'_>,
+    x: DevicePtr<'_>,
 ) -> Result<Option<DeviceBuffer>> {
     if c.pointwise() && s.width == s.patch {
         return Ok(None);
     }
     let all = DeviceBuffer::new(gpu, c.y_rows() * s.width * c.element.bytes())?;
-    around::patches(gpu, c, x, Place(&all, 0), s.width, s.ones)?;
+    around::patches(gpu, c, x, DevicePtr(&all, 0), s.width, s.ones)?;
     Ok(Some(all))
 }
 
 fn forward(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>) -> Result<()> {
     let (rows, outputs) = (c.y_rows(), c.outputs);
     let patches = gathered(gpu, c, s, call.x)?;
-    let patches = patches.as_ref().map_or(call.x, |b| Place(b, 0));
+    let patches = patches.as_ref().map_or(call.x, |b| DevicePtr(b, 0));
     let follows = call.bias.is_some() || call.residual.is_some();
     // Half-precision results are rounded once, after everything was added.
     let sums = if follows && c.element != DType::F32 {
@@ -134,7 +134,7 @@ fn forward(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>) -> Res
         None
     };
     let (to, result) = match &sums {
-        Some(b) => (Place(b, 0), DType::F32),
+        Some(b) => (DevicePtr(b, 0), DType::F32),
         None => (call.y, c.element),
     };
     let p = Product {
@@ -161,14 +161,14 @@ fn data_gradient(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>) 
     }
     let patches = DeviceBuffer::new(gpu, rows * s.width * 4)?;
     let p = product(c, rows, s.width, c.outputs, DType::F32);
-    gpu.matmul(&p, &operands(call.y, call.w, Place(&patches, 0)))?;
-    around::collect(gpu, c, Place(&patches, 0), call.x, s.width)
+    gpu.matmul(&p, &operands(call.y, call.w, DevicePtr(&patches, 0)))?;
+    around::collect(gpu, c, DevicePtr(&patches, 0), call.x, s.width)
 }
 
 fn weight_gradient(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>) -> Result<()> {
     let (rows, outputs) = (c.y_rows(), c.outputs);
     let patches = gathered(gpu, c, s, call.x)?;
-    let patches = patches.as_ref().map_or(call.x, |b| Place(b, 0));
+    let patches = patches.as_ref().map_or(call.x, |b| DevicePtr(b, 0));
     let p = Product {
         a_transposed: true,
         ..product(c, outputs, s.width, rows, DType::F32)
@@ -181,7 +181,7 @@ fn weight_gradient(gpu: &'static Gpu, c: &Convolution, s: Sizes, call: &Call<'_>
         return gpu.matmul(&p, &operands(call.y, patches, call.w));
     }
     let wide = DeviceBuffer::new(gpu, outputs * s.width * 4)?;
-    gpu.matmul(&p, &operands(call.y, patches, Place(&wide, 0)))?;
+    gpu.matmul(&p, &operands(call.y, patches, DevicePtr(&wide, 0)))?;
     let to = (outputs, s.patch);
-    around::add_cropped(gpu, Place(&wide, 0), DType::F32, s.width, call.w, to)
+    around::add_cropped(gpu, DevicePtr(&wide, 0), DType::F32, s.width, call.w, to)
 }

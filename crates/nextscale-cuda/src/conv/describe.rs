@@ -21,7 +21,7 @@ pub(super) mod id {
     pub const BIAS: i64 = 4;
     /// What is added.
     pub const RESIDUAL: i64 = 5;
-    /// What is between the steps of a forward pass: never in memory.
+    /// What is between the convolution and the ops fused with it: never in memory.
     pub const INNER: [i64; 2] = [6, 7];
 }
 
@@ -53,7 +53,7 @@ fn tensor(uid: i64, element: DType, dims: [usize; 4], alignment: i64) -> Result<
 
 /// What follows the sums of a forward pass before they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum FusedOp {
     /// Adds the bias, in float32.
     Bias,
     /// Adds the bias, rounded to the operands' type.
@@ -62,7 +62,7 @@ pub(super) enum Step {
     Residual,
 }
 
-impl Step {
+impl FusedOp {
     /// All of them, each at its own number.
     pub(super) const ALL: [Self; 3] = [Self::Bias, Self::RoundedBias, Self::Residual];
 }
@@ -97,7 +97,7 @@ pub(super) struct Graph {
 fn operations(
     c: &Convolution,
     pass: Pass,
-    steps: &[Step],
+    epilogue: &[FusedOp],
     result: DType,
     alignment: i64,
 ) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
@@ -134,7 +134,7 @@ fn operations(
         Pass::Forward => {
             // The convolution's own sum, then what every step makes of it; the last one is the output.
             let step = |i: usize| {
-                if i == steps.len() {
+                if i == epilogue.len() {
                     tensor(id::Y, result, y_dims)
                 } else {
                     tensor(id::INNER[i], DType::F32, y_dims)
@@ -158,11 +158,11 @@ fn operations(
                     .finish()?,
             );
             let bias_dims = [1, c.outputs, 1, 1];
-            for (i, kind) in steps.iter().enumerate() {
+            for (i, kind) in epilogue.iter().enumerate() {
                 let term = match kind {
-                    Step::Bias => tensor(id::BIAS, DType::F32, bias_dims)?,
-                    Step::RoundedBias => tensor(id::BIAS, c.element, bias_dims)?,
-                    Step::Residual => tensor(id::RESIDUAL, c.element, y_dims)?,
+                    FusedOp::Bias => tensor(id::BIAS, DType::F32, bias_dims)?,
+                    FusedOp::RoundedBias => tensor(id::BIAS, c.element, bias_dims)?,
+                    FusedOp::Residual => tensor(id::RESIDUAL, c.element, y_dims)?,
                 };
                 let next = step(i + 1)?;
                 let [op, how] = sum(&last, &term, &next)?;
@@ -231,11 +231,11 @@ pub(super) fn graph(
     handle: &Handle,
     c: &Convolution,
     pass: Pass,
-    steps: &[Step],
+    epilogue: &[FusedOp],
     result: DType,
     alignment: i64,
 ) -> Result<Graph> {
-    let (ops, mut parts) = operations(c, pass, steps, result, alignment)?;
+    let (ops, mut parts) = operations(c, pass, epilogue, result, alignment)?;
     let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?
         .set(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, &[handle.0])?
         .link(
@@ -277,14 +277,14 @@ mod tests {
                     element,
                     tf32: false,
                 };
-                for steps in [
+                for epilogue in [
                     &[][..],
-                    &[Step::Bias],
-                    &[Step::Bias, Step::Residual],
-                    &[Step::Residual, Step::RoundedBias],
+                    &[FusedOp::Bias],
+                    &[FusedOp::Bias, FusedOp::Residual],
+                    &[FusedOp::Residual, FusedOp::RoundedBias],
                 ] {
-                    let made = operations(&c, Pass::Forward, steps, element, 16).unwrap();
-                    assert_eq!(made.0.len(), 1 + steps.len());
+                    let made = operations(&c, Pass::Forward, epilogue, element, 16).unwrap();
+                    assert_eq!(made.0.len(), 1 + epilogue.len());
                 }
                 let none = &[];
                 operations(&c, Pass::Data, none, element, 16).unwrap();

@@ -3,17 +3,17 @@
 
 use super::around::{self, Added};
 use super::cudnn::{Handle, Plan};
-use super::describe::{Step, id};
+use super::describe::{FusedOp, id};
 use super::{Call, Convolution, Gpu, Pass};
 use crate::graph::Uses;
-use crate::matmul::Place;
+use crate::matmul::DevicePtr;
 use crate::pool::DeviceBuffer;
 use crate::{DType, Error, Result};
 
-/// What an engine does itself and what type it writes.
+/// What an engine fuses with the convolution, and what type it writes.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
-    pub(super) steps: Vec<Step>,
+pub(super) struct Fusion {
+    pub(super) epilogue: Vec<FusedOp>,
     pub(super) result: DType,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Engine<'a> {
     pub(super) gpu: &'static Gpu,
     /// `None` in a dry run.
     pub(super) plan: Option<(&'a Handle, &'a Plan)>,
-    pub(super) way: &'a Way,
+    pub(super) fusion: &'a Fusion,
 }
 
 impl Engine<'_> {
@@ -51,7 +51,7 @@ impl Engine<'_> {
     /// A copy with other rows or more channels; `None` where they are the same.
     fn widened(
         &self,
-        place: Place<'_>,
+        place: DevicePtr<'_>,
         element: DType,
         from: around::Extent,
         to: around::Extent,
@@ -60,14 +60,14 @@ impl Engine<'_> {
             return Ok(None);
         }
         let copy = self.scratch(to.0 * to.1, element)?;
-        let target = Place(&copy, 0);
+        let target = DevicePtr(&copy, 0);
         around::repack(self.gpu, element.bytes(), place, from, target, to)?;
         Ok(Some(copy))
     }
 
-    fn run(&self, places: &[(i64, Place<'_>)]) -> Result<()> {
+    fn run(&self, places: &[(i64, DevicePtr<'_>)]) -> Result<()> {
         let uses = Uses::of(self.gpu);
-        let at = |(id, p): &(i64, Place<'_>)| Ok((*id, uses.address(p.0, p.1, 0)?));
+        let at = |(id, p): &(i64, DevicePtr<'_>)| Ok((*id, uses.address(p.0, p.1, 0)?));
         let addresses = places.iter().map(at).collect::<Result<Vec<_>>>()?;
         match self.plan {
             // SAFETY: `Gpu::conv_forward` and its like checked the operands' lengths, and copies are as long as the padded
@@ -92,36 +92,36 @@ impl Engine<'_> {
             bias: call.bias,
             residual: call.residual,
         };
-        let has = |step| self.way.steps.contains(&step);
+        let has = |op| self.fusion.epilogue.contains(&op);
         let (mut rounded, mut wide) = (None, None);
-        if has(Step::Bias) || has(Step::RoundedBias) {
+        if has(FusedOp::Bias) || has(FusedOp::RoundedBias) {
             let mut element = DType::F32;
             let mut bias = left.bias.take().ok_or_else(lost)?;
-            if has(Step::RoundedBias) && e != DType::F32 {
+            if has(FusedOp::RoundedBias) && e != DType::F32 {
                 element = e;
                 let copy = &*rounded.insert(self.scratch(c.outputs, e)?);
-                around::round(self.gpu, bias, Place(copy, 0), e, c.outputs)?;
-                bias = Place(copy, 0);
+                around::round(self.gpu, bias, DevicePtr(copy, 0), e, c.outputs)?;
+                bias = DevicePtr(copy, 0);
             }
             let (from, to) = ((1, c.outputs), (1, p.outputs));
             if let Some(copy) = self.widened(bias, element, from, to)? {
-                bias = Place(wide.insert(copy), 0);
+                bias = DevicePtr(wide.insert(copy), 0);
             }
             places.push((id::BIAS, bias));
         }
-        if has(Step::Residual) {
+        if has(FusedOp::Residual) {
             places.push((id::RESIDUAL, left.residual.take().ok_or_else(lost)?));
         }
         let cropped = if p.outputs == c.outputs {
             None
         } else {
-            Some(self.scratch(rows * p.outputs, self.way.result)?)
+            Some(self.scratch(rows * p.outputs, self.fusion.result)?)
         };
         let y = or(&cropped, call.y);
         places.push((id::Y, y));
         self.run(&places)?;
         if cropped.is_some() || left.bias.is_some() || left.residual.is_some() {
-            let from = (y, self.way.result, p.outputs);
+            let from = (y, self.fusion.result, p.outputs);
             around::epilogue(self.gpu, from, left, (call.y, e), (rows, c.outputs))?;
         }
         Ok(())
@@ -160,20 +160,20 @@ impl Engine<'_> {
         let (rows, taps) = (c.y_rows(), c.taps());
         let x = self.widened(call.x, e, (c.x_rows(), c.inputs), (c.x_rows(), p.inputs))?;
         let dy = self.widened(call.y, e, (rows, c.outputs), (rows, p.outputs))?;
-        let dw = self.scratch(p.weights(), self.way.result)?;
-        let dw = Place(&dw, 0);
+        let dw = self.scratch(p.weights(), self.fusion.result)?;
+        let dw = DevicePtr(&dw, 0);
         self.run(&[
             (id::X, or(&x, call.x)),
             (id::Y, or(&dy, call.y)),
             (id::W, dw),
         ])?;
         let to = (c.outputs * taps, c.inputs);
-        around::add_cropped(self.gpu, dw, self.way.result, p.inputs, call.w, to)
+        around::add_cropped(self.gpu, dw, self.fusion.result, p.inputs, call.w, to)
     }
 }
 
-fn or<'a>(own: &'a Option<DeviceBuffer>, place: Place<'a>) -> Place<'a> {
-    own.as_ref().map_or(place, |b| Place(b, 0))
+fn or<'a>(own: &'a Option<DeviceBuffer>, place: DevicePtr<'a>) -> DevicePtr<'a> {
+    own.as_ref().map_or(place, |b| DevicePtr(b, 0))
 }
 
 fn lost() -> Error {

@@ -4,7 +4,7 @@
 //! pass. On Hopper kernels of ours take, where they are faster, those with a multiple of 160 outputs, also behind a norm
 //! (`tiles/`), and the weights' gradient for a multiple of 80 outputs (`weight_tiles/`). What there is no engine
 //! for, what is narrow enough, and weights' gradients where that is faster are matrix products over patches (`columns.rs`).
-//! Which way and which engine is fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in
+//! Which path and which engine is fastest is measured once for a shape and kept on disk (`choose.rs`). Engines that add in
 //! an order of their own each time are never taken, so that a run repeats bit for bit.
 
 mod around;
@@ -19,7 +19,7 @@ pub mod tiles;
 mod weight_tiles;
 
 use crate::gpu::Gpu;
-use crate::matmul::Place;
+use crate::matmul::DevicePtr;
 use crate::{DType, Error, Result};
 
 pub(crate) use choose::Slot;
@@ -159,11 +159,11 @@ impl Convolution {
 /// The places of one call. What a pass writes is `y`, `x` or `w`, after [`Pass`].
 #[derive(Clone, Copy, Debug)]
 struct Call<'a> {
-    x: Place<'a>,
-    w: Place<'a>,
-    y: Place<'a>,
-    bias: Option<Place<'a>>,
-    residual: Option<Place<'a>>,
+    x: DevicePtr<'a>,
+    w: DevicePtr<'a>,
+    y: DevicePtr<'a>,
+    bias: Option<DevicePtr<'a>>,
+    residual: Option<DevicePtr<'a>>,
 }
 
 impl Call<'_> {
@@ -181,7 +181,7 @@ impl Call<'_> {
     }
 }
 
-fn holds(gpu: &Gpu, place: Place<'_>, what: &str, bytes: usize) -> Result<()> {
+fn holds(gpu: &Gpu, place: DevicePtr<'_>, what: &str, bytes: usize) -> Result<()> {
     let what = format!("convolution: {what}");
     place.holds(gpu, &what, bytes).map(|_| ())
 }
@@ -195,11 +195,11 @@ impl Gpu {
     pub fn conv_forward(
         &'static self,
         c: &Convolution,
-        x: Place<'_>,
-        w: Place<'_>,
-        bias: Option<Place<'_>>,
-        residual: Option<Place<'_>>,
-        y: Place<'_>,
+        x: DevicePtr<'_>,
+        w: DevicePtr<'_>,
+        bias: Option<DevicePtr<'_>>,
+        residual: Option<DevicePtr<'_>>,
+        y: DevicePtr<'_>,
     ) -> Result<()> {
         let call = Call {
             x,
@@ -226,10 +226,10 @@ impl Gpu {
         &'static self,
         c: &Convolution,
         norm: &tiles::Norm,
-        (x, w): (Place<'_>, Place<'_>),
-        bias: Place<'_>,
-        residual: Option<Place<'_>>,
-        y: Place<'_>,
+        (x, w): (DevicePtr<'_>, DevicePtr<'_>),
+        bias: DevicePtr<'_>,
+        residual: Option<DevicePtr<'_>>,
+        y: DevicePtr<'_>,
     ) -> Result<()> {
         let call = Call {
             x,
@@ -239,7 +239,7 @@ impl Gpu {
             residual,
         };
         call.check_forward(self, c)?;
-        let even = |p: Place<'_>| p.alignment() >= 16;
+        let even = |p: DevicePtr<'_>| p.alignment() >= 16;
         let places = [Some(x), Some(w), Some(y), Some(bias), residual];
         if !self.conv_takes_norm(c) || !places.into_iter().flatten().all(even) {
             return Err(Error::Device(format!(
@@ -256,9 +256,9 @@ impl Gpu {
     pub fn conv_data_gradient(
         &'static self,
         c: &Convolution,
-        dy: Place<'_>,
-        w: Place<'_>,
-        dx: Place<'_>,
+        dy: DevicePtr<'_>,
+        w: DevicePtr<'_>,
+        dx: DevicePtr<'_>,
     ) -> Result<()> {
         c.check()?;
         holds(self, dy, "the gradient of y", c.y_bytes())?;
@@ -281,9 +281,9 @@ impl Gpu {
     pub fn conv_weight_gradient(
         &'static self,
         c: &Convolution,
-        x: Place<'_>,
-        dy: Place<'_>,
-        dw: Place<'_>,
+        x: DevicePtr<'_>,
+        dy: DevicePtr<'_>,
+        dw: DevicePtr<'_>,
     ) -> Result<()> {
         c.check()?;
         holds(self, x, "x", c.x_bytes())?;
@@ -305,11 +305,11 @@ impl Gpu {
     /// When an operand does not fit.
     pub fn add_row_sums(
         &'static self,
-        x: Place<'_>,
+        x: DevicePtr<'_>,
         element: DType,
         rows: usize,
         columns: usize,
-        y: Place<'_>,
+        y: DevicePtr<'_>,
     ) -> Result<()> {
         element.float("sums of rows")?;
         let numbers = rows.saturating_mul(columns);

@@ -1,4 +1,4 @@
-//! Both ways of convolving against each other, and what the operator's tests do not reach. Where no GPU is there, a test
+//! Both paths of a convolution against each other, and what the operator's tests do not reach. Where no GPU is there, a test
 //! says so and passes.
 
 use super::*;
@@ -54,8 +54,8 @@ fn on_gpu(n: usize, element: DType, lane: u64) -> Numbers {
 }
 
 impl Numbers {
-    fn place(&self) -> Place<'_> {
-        Place(&self.0, 0)
+    fn device_ptr(&self) -> DevicePtr<'_> {
+        DevicePtr(&self.0, 0)
     }
 
     fn here(&self) -> Vec<f32> {
@@ -102,11 +102,11 @@ fn patches_and_engines_agree() {
                     })
                     .collect();
                 let call = |out: &Numbers, by_patches: bool| {
-                    let out = out.place();
-                    let (x, w) = (x.place(), w.place());
-                    let dy = dy.place();
-                    let bias = bias.place();
-                    let residual = residual.place();
+                    let out = out.device_ptr();
+                    let (x, w) = (x.device_ptr(), w.device_ptr());
+                    let dy = dy.device_ptr();
+                    let bias = bias.device_ptr();
+                    let residual = residual.device_ptr();
                     let (b, r) = (Some(bias), Some(residual));
                     match (pass, by_patches) {
                         (Pass::Forward, false) => gpu.conv_forward(&c, x, w, b, r, out),
@@ -169,14 +169,14 @@ fn tiles_agree_with_patches() {
                 let n = if pass == Pass::Data { nx } else { ny };
                 let outs = [6, 6, 6].map(|lane| on_gpu(n, dtype, lane));
                 for (i, out) in outs.iter().enumerate() {
-                    let out = out.place();
+                    let out = out.device_ptr();
                     let data = pass == Pass::Data;
                     let call = Call {
-                        x: if data { out } else { x.place() },
-                        w: w.place(),
-                        y: if data { dy.place() } else { out },
-                        bias: added.then(|| bias.place()),
-                        residual: added.then(|| residual.place()),
+                        x: if data { out } else { x.device_ptr() },
+                        w: w.device_ptr(),
+                        y: if data { dy.device_ptr() } else { out },
+                        bias: added.then(|| bias.device_ptr()),
+                        residual: added.then(|| residual.device_ptr()),
                     };
                     match i {
                         2 => columns::run(gpu, &c, pass, &call),
@@ -221,9 +221,9 @@ fn weight_tiles_agree_with_patches() {
             let outs = [6, 6, 6].map(|lane| on_gpu(c.weights(), DType::F32, lane));
             for (i, out) in outs.iter().enumerate() {
                 let call = Call {
-                    x: x.place(),
-                    w: out.place(),
-                    y: dy.place(),
+                    x: x.device_ptr(),
+                    w: out.device_ptr(),
+                    y: dy.device_ptr(),
                     bias: None,
                     residual: None,
                 };
@@ -259,7 +259,7 @@ fn rows_are_summed_and_added() {
                 on_gpu(columns, DType::F32, 2),
             );
             let (before, xs) = (y.here(), x.here());
-            gpu.add_row_sums(x.place(), dtype, rows, columns, y.place())
+            gpu.add_row_sums(x.device_ptr(), dtype, rows, columns, y.device_ptr())
                 .unwrap();
             let want: Vec<f32> = (0..columns)
                 .map(|j| {
@@ -278,7 +278,7 @@ fn operands_that_do_not_fit_are_refused() {
     let Some(gpu) = gpu() else { return };
     let c = convolution(CASES[0], DType::F32, false);
     let small = DeviceBuffer::new(gpu, 64).unwrap();
-    let place = Place(&small, 0);
+    let place = DevicePtr(&small, 0);
     let e = gpu.conv_forward(&c, place, place, None, None, place);
     assert!(e.unwrap_err().to_string().contains("x needs 65536 bytes"));
     let empty = Convolution {

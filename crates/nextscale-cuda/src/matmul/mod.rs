@@ -149,11 +149,11 @@ impl Batch {
     }
 }
 
-/// A place in a buffer: the buffer and the first byte.
+/// A pointer into a buffer: the buffer and the offset in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a>(pub &'a DeviceBuffer, pub usize);
+pub struct DevicePtr<'a>(pub &'a DeviceBuffer, pub usize);
 
-impl Place<'_> {
+impl DevicePtr<'_> {
     /// How many bytes its address is a multiple of, at most 256.
     pub fn alignment(self) -> u32 {
         let bits = self.0.address() | self.1 as u64 | 256;
@@ -174,15 +174,15 @@ impl Place<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Operands<'a> {
     /// The left factor.
-    pub a: Place<'a>,
+    pub a: DevicePtr<'a>,
     /// The right factor.
-    pub b: Place<'a>,
+    pub b: DevicePtr<'a>,
     /// The result.
-    pub c: Place<'a>,
+    pub c: DevicePtr<'a>,
     /// The bias, or the sums that come out, where [`Epilogue`] has one.
-    pub vector: Option<Place<'a>>,
+    pub vector: Option<DevicePtr<'a>>,
     /// The activation's input, m×n, where [`Epilogue`] has one.
-    pub aux: Option<Place<'a>>,
+    pub aux: Option<DevicePtr<'a>>,
 }
 
 /// Addresses of one call, in the library's order.
@@ -231,14 +231,15 @@ impl Gpu {
             )));
         }
         let (operand, result) = (p.operands.bytes(), p.result.bytes());
-        let extra = |wanted: bool, place: Option<Place<'_>>, what: &str, bytes: usize| match place {
-            Some(place) if wanted => place.holds(self, what, bytes),
-            None if !wanted => Ok(0),
-            _ => Err(Error::Device(format!(
-                "matmul: {:?} and {what} do not go together",
-                p.epilogue
-            ))),
-        };
+        let extra =
+            |wanted: bool, place: Option<DevicePtr<'_>>, what: &str, bytes: usize| match place {
+                Some(place) if wanted => place.holds(self, what, bytes),
+                None if !wanted => Ok(0),
+                _ => Err(Error::Device(format!(
+                    "matmul: {:?} and {what} do not go together",
+                    p.epilogue
+                ))),
+            };
         let rows = if p.epilogue == Epilogue::RowSums {
             m
         } else {

@@ -1,6 +1,6 @@
 //! Products against float64.
 
-use super::{Epilogue, Operands, Place, Product};
+use super::{DevicePtr, Epilogue, Operands, Product};
 use crate::tests::{get, gpu, held, put, random};
 use crate::*;
 
@@ -87,11 +87,11 @@ fn check(gpu: &'static Gpu, p: Product) {
         Epilogue::BiasGelu | Epilogue::GeluSlope | Epilogue::GeluSlopeSums
     );
     let operands = Operands {
-        a: Place(&da, 0),
-        b: Place(&db, 0),
-        c: Place(&dc, 0),
-        vector: vector.then_some(Place(&dv, 0)),
-        aux: has_aux.then_some(Place(&daux, 0)),
+        a: DevicePtr(&da, 0),
+        b: DevicePtr(&db, 0),
+        c: DevicePtr(&dc, 0),
+        vector: vector.then_some(DevicePtr(&dv, 0)),
+        aux: has_aux.then_some(DevicePtr(&daux, 0)),
     };
     gpu.matmul(&p, &operands)
         .unwrap_or_else(|e| panic!("{p:?}: {e}"));
@@ -207,7 +207,7 @@ fn operands_that_do_not_fit_are_refused() {
         tf32: false,
         epilogue: Epilogue::Plain,
     };
-    let place = Place(&b, 0);
+    let place = DevicePtr(&b, 0);
     let o = Operands {
         a: place,
         b: place,

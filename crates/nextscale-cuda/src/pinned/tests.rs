@@ -47,10 +47,10 @@ fn memory_of_a_copy_without_a_mark_is_given_back_only_after_a_wait() {
 
         let x = DeviceBuffer::new(gpu, 40).unwrap();
         refuse(gpu, &[refused]);
-        assert!(gpu.copy_to_host(Place(&x, 0), 40).is_err());
+        assert!(gpu.copy_to_host(DevicePtr(&x, 0), 40).is_err());
         assert_eq!(free(gpu).len(), 1);
         refuse(gpu, &[refused, Ask::Wait]);
-        assert!(gpu.copy_to_host(Place(&x, 0), 40).is_err());
+        assert!(gpu.copy_to_host(DevicePtr(&x, 0), 40).is_err());
         assert_eq!(free(gpu), [0; 0]);
     }
 }
@@ -59,11 +59,11 @@ fn memory_of_a_copy_without_a_mark_is_given_back_only_after_a_wait() {
 fn memory_that_values_come_to_is_given_back_only_when_they_are_there() {
     let gpu = dry_gpu();
     let x = DeviceBuffer::new(gpu, 40).unwrap();
-    let pending = gpu.copy_to_host(Place(&x, 0), 40).unwrap();
+    let pending = gpu.copy_to_host(DevicePtr(&x, 0), 40).unwrap();
     assert_eq!(free(gpu), [0; 0]);
     drop(pending);
     assert_eq!(free(gpu).len(), 1);
-    let pending = gpu.copy_to_host(Place(&x, 0), 40).unwrap();
+    let pending = gpu.copy_to_host(DevicePtr(&x, 0), 40).unwrap();
     assert_eq!(free(gpu), [0; 0], "the block is used again");
     refuse(gpu, &[Ask::Wait]);
     assert!(pending.wait().is_err());

@@ -82,9 +82,9 @@ fn a_graph_holds_what_it_uses() {
             epilogue: Epilogue::Plain,
         };
         let o = Operands {
-            a: y.place()?,
-            b: weight.place()?,
-            c: y.place()?,
+            a: y.device_ptr()?,
+            b: weight.device_ptr()?,
+            c: y.device_ptr()?,
             vector: None,
             aux: None,
         };
@@ -109,14 +109,14 @@ fn memory_of_another_gpu_is_refused() {
     let y = Tensor::zeros_on(b, [64], DType::F32).unwrap();
     let said = |text: String| assert!(text.contains("can't be used on GPU"), "{text}");
     let refused = |r: cuda::Result<()>| said(r.unwrap_err().to_string());
-    refused(gpu.copy(x.place().unwrap(), y.place().unwrap(), 256));
-    refused(gpu.copy(y.place().unwrap(), x.place().unwrap(), 256));
-    refused(gpu.zero(x.place().unwrap(), 256));
-    refused(gpu.upload_to(&[0; 256], x.place().unwrap()));
-    refused(gpu.download_from(x.place().unwrap(), &mut [0; 256]));
+    refused(gpu.copy(x.device_ptr().unwrap(), y.device_ptr().unwrap(), 256));
+    refused(gpu.copy(y.device_ptr().unwrap(), x.device_ptr().unwrap(), 256));
+    refused(gpu.zero(x.device_ptr().unwrap(), 256));
+    refused(gpu.upload_to(&[0; 256], x.device_ptr().unwrap()));
+    refused(gpu.download_from(x.device_ptr().unwrap(), &mut [0; 256]));
     said(y.add_in_place(&x).unwrap_err().to_string());
     said(x.add_in_place(&y).unwrap_err().to_string());
-    on.zero(x.place().unwrap(), 256).unwrap();
+    on.zero(x.device_ptr().unwrap(), 256).unwrap();
     let p = Product {
         m: 8,
         n: 8,
@@ -129,7 +129,7 @@ fn memory_of_another_gpu_is_refused() {
         tf32: false,
         epilogue: Epilogue::Plain,
     };
-    let (x, y) = (x.place().unwrap(), y.place().unwrap());
+    let (x, y) = (x.device_ptr().unwrap(), y.device_ptr().unwrap());
     for (a, b, c) in [(x, y, y), (y, x, y), (y, y, x)] {
         let o = Operands {
             a,

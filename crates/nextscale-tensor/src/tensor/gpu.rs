@@ -3,7 +3,7 @@
 use super::{Storage, Tensor};
 use crate::{DType, Device, Error, Result, Shape};
 use nextscale_cuda::kernel::{MEMORY, Shape as Launch};
-use nextscale_cuda::matmul::Place;
+use nextscale_cuda::matmul::DevicePtr;
 use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Work, work};
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl Tensor {
             (None, half) => Err(half_on_cpu(half)),
             (Some(gpu), _) => {
                 let t = Self::scratch(gpu, shape, dtype)?;
-                gpu.zero(t.place()?, t.numel() * dtype.bytes())?;
+                gpu.zero(t.device_ptr()?, t.numel() * dtype.bytes())?;
                 Ok(t)
             }
         }
@@ -118,9 +118,9 @@ impl Tensor {
     ///
     /// # Errors
     /// When it is on the processor.
-    pub fn place(&self) -> Result<Place<'_>> {
+    pub fn device_ptr(&self) -> Result<DevicePtr<'_>> {
         let on = self.on_gpu()?;
-        Ok(Place(&on.buffer, self.offset * on.dtype.bytes()))
+        Ok(DevicePtr(&on.buffer, self.offset * on.dtype.bytes()))
     }
 
     /// As an argument of a kernel.
@@ -128,7 +128,7 @@ impl Tensor {
     /// # Errors
     /// When it is on the processor.
     pub fn arg(&self) -> Result<Arg<'_>> {
-        let Place(buffer, byte) = self.place()?;
+        let DevicePtr(buffer, byte) = self.device_ptr()?;
         Ok(Arg::At(buffer, byte))
     }
 
@@ -163,11 +163,11 @@ impl Tensor {
                 } else {
                     self.detach()
                 };
-                let Place(buffer, byte) = source.place()?;
+                let DevicePtr(buffer, byte) = source.device_ptr()?;
                 let mut bytes = vec![0u8; source.numel() * 4];
                 buffer
                     .gpu()
-                    .download_from(Place(buffer, byte), &mut bytes)?;
+                    .download_from(DevicePtr(buffer, byte), &mut bytes)?;
                 Ok(Self::from_words(self.shape, on.dtype, &bytes))
             }
             (Storage::Cuda(_), Some(_)) => self.to(Device::Cpu)?.to(device),
@@ -175,13 +175,13 @@ impl Tensor {
             (Storage::CpuF32(_), Some(gpu)) => {
                 let t = Self::scratch(gpu, self.shape, DType::F32)?;
                 let bytes: Vec<u8> = self.f32()?.iter().flat_map(|x| x.to_le_bytes()).collect();
-                gpu.upload_to(&bytes, t.place()?)?;
+                gpu.upload_to(&bytes, t.device_ptr()?)?;
                 Ok(t)
             }
             (Storage::CpuI32(_), Some(gpu)) => {
                 let t = Self::scratch(gpu, self.shape, DType::I32)?;
                 let bytes: Vec<u8> = self.i32()?.iter().flat_map(|x| x.to_le_bytes()).collect();
-                gpu.upload_to(&bytes, t.place()?)?;
+                gpu.upload_to(&bytes, t.device_ptr()?)?;
                 Ok(t)
             }
         }
@@ -289,8 +289,8 @@ impl Tensor {
         let gpu = self.gpu()?;
         let y = Self::scratch(gpu, self.shape, self.dtype())?;
         gpu.copy(
-            self.place()?,
-            y.place()?,
+            self.device_ptr()?,
+            y.device_ptr()?,
             self.numel() * self.dtype().bytes(),
         )?;
         Ok(y)
@@ -326,7 +326,7 @@ impl Tensor {
             return Err(self.wrong("i32 on a GPU"));
         }
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Ok(self.gpu()?.upload_to(&bytes, self.place()?)?)
+        Ok(self.gpu()?.upload_to(&bytes, self.device_ptr()?)?)
     }
 
     /// The place on the tape and the shape, with as good as no memory.

@@ -49,9 +49,9 @@ fn chain(x: &Tensor, w: &Tensor) -> Result<Tensor> {
         let rounded = y.cast(DType::Bf16)?.cast(DType::F32)?;
         let z = Tensor::scratch(gpu, [N, N], DType::F32)?;
         let operands = Operands {
-            a: rounded.place()?,
-            b: w.place()?,
-            c: z.place()?,
+            a: rounded.device_ptr()?,
+            b: w.device_ptr()?,
+            c: z.device_ptr()?,
             vector: None,
             aux: None,
         };
@@ -83,7 +83,7 @@ fn a_replay_computes_what_the_work_does() {
     for round in 0..40 {
         let (input, want) = (&inputs[round % 4], &want[round % 4]);
         let bytes = 4 * N * N;
-        gpu.copy(input.place().unwrap(), x.place().unwrap(), bytes)
+        gpu.copy(input.device_ptr().unwrap(), x.device_ptr().unwrap(), bytes)
             .unwrap();
         let other = Tensor::scratch(gpu, [N, N], DType::F32).unwrap();
         let value = round as f32;
@@ -177,9 +177,9 @@ fn what_cannot_be_captured_is_refused() {
         ..product(false)
     };
     let operands = Operands {
-        a: x.place().unwrap(),
-        b: y.place().unwrap(),
-        c: x.place().unwrap(),
+        a: x.device_ptr().unwrap(),
+        b: y.device_ptr().unwrap(),
+        c: x.device_ptr().unwrap(),
         vector: None,
         aux: None,
     };

@@ -39,7 +39,7 @@ impl Tensor {
         Ok(PendingTensor(State::Coming {
             shape: source.shape,
             dtype: source.dtype(),
-            copy: gpu.copy_to_host(source.place()?, source.numel() * 4)?,
+            copy: gpu.copy_to_host(source.device_ptr()?, source.numel() * 4)?,
         }))
     }
 }

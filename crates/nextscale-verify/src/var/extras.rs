@@ -2,7 +2,7 @@
 
 use super::pass::{Batch, Options, Pass};
 use super::{
-    Context, GRADIENTS, LOSSES, Limits, OUTPUTS, Variant, batch, check_tokens, check_words,
+    Context, GRADIENTS, LOSSES, Limits, OUTPUTS, Variant, batch, check_input, check_tokens,
     gradient_limit, of_pass, tokenizer_of,
 };
 use crate::compare::difference;
@@ -219,7 +219,7 @@ impl Group<'_> {
         };
         let x = self.key("x_BLCv_wo_first_l");
         if self.file.has(&x) {
-            self.words(context, &cut, &x, report)?;
+            self.stage_input(context, &cut, &x, report)?;
         }
         // The gradient norm is recorded of one of the ramps without saying which.
         let norm_key = self.key("grad_norm");
@@ -257,7 +257,7 @@ impl Group<'_> {
     }
 
     /// The input of a stage: the beginning of the whole one, and what the tokenizer makes of the targets.
-    fn words(
+    fn stage_input(
         &self,
         context: &Context<'_>,
         cut: &Batch,
@@ -266,10 +266,10 @@ impl Group<'_> {
     ) -> Result<()> {
         let label = self.variant.label(key);
         let want = self.file.f32(key)?;
-        match &cut.words {
-            Some(words) => report.numbers(
+        match &cut.input {
+            Some(input) => report.numbers(
                 format!("{label} cut"),
-                words.f32()?,
+                input.f32()?,
                 &want,
                 self.limits.outputs,
             ),
@@ -347,7 +347,7 @@ pub(super) fn drop_masks(
             )?,
         }
     }
-    check_words(
+    check_input(
         context,
         &var,
         &batch,

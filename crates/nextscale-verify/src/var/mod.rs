@@ -288,14 +288,14 @@ fn tokenizer_of(context: &Context<'_>, var: &Var) -> Result<Result<Vqvae, &'stat
 }
 
 /// Compares the recorded teacher-forcing input with that of the recorded targets.
-fn check_words(
+fn check_input(
     context: &Context<'_>,
     var: &Var,
     batch: &Batch,
     (label, limit): (String, Limit),
     report: &mut Report<'_>,
 ) -> Result<()> {
-    let Some(words) = &batch.words else {
+    let Some(input) = &batch.input else {
         return Ok(());
     };
     match tokenizer_of(context, var)? {
@@ -308,7 +308,7 @@ fn check_words(
                 .quantizer
                 .var_input(&vqvae.params, &maps, pyramid, active)?
             {
-                Some(got) => report.computed(label, host(&got)?.f32()?, words.f32()?, limit),
+                Some(got) => report.computed(label, host(&got)?.f32()?, input.f32()?, limit),
                 None => report.fact(label, false, "there is no such input"),
             }
         }
@@ -358,7 +358,7 @@ fn forward(
     let outputs = context.floors.section(&section, |n| !n.starts_with("grad"));
     let norm = context.floors.section(&section, |n| n.starts_with("grad"));
     let label = variant.label("x_BLCv_wo_first_l");
-    check_words(
+    check_input(
         context,
         &var,
         &batch,

@@ -16,7 +16,7 @@ pub(crate) struct Batch {
     /// \[B, L\].
     pub(crate) targets: Tensor,
     /// \[B, L − first, Cvae\]; `None` where the first scale is all.
-    pub(crate) words: Option<Tensor>,
+    pub(crate) input: Option<Tensor>,
 }
 
 impl Batch {
@@ -38,7 +38,7 @@ impl Batch {
         expect("gt_BL", &[b, total])?;
         let targets = Tensor::from_i32([b, total], file.ints("gt_BL", c.vocab)?);
         let rest = total - c.pyramid.len_of(0);
-        let words = if rest == 0 {
+        let input = if rest == 0 {
             None
         } else {
             expect("x_BLCv_wo_first_l", &[b, rest, c.cvae])?;
@@ -47,7 +47,7 @@ impl Batch {
         Ok(Self {
             labels,
             targets,
-            words,
+            input,
         })
     }
 
@@ -72,7 +72,7 @@ impl Batch {
             .chunks_exact(total)
             .flat_map(|row| row[..end].iter().copied())
             .collect();
-        let words = match &self.words {
+        let input = match &self.input {
             Some(w) if end > first => {
                 let c = w.shape().last();
                 let rows = w.f32()?.chunks_exact((total - first) * c);
@@ -86,7 +86,7 @@ impl Batch {
         Ok(Self {
             labels: self.labels.clone(),
             targets: Tensor::from_i32([b, end], targets),
-            words,
+            input,
         })
     }
 
@@ -150,11 +150,11 @@ impl Pass {
             tokenizer: var.math,
         };
         let scale = options.scale.unwrap_or_else(|| machine.loss_scale());
-        let words = batch.words.as_ref().map(|w| w.to(machine.device));
-        let words = words.transpose()?;
+        let input = batch.input.as_ref().map(|w| w.to(machine.device));
+        let input = input.transpose()?;
         let targets = batch.targets.to(machine.device)?;
         let labels = var.labels(&batch.labels)?;
-        let logits = var.forward(&run, &labels, words.as_ref(), active, options.drop_path)?;
+        let logits = var.forward(&run, &labels, input.as_ref(), active, options.drop_path)?;
         // Weights stay 1/L of the whole sequence when it is cut.
         let mut weights = vec![1.0 / pyramid.total() as f32; batch.targets.shape().last()];
         if let Some((k, factor)) = options.newest {

@@ -70,17 +70,17 @@ fn transformer(device: Device, shared_aln: bool) -> Var {
 /// Its loss on two made-up images.
 fn loss_of(var: &Var, tape: &Tape) -> Tensor {
     let (b, total, cvae) = (2, var.config.pyramid.total(), var.config.cvae);
-    let words = (0..b * (total - 1) * cvae).map(|i| (i as f32).sin());
-    let words = Tensor::from_vec([b, total - 1, cvae], words.collect());
+    let input = (0..b * (total - 1) * cvae).map(|i| (i as f32).sin());
+    let input = Tensor::from_vec([b, total - 1, cvae], input.collect());
     let targets = (0..b * total).map(|i| (i * 7 % VOCAB) as i32).collect();
     let targets = Tensor::from_i32([b, total], targets);
     let there = |t: Tensor| t.to(var.device()).unwrap();
-    let (words, targets) = (there(words), there(targets));
+    let (input, targets) = (there(input), there(targets));
     let labels = var.labels(&[1, 2]).unwrap();
     let run = Run::on(Cx::on(tape));
     let scales = var.config.pyramid.count();
     let logits = var
-        .forward(&run, &labels, Some(&words), scales, None)
+        .forward(&run, &labels, Some(&input), scales, None)
         .unwrap();
     let weights = vec![1.0 / total as f32; total];
     ops::cross_entropy(&run.cx, logits, &targets, &weights, 0.0)

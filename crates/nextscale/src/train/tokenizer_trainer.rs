@@ -198,7 +198,7 @@ impl TokenizerTrainer {
 const DEAD_BELOW: f32 = 0.02;
 
 impl TokenizerTrainer {
-    /// Fills the codebook with vectors that the untrained encoder makes of `images`, the leftovers of every scale in
+    /// Fills the codebook with vectors that the untrained encoder makes of `images`, the residuals of every scale in
     /// turn: codes then start where features are, and most are in use from the beginning.
     ///
     /// # Errors
@@ -223,7 +223,7 @@ impl TokenizerTrainer {
             let z = self
                 .vqvae
                 .quantizer
-                .leftovers(&self.vqvae.params, &f, filled)?;
+                .residuals(&self.vqvae.params, &f, filled)?;
             let rows = z[k].dims()[0];
             // Coarse scales have few vectors; what they leave goes to the finer ones.
             let share = (vocab - filled) / (scales - k);
@@ -257,8 +257,8 @@ impl TokenizerTrainer {
         let z = self
             .vqvae
             .quantizer
-            .leftovers(&self.vqvae.params, &f, vocab)?;
-        // Spread over the scales by their number of vectors: leftovers side by side.
+            .residuals(&self.vqvae.params, &f, vocab)?;
+        // Spread over the scales by their number of vectors: residuals side by side.
         let rows: usize = z.iter().map(|z| z.dims()[0]).sum();
         let c = self.vqvae.config.cvae;
         let mut all = Vec::with_capacity(rows * c);

@@ -6,7 +6,7 @@ use nextscale::options::values::parse_pn;
 use nextscale::{Result, say};
 use nextscale_tensor::cuda::ceilings::filled;
 use nextscale_tensor::cuda::conv::Convolution;
-use nextscale_tensor::cuda::matmul::{Epilogue, Operands, Place as At, Product};
+use nextscale_tensor::cuda::matmul::{DevicePtr, Epilogue, Operands, Product};
 use nextscale_tensor::cuda::timing::fastest;
 use nextscale_tensor::cuda::{Ceilings, DeviceBuffer, Gpu};
 use nextscale_tensor::{DType, Math};
@@ -125,9 +125,9 @@ impl Run<'_> {
                 epilogue: Epilogue::Plain,
             };
             let o = Operands {
-                a: At(a, 0),
-                b: At(b, 0),
-                c: At(c, 0),
+                a: DevicePtr(a, 0),
+                b: DevicePtr(b, 0),
+                c: DevicePtr(c, 0),
                 vector: None,
                 aux: None,
             };
@@ -180,9 +180,15 @@ impl Run<'_> {
         let b = filled(self.gpu, &self.numbers, c.outputs, DType::F32)?;
         let y = DeviceBuffer::new(self.gpu, c.batch * oh * ow * c.outputs * dtype.bytes())?;
         let ms = fastest(self.gpu, self.args.steps, || {
-            let bias = Some(At(&b, 0));
-            self.gpu
-                .conv_forward(&c, At(&x, 0), At(&w, 0), bias, None, At(&y, 0))
+            let bias = Some(DevicePtr(&b, 0));
+            self.gpu.conv_forward(
+                &c,
+                DevicePtr(&x, 0),
+                DevicePtr(&w, 0),
+                bias,
+                None,
+                DevicePtr(&y, 0),
+            )
         })?;
         let what = format!(
             "{side}x{side} {} to {}, {kernel}x{kernel}, stride {stride}",

@@ -122,7 +122,7 @@ type Known = HashMap<(usize, Convolution, bool), bool>;
 /// first call for a shape, kept on disk.
 ///
 /// # Errors
-/// What the two ways return.
+/// What the two paths return.
 pub fn norm_pays<E: From<Error>>(
     gpu: &'static Gpu,
     c: &Convolution,
@@ -222,7 +222,7 @@ pub(super) fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Place;
+    use crate::DevicePtr;
     use crate::tests::{gpu, put, random};
 
     /// More numbers than a launch has threads: every sample has its own.
@@ -232,7 +232,7 @@ mod tests {
         let (samples, channels, groups) = (3000, 320, 32);
         let host = [samples * groups * 2, channels, channels].map(|n| random(n, n as u64));
         let [m, g, b] = [0, 1, 2].map(|i| put(gpu, &host[i], DType::F32));
-        let [g, b] = [&g, &b].map(|x| at(Place(x, 0)));
+        let [g, b] = [&g, &b].map(|x| at(DevicePtr(x, 0)));
         let norm = Norm::new(gpu, &m, (g, b), [samples, channels, groups]).unwrap();
         let mut bytes = vec![0; samples * channels * 8];
         gpu.download(&norm.0, &mut bytes).unwrap();

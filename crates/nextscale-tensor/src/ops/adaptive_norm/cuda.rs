@@ -4,7 +4,7 @@ use super::{Modulation, Sizes};
 use crate::tape::Var;
 use crate::{DType, Error, Grads, Result, Tensor};
 use nextscale_cuda::kernel::Shape as Launch;
-use nextscale_cuda::matmul::Place;
+use nextscale_cuda::matmul::DevicePtr;
 use nextscale_cuda::{Arg, Gpu, Module, Work, kernels};
 
 const OP: &str = "adaptive_norm";
@@ -32,7 +32,7 @@ impl Cut {
         }
         let mut vectors = s.c.is_multiple_of(8);
         for t in tensors {
-            let Place(_, byte) = t.place()?;
+            let DevicePtr(_, byte) = t.device_ptr()?;
             vectors &= byte.is_multiple_of(16);
         }
         // Blocks of nearly the same number of rows.

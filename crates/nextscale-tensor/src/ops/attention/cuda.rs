@@ -425,7 +425,7 @@ fn map(path: Path, x: &Tensor, extents: [usize; 3], apart: [usize; 2]) -> Result
     match path {
         Path::TensorCores => Ok(TensorMap::new(
             x.gpu()?,
-            x.place()?,
+            x.device_ptr()?,
             x.dtype(),
             extents,
             apart,
@@ -436,7 +436,7 @@ fn map(path: Path, x: &Tensor, extents: [usize; 3], apart: [usize; 2]) -> Result
 
 /// Where queries (0), keys (1) or values (2) of a qkv begin.
 fn part(qkv: &Tensor, s: Sizes, which: usize) -> Result<Arg<'_>> {
-    let place = qkv.place()?;
+    let place = qkv.device_ptr()?;
     let bytes = which * s.width() * qkv.dtype().bytes();
     Ok(Arg::At(place.0, place.1 + bytes))
 }

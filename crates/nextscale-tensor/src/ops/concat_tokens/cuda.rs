@@ -4,7 +4,7 @@ use crate::{Result, Shape, Tensor};
 use nextscale_cuda::Work;
 use nextscale_cuda::kernel::{Arg, Module, Shape as Launch};
 use nextscale_cuda::kernels;
-use nextscale_cuda::matmul::Place;
+use nextscale_cuda::matmul::DevicePtr;
 
 pub(crate) static MODULE: Module = Module {
     name: "concat_tokens",
@@ -34,7 +34,7 @@ pub(super) fn concat(parts: &[&Tensor], batch: usize, shape: Shape) -> Result<Te
     let mut all = bytes(shape.numel());
     for p in parts {
         p.arg_of(OP, dtype)?;
-        let Place(buffer, at) = p.place()?;
+        let DevicePtr(buffer, at) = p.device_ptr()?;
         all |= bytes(p.numel()) | (buffer.address() as usize + at);
     }
     let (unit, name) = match all.trailing_zeros() {

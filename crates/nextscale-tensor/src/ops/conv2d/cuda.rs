@@ -89,11 +89,11 @@ pub(crate) fn forward(
     let y = Tensor::scratch(gpu, [s.batch, s.oh, s.ow, s.outputs], dtype)?;
     gpu.conv_forward(
         &kind(s, conv, math),
-        x.place()?,
-        w.place()?,
-        Some(bias.place()?),
-        residual.as_ref().map(Tensor::place).transpose()?,
-        y.place()?,
+        x.device_ptr()?,
+        w.device_ptr()?,
+        Some(bias.device_ptr()?),
+        residual.as_ref().map(Tensor::device_ptr).transpose()?,
+        y.device_ptr()?,
     )?;
     Ok(y)
 }
@@ -116,16 +116,22 @@ pub(crate) fn backward(
     let g = g.cast(dtype)?;
     if let Some(db) = grads.sums(bias)? {
         let rows = g.numel() / s.outputs;
-        gpu.add_row_sums(g.place()?, kind.element, rows, s.outputs, db.place()?)?;
+        gpu.add_row_sums(
+            g.device_ptr()?,
+            kind.element,
+            rows,
+            s.outputs,
+            db.device_ptr()?,
+        )?;
     }
     if let Some(dw) = grads.sums(weight)? {
         let x = x.operand(dtype)?;
-        gpu.conv_weight_gradient(&kind, x.place()?, g.place()?, dw.place()?)?;
+        gpu.conv_weight_gradient(&kind, x.device_ptr()?, g.device_ptr()?, dw.device_ptr()?)?;
     }
     if grads.wants(x) {
         let w = weight.operand(dtype)?;
         let dx = Tensor::scratch(gpu, x.shape(), dtype)?;
-        gpu.conv_data_gradient(&kind, g.place()?, w.place()?, dx.place()?)?;
+        gpu.conv_data_gradient(&kind, g.device_ptr()?, w.device_ptr()?, dx.device_ptr()?)?;
         grads.add(x, dx)?;
     }
     Ok(())

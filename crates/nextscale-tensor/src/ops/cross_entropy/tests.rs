@@ -128,7 +128,7 @@ fn a_gpu_writes_the_gradient_in_place_and_marks_bad_targets() {
         let tape = crate::Tape::new();
         let cx = Cx::on(&tape);
         let own = x.copied().unwrap();
-        let at = own.place().unwrap().0.address();
+        let at = own.device_ptr().unwrap().0.address();
         let kept = keep.then(|| own.clone());
         let (leaf, key) = cx.leaf(&own);
         drop(own);
@@ -136,7 +136,7 @@ fn a_gpu_writes_the_gradient_in_place_and_marks_bad_targets() {
         let g = tape.backward(&out.loss, 2.0, None, &[key]).unwrap();
         let g = g[0].clone().unwrap();
         drop(kept);
-        let moved = g.place().unwrap().0.address() != at;
+        let moved = g.device_ptr().unwrap().0.address() != at;
         let plain = out.plain.to(Device::Cpu).unwrap();
         (
             moved,

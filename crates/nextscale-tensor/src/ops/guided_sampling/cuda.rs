@@ -117,7 +117,7 @@ impl Noise {
             Draw::Given(e) => {
                 let there = Tensor::scratch(gpu, [e.len()], DType::F32)?;
                 let bytes: Vec<u8> = e.iter().flat_map(|x| x.to_le_bytes()).collect();
-                gpu.upload_to(&bytes, there.place()?)?;
+                gpu.upload_to(&bytes, there.device_ptr()?)?;
                 given = Some(there);
             }
         }
@@ -279,9 +279,9 @@ pub(super) fn smooth_codes(
         epilogue: Epilogue::Plain,
     };
     let operands = Operands {
-        a: shares.place()?,
-        b: table.place()?,
-        c: y.place()?,
+        a: shares.device_ptr()?,
+        b: table.device_ptr()?,
+        c: y.device_ptr()?,
         vector: None,
         aux: None,
     };

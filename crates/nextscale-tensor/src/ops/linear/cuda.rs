@@ -54,11 +54,11 @@ impl Layer {
             epilogue,
         };
         let o = Operands {
-            a: x.place()?,
-            b: w.place()?,
-            c: y.place()?,
-            vector: vector.map(Tensor::place).transpose()?,
-            aux: aux.map(Tensor::place).transpose()?,
+            a: x.device_ptr()?,
+            b: w.device_ptr()?,
+            c: y.device_ptr()?,
+            vector: vector.map(Tensor::device_ptr).transpose()?,
+            aux: aux.map(Tensor::device_ptr).transpose()?,
         };
         gpu.matmul(&p, &o)?;
         Ok(y)
@@ -81,9 +81,9 @@ impl Layer {
             epilogue: Epilogue::Plain,
         };
         let o = Operands {
-            a: dy.place()?,
-            b: w.place()?,
-            c: dx.place()?,
+            a: dy.device_ptr()?,
+            b: w.device_ptr()?,
+            c: dx.device_ptr()?,
             vector: None,
             aux: None,
         };
@@ -111,9 +111,9 @@ impl Layer {
             epilogue: Epilogue::Plain,
         };
         let o = Operands {
-            a: dy.place()?,
-            b: x.place()?,
-            c: sums.place()?,
+            a: dy.device_ptr()?,
+            b: x.device_ptr()?,
+            c: sums.device_ptr()?,
             vector: None,
             aux: None,
         };

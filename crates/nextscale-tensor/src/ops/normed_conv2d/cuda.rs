@@ -73,7 +73,7 @@ impl<'a> Call<'a> {
         let residual = residual.map(|r| r.cast(dtype)).transpose()?;
         // Parts of larger tensors may begin where vector loads can't.
         let all = [Some(x), Some(&weight), Some(&bias), residual.as_ref()];
-        let even = |t: &Tensor| Ok::<_, Error>(t.place()?.alignment() >= 16);
+        let even = |t: &Tensor| Ok::<_, Error>(t.device_ptr()?.alignment() >= 16);
         for t in all.into_iter().flatten() {
             if !even(t)? {
                 return Ok(None);
@@ -111,10 +111,10 @@ impl<'a> Call<'a> {
         gpu.conv_forward_normed(
             &self.kind,
             &norm,
-            (x.place()?, self.weight.place()?),
-            self.bias.place()?,
-            self.residual.as_ref().map(Tensor::place).transpose()?,
-            y.place()?,
+            (x.device_ptr()?, self.weight.device_ptr()?),
+            self.bias.device_ptr()?,
+            self.residual.as_ref().map(Tensor::device_ptr).transpose()?,
+            y.device_ptr()?,
         )?;
         Ok(y)
     }

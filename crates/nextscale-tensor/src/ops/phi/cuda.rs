@@ -47,7 +47,7 @@ pub(super) fn forward(
     let _scope = gpu.scope("phi", || s.work(Math::FULL, false));
     let x = x.cast(DType::F32)?;
     let aligned = |t: &Tensor| -> Result<bool> {
-        let place = t.place()?;
+        let place = t.device_ptr()?;
         Ok(place.alignment() >= 16)
     };
     let tiles = s.h.div_ceil(TILE[0]);

@@ -2,7 +2,7 @@
 
 use crate::{DType, Result, Shape, Tensor};
 use nextscale_cuda::kernel::{Arg, Module, Shape as Launch};
-use nextscale_cuda::matmul::Place;
+use nextscale_cuda::matmul::DevicePtr;
 use nextscale_cuda::{DeviceBuffer, Gpu, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
@@ -23,7 +23,7 @@ pub(super) fn from_pixels(
 ) -> Result<Tensor> {
     let bytes = DeviceBuffer::new(gpu, pixels.len())?;
     gpu.upload(pixels, &bytes)?;
-    floats_of(gpu, dtype, shape, Place(&bytes, 0))
+    floats_of(gpu, dtype, shape, DevicePtr(&bytes, 0))
 }
 
 /// Floats of the bytes from a place on, as many as the shape has elements.
@@ -31,7 +31,7 @@ pub(crate) fn floats_of(
     gpu: &'static Gpu,
     dtype: DType,
     shape: Shape,
-    Place(bytes, at): Place<'_>,
+    DevicePtr(bytes, at): DevicePtr<'_>,
 ) -> Result<Tensor> {
     let name = ("from_pixels", dtype);
     let n = shape.numel();
@@ -48,7 +48,7 @@ pub(super) fn to_pixels(x: &Tensor) -> Result<Vec<u8>> {
     // The pixels, and behind them how many values are no numbers, which come with them.
     let (count_at, count_bytes) = (n.next_multiple_of(8), 8);
     let bytes = DeviceBuffer::new(gpu, count_at + count_bytes)?;
-    gpu.zero(Place(&bytes, count_at), count_bytes)?;
+    gpu.zero(DevicePtr(&bytes, count_at), count_bytes)?;
     let _scope = gpu.scope("to pixels", || Work::moving(&[x]).and_bytes(n));
     let count = Arg::At(&bytes, count_at);
     let args = [x.arg()?, Arg::In(&bytes), count, Arg::U64(n as u64)];

@@ -5,7 +5,7 @@ use crate::ops::interpolate::axis::{Axis, Kind};
 use crate::ops::nearest_code::cuda::pack;
 use crate::{DType, Error, Result, Tensor};
 use nextscale_cuda::kernel::{Arg, Module, Shape as Launch};
-use nextscale_cuda::matmul::Place;
+use nextscale_cuda::matmul::DevicePtr;
 use nextscale_cuda::{Gpu, Precision, Work, kernels};
 use std::sync::Arc;
 
@@ -86,9 +86,13 @@ fn phis(gpu: &'static Gpu, codes: &ResidualCodes<'_>) -> Result<(Tensor, Vec<(us
     let mut offsets = Vec::new();
     for (k, (w, b)) in codes.phis.iter().enumerate() {
         let at = k * (weights + biases);
-        let Place(buffer, _) = all.place()?;
-        gpu.copy(w.place()?, Place(buffer, 4 * at), 4 * weights)?;
-        gpu.copy(b.place()?, Place(buffer, 4 * (at + weights)), 4 * biases)?;
+        let DevicePtr(buffer, _) = all.device_ptr()?;
+        gpu.copy(w.device_ptr()?, DevicePtr(buffer, 4 * at), 4 * weights)?;
+        gpu.copy(
+            b.device_ptr()?,
+            DevicePtr(buffer, 4 * (at + weights)),
+            4 * biases,
+        )?;
         offsets.push((at, at + weights));
     }
     Ok((all, offsets))
@@ -109,7 +113,7 @@ fn plan(scales: &[(usize, usize)], phis: &[(usize, usize)]) -> Result<Vec<i32>> 
             h as i32,
             w as i32,
             number(tokens)?,
-            // The first scale has no words.
+            // The first scale has no part of the input.
             number(tokens.saturating_sub(first))?,
             number(weight)?,
             number(bias)?,
@@ -235,8 +239,8 @@ fn one_run(gpu: &'static Gpu, tokens: &[Tensor]) -> Result<Tensor> {
     let run = Tensor::scratch(gpu, [count], DType::I32)?;
     let mut at = 0;
     for t in tokens {
-        let Place(buffer, _) = run.place()?;
-        gpu.copy(t.place()?, Place(buffer, 4 * at), 4 * t.numel())?;
+        let DevicePtr(buffer, _) = run.device_ptr()?;
+        gpu.copy(t.device_ptr()?, DevicePtr(buffer, 4 * at), 4 * t.numel())?;
         at += t.numel();
     }
     Ok(run)

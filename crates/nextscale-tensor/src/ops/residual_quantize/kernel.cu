@@ -12,8 +12,8 @@
 // One scale in the plan.
 struct Scale {
     int h, w;
-    // Tokens of the scales before, and words of the input sequence before this scale's.
-    int tokens, words;
+    // Tokens of the scales before, and vectors of the input sequence before this scale's.
+    int tokens, input;
     // φ: where weight and bias begin, in floats; unused without φ.
     int weight, bias;
     // Where its axes' tables begin, in words of the plan: area down and right, bicubic down and right.
@@ -159,11 +159,11 @@ __device__ __forceinline__ void prepare(const Maps& m, float* x, int count, bool
     }
 }
 
-// `tokens` are [Σ B·l] scale by scale: written where codes are searched for, else read. `f_hat` and `words` may be null.
+// `tokens` are [Σ B·l] scale by scale: written where codes are searched for, else read. `f_hat` and `input` may be null.
 template <bool SEARCHES>
 __device__ __forceinline__ void quantize(const float* f, int* tokens, const float* codebook, const float* packed,
                                          const float* code_squares, const float* phis, const int* plan, float* f_hat,
-                                         float* words, int h, int w, int codes, int scales, int active, int length,
+                                         float* input, int h, int w, int codes, int scales, int active, int length,
                                          int passes, int by_angle, int with_phi, float rho) {
     extern __shared__ float shared[];
     int count = h * w, image = blockIdx.x;
@@ -228,7 +228,7 @@ __device__ __forceinline__ void quantize(const float* f, int* tokens, const floa
         }
         if (k + 1 < active) {
             Scale next = ((const Scale*)plan)[k + 1];
-            float* to = words + ((u64)image * length + next.words) * C;
+            float* to = input + ((u64)image * length + next.input) * C;
             __syncthreads();
             if (next.h == h && next.w == w) {
                 for (int i = threadIdx.x; i < count * QUADS; i += THREADS) store(to + 4 * i, load<4>(m.f_hat + 4 * i));
@@ -248,14 +248,14 @@ __device__ __forceinline__ void quantize(const float* f, int* tokens, const floa
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) residual_encode(const float* f, int* tokens, const float* codebook,
-        const float* packed, const float* code_squares, const float* phis, const int* plan, float* f_hat, float* words, int h,
+        const float* packed, const float* code_squares, const float* phis, const int* plan, float* f_hat, float* input, int h,
         int w, int codes, int scales, int active, int length, int passes, int by_angle, int with_phi, float rho) {
-    quantize<true>(f, tokens, codebook, packed, code_squares, phis, plan, f_hat, words, h, w, codes, scales, active, length,
+    quantize<true>(f, tokens, codebook, packed, code_squares, phis, plan, f_hat, input, h, w, codes, scales, active, length,
                    passes, by_angle, with_phi, rho);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) residual_input(int* tokens, const float* codebook, const float* phis,
-        const int* plan, float* words, int h, int w, int codes, int scales, int active, int length, int with_phi, float rho) {
-    quantize<false>(nullptr, tokens, codebook, nullptr, nullptr, phis, plan, nullptr, words, h, w, codes, scales, active,
+        const int* plan, float* input, int h, int w, int codes, int scales, int active, int length, int with_phi, float rho) {
+    quantize<false>(nullptr, tokens, codebook, nullptr, nullptr, phis, plan, nullptr, input, h, w, codes, scales, active,
                     length, 0, 0, with_phi, rho);
 }

@@ -5,7 +5,7 @@ use super::Sizes;
 use crate::{DType, Math, Result, Tensor};
 use nextscale_cuda::gpu::Gpu;
 use nextscale_cuda::kernel::{Arg, Module, Shape};
-use nextscale_cuda::matmul::{Batch, Epilogue, Operands, Place, Product};
+use nextscale_cuda::matmul::{Batch, DevicePtr, Epilogue, Operands, Product};
 use nextscale_cuda::{DeviceBuffer, Work, kernels};
 
 pub(crate) static MODULE: Module = Module {
@@ -23,7 +23,7 @@ const ROOM: usize = 512 << 20;
 
 /// A matrix an image: its place, elements from row to row, elements from image to image.
 #[derive(Clone, Copy)]
-struct Matrices<'a>(Place<'a>, usize, usize);
+struct Matrices<'a>(DevicePtr<'a>, usize, usize);
 
 /// What is the same in every step.
 #[derive(Clone, Copy)]
@@ -72,16 +72,16 @@ impl Run {
     /// The matrices of scores in a buffer.
     fn scores<'a>(&self, buffer: &'a DeviceBuffer) -> Matrices<'a> {
         let n = self.s.positions;
-        Matrices(Place(buffer, 0), n, n * n)
+        Matrices(DevicePtr(buffer, 0), n, n * n)
     }
 
     /// A third of a tensor like qkv (0, 1, 2), or the whole of one like y.
     fn map<'a>(&self, t: &'a Tensor, first: usize, third: Option<usize>) -> Result<Matrices<'a>> {
         let (n, c) = (self.s.positions, self.s.c);
         let width = if third.is_some() { 3 * c } else { c };
-        let Place(buffer, byte) = t.place()?;
+        let DevicePtr(buffer, byte) = t.device_ptr()?;
         let skip = first * n * width + third.unwrap_or(0) * c;
-        let place = Place(buffer, byte + skip * self.dtype.bytes());
+        let place = DevicePtr(buffer, byte + skip * self.dtype.bytes());
         Ok(Matrices(place, width, n * width))
     }
 

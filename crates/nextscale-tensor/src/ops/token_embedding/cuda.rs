@@ -3,7 +3,7 @@
 use crate::ops::linear::cuda::add_column_sums;
 use crate::{DType, Grads, Result, Tensor};
 use nextscale_cuda::kernel::{MOST_COUNT, Shape as Launch};
-use nextscale_cuda::matmul::Place;
+use nextscale_cuda::matmul::DevicePtr;
 use nextscale_cuda::{Arg, Module, Work, kernels};
 
 const OP: &str = "token_embedding";
@@ -12,7 +12,7 @@ const OP: &str = "token_embedding";
 #[derive(Clone)]
 pub(super) struct Terms {
     pub(super) cond: Tensor,
-    pub(super) words: Option<Tensor>,
+    pub(super) embeddings: Option<Tensor>,
     pub(super) pos_start: Tensor,
     pub(super) pos: Tensor,
     pub(super) lvl: Tensor,
@@ -24,7 +24,7 @@ impl Terms {
     /// What the gradient needs: the values are not.
     pub(super) fn without_values(self) -> Self {
         Self {
-            words: self.words.map(|w| w.without_data()),
+            embeddings: self.embeddings.map(|w| w.without_data()),
             cond: self.cond.without_data(),
             ..self
         }
@@ -43,7 +43,7 @@ impl Terms {
 fn vectors(c: usize, tensors: &[&Tensor]) -> Result<bool> {
     let mut all = c.is_multiple_of(4);
     for t in tensors {
-        let Place(_, byte) = t.place()?;
+        let DevicePtr(_, byte) = t.device_ptr()?;
         all &= byte.is_multiple_of(16);
     }
     Ok(all)
@@ -60,7 +60,7 @@ pub(super) fn forward(t: &Terms) -> Result<Tensor> {
     let x = Tensor::scratch(gpu, [b, len, c], DType::F32)?;
     let _scope = gpu.scope("embedding", || {
         let all = Work::moving(&[&x, &t.cond]).and_bytes(8 * len * c);
-        t.words.iter().fold(all, |all, w| all.and(&[w]))
+        t.embeddings.iter().fold(all, |all, w| all.and(&[w]))
     });
     // One scale alone needs no list: nothing is sent while sampling.
     let one = t.level_of.iter().all(|l| Some(l) == t.level_of.first());
@@ -70,15 +70,17 @@ pub(super) fn forward(t: &Terms) -> Result<Tensor> {
         false => Some(Tensor::from_i32([len], levels).to(x.device())?),
     };
     let four = vectors(c, &[&t.cond, &t.pos_start, &t.pos, &t.lvl])?
-        && t.words.as_ref().map_or(Ok(true), |w| vectors(c, &[w]))?;
+        && t.embeddings
+            .as_ref()
+            .map_or(Ok(true), |w| vectors(c, &[w]))?;
     let (f32, n) = (DType::F32, x.numel());
-    let words = t
-        .words
+    let embeddings = t
+        .embeddings
         .as_ref()
         .map_or(Ok(Arg::Null), |w| w.arg_of(OP, f32))?;
     let args = [
         t.cond.arg_of(OP, f32)?,
-        words,
+        embeddings,
         t.pos_start.arg_of(OP, f32)?,
         t.pos.arg_of(OP, f32)?,
         t.lvl.arg_of(OP, f32)?,
@@ -100,7 +102,7 @@ pub(super) fn backward(t: &Terms, g: &Tensor, grads: &mut Grads<'_>) -> Result<(
     let (b, len, c) = t.sizes();
     let _scope = gpu.scope("embedding gradient", || {
         let all = Work::moving(&[g, &t.cond]).and_bytes(8 * len * c);
-        t.words
+        t.embeddings
             .iter()
             .fold(all, |all, w| all.and_bytes(4 * w.numel()))
     });
@@ -126,12 +128,12 @@ pub(super) fn backward(t: &Terms, g: &Tensor, grads: &mut Grads<'_>) -> Result<(
             }
         }
     }
-    let words = match &t.words {
+    let embeddings = match &t.embeddings {
         Some(w) if grads.wants(w) => Some((w, Tensor::scratch(gpu, w.shape(), DType::F32)?)),
         _ => None,
     };
     let cond = grads.sums(&t.cond)?;
-    if words.is_none() && cond.is_none() {
+    if embeddings.is_none() && cond.is_none() {
         return Ok(());
     }
     let mut rows = vec![g];
@@ -139,7 +141,9 @@ pub(super) fn backward(t: &Terms, g: &Tensor, grads: &mut Grads<'_>) -> Result<(
     let n = b * len * c;
     let args = [
         g.arg_of(OP, DType::F32)?,
-        words.as_ref().map_or(Ok(Arg::Null), |(_, dw)| dw.arg())?,
+        embeddings
+            .as_ref()
+            .map_or(Ok(Arg::Null), |(_, dw)| dw.arg())?,
         cond.as_ref().map_or(Ok(Arg::Null), Tensor::arg)?,
         int(len),
         int(t.first),
@@ -154,33 +158,38 @@ pub(super) fn backward(t: &Terms, g: &Tensor, grads: &mut Grads<'_>) -> Result<(
         &args,
     )?;
     drop((args, rows));
-    match words {
+    match embeddings {
         Some((w, dw)) => grads.add(w, dw),
         None => Ok(()),
     }
 }
 
 /// One scale: see [`super::scale_embedding`].
-pub(super) fn scale(words: &Tensor, pos: &Tensor, lvl: &Tensor, copies: usize) -> Result<Tensor> {
-    let &[b, l, c] = words.dims() else {
-        return Err(words.wrong("[B, l, C]"));
+pub(super) fn scale(
+    embeddings: &Tensor,
+    pos: &Tensor,
+    lvl: &Tensor,
+    copies: usize,
+) -> Result<Tensor> {
+    let &[b, l, c] = embeddings.dims() else {
+        return Err(embeddings.wrong("[B, l, C]"));
     };
-    let gpu = words.gpu()?;
+    let gpu = embeddings.gpu()?;
     gpu.counts(&MODULE, copies * b * l, MOST_COUNT, "tokens")?;
     let _scope = gpu.scope("embedding", || {
-        Work::moving(&[words]).and_bytes(4 * l * c * (copies * b + 1))
+        Work::moving(&[embeddings]).and_bytes(4 * l * c * (copies * b + 1))
     });
     let x = Tensor::scratch(gpu, [copies * b, l, c], DType::F32)?;
     let (f32, n) = (DType::F32, x.numel());
     let args = [
-        words.arg_of(OP, f32)?,
+        embeddings.arg_of(OP, f32)?,
         pos.arg_of(OP, f32)?,
         lvl.arg_of(OP, f32)?,
         x.arg()?,
         int(b),
         int(l),
         int(c),
-        int(usize::from(vectors(c, &[words, pos, lvl])?)),
+        int(usize::from(vectors(c, &[embeddings, pos, lvl])?)),
         Arg::U64(n as u64),
     ];
     gpu.launch(&MODULE, "scale_embedding", Launch::pass(gpu, n / 4), &args)?;

@@ -1,6 +1,6 @@
-//! The transformer's input: x = \[cond + pos_start ; words\] + lvl\[level\] + pos.
+//! The transformer's input: x = \[cond + pos_start ; embeddings\] + lvl\[level\] + pos.
 //!
-//! Shapes: cond \[B, C\], words \[B, L′ − first, C\] or none, pos_start \[1, first, C\], pos \[1, L, C\] with L ≥ L′, lvl
+//! Shapes: cond \[B, C\], embeddings \[B, L′ − first, C\] or none, pos_start \[1, first, C\], pos \[1, L, C\] with L ≥ L′, lvl
 //! \[K, C\], x \[B, L′, C\]. `level_of` names the scale of each of the L′ tokens. Gradient: sums of g over what was
 //! repeated.
 
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 pub fn token_embedding(
     cx: &Cx<'_>,
     cond: &Tensor,
-    words: Option<&Tensor>,
+    embeddings: Option<&Tensor>,
     pos_start: &Tensor,
     pos: &Tensor,
     lvl: &Tensor,
@@ -41,18 +41,23 @@ pub fn token_embedding(
         let detail = format!("{len} tokens, {first} in the first scale, {total} positions");
         return Err(Error::shape(OP, detail));
     }
-    match words {
-        Some(w) => expect_dims(OP, "words", w, &[b, len - first, c])?,
+    match embeddings {
+        Some(w) => expect_dims(OP, "embeddings", w, &[b, len - first, c])?,
         None if len == first => {}
-        None => return Err(Error::shape(OP, "words are missing")),
+        None => {
+            return Err(Error::shape(
+                OP,
+                "the embeddings behind the first scale are missing",
+            ));
+        }
     }
     let mut inputs = vec![cond, pos_start, pos, lvl];
-    inputs.extend(words);
+    inputs.extend(embeddings);
     let mut x = match cond.device() {
         Device::Cuda(_) => {
             let terms = cuda::Terms {
                 cond: cond.clone(),
-                words: words.cloned(),
+                embeddings: embeddings.cloned(),
                 pos_start: pos_start.clone(),
                 pos: pos.clone(),
                 lvl: lvl.clone(),
@@ -68,7 +73,7 @@ pub fn token_embedding(
         }
         Device::Cpu => {
             let (cond, start, pos, lvl) = (cond.f32()?, pos_start.f32()?, pos.f32()?, lvl.f32()?);
-            let words = words.map(Tensor::f32).transpose()?;
+            let embeddings = embeddings.map(Tensor::f32).transpose()?;
             let mut out = PoolVec::scratch(b * len * c);
             out.par_chunks_mut(c)
                 .with_min_len(64)
@@ -77,7 +82,7 @@ pub fn token_embedding(
                     let (b, t) = (row / len, row % len);
                     let base = &lvl[level_of[t] * c..][..c];
                     let pos = &pos[t * c..][..c];
-                    match words {
+                    match embeddings {
                         Some(w) if t >= first => {
                             let w = &w[(b * (len - first) + t - first) * c..][..c];
                             for (i, x) in x.iter_mut().enumerate() {
@@ -96,7 +101,7 @@ pub fn token_embedding(
         }
     };
     if cx.records(&inputs) {
-        let (cond, words) = (cond.clone(), words.cloned());
+        let (cond, embeddings) = (cond.clone(), embeddings.cloned());
         let (pos_start, pos, lvl) = (pos_start.clone(), pos.clone(), lvl.clone());
         let level_of = level_of.to_vec();
         cx.record_one(&mut x, move |g, grads| {
@@ -135,7 +140,7 @@ pub fn token_embedding(
                 }
                 Ok(())
             })?;
-            match &words {
+            match &embeddings {
                 Some(w) if grads.wants(w) => {
                     let n = (len - first) * c;
                     let mut dw = PoolVec::scratch(b * n);
@@ -151,13 +156,13 @@ pub fn token_embedding(
     Ok(x)
 }
 
-/// Input of one scale while sampling: \[copies·B, l, C\] from words \[B, l, C\], the same in every copy. `start` is the
+/// Input of one scale while sampling: \[copies·B, l, C\] from embeddings \[B, l, C\], the same in every copy. `start` is the
 /// scale's first position in the sequence.
 ///
 /// # Errors
 /// When shapes do not fit.
 pub fn scale_embedding(
-    words: &Tensor,
+    embeddings: &Tensor,
     pos: &Tensor,
     lvl: &Tensor,
     level: usize,
@@ -165,8 +170,12 @@ pub fn scale_embedding(
     copies: usize,
 ) -> Result<Tensor> {
     const OP: &str = "scale_embedding";
-    let (&[b, l, c], &[1, total, _]) = (words.dims(), pos.dims()) else {
-        let detail = format!("words are {}, pos is {}", words.shape(), pos.shape());
+    let (&[b, l, c], &[1, total, _]) = (embeddings.dims(), pos.dims()) else {
+        let detail = format!(
+            "embeddings are {}, pos is {}",
+            embeddings.shape(),
+            pos.shape()
+        );
         return Err(Error::shape(OP, detail));
     };
     expect_dims(OP, "pos", pos, &[1, total, c])?;
@@ -176,13 +185,13 @@ pub fn scale_embedding(
         let detail = format!("tokens {start}..{} of {total}, level {level}", start + l);
         return Err(Error::shape(OP, detail));
     }
-    match words.device() {
+    match embeddings.device() {
         Device::Cuda(_) => {
             let pos = pos.reshape([total, c])?.narrow(start, l)?;
-            cuda::scale(words, &pos, &lvl.narrow(level, 1)?, copies)
+            cuda::scale(embeddings, &pos, &lvl.narrow(level, 1)?, copies)
         }
         Device::Cpu => {
-            let (w, pos) = (words.f32()?, &pos.f32()?[start * c..]);
+            let (w, pos) = (embeddings.f32()?, &pos.f32()?[start * c..]);
             let base = &lvl.f32()?[level * c..][..c];
             let mut out = PoolVec::scratch(copies * b * l * c);
             for (row, x) in out.chunks_exact_mut(c.max(1)).enumerate() {

@@ -64,11 +64,11 @@ fn first_scale_alone_and_checks() {
 fn one_scale_is_a_part_of_the_whole() {
     let t = inputs(2, 9);
     let whole = run(&Cx::off(), &t, 9).unwrap();
-    let words = random([2, 7, 5], 5);
+    let embeddings = random([2, 7, 5], 5);
     let part = Tensor::from_vec(
         [2, 4, 5],
         (0..2)
-            .flat_map(|b| words.f32().unwrap()[b * 35..b * 35 + 20].to_vec())
+            .flat_map(|b| embeddings.f32().unwrap()[b * 35..b * 35 + 20].to_vec())
             .collect(),
     );
     let x = scale_embedding(&part, &t[2], &t[3], 1, 2, 2).unwrap();
@@ -102,8 +102,8 @@ fn a_gpu_agrees() {
                 Ok(vec![x])
             });
             check_cuda(&inputs, [2e-6; 3], |_, t| {
-                let words = t[4 * usize::from(len > 2)].reshape([b, len.max(3) - 2, c])?;
-                let x = scale_embedding(&words, &t[2], &t[3], 1, 2, 2)?;
+                let embeddings = t[4 * usize::from(len > 2)].reshape([b, len.max(3) - 2, c])?;
+                let x = scale_embedding(&embeddings, &t[2], &t[3], 1, 2, 2)?;
                 Ok(vec![x])
             });
         }

@@ -227,7 +227,7 @@ impl Var {
     /// Training and evaluation: logits \[B, L′, V\] of the first `active` scales.
     ///
     /// `labels` \[B\], on the model's device, are used as they are (class dropout is the caller's, and so is their check:
-    /// [`Var::labels`]); `words` \[B, L′ − first, Cvae\] is the teacher-forcing input, `None` when only the first scale is active.
+    /// [`Var::labels`]); `input` \[B, L′ − first, Cvae\] is that of teacher forcing, `None` when only the first scale is active.
     ///
     /// # Errors
     /// When shapes do not fit or, on a CPU, a label is out of range.
@@ -235,7 +235,7 @@ impl Var {
         &self,
         run: &Run<'_>,
         labels: &Tensor,
-        words: Option<&Tensor>,
+        input: Option<&Tensor>,
         active: usize,
         drop_path: Option<&DropPath>,
     ) -> Result<Tensor> {
@@ -247,13 +247,13 @@ impl Var {
         cx.first_use(p, self.embeddings);
         let cond = self.condition(cx, labels)?;
         let activated = self.activate(run, &cond)?;
-        let words = words
-            .map(|w| self.word_embed.forward(cx, p, w))
+        let embeddings = input
+            .map(|x| self.word_embed.forward(cx, p, x))
             .transpose()?;
         let x = ops::token_embedding(
             cx,
             &cond,
-            words.as_ref(),
+            embeddings.as_ref(),
             &p.get(self.pos_start),
             &p.get(self.pos),
             &p.get(self.lvl_embed),
@@ -343,10 +343,10 @@ impl Var {
     /// When shapes do not fit.
     pub fn embed_scale(&self, features: &Tensor, k: usize, copies: usize) -> Result<Tensor> {
         let (cx, p) = (Cx::off().with(self.math).full(), &self.params);
-        let words = self.word_embed.forward(&cx, p, features)?;
+        let embeddings = self.word_embed.forward(&cx, p, features)?;
         let start = self.config.pyramid.range(k).start;
         Ok(ops::scale_embedding(
-            &words,
+            &embeddings,
             &p.get(self.pos),
             &p.get(self.lvl_embed),
             k,

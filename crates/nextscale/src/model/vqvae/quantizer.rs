@@ -308,12 +308,12 @@ impl Quantizer {
         Ok((f_hat, Some(z)))
     }
 
-    /// What each scale has to code of f \[B, h, w, Cvae\]: the vectors \[B·h·w, Cvae\] that are left over before it, when
+    /// What each scale has to code of f \[B, h, w, Cvae\]: the residual before it, as vectors \[B·h·w, Cvae\], when
     /// the scales before it are coded with the codebook's first `codes` rows.
     ///
     /// # Errors
     /// When f is not of the finest scale's size.
-    pub fn leftovers(&self, p: &Params, f: &Tensor, codes: usize) -> Result<Vec<Tensor>> {
+    pub fn residuals(&self, p: &Params, f: &Tensor, codes: usize) -> Result<Vec<Tensor>> {
         let run = Run::off();
         let pyramid = &self.pyramid;
         let (b, full, c) = dims(f)?;
