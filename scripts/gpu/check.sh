@@ -22,7 +22,7 @@ check() {
   echo "${table[-1]}"
 }
 
-# sanitize TOOL: every operator test by itself under a tool of compute-sanitizer, as many at once as there are processors. The
+# sanitize TOOL: every operator test by itself under a tool of compute-sanitizer, as many at once as there are CPUs. The
 # longest would take minutes each and repeat at length what the others do; the longest of the others go first. Tests that reach no
 # GPU have nothing to check.
 sanitize() {

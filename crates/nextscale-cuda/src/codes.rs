@@ -124,7 +124,7 @@ pub(crate) fn compiler(code: u32) -> &'static str {
     ];
     let code = known.into_iter().find(|c| *c as u32 == code);
     match code {
-        Some(N::NVRTC_ERROR_OUT_OF_MEMORY) => "the processor's memory is full",
+        Some(N::NVRTC_ERROR_OUT_OF_MEMORY) => "the machine's memory is full",
         Some(N::NVRTC_ERROR_INVALID_OPTION) => {
             "it does not know this GPU; a newer NVRTC does (nextscale doctor says which fits the driver)"
         }

@@ -118,7 +118,7 @@ __device__ __forceinline__ double block_sum64(double x, double* scratch) {
     return warp_sum64(lane < warps ? scratch[lane] : 0.0);
 }
 
-// Philox4x32-10, word for word as the processor draws it: `tail` are words 1..3 of the counter.
+// Philox4x32-10, word for word as the CPU draws it: `tail` are words 1..3 of the counter.
 struct Words { u32 w[4]; };
 __device__ __forceinline__ Words philox(u32 block, u32 t0, u32 t1, u32 t2, u32 k0, u32 k1) {
     u32 c0 = block, c1 = t0, c2 = t1, c3 = t2;

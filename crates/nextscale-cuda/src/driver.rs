@@ -120,7 +120,7 @@ pub(crate) mod memory {
         done(unsafe { raw::cuMemFree_v2(address) })
     }
 
-    /// Page-locked memory of the processor that every GPU may use.
+    /// Page-locked host memory that every GPU may use.
     pub(crate) fn take_pinned(bytes: usize) -> Answer<*mut c_void> {
         // SAFETY: the pointer is to a live pointer.
         written(null_mut(), |at| unsafe {

@@ -5,9 +5,9 @@
 //! products and copies are left out: the peak for any model, batch and precision, within milliseconds, before anything is
 //! computed, and on machines without a GPU too. Values that are read from a dry GPU are zeros.
 //!
-//! A dry *processor* ([`processor`]) is one more of them: models keep the same on either device, so a dry GPU in float32
-//! without what libraries take for themselves, with what the processor's products take beside their operands, and with a pool
-//! that keeps free buffers as the processor's does, counts the memory of a run on a CPU.
+//! A dry *CPU* ([`cpu`]) is one more of them: models keep the same on either device, so a dry GPU in float32
+//! without what libraries take for themselves, with what the CPU's products take beside their operands, and with a pool
+//! that keeps free buffers as the CPU's does, counts the memory of a run on a CPU.
 
 use crate::Result;
 use crate::compile::Arch;
@@ -24,7 +24,7 @@ const FIRST: usize = 1 << 20;
 /// Every dry GPU of the process.
 static ALL: RwLock<Vec<&'static Gpu>> = RwLock::new(Vec::new());
 
-/// How a processor's pool keeps free buffers; in floats.
+/// How a CPU's pool keeps free buffers; in floats.
 #[derive(Clone, Copy, Debug)]
 pub struct Recycling {
     /// What a free buffer may hold at most to serve for so many.
@@ -40,17 +40,17 @@ pub(crate) struct Dry {
     seen: Mutex<HashSet<u64>>,
     /// Bytes copied from place to place.
     copied: AtomicUsize,
-    /// Of one that stands for a processor.
-    processor: Option<Recycling>,
+    /// Of one that stands for a CPU.
+    cpu: Option<Recycling>,
     /// What it was asked for beside memory and kernels, and what it is to refuse.
     #[cfg(test)]
     pub(crate) script: Mutex<tests::Script>,
 }
 
-/// What goes on between the processor and a GPU.
+/// What goes on between the CPU and a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// A copy from this address of the processor, or to it.
+    /// A copy from this address in host memory, or to it.
     Copy(usize),
     /// A mark in a stream.
     Mark,
@@ -87,9 +87,9 @@ impl Dry {
         }
     }
 
-    /// Where it stands for a processor, the rules of that one's pool.
-    pub(crate) fn processor(&self) -> Option<Recycling> {
-        self.processor
+    /// Where it stands for a CPU, the rules of that one's pool.
+    pub(crate) fn cpu(&self) -> Option<Recycling> {
+        self.cpu
     }
 
     /// Counts a copy within the GPU's memory.
@@ -103,11 +103,11 @@ pub fn gpu(like: &GpuInfo) -> &'static Gpu {
     register(like, Dry::default())
 }
 
-/// A new dry processor: what passes in float32 take of it is what they take on a processor whose pool goes by `rules`.
-pub fn processor(rules: Recycling) -> &'static Gpu {
+/// A new dry CPU: what passes in float32 take of it is what they take on a CPU whose pool goes by `rules`.
+pub fn cpu(rules: Recycling) -> &'static Gpu {
     let like = GpuInfo {
         ordinal: 0,
-        name: "processor".into(),
+        name: "CPU".into(),
         // None of the kernels that need more memory to be faster.
         arch: Arch::LEAST,
         multiprocessors: 1,
@@ -115,9 +115,9 @@ pub fn processor(rules: Recycling) -> &'static Gpu {
         l2: 0,
         shared: 1 << 30,
     };
-    let processor = Some(rules);
+    let cpu = Some(rules);
     let dry = Dry {
-        processor,
+        cpu,
         ..Dry::default()
     };
     register(&like, dry)

@@ -133,7 +133,7 @@ impl FromStr for Precision {
     }
 }
 
-/// How matrix products, convolutions and attention compute on a GPU. Sums are float32 in every case; a processor
+/// How matrix products, convolutions and attention compute on a GPU. Sums are float32 in every case; a CPU
 /// computes in float32 whatever is said here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Math {

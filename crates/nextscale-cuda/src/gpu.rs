@@ -188,14 +188,14 @@ impl Gpu {
         self.dry.is_some()
     }
 
-    /// Whether it is a dry one that stands for a processor, which the limits of kernels are not for.
-    pub fn is_processor(&self) -> bool {
-        self.processor().is_some()
+    /// Whether it is a dry one that stands for a CPU, which the limits of kernels are not for.
+    pub fn is_dry_cpu(&self) -> bool {
+        self.dry_cpu().is_some()
     }
 
-    /// The rules of the pool of the processor that it stands for.
-    pub(crate) fn processor(&self) -> Option<Recycling> {
-        self.dry.as_ref()?.processor()
+    /// The rules of the pool of the CPU that it stands for.
+    pub(crate) fn dry_cpu(&self) -> Option<Recycling> {
+        self.dry.as_ref()?.cpu()
     }
 
     /// What is known of it.

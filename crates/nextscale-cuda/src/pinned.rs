@@ -1,4 +1,4 @@
-//! Page-locked memory of the processor, and copies from a GPU that nobody waits for until the values are needed.
+//! Page-locked host memory, and copies from a GPU that nobody waits for until the values are needed.
 //!
 //! The driver waits for the GPU when such memory is taken, so blocks are kept and handed out again.
 

@@ -73,8 +73,8 @@ impl DeviceBuffer {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn new(gpu: &'static Gpu, bytes: usize) -> Result<Self> {
-        let (address, size, arena) = if let Some(rules) = gpu.processor() {
-            let (address, size) = gpu.pool().take_as_processor(rules, bytes);
+        let (address, size, arena) = if let Some(rules) = gpu.dry_cpu() {
+            let (address, size) = gpu.pool().take_as_cpu(rules, bytes);
             (address, size, None)
         } else {
             let size = block_size(bytes)
@@ -121,8 +121,8 @@ impl Drop for Block {
     fn drop(&mut self) {
         match &self.arena {
             Some(arena) => arena.give(self.address, self.size),
-            None => match self.gpu.processor() {
-                Some(rules) => (self.gpu.pool()).give_as_processor(rules, self.address, self.size),
+            None => match self.gpu.dry_cpu() {
+                Some(rules) => (self.gpu.pool()).give_as_cpu(rules, self.address, self.size),
                 None => graph::give_back(self.gpu, self.address, self.size),
             },
         }
@@ -164,8 +164,8 @@ impl Pool {
         s.free.entry(block).or_default().push(address);
     }
 
-    /// A block of a dry processor, and its size: what that one's pool would hand out. The peak is of all that it holds.
-    fn take_as_processor(&self, rules: Recycling, bytes: usize) -> (u64, usize) {
+    /// A block of a dry CPU, and its size: what that one's pool would hand out. The peak is of all that it holds.
+    fn take_as_cpu(&self, rules: Recycling, bytes: usize) -> (u64, usize) {
         let mut s = self.state();
         let floats = bytes.div_ceil(4);
         let fit = s.free.range(4 * floats..=4 * (rules.most)(floats)).next();
@@ -186,7 +186,7 @@ impl Pool {
         (address, block)
     }
 
-    fn give_as_processor(&self, rules: Recycling, address: u64, block: usize) {
+    fn give_as_cpu(&self, rules: Recycling, address: u64, block: usize) {
         let mut s = self.state();
         s.used -= block;
         if (rules.keeps)(block / 4, (s.held - s.used - block) / 4, s.used / 4) {

@@ -160,7 +160,7 @@ impl Gpu {
     }
 
     /// Runs `run` and says which operator took how long; its work should not wait for the GPU, or the gaps count. To see the
-    /// GPU at its own pace, put other work into the stream before, so that the processor is ahead.
+    /// GPU at its own pace, put other work into the stream before, so that the CPU is ahead.
     ///
     /// # Errors
     /// When `run` fails, the driver refuses, or the calling thread takes a profile or captures a graph already.

@@ -1,4 +1,4 @@
-//! Times the quantizer on a GPU and checks it against the processor:
+//! Times the quantizer on a GPU and checks it against the CPU:
 //! `cargo run --release -p nextscale-tensor --example quantizer_speed`.
 use nextscale_tensor::cuda::{self, Gpu};
 use nextscale_tensor::ops::{
@@ -109,9 +109,7 @@ fn main() -> Result<()> {
             let got = residual_quantize(&f_there, &codes, &scales, 0, None)?;
             let (differ, gap) = compare(&got, &want)?;
             let total: usize = want.indices.iter().map(Tensor::numel).sum();
-            println!(
-                "{differ} of {total} tokens differ from the processor's, f_hat by at most {gap:e}"
-            );
+            println!("{differ} of {total} tokens differ from the CPU's, f_hat by at most {gap:e}");
         }
         let made = residual_quantize(&f_there, &codes, &scales, 10, None)?;
         let encode = time(gpu, 20, || {

@@ -13,12 +13,12 @@ pub mod dry {
         Device::Cuda(gpu(like).info().ordinal)
     }
 
-    /// A new dry processor: what passes in float32 take of it is what they take on [`Device::Cpu`].
-    pub fn processor() -> Device {
+    /// A new dry CPU: what passes in float32 take of it is what they take on [`Device::Cpu`].
+    pub fn cpu() -> Device {
         let rules = Recycling {
             most: recycle::most,
             keeps: recycle::keeps,
         };
-        Device::Cuda(nextscale_cuda::dry::processor(rules).info().ordinal)
+        Device::Cuda(nextscale_cuda::dry::cpu(rules).info().ordinal)
     }
 }

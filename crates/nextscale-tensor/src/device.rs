@@ -8,14 +8,14 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Device {
-    /// The processor, in float32, on the threads of rayon's pool.
+    /// The CPU, in float32, on the threads of rayon's pool.
     Cpu,
     /// The NVIDIA GPU of this number.
     Cuda(usize),
 }
 
 impl Device {
-    /// The GPU, taken into use at the first call; `None` for the processor.
+    /// The GPU, taken into use at the first call; `None` for the CPU.
     ///
     /// # Errors
     /// When the GPU is not there or can't be used.

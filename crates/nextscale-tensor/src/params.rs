@@ -106,7 +106,7 @@ impl ParamsBuilder {
         PartId(self.cuts.len())
     }
 
-    /// Makes the store in the processor's memory, all zeros, trainable or frozen.
+    /// Makes the store in the CPU's memory, all zeros, trainable or frozen.
     pub fn build(self, trainable: bool) -> Params {
         let zeros = PoolVec::zeros(self.len);
         self.over(Storage::CpuF32(Arc::new(zeros)), trainable)
@@ -136,7 +136,7 @@ impl ParamsBuilder {
     }
 }
 
-/// All parameters of one model in one float32 buffer, on the processor or a GPU. On a GPU there may be a copy of them in
+/// All parameters of one model in one float32 buffer, on the CPU or a GPU. On a GPU there may be a copy of them in
 /// half precision beside it, for matrix products.
 pub struct Params {
     flat: Storage,
@@ -254,7 +254,7 @@ impl Params {
         self.infos.iter().map(|i| i.shape.numel()).sum()
     }
 
-    /// The flat buffer, on the processor.
+    /// The flat buffer, on the CPU.
     ///
     /// # Errors
     /// When the parameters are on a GPU.
@@ -265,7 +265,7 @@ impl Params {
         }
     }
 
-    /// The flat buffer for writing, on the processor.
+    /// The flat buffer for writing, on the CPU.
     ///
     /// # Errors
     /// While a tape or tensor still holds a parameter, or when they are on a GPU.
@@ -384,7 +384,7 @@ impl GradBuffer {
         self.0.numel()
     }
 
-    /// The elements, on the processor.
+    /// The elements, on the CPU.
     ///
     /// # Errors
     /// When they are on a GPU.
@@ -392,7 +392,7 @@ impl GradBuffer {
         self.0.f32()
     }
 
-    /// The elements for writing, on the processor.
+    /// The elements for writing, on the CPU.
     ///
     /// # Errors
     /// When they are on a GPU.
@@ -403,7 +403,7 @@ impl GradBuffer {
     /// The buffer on a GPU as a tensor that shares its memory.
     ///
     /// # Errors
-    /// When it is on the processor: there, a second handle would make the next write a copy.
+    /// When it is on the CPU: there, a second handle would make the next write a copy.
     pub(crate) fn tensor(&self) -> Result<Tensor> {
         self.0.on_gpu()?;
         Ok(self.0.detach())

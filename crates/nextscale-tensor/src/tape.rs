@@ -308,7 +308,7 @@ impl Grads<'_> {
         }
     }
 
-    /// On the processor: the gradient of the parameter `w` in the flat buffer, to add to; `None` when it is not wanted.
+    /// On the CPU: the gradient of the parameter `w` in the flat buffer, to add to; `None` when it is not wanted.
     pub fn param(&mut self, w: &Tensor) -> Option<&mut [f32]> {
         match (&w.var, &mut self.flat) {
             (Some(Var::Param(token)), Flat::Cpu(flat))
@@ -320,7 +320,7 @@ impl Grads<'_> {
         }
     }
 
-    /// On the processor: adds into the gradient of `w`, parameter or value, through `fill`, which gets the target to add to.
+    /// On the CPU: adds into the gradient of `w`, parameter or value, through `fill`, which gets the target to add to.
     /// Does nothing when the gradient is not wanted.
     ///
     /// # Errors

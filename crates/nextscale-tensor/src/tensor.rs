@@ -114,7 +114,7 @@ impl Tensor {
     pub fn f32(&self) -> Result<&[f32]> {
         match &self.storage {
             Storage::CpuF32(b) => Ok(&b[self.offset..self.offset + self.numel()]),
-            Storage::CpuI32(_) | Storage::Cuda(_) => Err(self.wrong("f32 on the processor")),
+            Storage::CpuI32(_) | Storage::Cuda(_) => Err(self.wrong("f32 on the CPU")),
         }
     }
 
@@ -125,7 +125,7 @@ impl Tensor {
     pub fn i32(&self) -> Result<&[i32]> {
         match &self.storage {
             Storage::CpuI32(b) => Ok(&b[self.offset..self.offset + self.numel()]),
-            Storage::CpuF32(_) | Storage::Cuda(_) => Err(self.wrong("i32 on the processor")),
+            Storage::CpuF32(_) | Storage::Cuda(_) => Err(self.wrong("i32 on the CPU")),
         }
     }
 
@@ -151,7 +151,7 @@ impl Tensor {
         let whole = match &mut self.storage {
             Storage::CpuF32(b) => self.offset == 0 && b.len() == n && Arc::get_mut(b).is_some(),
             Storage::CpuI32(_) | Storage::Cuda(_) => {
-                return Err(self.wrong("f32 on the processor"));
+                return Err(self.wrong("f32 on the CPU"));
             }
         };
         if !whole {

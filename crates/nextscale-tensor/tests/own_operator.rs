@@ -100,7 +100,7 @@ fn backward(x: &Tensor, a: &Tensor, g: &Tensor, da: Option<&Tensor>) -> Result<T
     Ok(dx)
 }
 
-/// y and the gradients of x and a, on the processor.
+/// y and the gradients of x and a, on the CPU.
 fn run(device: Device, dtype: DType) -> [Vec<f32>; 3] {
     let x = Tensor::from_vec([2, 3], vec![0.5, -1.0, 2.0, 3.0, -0.25, 0.0]);
     let up = Tensor::from_vec([2, 3], vec![1.0, 0.5, -1.0, 0.25, 2.0, 3.0]);
@@ -127,7 +127,7 @@ const WANT: [&[f32]; 3] = [
 ];
 
 #[test]
-fn it_computes_on_the_processor() {
+fn it_computes_on_the_cpu() {
     assert_eq!(run(Device::Cpu, DType::F32), WANT);
 }
 

@@ -49,7 +49,7 @@
 //!
 //! # On a GPU
 //!
-//! In float32 every limit is four times as wide: sums are cut into other pieces than on a processor. In half precision the losses of
+//! In float32 every limit is four times as wide: sums are cut into other pieces than on a CPU. In half precision the losses of
 //! single passes keep within 1 %, and so does every loss of a run from the weights that the run in float32 has at that step. Of the run that goes on
 //! by itself the first five losses and the mean do; its later single losses are chance (the reference's own autocast is 2 to 11 % off at
 //! the farthest, see `benches/pytorch/recorded_run.py`). What else a model computes is shown beside the record and not judged.

@@ -4,7 +4,7 @@ use nextscale::Result;
 use nextscale::device::beside_training;
 use nextscale_tensor::{DType, Device, Math, Precision, Tensor};
 
-/// How many times farther off a GPU in float32 may be than a processor: its sums are cut into other pieces.
+/// How many times farther off a GPU in float32 may be than a CPU: its sums are cut into other pieces.
 const ON_A_GPU: f64 = 4.0;
 /// How far off losses in half precision may be, as a share: of single passes, of a run's first steps and of its mean.
 pub(super) const HALF_LOSSES: f64 = 1e-2;
@@ -23,7 +23,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The processor.
+    /// The CPU.
     pub const CPU: Self = Self {
         device: Device::Cpu,
         math: Math::FULL,
@@ -68,7 +68,7 @@ impl Machine {
     }
 }
 
-/// A tensor on the processor, float32 or integers.
+/// A tensor on the CPU, float32 or integers.
 pub(super) fn host(t: &Tensor) -> Result<Tensor> {
     Ok(t.to(Device::Cpu)?)
 }

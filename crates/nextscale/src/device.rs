@@ -6,7 +6,7 @@ use crate::{Error, Result};
 use nextscale_tensor::cuda::{self, Gpu, Library};
 use nextscale_tensor::{Device, Precision};
 
-/// The device that a choice comes to on this machine: with `auto` the first GPU that can be used, else the processor. A
+/// The device that a choice comes to on this machine: with `auto` the first GPU that can be used, else the CPU. A
 /// GPU that is there and can't be used is remarked on ([`on_remark`](crate::on_remark)), and what slows one down that is used.
 ///
 /// # Errors

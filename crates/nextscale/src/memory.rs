@@ -1,7 +1,7 @@
-//! How much memory a pass takes, on a GPU or a processor, what fits, and what to say when it does not.
+//! How much memory a pass takes, on a GPU or a CPU, what fits, and what to say when it does not.
 //!
 //! Hardly anything here is a formula: the pass itself runs on a dry GPU ([`nextscale_tensor::cuda::dry`]), which counts what
-//! operators ask for, so that a change of a model or an operator is known here at once. A dry processor is one of them.
+//! operators ask for, so that a change of a model or an operator is known here at once. A dry CPU is one of them.
 
 mod fit;
 mod room;
@@ -29,7 +29,7 @@ pub const RESERVE: usize = 3 << 29;
 /// What is left of a machine's memory for the program itself and the images that are being read.
 pub const OWN: usize = 256 << 20;
 
-/// On a processor operators of the transformer take this part more than a dry run of a GPU's shows: 5 to 9 % of small models.
+/// On a CPU operators of the transformer take this part more than a dry run of a GPU's shows: 5 to 9 % of small models.
 const BESIDE: usize = 12;
 
 /// A decay of averaged weights; any other takes as much memory.
@@ -134,7 +134,7 @@ pub enum Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The same with the arithmetic of a processor.
+    /// The same with the arithmetic of a CPU.
     fn in_float32(mut self) -> Self {
         match &mut self {
             Self::Train { math, .. } => *math = [Math::FULL; 2],
@@ -147,11 +147,11 @@ impl Pass<'_> {
     }
 }
 
-/// A kind of pass on a dry GPU, or on one that stands for the processor.
+/// A kind of pass on a dry GPU, or on one that stands for the CPU.
 pub struct Estimate<'a> {
     device: Device,
     gpu: &'static Gpu,
-    processor: bool,
+    cpu: bool,
     pass: Pass<'a>,
 }
 
@@ -164,12 +164,12 @@ impl<'a> Estimate<'a> {
         Self::dry(dry::device(like), false, pass)
     }
 
-    /// For the processor, where everything is float32.
+    /// For the CPU, where everything is float32.
     ///
     /// # Errors
     /// As [`Estimate::new`].
-    pub fn on_processor(pass: Pass<'a>) -> Result<Self> {
-        Self::dry(dry::processor(), true, pass.in_float32())
+    pub fn on_cpu(pass: Pass<'a>) -> Result<Self> {
+        Self::dry(dry::cpu(), true, pass.in_float32())
     }
 
     /// For a device.
@@ -179,24 +179,24 @@ impl<'a> Estimate<'a> {
     pub fn of(device: Device, pass: Pass<'a>) -> Result<Self> {
         match device.gpu()? {
             Some(gpu) => Self::new(gpu.info(), pass),
-            None => Self::on_processor(pass),
+            None => Self::on_cpu(pass),
         }
     }
 
-    fn dry(device: Device, processor: bool, pass: Pass<'a>) -> Result<Self> {
+    fn dry(device: Device, cpu: bool, pass: Pass<'a>) -> Result<Self> {
         let gpu = device
             .gpu()?
             .ok_or_else(|| Error::failed("a dry GPU is a GPU"))?;
         Ok(Self {
             device,
             gpu,
-            processor,
+            cpu,
             pass,
         })
     }
 
     /// The most that was taken at once since the last [`Estimate::afresh`]: on a GPU what was alive, since what lies free there makes
-    /// room when it is wanted, on a processor all that its pool held.
+    /// room when it is wanted, on a CPU all that its pool held.
     fn taken(&self) -> usize {
         self.gpu.usage().peak
     }
@@ -213,7 +213,7 @@ impl<'a> Estimate<'a> {
             least,
             first,
             held: self.gpu.usage().held,
-            reserve: if self.processor { OWN } else { RESERVE },
+            reserve: if self.cpu { OWN } else { RESERVE },
         }
     }
 
@@ -263,7 +263,7 @@ impl<'a> Estimate<'a> {
                     vqvae: &vqvae,
                 };
                 let labels = vec![0; batch];
-                if self.processor {
+                if self.cpu {
                     // Nothing is captured there.
                     return self
                         .repeated(|_| sampler.draw(&labels, 0, options, None, None).map(|_| ()));
@@ -424,7 +424,7 @@ impl<'a> Estimate<'a> {
         trainer.opt.exchange(&mut trainer.var.params)?;
         self.evaluate(trainer.model(), from_tokens, evaluation_batch(batch))?;
         let evaluation = self.taken();
-        if self.processor {
+        if self.cpu {
             self.afresh()?;
         }
         let sampler = Sampler {
@@ -436,7 +436,7 @@ impl<'a> Estimate<'a> {
         let others = evaluation.max(self.taken()).max(saving);
         let least = steps.least.max(others);
         Ok(Need {
-            least: match self.processor {
+            least: match self.cpu {
                 true => least + least / BESIDE,
                 false => least,
             },
@@ -446,7 +446,7 @@ impl<'a> Estimate<'a> {
 
     /// What there is while a checkpoint is written, in the machine's memory; on a GPU nothing more is taken for it.
     fn saving(&self, params: &Params) -> usize {
-        if self.processor {
+        if self.cpu {
             let sizes = params.infos().iter().map(|i| i.shape.numel());
             self.gpu.usage().used + SAVED * 4 * sizes.max().unwrap_or(0)
         } else {
@@ -510,7 +510,7 @@ pub fn largest(most: usize, mut fits: impl FnMut(usize) -> Result<bool>) -> Resu
     Ok((below > 0).then_some(below))
 }
 
-/// Refuses a batch that a processor's memory can't hold, in one line as [`advise`] says it, so that nothing is begun that the
+/// Refuses a batch that a CPU's memory can't hold, in one line as [`advise`] says it, so that nothing is begun that the
 /// system would end. A full GPU is an error where it happens.
 ///
 /// # Errors
@@ -529,7 +529,7 @@ pub fn check(device: Device, flag: &str, batch: usize, pass: Pass<'_>) -> Result
 }
 
 /// What there is and what a pass takes of it; `None` where the system does not tell what there is, or an operator's kernels can't
-/// do what the processor can.
+/// do what the CPU can.
 ///
 /// # Errors
 /// As [`Room::of`] and [`Estimate::of`].
@@ -538,7 +538,7 @@ pub fn known<'a>(device: Device, pass: Pass<'a>) -> Result<Option<(Room, Estimat
         return Ok(None);
     };
     let estimate = Estimate::of(device, pass)?;
-    let can_tell = !estimate.processor || estimate.need(1).is_ok();
+    let can_tell = !estimate.cpu || estimate.need(1).is_ok();
     Ok(can_tell.then_some((room, estimate)))
 }
 
@@ -581,7 +581,7 @@ fn too_large(flag: &str, batch: usize, room: &Room, estimate: &Estimate<'_>) -> 
     let most = largest(batch.saturating_sub(1), |b| estimate.fits(b, room.bytes))?;
     let what_to_do = match most {
         Some(n) => format!("the largest that fits is `{flag}`={n}"),
-        None if estimate.processor => {
+        None if estimate.cpu => {
             "not even one image at a time fits: use a smaller model or a machine with more memory"
                 .into()
         }

@@ -28,7 +28,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     Library::check_left_out().map_err(Error::input)?;
     say!(
-        "processor    {} threads, {}",
+        "cpu          {} threads, {}",
         nextscale::compute_threads(),
         nextscale_tensor::cpu::simd::arch_name()
     )?;

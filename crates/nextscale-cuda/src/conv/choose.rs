@@ -112,8 +112,8 @@ pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_
 /// only the library knows, is not in it.
 fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result<()> {
     let c = &key.c;
-    if gpu.is_processor() {
-        return DeviceBuffer::new(gpu, processor_scratch(c, key.pass)).map(|_| ());
+    if gpu.is_dry_cpu() {
+        return DeviceBuffer::new(gpu, cpu_scratch(c, key.pass)).map(|_| ());
     }
     if first {
         DeviceBuffer::new(gpu, result_bytes(c, key.pass))?;
@@ -139,9 +139,9 @@ fn run_dry(gpu: &'static Gpu, key: &Key, first: bool, call: &Call<'_>) -> Result
     }
 }
 
-/// What a processor's convolution takes beside its operands: the packed weights, or the sums of the weights' gradient that
+/// What a CPU's convolution takes beside its operands: the packed weights, or the sums of the weights' gradient that
 /// are taken side by side.
-fn processor_scratch(c: &Convolution, pass: Pass) -> usize {
+fn cpu_scratch(c: &Convolution, pass: Pass) -> usize {
     const SIDE_BY_SIDE: usize = 8;
     let sums = match pass {
         Pass::Weights => SIDE_BY_SIDE,

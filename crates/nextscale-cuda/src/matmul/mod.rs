@@ -260,7 +260,7 @@ impl Gpu {
             .trailing_zeros()
             .min(8);
         if let Some(dry) = self.dry() {
-            if dry.processor().is_some() {
+            if dry.cpu().is_some() {
                 // The right operand, packed.
                 return DeviceBuffer::new(self, n * k * operand).map(|_| ());
             }

@@ -151,7 +151,7 @@ pub(crate) fn rounded(x: &Tensor, dtype: DType) -> Tensor {
     Tensor::from_vec(x.shape(), x.f32().unwrap().iter().map(round).collect())
 }
 
-/// Runs `f` with its gradients on the processor and, in every type, on the GPU, and compares its outputs and the gradient
+/// Runs `f` with its gradients on the CPU and, in every type, on the GPU, and compares its outputs and the gradient
 /// of every input by ‖difference‖/‖value‖. Inputs are rounded to the type first, so only the arithmetic differs. The limits
 /// are those for float32, bf16 and fp16. Says so where there is no GPU.
 pub(crate) fn check_cuda(

@@ -73,10 +73,10 @@ impl Tensor {
         Ok(Self::over(Arc::new(buffer), shape, dtype))
     }
 
-    /// Zeros on a device; a processor holds float32 and integers only.
+    /// Zeros on a device; a CPU holds float32 and integers only.
     ///
     /// # Errors
-    /// When the GPU can't be used or its memory is full, or for half precision on a processor.
+    /// When the GPU can't be used or its memory is full, or for half precision on a CPU.
     pub fn zeros_on(device: Device, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
         let shape = shape.into();
         match (device.gpu()?, dtype) {
@@ -94,14 +94,14 @@ impl Tensor {
     /// Its memory on the GPU.
     ///
     /// # Errors
-    /// When it is on the processor.
+    /// When it is on the CPU.
     pub(crate) fn on_gpu(&self) -> Result<&OnGpu> {
         match &self.storage {
             Storage::Cuda(on) => Ok(on),
             _ => Err(Error::DType {
                 op: "tensor",
                 expected: "a tensor on a GPU",
-                found: "one on the processor",
+                found: "one on the CPU",
             }),
         }
     }
@@ -109,7 +109,7 @@ impl Tensor {
     /// The GPU that it is on.
     ///
     /// # Errors
-    /// When it is on the processor.
+    /// When it is on the CPU.
     pub fn gpu(&self) -> Result<&'static Gpu> {
         Ok(self.on_gpu()?.buffer.gpu())
     }
@@ -117,7 +117,7 @@ impl Tensor {
     /// Where its first element is: for matrix products, convolutions and copies.
     ///
     /// # Errors
-    /// When it is on the processor.
+    /// When it is on the CPU.
     pub fn device_ptr(&self) -> Result<DevicePtr<'_>> {
         let on = self.on_gpu()?;
         Ok(DevicePtr(&on.buffer, self.offset * on.dtype.bytes()))
@@ -126,7 +126,7 @@ impl Tensor {
     /// As an argument of a kernel.
     ///
     /// # Errors
-    /// When it is on the processor.
+    /// When it is on the CPU.
     pub fn arg(&self) -> Result<Arg<'_>> {
         let DevicePtr(buffer, byte) = self.device_ptr()?;
         Ok(Arg::At(buffer, byte))
@@ -135,7 +135,7 @@ impl Tensor {
     /// The same, checking the element type.
     ///
     /// # Errors
-    /// When it is on the processor or of another type.
+    /// When it is on the CPU or of another type.
     pub fn arg_of(&self, op: &'static str, dtype: DType) -> Result<Arg<'_>> {
         if self.dtype() != dtype {
             return Err(Error::DType {
@@ -147,7 +147,7 @@ impl Tensor {
         self.arg()
     }
 
-    /// On another device; shares the memory where it is there already. Half precision comes to the processor as float32.
+    /// On another device; shares the memory where it is there already. Half precision comes to the CPU as float32.
     /// The result is detached from the tape. Bringing values from a GPU waits for them.
     ///
     /// # Errors
@@ -187,7 +187,7 @@ impl Tensor {
         }
     }
 
-    /// On the processor, from the bytes of integers or of float32.
+    /// On the CPU, from the bytes of integers or of float32.
     pub(super) fn from_words(shape: Shape, dtype: DType, bytes: &[u8]) -> Self {
         let words = bytes.as_chunks::<4>().0.iter();
         if dtype == DType::I32 {
@@ -200,7 +200,7 @@ impl Tensor {
     /// In another float type; shares the memory where it has that type already. Detached from the tape.
     ///
     /// # Errors
-    /// For integers, for half precision on a processor, or when the GPU's memory is full.
+    /// For integers, for half precision on a CPU, or when the GPU's memory is full.
     pub fn cast(&self, dtype: DType) -> Result<Self> {
         let from = self.dtype();
         if from == dtype {
@@ -266,7 +266,7 @@ impl Tensor {
     /// that overwrite what they were given.
     ///
     /// # Errors
-    /// When it is on the processor or the GPU's memory is full.
+    /// When it is on the CPU or the GPU's memory is full.
     pub fn into_unique(mut self) -> Result<Self> {
         let n = self.numel();
         let Storage::Cuda(on) = &mut self.storage else {
@@ -284,7 +284,7 @@ impl Tensor {
     /// A copy in memory of its own, on a GPU.
     ///
     /// # Errors
-    /// When it is on the processor or the GPU's memory is full.
+    /// When it is on the CPU or the GPU's memory is full.
     pub fn copied(&self) -> Result<Self> {
         let gpu = self.gpu()?;
         let y = Self::scratch(gpu, self.shape, self.dtype())?;
@@ -351,10 +351,10 @@ impl Tensor {
     }
 }
 
-/// That a processor holds no such tensors.
+/// That a CPU holds no such tensors.
 fn half_on_cpu(dtype: DType) -> Error {
     Error::Device(format!(
-        "{} tensors live on a GPU only; a processor computes in f32",
+        "{} tensors live on a GPU only; a CPU computes in f32",
         dtype.name()
     ))
 }

@@ -4,7 +4,7 @@ use super::{Storage, Tensor};
 use crate::{DType, Device, Result, Shape};
 use nextscale_cuda::pinned::HostCopy;
 
-/// Values on their way to the processor.
+/// Values on their way to the CPU.
 #[derive(Debug)]
 pub struct PendingTensor(State);
 
@@ -19,7 +19,7 @@ enum State {
 }
 
 impl Tensor {
-    /// Starts a copy to the processor without waiting for it. Half precision comes as float32.
+    /// Starts a copy to the CPU without waiting for it. Half precision comes as float32.
     ///
     /// # Errors
     /// When the GPU refuses or memory is full.
@@ -45,7 +45,7 @@ impl Tensor {
 }
 
 impl PendingTensor {
-    /// The values, on the processor; returns when they are there.
+    /// The values, on the CPU; returns when they are there.
     ///
     /// # Errors
     /// When the GPU failed.
@@ -65,7 +65,7 @@ mod tests {
     use nextscale_cuda as cuda;
 
     #[test]
-    fn values_on_the_processor_are_there_at_once() {
+    fn values_on_the_cpu_are_there_at_once() {
         let t = Tensor::from_i32([3], vec![1, -2, 3]);
         assert_eq!(
             t.copy_to_host().unwrap().wait().unwrap().i32().unwrap(),

@@ -14,7 +14,7 @@ use nextscale_tensor::{DType, Tensor};
 ///
 /// On a GPU the first whole batch runs as it is, which loads kernels and chooses algorithms; the second is captured as a
 /// graph, and that is replayed from then on: labels, seed and the number of the first image lie in memory that the graph
-/// reads. A smaller batch is filled up and what is too much dropped. Given noise, a processor, and a batch that comes only
+/// reads. A smaller batch is filled up and what is too much dropped. Given noise, a CPU, and a batch that comes only
 /// once take the way of [`Sampler::draw`].
 pub struct BatchSampler<'a> {
     sampler: Sampler<'a>,

@@ -288,10 +288,10 @@ proptest! {
     }
 }
 
-/// Peaks in MiB of whole runs on a processor, with evaluations and checkpoints, beside what is said of them before. The program
+/// Peaks in MiB of whole runs on a CPU, with evaluations and checkpoints, beside what is said of them before. The program
 /// itself and images on their way are in what was measured and have their own place in the estimate.
 #[test]
-fn what_a_run_on_a_processor_takes_is_known_beforehand() {
+fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
     let of = |sides: &[usize], ch| VqvaeConfig {
         ch,
         ..VqvaeConfig::published(Pyramid::square(sides).unwrap())
@@ -314,7 +314,7 @@ fn what_a_run_on_a_processor_takes_is_known_beforehand() {
             math,
             ema: false,
         };
-        let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
+        let need = Estimate::on_cpu(pass).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
         let near = -0.15 * measured..mib(OWN) / 3.0;
         assert!(near.contains(&short), "{short} MiB short of {measured}");
@@ -334,14 +334,14 @@ fn what_a_run_on_a_processor_takes_is_known_beforehand() {
             math: [math; 2],
             ema: false,
         };
-        let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
+        let need = Estimate::on_cpu(pass).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
         let near = -0.15 * measured..mib(OWN) / 3.0;
         assert!(near.contains(&short), "{short} MiB short of {measured}");
     }
     // The published tokenizer with the default batch is not for an ordinary machine.
     let vqvae = &of(&px256, 160);
-    let e = Estimate::on_processor(Pass::TrainTokenizer {
+    let e = Estimate::on_cpu(Pass::TrainTokenizer {
         vqvae,
         math,
         ema: false,
@@ -362,7 +362,7 @@ fn a_model_that_no_machine_holds_is_told_in_one_line() {
         math: [Math::FULL; 2],
         ema: false,
     };
-    let e = Estimate::on_processor(pass).unwrap();
+    let e = Estimate::on_cpu(pass).unwrap();
     let need = e.need(4).unwrap();
     assert!(need.bytes() > 4 * 4 * 200 * 18 * (200 * 64) * (200 * 64));
     let text = too_large("bs", 4, &Room::test(24 << 30), &e)

@@ -332,7 +332,7 @@ impl TokenizerTrainer {
     }
 }
 
-/// Hit counts on the processor, by scale, as the averages take them.
+/// Hit counts on the CPU, by scale, as the averages take them.
 ///
 /// # Errors
 /// When one is an error or holds floats.

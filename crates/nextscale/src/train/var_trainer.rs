@@ -136,7 +136,7 @@ impl VarTrainer {
     /// before.
     ///
     /// # Errors
-    /// When shapes do not fit, a label is out of range or, on the processor, a token is.
+    /// When shapes do not fit, a label is out of range or, on the CPU, a token is.
     pub fn step_rows(
         &mut self,
         tokens: &Tensor,

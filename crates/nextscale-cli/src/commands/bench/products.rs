@@ -1,4 +1,4 @@
-//! Matrix products of models' sizes on the processor.
+//! Matrix products of models' sizes on the CPU.
 
 use super::Args;
 use nextscale::{Result, say};

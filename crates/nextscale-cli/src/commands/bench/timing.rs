@@ -140,7 +140,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Profiles a pass at the GPU's own pace: enough work goes into the stream before it that the processor stays ahead.
+/// Profiles a pass at the GPU's own pace: enough work goes into the stream before it that the CPU stays ahead.
 fn profile(
     gpu: &'static Gpu,
     median: f64,

@@ -25,8 +25,8 @@ pub(crate) struct Cut {
 
 impl Cut {
     fn new(s: Sizes, rows: usize, tensors: &[&Tensor]) -> Result<Self> {
-        let processor = |t: &&Tensor| t.gpu().is_ok_and(Gpu::is_processor);
-        if s.c > WIDEST && !tensors.iter().any(processor) {
+        let cpu = |t: &&Tensor| t.gpu().is_ok_and(Gpu::is_dry_cpu);
+        if s.c > WIDEST && !tensors.iter().any(cpu) {
             let detail = format!("{} channels, at most {WIDEST} on a GPU", s.c);
             return Err(Error::shape(OP, detail));
         }

@@ -1,6 +1,6 @@
 // Element by element: y = f(a, b), and weighted sums of single numbers.
 
-// Multiplications and additions are kept apart, as the processor rounds them.
+// Multiplications and additions are kept apart, as the CPU rounds them.
 __device__ __forceinline__ float map(int kind, float a, float b, float p, float q) {
     switch (kind) {
         case 0: return __fadd_rn(a, b);

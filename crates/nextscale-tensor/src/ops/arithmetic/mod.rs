@@ -61,7 +61,7 @@ fn clamped(a: f32, lo: f32, hi: f32) -> f32 {
     }
 }
 
-/// f(a, b) on the processor, two tensors of one shape.
+/// f(a, b) on the CPU, two tensors of one shape.
 pub(crate) fn zip_on_cpu(
     a: &Tensor,
     b: &Tensor,

@@ -23,7 +23,7 @@ enum Memory {
 }
 
 impl KvCache {
-    /// An empty cache on the processor with room for `capacity` tokens.
+    /// An empty cache on the CPU with room for `capacity` tokens.
     pub fn new(batch: usize, heads: usize, capacity: usize, head_dim: usize) -> Self {
         let n = batch * heads * capacity * head_dim;
         Self {
@@ -33,7 +33,7 @@ impl KvCache {
         }
     }
 
-    /// The same on a device, for tokens of type `dtype`: float32 on the processor, any float on a GPU. `extents` are
+    /// The same on a device, for tokens of type `dtype`: float32 on the CPU, any float on a GPU. `extents` are
     /// samples, heads, most tokens, width of a head.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl KvCache {
         let [batch, heads, capacity, head_dim] = extents;
         let Some(gpu) = device.gpu()? else {
             if dtype != DType::F32 {
-                return Err(wrong_type("f32 on a processor", dtype));
+                return Err(wrong_type("f32 on a CPU", dtype));
             }
             return Ok(Self::new(batch, heads, capacity, head_dim));
         };

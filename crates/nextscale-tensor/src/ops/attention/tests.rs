@@ -268,12 +268,12 @@ fn long_cuda_cases() -> Vec<(usize, usize, usize, Vec<usize>)> {
 }
 
 #[test]
-fn gpu_matches_processor() {
+fn gpu_matches_cpu() {
     check_on_gpu(cuda_cases());
 }
 
 #[test]
-fn gpu_matches_processor_long() {
+fn gpu_matches_cpu_long() {
     check_on_gpu(long_cuda_cases());
 }
 

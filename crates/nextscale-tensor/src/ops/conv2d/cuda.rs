@@ -99,7 +99,7 @@ pub(crate) fn forward(
 }
 
 /// Hands on the gradients of x, weight and bias for that of y.
-#[expect(clippy::too_many_arguments, reason = "as the processor's version")]
+#[expect(clippy::too_many_arguments, reason = "as the CPU's version")]
 pub(crate) fn backward(
     math: Math,
     s: Sizes,

@@ -43,7 +43,7 @@ struct Row {
 /// See the module for shapes and formulas.
 ///
 /// # Errors
-/// When shapes do not fit or, on the processor, a target is out of range. The costs of a token whose target is
+/// When shapes do not fit or, on the CPU, a target is out of range. The costs of a token whose target is
 /// [`NO_CODE`] are no numbers, and so is the loss. On a GPU, where nobody waits to look, so are those of any target
 /// out of range.
 pub fn cross_entropy(

@@ -1,4 +1,4 @@
-//! Dropout on a GPU: the processor's mask, drawn there.
+//! Dropout on a GPU: the CPU's mask, drawn there.
 
 use crate::rng::Stream;
 use crate::{Result, Tensor};

@@ -21,7 +21,7 @@ constexpr int NO_CODE = -1;
 // The code that register j of this thread belongs to: four neighbours at a time, so that a warp reads whole lines.
 __device__ __forceinline__ int code_of(int j) { return ((j >> 2) * blockDim.x + threadIdx.x) * 4 + (j & 3); }
 
-// Rounded step by step as on the processor.
+// Rounded step by step as on the CPU.
 __device__ __forceinline__ float guided(float c, float u, float t) {
     // +∞ without class would make −∞, and be taken for a removed code.
     if (!(u - u == 0.0f)) return __int_as_float(0x7fffffff);

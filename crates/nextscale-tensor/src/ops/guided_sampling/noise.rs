@@ -50,7 +50,7 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// With the numbers of a device brought to the host, for the processor.
+    /// With the numbers of a device brought to the host, for the CPU.
     pub(super) fn here(self) -> Result<Self> {
         let Self::Device { params, scale } = self else {
             return Ok(self);

@@ -1,4 +1,4 @@
-//! The processor's numbers on a GPU.
+//! The CPU's numbers on a GPU.
 
 use super::*;
 use crate::DType;
@@ -31,7 +31,7 @@ const FILTERS: [(usize, f32); 8] = [
 ];
 
 #[test]
-fn filters_and_guidance_are_the_processors() {
+fn filters_and_guidance_are_those_of_the_cpu() {
     let Some(device) = gpu() else { return };
     for (b, l, v) in [
         (2, 3, 1),
@@ -57,7 +57,7 @@ fn filters_and_guidance_are_the_processors() {
 }
 
 #[test]
-fn draws_are_the_processors_however_they_are_asked_for() {
+fn draws_are_those_of_the_cpu_however_they_are_asked_for() {
     let Some(device) = gpu() else { return };
     for (b, l, v) in [(2, 3, 1), (4, 5, 37), (6, 40, 4096), (2, 3, 6001)] {
         let x = random([b, l, v], 7);
@@ -116,7 +116,7 @@ fn draws_are_the_processors_however_they_are_asked_for() {
 }
 
 #[test]
-fn blends_are_the_processors() {
+fn blends_are_those_of_the_cpu() {
     let Some(device) = gpu() else { return };
     for (b, l, v, c) in [(1, 2, 5, 4), (3, 7, 4096, 32), (1, 3, 5000, 33)] {
         let x = filter_logits(&random([b, l, v], 9), v / 2, 0.9).unwrap();

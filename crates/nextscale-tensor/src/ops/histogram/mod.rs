@@ -13,7 +13,7 @@ use crate::{Device, Error, Result, Tensor};
 /// them: nobody is there to be told.
 ///
 /// # Errors
-/// When the indices are floats or, on the processor, one is out of range.
+/// When the indices are floats or, on the CPU, one is out of range.
 pub fn histogram(indices: &Tensor, bins: usize) -> Result<Tensor> {
     match indices.device() {
         Device::Cuda(_) => cuda::histogram(indices, bins),

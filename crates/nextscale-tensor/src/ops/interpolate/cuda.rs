@@ -1,4 +1,4 @@
-//! Resizing on a GPU. An axis' weights are made on the processor and kept on the GPU.
+//! Resizing on a GPU. An axis' weights are made on the CPU and kept on the GPU.
 
 use super::axis::{Axis, Kind};
 use crate::{DType, Error, Result, Tensor};

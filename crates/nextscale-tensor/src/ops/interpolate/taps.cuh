@@ -1,6 +1,6 @@
 // An axis of a resize as a table: for every output, and once more for the end, where its pairs (input, weight) begin,
 // counted in pairs; then the pairs, a weight as its bits. Sums run in the table's order, products and additions rounded
-// apart, as the processor does.
+// apart, as the CPU does.
 
 struct alignas(8) Tap { int from; float weight; };
 

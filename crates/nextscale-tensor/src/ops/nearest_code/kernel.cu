@@ -62,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(SEARCH_THREADS, 1) nearest_64(const
     nearest<16, 2>(x, packed, code_squares, y, c, share, passes, by_angle, total);
 }
 
-// Any number: a thread goes through every 256th code for eight vectors. The processor's sums begin anew every 288 terms.
+// Any number: a thread goes through every 256th code for eight vectors. The CPU's sums begin anew every 288 terms.
 #define ROWS 8
 #define RUN 288
 extern "C" __global__ void __launch_bounds__(SEARCH_THREADS, 2) nearest_wide(const float* x, const float* packed,

@@ -3,7 +3,7 @@
 // it compares its own.
 //
 // Costs are (|x|² + |e|²) − factor·x·e with factor 2, or with factor 1 and squares of zero for normalised vectors. All
-// sums are in the processor's order, so that both choose the same codes.
+// sums are in the CPU's order, so that both choose the same codes.
 
 #define SEARCH_THREADS 256
 #define SEARCH_WARPS (SEARCH_THREADS / 32)

@@ -3,7 +3,7 @@
 //! Shapes: x \[B, H, W, I\], γ and β \[I\], weight \[O, kh, kw, I\], bias \[O\], residual and y \[B, H′, W′, O\]; see
 //! [`group_norm()`] and [`conv2d()`], which it is made of.
 //!
-//! With a gradient, and on a processor, it is these two operators. On a GPU that has a kernel for it, and where that is measured to be
+//! With a gradient, and on a CPU, it is these two operators. On a GPU that has a kernel for it, and where that is measured to be
 //! faster, the normalised map is never stored: the norm is applied while the convolution fetches x, rounded to the products' type
 //! as a stored map would be.
 

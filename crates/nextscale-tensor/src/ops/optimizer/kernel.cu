@@ -1,6 +1,6 @@
 // The optimizer's passes: the gradients' sum of squares, what a step is to do, AdamW.
 
-// What a run carries from step to step; the processor writes and reads it word by word.
+// What a run carries from step to step; the CPU writes and reads it word by word.
 struct State {
     double scale, growth_factor, backoff_factor;
     u64 growth_interval, growth_tracker, updates, scaled;
@@ -70,7 +70,7 @@ extern "C" __global__ void decide(const double* partial, State* state, Decision*
     bool skip = s.scaled && !(norm - norm == 0.0);
     Decision d = {0.0f, 0.0f, 1.0f, skip};
     if (!skip) {
-        // fmin leaves out what is not a number, as the processor's minimum does.
+        // fmin leaves out what is not a number, as the CPU's minimum does.
         double factor = clips ? fmin(number(clip) / (norm + 1e-6), 1.0) : 1.0;
         s.updates++;
         d.grad_scale = (float)(factor / scale);

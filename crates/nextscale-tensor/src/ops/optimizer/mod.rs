@@ -136,7 +136,7 @@ impl StepNumbers {
 }
 
 impl StepNumbers {
-    /// Starts to bring the numbers to the processor, without waiting.
+    /// Starts to bring the numbers to the CPU, without waiting.
     ///
     /// # Errors
     /// When the GPU refuses.

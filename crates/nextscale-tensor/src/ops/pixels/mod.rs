@@ -21,7 +21,7 @@ pub fn from_pixels(shape: impl Into<Shape>, pixels: &[u8]) -> Result<Tensor> {
 /// [`from_pixels`] onto a device, in a float type: the bytes travel, and become floats there.
 ///
 /// # Errors
-/// As [`from_pixels`], when the device can't be used, or for half precision on a processor.
+/// As [`from_pixels`], when the device can't be used, or for half precision on a CPU.
 pub fn from_pixels_on(
     device: Device,
     dtype: DType,

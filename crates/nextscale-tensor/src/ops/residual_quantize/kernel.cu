@@ -1,5 +1,5 @@
 // The whole residual quantizer, all scales of one image in one block. What is left over and f̂ stay in shared memory as
-// [h·w][32]; sums are float32 and in the processor's order, so that both choose the same codes.
+// [h·w][32]; sums are float32 and in the CPU's order, so that both choose the same codes.
 
 #define C 32
 #define QUADS (C / 4)

@@ -7,7 +7,7 @@
 //! a scale is f̂ after the scale before, averaged to its size.
 //!
 //! Composed of the operators for each step. On a GPU one kernel does all of it where an image fits a block's shared memory.
-//! Everything is float32, and the GPU sums in the processor's order. Not differentiable.
+//! Everything is float32, and the GPU sums in the CPU's order. Not differentiable.
 
 pub(crate) mod cuda;
 #[cfg(test)]
@@ -142,7 +142,7 @@ pub fn residual_quantize(
 /// C\], or `None` when only the first is active. On a GPU a token outside the codebook stands for its nearest end.
 ///
 /// # Errors
-/// When shapes do not fit or, on the processor, a token is out of range.
+/// When shapes do not fit or, on the CPU, a token is out of range.
 pub fn var_input_from_tokens(
     tokens: &[Tensor],
     codes: &ResidualCodes<'_>,

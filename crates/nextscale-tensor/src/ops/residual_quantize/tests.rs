@@ -136,7 +136,7 @@ fn shapes_are_checked() {
     assert!(var_input_from_tokens(&wrong, &codes, &SCALES[..3], 3).is_err());
 }
 
-/// Compares a GPU's tokens, f̂ and input with the processor's. All sums run in one order on both, so tokens have to be
+/// Compares a GPU's tokens, f̂ and input with the CPU's. All sums run in one order on both, so tokens have to be
 /// equal; how many differ is printed by scale.
 fn compare(case: &Case, there: &Case, by_angle: bool) {
     let active = case.scales.len();

@@ -23,15 +23,15 @@ pub(super) enum Path {
 
 impl Path {
     pub(super) fn of(qkv: &Tensor, s: Sizes) -> Result<Self> {
-        let processor = qkv.gpu()?.is_processor();
-        if s.dim > WIDEST && !processor {
+        let cpu = qkv.gpu()?.is_dry_cpu();
+        if s.dim > WIDEST && !cpu {
             return Err(Error::Device(format!(
                 "attention on a GPU takes heads of at most {WIDEST} channels, not {}",
                 s.dim
             )));
         }
         let (heads, most) = (s.batch * s.heads, Launch::MOST_ROWS);
-        if heads > most && !processor {
+        if heads > most && !cpu {
             return Err(Error::TooMany(format!(
                 "attention on a GPU takes {most} heads of all samples at once, not {heads}"
             )));

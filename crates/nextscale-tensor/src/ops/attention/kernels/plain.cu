@@ -1,6 +1,6 @@
 // Any head width up to 128, any type of storage, float32 arithmetic throughout: what half-precision heads of another width
 // and float32 tensors use, and what results are verified with. Queries and keys are normalised as they are read, as on the
-// processor. Sums are taken in chains of 16 products, which are then added up.
+// CPU. Sums are taken in chains of 16 products, which are then added up.
 //
 // Compiled for one type of storage, `Element`, and heads up to WIDE, 64 or 128, which are named before this file.
 //

@@ -75,7 +75,7 @@ fn a_run_of_single_images() {
         math: Math::FULL,
         ema: false,
     };
-    let need = Estimate::on_processor(pass).unwrap().need(1).unwrap();
+    let need = Estimate::on_cpu(pass).unwrap().need(1).unwrap();
     pool::release_free();
     pool::reset_peak();
     let run = TokenizerRun {
@@ -94,7 +94,7 @@ fn a_run_of_single_images() {
 }
 
 #[test]
-fn a_dry_processor_takes_what_a_processor_takes() {
+fn a_dry_cpu_takes_what_a_cpu_takes() {
     let pyramid = Pyramid::square(&[1, 2, 4]).unwrap();
     let vqvae = VqvaeConfig {
         ch: 32,
@@ -109,7 +109,7 @@ fn a_dry_processor_takes_what_a_processor_takes() {
             math: Math::FULL,
             ema: false,
         };
-        let need = Estimate::on_processor(pass).unwrap().need(batch).unwrap();
+        let need = Estimate::on_cpu(pass).unwrap().need(batch).unwrap();
         near("tokenizer", need.least, || {
             let model = Vqvae::new(vqvae.clone(), true).unwrap();
             let mut t = TokenizerTrainer::new(model, (0.9, 0.95), (0.2, 1.0), 0).unwrap();
@@ -129,7 +129,7 @@ fn a_dry_processor_takes_what_a_processor_takes() {
         math: [Math::FULL; 2],
         ema: false,
     };
-    let need = Estimate::on_processor(pass).unwrap().need(96).unwrap();
+    let need = Estimate::on_cpu(pass).unwrap().need(96).unwrap();
     near("transformer", need.least, || {
         let tokenizer = Vqvae::new(vqvae.clone(), false).unwrap();
         let model = Var::new(var.clone(), true).unwrap();
