@@ -4,7 +4,7 @@ mod common;
 
 use common::runs::{Tokenizer, Transformer};
 use common::{few_images, refused, run, succeed, tiny_tokenizer};
-use nextscale::checkpoint::{Kind, Part, load_part};
+use nextscale::checkpoint::{ModelKind, WeightsKind, load_part};
 use nextscale::format::StateDict;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ fn go(flags: &[String]) {
     succeed(&flags.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-fn tensors(file: &Path, part: Part, kind: Option<Kind>) -> StateDict {
+fn tensors(file: &Path, part: ModelKind, kind: Option<WeightsKind>) -> StateDict {
     load_part(file, part, kind).unwrap().tensors
 }
 
@@ -22,7 +22,7 @@ fn an_average_goes_on_after_a_stop_and_is_what_is_used() {
     let dir = dir.path();
     few_images(dir);
     tiny_tokenizer(dir);
-    for (trainer, part) in [(Tokenizer, Part::Vae), (Transformer, Part::Var)] {
+    for (trainer, part) in [(Tokenizer, ModelKind::Vae), (Transformer, ModelKind::Var)] {
         // Two iterations an epoch, of which a step is made: the stop comes within the run.
         let flags = |out: &str, more: &[&str]| {
             let own = ["--ema=0.9", "--ep=6", "--ac=2"];
@@ -39,12 +39,12 @@ fn an_average_goes_on_after_a_stop_and_is_what_is_used() {
         go(&flags("parts", &[]));
         let whole = file("whole");
         let [averaged, trained] =
-            [Kind::Averaged, Kind::Trained].map(|k| tensors(&whole, part, Some(k)));
+            [WeightsKind::Averaged, WeightsKind::Trained].map(|k| tensors(&whole, part, Some(k)));
         assert!(averaged != trained, "{trainer:?}");
         for (kind, want) in [
             (None, &averaged),
-            (Some(Kind::Averaged), &averaged),
-            (Some(Kind::Trained), &trained),
+            (Some(WeightsKind::Averaged), &averaged),
+            (Some(WeightsKind::Trained), &trained),
         ] {
             assert!(tensors(&file("parts"), part, kind) == *want, "{trainer:?}");
         }
@@ -68,7 +68,7 @@ fn an_average_goes_on_after_a_stop_and_is_what_is_used() {
             .filter(|f| f != "--ep=6")
             .collect();
         go(&more);
-        assert!(tensors(&file("plain"), part, Some(Kind::Averaged)) != trained);
+        assert!(tensors(&file("plain"), part, Some(WeightsKind::Averaged)) != trained);
         let without: Vec<&str> = more
             .iter()
             .map(String::as_str)
@@ -91,7 +91,10 @@ fn an_average_goes_on_after_a_stop_and_is_what_is_used() {
     let convert = ["convert", "--weights=ema", "--force"];
     let files = [whole.to_str().unwrap(), out.to_str().unwrap()];
     succeed(&[&convert[..], &files[..]].concat());
-    assert!(tensors(&out, Part::Var, None) == tensors(&whole, Part::Var, Some(Kind::Averaged)));
+    assert!(
+        tensors(&out, ModelKind::Var, None)
+            == tensors(&whole, ModelKind::Var, Some(WeightsKind::Averaged))
+    );
     // A file without averages has none to choose.
     let line = refused(&[&convert[..], &[files[1], "x.safetensors"]].concat());
     assert!(line.contains("holds no averaged weights"), "{line}");

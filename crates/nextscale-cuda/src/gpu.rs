@@ -42,8 +42,8 @@ pub struct GpuInfo {
 /// A GPU in use by this process.
 pub struct Gpu {
     info: GpuInfo,
-    context: Handle<sys::CUcontext>,
-    stream: Handle<CUstream>,
+    context: Shared<sys::CUcontext>,
+    stream: Shared<CUstream>,
     pool: Pool,
     modules: Mutex<HashMap<&'static str, Loaded>>,
     matmul: matmul::Slot,
@@ -55,17 +55,17 @@ pub struct Gpu {
 
 /// A driver's handle. They are opaque addresses that any thread may use.
 #[derive(Clone, Copy)]
-struct Handle<T>(T);
+struct Shared<T>(T);
 // SAFETY: contexts, streams, modules and functions may be used from any thread (CUDA driver API, "Context Management"); the
 // calls that need a current context are preceded by `Gpu::bind`.
-unsafe impl<T> Send for Handle<T> {}
+unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Handle<T> {}
+unsafe impl<T> Sync for Shared<T> {}
 
 struct Loaded {
-    module: Handle<CUmodule>,
+    module: Shared<CUmodule>,
     /// By name, with the dynamic shared memory that each was told of.
-    functions: HashMap<&'static str, (Handle<CUfunction>, u32)>,
+    functions: HashMap<&'static str, (Shared<CUfunction>, u32)>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -162,8 +162,8 @@ impl Gpu {
     fn with(info: GpuInfo, context: sys::CUcontext, stream: CUstream, dry: Option<Dry>) -> Self {
         Self {
             info,
-            context: Handle(context),
-            stream: Handle(stream),
+            context: Shared(context),
+            stream: Shared(stream),
             pool: Pool::default(),
             modules: Mutex::default(),
             matmul: matmul::Slot::default(),
@@ -391,7 +391,7 @@ impl Gpu {
             let handle = unsafe { kernel::load(&code) }
                 .doing(&format!("loading the kernels {}", module.name))?;
             let loaded = Loaded {
-                module: Handle(handle),
+                module: Shared(handle),
                 functions: HashMap::new(),
             };
             modules.insert(module.name, loaded);
@@ -411,8 +411,8 @@ impl Gpu {
                 let laid_out =
                     unsafe { kernel::shared(f) }.doing(&format!("asking what {name} needs"))?;
                 let allowed = FREE.saturating_sub(laid_out as u32);
-                loaded.functions.insert(name, (Handle(f), allowed));
-                (Handle(f), allowed)
+                loaded.functions.insert(name, (Shared(f), allowed));
+                (Shared(f), allowed)
             }
         };
         if shared > allowed {

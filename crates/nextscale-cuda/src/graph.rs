@@ -18,15 +18,15 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 pub struct Graph {
     gpu: &'static Gpu,
     /// Null in a dry run.
-    exec: Handle,
+    exec: GraphExec,
     /// Memory that the work uses; it goes back to the pool after the work's last replay.
     arena: Arc<Arena>,
 }
 
-struct Handle(CUgraphExec);
+struct GraphExec(CUgraphExec);
 // SAFETY: a graph's handle may be used from any thread, one at a time (CUDA driver API, "Graph object thread safety"); it is
 // only used through `&mut Graph` or by its drop.
-unsafe impl Send for Handle {}
+unsafe impl Send for GraphExec {}
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -271,7 +271,7 @@ impl Gpu {
         };
         let graph = Graph {
             gpu: self,
-            exec: Handle(exec),
+            exec: GraphExec(exec),
             arena,
         };
         Ok((graph, out))

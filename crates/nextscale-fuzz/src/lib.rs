@@ -8,7 +8,7 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use nextscale::checkpoint::inspect::describe;
-use nextscale::checkpoint::{Kind, Part, load_part, load_weights};
+use nextscale::checkpoint::{ModelKind, WeightsKind, load_part, load_weights};
 use nextscale::data::tokens::TokenFile;
 use nextscale::data::{RgbImage8, alpha_of, decode_within};
 use torch_pth::{PthFile, TensorRef, Value, pickle as pickles};
@@ -153,8 +153,8 @@ fn read_weights(path: &Path) {
         assert!(!description.to_string().is_empty());
     }
     let _ = load_weights(path);
-    for part in [Part::Var, Part::Vae] {
-        for kind in [Kind::Averaged, Kind::Trained] {
+    for part in [ModelKind::Var, ModelKind::Vae] {
+        for kind in [WeightsKind::Averaged, WeightsKind::Trained] {
             let _ = load_part(path, part, Some(kind));
         }
     }

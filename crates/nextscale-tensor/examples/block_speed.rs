@@ -6,7 +6,7 @@ mod timing;
 use nextscale_tensor::cuda::matmul::{DevicePtr, Epilogue, Operands, Product};
 use nextscale_tensor::cuda::{DeviceBuffer, Gpu};
 use nextscale_tensor::ops::{
-    self, Activation, AdamW, Bias, FeedForward, Gate, Modulation, Moments, Progress, Steps,
+    self, Activation, AdamW, Bias, FeedForward, Gate, Modulation, Moments, Steps, StepsProgress,
 };
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::rng::{Purpose, Stream};
@@ -305,7 +305,7 @@ fn optimizer() -> Result<()> {
     let mut params = builder.build(true);
     params.to_device(Device::Cuda(0), Some(DType::Bf16))?;
     let ranges = params.infos().iter().map(|i| (i.range(), 1.0)).collect();
-    let mut steps = Steps::new(&params, ranges, Progress::default())?;
+    let mut steps = Steps::new(&params, ranges, StepsProgress::default())?;
     let mut moments = [params.buffer()?, params.buffer()?, params.buffer()?];
     let n = params.flat_len() as f64;
     let hyper = AdamW {

@@ -5,7 +5,7 @@ use nextscale_tensor::cuda::conv::Convolution;
 use nextscale_tensor::cuda::matmul::DevicePtr;
 use nextscale_tensor::cuda::timing::fastest;
 use nextscale_tensor::cuda::{DeviceBuffer, Gpu};
-use nextscale_tensor::ops::{Conv, Norm, conv2d, group_norm, normed_conv2d, phi};
+use nextscale_tensor::ops::{Conv, InputNorm, conv2d, group_norm, normed_conv2d, phi};
 use nextscale_tensor::ops::{spatial_attention, upsample_nearest2x};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, DType, Device, Math, Result, Tensor};
@@ -192,7 +192,7 @@ impl Run {
             let x = group_norm(&cx, &x, &gamma, &gamma, 32, 1e-6, true)?;
             conv2d(&cx, &x, &w, &b, conv, r).map(drop)
         })?;
-        let norm = Norm {
+        let norm = InputNorm {
             gamma: &gamma,
             beta: &gamma,
             groups: 32,

@@ -4,7 +4,7 @@
 //! one pass over a range.
 
 use crate::cpu::pool::PoolVec;
-use crate::tape::Var;
+use crate::tape::Origin;
 use crate::tensor::OnGpu;
 use crate::tensor::Storage;
 use crate::{DType, Device, Error, Result, Shape, Tensor};
@@ -188,7 +188,7 @@ impl Params {
             shape: Shape::from([self.len]),
             storage: self.flat.clone(),
             offset: 0,
-            var: None,
+            origin: None,
         }
     }
 
@@ -206,7 +206,7 @@ impl Params {
                     half: None,
                 }),
                 offset: 0,
-                var: None,
+                origin: None,
             }),
             _ => None,
         }
@@ -223,7 +223,7 @@ impl Params {
             shape,
             storage: self.flat.clone(),
             offset: info.offset,
-            var: self.token.as_ref().map(|t| Var::Param(Arc::clone(t))),
+            origin: self.token.as_ref().map(|t| Origin::Param(Arc::clone(t))),
         }
     }
 

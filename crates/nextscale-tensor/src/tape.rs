@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// What a gradient belongs to.
 #[derive(Clone, Debug)]
-pub(crate) enum Var {
+pub(crate) enum Origin {
     /// A value made on a tape, by its number.
     Node(u64),
     /// A parameter: its gradient lies in the flat buffer at the tensor's own offset. The token tells stores apart.
@@ -127,7 +127,7 @@ impl<'t> Cx<'t> {
         let tape = self.tape.expect("operators ask records() first");
         let id = tape.next.get();
         tape.next.set(id + 1);
-        y.var = Some(Var::Node(id));
+        y.origin = Some(Origin::Node(id));
         Key(id)
     }
 
@@ -174,7 +174,7 @@ impl<'t> Cx<'t> {
 
     /// The stash of `x`, if the operator that made it on this tape left one.
     pub(crate) fn stash_of(&self, x: &Tensor) -> Option<Stash> {
-        let (Some(tape), Some(Var::Node(id))) = (self.tape, &x.var) else {
+        let (Some(tape), Some(Origin::Node(id))) = (self.tape, &x.origin) else {
             return None;
         };
         tape.stashes.borrow().get(id).cloned()
@@ -220,9 +220,9 @@ impl Grads<'_> {
 
     /// Whether a gradient for `x` is of use.
     pub fn wants(&self, x: &Tensor) -> bool {
-        match &x.var {
-            Some(Var::Node(_)) => true,
-            Some(Var::Param(token)) => self.owns(token),
+        match &x.origin {
+            Some(Origin::Node(_)) => true,
+            Some(Origin::Param(token)) => self.owns(token),
             None => false,
         }
     }
@@ -242,9 +242,9 @@ impl Grads<'_> {
                 format!("{} for a value of {}", g.shape(), x.shape()),
             ));
         }
-        match &x.var {
+        match &x.origin {
             None => Ok(()),
-            Some(Var::Node(id)) => {
+            Some(Origin::Node(id)) => {
                 match (self.values.remove(id), g.device()) {
                     (None, _) => {
                         self.values.insert(*id, g);
@@ -267,7 +267,7 @@ impl Grads<'_> {
                 }
                 Ok(())
             }
-            Some(Var::Param(_)) => match g.device() {
+            Some(Origin::Param(_)) => match g.device() {
                 Device::Cpu => {
                     if let Some(slot) = self.param(x) {
                         crate::cpu::add_assign(slot, g.f32()?);
@@ -288,14 +288,14 @@ impl Grads<'_> {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn sums(&mut self, w: &Tensor) -> Result<Option<Tensor>> {
-        match (&w.var, &self.flat) {
-            (Some(Var::Param(token)), Flat::Cuda(flat)) if self.owns(token) => {
+        match (&w.origin, &self.flat) {
+            (Some(Origin::Param(token)), Flat::Cuda(flat)) if self.owns(token) => {
                 let mut view = flat.detach();
                 view.shape = w.shape();
                 view.offset = w.offset;
                 Ok(Some(view))
             }
-            (Some(Var::Node(id)), _) => {
+            (Some(Origin::Node(id)), _) => {
                 let sum = match self.values.remove(id) {
                     Some(sum) => sum.into_dtype(DType::F32)?.into_unique()?,
                     None => Tensor::zeros_on(w.device(), w.shape(), DType::F32)?,
@@ -310,8 +310,8 @@ impl Grads<'_> {
 
     /// On the CPU: the gradient of the parameter `w` in the flat buffer, to add to; `None` when it is not wanted.
     pub fn param(&mut self, w: &Tensor) -> Option<&mut [f32]> {
-        match (&w.var, &mut self.flat) {
-            (Some(Var::Param(token)), Flat::Cpu(flat))
+        match (&w.origin, &mut self.flat) {
+            (Some(Origin::Param(token)), Flat::Cpu(flat))
                 if self.store.as_ref().is_some_and(|s| Arc::ptr_eq(s, token)) =>
             {
                 Some(&mut flat[w.offset..w.offset + w.numel()])
@@ -336,7 +336,7 @@ impl Grads<'_> {
         if let Some(slot) = self.param(w) {
             return fill(slot);
         }
-        let Some(Var::Node(id)) = w.var else {
+        let Some(Origin::Node(id)) = w.origin else {
             return Ok(());
         };
         let sum = self
@@ -409,7 +409,7 @@ impl Tape {
         wanted: &[Key],
         sink: Option<Sink<'p>>,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Some(Var::Node(id)) = loss.var else {
+        let Some(Origin::Node(id)) = loss.origin else {
             return Err(Error::shape("backward", "the loss was not made on a tape"));
         };
         let (flat, store) = match target {

@@ -1,7 +1,7 @@
 //! Tensors: contiguous, row-major, cheap to clone, immutable once shared.
 
 use crate::cpu::pool::PoolVec;
-use crate::tape::Var;
+use crate::tape::Origin;
 use crate::{DType, Device, Error, Result, Shape};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct Tensor {
     pub(crate) shape: Shape,
     pub(crate) storage: Storage,
     pub(crate) offset: usize,
-    pub(crate) var: Option<Var>,
+    pub(crate) origin: Option<Origin>,
 }
 
 impl Tensor {
@@ -41,7 +41,7 @@ impl Tensor {
             shape,
             storage: Storage::CpuF32(Arc::new(data)),
             offset: 0,
-            var: None,
+            origin: None,
         }
     }
 
@@ -65,7 +65,7 @@ impl Tensor {
             shape,
             storage: Storage::CpuI32(Arc::new(data)),
             offset: 0,
-            var: None,
+            origin: None,
         }
     }
 
@@ -186,7 +186,7 @@ impl Tensor {
     /// The same values cut off from the tape: no gradient flows to what produced them.
     pub fn detach(&self) -> Self {
         Self {
-            var: None,
+            origin: None,
             ..self.clone()
         }
     }
@@ -194,22 +194,22 @@ impl Tensor {
     /// The shape and the place on the tape without the values: what a rule needs to hand on a gradient while the
     /// values' buffer is reused.
     pub(crate) fn without_data(&self) -> Self {
-        match &self.var {
+        match &self.origin {
             // A parameter's gradient is found by its place in the flat buffer, so it keeps the buffer.
-            Some(Var::Param(_)) => self.clone(),
+            Some(Origin::Param(_)) => self.clone(),
             _ if matches!(self.storage, Storage::Cuda(_)) => self.without_gpu_data(),
             _ => Self {
                 shape: self.shape,
                 storage: Storage::CpuF32(Arc::new(PoolVec::scratch(0))),
                 offset: 0,
-                var: self.var.clone(),
+                origin: self.origin.clone(),
             },
         }
     }
 
     /// Whether a gradient can flow into this tensor.
     pub fn wants_grad(&self) -> bool {
-        self.var.is_some()
+        self.origin.is_some()
     }
 
     /// The single element of a one-element float tensor; waits for it where it is on a GPU.
@@ -246,7 +246,7 @@ impl Tensor {
             shape: Shape::from(d.as_slice()),
             storage: self.storage.clone(),
             offset: self.offset + start * inner,
-            var: None,
+            origin: None,
         })
     }
 }

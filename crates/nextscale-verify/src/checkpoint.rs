@@ -14,7 +14,7 @@ use nextscale::model::state::load_buffer;
 use nextscale::model::var::Var;
 use nextscale::model::var::state_dict::param_groups;
 use nextscale::train::progressive::Stage;
-use nextscale::train::var_trainer::{StepPlan, VarTrainer};
+use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
 use nextscale::{Error, Result};
 use serde_json::{Map, Value as Json, json};
 use torch_pth::{Dict, PthFile, TensorRef, Value};
@@ -332,7 +332,7 @@ fn resume(
     let mut losses = Vec::new();
     for it in (state.adam_step..).take(want.len()) {
         let i = (it % batches.count() as u64) as usize;
-        let plan = StepPlan {
+        let plan = TransformerStep {
             it,
             lr: state.adam.lr,
             wd: state.adam.weight_decay,

@@ -11,7 +11,7 @@ use super::recorded::Recorded;
 use super::report::Report;
 use super::vae;
 use nextscale::model::state::hit_averages;
-use nextscale::model::{Pyramid, Run};
+use nextscale::model::{ForwardPass, Pyramid};
 use nextscale::train::codebook_usage::HitAverages;
 use nextscale::{Error, Result};
 use nextscale_tensor::{Cx, Device, Tape, Tensor, ops};
@@ -87,7 +87,7 @@ fn batch(models: &Folder, tokenizer: &Tokenizer, file: &Recorded) -> Result<(Ten
             continue;
         }
         let vqvae = tokenizer.build(&pyramid, false)?;
-        let run = Run::plain(vqvae.math);
+        let run = ForwardPass::plain(vqvae.math);
         let rec = vqvae.train_forward(&run, &images, None)?.image;
         let got = kept(&rec)?.unwrap_or_default();
         let off = difference(&got, &want).rel_l2;
@@ -115,7 +115,7 @@ fn one(
     let vqvae = tokenizer.build(&pyramid, true)?;
     let mut grads = vqvae.params.buffer()?;
     let tape = Tape::new();
-    let run = Run::on(Cx::on(&tape).with(vqvae.math));
+    let run = ForwardPass::on(Cx::on(&tape).with(vqvae.math));
     let out = vqvae.train_forward(&run, &images, None)?;
     let mse = ops::mse(&run.cx, &out.image, &images)?;
     let loss = ops::weighted_sum(&run.cx, &[(out.vq_loss.clone(), 1.0), (mse, 1.0)])?;

@@ -64,7 +64,7 @@ mod tests {
             let refused = [
                 open_input(path).err(),
                 describe(path).err(),
-                load_part(path, crate::checkpoint::Part::Var, None).err(),
+                load_part(path, crate::checkpoint::ModelKind::Var, None).err(),
                 TokenFile::open(path).err(),
                 crate::data::alpha_of(path).err(),
             ];

@@ -16,7 +16,7 @@ use crate::model::vqvae::codes::Tokenizer;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::process_batch;
 use crate::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
-use crate::train::var_trainer::{StepPlan, VarTrainer};
+use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::{OutOfMemory, held_bytes};
 use nextscale_tensor::cuda::{Gpu, GpuInfo, dry, gib};
@@ -77,9 +77,9 @@ impl Need {
     }
 }
 
-/// A kind of pass, whose memory follows from the number of images.
+/// What is to be done, whose memory follows from the number of images.
 #[derive(Clone, Copy)]
-pub enum Pass<'a> {
+pub enum Workload<'a> {
     /// Training a transformer with a frozen tokenizer, and the evaluations between.
     Train {
         /// The transformer.
@@ -133,7 +133,7 @@ pub enum Pass<'a> {
     },
 }
 
-impl Pass<'_> {
+impl Workload<'_> {
     /// The same with the arithmetic of a CPU.
     fn in_float32(mut self) -> Self {
         match &mut self {
@@ -147,12 +147,12 @@ impl Pass<'_> {
     }
 }
 
-/// A kind of pass on a dry GPU, or on one that stands for the CPU.
+/// A workload on a dry GPU, or on one that stands for the CPU.
 pub struct Estimate<'a> {
     device: Device,
     gpu: &'static Gpu,
     cpu: bool,
-    pass: Pass<'a>,
+    workload: Workload<'a>,
 }
 
 impl<'a> Estimate<'a> {
@@ -160,30 +160,30 @@ impl<'a> Estimate<'a> {
     ///
     /// # Errors
     /// When there are too many dry GPUs to count.
-    pub fn new(like: &GpuInfo, pass: Pass<'a>) -> Result<Self> {
-        Self::dry(dry::device(like), false, pass)
+    pub fn new(like: &GpuInfo, workload: Workload<'a>) -> Result<Self> {
+        Self::dry(dry::device(like), false, workload)
     }
 
     /// For the CPU, where everything is float32.
     ///
     /// # Errors
     /// As [`Estimate::new`].
-    pub fn on_cpu(pass: Pass<'a>) -> Result<Self> {
-        Self::dry(dry::cpu(), true, pass.in_float32())
+    pub fn on_cpu(workload: Workload<'a>) -> Result<Self> {
+        Self::dry(dry::cpu(), true, workload.in_float32())
     }
 
     /// For a device.
     ///
     /// # Errors
     /// As [`Estimate::new`].
-    pub fn of(device: Device, pass: Pass<'a>) -> Result<Self> {
+    pub fn of(device: Device, workload: Workload<'a>) -> Result<Self> {
         match device.gpu()? {
-            Some(gpu) => Self::new(gpu.info(), pass),
-            None => Self::on_cpu(pass),
+            Some(gpu) => Self::new(gpu.info(), workload),
+            None => Self::on_cpu(workload),
         }
     }
 
-    fn dry(device: Device, cpu: bool, pass: Pass<'a>) -> Result<Self> {
+    fn dry(device: Device, cpu: bool, workload: Workload<'a>) -> Result<Self> {
         let gpu = device
             .gpu()?
             .ok_or_else(|| Error::failed("a dry GPU is a GPU"))?;
@@ -191,7 +191,7 @@ impl<'a> Estimate<'a> {
             device,
             gpu,
             cpu,
-            pass,
+            workload,
         })
     }
 
@@ -229,18 +229,18 @@ impl<'a> Estimate<'a> {
             .into());
         }
         self.afresh()?;
-        match self.pass {
-            Pass::Train {
+        match self.workload {
+            Workload::Train {
                 var,
                 vqvae,
                 from_tokens,
                 math,
                 ema,
             } => self.train((var, vqvae), from_tokens, math, ema, batch),
-            Pass::TrainTokenizer { vqvae, math, ema } => {
+            Workload::TrainTokenizer { vqvae, math, ema } => {
                 self.train_tokenizer(vqvae, math, ema, batch)
             }
-            Pass::Evaluate { var, vqvae, math } => {
+            Workload::Evaluate { var, vqvae, math } => {
                 let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
                 let tokenizer = Tokenizer::from(vqvae);
                 let var = Var::on(var.clone(), false, self.device, math)?;
@@ -250,7 +250,7 @@ impl<'a> Estimate<'a> {
                 };
                 self.repeated(|_| self.evaluate(model, false, batch))
             }
-            Pass::Sample {
+            Workload::Sample {
                 var,
                 vqvae,
                 math,
@@ -274,7 +274,7 @@ impl<'a> Estimate<'a> {
                 }
                 Ok(self.needed(self.taken(), self.taken()))
             }
-            Pass::Tokenize { vqvae, math, back } => {
+            Workload::Tokenize { vqvae, math, back } => {
                 let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
                 let pyramid = vqvae.config.pyramid.clone();
                 self.repeated(|_| {
@@ -291,11 +291,13 @@ impl<'a> Estimate<'a> {
 
     /// Numbers in the largest tensor of a pass, or more: as a float, for which nothing is too large.
     fn values(&self, batch: usize) -> f64 {
-        let (var, vqvae) = match &self.pass {
-            Pass::Train { var, vqvae, .. }
-            | Pass::Evaluate { var, vqvae, .. }
-            | Pass::Sample { var, vqvae, .. } => (Some(var), vqvae),
-            Pass::TrainTokenizer { vqvae, .. } | Pass::Tokenize { vqvae, .. } => (None, vqvae),
+        let (var, vqvae) = match &self.workload {
+            Workload::Train { var, vqvae, .. }
+            | Workload::Evaluate { var, vqvae, .. }
+            | Workload::Sample { var, vqvae, .. } => (Some(var), vqvae),
+            Workload::TrainTokenizer { vqvae, .. } | Workload::Tokenize { vqvae, .. } => {
+                (None, vqvae)
+            }
         };
         let (h, w) = vqvae.pyramid.finest();
         let widest = vqvae.ch_mult.iter().copied().max().unwrap_or(1);
@@ -409,7 +411,7 @@ impl<'a> Estimate<'a> {
         trainer.opt.keep_average(params, ema.then_some(DECAY))?;
         let labels = vec![0; batch];
         let steps = self.repeated(|it| {
-            let plan = StepPlan::whole(it);
+            let plan = TransformerStep::whole(it);
             let pending = if from_tokens {
                 trainer.step_rows(&self.rows(vqvae, batch)?, &labels, &plan)
             } else {
@@ -515,11 +517,11 @@ pub fn largest(most: usize, mut fits: impl FnMut(usize) -> Result<bool>) -> Resu
 ///
 /// # Errors
 /// [`Error::Input`] with that line.
-pub fn check(device: Device, flag: &str, batch: usize, pass: Pass<'_>) -> Result<()> {
+pub fn check(device: Device, flag: &str, batch: usize, workload: Workload<'_>) -> Result<()> {
     if device != Device::Cpu {
         return Ok(());
     }
-    let Some((room, estimate)) = known(device, pass)? else {
+    let Some((room, estimate)) = known(device, workload)? else {
         return Ok(());
     };
     if estimate.fits(batch, room.bytes)? {
@@ -533,11 +535,11 @@ pub fn check(device: Device, flag: &str, batch: usize, pass: Pass<'_>) -> Result
 ///
 /// # Errors
 /// As [`Room::of`] and [`Estimate::of`].
-pub fn known<'a>(device: Device, pass: Pass<'a>) -> Result<Option<(Room, Estimate<'a>)>> {
+pub fn known<'a>(device: Device, workload: Workload<'a>) -> Result<Option<(Room, Estimate<'a>)>> {
     let Some(room) = Room::of(device)? else {
         return Ok(None);
     };
-    let estimate = Estimate::of(device, pass)?;
+    let estimate = Estimate::of(device, workload)?;
     let can_tell = !estimate.cpu || estimate.need(1).is_ok();
     Ok(can_tell.then_some((room, estimate)))
 }
@@ -564,12 +566,13 @@ pub fn caught<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// The error to show for `e`: where the memory is full, one line with what `batch` images at a time need, what there
 /// is, and the largest number that fits, as a value of `flag`.
-pub fn advise(e: Error, device: Device, flag: &str, batch: usize, pass: Pass<'_>) -> Error {
+pub fn advise(e: Error, device: Device, flag: &str, batch: usize, workload: Workload<'_>) -> Error {
     if !e.is_memory() {
         return e;
     }
     let line = || -> Result<Error> {
-        let (room, estimate) = known(device, pass)?.ok_or_else(|| Error::failed("not known"))?;
+        let (room, estimate) =
+            known(device, workload)?.ok_or_else(|| Error::failed("not known"))?;
         too_large(flag, batch, &room, &estimate)
     };
     // Where nothing can be said, the cause is.

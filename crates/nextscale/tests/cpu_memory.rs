@@ -1,7 +1,7 @@
 //! What passes are said to take of a machine's memory is what they take. In a process of its own, as the pool that is measured is
 //! the whole process's.
 
-use nextscale::memory::{Estimate, Pass};
+use nextscale::memory::{Estimate, Workload};
 use nextscale::model::Pyramid;
 use nextscale::model::var::{Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
@@ -12,7 +12,7 @@ use nextscale::options::{
 use nextscale::run::StopSignal;
 use nextscale::run::TokenizerRun;
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
-use nextscale::train::var_trainer::{StepPlan, VarTrainer};
+use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
 use nextscale_tensor::cpu::pool;
 use nextscale_tensor::{Math, Tensor};
 
@@ -70,12 +70,12 @@ fn a_run_of_single_images() {
         vocab: 256,
         ..VqvaeConfig::published(Pyramid::square(&[1, 2, 4, 8]).unwrap())
     };
-    let pass = Pass::TrainTokenizer {
+    let workload = Workload::TrainTokenizer {
         vqvae: &vqvae,
         math: Math::FULL,
         ema: false,
     };
-    let need = Estimate::on_cpu(pass).unwrap().need(1).unwrap();
+    let need = Estimate::on_cpu(workload).unwrap().need(1).unwrap();
     pool::release_free();
     pool::reset_peak();
     let run = TokenizerRun {
@@ -104,12 +104,12 @@ fn a_dry_cpu_takes_what_a_cpu_takes() {
     };
     let images = |batch| Tensor::zeros([batch, 16, 16, 3]);
     for batch in [16, 64] {
-        let pass = Pass::TrainTokenizer {
+        let workload = Workload::TrainTokenizer {
             vqvae: &vqvae,
             math: Math::FULL,
             ema: false,
         };
-        let need = Estimate::on_cpu(pass).unwrap().need(batch).unwrap();
+        let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         near("tokenizer", need.least, || {
             let model = Vqvae::new(vqvae.clone(), true).unwrap();
             let mut t = TokenizerTrainer::new(model, (0.9, 0.95), (0.2, 1.0), 0).unwrap();
@@ -122,20 +122,20 @@ fn a_dry_cpu_takes_what_a_cpu_takes() {
         vocab: 256,
         ..VarConfig::of_depth(3, 10, pyramid)
     };
-    let pass = Pass::Train {
+    let workload = Workload::Train {
         var: &var,
         vqvae: &vqvae,
         from_tokens: false,
         math: [Math::FULL; 2],
         ema: false,
     };
-    let need = Estimate::on_cpu(pass).unwrap().need(96).unwrap();
+    let need = Estimate::on_cpu(workload).unwrap().need(96).unwrap();
     near("transformer", need.least, || {
         let tokenizer = Vqvae::new(vqvae.clone(), false).unwrap();
         let model = Var::new(var.clone(), true).unwrap();
         let mut t = VarTrainer::new(tokenizer, model, 0.0, 0).unwrap();
         for it in 0..3 {
-            let plan = StepPlan::whole(it);
+            let plan = TransformerStep::whole(it);
             t.step(&images(96), &vec![0; 96], &plan).unwrap();
         }
     });

@@ -1,6 +1,6 @@
 //! `nextscale convert`: checkpoints between formats.
 
-use super::weights_kind::WeightsKind;
+use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::convert::{ConvertPart, convert};
 use nextscale::{Result, say};
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ pub struct Args {
     #[arg(value_name = "TO")]
     output: PathBuf,
     /// What to take out of a training checkpoint
-    #[arg(long, value_enum, default_value_t = Part::All)]
-    part: Part,
+    #[arg(long, value_enum, default_value_t = PartArg::All)]
+    part: PartArg,
     #[command(flatten)]
-    weights: WeightsKind,
+    weights: WeightsArgs,
     /// Overwrite TO if it exists
     #[arg(long)]
     force: bool,
@@ -27,7 +27,7 @@ pub struct Args {
 
 /// What of a training checkpoint is converted.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Part {
+enum PartArg {
     /// Everything
     All,
     /// The transformer's weights
@@ -39,9 +39,9 @@ enum Part {
 pub fn run(args: &Args) -> Result<()> {
     super::images::may_write(&args.output, args.force)?;
     let part = match args.part {
-        Part::All => ConvertPart::All,
-        Part::Var => ConvertPart::Var,
-        Part::Vae => ConvertPart::Vae,
+        PartArg::All => ConvertPart::All,
+        PartArg::Var => ConvertPart::Var,
+        PartArg::Vae => ConvertPart::Vae,
     };
     let report = convert(&args.input, &args.output, part, args.weights.kind)?;
     say!(

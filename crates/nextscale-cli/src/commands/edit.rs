@@ -2,13 +2,13 @@
 
 use super::class_list::one_class;
 use super::images::{check_picture, in_range, load, may_write, pair};
-use super::machine::Machine;
+use super::machine::MachineArgs;
 use super::mask;
-use super::weights_kind::WeightsKind;
+use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler, Selected};
-use nextscale::memory::{self, Pass, advise};
+use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
 use nextscale::pictures::{check_grid, grid};
 use nextscale::{Error, Result, say, tell};
@@ -71,9 +71,9 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    weights: WeightsKind,
+    weights: WeightsArgs,
     #[command(flatten)]
-    machine: Machine,
+    machine: MachineArgs,
 }
 
 /// Results that are drawn at once.
@@ -148,13 +148,13 @@ fn edit(args: &Args) -> Result<()> {
         more_smooth: false,
         noise: Noise::Seed(args.seed),
     };
-    let pass = || Pass::Sample {
+    let workload = || Workload::Sample {
         var: &var.config,
         vqvae: &tok.vqvae.config,
         math,
         options: &options,
     };
-    memory::check(device, "count", args.count.min(AT_ONCE), pass())?;
+    memory::check(device, "count", args.count.min(AT_ONCE), workload())?;
     let (back, tokens) = tok.vqvae.reconstruct(&image.to(device)?, pyramid)?;
     let edit = Edit {
         source: tokens,
@@ -169,7 +169,7 @@ fn edit(args: &Args) -> Result<()> {
     for first in (0..args.count).step_by(AT_ONCE) {
         let labels = vec![label; AT_ONCE.min(args.count - first)];
         let drawn = sampler.draw(&labels, first as u64, &options, Some(&edit), None);
-        let drawn = drawn.map_err(|e| advise(e, device, "count", labels.len(), pass()))?;
+        let drawn = drawn.map_err(|e| advise(e, device, "count", labels.len(), workload()))?;
         all.extend(drawn.pixels()?);
     }
     grid(&all, side, args.count + 2).save(&args.out)?;

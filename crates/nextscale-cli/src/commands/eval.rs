@@ -1,13 +1,13 @@
 //! `nextscale eval`: validation losses by scale.
 
 use super::images::{pair, tell_bad, tell_left_out};
-use super::machine::Machine;
-use super::weights_kind::WeightsKind;
+use super::machine::MachineArgs;
+use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
 use nextscale::data::LoaderConfig;
 use nextscale::eval::{TeacherForcing, evaluate_losses};
-use nextscale::memory::{self, Pass, advise};
+use nextscale::memory::{self, Workload, advise};
 use nextscale::model::vqvae::codes::Tokenizer;
 use nextscale::options::values::BadImages;
 use nextscale::run::Dataset;
@@ -39,9 +39,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
     #[command(flatten)]
-    weights: WeightsKind,
+    weights: WeightsArgs,
     #[command(flatten)]
-    machine: Machine,
+    machine: MachineArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -82,15 +82,15 @@ fn evaluate(args: &Args) -> Result<()> {
         bad_images: args.bad_images.into(),
         ..LoaderConfig::default()
     };
-    let pass = || Pass::Evaluate {
+    let workload = || Workload::Evaluate {
         var: &var.config,
         vqvae: tokenizer.config(),
         math,
     };
-    memory::check(device, "batch", args.batch.min(data.val.len()), pass())?;
+    memory::check(device, "batch", args.batch.min(data.val.len()), workload())?;
     let mut loader = data.val_loader(args.batch, config)?;
     let m = evaluate_losses(model, &mut loader, side, |_| Ok(()))
-        .map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
+        .map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
     tell_bad(&loader.bad_images());
     m.check()?;
     say!("scale    tokens      loss  accuracy")?;

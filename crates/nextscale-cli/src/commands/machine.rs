@@ -9,7 +9,7 @@ use nextscale_tensor::{Device, Math, Precision};
 /// Where to compute and how precisely.
 #[derive(clap::Args)]
 #[command(rename_all = "snake_case")]
-pub struct Machine {
+pub struct MachineArgs {
     /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is a usable one
     #[arg(long, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
@@ -21,7 +21,7 @@ pub struct Machine {
     threads: usize,
 }
 
-impl Machine {
+impl MachineArgs {
     /// Takes the device and the threads into use; `usual` is the precision where none is asked for.
     pub fn start(&self, usual: Precision) -> Result<(Device, Math)> {
         let device = resolve_device(self.device)?;

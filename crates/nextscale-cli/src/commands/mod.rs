@@ -20,7 +20,7 @@ mod tokenize;
 mod train;
 mod train_tokenizer;
 mod verify;
-mod weights_kind;
+mod weights_args;
 
 use clap::Subcommand;
 use nextscale::{Result, say};

@@ -1,12 +1,12 @@
 //! `nextscale reconstruct`: images through the tokenizer and back.
 
 use super::images::{check_picture, load, may_write, tell_bad, tell_left_out};
-use super::machine::Machine;
-use super::weights_kind::WeightsKind;
+use super::machine::MachineArgs;
+use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::open::open_tokenizer;
 use nextscale::data::{BadImage, Feed, LoaderConfig, is_of_the_file};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
-use nextscale::memory::{self, Pass, advise};
+use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
 use nextscale::options::values::{BadImages, parse_pn};
 use nextscale::pictures::{before_after, check_grid};
@@ -48,9 +48,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
     #[command(flatten)]
-    weights: WeightsKind,
+    weights: WeightsArgs,
     #[command(flatten)]
-    machine: Machine,
+    machine: MachineArgs,
 }
 
 /// Images in the picture of a whole set.
@@ -92,12 +92,12 @@ fn reconstruct(args: &Args) -> Result<()> {
         after.extend(ops::to_pixels(&ops::to_unit_range(back)?)?);
         Ok(())
     };
-    let pass = || Pass::Tokenize {
+    let workload = || Workload::Tokenize {
         vqvae: &tok.vqvae.config,
         math,
         back: true,
     };
-    let full = |e| advise(e, device, "batch", args.batch, pass());
+    let full = |e| advise(e, device, "batch", args.batch, workload());
     // Where figures can't be printed the picture is written all the same.
     let mut printed = Ok(());
     match &args.data_path {
@@ -108,7 +108,7 @@ fn reconstruct(args: &Args) -> Result<()> {
                 bad_images: args.bad_images.into(),
                 ..LoaderConfig::default()
             };
-            memory::check(device, "batch", args.batch.min(data.val.len()), pass())?;
+            memory::check(device, "batch", args.batch.min(data.val.len()), workload())?;
             let mut first = data.val_loader(SHOWN.min(args.batch), config)?;
             let (mut feed, mut shown) = (Feed::new(device)?, 0);
             while shown < SHOWN

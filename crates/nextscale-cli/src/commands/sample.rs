@@ -2,12 +2,12 @@
 
 use super::class_list::class_list;
 use super::images::{in_range, pair};
-use super::machine::Machine;
-use super::weights_kind::WeightsKind;
+use super::machine::MachineArgs;
+use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
-use nextscale::memory::{self, Pass, advise};
+use nextscale::memory::{self, Workload, advise};
 use nextscale::pictures::{GridFile, NpzImages, Picture, PictureFormat, check_grid, grid};
 use nextscale::{Error, Result, say};
 use nextscale_tensor::Precision;
@@ -69,9 +69,9 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    weights: WeightsKind,
+    weights: WeightsArgs,
     #[command(flatten)]
-    machine: Machine,
+    machine: MachineArgs,
 }
 
 /// Where the images go.
@@ -131,13 +131,13 @@ fn sample(args: &Args) -> Result<()> {
         more_smooth: args.more_smooth,
         noise: Noise::Seed(args.seed),
     };
-    let pass = || Pass::Sample {
+    let workload = || Workload::Sample {
         var: &var.config,
         vqvae: &tok.vqvae.config,
         math,
         options: &options,
     };
-    memory::check(device, "batch", args.batch.min(labels.len()), pass())?;
+    memory::check(device, "batch", args.batch.min(labels.len()), workload())?;
     let mut sink = open_sink(args, labels.len(), (height, width))?;
     let sampler = Sampler {
         var: &var,
@@ -159,7 +159,7 @@ fn sample(args: &Args) -> Result<()> {
         } else {
             batches.draw(batch, first as u64)
         };
-        let drawn = drawn.map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
+        let drawn = drawn.map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
         let pixels = drawn.pixels()?;
         let each = width * height * 3;
         match &mut sink {

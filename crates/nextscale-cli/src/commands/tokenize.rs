@@ -1,13 +1,13 @@
 //! `nextscale tokenize`: the tokens of a folder of images.
 
 use super::images::{may_write, tell_bad, tell_left_out};
-use super::machine::Machine;
-use super::weights_kind::WeightsKind;
+use super::machine::MachineArgs;
+use super::weights_args::WeightsArgs;
 use clap::ArgAction;
 use nextscale::checkpoint::open::open_tokenizer;
 use nextscale::data::tokens::{TokenInfo, TokenSet, write_tokens};
 use nextscale::data::{Feed, LoaderConfig, Readable};
-use nextscale::memory::{self, Pass, advise};
+use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::state::fingerprint;
 use nextscale::options::values::{BadImages, parse_bool, parse_pn};
@@ -65,9 +65,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
     #[command(flatten)]
-    weights: WeightsKind,
+    weights: WeightsArgs,
     #[command(flatten)]
-    machine: Machine,
+    machine: MachineArgs,
 }
 
 /// One of the two halves of a data folder.
@@ -134,13 +134,13 @@ fn tokenize(args: &Args) -> Result<()> {
         labels: &labels,
         info,
     };
-    let pass = || Pass::Tokenize {
+    let workload = || Workload::Tokenize {
         vqvae: &tok.vqvae.config,
         math,
         back: false,
     };
     let at_once = args.crops * batch.min(labels.len());
-    memory::check(device, "batch", at_once, pass())?;
+    memory::check(device, "batch", at_once, workload())?;
     let mut feed = Feed::new(device)?;
     write_tokens(&args.out, &set, |put| {
         // A batch's tokens are written while the next one is computed.
@@ -152,7 +152,7 @@ fn tokenize(args: &Args) -> Result<()> {
                 let maps = tok.vqvae.tokenize(&x, &pyramid)?;
                 Ok(ops::concat_tokens(&maps.iter().collect::<Vec<_>>())?.copy_to_host()?)
             };
-            let rows = rows().map_err(|e| advise(e, device, "batch", args.batch, pass()))?;
+            let rows = rows().map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
             if let Some(before) = coming.replace(rows) {
                 put(before.wait()?.i32()?)?;
             }

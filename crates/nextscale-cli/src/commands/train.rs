@@ -1,7 +1,7 @@
 //! `nextscale train`: the transformer.
 
 use super::command_line;
-use super::progress::Progress;
+use super::progress::ProgressArgs;
 use nextscale::Result;
 use nextscale::options::TransformerArgs;
 use nextscale::run::StopSignal;
@@ -15,7 +15,7 @@ pub struct Args {
     #[command(flatten)]
     train: TransformerArgs,
     #[command(flatten)]
-    progress: Progress,
+    progress: ProgressArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! `nextscale train-tokenizer`: the VQVAE.
 
 use super::command_line;
-use super::progress::Progress;
+use super::progress::ProgressArgs;
 use nextscale::Result;
 use nextscale::options::TokenizerArgs;
 use nextscale::run::StopSignal;
@@ -15,7 +15,7 @@ pub struct Args {
     #[command(flatten)]
     train: TokenizerArgs,
     #[command(flatten)]
-    progress: Progress,
+    progress: ProgressArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {

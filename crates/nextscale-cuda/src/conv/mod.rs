@@ -225,7 +225,7 @@ impl Gpu {
     pub fn conv_forward_normed(
         &'static self,
         c: &Convolution,
-        norm: &tiles::Norm,
+        norm: &tiles::TileNorm,
         (x, w): (DevicePtr<'_>, DevicePtr<'_>),
         bias: DevicePtr<'_>,
         residual: Option<DevicePtr<'_>>,

@@ -59,9 +59,9 @@ pub use image_loss::{l1, mse};
 pub use interpolate::{area, bicubic};
 pub use linear::{Activation, Bias, linear};
 pub use nearest_code::nearest_code;
-pub use normed_conv2d::{Norm, normed_conv2d};
+pub use normed_conv2d::{InputNorm, normed_conv2d};
 pub use optimizer::{
-    AdamW, Decay, Moments, PendingNumbers, Progress, Scaling, StepNumbers, StepValues, Steps,
+    AdamW, Decay, Moments, PendingNumbers, Scaling, StepNumbers, StepValues, Steps, StepsProgress,
     grad_norm,
 };
 pub use phi::phi;

@@ -39,7 +39,7 @@ impl Tensor {
                 half: None,
             }),
             offset: 0,
-            var: None,
+            origin: None,
         }
     }
 
@@ -256,7 +256,7 @@ impl Tensor {
                     half: None,
                 }),
                 offset: self.offset,
-                var: None,
+                origin: None,
             });
         }
         self.cast(dtype)
@@ -346,7 +346,7 @@ impl Tensor {
                 half: None,
             }),
             offset: 0,
-            var: self.var.clone(),
+            origin: self.origin.clone(),
         }
     }
 }

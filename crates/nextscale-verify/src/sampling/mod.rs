@@ -10,7 +10,7 @@ use super::part;
 use super::recorded::Recorded;
 use super::report::Report;
 use nextscale::format::StateDict;
-use nextscale::model::Run;
+use nextscale::model::ForwardPass;
 use nextscale::model::var::Var;
 use nextscale::{Error, Result};
 use serde_json::Value as Json;
@@ -104,7 +104,7 @@ fn first_scale(var: &Var, file: &Recorded) -> Result<Option<f64>> {
     let Ok(labels) = file.ints("labels", var.config.classes + 1) else {
         return Ok(None);
     };
-    let run = Run::plain(var.math);
+    let run = ForwardPass::plain(var.math);
     let cond = var.condition(&run.cx.full(), &var.labels(&labels)?)?;
     let conditions = var.conditions(&run, &cond)?;
     let x = var.embed_first(&cond)?;

@@ -7,7 +7,7 @@ use crate::recorded::Recorded;
 use crate::report::Report;
 use crate::tokens::Maps;
 use nextscale::model::vqvae::Vqvae;
-use nextscale::model::{Pyramid, Run};
+use nextscale::model::{ForwardPass, Pyramid};
 use nextscale::{Error, Result};
 use nextscale_tensor::{Cx, Math, Tensor, ops};
 use std::cell::RefCell;
@@ -234,13 +234,13 @@ impl Case<'_> {
 /// Runs `f` in this arithmetic with a probe and returns all that it saw.
 fn probed<T>(
     math: Math,
-    f: impl FnOnce(&Run<'_>) -> Result<T>,
+    f: impl FnOnce(&ForwardPass<'_>) -> Result<T>,
 ) -> Result<(HashMap<String, Tensor>, T)> {
     let seen = RefCell::new(HashMap::new());
     let probe = |name: &str, value: &Tensor| {
         seen.borrow_mut().insert(name.to_owned(), value.clone());
     };
-    let run = Run {
+    let run = ForwardPass {
         cx: Cx::off().with(math),
         probe: Some(&probe),
     };

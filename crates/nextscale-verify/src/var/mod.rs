@@ -18,7 +18,7 @@ use super::recorded::Recorded;
 use super::report::Report;
 use super::tokens::Maps;
 use nextscale::format::StateDict;
-use nextscale::model::Run;
+use nextscale::model::ForwardPass;
 use nextscale::model::var::Var;
 use nextscale::model::vqvae::Vqvae;
 use nextscale::{Error, Result};
@@ -326,10 +326,10 @@ fn check_tokens(
 ) -> Result<()> {
     let pyramid = &vqvae.config.pyramid;
     let images = images.to(report.machine().device)?;
-    let f = vqvae.features(&Run::plain(vqvae.math), &images, None)?;
+    let f = vqvae.features(&ForwardPass::plain(vqvae.math), &images, None)?;
     let code = vqvae
         .quantizer
-        .encode(&Run::off(), &vqvae.params, &f, pyramid)?;
+        .encode(&ForwardPass::off(), &vqvae.params, &f, pyramid)?;
     let maps = Maps {
         vqvae,
         pyramid,

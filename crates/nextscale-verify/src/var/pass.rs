@@ -3,7 +3,7 @@
 use crate::machine::{Machine, host};
 use crate::recorded::{Recorded, split_tokens};
 use nextscale::Result;
-use nextscale::model::Run;
+use nextscale::model::ForwardPass;
 use nextscale::model::var::{DropPath, Var};
 use nextscale_tensor::{Cx, GradBuffer, Tape, Tensor, ops};
 use std::cell::RefCell;
@@ -140,7 +140,7 @@ impl Pass {
             seen.borrow_mut().insert(name.to_owned(), value.detach());
         };
         let tape = Tape::new();
-        let run = Run {
+        let run = ForwardPass {
             cx: Cx::on(&tape).with(var.math),
             probe: Some(&probe),
         };

@@ -14,7 +14,7 @@ use nextscale::model::var::state_dict::{is_decayed, param_groups};
 use nextscale::train::loss_scale::scaler_of;
 use nextscale::train::optimizer::{ADAM_EPS, BETAS, Optimizer};
 use nextscale::train::progressive::Stage;
-use nextscale::train::var_trainer::{StepPlan, VarTrainer};
+use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
 use nextscale::{Error, Result};
 use nextscale_tensor::Tensor;
 use serde_json::Value as Json;
@@ -453,8 +453,8 @@ fn smoothing_of(
 }
 
 /// A plain step of all scales.
-pub(super) fn plan(it: u64, hyper: &Hyper) -> StepPlan {
-    StepPlan {
+pub(super) fn plan(it: u64, hyper: &Hyper) -> TransformerStep {
+    TransformerStep {
         it,
         lr: hyper.lr,
         wd: hyper.wd,

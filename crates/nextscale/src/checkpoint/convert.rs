@@ -5,8 +5,8 @@ use std::path::Path;
 use super::class_names::CLASSES_KEY;
 use super::trainer_state::TrainerState;
 use super::weights::{
-    Kind, Loaded, MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, Weights, format_patch_nums, load_part,
-    load_weights,
+    Loaded, MODULE_VERSIONS_KEY, ModelKind, PATCH_NUMS_KEY, Weights, WeightsKind,
+    format_patch_nums, load_part, load_weights,
 };
 use crate::format::pth::PthBuilder;
 use crate::format::safetensors::{TextMetadata, write_safetensors};
@@ -50,7 +50,7 @@ pub fn convert(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,
     part: ConvertPart,
-    kind: Option<Kind>,
+    kind: Option<WeightsKind>,
 ) -> Result<ConvertReport> {
     let (input, output) = (input.as_ref(), output.as_ref());
     let target = match output
@@ -79,12 +79,12 @@ pub fn convert(
         )));
     }
     let weights = match part {
-        ConvertPart::Var => load_part(input, Part::Var, kind)?,
-        ConvertPart::Vae => load_part(input, Part::Vae, kind)?,
+        ConvertPart::Var => load_part(input, ModelKind::Var, kind)?,
+        ConvertPart::Vae => load_part(input, ModelKind::Vae, kind)?,
         ConvertPart::All => match (load_weights(input)?, kind) {
             (Loaded::Weights(w), None) => w,
             (Loaded::Weights(Weights { part: Some(p), .. }), _) => load_part(input, p, kind)?,
-            (Loaded::Trainer(_), Some(_)) => load_part(input, Part::Var, kind)?,
+            (Loaded::Trainer(_), Some(_)) => load_part(input, ModelKind::Var, kind)?,
             (Loaded::Weights(w), Some(_)) => w,
             (Loaded::Trainer(state), None) => return write_trainer(&state, output, target),
         },
@@ -142,7 +142,7 @@ fn write_weights(
             metadata
                 .entry("format".into())
                 .or_insert_with(|| "pt".into());
-            if let (Some(Part::Var), Some(pn)) = (w.part, &w.patch_nums) {
+            if let (Some(ModelKind::Var), Some(pn)) = (w.part, &w.patch_nums) {
                 metadata.insert(PATCH_NUMS_KEY.into(), format_patch_nums(pn));
             }
             if let Some(versions) = &w.tensors.module_versions {
@@ -153,7 +153,7 @@ fn write_weights(
             write_safetensors(output, &w.tensors, &metadata)?;
         }
         FileFormat::Pth => {
-            if w.part == Some(Part::Var) {
+            if w.part == Some(ModelKind::Var) {
                 match &w.patch_nums {
                     Some(pn) => {
                         let before = w.tensors.len();

@@ -8,7 +8,7 @@ use super::class_names::{CLASSES_KEY, list_names, names_of_extra, names_of_metad
 use super::places::{Place, Tree, open_pth, places};
 use super::trainer_state::{self, ScalerState};
 use super::weights::{
-    MODULE_VERSIONS_KEY, PATCH_NUMS_KEY, Part, format_patch_nums, parse_patch_nums,
+    MODULE_VERSIONS_KEY, ModelKind, PATCH_NUMS_KEY, format_patch_nums, parse_patch_nums,
 };
 use crate::format::host::{HostDType, checked_numel, count_non_finite};
 use crate::format::outline::Outline;
@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 22;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum WeightsKind {
     /// A tokenizer's weights.
     VaeWeights,
     /// A transformer's weights.
@@ -58,7 +58,7 @@ pub struct PartSummary {
 
 /// Where a training run stands.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
+pub struct SavedProgress {
     /// The epoch to go on with, counted from 0.
     pub epoch: u64,
     /// The iteration of that epoch to go on with.
@@ -81,7 +81,7 @@ pub struct Description {
     /// Its size in bytes.
     pub file_bytes: u64,
     /// What it is.
-    pub kind: Kind,
+    pub kind: WeightsKind,
     /// Its parts.
     pub parts: Vec<PartSummary>,
     /// The tokenizer in it.
@@ -89,7 +89,7 @@ pub struct Description {
     /// The transformer in it.
     pub var: Option<VarShape>,
     /// Where the training run stands, in a training checkpoint.
-    pub progress: Option<Progress>,
+    pub progress: Option<SavedProgress>,
     /// The first names of a foreign file.
     pub names: Vec<String>,
     /// Images, crops of each and tokens of a crop, in a token file.
@@ -115,7 +115,7 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description> {
         path: path.to_path_buf(),
         format,
         file_bytes: std::fs::metadata(path).map_err(Error::io(path))?.len(),
-        kind: Kind::Foreign,
+        kind: WeightsKind::Foreign,
         parts: vec![],
         vae: None,
         var: None,
@@ -152,7 +152,7 @@ impl Description {
             };
             self.tokens = file.info("tokens")?.and_then(|(_, shape)| sized(shape));
             if self.tokens.is_some() && file.info("labels")?.is_some() {
-                self.kind = Kind::Tokens;
+                self.kind = WeightsKind::Tokens;
                 let all = Outline::of_safetensors(&mut file, "")?;
                 self.parts.push(summary("tensors", &all));
             } else {
@@ -172,7 +172,7 @@ impl Description {
     fn read_native_trainer(&mut self, file: &mut SafetensorsFile) -> Result<()> {
         let h = trainer_state::read_native_header(file)?;
         self.class_names = names_of_extra(&h.extra);
-        self.progress = Some(Progress {
+        self.progress = Some(SavedProgress {
             epoch: h.epoch,
             iter: h.iter,
             g_it: h.g_it,
@@ -222,7 +222,7 @@ impl Description {
                 .items
                 .iter()
                 .any(|(_, v)| matches!(v, Value::Tensor(_)));
-            if self.kind == Kind::Foreign && !top {
+            if self.kind == WeightsKind::Foreign && !top {
                 let keys = dict.items.iter().take(8);
                 self.names = keys.map(|(k, _)| key_text(k)).collect();
             }
@@ -257,7 +257,7 @@ impl Description {
         let adam_step = p.adam_step(file)?;
         self.read_models(&var, &vae, &p.config.patch_nums)?;
         self.parts.push(summary("optimizer", &moments));
-        self.progress = Some(Progress {
+        self.progress = Some(SavedProgress {
             epoch: p.epoch,
             iter: p.iter,
             g_it: p.g_it,
@@ -300,7 +300,7 @@ impl Description {
         for (place, outline) in &found {
             own += outline.tensors().len();
             match place.part {
-                Part::Var => {
+                ModelKind::Var => {
                     let mut shape = self.infer(VarShape::infer(outline))?;
                     if let Some(pn) = &stated {
                         shape = self.infer(shape.with_patch_nums(pn))?;
@@ -308,7 +308,7 @@ impl Description {
                     self.var = Some(shape);
                     self.parts.push(summary("var", outline));
                 }
-                Part::Vae => {
+                ModelKind::Vae => {
                     self.vae = Some(self.infer(VaeShape::infer(outline))?);
                     self.parts.push(summary("vae", outline));
                 }
@@ -318,12 +318,12 @@ impl Description {
             }
         }
         self.kind = match (&self.var, &self.vae) {
-            (Some(_), Some(_)) => Kind::BothWeights,
-            (Some(_), None) => Kind::VarWeights,
-            (None, Some(_)) => Kind::VaeWeights,
-            (None, None) => Kind::Foreign,
+            (Some(_), Some(_)) => WeightsKind::BothWeights,
+            (Some(_), None) => WeightsKind::VarWeights,
+            (None, Some(_)) => WeightsKind::VaeWeights,
+            (None, None) => WeightsKind::Foreign,
         };
-        if self.kind == Kind::Foreign {
+        if self.kind == WeightsKind::Foreign {
             let first = all.tensors().iter().take(8);
             self.names = first.map(|t| t.name.clone()).collect();
             self.parts.push(summary("tensors", all));
@@ -346,7 +346,7 @@ impl Description {
     }
 
     fn read_models(&mut self, var: &Outline, vae: &Outline, patch_nums: &[usize]) -> Result<()> {
-        self.kind = Kind::Trainer;
+        self.kind = WeightsKind::Trainer;
         let shape = VarShape::infer(var).and_then(|s| s.with_patch_nums(patch_nums));
         self.var = Some(self.infer(shape)?);
         self.parts.push(summary("var", var));
@@ -396,12 +396,12 @@ fn key_text(key: &Value) -> String {
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::VaeWeights => "VQVAE tokenizer weights",
-            Kind::VarWeights => "VAR transformer weights",
-            Kind::Trainer => "training checkpoint",
-            Kind::BothWeights => "weights of a VAR transformer and a VQVAE tokenizer",
-            Kind::Tokens => "token file: images as tokens, to train on",
-            Kind::Foreign => "tensors of something else than VAR",
+            WeightsKind::VaeWeights => "VQVAE tokenizer weights",
+            WeightsKind::VarWeights => "VAR transformer weights",
+            WeightsKind::Trainer => "training checkpoint",
+            WeightsKind::BothWeights => "weights of a VAR transformer and a VQVAE tokenizer",
+            WeightsKind::Tokens => "token file: images as tokens, to train on",
+            WeightsKind::Foreign => "tensors of something else than VAR",
         };
         writeln!(f, "{}", shown(&self.path.display().to_string()))?;
         writeln!(
@@ -461,7 +461,8 @@ impl fmt::Display for Description {
                 v.ch, v.ch_mult, v.num_res_blocks, v.vocab_size, v.cvae
             )?;
         }
-        if let Some([images, crops, row]) = self.tokens.filter(|_| self.kind == Kind::Tokens) {
+        if let Some([images, crops, row]) = self.tokens.filter(|_| self.kind == WeightsKind::Tokens)
+        {
             writeln!(
                 f,
                 "  tokens     {images} images, {crops} crops of each, {row} tokens a crop"

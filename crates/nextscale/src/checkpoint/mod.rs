@@ -10,7 +10,7 @@ pub mod trainer_state;
 pub mod weights;
 
 pub use trainer_state::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
-pub use weights::{Kind, Loaded, Part, Weights, load_part, load_weights};
+pub use weights::{Loaded, ModelKind, Weights, WeightsKind, load_part, load_weights};
 
 #[cfg(test)]
 mod tests;

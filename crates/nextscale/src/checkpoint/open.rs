@@ -1,6 +1,6 @@
 //! Models from files: what to build is read off the file itself.
 
-use super::{Kind, Part, load_part};
+use super::{ModelKind, WeightsKind, load_part};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums};
 use crate::data::MAX_SIDE;
 use crate::model::Pyramid;
@@ -53,7 +53,7 @@ pub fn vqvae_config(shape: &VaeShape, pyramid: Pyramid) -> VqvaeConfig {
 pub fn open_tokenizer(
     path: &Path,
     pyramid: Option<&Pyramid>,
-    kind: Option<Kind>,
+    kind: Option<WeightsKind>,
 ) -> Result<OpenTokenizer> {
     open_tokenizer_for(path, pyramid, None, kind)
 }
@@ -66,10 +66,10 @@ pub fn open_tokenizer_for(
     path: &Path,
     pyramid: Option<&Pyramid>,
     patch_size: Option<usize>,
-    kind: Option<Kind>,
+    kind: Option<WeightsKind>,
 ) -> Result<OpenTokenizer> {
     let name = path.display();
-    let weights = load_part(path, Part::Vae, kind)?;
+    let weights = load_part(path, ModelKind::Vae, kind)?;
     let shape = weights.vae_shape(path)?;
     let recorded: Option<VqvaeConfig> = match weights.metadata.get(TOKENIZER_KEY) {
         None => None,
@@ -177,7 +177,7 @@ pub fn var_config(shape: &VarShape, source: &str) -> Result<VarConfig> {
 ///
 /// # Errors
 /// One line naming the file when it can't be used.
-pub fn open_var(path: &Path, kind: Option<Kind>) -> Result<Var> {
+pub fn open_var(path: &Path, kind: Option<WeightsKind>) -> Result<Var> {
     open_var_of(path, kind).map(|opened| opened.var)
 }
 
@@ -189,9 +189,9 @@ struct OpenVar {
     class_names: Option<Vec<String>>,
 }
 
-fn open_var_of(path: &Path, kind: Option<Kind>) -> Result<OpenVar> {
+fn open_var_of(path: &Path, kind: Option<WeightsKind>) -> Result<OpenVar> {
     let name = path.display().to_string();
-    let mut weights = load_part(path, Part::Var, kind)?;
+    let mut weights = load_part(path, ModelKind::Var, kind)?;
     let shape = weights.var_shape(path)?;
     let class_names = weights.class_names(path, shape.num_classes)?;
     let mut var = Var::new(var_config(&shape, &name)?, false)?;
@@ -218,7 +218,11 @@ pub struct OpenPair {
 ///
 /// # Errors
 /// As [`open_var`] and [`open_tokenizer`], and when the two do not fit each other.
-pub fn open_pair(model: &Path, tokenizer: Option<&Path>, kind: Option<Kind>) -> Result<OpenPair> {
+pub fn open_pair(
+    model: &Path,
+    tokenizer: Option<&Path>,
+    kind: Option<WeightsKind>,
+) -> Result<OpenPair> {
     let OpenVar {
         var,
         trained_on,

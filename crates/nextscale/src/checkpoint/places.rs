@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::weights::{Kind, NO_AVERAGE, Part};
+use super::weights::{ModelKind, NO_AVERAGE, WeightsKind};
 use crate::Result;
 use crate::format::pth::PthFile;
 use crate::format::state_dict::StateDict;
@@ -46,7 +46,7 @@ fn unwrapped(name: &str) -> Cow<'_, str> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     /// Which model.
-    pub(super) part: Part,
+    pub(super) part: ModelKind,
     /// What its names begin with, with a dot at the end; empty where they stand alone.
     pub(super) root: String,
     /// Each tensor's name in the file, and in the model.
@@ -105,8 +105,8 @@ pub(super) fn places<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Vec
     let mut found: Vec<Place> = Vec::new();
     for (_, name) in &all {
         for (part, telling) in [
-            (Part::Var, VarShape::TELLING),
-            (Part::Vae, VaeShape::TELLING),
+            (ModelKind::Var, VarShape::TELLING),
+            (ModelKind::Vae, VaeShape::TELLING),
         ] {
             let Some(root) = telling.first().and_then(|t| name.strip_suffix(t)) else {
                 continue;
@@ -156,15 +156,17 @@ pub(super) fn places<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Vec
 /// completes a sentence that begins with the file's name.
 pub(super) fn place_of(
     places: &[Place],
-    part: Part,
-    kind: Option<Kind>,
+    part: ModelKind,
+    kind: Option<WeightsKind>,
 ) -> Result<Option<&Place>, String> {
-    let meant = |p: &&Place| kind.is_none_or(|k| p.is_averaged() == (k == Kind::Averaged));
+    let meant = |p: &&Place| kind.is_none_or(|k| p.is_averaged() == (k == WeightsKind::Averaged));
     let all = || places.iter().filter(|p| p.part == part);
     let of_part: Vec<&Place> = all().filter(meant).collect();
     if of_part.is_empty() && all().next().is_some() {
         return Err(match kind {
-            Some(Kind::Trained) => "holds averaged weights alone; leave out `weights`=raw".into(),
+            Some(WeightsKind::Trained) => {
+                "holds averaged weights alone; leave out `weights`=raw".into()
+            }
             _ => NO_AVERAGE.into(),
         });
     }
@@ -323,7 +325,7 @@ mod tests {
         names.iter().map(|n| format!("{root}{n}")).collect()
     }
 
-    fn found(names: &[Vec<String>]) -> Vec<(Part, String, usize)> {
+    fn found(names: &[Vec<String>]) -> Vec<(ModelKind, String, usize)> {
         places(names.iter().flatten().map(String::as_str))
             .unwrap()
             .into_iter()
@@ -354,7 +356,7 @@ mod tests {
 
     #[test]
     fn models_are_found_under_any_root() {
-        let one = |root: &str| vec![(Part::Var, root.to_owned(), 3)];
+        let one = |root: &str| vec![(ModelKind::Var, root.to_owned(), 3)];
         for (root, shown) in [
             ("", ""),
             ("module.", ""),
@@ -371,16 +373,16 @@ mod tests {
                 under("var_opt.exp_avg.", VAR)
             ]),
             [
-                (Part::Vae, "vae_local.".to_owned(), 2),
-                (Part::Var, "var_wo_ddp.".to_owned(), 3)
+                (ModelKind::Vae, "vae_local.".to_owned(), 2),
+                (ModelKind::Var, "var_wo_ddp.".to_owned(), 3)
             ]
         );
         // What lies elsewhere is not the outer model's.
         assert_eq!(
             found(&[under("", VAR), under("vae.", VAE), under("", &["odd"])]),
             [
-                (Part::Var, String::new(), 4),
-                (Part::Vae, "vae.".to_owned(), 2)
+                (ModelKind::Var, String::new(), 4),
+                (ModelKind::Vae, "vae.".to_owned(), 2)
             ]
         );
         assert_eq!(found(&[under("", &["pos_1LC"])]), []);
@@ -394,15 +396,19 @@ mod tests {
         };
         let both = all(&["model.", "model_ema."]);
         assert_eq!(
-            place_of(&both, Part::Var, None).unwrap().unwrap().root,
+            place_of(&both, ModelKind::Var, None).unwrap().unwrap().root,
             "model_ema."
         );
-        assert_eq!(place_of(&both, Part::Vae, None), Ok(None));
-        let of = |kind| place_of(&both, Part::Var, Some(kind)).unwrap().unwrap();
-        assert_eq!(of(Kind::Averaged).root, "model_ema.");
-        assert_eq!(of(Kind::Trained).root, "model.");
+        assert_eq!(place_of(&both, ModelKind::Vae, None), Ok(None));
+        let of = |kind| {
+            place_of(&both, ModelKind::Var, Some(kind))
+                .unwrap()
+                .unwrap()
+        };
+        assert_eq!(of(WeightsKind::Averaged).root, "model_ema.");
+        assert_eq!(of(WeightsKind::Trained).root, "model.");
         let plain = all(&["model."]);
-        let text = place_of(&plain, Part::Var, Some(Kind::Averaged)).unwrap_err();
+        let text = place_of(&plain, ModelKind::Var, Some(WeightsKind::Averaged)).unwrap_err();
         assert_eq!(text, NO_AVERAGE);
         for averaged in [
             "EMA.",
@@ -413,7 +419,7 @@ mod tests {
             "emaModel.",
         ] {
             let both = all(&["model.", averaged]);
-            let root = &place_of(&both, Part::Var, None).unwrap().unwrap().root;
+            let root = &place_of(&both, ModelKind::Var, None).unwrap().unwrap().root;
             assert_eq!(root, averaged);
         }
         for other in [
@@ -423,10 +429,10 @@ mod tests {
             "nonema.",
             "var_wo_ema.",
         ] {
-            assert!(place_of(&all(&["model.", other]), Part::Var, None).is_err());
+            assert!(place_of(&all(&["model.", other]), ModelKind::Var, None).is_err());
         }
         let two = all(&["first.", "second."]);
-        let text = place_of(&two, Part::Var, None).unwrap_err();
+        let text = place_of(&two, ModelKind::Var, None).unwrap_err();
         assert!(text.contains("\"first\" and \"second\""), "{text}");
         let twice = [under("", VAR), under("module.", VAR)].concat();
         let text = places(twice.iter().map(String::as_str)).unwrap_err();

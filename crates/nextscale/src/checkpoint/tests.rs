@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::convert::{ConvertPart, convert};
-use super::inspect::{Kind, describe};
+use super::inspect::{WeightsKind, describe};
 use super::trainer_state::TrainerState;
-use super::weights::{Loaded, PATCH_NUMS_KEY, Part, load_part, load_weights};
+use super::weights::{Loaded, ModelKind, PATCH_NUMS_KEY, load_part, load_weights};
 use crate::format::fixtures::unpacked;
 use crate::format::host::HostTensor;
 use crate::format::pth::PthBuilder;
@@ -76,11 +76,11 @@ fn descriptions_of_the_fixtures() {
         let d = describe(&path).unwrap();
         assert_eq!(
             (d.kind, &d.var, d.vae.as_ref()),
-            (Kind::VarWeights, &Some(shape.clone()), None),
+            (WeightsKind::VarWeights, &Some(shape.clone()), None),
             "{name}"
         );
         assert_eq!(d.parts[0].parameters, parameters, "{name}");
-        let w = load_part(&path, Part::Var, None).unwrap();
+        let w = load_part(&path, ModelKind::Var, None).unwrap();
         assert_eq!(w.var_shape(&path).unwrap(), shape);
         assert_eq!(w.tensors.num_bytes() as u64, d.parts[0].bytes);
     }
@@ -89,14 +89,14 @@ fn descriptions_of_the_fixtures() {
         let d = describe(&path).unwrap();
         assert_eq!(
             (d.kind, d.vae, d.var),
-            (Kind::VaeWeights, Some(vae_shape()), None)
+            (WeightsKind::VaeWeights, Some(vae_shape()), None)
         );
         assert_eq!(
             (d.parts[0].parameters, d.parts[0].tensors),
             (4_485_891, 324)
         );
         assert_eq!(
-            load_part(&path, Part::Vae, None)
+            load_part(&path, ModelKind::Vae, None)
                 .unwrap()
                 .vae_shape(&path)
                 .unwrap(),
@@ -115,7 +115,7 @@ fn a_training_checkpoint_is_described_alike_in_both_formats() {
         assert_eq!(
             (d.kind, &d.vae, &d.var),
             (
-                Kind::Trainer,
+                WeightsKind::Trainer,
                 &Some(vae_shape()),
                 &Some(var_shape(1, false, true))
             )
@@ -175,13 +175,13 @@ fn parts_come_out_of_a_training_checkpoint() {
             convert(input, &output, ConvertPart::Var, None).unwrap();
             assert!(weights(&output) == state.var);
             assert_eq!(
-                load_part(&output, Part::Var, None).unwrap().patch_nums,
+                load_part(&output, ModelKind::Var, None).unwrap().patch_nums,
                 Some(vec![1, 2, 3, 4])
             );
             convert(input, &output, ConvertPart::Vae, None).unwrap();
             assert!(weights(&output) == state.vae);
         }
-        let w = load_part(input, Part::Vae, None).unwrap();
+        let w = load_part(input, ModelKind::Vae, None).unwrap();
         assert!(w.from_trainer && w.tensors == state.vae);
     }
 }
@@ -223,7 +223,7 @@ fn a_transformer_without_buffers_gets_them_where_they_can_be_told() {
             .contains("30")
     );
     assert!(
-        load_part(&a, Part::Var, None)
+        load_part(&a, ModelKind::Var, None)
             .unwrap()
             .var_shape(&a)
             .unwrap_err()
@@ -242,7 +242,7 @@ fn wrong_files_get_one_clear_line() {
         text
     };
     assert!(
-        one_line(load_part(&vae, Part::Var, None).unwrap_err())
+        one_line(load_part(&vae, ModelKind::Var, None).unwrap_err())
             .contains("holds the weights of a VQVAE")
     );
     assert!(
@@ -269,9 +269,11 @@ fn wrong_files_get_one_clear_line() {
     let d = describe(&foreign).unwrap();
     assert_eq!(
         (d.kind, d.names, d.parts[0].parameters),
-        (Kind::Foreign, vec!["conv1.weight".to_owned()], 2)
+        (WeightsKind::Foreign, vec!["conv1.weight".to_owned()], 2)
     );
-    assert!(one_line(load_part(&foreign, Part::Var, None).unwrap_err()).contains("conv1.weight"));
+    assert!(
+        one_line(load_part(&foreign, ModelKind::Var, None).unwrap_err()).contains("conv1.weight")
+    );
     let wrapped = Value::Dict(Dict::from_pairs([
         ("state_dict", value),
         ("epoch", Value::Int(3)),

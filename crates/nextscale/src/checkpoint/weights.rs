@@ -33,14 +33,14 @@ pub const FINGERPRINT_KEY: &str = "nextscale.tokenizer_fingerprint";
 
 /// One of the two models of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ModelKind {
     /// The transformer.
     Var,
     /// The tokenizer.
     Vae,
 }
 
-impl std::fmt::Display for Part {
+impl std::fmt::Display for ModelKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Var => "VAR transformer",
@@ -52,7 +52,7 @@ impl std::fmt::Display for Part {
 /// Which weights of a file are meant, where it holds averages beside those that were trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Kind {
+pub enum WeightsKind {
     /// Their moving average
     #[cfg_attr(feature = "cli", value(name = "ema"))]
     Averaged,
@@ -71,7 +71,7 @@ pub struct Weights {
     /// The tensors under the reference's names.
     pub tensors: StateDict,
     /// Which model they are of; `None` where the names fit neither.
-    pub part: Option<Part>,
+    pub part: Option<ModelKind>,
     /// The file's format.
     pub format: FileFormat,
     /// Whether they were taken out of a training checkpoint.
@@ -117,7 +117,11 @@ pub fn load_weights(path: impl AsRef<Path>) -> Result<Loaded> {
 ///
 /// # Errors
 /// As [`load_weights`], and when the file holds something else than that model, several of its kind, or no averaged weights.
-pub fn load_part(path: impl AsRef<Path>, part: Part, kind: Option<Kind>) -> Result<Weights> {
+pub fn load_part(
+    path: impl AsRef<Path>,
+    part: ModelKind,
+    kind: Option<WeightsKind>,
+) -> Result<Weights> {
     let path = path.as_ref();
     let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
     let weights = match Opened::new(path)? {
@@ -125,13 +129,13 @@ pub fn load_part(path: impl AsRef<Path>, part: Part, kind: Option<Kind>) -> Resu
             let header = trainer_state::read_native_header(&file)?;
             let averaged = file.names().any(|n| n.starts_with(AVERAGED));
             let tensors = file.read_prefix(match (part, kind) {
-                (Part::Var, Some(Kind::Averaged)) if !averaged => {
+                (ModelKind::Var, Some(WeightsKind::Averaged)) if !averaged => {
                     return Err(bad(NO_AVERAGE.into()));
                 }
-                (Part::Var, None | Some(Kind::Averaged)) if averaged => AVERAGED,
-                (Part::Var, _) => "var_wo_ddp.",
+                (ModelKind::Var, None | Some(WeightsKind::Averaged)) if averaged => AVERAGED,
+                (ModelKind::Var, _) => "var_wo_ddp.",
                 // It is not trained here.
-                (Part::Vae, _) => "vae_local.",
+                (ModelKind::Vae, _) => "vae_local.",
             })?;
             Weights::of_trainer(
                 tensors,
@@ -142,14 +146,14 @@ pub fn load_part(path: impl AsRef<Path>, part: Part, kind: Option<Kind>) -> Resu
             )
         }
         Opened::Pth(mut file, value) if trainer_state::is_reference_trainer(&value) => {
-            if part == Part::Var && kind == Some(Kind::Averaged) {
+            if part == ModelKind::Var && kind == Some(WeightsKind::Averaged) {
                 return Err(bad(NO_AVERAGE.into()));
             }
             let parsed = trainer_state::Parsed::new(&value).map_err(bad)?;
             let tensors = match (part, parsed.vae) {
-                (Part::Var, _) => file.state_dict(parsed.var, "trainer.var_wo_ddp")?,
-                (Part::Vae, Some(vae)) => file.state_dict(vae, "trainer.vae_local")?,
-                (Part::Vae, None) => StateDict::new(),
+                (ModelKind::Var, _) => file.state_dict(parsed.var, "trainer.var_wo_ddp")?,
+                (ModelKind::Vae, Some(vae)) => file.state_dict(vae, "trainer.vae_local")?,
+                (ModelKind::Vae, None) => StateDict::new(),
             };
             let pn = &parsed.config.patch_nums;
             Weights::of_trainer(tensors, part, FileFormat::Pth, pn, &parsed.extra)
@@ -193,21 +197,26 @@ impl Opened {
     }
 
     /// The weights of a file that is no training checkpoint, of `part` where there are several.
-    fn weights(self, path: &Path, part: Option<Part>, kind: Option<Kind>) -> Result<Weights> {
+    fn weights(
+        self,
+        path: &Path,
+        part: Option<ModelKind>,
+        kind: Option<WeightsKind>,
+    ) -> Result<Weights> {
         let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
         let choose = |places: &[Place]| -> Result<Option<Place>> {
             let has = |part| places.iter().any(|p| p.part == part);
-            let part = match (part, has(Part::Var), has(Part::Vae)) {
+            let part = match (part, has(ModelKind::Var), has(ModelKind::Vae)) {
                 (Some(part), _, _) if has(part) => part,
                 (None, true, true) => {
                     return Err(bad(format!(
                         "holds the weights of a {} and of a {} without the rest of a training checkpoint; take out one with `part`=var or `part`=vae",
-                        Part::Var,
-                        Part::Vae
+                        ModelKind::Var,
+                        ModelKind::Vae
                     )));
                 }
-                (_, true, _) => Part::Var,
-                (_, _, true) => Part::Vae,
+                (_, true, _) => ModelKind::Var,
+                (_, _, true) => ModelKind::Vae,
                 (_, false, false) => return Ok(None),
             };
             places::place_of(places, part, kind)
@@ -253,7 +262,7 @@ impl Opened {
 }
 
 /// What a training checkpoint's extras say of one of its models.
-fn metadata_of(extra: &Map<String, Json>, part: Part) -> TextMetadata {
+fn metadata_of(extra: &Map<String, Json>, part: ModelKind) -> TextMetadata {
     let mut out = TextMetadata::new();
     if let Some(settings) = extra.get(TOKENIZER_KEY) {
         out.insert(TOKENIZER_KEY.into(), settings.to_string());
@@ -261,7 +270,7 @@ fn metadata_of(extra: &Map<String, Json>, part: Part) -> TextMetadata {
     if let Some(text) = extra.get(FINGERPRINT_KEY).and_then(Json::as_str) {
         out.insert(FINGERPRINT_KEY.into(), text.into());
     }
-    if part == Part::Var
+    if part == ModelKind::Var
         && let Some(names) = names_of_extra(extra)
     {
         out.insert(CLASSES_KEY.into(), names_to_text(&names));
@@ -325,7 +334,7 @@ impl Weights {
         });
         let patch_nums = match stated {
             Some(p) => Some(p?),
-            None if part == Some(Part::Var) => {
+            None if part == Some(ModelKind::Var) => {
                 VarShape::infer(&outline).ok().and_then(|s| s.patch_nums)
             }
             None => None,
@@ -343,7 +352,7 @@ impl Weights {
 
     fn of_trainer(
         tensors: StateDict,
-        part: Part,
+        part: ModelKind,
         format: FileFormat,
         patch_nums: &[usize],
         extra: &Map<String, Json>,
@@ -408,11 +417,11 @@ impl Weights {
 }
 
 /// Which model has tensors of these names.
-pub(super) fn which(outline: &Outline) -> Option<Part> {
+pub(super) fn which(outline: &Outline) -> Option<ModelKind> {
     if VarShape::fits(outline) {
-        Some(Part::Var)
+        Some(ModelKind::Var)
     } else if VaeShape::fits(outline) {
-        Some(Part::Vae)
+        Some(ModelKind::Vae)
     } else {
         None
     }

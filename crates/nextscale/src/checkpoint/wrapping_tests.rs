@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::convert::{ConvertPart, convert};
-use super::inspect::{Kind, describe};
+use super::inspect::{WeightsKind, describe};
 use super::trainer_state::TrainerState;
-use super::weights::{Loaded, Part, load_part, load_weights};
+use super::weights::{Loaded, ModelKind, load_part, load_weights};
 use crate::format::fixtures::unpacked;
 use crate::format::host::HostTensor;
 use crate::format::pth::{PthBuilder, PthFile};
@@ -34,7 +34,7 @@ fn blocks_compiled(name: &str) -> String {
     }
 }
 
-fn assert_loads(path: &Path, part: Part, want: &StateDict) {
+fn assert_loads(path: &Path, part: ModelKind, want: &StateDict) {
     let found = load_part(path, part, None).unwrap();
     assert_eq!(found.tensors.len(), want.len());
     for (name, tensor) in want.iter() {
@@ -58,19 +58,27 @@ fn prefixes_come_off_in_both_formats() {
         let wrapped = renamed(&var, name);
         let path = dir.path().join("w.safetensors");
         write_safetensors(&path, &wrapped, &TextMetadata::new()).unwrap();
-        assert_loads(&path, Part::Var, &var);
-        assert_eq!(describe(&path).unwrap().kind, Kind::VarWeights, "{what}");
+        assert_loads(&path, ModelKind::Var, &var);
+        assert_eq!(
+            describe(&path).unwrap().kind,
+            WeightsKind::VarWeights,
+            "{what}"
+        );
         let pth = dir.path().join("w.pth");
         let mut b = PthBuilder::new();
         let value = b.state_dict(&wrapped);
         b.write(&pth, &value).unwrap();
-        assert_loads(&pth, Part::Var, &var);
+        assert_loads(&pth, ModelKind::Var, &var);
         let d = describe(&pth).unwrap();
-        assert_eq!((d.kind, d.parts.len()), (Kind::VarWeights, 1), "{what}");
+        assert_eq!(
+            (d.kind, d.parts.len()),
+            (WeightsKind::VarWeights, 1),
+            "{what}"
+        );
         // As whole files, too: what is converted has the plain names.
         let out = dir.path().join("out.safetensors");
         convert(&pth, &out, ConvertPart::All, None).unwrap();
-        assert_loads(&out, Part::Var, &var);
+        assert_loads(&out, ModelKind::Var, &var);
     }
     let half: StateDict = var
         .clone()
@@ -80,7 +88,7 @@ fn prefixes_come_off_in_both_formats() {
         .collect();
     let path = dir.path().join("half.safetensors");
     write_safetensors(&path, &half, &TextMetadata::new()).unwrap();
-    assert_loads(&path, Part::Var, &var);
+    assert_loads(&path, ModelKind::Var, &var);
 }
 
 #[test]
@@ -105,18 +113,18 @@ fn weights_are_found_in_dicts_of_any_name() {
                 top = Dict::from_pairs([("checkpoint", Value::Dict(top))]);
             }
             b.write(&path, &Value::Dict(top)).unwrap();
-            assert_loads(&path, Part::Var, &var);
+            assert_loads(&path, ModelKind::Var, &var);
             let Loaded::Weights(w) = load_weights(&path).unwrap() else {
                 panic!("weights expected");
             };
-            assert_eq!((w.part, w.others), (Some(Part::Var), 0));
+            assert_eq!((w.part, w.others), (Some(ModelKind::Var), 0));
             let d = describe(&path).unwrap();
             let root = if nested {
                 format!("checkpoint.{key}")
             } else {
                 key.into()
             };
-            assert_eq!((d.kind, d.roots), (Kind::VarWeights, vec![root]));
+            assert_eq!((d.kind, d.roots), (WeightsKind::VarWeights, vec![root]));
         }
     }
 }
@@ -139,7 +147,7 @@ fn averaged_weights_are_taken_before_the_trained_ones() {
     ];
     b.write(&path, &Value::Dict(Dict::from_pairs(pairs)))
         .unwrap();
-    assert_loads(&path, Part::Var, &ema);
+    assert_loads(&path, ModelKind::Var, &ema);
     let mut b = PthBuilder::new();
     let pairs = [
         ("first", b.state_dict(&model)),
@@ -147,7 +155,9 @@ fn averaged_weights_are_taken_before_the_trained_ones() {
     ];
     b.write(&path, &Value::Dict(Dict::from_pairs(pairs)))
         .unwrap();
-    let text = load_part(&path, Part::Var, None).unwrap_err().to_string();
+    let text = load_part(&path, ModelKind::Var, None)
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("\"first\" and \"second\""), "{text}");
 }
 
@@ -170,20 +180,20 @@ fn a_trainer_without_its_optimizer_holds_both_models() {
     both.extend(renamed(&vae, |n| format!("vae_local.{n}")));
     write_safetensors(&flat, &both, &TextMetadata::new()).unwrap();
     for path in [&path, &flat] {
-        assert_loads(path, Part::Var, &var);
-        assert_loads(path, Part::Vae, &vae);
-        let shape = load_part(path, Part::Var, None)
+        assert_loads(path, ModelKind::Var, &var);
+        assert_loads(path, ModelKind::Vae, &vae);
+        let shape = load_part(path, ModelKind::Var, None)
             .unwrap()
             .var_shape(path)
             .unwrap();
         assert_eq!(shape.patch_nums, Some(vec![1, 2, 3, 4]));
         let d = describe(path).unwrap();
-        assert!(d.kind == Kind::BothWeights && d.var.is_some() && d.vae.is_some());
+        assert!(d.kind == WeightsKind::BothWeights && d.var.is_some() && d.vae.is_some());
         let text = load_weights(path).unwrap_err().to_string();
         assert!(text.contains("`part`=var or `part`=vae"), "{text}");
         let out = dir.path().join("out.safetensors");
         convert(path, &out, ConvertPart::Vae, None).unwrap();
-        assert_loads(&out, Part::Vae, &vae);
+        assert_loads(&out, ModelKind::Vae, &vae);
     }
     let text = TrainerState::from_reference_pth(&path)
         .unwrap_err()
@@ -245,9 +255,9 @@ fn a_trainer_with_wrapped_models_resumes() {
     b.write(&wrapped, &value).unwrap();
     let state = TrainerState::from_reference_pth(&wrapped).unwrap();
     assert!(state == plain);
-    assert_loads(&wrapped, Part::Var, &plain.var);
-    assert_loads(&wrapped, Part::Vae, &plain.vae);
-    assert_eq!(describe(&wrapped).unwrap().kind, Kind::Trainer);
+    assert_loads(&wrapped, ModelKind::Var, &plain.var);
+    assert_loads(&wrapped, ModelKind::Vae, &plain.vae);
+    assert_eq!(describe(&wrapped).unwrap().kind, WeightsKind::Trainer);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! evaluations are made of this.
 
 use super::measures::PendingMeasures;
-use crate::model::Run;
+use crate::model::ForwardPass;
 use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::{Error, Result};
@@ -30,7 +30,7 @@ pub(crate) struct Inputs {
 }
 
 /// A forward pass with its loss.
-pub(crate) struct Pass {
+pub(crate) struct ForwardOutput {
     pub(crate) loss: Tensor,
     pub(crate) measures: PendingMeasures,
     /// The likeliest code of every token.
@@ -72,11 +72,11 @@ impl TeacherForcing<'_> {
     }
 
     fn measured(&self, inputs: &Inputs, labels: &Tensor) -> Result<PendingMeasures> {
-        let run = Run::plain(self.var.math);
+        let pass = ForwardPass::plain(self.var.math);
         let total = self.var.config.pyramid.total();
         let weights = vec![1.0 / total as f32; total];
         Ok(self
-            .pass(&run, inputs, labels, None, &weights, 0.0)?
+            .forward(&pass, inputs, labels, None, &weights, 0.0)?
             .measures)
     }
 
@@ -87,11 +87,11 @@ impl TeacherForcing<'_> {
     /// Tokens of the first `scales` scales of images, and what they make of the transformer's input, in one pass over the scales.
     pub(crate) fn of_images(&self, images: &Tensor, scales: usize) -> Result<Inputs> {
         let (vqvae, pyramid) = (self.tokenizer.for_images()?, &self.var.config.pyramid);
-        let run = Run::plain(vqvae.math);
-        let f = vqvae.features(&run, images, None)?;
+        let pass = ForwardPass::plain(vqvae.math);
+        let f = vqvae.features(&pass, images, None)?;
         let code = vqvae
             .quantizer
-            .encode_with_input(&run, &vqvae.params, &f, pyramid, scales)?;
+            .encode_with_input(&pass, &vqvae.params, &f, pyramid, scales)?;
         Ok(Inputs {
             targets: joined(&code.indices, scales)?,
             input: code.var_input,
@@ -133,27 +133,27 @@ impl TeacherForcing<'_> {
     }
 
     /// Forward pass and loss; `weights` of the tokens that take part, in the loss.
-    pub(crate) fn pass(
+    pub(crate) fn forward(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         inputs: &Inputs,
         labels: &Tensor,
         drop_path: Option<&DropPath>,
         weights: &[f32],
         smoothing: f32,
-    ) -> Result<Pass> {
+    ) -> Result<ForwardOutput> {
         let pyramid = &self.var.config.pyramid;
         let Inputs {
             targets, scales, ..
         } = inputs;
         let logits = self
             .var
-            .forward(run, labels, inputs.input.as_ref(), *scales, drop_path)?;
-        let ce = ops::cross_entropy(&run.cx, logits, targets, weights, smoothing)?;
+            .forward(pass, labels, inputs.input.as_ref(), *scales, drop_path)?;
+        let ce = ops::cross_entropy(&pass.cx, logits, targets, weights, smoothing)?;
         let ranges: Vec<_> = (0..*scales).map(|k| pyramid.range(k)).collect();
         let sums = ops::token_measures(&ce.plain, &ce.predicted, targets, &ranges)?;
         let tokens = ranges.iter().map(|r| (labels.numel() * r.len()) as u64);
-        Ok(Pass {
+        Ok(ForwardOutput {
             loss: ce.loss,
             measures: PendingMeasures {
                 sums: sums.copy_to_host()?,

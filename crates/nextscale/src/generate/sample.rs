@@ -3,7 +3,7 @@
 use super::Edit;
 use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
-use crate::model::{Pyramid, Run};
+use crate::model::{ForwardPass, Pyramid};
 use crate::{Error, Result};
 use nextscale_tensor::ops::{self, Draw};
 use nextscale_tensor::{Cx, Device, Tensor};
@@ -199,11 +199,11 @@ impl Sampler<'_> {
         each: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Sampled> {
         let (var, pyramid) = (self.var, self.pyramid());
-        let run = Run::plain(var.math);
+        let pass = ForwardPass::plain(var.math);
         let guided = options.cfg != 0.0;
         let copies = if guided { 2 } else { 1 };
-        let cond = var.condition(&run.cx.full(), rows)?;
-        let conditions = var.conditions(&run, &cond)?;
+        let cond = var.condition(&pass.cx.full(), rows)?;
+        let conditions = var.conditions(&pass, &cond)?;
         let mut caches = var.caches(rows.numel())?;
         let codebook = self.vqvae.quantizer.codebook(&self.vqvae.params);
         let mut x = var.embed_first(&cond)?;
@@ -216,7 +216,7 @@ impl Sampler<'_> {
             } else {
                 k as f32 / last as f32
             };
-            let logits = var.forward_scale(&run, x.clone(), &conditions, &mut caches)?;
+            let logits = var.forward_scale(&pass, x.clone(), &conditions, &mut caches)?;
             let t = guided.then_some(options.cfg * ratio);
             let (exponential, gumbel) = numbers.of(k);
             let (top_k, top_p) = (options.top_k, options.top_p);

@@ -1,6 +1,6 @@
 //! Whether a training run fits into the memory of its device, and with which accumulation it does.
 
-use super::{Estimate, Pass, Room, accumulation, known, largest};
+use super::{Estimate, Room, Workload, accumulation, known, largest};
 use crate::options::{ScheduleOptions, process_batch};
 use crate::{Error, Result, World};
 use nextscale_tensor::Device;
@@ -9,7 +9,7 @@ use nextscale_tensor::cuda::gib;
 /// A training run, as far as its memory goes.
 pub struct Fit<'a> {
     /// One iteration, with the evaluations between.
-    pub pass: Pass<'a>,
+    pub workload: Workload<'a>,
     /// Where it runs.
     pub device: Device,
     /// How many processes share a step.
@@ -25,7 +25,7 @@ pub struct Fit<'a> {
 impl Fit<'_> {
     /// What there is and what is needed; `None` where the system does not tell what there is.
     fn estimate(&self) -> Result<Option<(Room, Estimate<'_>)>> {
-        known(self.device, self.pass)
+        known(self.device, self.workload)
     }
 
     fn fewest(
@@ -161,19 +161,19 @@ mod tests {
             vocab: 32,
             ..VarConfig::of_depth(1, 10, pyramid)
         };
-        let transformer = Pass::Train {
+        let transformer = Workload::Train {
             var: &var,
             vqvae: &vqvae,
             from_tokens: false,
             math: [Math::FULL, Math::FULL],
             ema: false,
         };
-        let tokenizer = Pass::TrainTokenizer {
+        let tokenizer = Workload::TrainTokenizer {
             vqvae: &vqvae,
             math: Math::FULL,
             ema: false,
         };
-        for (pass, model) in [(transformer, "`depth`=16"), (tokenizer, "`ch`=160")] {
+        for (workload, model) in [(transformer, "`depth`=16"), (tokenizer, "`ch`=160")] {
             let device = dry::device(&GpuInfo {
                 ordinal: 0,
                 name: "small".into(),
@@ -184,7 +184,7 @@ mod tests {
                 shared: 163 << 10,
             });
             check(&Fit {
-                pass,
+                workload,
                 device,
                 world: World::alone(),
                 model: model.to_owned(),

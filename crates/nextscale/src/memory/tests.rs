@@ -48,32 +48,32 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
         (Precision::Fp16.math(), 33_272.0, false),
     ];
     for (math, measured, first) in runs {
-        let pass = Pass::Train {
+        let workload = Workload::Train {
             var: &var,
             vqvae: &vqvae,
             from_tokens: false,
             math: [math, bf16],
             ema: false,
         };
-        let need = Estimate::new(&like(), pass).unwrap().need(96).unwrap();
+        let need = Estimate::new(&like(), workload).unwrap().need(96).unwrap();
         assert!(need.least < need.first && need.least <= need.held);
         near(if first { need.first } else { need.least }, measured, 1.0);
     }
-    let pass = Pass::Tokenize {
+    let workload = Workload::Tokenize {
         vqvae: &vqvae,
         math: bf16,
         back: false,
     };
-    let need = Estimate::new(&like(), pass).unwrap().need(96).unwrap();
+    let need = Estimate::new(&like(), workload).unwrap().need(96).unwrap();
     // `bench train-tokenizer`, 16 images of 256 pixels at a time: the peak of steps that found their algorithms in those before.
     for (math, measured) in [(bf16, 14_480.0), (Precision::Tf32.math(), 24_732.0)] {
         let vqvae = &vqvae;
-        let pass = Pass::TrainTokenizer {
+        let workload = Workload::TrainTokenizer {
             vqvae,
             math,
             ema: false,
         };
-        let need = Estimate::new(&like(), pass).unwrap().need(16).unwrap();
+        let need = Estimate::new(&like(), workload).unwrap().need(16).unwrap();
         // What the library's engines take beside is not known beforehand: with cuDNN at hand the estimate is 2.5 % below.
         near(need.least, measured, 3.0);
     }
@@ -99,33 +99,33 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
     let (var, vqvae, math) = (&var, &vqvae, Precision::Bf16.math());
     let options = SampleOptions::default();
     let options = &options;
-    for pass in [
-        Pass::Train {
+    for workload in [
+        Workload::Train {
             var,
             vqvae,
             from_tokens: false,
             math: [math, Math::FULL],
             ema: false,
         },
-        Pass::TrainTokenizer {
+        Workload::TrainTokenizer {
             vqvae,
             math,
             ema: false,
         },
-        Pass::Evaluate { var, vqvae, math },
-        Pass::Sample {
+        Workload::Evaluate { var, vqvae, math },
+        Workload::Sample {
             var,
             vqvae,
             math,
             options,
         },
-        Pass::Tokenize {
+        Workload::Tokenize {
             vqvae,
             math,
             back: true,
         },
     ] {
-        let e = Estimate::new(&like(), pass).unwrap();
+        let e = Estimate::new(&like(), workload).unwrap();
         let needs: Vec<Need> = [16, 32, 64, 128]
             .iter()
             .map(|&b| e.need(b).unwrap())
@@ -150,14 +150,14 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
 fn steps_from_tokens_take_less() {
     let (var, vqvae) = small();
     let need = |from_tokens| {
-        let pass = Pass::Train {
+        let workload = Workload::Train {
             var: &var,
             vqvae: &vqvae,
             from_tokens,
             math: [Precision::Bf16.math(), Math::FULL],
             ema: false,
         };
-        let e = Estimate::new(&like(), pass).unwrap();
+        let e = Estimate::new(&like(), workload).unwrap();
         [64, 128].map(|b| e.need(b).unwrap())
     };
     let (images, tokens) = (need(false), need(true));
@@ -170,7 +170,7 @@ fn steps_from_tokens_take_less() {
 #[test]
 fn advice_is_for_full_memory_only() {
     let (_, vqvae) = small();
-    let pass = Pass::Tokenize {
+    let workload = Workload::Tokenize {
         vqvae: &vqvae,
         math: Math::FULL,
         back: false,
@@ -181,7 +181,7 @@ fn advice_is_for_full_memory_only() {
     };
     let device = dry::device(&small_gpu);
     let full = || Error::from(nextscale_tensor::Error::Memory("full".into()));
-    let e = advise(full(), device, "batch", 4096, pass);
+    let e = advise(full(), device, "batch", 4096, workload);
     let text = e.to_string();
     assert_eq!(e.exit_code(), 2);
     assert!(
@@ -190,20 +190,20 @@ fn advice_is_for_full_memory_only() {
     );
     let most: usize = text.rsplit("`batch`=").next().unwrap().parse().unwrap();
     assert!((1..4096).contains(&most) && !text.contains('\n'), "{text}");
-    let pass = Pass::Tokenize {
+    let workload = Workload::Tokenize {
         vqvae: &vqvae,
         math: Math::FULL,
         back: false,
     };
-    let e = Estimate::new(&small_gpu, pass).unwrap();
+    let e = Estimate::new(&small_gpu, workload).unwrap();
     assert!(e.need(most).unwrap().fits(small_gpu.memory));
     assert!(!e.need(most + 1).unwrap().fits(small_gpu.memory));
-    let pass = Pass::Tokenize {
+    let workload = Workload::Tokenize {
         vqvae: &vqvae,
         math: Math::FULL,
         back: false,
     };
-    let other = advise(Error::failed("else"), device, "batch", 4, pass);
+    let other = advise(Error::failed("else"), device, "batch", 4, workload);
     assert_eq!(other.to_string(), "else");
 }
 
@@ -211,7 +211,7 @@ fn advice_is_for_full_memory_only() {
 fn advice_knows_what_kernels_take() {
     let (var, vqvae) = small();
     let options = SampleOptions::default();
-    let pass = || Pass::Sample {
+    let workload = || Workload::Sample {
         var: &var,
         vqvae: &vqvae,
         math: Math::FULL,
@@ -223,12 +223,12 @@ fn advice_knows_what_kernels_take() {
         ..like()
     };
     let e = Error::from(nextscale_tensor::Error::TooMany("65535 heads".into()));
-    let text = advise(e, dry::device(&gpu), "batch", 70_000, pass()).to_string();
+    let text = advise(e, dry::device(&gpu), "batch", 70_000, workload()).to_string();
     assert!(text.starts_with("`batch`=70000: "), "{text}");
     let most: usize = text.rsplit("`batch`=").next().unwrap().parse().unwrap();
     // Guidance draws every image twice.
     assert_eq!(most, 65_535 / (2 * var.heads), "{text}");
-    let e = Estimate::new(&gpu, pass()).unwrap();
+    let e = Estimate::new(&gpu, workload()).unwrap();
     assert!(e.fits(most, 1 << 50).unwrap() && !e.fits(most + 1, 1 << 50).unwrap());
 }
 
@@ -309,12 +309,12 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
         (&px64, 160, 2, 1968.0),
     ] {
         let vqvae = &of(sides, ch);
-        let pass = Pass::TrainTokenizer {
+        let workload = Workload::TrainTokenizer {
             vqvae,
             math,
             ema: false,
         };
-        let need = Estimate::on_cpu(pass).unwrap().need(batch).unwrap();
+        let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
         let near = -0.15 * measured..mib(OWN) / 3.0;
         assert!(near.contains(&short), "{short} MiB short of {measured}");
@@ -327,21 +327,21 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
     ] {
         let vqvae = &of(sides, 32);
         let var = &VarConfig::of_depth(depth, 3, vqvae.pyramid.clone());
-        let pass = Pass::Train {
+        let workload = Workload::Train {
             var,
             vqvae,
             from_tokens: false,
             math: [math; 2],
             ema: false,
         };
-        let need = Estimate::on_cpu(pass).unwrap().need(batch).unwrap();
+        let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
         let near = -0.15 * measured..mib(OWN) / 3.0;
         assert!(near.contains(&short), "{short} MiB short of {measured}");
     }
     // The published tokenizer with the default batch is not for an ordinary machine.
     let vqvae = &of(&px256, 160);
-    let e = Estimate::on_cpu(Pass::TrainTokenizer {
+    let e = Estimate::on_cpu(Workload::TrainTokenizer {
         vqvae,
         math,
         ema: false,
@@ -355,14 +355,14 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
 fn a_model_that_no_machine_holds_is_told_in_one_line() {
     let (var, vqvae) = published();
     let var = VarConfig::of_depth(200, 1000, var.pyramid);
-    let pass = Pass::Train {
+    let workload = Workload::Train {
         var: &var,
         vqvae: &vqvae,
         from_tokens: false,
         math: [Math::FULL; 2],
         ema: false,
     };
-    let e = Estimate::on_cpu(pass).unwrap();
+    let e = Estimate::on_cpu(workload).unwrap();
     let need = e.need(4).unwrap();
     assert!(need.bytes() > 4 * 4 * 200 * 18 * (200 * 64) * (200 * 64));
     let text = too_large("bs", 4, &Room::test(24 << 30), &e)

@@ -1,8 +1,8 @@
 //! The layers that models are built of: their parameters' names and shapes, and which operator they call.
 
-use super::Run;
+use super::ForwardPass;
 use crate::Result;
-use nextscale_tensor::ops::{self, Activation, Bias, Conv, Norm};
+use nextscale_tensor::ops::{self, Activation, Bias, Conv, InputNorm};
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::{Cx, ParamId, Params, ParamsBuilder, Tensor};
 
@@ -68,8 +68,8 @@ impl Conv2d {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn forward(&self, run: &Run<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
-        self.forward_plus(run, p, x, None)
+    pub fn forward(&self, pass: &ForwardPass<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
+        self.forward_plus(pass, p, x, None)
     }
 
     /// The same with a residual added.
@@ -78,13 +78,13 @@ impl Conv2d {
     /// When shapes do not fit.
     pub fn forward_plus(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         x: &Tensor,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         let (w, b) = (p.get(self.weight), p.get(self.bias));
-        Ok(ops::conv2d(&run.cx, x, &w, &b, self.conv, residual)?)
+        Ok(ops::conv2d(&pass.cx, x, &w, &b, self.conv, residual)?)
     }
 
     /// The convolution of SiLU(norm(x)), with a residual added where there is one.
@@ -94,13 +94,13 @@ impl Conv2d {
     pub fn behind(
         &self,
         norm: &GroupNorm,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         x: &Tensor,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         let (gamma, beta) = (&p.get(norm.weight), &p.get(norm.bias));
-        let norm = Norm {
+        let norm = InputNorm {
             gamma,
             beta,
             groups: norm.groups,
@@ -109,7 +109,7 @@ impl Conv2d {
         };
         let layer = (&p.get(self.weight), &p.get(self.bias));
         Ok(ops::normed_conv2d(
-            &run.cx, x, norm, layer, self.conv, residual,
+            &pass.cx, x, norm, layer, self.conv, residual,
         )?)
     }
 }
@@ -143,10 +143,16 @@ impl GroupNorm {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn forward(&self, run: &Run<'_>, p: &Params, x: &Tensor, silu: bool) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        pass: &ForwardPass<'_>,
+        p: &Params,
+        x: &Tensor,
+        silu: bool,
+    ) -> Result<Tensor> {
         let (w, b) = (p.get(self.weight), p.get(self.bias));
         Ok(ops::group_norm(
-            &run.cx,
+            &pass.cx,
             x,
             &w,
             &b,

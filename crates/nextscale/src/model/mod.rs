@@ -21,14 +21,14 @@ pub type Probe<'a> = dyn Fn(&str, &Tensor) + 'a;
 
 /// How a forward pass runs: with or without a tape, and who looks at what happens inside.
 #[derive(Clone, Copy)]
-pub struct Run<'a> {
+pub struct ForwardPass<'a> {
     /// With a tape for training, without for everything else.
     pub cx: Cx<'a>,
     /// Is shown named intermediate results (for verification against the reference).
     pub probe: Option<&'a Probe<'a>>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> ForwardPass<'a> {
     /// Without a tape or a probe, in float32.
     pub fn off() -> Self {
         Self::plain(Math::FULL)

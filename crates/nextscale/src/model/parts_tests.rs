@@ -3,7 +3,7 @@
 use super::small::{DEPTH, VOCAB, models};
 use super::var::{InitScales, Var, VarConfig};
 use super::vqvae::{DropoutDraw, Vqvae, VqvaeConfig};
-use super::{Pyramid, Run};
+use super::{ForwardPass, Pyramid};
 use nextscale_tensor::cuda;
 use nextscale_tensor::{CompletePart, Cx, Device, Math, Params, Tape, Tensor, ops};
 use std::ops::Range;
@@ -77,13 +77,13 @@ fn loss_of(var: &Var, tape: &Tape) -> Tensor {
     let there = |t: Tensor| t.to(var.device()).unwrap();
     let (input, targets) = (there(input), there(targets));
     let labels = var.labels(&[1, 2]).unwrap();
-    let run = Run::on(Cx::on(tape));
+    let pass = ForwardPass::on(Cx::on(tape));
     let scales = var.config.pyramid.count();
     let logits = var
-        .forward(&run, &labels, Some(&input), scales, None)
+        .forward(&pass, &labels, Some(&input), scales, None)
         .unwrap();
     let weights = vec![1.0 / total as f32; total];
-    ops::cross_entropy(&run.cx, logits, &targets, &weights, 0.0)
+    ops::cross_entropy(&pass.cx, logits, &targets, &weights, 0.0)
         .unwrap()
         .loss
 }
@@ -151,11 +151,11 @@ fn a_tokenizer_s_gradients_are_complete_level_by_level() {
         let pixels = (0..2 * 8 * 8 * 3).map(|i| (i as f32).sin()).collect();
         let images = Tensor::from_vec([2, 8, 8, 3], pixels).to(device).unwrap();
         let tape = Tape::new();
-        let run = Run::on(Cx::on(&tape));
+        let pass = ForwardPass::on(Cx::on(&tape));
         let drop = DropoutDraw { seed: 1, step: 0 };
-        let out = vqvae.train_forward(&run, &images, Some(drop)).unwrap();
-        let error = ops::mse(&run.cx, &out.image, &images).unwrap();
-        let loss = ops::weighted_sum(&run.cx, &[(out.vq_loss, 1.0), (error, 1.0)]).unwrap();
+        let out = vqvae.train_forward(&pass, &images, Some(drop)).unwrap();
+        let error = ops::mse(&pass.cx, &out.image, &images).unwrap();
+        let loss = ops::weighted_sum(&pass.cx, &[(out.vq_loss, 1.0), (error, 1.0)]).unwrap();
         let order = handed_out(tape, &loss, &vqvae.params);
         let want = [
             "decoder.norm_out.weight",

@@ -2,7 +2,7 @@
 
 use super::average::Average;
 use crate::Result;
-use nextscale_tensor::ops::{AdamW, Decay, Moments, Progress, Scaling, Steps};
+use nextscale_tensor::ops::{AdamW, Decay, Moments, Scaling, Steps, StepsProgress};
 pub use nextscale_tensor::ops::{PendingNumbers, StepNumbers};
 use nextscale_tensor::{GradBuffer, Params, Tensor};
 
@@ -46,7 +46,7 @@ impl Optimizer {
                 (i.range(), if on { 1.0 } else { 0.0 })
             })
             .collect();
-        let start = Progress {
+        let start = StepsProgress {
             updates: 0,
             scaling: scaler,
         };
@@ -146,7 +146,7 @@ impl Optimizer {
     /// # Errors
     /// When the GPU refuses.
     pub fn resume(&mut self, updates: u64, scaler: Option<Scaling>) -> Result<()> {
-        Ok(self.steps.set_progress(Progress {
+        Ok(self.steps.set_progress(StepsProgress {
             updates,
             scaling: scaler,
         })?)

@@ -3,7 +3,7 @@
 use super::codebook_usage::HitAverages;
 use super::loss_scale::scaler_of;
 use super::optimizer::{Optimizer, PendingNumbers};
-use crate::model::Run;
+use crate::model::ForwardPass;
 use crate::model::vqvae::state_dict::is_decayed;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::{Error, Result};
@@ -128,20 +128,20 @@ impl TokenizerTrainer {
         plan: &TokenizerStep,
     ) -> Result<PendingTokenizerReport> {
         let tape = Tape::new();
-        let run = Run::on(Cx::on(&tape).with(self.vqvae.math));
+        let pass = ForwardPass::on(Cx::on(&tape).with(self.vqvae.math));
         let drop = DropoutDraw {
             seed: self.seed,
             step: plan.it,
         };
-        let out = self.vqvae.train_forward(&run, images, Some(drop))?;
-        let l2 = ops::mse(&run.cx, &out.image, images)?;
-        let l1 = ops::l1(&run.cx, &out.image, images)?;
+        let out = self.vqvae.train_forward(&pass, images, Some(drop))?;
+        let l2 = ops::mse(&pass.cx, &out.image, images)?;
+        let l1 = ops::l1(&pass.cx, &out.image, images)?;
         let terms = [
             (out.vq_loss.clone(), 1.0),
             (l2.clone(), self.l2),
             (l1.clone(), self.l1),
         ];
-        let loss = ops::weighted_sum(&run.cx, &terms)?;
+        let loss = ops::weighted_sum(&pass.cx, &terms)?;
         let losses = [
             loss.copy_to_host()?,
             l1.copy_to_host()?,
@@ -206,8 +206,8 @@ impl TokenizerTrainer {
     pub fn seed_codebook(&mut self, images: &Tensor) -> Result<()> {
         let vocab = self.vqvae.config.vocab;
         let scales = self.vqvae.config.pyramid.count();
-        let run = Run::plain(self.vqvae.math);
-        let f = self.vqvae.features(&run, images, None)?.to(Device::Cpu)?;
+        let pass = ForwardPass::plain(self.vqvae.math);
+        let f = self.vqvae.features(&pass, images, None)?.to(Device::Cpu)?;
         let (mean_square, n) = (f.f32()?, f.numel().max(1) as f64);
         let mean_square = mean_square.iter().map(|v| f64::from(v * v)).sum::<f64>() / n;
         let scale = (1.0 / mean_square.sqrt().max(1e-6)) as f32;
@@ -217,7 +217,7 @@ impl TokenizerTrainer {
             values.iter_mut().for_each(|w| *w *= scale);
             self.vqvae.params.import(name, &values)?;
         }
-        let f = self.vqvae.features(&run, images, None)?;
+        let f = self.vqvae.features(&pass, images, None)?;
         let mut filled = 0;
         for k in 0..scales {
             let z = self
@@ -252,8 +252,8 @@ impl TokenizerTrainer {
         if dead.is_empty() {
             return Ok(None);
         }
-        let run = Run::plain(self.vqvae.math);
-        let f = self.vqvae.features(&run, images, None)?;
+        let pass = ForwardPass::plain(self.vqvae.math);
+        let f = self.vqvae.features(&pass, images, None)?;
         let z = self
             .vqvae
             .quantizer

@@ -7,7 +7,7 @@ use super::report::PendingReport;
 use crate::Result;
 use crate::data::Feed;
 use crate::eval::{Inputs, TeacherForcing};
-use crate::model::Run;
+use crate::model::ForwardPass;
 use crate::model::var::state_dict::is_decayed;
 use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
@@ -43,7 +43,7 @@ pub struct Draws {
 
 /// What one iteration is to do.
 #[derive(Clone, Copy, Debug)]
-pub struct StepPlan {
+pub struct TransformerStep {
     /// Number of the iteration, from 0: keys the random draws.
     pub it: u64,
     /// Learning rate.
@@ -60,7 +60,7 @@ pub struct StepPlan {
     pub stage: Stage,
 }
 
-impl StepPlan {
+impl TransformerStep {
     /// An iteration that is an update by itself, over all scales, with settings as large runs have them; for what counts or
     /// times steps, and to start from.
     pub fn whole(it: u64) -> Self {
@@ -111,7 +111,7 @@ impl VarTrainer {
         &mut self,
         images: &Tensor,
         labels: &[i32],
-        plan: &StepPlan,
+        plan: &TransformerStep,
     ) -> Result<PendingReport> {
         let draws = self.draws(labels, plan.it)?;
         let inputs = self.model().of_images(images, self.active(plan.stage))?;
@@ -126,7 +126,7 @@ impl VarTrainer {
         &mut self,
         tokens: &[Tensor],
         labels: &[i32],
-        plan: &StepPlan,
+        plan: &TransformerStep,
     ) -> Result<PendingReport> {
         let draws = self.draws(labels, plan.it)?;
         self.step_with(tokens, &draws, plan)
@@ -141,7 +141,7 @@ impl VarTrainer {
         &mut self,
         tokens: &Tensor,
         labels: &[i32],
-        plan: &StepPlan,
+        plan: &TransformerStep,
     ) -> Result<PendingReport> {
         let draws = self.draws(labels, plan.it)?;
         let inputs = self.model().of_rows(tokens, self.active(plan.stage))?;
@@ -156,7 +156,7 @@ impl VarTrainer {
         &mut self,
         tokens: &[Tensor],
         draws: &Draws,
-        plan: &StepPlan,
+        plan: &TransformerStep,
     ) -> Result<PendingReport> {
         let inputs = self.model().of_maps(tokens, self.active(plan.stage))?;
         self.iterate(&inputs, draws, plan)
@@ -167,15 +167,15 @@ impl VarTrainer {
         &mut self,
         inputs: &Inputs,
         draws: &Draws,
-        plan: &StepPlan,
+        plan: &TransformerStep,
     ) -> Result<PendingReport> {
         let tape = Tape::new();
-        let run = Run::on(Cx::on(&tape).with(self.var.math));
+        let pass = ForwardPass::on(Cx::on(&tape).with(self.var.math));
         let weights = self.weights(plan.stage);
         let smoothing = self.smoothing;
         let Draws { labels, drop_path } = draws;
-        let pass = self.model().pass(
-            &run,
+        let out = self.model().forward(
+            &pass,
             inputs,
             labels,
             drop_path.as_ref(),
@@ -184,7 +184,7 @@ impl VarTrainer {
         )?;
         let seed = self.opt.seed(plan.accumulate)?;
         let target = Some((&self.var.params, &mut self.opt.grads));
-        tape.backward_from(&pass.loss, seed, target, &[])?;
+        tape.backward_from(&out.loss, seed, target, &[])?;
         let numbers = if plan.update {
             let params = &mut self.var.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
@@ -193,9 +193,9 @@ impl VarTrainer {
             None
         };
         Ok(PendingReport {
-            loss: pass.loss.copy_to_host()?,
-            measures: pass.measures,
-            predicted: ops::histogram(&pass.predicted, self.var.config.vocab)?.copy_to_host()?,
+            loss: out.loss.copy_to_host()?,
+            measures: out.measures,
+            predicted: ops::histogram(&out.predicted, self.var.config.vocab)?.copy_to_host()?,
             numbers,
         })
     }

@@ -24,8 +24,8 @@ pub fn data(args: &Args) -> Result<()> {
     let mut loader = set.train_loader(batch, (0, 0), config)?;
     // Batches come in bursts: one step is several of them.
     let per_step = (256 / batch).max(1);
-    let place = (Device::Cpu, Math::FULL);
-    let bench = Bench::new(args, place, begun)?;
+    let target = (Device::Cpu, Math::FULL);
+    let bench = Bench::new(args, target, begun)?;
     bench.run("data", batch * per_step, &[], |_: Pass| {
         for _ in 0..per_step {
             let b = loader.next_batch()?;

@@ -1,6 +1,6 @@
 //! Products and convolutions of models' sizes on a GPU, beside the largest product that was measured.
 
-use super::{Args, Place, numbers};
+use super::{Args, Target, numbers};
 use nextscale::model::Pyramid;
 use nextscale::options::values::parse_pn;
 use nextscale::{Result, say};
@@ -38,8 +38,8 @@ struct Run<'a> {
 }
 
 /// The products of a transformer (depth 16 without --depth) and the encoder's convolutions, for batches of 96 without --bs.
-pub fn products(args: &Args, gpu: &'static Gpu, place: Place) -> Result<()> {
-    let math = place.1;
+pub fn products(args: &Args, gpu: &'static Gpu, target: Target) -> Result<()> {
+    let math = target.1;
     let numbers = numbers();
     let ceilings = Ceilings::measure(gpu, math.operands, &numbers)?;
     gpu.trim()?;

@@ -9,7 +9,7 @@ mod timing;
 mod tokenize;
 mod train;
 
-use super::machine::Machine;
+use super::machine::MachineArgs;
 use nextscale::model::Pyramid;
 use nextscale::model::var::{InitScales, Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
@@ -67,7 +67,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     workers: usize,
     #[command(flatten)]
-    machine: Machine,
+    machine: MachineArgs,
 }
 
 /// What is timed.
@@ -144,22 +144,22 @@ pub fn run(args: &Args) -> Result<()> {
         What::TrainTokenizer => Precision::Tf32,
         _ => Precision::Bf16,
     };
-    let place = args.machine.start(usual)?;
+    let target = args.machine.start(usual)?;
     match args.what {
-        What::Train => train::train(args, place),
-        What::TrainTokenizer => train::train_tokenizer(args, place),
-        What::Sample => sample::sample(args, place),
-        What::Tokenize => tokenize::tokenize(args, place),
+        What::Train => train::train(args, target),
+        What::TrainTokenizer => train::train_tokenizer(args, target),
+        What::Sample => sample::sample(args, target),
+        What::Tokenize => tokenize::tokenize(args, target),
         What::Data => data::data(args),
-        What::Ops => match place.0.gpu()? {
-            Some(gpu) => gpu_products::products(args, gpu, place),
+        What::Ops => match target.0.gpu()? {
+            Some(gpu) => gpu_products::products(args, gpu, target),
             None => products::products(args),
         },
     }
 }
 
 /// Where to compute and how precisely.
-type Place = (Device, Math);
+type Target = (Device, Math);
 
 /// Base width, codes, depth and scales of the preset.
 fn presets(args: &Args) -> (usize, usize, usize, &'static str) {
@@ -172,7 +172,7 @@ fn presets(args: &Args) -> (usize, usize, usize, &'static str) {
 /// Models of the sizes asked for, with random weights: they do not change the amount of work.
 fn models(
     args: &Args,
-    (device, math): Place,
+    (device, math): Target,
     trainable: (bool, bool),
 ) -> Result<(Vqvae, Var, usize)> {
     let (ch, vocab, depth, pn) = presets(args);

@@ -1,7 +1,7 @@
 //! Drawing images, decoder included.
 
 use super::timing::{Bench, Pass};
-use super::{Args, Place, models};
+use super::{Args, Target, models};
 use crate::commands::images::in_range;
 use nextscale::Result;
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
@@ -9,11 +9,11 @@ use serde_json::json;
 use std::time::Instant;
 
 /// Batches of images up to their bytes on the host; on a GPU a captured graph, profiled without the capture.
-pub fn sample(args: &Args, place: Place) -> Result<()> {
+pub fn sample(args: &Args, target: Target) -> Result<()> {
     in_range("cfg", f64::from(args.cfg), 0.0..=1000.0)?;
     in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
     let begun = Instant::now();
-    let (vqvae, var, _) = models(args, place, (false, false))?;
+    let (vqvae, var, _) = models(args, target, (false, false))?;
     let batch = args.bs.unwrap_or(4);
     let sampler = Sampler {
         var: &var,
@@ -28,7 +28,7 @@ pub fn sample(args: &Args, place: Place) -> Result<()> {
         noise: Noise::Seed(0),
     };
     let mut batches = BatchSampler::new(sampler, options.clone(), batch);
-    let bench = Bench::new(args, place, begun)?;
+    let bench = Bench::new(args, target, begun)?;
     let how = [
         ("cfg", json!(args.cfg)),
         ("top_k", json!(args.top_k)),

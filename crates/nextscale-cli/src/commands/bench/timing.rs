@@ -1,7 +1,7 @@
 //! How passes are timed, and the line that says what was found.
 
 use super::table::{self, Detail};
-use super::{Args, Place, numbers};
+use super::{Args, Target, numbers};
 use nextscale::{Result, say};
 use nextscale_tensor::cuda::{Ceilings, Gpu, Profile};
 use serde_json::{Value, json};
@@ -34,15 +34,15 @@ impl Pass {
 /// What one benchmark needs besides its passes.
 pub struct Bench<'a> {
     args: &'a Args,
-    place: Place,
+    target: Target,
     gpu: Option<(&'static Gpu, Ceilings)>,
     setup_s: f64,
 }
 
 impl<'a> Bench<'a> {
     /// After models were built since `begun`; measures what a GPU can do at most.
-    pub fn new(args: &'a Args, place: Place, begun: Instant) -> Result<Self> {
-        let gpu = place.0.gpu()?;
+    pub fn new(args: &'a Args, target: Target, begun: Instant) -> Result<Self> {
+        let gpu = target.0.gpu()?;
         if let Some(gpu) = gpu {
             gpu.synchronize()?;
         }
@@ -50,7 +50,7 @@ impl<'a> Bench<'a> {
         let gpu = match gpu {
             None => None,
             Some(gpu) => {
-                let ceilings = Ceilings::measure(gpu, place.1.operands, &numbers())?;
+                let ceilings = Ceilings::measure(gpu, target.1.operands, &numbers())?;
                 gpu.trim()?;
                 gpu.reset_peak();
                 Some((gpu, ceilings))
@@ -58,7 +58,7 @@ impl<'a> Bench<'a> {
         };
         Ok(Self {
             args,
-            place,
+            target,
             gpu,
             setup_s,
         })
@@ -89,7 +89,7 @@ impl<'a> Bench<'a> {
         let mut ms = ms.split_off(2);
         ms.sort_by(f64::total_cmp);
         let median = ms[ms.len() / 2];
-        let (device, math) = self.place;
+        let (device, math) = self.target;
         let mut line = json!({
             "bench": name,
             "preset": format!("{:?}", self.args.preset).to_lowercase(),

@@ -1,21 +1,21 @@
 //! What a training step makes of images before the transformer sees them.
 
 use super::timing::Bench;
-use super::{Args, Place, models, random_images};
+use super::{Args, Target, models, random_images};
 use nextscale::Result;
-use nextscale::model::Run;
+use nextscale::model::ForwardPass;
 use std::time::Instant;
 
 /// Images to tokens and the transformer's teacher-forcing input, as [`nextscale::train::var_trainer::VarTrainer::step`] does.
-pub fn tokenize(args: &Args, place: Place) -> Result<()> {
+pub fn tokenize(args: &Args, target: Target) -> Result<()> {
     let begun = Instant::now();
-    let (vqvae, var, side) = models(args, place, (false, false))?;
+    let (vqvae, var, side) = models(args, target, (false, false))?;
     let batch = args.batch();
-    let images = random_images(batch, side, place.0)?;
+    let images = random_images(batch, side, target.0)?;
     let pyramid = &var.config.pyramid;
-    let bench = Bench::new(args, place, begun)?;
+    let bench = Bench::new(args, target, begun)?;
     bench.run("tokenize", batch, &[], |_| {
-        let run = Run::plain(vqvae.math);
+        let run = ForwardPass::plain(vqvae.math);
         let f = vqvae.features(&run, &images, None)?;
         let (quantizer, params) = (&vqvae.quantizer, &vqvae.params);
         quantizer

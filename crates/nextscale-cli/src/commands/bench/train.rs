@@ -1,19 +1,19 @@
 //! The training steps.
 
 use super::timing::{Bench, Pass};
-use super::{Args, Place, Source, models, random_images};
+use super::{Args, Source, Target, models, random_images};
 use nextscale::Result;
 use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
-use nextscale::train::var_trainer::{StepPlan, VarTrainer};
+use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
 use nextscale_tensor::ops;
 use std::time::Instant;
 
 /// The transformer's training step, from images or from their tokens.
-pub fn train(args: &Args, place: Place) -> Result<()> {
+pub fn train(args: &Args, target: Target) -> Result<()> {
     let begun = Instant::now();
-    let (vqvae, var, side) = models(args, place, (false, true))?;
+    let (vqvae, var, side) = models(args, target, (false, true))?;
     let batch = args.batch();
-    let images = random_images(batch, side, place.0)?;
+    let images = random_images(batch, side, target.0)?;
     let labels: Vec<i32> = (0..batch as i32).map(|i| i % 10).collect();
     let tokens = match args.from {
         Source::Images => None,
@@ -24,12 +24,12 @@ pub fn train(args: &Args, place: Place) -> Result<()> {
         }
     };
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
-    let bench = Bench::new(args, place, begun)?;
+    let bench = Bench::new(args, target, begun)?;
     // To drop a report is to wait for it.
     let mut unread = Vec::new();
     let from = [("from", args.from.name().into())];
     bench.run("train", batch, &from, |pass| {
-        let plan = StepPlan::whole(pass.number());
+        let plan = TransformerStep::whole(pass.number());
         let pending = match &tokens {
             None => trainer.step(&images, &labels, &plan)?,
             Some(rows) => trainer.step_rows(rows, &labels, &plan)?,
@@ -45,13 +45,13 @@ pub fn train(args: &Args, place: Place) -> Result<()> {
 }
 
 /// The tokenizer's training step.
-pub fn train_tokenizer(args: &Args, place: Place) -> Result<()> {
+pub fn train_tokenizer(args: &Args, target: Target) -> Result<()> {
     let begun = Instant::now();
-    let (vqvae, _, side) = models(args, place, (true, false))?;
+    let (vqvae, _, side) = models(args, target, (true, false))?;
     let batch = args.batch();
-    let images = random_images(batch, side, place.0)?;
+    let images = random_images(batch, side, target.0)?;
     let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 1)?;
-    let bench = Bench::new(args, place, begun)?;
+    let bench = Bench::new(args, target, begun)?;
     let mut unread = Vec::new();
     bench.run("train-tokenizer", batch, &[], |pass| {
         let plan = TokenizerStep::usual(pass.number());

@@ -58,9 +58,9 @@ const SHARED: usize = shared!();
 
 /// A norm with SiLU behind it: moments of groups, γ and β as a factor and a summand for every channel of every sample.
 #[derive(Debug)]
-pub struct Norm(DeviceBuffer);
+pub struct TileNorm(DeviceBuffer);
 
-impl Norm {
+impl TileNorm {
     /// From mean and 1/deviation \[samples, groups\], γ and β \[channels\], all float32.
     ///
     /// # Errors
@@ -172,7 +172,7 @@ pub(super) fn run(
     gpu: &'static Gpu,
     c: &Convolution,
     pass: Pass,
-    norm: Option<&Norm>,
+    norm: Option<&TileNorm>,
     call: &Call<'_>,
 ) -> Result<()> {
     let (inputs, outputs) = channels(c, pass);
@@ -233,7 +233,7 @@ mod tests {
         let host = [samples * groups * 2, channels, channels].map(|n| random(n, n as u64));
         let [m, g, b] = [0, 1, 2].map(|i| put(gpu, &host[i], DType::F32));
         let [g, b] = [&g, &b].map(|x| at(DevicePtr(x, 0)));
-        let norm = Norm::new(gpu, &m, (g, b), [samples, channels, groups]).unwrap();
+        let norm = TileNorm::new(gpu, &m, (g, b), [samples, channels, groups]).unwrap();
         let mut bytes = vec![0; samples * channels * 8];
         gpu.download(&norm.0, &mut bytes).unwrap();
         let [moments, gamma, beta] = &host;

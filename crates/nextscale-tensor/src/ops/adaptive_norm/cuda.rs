@@ -1,7 +1,7 @@
 //! Adaptive layer norm on a GPU; what launches its kernels also serves the gated residual.
 
 use super::{Modulation, Sizes};
-use crate::tape::Var;
+use crate::tape::Origin;
 use crate::{DType, Error, Grads, Result, Tensor};
 use nextscale_cuda::kernel::Shape as Launch;
 use nextscale_cuda::matmul::DevicePtr;
@@ -197,7 +197,7 @@ pub(crate) fn or_null(t: Option<&Tensor>) -> Result<Arg<'_>> {
 
 /// Whether two tensors are one value on the tape.
 fn same(a: &Tensor, b: &Tensor) -> bool {
-    matches!((&a.var, &b.var), (Some(Var::Node(i)), Some(Var::Node(j))) if i == j)
+    matches!((&a.origin, &b.origin), (Some(Origin::Node(i)), Some(Origin::Node(j))) if i == j)
 }
 
 /// The kernels of the adaptive norm, alone and behind a gated residual.

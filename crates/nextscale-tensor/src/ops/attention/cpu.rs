@@ -12,7 +12,7 @@ use attend::Head;
 use gradient::Upstream;
 use rayon::prelude::*;
 use rows::Scaling;
-use tiles::Plan;
+use tiles::TilePlan;
 
 /// y, and the largest score and the reciprocal of the sum of exponentials of every query, \[B, H, L, 2\].
 pub(super) fn forward(
@@ -22,7 +22,7 @@ pub(super) fn forward(
     level_ends: &[usize],
 ) -> Result<(Tensor, Tensor)> {
     let scalings = scalings(scale_mul, s)?;
-    let plan = Plan::levels(level_ends);
+    let plan = TilePlan::levels(level_ends);
     let (l, c, x) = (s.tokens, s.width(), qkv.f32()?);
     let mut y = PoolVec::scratch(s.batch * l * c);
     let mut stats = PoolVec::scratch(s.batch * s.heads * l * 2);
@@ -55,7 +55,7 @@ pub(super) fn backward(
     grads: &mut Grads<'_>,
 ) -> Result<()> {
     let scalings = scalings(scale_mul, s)?;
-    let plan = Plan::levels(level_ends);
+    let plan = TilePlan::levels(level_ends);
     let (l, c, x, y, g) = (s.tokens, s.width(), qkv.f32()?, y.f32()?, g.f32()?);
     let stats = stats.f32()?;
     let mut dx = PoolVec::scratch(s.batch * l * 3 * c);
@@ -125,7 +125,7 @@ pub(super) fn cached(
 ) -> Result<Tensor> {
     let scalings = scalings(scale_mul, s)?;
     let (l, c, dim, x) = (s.tokens, s.width(), s.dim, qkv.f32()?);
-    let plan = Plan::all(l, held + l);
+    let plan = TilePlan::all(l, held + l);
     let of_head = capacity * dim;
     let mut y = PoolVec::scratch(s.batch * l * c);
     y.par_chunks_mut(l * c)

@@ -73,9 +73,9 @@ pub(super) fn forward(
 
 /// The same values in memory that nobody else holds, in the same place on the tape.
 fn overwritten(x: Tensor) -> Result<Tensor> {
-    let var = x.var.clone();
+    let origin = x.origin.clone();
     let x = x.into_unique()?;
-    Ok(Tensor { var, ..x })
+    Ok(Tensor { origin, ..x })
 }
 
 /// Adds to the gradients of qkv and scale_mul. `y`, `qkv` and `stats` are what [`forward`] returned.

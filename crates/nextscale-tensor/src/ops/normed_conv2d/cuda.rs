@@ -1,6 +1,6 @@
 //! Norm and convolution in one kernel, on GPUs that have it and where that is the faster way.
 
-use super::Norm;
+use super::InputNorm;
 use crate::ops::conv2d::{self, Conv, Sizes, conv2d};
 use crate::ops::group_norm::cuda as group_norm;
 use crate::{Cx, DType, Device, Error, Math, Result, Tensor, expect_dims};
@@ -17,7 +17,7 @@ pub(super) struct Call<'a> {
     s: Sizes,
     conv: Conv,
     x: &'a Tensor,
-    norm: Norm<'a>,
+    norm: InputNorm<'a>,
     weight: Tensor,
     bias: Tensor,
     residual: Option<Tensor>,
@@ -27,7 +27,7 @@ pub(super) struct Call<'a> {
 pub(super) fn forward(
     math: Math,
     x: &Tensor,
-    norm: Norm<'_>,
+    norm: InputNorm<'_>,
     layer: (&Tensor, &Tensor),
     conv: Conv,
     residual: Option<&Tensor>,
@@ -49,7 +49,7 @@ impl<'a> Call<'a> {
     pub(super) fn new(
         math: Math,
         x: &'a Tensor,
-        norm: Norm<'a>,
+        norm: InputNorm<'a>,
         (weight, bias): (&Tensor, &Tensor),
         conv: Conv,
         residual: Option<&Tensor>,
@@ -105,7 +105,7 @@ impl<'a> Call<'a> {
             norm.beta.arg_of(OP, DType::F32)?,
         );
         let extents = [s.batch, s.inputs, norm.groups];
-        let norm = tiles::Norm::new(gpu, &moments, parameters, extents)?;
+        let norm = tiles::TileNorm::new(gpu, &moments, parameters, extents)?;
         let y = [s.batch, s.oh, s.ow, s.outputs];
         let y = Tensor::scratch(gpu, y, self.math.operands)?;
         gpu.conv_forward_normed(

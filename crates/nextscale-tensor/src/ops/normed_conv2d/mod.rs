@@ -16,7 +16,7 @@ use crate::{Cx, Result, Tensor};
 
 /// The norm in front.
 #[derive(Clone, Copy, Debug)]
-pub struct Norm<'a> {
+pub struct InputNorm<'a> {
     /// Factors \[I\].
     pub gamma: &'a Tensor,
     /// Summands \[I\].
@@ -29,7 +29,7 @@ pub struct Norm<'a> {
     pub silu: bool,
 }
 
-impl Norm<'_> {
+impl InputNorm<'_> {
     fn apply(&self, cx: &Cx<'_>, x: &Tensor) -> Result<Tensor> {
         let Self {
             gamma,
@@ -49,7 +49,7 @@ impl Norm<'_> {
 pub fn normed_conv2d(
     cx: &Cx<'_>,
     x: &Tensor,
-    norm: Norm<'_>,
+    norm: InputNorm<'_>,
     (weight, bias): (&Tensor, &Tensor),
     conv: Conv,
     residual: Option<&Tensor>,

@@ -26,8 +26,8 @@ fn inputs([b, h, w, i, o, _]: [usize; 6]) -> [Tensor; 6] {
     ]
 }
 
-fn norm(t: &[Tensor], groups: usize, silu: bool) -> Norm<'_> {
-    Norm {
+fn norm(t: &[Tensor], groups: usize, silu: bool) -> InputNorm<'_> {
+    InputNorm {
         gamma: &t[1],
         beta: &t[2],
         groups,

@@ -1,6 +1,6 @@
 //! Norm, decision and update on a GPU: three passes, of which the last reads and writes everything once.
 
-use super::{AdamW, Decay, Moments, Progress, Scaling, StepValues};
+use super::{AdamW, Decay, Moments, Scaling, StepValues, StepsProgress};
 use crate::{DType, Device, Error, GradBuffer, Params, Result, Tensor};
 use nextscale_cuda::kernel::Shape as Launch;
 use nextscale_cuda::{Arg, Gpu, Module, Work, kernels};
@@ -14,7 +14,7 @@ const STATE: usize = 14;
 
 /// A run of steps: its state, and the factor on the weight decay of every 16 parameters.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(super) struct DeviceSteps {
     state: Tensor,
     factors: Tensor,
 }
@@ -94,12 +94,12 @@ pub(super) fn read(numbers: &Tensor) -> Result<StepValues> {
     })
 }
 
-impl Run {
+impl DeviceSteps {
     pub(super) fn new(
         gpu: &'static Gpu,
         len: usize,
         ranges: &[Decay],
-        progress: Progress,
+        progress: StepsProgress,
     ) -> Result<Self> {
         let groups = len.div_ceil(GROUP).max(1);
         if gpu.is_dry() {
@@ -129,7 +129,7 @@ impl Run {
         Ok(run)
     }
 
-    pub(super) fn progress(&self) -> Result<Progress> {
+    pub(super) fn progress(&self) -> Result<StepsProgress> {
         let [scale, growth, backoff, interval, tracker, updates, scaled] = from_words(&self.state)?;
         let scaling = (scaled != 0).then_some(Scaling {
             scale: f64::from_bits(scale),
@@ -138,10 +138,10 @@ impl Run {
             growth_interval: interval,
             growth_tracker: tracker,
         });
-        Ok(Progress { updates, scaling })
+        Ok(StepsProgress { updates, scaling })
     }
 
-    pub(super) fn set(&mut self, to: Progress) -> Result<()> {
+    pub(super) fn set(&mut self, to: StepsProgress) -> Result<()> {
         let s = to.scaling.unwrap_or(Scaling {
             scale: 1.0,
             growth_factor: 1.0,

@@ -91,7 +91,7 @@ pub type Decay = (Range<usize>, f32);
 
 /// What a run of steps carries from one to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Progress {
+pub struct StepsProgress {
     /// Updates made.
     pub updates: u64,
     /// The loss scale, where there is one.
@@ -187,13 +187,13 @@ pub struct Moments<'a> {
 pub struct Steps {
     ranges: Vec<Decay>,
     len: usize,
-    place: Place,
+    backend: Backend,
 }
 
 #[derive(Debug)]
-enum Place {
-    Cpu(Progress),
-    Cuda(cuda::Run),
+enum Backend {
+    Cpu(StepsProgress),
+    Cuda(cuda::DeviceSteps),
 }
 
 impl Steps {
@@ -203,27 +203,31 @@ impl Steps {
     ///
     /// # Errors
     /// When ranges overlap or leave the buffer, or the GPU's memory is full.
-    pub fn new(params: &Params, ranges: Vec<Decay>, progress: Progress) -> Result<Self> {
+    pub fn new(params: &Params, ranges: Vec<Decay>, progress: StepsProgress) -> Result<Self> {
         let len = params.flat_len();
         let ordered = ranges.windows(2).all(|w| w[0].0.end <= w[1].0.start);
         if !ordered || ranges.last().is_some_and(|r| r.0.end > len) {
             return Err(Error::Params("ranges overlap or leave the buffer".into()));
         }
-        let place = match params.device().gpu()? {
-            None => Place::Cpu(progress),
-            Some(gpu) => Place::Cuda(cuda::Run::new(gpu, len, &ranges, progress)?),
+        let backend = match params.device().gpu()? {
+            None => Backend::Cpu(progress),
+            Some(gpu) => Backend::Cuda(cuda::DeviceSteps::new(gpu, len, &ranges, progress)?),
         };
-        Ok(Self { ranges, len, place })
+        Ok(Self {
+            ranges,
+            len,
+            backend,
+        })
     }
 
     /// Where the run is; waits for it where it is on a GPU.
     ///
     /// # Errors
     /// When the GPU failed.
-    pub fn progress(&self) -> Result<Progress> {
-        match &self.place {
-            Place::Cpu(progress) => Ok(*progress),
-            Place::Cuda(run) => run.progress(),
+    pub fn progress(&self) -> Result<StepsProgress> {
+        match &self.backend {
+            Backend::Cpu(progress) => Ok(*progress),
+            Backend::Cuda(steps) => steps.progress(),
         }
     }
 
@@ -231,13 +235,13 @@ impl Steps {
     ///
     /// # Errors
     /// When the GPU refuses.
-    pub fn set_progress(&mut self, to: Progress) -> Result<()> {
-        match &mut self.place {
-            Place::Cpu(progress) => {
+    pub fn set_progress(&mut self, to: StepsProgress) -> Result<()> {
+        match &mut self.backend {
+            Backend::Cpu(progress) => {
                 *progress = to;
                 Ok(())
             }
-            Place::Cuda(run) => run.set(to),
+            Backend::Cuda(steps) => steps.set(to),
         }
     }
 
@@ -247,9 +251,9 @@ impl Steps {
     /// # Errors
     /// When the GPU's memory is full.
     pub fn seed(&self, accumulate: usize) -> Result<Tensor> {
-        match &self.place {
-            Place::Cuda(run) => run.seed(accumulate),
-            Place::Cpu(progress) => {
+        match &self.backend {
+            Backend::Cuda(steps) => steps.seed(accumulate),
+            Backend::Cpu(progress) => {
                 let scale = progress.scaling.map_or(1.0, |s| s.scale);
                 Ok(Tensor::from_vec(
                     [1],
@@ -272,12 +276,12 @@ impl Steps {
         if params.flat_len() != self.len {
             return Err(Error::Params("ranges of another model".into()));
         }
-        match &mut self.place {
-            Place::Cuda(run) => {
-                let numbers = run.step(params, buffers, hyper)?;
+        match &mut self.backend {
+            Backend::Cuda(steps) => {
+                let numbers = steps.step(params, buffers, hyper)?;
                 Ok(StepNumbers(Numbers::There(numbers)))
             }
-            Place::Cpu(progress) => {
+            Backend::Cpu(progress) => {
                 let flat = params.flat_mut()?;
                 let scale = progress.scaling.map_or(1.0, |s| s.scale);
                 let norm = cpu::grad_norm(buffers.grads)? / scale;

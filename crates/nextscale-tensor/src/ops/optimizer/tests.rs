@@ -40,7 +40,7 @@ fn matches_f64_over_several_steps() {
         .iter()
         .map(|&p| [f64::from(p), 0.0, 0.0])
         .collect();
-    let mut steps = Steps::new(&params, ranges.clone(), Progress::default()).unwrap();
+    let mut steps = Steps::new(&params, ranges.clone(), StepsProgress::default()).unwrap();
     for step in 1..=3 {
         for i in 0..n {
             g.cpu_mut().unwrap()[i] = draw.normal();
@@ -111,8 +111,8 @@ fn buffers_must_fit() {
         weight_decay: 0.0,
         clip: None,
     };
-    let mut of_b = Steps::new(&b, vec![], Progress::default()).unwrap();
-    let mut of_a = Steps::new(&a, vec![], Progress::default()).unwrap();
+    let mut of_b = Steps::new(&b, vec![], StepsProgress::default()).unwrap();
+    let mut of_a = Steps::new(&a, vec![], StepsProgress::default()).unwrap();
     let mut moments = [&b, &a, &a].map(|p| p.buffer().unwrap());
     let [grads, exp_avg, exp_avg_sq] = &mut moments;
     let mut buffers = Moments {
@@ -122,7 +122,7 @@ fn buffers_must_fit() {
     };
     assert!(of_a.step(&mut a, &mut buffers, &hyper).is_err());
     assert!(of_b.step(&mut a, &mut buffers, &hyper).is_err());
-    let new = |ranges| Steps::new(&a, ranges, Progress::default());
+    let new = |ranges| Steps::new(&a, ranges, StepsProgress::default());
     assert!(new(vec![(0..5, 0.0)]).is_err());
     assert!(new(vec![(0..3, 0.0), (2..4, 0.0)]).is_err());
     assert!(new(vec![(0..2, 0.0), (2..4, 0.0)]).is_ok());
@@ -139,7 +139,7 @@ fn an_overflow_updates_nothing() {
         growth_interval: 2,
         growth_tracker: 0,
     };
-    let start = Progress {
+    let start = StepsProgress {
         updates: 6,
         scaling: Some(scaling),
     };
@@ -198,7 +198,7 @@ fn a_gpu_agrees() {
             growth_interval: 3,
             growth_tracker: 1,
         });
-        let start = Progress {
+        let start = StepsProgress {
             updates: 4,
             scaling,
         };

@@ -2,7 +2,7 @@
 
 use super::{Branch, DropPath, EPS, VarConfig};
 use crate::Result;
-use crate::model::Run;
+use crate::model::ForwardPass;
 use crate::model::layers::Linear;
 use nextscale_tensor::ops::{self, Activation, Bias, FeedForward, Gate, KvCache, Modulation};
 use nextscale_tensor::params::Layout;
@@ -120,14 +120,14 @@ impl Block {
     /// feed-forward branch, which [`Block::join`] adds.
     pub(super) fn forward(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         (x, y): (Tensor, Tensor),
         table: &Tensor,
         attend: &mut Attend<'_>,
         drop_path: Option<&DropPath>,
     ) -> Result<(Tensor, Tensor)> {
-        let cx = &run.cx;
+        let cx = &pass.cx;
         let i = self.index;
         let (q, v) = (p.get(self.q_bias), p.get(self.v_bias));
         let bias = Bias::QkV { q: &q, v: &v };
@@ -140,7 +140,7 @@ impl Block {
             }
         };
         let a = self.proj.forward(cx, p, &h)?;
-        run.see(|| format!("block.{i}.attn"), &a);
+        pass.see(|| format!("block.{i}.attn"), &a);
         let middle = Modulation {
             table,
             scale: 3,
@@ -158,7 +158,7 @@ impl Block {
             b2: &b2,
         };
         let f = ops::feed_forward(cx, &y, &weights)?;
-        run.see(|| format!("block.{i}.ffn"), &f);
+        pass.see(|| format!("block.{i}.ffn"), &f);
         Ok((x, f))
     }
 

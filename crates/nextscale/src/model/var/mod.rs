@@ -13,7 +13,7 @@ pub use drop_path::{Branch, DropPath};
 pub use init::InitScales;
 
 use super::layers::Linear;
-use super::{Run, half_copy, to_device};
+use super::{ForwardPass, half_copy, to_device};
 use crate::{Error, Result};
 use block::{Block, SLOTS};
 use nextscale_tensor::ops::{self, KvCache, Modulation};
@@ -175,21 +175,21 @@ impl Var {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn conditions(&self, run: &Run<'_>, cond: &Tensor) -> Result<Conditions> {
-        let activated = self.activate(run, cond)?;
-        let tables = (0..=self.blocks.len()).map(|i| self.table(run, &activated, i));
+    pub fn conditions(&self, pass: &ForwardPass<'_>, cond: &Tensor) -> Result<Conditions> {
+        let activated = self.activate(pass, cond)?;
+        let tables = (0..=self.blocks.len()).map(|i| self.table(pass, &activated, i));
         Ok(Conditions(tables.collect::<Result<_>>()?))
     }
 
     /// What tables are made of, from conditions \[B, C\].
-    fn activate(&self, run: &Run<'_>, cond: &Tensor) -> Result<Activated> {
+    fn activate(&self, pass: &ForwardPass<'_>, cond: &Tensor) -> Result<Activated> {
         let (b, c) = (cond.dims()[0], self.config.width());
-        let cond = ops::silu(&run.cx.full(), cond)?;
+        let cond = ops::silu(&pass.cx.full(), cond)?;
         let shared = match &self.shared_ada_lin {
             Some(lin) => {
-                let table = lin.forward(&run.cx.wide(), &self.params, &cond)?;
+                let table = lin.forward(&pass.cx.wide(), &self.params, &cond)?;
                 let table = table.reshape([b, SLOTS, c])?;
-                run.see(|| "shared_ada_lin".into(), &table);
+                pass.see(|| "shared_ada_lin".into(), &table);
                 Some(table)
             }
             None => None,
@@ -198,9 +198,9 @@ impl Var {
     }
 
     /// The table of block `i`, \[B, 6, C\]; after the last block's comes the head's, \[B, 2, C\].
-    fn table(&self, run: &Run<'_>, from: &Activated, i: usize) -> Result<Tensor> {
+    fn table(&self, pass: &ForwardPass<'_>, from: &Activated, i: usize) -> Result<Tensor> {
         // Tables are few numbers with great influence: float32, products read half precision where the rest does.
-        let (cx, p) = (&run.cx.wide(), &self.params);
+        let (cx, p) = (&pass.cx.wide(), &self.params);
         match self.blocks.get(i) {
             Some(block) => block.table(cx, p, &from.cond, from.shared.as_ref()),
             None => {
@@ -233,20 +233,20 @@ impl Var {
     /// When shapes do not fit or, on a CPU, a label is out of range.
     pub fn forward(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         labels: &Tensor,
         input: Option<&Tensor>,
         active: usize,
         drop_path: Option<&DropPath>,
     ) -> Result<Tensor> {
-        let (full, p) = (run.cx.full(), &self.params);
+        let (full, p) = (pass.cx.full(), &self.params);
         let cx = &full;
         let ends = &self.config.pyramid.ends()[..active];
         let total = ends.last().copied().unwrap_or(0);
         let first = self.config.pyramid.len_of(0);
         cx.first_use(p, self.embeddings);
         let cond = self.condition(cx, labels)?;
-        let activated = self.activate(run, &cond)?;
+        let activated = self.activate(pass, &cond)?;
         let embeddings = input
             .map(|x| self.word_embed.forward(cx, p, x))
             .transpose()?;
@@ -260,10 +260,10 @@ impl Var {
             &self.level_of[..total],
             first,
         )?;
-        run.see(|| "x_embed".into(), &x);
+        pass.see(|| "x_embed".into(), &x);
         let mut attend = Attend::Levels(ends);
         let modulations = Modulations::Fresh(&activated);
-        self.trunk(run, x, modulations, &mut attend, drop_path)
+        self.trunk(pass, x, modulations, &mut attend, drop_path)
     }
 
     /// Sampling: logits \[B, l, V\] of scale `k` whose input embeddings are `x` \[B, l, C\]; keys and values are
@@ -273,28 +273,28 @@ impl Var {
     /// When shapes do not fit.
     pub fn forward_scale(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         x: Tensor,
         conditions: &Conditions,
         caches: &mut [KvCache],
     ) -> Result<Tensor> {
         let modulations = Modulations::Made(conditions);
-        self.trunk(run, x, modulations, &mut Attend::Cached(caches), None)
+        self.trunk(pass, x, modulations, &mut Attend::Cached(caches), None)
     }
 
     /// The blocks and the head.
     fn trunk(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         x: Tensor,
         modulations: Modulations<'_>,
         attend: &mut Attend<'_>,
         drop_path: Option<&DropPath>,
     ) -> Result<Tensor> {
-        let (cx, p) = (&run.cx, &self.params);
+        let (cx, p) = (&pass.cx, &self.params);
         let table_of = |i: usize| match modulations {
             Modulations::Made(Conditions(tables)) => Ok(tables[i].clone()),
-            Modulations::Fresh(activated) => self.table(run, activated, i),
+            Modulations::Fresh(activated) => self.table(pass, activated, i),
         };
         // The head and the norm before it are in float32 whatever the blocks are in.
         let full = &cx.full();
@@ -304,17 +304,17 @@ impl Var {
         let mut y = ops::adaptive_norm(into(0), &x, &self.entry(0, &table), EPS)?;
         let mut x = x;
         for (i, block) in self.blocks.iter().enumerate() {
-            let branches = block.forward(run, p, (x, y), &table, attend, drop_path)?;
+            let branches = block.forward(pass, p, (x, y), &table, attend, drop_path)?;
             // No sooner: backward, its rule follows the one of the last operator that reads it.
             let next_table = table_of(i + 1)?;
             let next = self.entry(i + 1, &next_table);
             (x, y) = block.join(into(i + 1), branches, &table, &next, drop_path)?;
             table = next_table;
-            run.see(|| format!("block.{i}"), &x);
+            pass.see(|| format!("block.{i}"), &x);
         }
-        run.see(|| "head_nm".into(), &y);
+        pass.see(|| "head_nm".into(), &y);
         let logits = self.head.forward(full, p, &y)?;
-        run.see(|| "logits".into(), &logits);
+        pass.see(|| "logits".into(), &logits);
         Ok(logits)
     }
 

@@ -2,7 +2,7 @@
 
 use super::norm;
 use crate::Result;
-use crate::model::Run;
+use crate::model::ForwardPass;
 use crate::model::layers::{Conv2d, GroupNorm};
 use nextscale_tensor::{Params, ParamsBuilder, Tensor, ops};
 
@@ -22,10 +22,10 @@ impl AttnBlock {
         }
     }
 
-    pub(super) fn forward(&self, run: &Run<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
-        let h = self.norm.forward(run, p, x, false)?;
-        let qkv = self.qkv.forward(run, p, &h)?;
-        let h = ops::spatial_attention(&run.cx, &qkv)?;
-        self.proj_out.forward_plus(run, p, &h, Some(x))
+    pub(super) fn forward(&self, pass: &ForwardPass<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
+        let h = self.norm.forward(pass, p, x, false)?;
+        let qkv = self.qkv.forward(pass, p, &h)?;
+        let h = ops::spatial_attention(&pass.cx, &qkv)?;
+        self.proj_out.forward_plus(pass, p, &h, Some(x))
     }
 }

@@ -5,7 +5,7 @@ use super::encoder::{Level, Middle};
 use super::resnet_block::ResnetBlock;
 use super::{DropoutDraw, VqvaeConfig, norm};
 use crate::Result;
-use crate::model::Run;
+use crate::model::ForwardPass;
 use crate::model::layers::{Conv2d, GroupNorm};
 use nextscale_tensor::{Params, ParamsBuilder, PartId, Tensor, ops};
 
@@ -68,27 +68,27 @@ impl Decoder {
 
     pub(super) fn forward(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         z: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
-        run.cx.first_use(p, self.start);
-        let h = self.conv_in.forward(run, p, z)?;
-        run.see(|| "dec.conv_in".into(), &h);
-        let mut h = self.mid.forward(run, p, &h, drop, "dec")?;
+        pass.cx.first_use(p, self.start);
+        let h = self.conv_in.forward(pass, p, z)?;
+        pass.see(|| "dec.conv_in".into(), &h);
+        let mut h = self.mid.forward(pass, p, &h, drop, "dec")?;
         for (i, level) in self.up.iter().enumerate().rev() {
-            h = level.blocks(run, p, h, drop)?;
+            h = level.blocks(pass, p, h, drop)?;
             if let Some(conv) = &level.resample {
-                let big = ops::upsample_nearest2x(&run.cx, &h)?;
-                h = conv.forward(run, p, &big)?;
+                let big = ops::upsample_nearest2x(&pass.cx, &h)?;
+                h = conv.forward(pass, p, &big)?;
             }
-            run.see(|| format!("dec.level{i}"), &h);
+            pass.see(|| format!("dec.level{i}"), &h);
         }
-        run.cx.first_use(p, self.end);
-        let h = self.norm_out.forward(run, p, &h, true)?;
-        let h = self.conv_out.forward(&run.full(), p, &h)?;
-        run.see(|| "dec.conv_out".into(), &h);
+        pass.cx.first_use(p, self.end);
+        let h = self.norm_out.forward(pass, p, &h, true)?;
+        let h = self.conv_out.forward(&pass.full(), p, &h)?;
+        pass.see(|| "dec.conv_out".into(), &h);
         Ok(h)
     }
 }

@@ -4,7 +4,7 @@ use super::attn_block::AttnBlock;
 use super::resnet_block::ResnetBlock;
 use super::{DropoutDraw, VqvaeConfig, norm};
 use crate::Result;
-use crate::model::Run;
+use crate::model::ForwardPass;
 use crate::model::layers::{Conv2d, GroupNorm};
 use nextscale_tensor::ops::Conv;
 use nextscale_tensor::{Params, ParamsBuilder, PartId, Tensor};
@@ -21,16 +21,16 @@ pub(super) struct Level {
 impl Level {
     pub(super) fn blocks(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         mut h: Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
-        run.cx.first_use(p, self.part);
+        pass.cx.first_use(p, self.part);
         for (i, block) in self.blocks.iter().enumerate() {
-            h = block.forward(run, p, &h, drop)?;
+            h = block.forward(pass, p, &h, drop)?;
             if let Some(attn) = self.attns.get(i) {
-                h = attn.forward(run, p, &h)?;
+                h = attn.forward(pass, p, &h)?;
             }
         }
         Ok(h)
@@ -55,18 +55,18 @@ impl Middle {
 
     pub(super) fn forward(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         h: &Tensor,
         drop: Option<DropoutDraw>,
         label: &str,
     ) -> Result<Tensor> {
-        let h = self.block_1.forward(run, p, h, drop)?;
-        run.see(|| format!("{label}.mid.block_1"), &h);
-        let h = self.attn_1.forward(run, p, &h)?;
-        run.see(|| format!("{label}.mid.attn_1"), &h);
-        let h = self.block_2.forward(run, p, &h, drop)?;
-        run.see(|| format!("{label}.mid.block_2"), &h);
+        let h = self.block_1.forward(pass, p, h, drop)?;
+        pass.see(|| format!("{label}.mid.block_1"), &h);
+        let h = self.attn_1.forward(pass, p, &h)?;
+        pass.see(|| format!("{label}.mid.attn_1"), &h);
+        let h = self.block_2.forward(pass, p, &h, drop)?;
+        pass.see(|| format!("{label}.mid.block_2"), &h);
         Ok(h)
     }
 }
@@ -127,26 +127,26 @@ impl Encoder {
 
     pub(super) fn forward(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         image: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
-        run.cx.first_use(p, self.start);
-        let mut h = self.conv_in.forward(run, p, image)?;
-        run.see(|| "enc.conv_in".into(), &h);
+        pass.cx.first_use(p, self.start);
+        let mut h = self.conv_in.forward(pass, p, image)?;
+        pass.see(|| "enc.conv_in".into(), &h);
         for (i, level) in self.down.iter().enumerate() {
-            h = level.blocks(run, p, h, drop)?;
+            h = level.blocks(pass, p, h, drop)?;
             if let Some(conv) = &level.resample {
-                h = conv.forward(run, p, &h)?;
+                h = conv.forward(pass, p, &h)?;
             }
-            run.see(|| format!("enc.level{i}"), &h);
+            pass.see(|| format!("enc.level{i}"), &h);
         }
-        run.cx.first_use(p, self.end);
-        let h = self.mid.forward(run, p, &h, drop, "enc")?;
-        let h = self.norm_out.forward(run, p, &h, true)?;
-        let h = self.conv_out.forward(&run.full(), p, &h)?;
-        run.see(|| "enc.conv_out".into(), &h);
+        pass.cx.first_use(p, self.end);
+        let h = self.mid.forward(pass, p, &h, drop, "enc")?;
+        let h = self.norm_out.forward(pass, p, &h, true)?;
+        let h = self.conv_out.forward(&pass.full(), p, &h)?;
+        pass.see(|| "enc.conv_out".into(), &h);
         Ok(h)
     }
 }

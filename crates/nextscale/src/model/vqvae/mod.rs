@@ -10,7 +10,7 @@ mod resnet_block;
 pub mod state_dict;
 
 use super::layers::{Conv2d, GroupNorm};
-use super::{Pyramid, Run, half_copy, to_device};
+use super::{ForwardPass, Pyramid, half_copy, to_device};
 use crate::{Error, Result};
 use decoder::Decoder;
 use encoder::Encoder;
@@ -266,7 +266,7 @@ impl Vqvae {
     /// When the image's sides are not multiples of the patch size.
     pub fn features(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         image: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
@@ -279,11 +279,11 @@ impl Vqvae {
                 )));
             }
         }
-        let z = self.encoder.forward(run, &self.params, image, drop)?;
-        run.cx.first_use(&self.params, self.codes);
+        let z = self.encoder.forward(pass, &self.params, image, drop)?;
+        pass.cx.first_use(&self.params, self.codes);
         // What the quantizer searches codes for is float32.
-        let f = self.quant_conv.forward(&run.full(), &self.params, &z)?;
-        run.see(|| "f".into(), &f);
+        let f = self.quant_conv.forward(&pass.full(), &self.params, &z)?;
+        pass.see(|| "f".into(), &f);
         Ok(f)
     }
 
@@ -305,11 +305,11 @@ impl Vqvae {
         image: &Tensor,
         pyramid: &Pyramid,
     ) -> Result<Vec<Tensor>> {
-        let run = Run::plain(math);
-        let f = self.features(&run, image, None)?;
+        let pass = ForwardPass::plain(math);
+        let f = self.features(&pass, image, None)?;
         Ok(self
             .quantizer
-            .encode(&run, &self.params, &f, pyramid)?
+            .encode(&pass, &self.params, &f, pyramid)?
             .indices)
     }
 
@@ -319,12 +319,12 @@ impl Vqvae {
     /// When shapes do not fit.
     pub fn decode(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         f_hat: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
-        let z = self.post_quant_conv.forward(run, &self.params, f_hat)?;
-        self.decoder.forward(run, &self.params, &z, drop)
+        let z = self.post_quant_conv.forward(pass, &self.params, f_hat)?;
+        self.decoder.forward(pass, &self.params, &z, drop)
     }
 
     /// f̂ to an image clamped to \[−1, 1\] (`fhat_to_img`).
@@ -332,7 +332,7 @@ impl Vqvae {
     /// # Errors
     /// When shapes do not fit.
     pub fn decode_clamped(&self, f_hat: &Tensor) -> Result<Tensor> {
-        let image = self.decode(&Run::plain(self.math), f_hat, None)?;
+        let image = self.decode(&ForwardPass::plain(self.math), f_hat, None)?;
         Ok(ops::clamp(&image, -1.0, 1.0)?)
     }
 
@@ -341,9 +341,9 @@ impl Vqvae {
     /// # Errors
     /// When shapes do not fit.
     pub fn reconstruct(&self, image: &Tensor, pyramid: &Pyramid) -> Result<(Tensor, Vec<Tensor>)> {
-        let run = Run::plain(self.math);
-        let f = self.features(&run, image, None)?;
-        let code = self.quantizer.encode(&run, &self.params, &f, pyramid)?;
+        let pass = ForwardPass::plain(self.math);
+        let f = self.features(&pass, image, None)?;
+        let code = self.quantizer.encode(&pass, &self.params, &f, pyramid)?;
         Ok((self.decode_clamped(&code.f_hat)?, code.indices))
     }
 
@@ -353,13 +353,13 @@ impl Vqvae {
     /// When shapes do not fit.
     pub fn train_forward(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         image: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<TrainOutput> {
-        let f = self.features(run, image, drop)?;
-        let q = self.quantizer.train_forward(run, &self.params, &f)?;
-        let image = self.decode(run, &q.f_hat, drop)?;
+        let f = self.features(pass, image, drop)?;
+        let q = self.quantizer.train_forward(pass, &self.params, &f)?;
+        let image = self.decode(pass, &q.f_hat, drop)?;
         Ok(TrainOutput {
             image,
             vq_loss: q.vq_loss,

@@ -4,7 +4,7 @@
 //! full size, blended by φ and taken off the rest. Everything is float32.
 
 use super::VqvaeConfig;
-use crate::model::{Pyramid, Run};
+use crate::model::{ForwardPass, Pyramid};
 use crate::{Error, Result};
 use nextscale_tensor::ops::{self, ResidualCodes};
 use nextscale_tensor::params::Layout;
@@ -122,18 +122,25 @@ impl Quantizer {
     }
 
     /// φ of scale `k` among `count`.
-    fn phi(&self, run: &Run<'_>, p: &Params, h: &Tensor, k: usize, count: usize) -> Result<Tensor> {
+    fn phi(
+        &self,
+        pass: &ForwardPass<'_>,
+        p: &Params,
+        h: &Tensor,
+        k: usize,
+        count: usize,
+    ) -> Result<Tensor> {
         if self.phis.is_empty() {
             return Ok(h.clone());
         }
         let (w, b) = self.phis[nearest_tick(&self.ticks, k, count)];
-        Ok(ops::phi(&run.cx, h, &p.get(w), &p.get(b), self.rho)?)
+        Ok(ops::phi(&pass.cx, h, &p.get(w), &p.get(b), self.rho)?)
     }
 
     /// Codes \[B, h·w, Cvae\] of scale `k`, brought to `full` size and blended: what the scale adds to f̂.
     fn contribution(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         codes: &Tensor,
         (k, pyramid): (usize, &Pyramid),
@@ -147,8 +154,8 @@ impl Quantizer {
             )));
         };
         let map = codes.reshape([b, ph, pw, c])?;
-        let map = ops::bicubic(&run.cx, &map, full)?;
-        self.phi(run, p, &map, k, pyramid.count())
+        let map = ops::bicubic(&pass.cx, &map, full)?;
+        self.phi(pass, p, &map, k, pyramid.count())
     }
 
     /// Weight and bias of φ for every scale of `pyramid`; none where φ is the identity.
@@ -168,8 +175,14 @@ impl Quantizer {
     ///
     /// # Errors
     /// When the finest scale is not the size of f.
-    pub fn encode(&self, run: &Run<'_>, p: &Params, f: &Tensor, pyramid: &Pyramid) -> Result<Code> {
-        self.encode_with_input(run, p, f, pyramid, 0)
+    pub fn encode(
+        &self,
+        pass: &ForwardPass<'_>,
+        p: &Params,
+        f: &Tensor,
+        pyramid: &Pyramid,
+    ) -> Result<Code> {
+        self.encode_with_input(pass, p, f, pyramid, 0)
     }
 
     /// [`Quantizer::encode`] together with what [`Quantizer::var_input`] makes of the tokens, in one pass over the scales.
@@ -178,7 +191,7 @@ impl Quantizer {
     /// When the finest scale is not the size of f.
     pub fn encode_with_input(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         f: &Tensor,
         pyramid: &Pyramid,
@@ -196,8 +209,8 @@ impl Quantizer {
         }
         let (codebook, phis) = (self.codebook(p).detach(), self.phis_of(p, pyramid));
         let codes = self.codes(&codebook, &phis);
-        let see = |k: usize, f_hat: &Tensor| run.see(|| format!("f_hat.{k}"), f_hat);
-        let see: Option<&ops::Watch<'_>> = run.probe.is_some().then_some(&see);
+        let see = |k: usize, f_hat: &Tensor| pass.see(|| format!("f_hat.{k}"), f_hat);
+        let see: Option<&ops::Watch<'_>> = pass.probe.is_some().then_some(&see);
         let made = ops::residual_quantize(f, &codes, pyramid.scales(), active, see)?;
         Ok(Code {
             indices: made.indices,
@@ -238,14 +251,14 @@ impl Quantizer {
     /// # Errors
     /// When token maps do not fit the pyramid.
     pub fn f_hats(&self, p: &Params, indices: &[Tensor], pyramid: &Pyramid) -> Result<Vec<Tensor>> {
-        let run = Run::off();
+        let pass = ForwardPass::off();
         let codebook = self.codebook(p).detach();
         let mut out: Vec<Tensor> = Vec::new();
         for (k, idx) in indices.iter().enumerate() {
-            let codes = ops::gather_rows(&run.cx, &codebook, idx)?;
-            let h = self.contribution(&run, p, &codes, (k, pyramid), pyramid.finest())?;
+            let codes = ops::gather_rows(&pass.cx, &codebook, idx)?;
+            let h = self.contribution(&pass, p, &codes, (k, pyramid), pyramid.finest())?;
             out.push(match out.last() {
-                Some(f) => ops::add(&run.cx, f, &h)?,
+                Some(f) => ops::add(&pass.cx, f, &h)?,
                 None => h,
             });
         }
@@ -263,17 +276,17 @@ impl Quantizer {
         indices: &[Tensor],
         pyramid: &Pyramid,
     ) -> Result<Vec<Tensor>> {
-        let run = Run::off();
+        let pass = ForwardPass::off();
         let codebook = self.codebook(p).detach();
         let mut out: Vec<Tensor> = Vec::new();
         for (k, idx) in indices.iter().enumerate() {
             let size = pyramid.scales()[k];
-            let codes = ops::gather_rows(&run.cx, &codebook, idx)?;
-            let h = self.contribution(&run, p, &codes, (k, pyramid), size)?;
+            let codes = ops::gather_rows(&pass.cx, &codebook, idx)?;
+            let h = self.contribution(&pass, p, &codes, (k, pyramid), size)?;
             out.push(match out.last() {
                 Some(f) => {
-                    let grown = ops::bicubic(&run.cx, f, size)?;
-                    ops::add(&run.cx, &grown, &h)?
+                    let grown = ops::bicubic(&pass.cx, f, size)?;
+                    ops::add(&pass.cx, &grown, &h)?
                 }
                 None => h,
             });
@@ -294,17 +307,17 @@ impl Quantizer {
         k: usize,
         pyramid: &Pyramid,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let run = Run::off();
-        let h = self.contribution(&run, p, codes, (k, pyramid), pyramid.finest())?;
+        let pass = ForwardPass::off();
+        let h = self.contribution(&pass, p, codes, (k, pyramid), pyramid.finest())?;
         let f_hat = match f_hat {
-            Some(f) => ops::add(&run.cx, f, &h)?,
+            Some(f) => ops::add(&pass.cx, f, &h)?,
             None => h,
         };
         let Some(&next) = pyramid.scales().get(k + 1) else {
             return Ok((f_hat, None));
         };
         let (b, _, c) = dims(&f_hat)?;
-        let z = ops::area(&run.cx, &f_hat, next)?.reshape([b, next.0 * next.1, c])?;
+        let z = ops::area(&pass.cx, &f_hat, next)?.reshape([b, next.0 * next.1, c])?;
         Ok((f_hat, Some(z)))
     }
 
@@ -314,19 +327,19 @@ impl Quantizer {
     /// # Errors
     /// When f is not of the finest scale's size.
     pub fn residuals(&self, p: &Params, f: &Tensor, codes: usize) -> Result<Vec<Tensor>> {
-        let run = Run::off();
+        let pass = ForwardPass::off();
         let pyramid = &self.pyramid;
         let (b, full, c) = dims(f)?;
         let codebook = self.codebook(p).detach().narrow(0, codes)?;
         let mut rest = f.detach();
         let mut out = Vec::new();
         for (k, &(ph, pw)) in pyramid.scales().iter().enumerate() {
-            let z = ops::area(&run.cx, &rest, (ph, pw))?.reshape([b * ph * pw, c])?;
+            let z = ops::area(&pass.cx, &rest, (ph, pw))?.reshape([b * ph * pw, c])?;
             if k + 1 < pyramid.count() && codes > 0 {
                 let idx = ops::nearest_code(&z, &codebook, self.znorm)?.reshape([b, ph * pw])?;
-                let chosen = ops::gather_rows(&run.cx, &codebook, &idx)?;
-                let h = self.contribution(&run, p, &chosen, (k, pyramid), full)?;
-                rest = ops::sub(&run.cx, &rest, &h)?;
+                let chosen = ops::gather_rows(&pass.cx, &codebook, &idx)?;
+                let h = self.contribution(&pass, p, &chosen, (k, pyramid), full)?;
+                rest = ops::sub(&pass.cx, &rest, &h)?;
             }
             out.push(z);
         }
@@ -337,9 +350,14 @@ impl Quantizer {
     ///
     /// # Errors
     /// When f is not of the finest scale's size.
-    pub fn train_forward(&self, run: &Run<'_>, p: &Params, f: &Tensor) -> Result<Quantized> {
-        let run = &run.exact();
-        let cx = &run.cx;
+    pub fn train_forward(
+        &self,
+        pass: &ForwardPass<'_>,
+        p: &Params,
+        f: &Tensor,
+    ) -> Result<Quantized> {
+        let pass = &pass.exact();
+        let cx = &pass.cx;
         let pyramid = &self.pyramid;
         let (b, full, c) = dims(f)?;
         if pyramid.finest() != full {
@@ -365,7 +383,7 @@ impl Quantizer {
             let idx = ops::nearest_code(&z, &frozen, self.znorm)?.reshape([b, ph * pw])?;
             hits.push(ops::histogram(&idx, self.vocab)?);
             let codes = ops::gather_rows(cx, &codebook, &idx)?;
-            let h = self.contribution(run, p, &codes, (k, pyramid), full)?;
+            let h = self.contribution(pass, p, &codes, (k, pyramid), full)?;
             rest = ops::sub(&off, &rest, &h.detach())?;
             let sum = match f_hat {
                 Some(s) => ops::add(cx, &s, &h)?,

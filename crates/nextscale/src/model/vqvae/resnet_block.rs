@@ -2,7 +2,7 @@
 
 use super::{DropoutDraw, norm};
 use crate::Result;
-use crate::model::Run;
+use crate::model::ForwardPass;
 use crate::model::layers::{Conv2d, GroupNorm};
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Params, ParamsBuilder, Tensor, ops};
@@ -40,23 +40,23 @@ impl ResnetBlock {
 
     pub(super) fn forward(
         &self,
-        run: &Run<'_>,
+        pass: &ForwardPass<'_>,
         p: &Params,
         x: &Tensor,
         drop: Option<DropoutDraw>,
     ) -> Result<Tensor> {
-        let h = self.conv1.behind(&self.norm1, run, p, x, None)?;
+        let h = self.conv1.behind(&self.norm1, pass, p, x, None)?;
         let shortcut = match &self.nin_shortcut {
-            Some(shortcut) => &shortcut.forward(run, p, x)?,
+            Some(shortcut) => &shortcut.forward(pass, p, x)?,
             None => x,
         };
         let Some(d) = drop.filter(|_| self.dropout > 0.0) else {
-            return self.conv2.behind(&self.norm2, run, p, &h, Some(shortcut));
+            return self.conv2.behind(&self.norm2, pass, p, &h, Some(shortcut));
         };
-        let h = self.norm2.forward(run, p, &h, true)?;
+        let h = self.norm2.forward(pass, p, &h, true)?;
         let stream = Stream::new(d.seed, Purpose::Dropout, d.step, self.lane);
-        let h = ops::dropout(&run.cx, &h, self.dropout, &stream)?;
-        self.conv2.forward_plus(run, p, &h, Some(shortcut))
+        let h = ops::dropout(&pass.cx, &h, self.dropout, &stream)?;
+        self.conv2.forward_plus(pass, p, &h, Some(shortcut))
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::data::Feed;
 use crate::device::resolve_device;
 use crate::format::clean_stale;
-use crate::memory::{Fit, Pass};
+use crate::memory::{Fit, Workload};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
@@ -166,7 +166,7 @@ impl Model {
     /// For questions of memory.
     pub(super) fn fit(&self) -> Fit<'_> {
         Fit {
-            pass: Pass::TrainTokenizer {
+            workload: Workload::TrainTokenizer {
                 vqvae: &self.vqvae,
                 math: self.math,
                 ema: self.ema,

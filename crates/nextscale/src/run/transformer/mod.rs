@@ -21,7 +21,7 @@ use super::{Outcome, average_ends, choose_seed, kept_accumulation, make_folder};
 use crate::checkpoint::TrainerState;
 use crate::device::resolve_device;
 use crate::format::clean_stale;
-use crate::memory::{Fit, Pass};
+use crate::memory::{Fit, Workload};
 use crate::model::Pyramid;
 use crate::model::var::{InitScales, Var, VarConfig};
 use crate::model::vqvae::VqvaeConfig;
@@ -170,7 +170,7 @@ impl Models {
     /// For questions of memory.
     pub(super) fn fit(&self) -> Fit<'_> {
         Fit {
-            pass: Pass::Train {
+            workload: Workload::Train {
                 var: &self.var,
                 vqvae: &self.vqvae,
                 from_tokens: self.from_tokens,

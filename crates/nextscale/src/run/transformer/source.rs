@@ -9,7 +9,7 @@ use crate::options::TransformerOptions;
 use crate::run::Dataset;
 use crate::run::data_record::DataRecord;
 use crate::train::report::PendingReport;
-use crate::train::var_trainer::{StepPlan, VarTrainer};
+use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::Tensor;
 use std::sync::Arc;
@@ -158,7 +158,11 @@ impl Inputs {
     }
 
     /// An iteration with them.
-    pub(super) fn step(&self, trainer: &mut VarTrainer, plan: &StepPlan) -> Result<PendingReport> {
+    pub(super) fn step(
+        &self,
+        trainer: &mut VarTrainer,
+        plan: &TransformerStep,
+    ) -> Result<PendingReport> {
         match &self.given {
             Given::Images(x) => trainer.step(x, &self.labels, plan),
             Given::Tokens(x) => trainer.step_rows(x, &self.labels, plan),

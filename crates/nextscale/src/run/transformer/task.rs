@@ -14,7 +14,7 @@ use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
 use crate::train::progressive::{StagePlan, StageState};
 use crate::train::report::{PendingReport, StepReport};
-use crate::train::var_trainer::{StepPlan, VarTrainer};
+use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::release_free;
 use nextscale_tensor::{Math, Tensor};
@@ -63,7 +63,7 @@ pub(super) struct TransformerTask {
 /// An iteration that was asked for.
 pub(super) struct Pending {
     report: PendingReport,
-    step: StepPlan,
+    step: TransformerStep,
     /// The stage of progressive training after it.
     stage: StageState,
 }
@@ -97,7 +97,7 @@ impl TransformerTask {
     }
 
     /// An iteration's figures for TensorBoard; `scale` is the loss scale that it was made with.
-    fn scalars(&self, report: &StepReport, step: &StepPlan, scale: Option<f64>) -> Metrics {
+    fn scalars(&self, report: &StepReport, step: &TransformerStep, scale: Option<f64>) -> Metrics {
         let vocab = report.predicted.len().max(1) as f64;
         let total: u32 = report.predicted.iter().sum();
         let used = report
@@ -168,7 +168,7 @@ impl Task for TransformerTask {
         let inputs = self.source()?.next()?;
         let now = self.horizon.schedule.at(it);
         let stage = self.stage.advance(self.stages.as_ref(), it);
-        let step = StepPlan {
+        let step = TransformerStep {
             it,
             lr: now.lr,
             wd: now.wd,

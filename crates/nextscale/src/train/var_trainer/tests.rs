@@ -28,13 +28,16 @@ fn a_profiled_step_counts_its_operators() {
     let images = images.to(device).unwrap();
     let tokens = vqvae.tokenize(&images, &var.config.pyramid).unwrap();
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1).unwrap();
-    let first = trainer.step(&images, &labels, &StepPlan::whole(0)).unwrap();
+    let first = trainer
+        .step(&images, &labels, &TransformerStep::whole(0))
+        .unwrap();
     first.read().unwrap();
     // From images, then from tokens: the reports stay unread, for reading waits.
-    let profiled = gpu.profile(|| trainer.step(&images, &labels, &StepPlan::whole(0)));
+    let profiled = gpu.profile(|| trainer.step(&images, &labels, &TransformerStep::whole(0)));
     let (whole, pending) = profiled.unwrap();
     pending.read().unwrap();
-    let profiled = gpu.profile(|| trainer.step_tokens(&tokens, &labels, &StepPlan::whole(0)));
+    let profiled =
+        gpu.profile(|| trainer.step_tokens(&tokens, &labels, &TransformerStep::whole(0)));
     let (cached, pending) = profiled.unwrap();
     pending.read().unwrap();
 

@@ -1,7 +1,7 @@
 //! One head of one batch element, forward.
 
 use super::rows::{exp_and_sum, max, vector_pass};
-use super::tiles::Plan;
+use super::tiles::TilePlan;
 use crate::cpu::gemm::pack::{Rows, Transposed};
 use crate::cpu::gemm::{KC, PackedB, Plain, dot_rows, gemm_packed};
 use crate::cpu::pool::PoolVec;
@@ -91,7 +91,7 @@ impl<'a> Prefix<'a> {
 
 /// Writes every query's result to its row of `out` and, to `stats`, its largest score and the reciprocal of its sum of
 /// exponentials.
-pub(super) fn forward(head: &Head<'_>, plan: &Plan, out: &mut [&mut [f32]], stats: &mut [f32]) {
+pub(super) fn forward(head: &Head<'_>, plan: &TilePlan, out: &mut [&mut [f32]], stats: &mut [f32]) {
     let mut scores = PoolVec::scratch(plan.most_scores());
     if plan.rows() <= FEW {
         return forward_few(head, plan, &mut scores, out, stats);
@@ -114,7 +114,7 @@ pub(super) fn forward(head: &Head<'_>, plan: &Plan, out: &mut [&mut [f32]], stat
 /// [`forward`] without packing.
 fn forward_few(
     head: &Head<'_>,
-    plan: &Plan,
+    plan: &TilePlan,
     scores: &mut [f32],
     out: &mut [&mut [f32]],
     stats: &mut [f32],
@@ -131,7 +131,7 @@ vector_pass! {
         p: &'a [f32],
         v: &'a [f32],
         v_stride: usize,
-        plan: &'a Plan,
+        plan: &'a TilePlan,
         stats: &'a [f32],
         out: &'a mut [&'b mut [f32]],
     ) -> () {

@@ -2,7 +2,7 @@
 
 use super::attend::{ByRows, Head, PROBABILITY_CHAIN, Prefix, SCORE_CHAIN};
 use super::rows::{dot, vector_pass};
-use super::tiles::{Plan, Tile};
+use super::tiles::{Tile, TilePlan};
 use crate::cpu::gemm::pack::{Rows, Transposed};
 use crate::cpu::gemm::{Plain, gemm};
 use crate::cpu::pool::PoolVec;
@@ -25,7 +25,7 @@ pub(super) struct HeadGradient {
 }
 
 /// The gradients of a head's operands.
-pub(super) fn backward(head: &Head<'_>, plan: &Plan, up: &Upstream<'_>) -> HeadGradient {
+pub(super) fn backward(head: &Head<'_>, plan: &TilePlan, up: &Upstream<'_>) -> HeadGradient {
     let dim = head.dim;
     let mut grad = HeadGradient {
         q: PoolVec::scratch(plan.rows() * dim),
@@ -59,7 +59,7 @@ vector_pass! {
         p: &'a mut [f32],
         ds: &'a mut [f32],
         tile: &'a Tile,
-        plan: &'a Plan,
+        plan: &'a TilePlan,
         up: &'a Upstream<'b>,
         dim: usize,
     ) -> () {

@@ -16,13 +16,13 @@ pub(super) struct Tile {
 }
 
 /// The tiles of all queries, in order.
-pub(super) struct Plan {
+pub(super) struct TilePlan {
     pub tiles: Vec<Tile>,
     /// How many keys each query sees.
     pub visible: Vec<usize>,
 }
 
-impl Plan {
+impl TilePlan {
     /// Queries and keys of the scales that end at `ends`. Short scales share a tile.
     pub fn levels(ends: &[usize]) -> Self {
         let (mut tiles, mut visible) = (vec![], vec![]);
@@ -94,7 +94,7 @@ mod tests {
             vec![1, 5, 14, 30, 55, 91, 155, 255, 424, 680],
             vec![96, 97, 300],
         ] {
-            let plan = Plan::levels(&ends);
+            let plan = TilePlan::levels(&ends);
             let mut next = 0;
             for t in &plan.tiles {
                 assert_eq!(t.rows.start, next);
@@ -109,7 +109,7 @@ mod tests {
                 assert_eq!(Some(v), ends.iter().find(|e| **e > i));
             }
         }
-        let plan = Plan::all(100, 255);
+        let plan = TilePlan::all(100, 255);
         assert_eq!((plan.rows(), plan.keys(), plan.tiles.len()), (100, 255, 2));
     }
 }
