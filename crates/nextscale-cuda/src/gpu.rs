@@ -42,8 +42,8 @@ pub struct GpuInfo {
 /// A GPU in use by this process.
 pub struct Gpu {
     info: GpuInfo,
-    context: Shared<sys::CUcontext>,
-    stream: Shared<CUstream>,
+    context: DriverHandle<sys::CUcontext>,
+    stream: DriverHandle<CUstream>,
     pool: Pool,
     modules: Mutex<HashMap<&'static str, Loaded>>,
     matmul: matmul::Slot,
@@ -55,17 +55,17 @@ pub struct Gpu {
 
 /// A driver's handle. They are opaque addresses that any thread may use.
 #[derive(Clone, Copy)]
-struct Shared<T>(T);
+struct DriverHandle<T>(T);
 // SAFETY: contexts, streams, modules and functions may be used from any thread (CUDA driver API, "Context Management"); the
 // calls that need a current context are preceded by `Gpu::bind`.
-unsafe impl<T> Send for Shared<T> {}
+unsafe impl<T> Send for DriverHandle<T> {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl<T> Sync for DriverHandle<T> {}
 
 struct Loaded {
-    module: Shared<CUmodule>,
+    module: DriverHandle<CUmodule>,
     /// By name, with the dynamic shared memory that each was told of.
-    functions: HashMap<&'static str, (Shared<CUfunction>, u32)>,
+    functions: HashMap<&'static str, (DriverHandle<CUfunction>, u32)>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -162,8 +162,8 @@ impl Gpu {
     fn with(info: GpuInfo, context: sys::CUcontext, stream: CUstream, dry: Option<Dry>) -> Self {
         Self {
             info,
-            context: Shared(context),
-            stream: Shared(stream),
+            context: DriverHandle(context),
+            stream: DriverHandle(stream),
             pool: Pool::default(),
             modules: Mutex::default(),
             matmul: matmul::Slot::default(),
@@ -391,7 +391,7 @@ impl Gpu {
             let handle = unsafe { kernel::load(&code) }
                 .doing(&format!("loading the kernels {}", module.name))?;
             let loaded = Loaded {
-                module: Shared(handle),
+                module: DriverHandle(handle),
                 functions: HashMap::new(),
             };
             modules.insert(module.name, loaded);
@@ -411,8 +411,8 @@ impl Gpu {
                 let laid_out =
                     unsafe { kernel::shared(f) }.doing(&format!("asking what {name} needs"))?;
                 let allowed = FREE.saturating_sub(laid_out as u32);
-                loaded.functions.insert(name, (Shared(f), allowed));
-                (Shared(f), allowed)
+                loaded.functions.insert(name, (DriverHandle(f), allowed));
+                (DriverHandle(f), allowed)
             }
         };
         if shared > allowed {

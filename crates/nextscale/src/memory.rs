@@ -1,6 +1,6 @@
-//! How much memory a pass takes, on a GPU or a CPU, what fits, and what to say when it does not.
+//! How much memory a workload takes, on a GPU or a CPU, what fits, and what to say when it does not.
 //!
-//! Hardly anything here is a formula: the pass itself runs on a dry GPU ([`nextscale_tensor::cuda::dry`]), which counts what
+//! Hardly anything here is a formula: the workload itself runs on a dry GPU ([`nextscale_tensor::cuda::dry`]), which counts what
 //! operators ask for, so that a change of a model or an operator is known here at once. A dry CPU is one of them.
 
 mod fit;
@@ -46,10 +46,10 @@ pub(crate) fn drawn(classes: usize) -> usize {
     classes.clamp(4, 16)
 }
 
-/// What a pass takes, in bytes.
+/// What a workload takes, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// The most that is alive at once. With less the pass fails.
+    /// The most that is alive at once. With less it fails.
     pub least: usize,
     /// The same of the first pass, in which algorithms are tried.
     pub first: usize,
@@ -61,12 +61,12 @@ pub struct Need {
 }
 
 impl Need {
-    /// Bytes that must be free for the pass to run.
+    /// Bytes that must be free for it to run.
     pub fn bytes(&self) -> usize {
         self.least.max(self.first) + self.reserve
     }
 
-    /// Whether a pass runs with so many bytes free.
+    /// Whether it runs with so many bytes free.
     pub fn fits(&self, free: usize) -> bool {
         self.bytes() <= free
     }
@@ -217,7 +217,7 @@ impl<'a> Estimate<'a> {
         }
     }
 
-    /// What the pass takes for `batch` images at a time.
+    /// What the workload takes for `batch` images at a time.
     ///
     /// # Errors
     /// When the models can't be built.
@@ -289,7 +289,7 @@ impl<'a> Estimate<'a> {
         }
     }
 
-    /// Numbers in the largest tensor of a pass, or more: as a float, for which nothing is too large.
+    /// Numbers in the largest tensor of a workload, or more: as a float, for which nothing is too large.
     fn values(&self, batch: usize) -> f64 {
         let (var, vqvae) = match &self.workload {
             Workload::Train { var, vqvae, .. }
@@ -358,7 +358,7 @@ impl<'a> Estimate<'a> {
         Ok((images, [slot()?, slot()?]))
     }
 
-    /// Runs a pass for the first time, then as it goes on.
+    /// Runs the workload for the first time, then as it goes on.
     fn repeated(&self, mut pass: impl FnMut(u64) -> Result<()>) -> Result<Need> {
         pass(0)?;
         let first = self.taken();
@@ -530,7 +530,7 @@ pub fn check(device: Device, flag: &str, batch: usize, workload: Workload<'_>) -
     Err(too_large(flag, batch, &room, &estimate)?)
 }
 
-/// What there is and what a pass takes of it; `None` where the system does not tell what there is, or an operator's kernels can't
+/// What there is and what a workload takes of it; `None` where the system does not tell what there is, or an operator's kernels can't
 /// do what the CPU can.
 ///
 /// # Errors

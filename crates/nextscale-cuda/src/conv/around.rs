@@ -29,8 +29,8 @@ pub static MODULE: Module = Module {
 };
 
 /// An operand as a kernel takes it.
-pub(super) fn at(place: DevicePtr<'_>) -> Arg<'_> {
-    Arg::At(place.0, place.1)
+pub(super) fn at(ptr: DevicePtr<'_>) -> Arg<'_> {
+    Arg::At(ptr.0, ptr.1)
 }
 
 /// A count as a kernel takes it.
@@ -38,8 +38,8 @@ pub(super) fn int(n: usize) -> Arg<'static> {
     Arg::Count(n)
 }
 
-fn aligned(place: DevicePtr<'_>) -> bool {
-    place.alignment() >= 16
+fn aligned(ptr: DevicePtr<'_>) -> bool {
+    ptr.alignment() >= 16
 }
 
 /// A matrix: rows and elements in each.

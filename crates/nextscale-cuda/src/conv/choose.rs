@@ -62,14 +62,14 @@ pub(crate) type Slot = Mutex<Option<Chooser>>;
 
 /// Puts a pass into the stream.
 pub(super) fn run(gpu: &'static Gpu, c: &Convolution, pass: Pass, call: &Call<'_>) -> Result<()> {
-    let places = [
+    let pointers = [
         Some(call.x),
         Some(call.w),
         Some(call.y),
         call.bias,
         call.residual,
     ];
-    let alignment = places
+    let alignment = pointers
         .iter()
         .flatten()
         .fold(16, |least, p| least.min(p.alignment()))

@@ -51,7 +51,7 @@ impl Engine<'_> {
     /// A copy with other rows or more channels; `None` where they are the same.
     fn widened(
         &self,
-        place: DevicePtr<'_>,
+        ptr: DevicePtr<'_>,
         element: DType,
         from: around::Extent,
         to: around::Extent,
@@ -61,14 +61,14 @@ impl Engine<'_> {
         }
         let copy = self.scratch(to.0 * to.1, element)?;
         let target = DevicePtr(&copy, 0);
-        around::repack(self.gpu, element.bytes(), place, from, target, to)?;
+        around::repack(self.gpu, element.bytes(), ptr, from, target, to)?;
         Ok(Some(copy))
     }
 
-    fn run(&self, places: &[(i64, DevicePtr<'_>)]) -> Result<()> {
+    fn run(&self, pointers: &[(i64, DevicePtr<'_>)]) -> Result<()> {
         let uses = Uses::of(self.gpu);
         let at = |(id, p): &(i64, DevicePtr<'_>)| Ok((*id, uses.address(p.0, p.1, 0)?));
-        let addresses = places.iter().map(at).collect::<Result<Vec<_>>>()?;
+        let addresses = pointers.iter().map(at).collect::<Result<Vec<_>>>()?;
         match self.plan {
             // SAFETY: `Gpu::conv_forward` and its like checked the operands' lengths, and copies are as long as the padded
             // convolution that the plan was made for.
@@ -87,7 +87,7 @@ impl Engine<'_> {
             (c.outputs * taps, c.inputs),
             (p.outputs * taps, p.inputs),
         )?;
-        let mut places = vec![(id::X, or(&x, call.x)), (id::W, or(&w, call.w))];
+        let mut pointers = vec![(id::X, or(&x, call.x)), (id::W, or(&w, call.w))];
         let mut left = Added {
             bias: call.bias,
             residual: call.residual,
@@ -107,10 +107,10 @@ impl Engine<'_> {
             if let Some(copy) = self.widened(bias, element, from, to)? {
                 bias = DevicePtr(wide.insert(copy), 0);
             }
-            places.push((id::BIAS, bias));
+            pointers.push((id::BIAS, bias));
         }
         if has(FusedOp::Residual) {
-            places.push((id::RESIDUAL, left.residual.take().ok_or_else(lost)?));
+            pointers.push((id::RESIDUAL, left.residual.take().ok_or_else(lost)?));
         }
         let cropped = if p.outputs == c.outputs {
             None
@@ -118,8 +118,8 @@ impl Engine<'_> {
             Some(self.scratch(rows * p.outputs, self.fusion.result)?)
         };
         let y = or(&cropped, call.y);
-        places.push((id::Y, y));
-        self.run(&places)?;
+        pointers.push((id::Y, y));
+        self.run(&pointers)?;
         if cropped.is_some() || left.bias.is_some() || left.residual.is_some() {
             let from = (y, self.fusion.result, p.outputs);
             around::epilogue(self.gpu, from, left, (call.y, e), (rows, c.outputs))?;
@@ -172,8 +172,8 @@ impl Engine<'_> {
     }
 }
 
-fn or<'a>(own: &'a Option<DeviceBuffer>, place: DevicePtr<'a>) -> DevicePtr<'a> {
-    own.as_ref().map_or(place, |b| DevicePtr(b, 0))
+fn or<'a>(own: &'a Option<DeviceBuffer>, ptr: DevicePtr<'a>) -> DevicePtr<'a> {
+    own.as_ref().map_or(ptr, |b| DevicePtr(b, 0))
 }
 
 fn lost() -> Error {

@@ -28,7 +28,7 @@ pub use around::MODULE;
 pub use tiles::MODULE as TILES;
 pub use weight_tiles::MODULE as WEIGHT_TILES;
 
-/// A kind of convolution: everything but the operands' places.
+/// A kind of convolution: everything but the operands' pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Convolution {
     /// Images.
@@ -156,7 +156,7 @@ impl Convolution {
     }
 }
 
-/// The places of one call. What a pass writes is `y`, `x` or `w`, after [`Pass`].
+/// The pointers of one call. What a pass writes is `y`, `x` or `w`, after [`Pass`].
 #[derive(Clone, Copy, Debug)]
 struct Call<'a> {
     x: DevicePtr<'a>,
@@ -181,9 +181,9 @@ impl Call<'_> {
     }
 }
 
-fn holds(gpu: &Gpu, place: DevicePtr<'_>, what: &str, bytes: usize) -> Result<()> {
+fn holds(gpu: &Gpu, ptr: DevicePtr<'_>, what: &str, bytes: usize) -> Result<()> {
     let what = format!("convolution: {what}");
-    place.holds(gpu, &what, bytes).map(|_| ())
+    ptr.holds(gpu, &what, bytes).map(|_| ())
 }
 
 impl Gpu {
@@ -221,7 +221,7 @@ impl Gpu {
     /// [`Gpu::conv_forward`], each beginning at a multiple of 16 bytes.
     ///
     /// # Errors
-    /// As [`Gpu::conv_forward`], and where the kernel does not take the convolution or its operands' places.
+    /// As [`Gpu::conv_forward`], and where the kernel does not take the convolution or its operands' pointers.
     pub fn conv_forward_normed(
         &'static self,
         c: &Convolution,
@@ -240,8 +240,8 @@ impl Gpu {
         };
         call.check_forward(self, c)?;
         let even = |p: DevicePtr<'_>| p.alignment() >= 16;
-        let places = [Some(x), Some(w), Some(y), Some(bias), residual];
-        if !self.conv_takes_norm(c) || !places.into_iter().flatten().all(even) {
+        let pointers = [Some(x), Some(w), Some(y), Some(bias), residual];
+        if !self.conv_takes_norm(c) || !pointers.into_iter().flatten().all(even) {
             return Err(Error::Device(format!(
                 "convolution: {c:?} behind a norm is not for this kernel"
             )));

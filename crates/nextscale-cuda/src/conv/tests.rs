@@ -278,14 +278,14 @@ fn operands_that_do_not_fit_are_refused() {
     let Some(gpu) = gpu() else { return };
     let c = convolution(CASES[0], DType::F32, false);
     let small = DeviceBuffer::new(gpu, 64).unwrap();
-    let place = DevicePtr(&small, 0);
-    let e = gpu.conv_forward(&c, place, place, None, None, place);
+    let ptr = DevicePtr(&small, 0);
+    let e = gpu.conv_forward(&c, ptr, ptr, None, None, ptr);
     assert!(e.unwrap_err().to_string().contains("x needs 65536 bytes"));
     let empty = Convolution {
         h: 0,
         pad: [0; 4],
         ..c
     };
-    let e = gpu.conv_data_gradient(&empty, place, place, place);
+    let e = gpu.conv_data_gradient(&empty, ptr, ptr, ptr);
     assert!(e.unwrap_err().to_string().contains("is empty"));
 }

@@ -68,7 +68,7 @@ impl Epilogue {
     }
 }
 
-/// The kind of a product: everything but the operands' places.
+/// The kind of a product: everything but the operands' pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Product {
     /// Rows of C.
@@ -89,7 +89,7 @@ pub struct Product {
     pub accumulate: bool,
     /// Rounds float32 operands to TF32.
     pub tf32: bool,
-    /// What follows.
+    /// What is done to the result.
     pub epilogue: Epilogue,
 }
 
@@ -204,7 +204,7 @@ impl Gpu {
         self.matmul_batch(p, &Batch::one(p), o)
     }
 
-    /// Several products at once; the operands' places are those of the first. What follows may only be
+    /// Several products at once; the operands' pointers are those of the first. What follows may only be
     /// [`Epilogue::Plain`] where there is more than one or C has gaps.
     ///
     /// # Errors
@@ -231,15 +231,14 @@ impl Gpu {
             )));
         }
         let (operand, result) = (p.operands.bytes(), p.result.bytes());
-        let extra =
-            |wanted: bool, place: Option<DevicePtr<'_>>, what: &str, bytes: usize| match place {
-                Some(place) if wanted => place.holds(self, what, bytes),
-                None if !wanted => Ok(0),
-                _ => Err(Error::Device(format!(
-                    "matmul: {:?} and {what} do not go together",
-                    p.epilogue
-                ))),
-            };
+        let extra = |wanted: bool, ptr: Option<DevicePtr<'_>>, what: &str, bytes: usize| match ptr {
+            Some(ptr) if wanted => ptr.holds(self, what, bytes),
+            None if !wanted => Ok(0),
+            _ => Err(Error::Device(format!(
+                "matmul: {:?} and {what} do not go together",
+                p.epilogue
+            ))),
+        };
         let rows = if p.epilogue == Epilogue::RowSums {
             m
         } else {
@@ -253,8 +252,8 @@ impl Gpu {
             aux: extra(p.epilogue.has_aux(), o.aux, "aux", m * n * result)?,
         };
         // Vector loads depend on how operands are aligned, and so do algorithms.
-        let places = [call.a, call.b, call.c, call.aux];
-        let alignment = places
+        let pointers = [call.a, call.b, call.c, call.aux];
+        let alignment = pointers
             .iter()
             .fold(256u64, |all, a| all | a)
             .trailing_zeros()

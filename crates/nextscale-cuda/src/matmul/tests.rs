@@ -207,11 +207,11 @@ fn operands_that_do_not_fit_are_refused() {
         tf32: false,
         epilogue: Epilogue::Plain,
     };
-    let place = DevicePtr(&b, 0);
+    let ptr = DevicePtr(&b, 0);
     let o = Operands {
-        a: place,
-        b: place,
-        c: place,
+        a: ptr,
+        b: ptr,
+        c: ptr,
         vector: None,
         aux: None,
     };

@@ -436,9 +436,9 @@ fn map(path: Path, x: &Tensor, extents: [usize; 3], apart: [usize; 2]) -> Result
 
 /// Where queries (0), keys (1) or values (2) of a qkv begin.
 fn part(qkv: &Tensor, s: Sizes, which: usize) -> Result<Arg<'_>> {
-    let place = qkv.device_ptr()?;
+    let ptr = qkv.device_ptr()?;
     let bytes = which * s.width() * qkv.dtype().bytes();
-    Ok(Arg::At(place.0, place.1 + bytes))
+    Ok(Arg::At(ptr.0, ptr.1 + bytes))
 }
 
 fn scale_arg(scale_mul: Option<&Tensor>) -> Result<Arg<'_>> {

@@ -76,8 +76,8 @@ impl Norm {
     fn fits(&self, tensors: &[&Tensor]) -> Result<bool> {
         let mut fits = self.c.is_multiple_of(8) && self.c / 8 <= THREADS;
         for t in tensors {
-            let place = t.device_ptr()?;
-            fits &= place.alignment() >= 16;
+            let ptr = t.device_ptr()?;
+            fits &= ptr.alignment() >= 16;
         }
         Ok(fits)
     }

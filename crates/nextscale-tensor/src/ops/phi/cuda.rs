@@ -47,8 +47,8 @@ pub(super) fn forward(
     let _scope = gpu.scope("phi", || s.work(Math::FULL, false));
     let x = x.cast(DType::F32)?;
     let aligned = |t: &Tensor| -> Result<bool> {
-        let place = t.device_ptr()?;
-        Ok(place.alignment() >= 16)
+        let ptr = t.device_ptr()?;
+        Ok(ptr.alignment() >= 16)
     };
     let tiles = s.h.div_ceil(TILE[0]);
     let fused = s.inputs == CHANNELS

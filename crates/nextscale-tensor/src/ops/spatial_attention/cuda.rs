@@ -81,8 +81,8 @@ impl Run {
         let width = if third.is_some() { 3 * c } else { c };
         let DevicePtr(buffer, byte) = t.device_ptr()?;
         let skip = first * n * width + third.unwrap_or(0) * c;
-        let place = DevicePtr(buffer, byte + skip * self.dtype.bytes());
-        Ok(Matrices(place, width, n * width))
+        let ptr = DevicePtr(buffer, byte + skip * self.dtype.bytes());
+        Ok(Matrices(ptr, width, n * width))
     }
 
     /// c = a·b for every image, each factor turned where `turned` says so.
