@@ -72,12 +72,12 @@ pub fn pth(data: &[u8]) {
     with_file(&archive, read_weights);
 }
 
-/// A safetensors file as weights or a training checkpoint; see [`tensors_file`] for the form of the bytes.
+/// A safetensors file as weights or a training checkpoint; see `tensors_file` for the form of the bytes.
 pub fn safetensors(data: &[u8]) {
     with_file(&tensors_file(data), read_weights);
 }
 
-/// A token file, in the form of [`tensors_file`].
+/// A token file, in the form of `tensors_file`.
 pub fn tokens(data: &[u8]) {
     with_file(&tensors_file(data), |path| {
         let Ok(mut file) = TokenFile::open(path) else {
