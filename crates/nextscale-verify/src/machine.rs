@@ -1,7 +1,7 @@
 //! Where checks compute, and what that means for their limits.
 
 use nextscale::Result;
-use nextscale::device::beside_training;
+use nextscale::options::values::beside_training;
 use nextscale_tensor::{DType, Device, Math, Precision, Tensor};
 
 /// How many times farther off a GPU in float32 may be than a CPU: its sums are cut into other pieces.

@@ -3,8 +3,8 @@
 use crate::options::values::DeviceChoice;
 use crate::remark::remark;
 use crate::{Error, Result};
+use nextscale_tensor::Device;
 use nextscale_tensor::cuda::{self, Gpu, Library};
-use nextscale_tensor::{Device, Precision};
 
 /// The device that a choice comes to on this machine: with `auto` the first GPU that can be used, else the CPU. A
 /// GPU that is there and can't be used is remarked on ([`on_remark`](crate::on_remark)), and what slows one down that is used.
@@ -66,30 +66,6 @@ fn usable(number: usize) -> Result<(), String> {
     Library::Nvrtc.required().map_err(text)
 }
 
-/// Precision of a training run's products: what `--fp16` stands for, 0 float32, or TF32 where it may be, 1 float16, 2 bfloat16.
-///
-/// # Errors
-/// One line for another number.
-pub fn training_precision(fp16: u8, tf32: bool) -> Result<Precision> {
-    match fp16 {
-        0 if tf32 => Ok(Precision::Tf32),
-        0 => Ok(Precision::Fp32),
-        1 => Ok(Precision::Fp16),
-        2 => Ok(Precision::Bf16),
-        n => Err(Error::input(format!(
-            "`fp16`={n}: use 0 (float32), 1 (float16) or 2 (bfloat16)"
-        ))),
-    }
-}
-
-/// The tokenizer's precision where none is asked for: bfloat16 beside a transformer in half precision, else the transformer's.
-pub fn beside_training(transformer: Precision) -> Precision {
-    match transformer {
-        Precision::Fp16 => Precision::Bf16,
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,19 +84,5 @@ mod tests {
         let (device, passed_over) = automatic();
         assert!(device == Device::Cpu || matches!(device, Device::Cuda(_)));
         assert!(passed_over.len() <= cuda::count());
-    }
-
-    #[test]
-    fn the_tokenizer_follows_the_run() {
-        use Precision::{Bf16, Fp16, Fp32, Tf32};
-        let both = |fp16, tf32| {
-            let own = training_precision(fp16, tf32).unwrap();
-            (own, beside_training(own))
-        };
-        assert_eq!(both(1, false), (Fp16, Bf16));
-        assert_eq!(both(2, true), (Bf16, Bf16));
-        assert_eq!(both(0, true), (Tf32, Tf32));
-        assert_eq!(both(0, false), (Fp32, Fp32));
-        assert!(training_precision(3, true).is_err());
     }
 }

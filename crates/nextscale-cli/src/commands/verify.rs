@@ -1,7 +1,7 @@
 //! `nextscale verify`: this build beside recorded numbers of the reference.
 
-use nextscale::device::{resolve_device, training_precision};
-use nextscale::options::values::DeviceChoice;
+use nextscale::device::resolve_device;
+use nextscale::options::values::{DeviceChoice, training_precision};
 use nextscale::{Error, Result, say};
 use nextscale_verify::{Bundle, Counts, Machine};
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use super::{ModelKind, WeightsKind, load_part};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums};
-use crate::data::MAX_SIDE;
+use crate::model::MAX_SIDE;
 use crate::model::Pyramid;
 use crate::model::state::{fingerprint, hit_averages, load_var, load_vqvae};
 use crate::model::var::state_dict::VarShape;

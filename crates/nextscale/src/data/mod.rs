@@ -35,7 +35,7 @@ pub use resize::{CropWindow, Resizer};
 pub use sampler::{TrainSampler, ValSampler};
 pub use shapes::{Class, Form, ShapesSource, ShapesSplit, Texture, classes};
 pub use source::ImageSource;
-pub use transform::{MAX_SIDE, Transform};
+pub use transform::Transform;
 
 #[cfg(test)]
 mod fixtures;

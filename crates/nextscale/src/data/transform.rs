@@ -3,10 +3,8 @@
 use nextscale_tensor::rng::Stream;
 
 use super::{CropWindow, Resizer, RgbImage8};
+use crate::model::MAX_SIDE;
 use crate::{Error, Result};
-
-/// The largest side of an image that a model learns from or makes.
-pub const MAX_SIDE: usize = 16_384;
 
 /// Resizes the shorter side to `round(mid_reso·R)`, then crops R × R: anywhere for training, in the middle for
 /// validation. The longer side becomes the truncated `short·long_in/short_in`.

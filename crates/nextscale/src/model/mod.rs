@@ -16,6 +16,9 @@ use nextscale_tensor::{Cx, DType, Device, Math, Params, Tensor};
 
 pub use pyramid::Pyramid;
 
+/// The largest side of an image that a model learns from or makes.
+pub const MAX_SIDE: usize = 16_384;
+
 /// Is shown named intermediate results.
 pub type Probe<'a> = dyn Fn(&str, &Tensor) + 'a;
 

@@ -1,7 +1,7 @@
 //! What follows from the options of either trainer.
 
 use super::ScheduleOptions;
-use crate::data::MAX_SIDE;
+use crate::model::MAX_SIDE;
 use crate::train::schedule::{Curve, Schedule};
 use crate::{Error, Result};
 

@@ -1,11 +1,11 @@
 //! The options of `train-tokenizer` and what follows from them.
 
 use super::plan::{Course, Horizon, check_side, process_batch};
+use super::values::training_precision;
 #[cfg(feature = "cli")]
 use super::values::{parse_bool, precision_parser};
 use super::values::{parse_pn, precision_by_name};
 use super::{DataOptions, MachineOptions, OutputOptions, ScheduleOptions, check};
-use crate::device::training_precision;
 use crate::model::vqvae::limits;
 use crate::train::schedule::Curve;
 use crate::{Error, Result};

@@ -3,12 +3,12 @@
 use super::plan::{Course, Horizon, check_side, process_batch};
 #[cfg(feature = "cli")]
 use super::reference_flags;
+use super::values::{beside_training, training_precision};
 use super::values::{expand_pn, format_g, option_as_text, parse_pn, precision_by_name};
 #[cfg(feature = "cli")]
 use super::values::{parse_bool, precision_parser};
 use super::{DataOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check};
 use crate::Result;
-use crate::device::{beside_training, training_precision};
 use crate::train::progressive::StagePlan;
 use crate::train::schedule::Curve;
 #[cfg(feature = "cli")]
