@@ -48,6 +48,16 @@ fn an_average_goes_on_after_a_stop_and_is_what_is_used() {
         ] {
             assert!(tensors(&file("parts"), part, kind) == *want, "{trainer:?}");
         }
+        // What the file holds is told.
+        let info = succeed(&["info", whole.to_str().unwrap()]);
+        let average = if trainer == Tokenizer {
+            "vae_ema"
+        } else {
+            "var_ema"
+        };
+        for word in ["training checkpoint", average, "optimizer"] {
+            assert!(info.contains(word), "{word} in {info}");
+        }
         // The weights learn the same whether they are averaged or not.
         let plain: Vec<String> = flags("plain", &[])
             .into_iter()

@@ -49,27 +49,40 @@ pub fn printed(outcome: io::Result<()>) -> Result<()> {
 }
 
 /// A line as it is shown on a terminal: options, which the library names in backticks, as flags, and nothing that moves the cursor.
+/// Backticks within other text, as names of files may have them, stay.
 pub fn on_terminal(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(at) = rest.find('`') {
         out.push_str(&rest[..at]);
+        let before = out.chars().next_back();
         rest = &rest[at + 1..];
         let name = rest.split('`').next().unwrap_or_default();
-        let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        if is_name && rest.len() > name.len() {
+        let after = rest.get(name.len() + 1..).unwrap_or_default();
+        if rest.len() > name.len() && is_option(name) && stands_alone(before, after) {
             out.push_str("--");
             out.push_str(name);
-            rest = &rest[name.len() + 1..];
+            rest = after;
         } else {
             out.push('`');
         }
     }
     out.push_str(rest);
     shown(&out).into_owned()
+}
+
+fn is_option(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// Whether what lies between these is a word of its own.
+fn stands_alone(before: Option<char>, after: &str) -> bool {
+    let begins = before.is_none_or(|c| c == ' ' || c == '(');
+    let end = after.trim_start_matches([',', ';', ':', ')', '.']);
+    begins && (end.is_empty() || end.starts_with([' ', '=']))
 }
 
 /// A line in one piece, so that lines of several threads or processes do not mix.
@@ -112,7 +125,10 @@ mod tests {
                 "a`b `Big` `with space` ``, `open",
                 "a`b `Big` `with space` ``, `open",
             ),
-            ("`a``b`", "--a--b"),
+            ("`a``b`", "`a``b`"),
+            ("`out`=`bs`: no folder", "--out=`bs`: no folder"),
+            ("x/`bs`/y and `bs`.png", "x/`bs`/y and `bs`.png"),
+            ("(`fit`), `ac`; `ep`.", "(--fit), --ac; --ep."),
         ] {
             assert_eq!(on_terminal(text), shown);
         }

@@ -15,7 +15,7 @@ use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::process_batch;
-use crate::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
+use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
 use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::{OutOfMemory, held_bytes};
@@ -99,8 +99,8 @@ pub enum Workload<'a> {
         vqvae: &'a VqvaeConfig,
         /// Its arithmetic.
         math: Math,
-        /// Whether an average of the weights is kept.
-        ema: bool,
+        /// How it is trained.
+        settings: TokenizerSettings,
     },
     /// A transformer's losses.
     Evaluate {
@@ -237,9 +237,11 @@ impl<'a> Estimate<'a> {
                 math,
                 ema,
             } => self.train((var, vqvae), from_tokens, math, ema, batch),
-            Workload::TrainTokenizer { vqvae, math, ema } => {
-                self.train_tokenizer(vqvae, math, ema, batch)
-            }
+            Workload::TrainTokenizer {
+                vqvae,
+                math,
+                settings,
+            } => self.train_tokenizer(vqvae, math, settings, batch),
             Workload::Evaluate { var, vqvae, math } => {
                 let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
                 let tokenizer = Tokenizer::from(vqvae);
@@ -460,13 +462,11 @@ impl<'a> Estimate<'a> {
         &self,
         vqvae: &VqvaeConfig,
         math: Math,
-        ema: bool,
+        settings: TokenizerSettings,
         batch: usize,
     ) -> Result<Need> {
         let vqvae = Vqvae::on(vqvae.clone(), true, self.device, math)?;
-        let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 0)?;
-        let params = &trainer.vqvae.params;
-        trainer.opt.keep_average(params, ema.then_some(DECAY))?;
+        let mut trainer = TokenizerTrainer::new(vqvae, settings)?;
         let steps = self.repeated(|it| {
             let (images, _slots) = self.images(&trainer.vqvae.config, batch)?;
             let plan = TokenizerStep::usual(it);

@@ -11,7 +11,7 @@ use nextscale::options::{
 };
 use nextscale::run::StopSignal;
 use nextscale::run::TokenizerRun;
-use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
+use nextscale::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
 use nextscale_tensor::cpu::pool;
 use nextscale_tensor::{Math, Tensor};
@@ -73,7 +73,7 @@ fn a_run_of_single_images() {
     let workload = Workload::TrainTokenizer {
         vqvae: &vqvae,
         math: Math::FULL,
-        ema: false,
+        settings: TokenizerSettings::default(),
     };
     let need = Estimate::on_cpu(workload).unwrap().need(1).unwrap();
     pool::release_free();
@@ -107,12 +107,12 @@ fn a_dry_cpu_takes_what_a_cpu_takes() {
         let workload = Workload::TrainTokenizer {
             vqvae: &vqvae,
             math: Math::FULL,
-            ema: false,
+            settings: TokenizerSettings::default(),
         };
         let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         near("tokenizer", need.least, || {
             let model = Vqvae::new(vqvae.clone(), true).unwrap();
-            let mut t = TokenizerTrainer::new(model, (0.9, 0.95), (0.2, 1.0), 0).unwrap();
+            let mut t = TokenizerTrainer::new(model, TokenizerSettings::default()).unwrap();
             for it in 0..3 {
                 t.step(&images(batch), &TokenizerStep::usual(it)).unwrap();
             }

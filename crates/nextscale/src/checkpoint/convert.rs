@@ -9,6 +9,7 @@ use super::weights::{
     format_patch_nums, load_part, load_weights,
 };
 use crate::format::pth::PthBuilder;
+use crate::format::run_file;
 use crate::format::safetensors::{TextMetadata, write_safetensors};
 use crate::format::sniff::FileFormat;
 use crate::format::state_dict::StateDict;
@@ -99,7 +100,9 @@ fn write_trainer(state: &TrainerState, output: &Path, target: FileFormat) -> Res
     }
     let mut parts = vec![&state.var, &state.vae, &state.exp_avg, &state.exp_avg_sq];
     let mut notes = Vec::new();
-    warn_of_values(&parts, &mut notes);
+    let others = state.others.values();
+    let all: Vec<&StateDict> = parts.iter().copied().chain(others).collect();
+    warn_of_values(&all, &mut notes);
     let pending = (!state.pending.is_empty()).then_some("the gradients of half a step");
     let named = state.others.keys().map(String::as_str);
     let beside: Vec<&str> = pending.into_iter().chain(named).collect();
@@ -139,6 +142,10 @@ fn write_weights(
     match target {
         FileFormat::Safetensors => {
             let mut metadata = std::mem::take(&mut w.metadata);
+            // They speak of a run, which is not in this file.
+            for key in [run_file::RUN_KEY, run_file::TOKENIZER_RUN] {
+                metadata.remove(key);
+            }
             metadata
                 .entry("format".into())
                 .or_insert_with(|| "pt".into());
@@ -210,6 +217,15 @@ fn lost_keys(metadata: &TextMetadata) -> Vec<&str> {
     metadata
         .keys()
         .map(String::as_str)
-        .filter(|k| !["format", PATCH_NUMS_KEY, MODULE_VERSIONS_KEY].contains(k))
+        .filter(|k| {
+            let known = [
+                "format",
+                PATCH_NUMS_KEY,
+                MODULE_VERSIONS_KEY,
+                run_file::RUN_KEY,
+                run_file::TOKENIZER_RUN,
+            ];
+            !known.contains(k)
+        })
         .collect()
 }

@@ -1,10 +1,9 @@
 //! Describing a checkpoint, a tensor or a piece of one in memory at a time.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::class_names::{CLASSES_KEY, list_names, names_of_extra, names_of_metadata};
+use super::class_names::{CLASSES_KEY, names_of_extra, names_of_metadata};
 use super::places::{Place, Tree, open_pth, places};
 use super::trainer_state::{self, ScalerState};
 use super::weights::{
@@ -13,22 +12,24 @@ use super::weights::{
 use crate::format::host::{HostDType, checked_numel, count_non_finite};
 use crate::format::outline::Outline;
 use crate::format::pth::PthFile;
+use crate::format::run_file;
 use crate::format::safetensors::{SafetensorsFile, TextMetadata};
 use crate::format::sniff::{FileFormat, sniff};
 use crate::model::load_into::{NonFinite, may_be_infinite};
 use crate::model::var::state_dict::VarShape;
 use crate::model::var::state_dict::is_buffer;
-use crate::model::vqvae::state_dict::{HITS, PhiKind, VaeShape};
-use crate::text::shown;
+use crate::model::vqvae::state_dict::{HITS, VaeShape};
 use crate::{Error, Result};
 use torch_pth::{Dict, Value};
+
+mod shown;
 
 /// Bytes that are looked at together; a multiple of every element's size.
 const PIECE: usize = 1 << 22;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightsKind {
+pub enum FileKind {
     /// A tokenizer's weights.
     VaeWeights,
     /// A transformer's weights.
@@ -46,8 +47,8 @@ pub enum WeightsKind {
 /// Tensors of one part of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartSummary {
-    /// `var`, `vae`, `optimizer`, `others` beside these or, in a file of something else, `tensors`.
-    pub name: &'static str,
+    /// `var`, `vae`, `optimizer`, `others` beside these or, in a file of something else, `tensors`; else as a run names it.
+    pub name: String,
     /// Number of tensors.
     pub tensors: usize,
     /// Number of elements in them, without buffers.
@@ -71,6 +72,17 @@ pub struct SavedProgress {
     pub scaler: Option<ScalerState>,
 }
 
+/// What a tokenizer's run says of itself, as far as it is told here.
+#[derive(serde::Deserialize)]
+struct TokenizerProgress {
+    it: u64,
+    its_per_epoch: u64,
+    #[serde(default)]
+    updates: Option<u64>,
+    #[serde(default)]
+    scaler: Option<ScalerState>,
+}
+
 /// What [`describe`] tells.
 #[derive(Debug, Clone)]
 pub struct Description {
@@ -81,7 +93,7 @@ pub struct Description {
     /// Its size in bytes.
     pub file_bytes: u64,
     /// What it is.
-    pub kind: WeightsKind,
+    pub kind: FileKind,
     /// Its parts.
     pub parts: Vec<PartSummary>,
     /// The tokenizer in it.
@@ -115,7 +127,7 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description> {
         path: path.to_path_buf(),
         format,
         file_bytes: std::fs::metadata(path).map_err(Error::io(path))?.len(),
-        kind: WeightsKind::Foreign,
+        kind: FileKind::Foreign,
         parts: vec![],
         vae: None,
         var: None,
@@ -152,9 +164,13 @@ impl Description {
             };
             self.tokens = file.info("tokens")?.and_then(|(_, shape)| sized(shape));
             if self.tokens.is_some() && file.info("labels")?.is_some() {
-                self.kind = WeightsKind::Tokens;
+                self.kind = FileKind::Tokens;
                 let all = Outline::of_safetensors(&mut file, "")?;
                 self.parts.push(summary("tensors", &all));
+            } else if let Some(layout) = run_file::Layout::of(&file)?
+                && let Some(text) = self.metadata.remove(run_file::TOKENIZER_RUN)
+            {
+                self.read_tokenizer_run(&mut file, &layout, &text)?;
             } else {
                 let all = Outline::of_safetensors(&mut file, "")?;
                 let places = places(file.names()).map_err(|e| self.bad(e))?;
@@ -182,10 +198,50 @@ impl Description {
         let var = Outline::of_safetensors(file, "var_wo_ddp.")?;
         let vae = Outline::of_safetensors(file, "vae_local.")?;
         self.read_models(&var, &vae, &h.config.patch_nums)?;
-        self.parts.push(summary(
-            "optimizer",
-            &Outline::of_safetensors(file, "var_opt.")?,
-        ));
+        let layout = run_file::Layout::of(file)?.unwrap_or_default();
+        self.read_other_parts(file, &layout, "var_")
+    }
+
+    /// A training checkpoint of a tokenizer.
+    fn read_tokenizer_run(
+        &mut self,
+        file: &mut SafetensorsFile,
+        layout: &run_file::Layout,
+        text: &str,
+    ) -> Result<()> {
+        let damaged = |e: serde_json::Error| self.bad(format!("its progress is damaged: {e}"));
+        let stated: TokenizerProgress = serde_json::from_str(text).map_err(damaged)?;
+        self.kind = FileKind::Trainer;
+        self.progress = Some(SavedProgress {
+            epoch: stated.it / stated.its_per_epoch.max(1),
+            iter: stated.it % stated.its_per_epoch.max(1),
+            g_it: Some(stated.it),
+            adam_step: stated.updates.unwrap_or(stated.it),
+            scaler: stated.scaler,
+        });
+        let vae = Outline::of_safetensors(file, "vae_local.")?;
+        self.vae = Some(self.infer(VaeShape::infer(&vae))?);
+        self.parts.push(summary("vae", &vae));
+        self.read_other_parts(file, layout, "vae_")
+    }
+
+    /// What a run has beside the weights: the optimizer's parts together, others by their names.
+    fn read_other_parts(
+        &mut self,
+        file: &mut SafetensorsFile,
+        layout: &run_file::Layout,
+        model: &str,
+    ) -> Result<()> {
+        let optimizer = format!("{model}opt.");
+        let own = ["var_wo_ddp", "vae_local"];
+        for part in &layout.parts {
+            if !own.contains(&part.as_str()) && !part.starts_with(&optimizer) {
+                let outline = Outline::of_safetensors(file, &format!("{part}."))?;
+                self.parts.push(summary(part, &outline));
+            }
+        }
+        let all = Outline::of_safetensors(file, &optimizer)?;
+        self.parts.push(summary("optimizer", &all));
         Ok(())
     }
 
@@ -222,7 +278,7 @@ impl Description {
                 .items
                 .iter()
                 .any(|(_, v)| matches!(v, Value::Tensor(_)));
-            if self.kind == WeightsKind::Foreign && !top {
+            if self.kind == FileKind::Foreign && !top {
                 let keys = dict.items.iter().take(8);
                 self.names = keys.map(|(k, _)| key_text(k)).collect();
             }
@@ -318,12 +374,12 @@ impl Description {
             }
         }
         self.kind = match (&self.var, &self.vae) {
-            (Some(_), Some(_)) => WeightsKind::BothWeights,
-            (Some(_), None) => WeightsKind::VarWeights,
-            (None, Some(_)) => WeightsKind::VaeWeights,
-            (None, None) => WeightsKind::Foreign,
+            (Some(_), Some(_)) => FileKind::BothWeights,
+            (Some(_), None) => FileKind::VarWeights,
+            (None, Some(_)) => FileKind::VaeWeights,
+            (None, None) => FileKind::Foreign,
         };
-        if self.kind == WeightsKind::Foreign {
+        if self.kind == FileKind::Foreign {
             let first = all.tensors().iter().take(8);
             self.names = first.map(|t| t.name.clone()).collect();
             self.parts.push(summary("tensors", all));
@@ -346,7 +402,7 @@ impl Description {
     }
 
     fn read_models(&mut self, var: &Outline, vae: &Outline, patch_nums: &[usize]) -> Result<()> {
-        self.kind = WeightsKind::Trainer;
+        self.kind = FileKind::Trainer;
         let shape = VarShape::infer(var).and_then(|s| s.with_patch_nums(patch_nums));
         self.var = Some(self.infer(shape)?);
         self.parts.push(summary("var", var));
@@ -366,11 +422,11 @@ impl Description {
     }
 }
 
-fn summary(name: &'static str, o: &Outline) -> PartSummary {
+fn summary(name: &str, o: &Outline) -> PartSummary {
     let derived = |name: &str| is_buffer(name) || name == HITS;
     let sum = |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0, u64::saturating_add);
     PartSummary {
-        name,
+        name: name.to_owned(),
         tensors: o.tensors().len(),
         parameters: sum(&mut o
             .tensors()
@@ -389,120 +445,5 @@ fn key_text(key: &Value) -> String {
         Value::Str(s) => s.chars().take(80).collect(),
         Value::Int(i) => i.to_string(),
         other => other.type_name().to_owned(),
-    }
-}
-
-/// Several lines for people.
-impl fmt::Display for Description {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            WeightsKind::VaeWeights => "VQVAE tokenizer weights",
-            WeightsKind::VarWeights => "VAR transformer weights",
-            WeightsKind::Trainer => "training checkpoint",
-            WeightsKind::BothWeights => "weights of a VAR transformer and a VQVAE tokenizer",
-            WeightsKind::Tokens => "token file: images as tokens, to train on",
-            WeightsKind::Foreign => "tensors of something else than VAR",
-        };
-        writeln!(f, "{}", shown(&self.path.display().to_string()))?;
-        writeln!(
-            f,
-            "  kind       {kind} ({}, {} bytes)",
-            self.format, self.file_bytes
-        )?;
-        for p in &self.parts {
-            writeln!(
-                f,
-                "  {:<10} {} tensors, {} parameters, {} bytes",
-                p.name, p.tensors, p.parameters, p.bytes
-            )?;
-        }
-        if let Some(v) = &self.var {
-            let pn = v
-                .patch_nums
-                .as_deref()
-                .map_or("unknown".into(), format_patch_nums);
-            writeln!(
-                f,
-                "  VAR        depth {}, width {}, heads {}, classes {}, V {}, Cvae {}, L {} in {} scales, patch numbers {pn}, \
-                 {}, attention {}",
-                v.depth,
-                v.width,
-                v.heads,
-                v.num_classes,
-                v.vocab_size,
-                v.cvae,
-                v.seq_len,
-                v.num_scales,
-                if v.shared_aln {
-                    "shared modulation"
-                } else {
-                    "modulation per block"
-                },
-                if v.anorm {
-                    "normalised"
-                } else {
-                    "not normalised"
-                },
-            )?;
-        }
-        if let Some(v) = &self.vae {
-            let phi = match v.phi {
-                PhiKind::None => "no φ".to_owned(),
-                PhiKind::Shared => "1 shared φ".to_owned(),
-                PhiKind::Partial(n) => format!("{n} partially shared φ"),
-                PhiKind::PerScale(n) => format!("{n} φ, one a scale"),
-            };
-            let scales = v
-                .num_scales
-                .map_or(String::new(), |n| format!(", code counts of {n} scales"));
-            writeln!(
-                f,
-                "  VQVAE      ch {}, multipliers {:?}, {} residual blocks, V {}, Cvae {}, {phi}{scales}",
-                v.ch, v.ch_mult, v.num_res_blocks, v.vocab_size, v.cvae
-            )?;
-        }
-        if let Some([images, crops, row]) = self.tokens.filter(|_| self.kind == WeightsKind::Tokens)
-        {
-            writeln!(
-                f,
-                "  tokens     {images} images, {crops} crops of each, {row} tokens a crop"
-            )?;
-        }
-        match &self.class_names {
-            Some(names) => writeln!(f, "  classes    {}: {}", names.len(), list_names(names))?,
-            None if self.var.is_some() => {
-                writeln!(f, "  classes    the file does not say what they are called")?;
-            }
-            None => {}
-        }
-        if !self.roots.is_empty() {
-            writeln!(f, "  under      {}", shown(&self.roots.join(", ")))?;
-        }
-        match self.non_finite.is_empty() {
-            true => writeln!(f, "  values     all are finite numbers")?,
-            false => writeln!(f, "  NOT FINITE {}", self.non_finite)?,
-        }
-        if let Some(p) = &self.progress {
-            write!(
-                f,
-                "  progress   epoch {}, iteration {}, {} optimizer steps",
-                p.epoch, p.iter, p.adam_step
-            )?;
-            if let Some(g) = p.g_it {
-                write!(f, ", {g} iterations in all")?;
-            }
-            if let Some(s) = &p.scaler {
-                write!(f, ", loss scale {}", s.scale)?;
-            }
-            writeln!(f)?;
-        }
-        if !self.names.is_empty() {
-            writeln!(f, "  names      {}", shown(&self.names.join(", ")))?;
-        }
-        for (k, v) in &self.metadata {
-            let line = format!("{k}: {}", v.chars().take(120).collect::<String>());
-            writeln!(f, "  {}", shown(&line))?;
-        }
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::convert::{ConvertPart, convert};
-use super::inspect::{WeightsKind, describe};
+use super::inspect::{FileKind, describe};
 use super::trainer_state::TrainerState;
 use super::weights::{Loaded, ModelKind, PATCH_NUMS_KEY, load_part, load_weights};
 use crate::format::fixtures::unpacked;
@@ -76,7 +76,7 @@ fn descriptions_of_the_fixtures() {
         let d = describe(&path).unwrap();
         assert_eq!(
             (d.kind, &d.var, d.vae.as_ref()),
-            (WeightsKind::VarWeights, &Some(shape.clone()), None),
+            (FileKind::VarWeights, &Some(shape.clone()), None),
             "{name}"
         );
         assert_eq!(d.parts[0].parameters, parameters, "{name}");
@@ -89,7 +89,7 @@ fn descriptions_of_the_fixtures() {
         let d = describe(&path).unwrap();
         assert_eq!(
             (d.kind, d.vae, d.var),
-            (WeightsKind::VaeWeights, Some(vae_shape()), None)
+            (FileKind::VaeWeights, Some(vae_shape()), None)
         );
         assert_eq!(
             (d.parts[0].parameters, d.parts[0].tensors),
@@ -115,7 +115,7 @@ fn a_training_checkpoint_is_described_alike_in_both_formats() {
         assert_eq!(
             (d.kind, &d.vae, &d.var),
             (
-                WeightsKind::Trainer,
+                FileKind::Trainer,
                 &Some(vae_shape()),
                 &Some(var_shape(1, false, true))
             )
@@ -269,7 +269,7 @@ fn wrong_files_get_one_clear_line() {
     let d = describe(&foreign).unwrap();
     assert_eq!(
         (d.kind, d.names, d.parts[0].parameters),
-        (WeightsKind::Foreign, vec!["conv1.weight".to_owned()], 2)
+        (FileKind::Foreign, vec!["conv1.weight".to_owned()], 2)
     );
     assert!(
         one_line(load_part(&foreign, ModelKind::Var, None).unwrap_err()).contains("conv1.weight")

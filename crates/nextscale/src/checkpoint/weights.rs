@@ -11,6 +11,7 @@ use super::places::{self, Place, Tree};
 use super::trainer_state::{self, AVERAGED, TrainerState};
 use crate::format::outline::Outline;
 use crate::format::pth::PthFile;
+use crate::format::run_file;
 use crate::format::safetensors::{SafetensorsFile, TextMetadata};
 use crate::format::sniff::{FileFormat, sniff};
 use crate::format::state_dict::StateDict;
@@ -188,7 +189,12 @@ enum Opened {
 impl Opened {
     fn new(path: &Path) -> Result<Self> {
         Ok(match sniff(path)? {
-            FileFormat::Safetensors => Self::Safetensors(SafetensorsFile::open(path)?),
+            FileFormat::Safetensors => {
+                let file = SafetensorsFile::open(path)?;
+                // A training checkpoint of a newer program is not guessed at.
+                run_file::Layout::of(&file)?;
+                Self::Safetensors(file)
+            }
             FileFormat::Pth => {
                 let (file, value) = places::open_pth(path)?;
                 Self::Pth(file, value)

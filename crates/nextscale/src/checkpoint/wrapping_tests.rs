@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::convert::{ConvertPart, convert};
-use super::inspect::{WeightsKind, describe};
+use super::inspect::{FileKind, describe};
 use super::trainer_state::TrainerState;
 use super::weights::{Loaded, ModelKind, load_part, load_weights};
 use crate::format::fixtures::unpacked;
@@ -61,7 +61,7 @@ fn prefixes_come_off_in_both_formats() {
         assert_loads(&path, ModelKind::Var, &var);
         assert_eq!(
             describe(&path).unwrap().kind,
-            WeightsKind::VarWeights,
+            FileKind::VarWeights,
             "{what}"
         );
         let pth = dir.path().join("w.pth");
@@ -70,11 +70,7 @@ fn prefixes_come_off_in_both_formats() {
         b.write(&pth, &value).unwrap();
         assert_loads(&pth, ModelKind::Var, &var);
         let d = describe(&pth).unwrap();
-        assert_eq!(
-            (d.kind, d.parts.len()),
-            (WeightsKind::VarWeights, 1),
-            "{what}"
-        );
+        assert_eq!((d.kind, d.parts.len()), (FileKind::VarWeights, 1), "{what}");
         // As whole files, too: what is converted has the plain names.
         let out = dir.path().join("out.safetensors");
         convert(&pth, &out, ConvertPart::All, None).unwrap();
@@ -124,7 +120,7 @@ fn weights_are_found_in_dicts_of_any_name() {
             } else {
                 key.into()
             };
-            assert_eq!((d.kind, d.roots), (WeightsKind::VarWeights, vec![root]));
+            assert_eq!((d.kind, d.roots), (FileKind::VarWeights, vec![root]));
         }
     }
 }
@@ -188,7 +184,7 @@ fn a_trainer_without_its_optimizer_holds_both_models() {
             .unwrap();
         assert_eq!(shape.patch_nums, Some(vec![1, 2, 3, 4]));
         let d = describe(path).unwrap();
-        assert!(d.kind == WeightsKind::BothWeights && d.var.is_some() && d.vae.is_some());
+        assert!(d.kind == FileKind::BothWeights && d.var.is_some() && d.vae.is_some());
         let text = load_weights(path).unwrap_err().to_string();
         assert!(text.contains("`part`=var or `part`=vae"), "{text}");
         let out = dir.path().join("out.safetensors");
@@ -257,7 +253,7 @@ fn a_trainer_with_wrapped_models_resumes() {
     assert!(state == plain);
     assert_loads(&wrapped, ModelKind::Var, &plain.var);
     assert_loads(&wrapped, ModelKind::Vae, &plain.vae);
-    assert_eq!(describe(&wrapped).unwrap().kind, WeightsKind::Trainer);
+    assert_eq!(describe(&wrapped).unwrap().kind, FileKind::Trainer);
 }
 
 #[test]

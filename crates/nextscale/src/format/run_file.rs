@@ -17,11 +17,14 @@ use std::path::Path;
 /// The metadata key of every training checkpoint, which holds its [`Layout`] as JSON.
 pub const RUN_KEY: &str = "nextscale.run";
 
+/// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
+pub const TOKENIZER_RUN: &str = "nextscale.tokenizer_trainer";
+
 /// The newest layout.
 const VERSION: u64 = 1;
 
 /// What a training checkpoint says of its form.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// Raised when a file can no longer be read by an older program.
     pub version: u64,
@@ -78,6 +81,11 @@ impl<'a> Part<'a> {
             checked: None,
             entries: Vec::new(),
         }
+    }
+
+    /// What its tensors' names begin with, with a dot at the end.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The tensors of a state dict.

@@ -81,6 +81,18 @@ impl Fit<'_> {
         ))
     }
 
+    /// The same of a run that goes on with its accumulation, which `--fit` chose when it began.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where it does not fit any more.
+    pub fn check(&self, o: &ScheduleOptions) -> Result<()> {
+        let given = ScheduleOptions {
+            fit: false,
+            ..o.clone()
+        };
+        self.accumulation(&given).map(|_| ())
+    }
+
     /// The error to show for one of a run: where the memory is full, what would fit.
     pub fn explain(&self, e: Error, o: &ScheduleOptions) -> Error {
         if !e.is_memory() {
@@ -146,6 +158,7 @@ mod tests {
     use crate::model::var::VarConfig;
     use crate::model::vqvae::VqvaeConfig;
     use crate::options::TransformerOptions;
+    use crate::train::tokenizer_trainer::TokenizerSettings;
     use nextscale_tensor::Math;
     use nextscale_tensor::cuda::{Arch, GpuInfo, dry};
 
@@ -171,7 +184,7 @@ mod tests {
         let tokenizer = Workload::TrainTokenizer {
             vqvae: &vqvae,
             math: Math::FULL,
-            ema: false,
+            settings: TokenizerSettings::default(),
         };
         for (workload, model) in [(transformer, "`depth`=16"), (tokenizer, "`ch`=160")] {
             let device = dry::device(&GpuInfo {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::Pyramid;
+use crate::train::tokenizer_trainer::TokenizerSettings;
 use nextscale_tensor::Precision;
 use nextscale_tensor::cuda::Arch;
 use proptest::prelude::*;
@@ -71,7 +72,7 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
         let workload = Workload::TrainTokenizer {
             vqvae,
             math,
-            ema: false,
+            settings: TokenizerSettings::default(),
         };
         let need = Estimate::new(&like(), workload).unwrap().need(16).unwrap();
         // What the library's engines take beside is not known beforehand: with cuDNN at hand the estimate is 2.5 % below.
@@ -110,7 +111,7 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
         Workload::TrainTokenizer {
             vqvae,
             math,
-            ema: false,
+            settings: TokenizerSettings::default(),
         },
         Workload::Evaluate { var, vqvae, math },
         Workload::Sample {
@@ -312,7 +313,7 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
         let workload = Workload::TrainTokenizer {
             vqvae,
             math,
-            ema: false,
+            settings: TokenizerSettings::default(),
         };
         let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
@@ -344,7 +345,7 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
     let e = Estimate::on_cpu(Workload::TrainTokenizer {
         vqvae,
         math,
-        ema: false,
+        settings: TokenizerSettings::default(),
     })
     .unwrap();
     near(e.need(64).unwrap().bytes(), 97.3 * 1024.0, 1.0);

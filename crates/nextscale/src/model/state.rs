@@ -26,6 +26,27 @@ pub fn load_params(params: &mut Params, dict: &StateDict, source: &str) -> Resul
     })
 }
 
+/// Loads averaged weights into a buffer that is laid out as `params`.
+///
+/// # Errors
+/// As [`load_params`]: an average lacks nothing.
+pub fn load_average(
+    buffer: &mut GradBuffer,
+    params: &Params,
+    dict: &StateDict,
+    source: &str,
+) -> Result<()> {
+    let infos = params.infos();
+    let expected: Vec<(String, Vec<usize>)> = infos
+        .iter()
+        .map(|i| (i.name.clone(), i.shape.dims().to_vec()))
+        .collect();
+    let source = format!("{source}: its averaged weights");
+    load_into(&expected, dict, &source, |i, values| {
+        Ok(buffer.import(&infos[i], &values)?)
+    })
+}
+
 /// Loads an optimizer's moment, laid out as `params`, as [`load_buffer`] does.
 ///
 /// # Errors
@@ -37,6 +58,17 @@ pub fn load_moment(
     dict: &StateDict,
     source: &str,
 ) -> Result<()> {
+    for info in params.infos() {
+        let found = dict.get(&info.name);
+        if let Some(t) = found.filter(|t| t.shape != info.shape.dims()) {
+            return Err(Error::input(format!(
+                "{source}: the optimizer's state of {:?} has the shape {:?}, the weights have {:?}",
+                info.name,
+                t.shape,
+                info.shape.dims()
+            )));
+        }
+    }
     for (name, t) in dict.iter() {
         let lost = count_non_finite(t.dtype, &t.data, false);
         if lost > 0 {

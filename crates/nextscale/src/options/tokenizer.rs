@@ -258,9 +258,16 @@ impl TokenizerOptions {
             self.l2,
             "with `l1`=0 it must be more than 0: nothing would compare the images",
         )?;
-        check::that(self.steps != Some(0), "steps", 0, "it must be at least 1")
+        if let Some(steps) = self.steps {
+            let needed = format!("it must be from 1 to {MOST_STEPS}");
+            check::that((1..=MOST_STEPS).contains(&steps), "steps", steps, &needed)?;
+        }
+        Ok(())
     }
 }
+
+/// Steps at most, so that their iterations can be counted.
+const MOST_STEPS: u64 = 1 << 40;
 
 /// Most levels of a tokenizer: with 7 a token stands for 64×64 pixels.
 const MOST_LEVELS: usize = 7;

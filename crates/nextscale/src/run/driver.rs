@@ -181,6 +181,8 @@ impl<T: Task> Driver<T> {
             }
             if ends || due {
                 self.clock.restart(self.task.waited());
+                // Within a step: images before the clock's start are none of its time.
+                self.images = 0;
             }
         }
         self.drain()?;

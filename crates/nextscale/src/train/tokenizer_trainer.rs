@@ -2,7 +2,7 @@
 
 use super::codebook_usage::HitAverages;
 use super::loss_scale::scaler_of;
-use super::optimizer::{Optimizer, PendingNumbers};
+use super::optimizer::{BETAS, Optimizer, PendingNumbers};
 use crate::model::ForwardPass;
 use crate::model::vqvae::state_dict::is_decayed;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
@@ -20,12 +20,35 @@ pub struct TokenizerTrainer {
     pub opt: Optimizer,
     /// Codebook usage.
     pub hits: HitAverages,
+    /// How it is trained.
+    pub settings: TokenizerSettings,
+}
+
+/// How a tokenizer is trained, whatever the step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenizerSettings {
+    /// AdamW's two decay rates.
+    pub betas: (f64, f64),
     /// Weight of the mean absolute error.
     pub l1: f32,
     /// Weight of the mean squared error.
     pub l2: f32,
+    /// Decay of the average of the weights, where one is kept.
+    pub ema: Option<f64>,
     /// Seed of everything random in a step.
     pub seed: u64,
+}
+
+impl Default for TokenizerSettings {
+    fn default() -> Self {
+        Self {
+            betas: BETAS,
+            l1: 0.2,
+            l2: 1.0,
+            ema: None,
+            seed: 0,
+        }
+    }
 }
 
 /// What one iteration is to do.
@@ -100,21 +123,20 @@ impl TokenizerTrainer {
     ///
     /// # Errors
     /// When the GPU's memory is full.
-    pub fn new(vqvae: Vqvae, betas: (f64, f64), (l1, l2): (f32, f32), seed: u64) -> Result<Self> {
-        let opt = Optimizer::new(
+    pub fn new(vqvae: Vqvae, settings: TokenizerSettings) -> Result<Self> {
+        let mut opt = Optimizer::new(
             &vqvae.params,
-            betas,
+            settings.betas,
             |_, shape| is_decayed(shape.len()),
             scaler_of(vqvae.math),
         )?;
+        opt.keep_average(&vqvae.params, settings.ema)?;
         let hits = HitAverages::new(vqvae.config.pyramid.count(), vqvae.config.vocab);
         Ok(Self {
             vqvae,
             opt,
             hits,
-            l1,
-            l2,
-            seed,
+            settings,
         })
     }
 
@@ -130,7 +152,7 @@ impl TokenizerTrainer {
         let tape = Tape::new();
         let pass = ForwardPass::on(Cx::on(&tape).with(self.vqvae.math));
         let drop = DropoutDraw {
-            seed: self.seed,
+            seed: self.settings.seed,
             step: plan.it,
         };
         let out = self.vqvae.train_forward(&pass, images, Some(drop))?;
@@ -138,8 +160,8 @@ impl TokenizerTrainer {
         let l1 = ops::l1(&pass.cx, &out.image, images)?;
         let terms = [
             (out.vq_loss.clone(), 1.0),
-            (l2.clone(), self.l2),
-            (l1.clone(), self.l1),
+            (l2.clone(), self.settings.l2),
+            (l1.clone(), self.settings.l1),
         ];
         let loss = ops::weighted_sum(&pass.cx, &terms)?;
         let losses = [
@@ -297,7 +319,7 @@ impl TokenizerTrainer {
         let mean_square =
             values.iter().map(|v| f64::from(v * v)).sum::<f64>() / values.len().max(1) as f64;
         let jitter = 0.05 * mean_square.sqrt() as f32;
-        let mut s = Stream::new(self.seed, Purpose::Init, draw, 2);
+        let mut s = Stream::new(self.settings.seed, Purpose::Init, draw, 2);
         let order = s.permutation(rows);
         let params = &mut self.vqvae.params;
         let Some(info) = params.info(CODEBOOK).cloned() else {

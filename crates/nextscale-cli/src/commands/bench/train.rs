@@ -3,7 +3,7 @@
 use super::timing::{Bench, Pass};
 use super::{Args, Source, Target, models, random_images};
 use nextscale::Result;
-use nextscale::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
+use nextscale::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
 use nextscale_tensor::ops;
 use std::time::Instant;
@@ -50,7 +50,13 @@ pub fn train_tokenizer(args: &Args, target: Target) -> Result<()> {
     let (vqvae, _, side) = models(args, target, (true, false))?;
     let batch = args.batch();
     let images = random_images(batch, side, target.0)?;
-    let mut trainer = TokenizerTrainer::new(vqvae, (0.9, 0.95), (0.2, 1.0), 1)?;
+    let mut trainer = TokenizerTrainer::new(
+        vqvae,
+        TokenizerSettings {
+            seed: 1,
+            ..TokenizerSettings::default()
+        },
+    )?;
     let bench = Bench::new(args, target, begun)?;
     let mut unread = Vec::new();
     bench.run("train-tokenizer", batch, &[], |pass| {

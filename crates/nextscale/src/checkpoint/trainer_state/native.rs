@@ -13,8 +13,10 @@ use crate::{Error, Result};
 /// The metadata key that marks a training checkpoint and holds its [`Header`].
 const KEY: &str = "nextscale.trainer";
 /// The newest layout. Raised when a file can no longer be read by an older program.
-const VERSION: u64 = 2;
-/// The layout of a file without pending gradients, which every program reads.
+const VERSION: u64 = 3;
+/// The layout of a file with pending gradients and without parts that only its run knows.
+const WITHOUT_OTHERS: u64 = 2;
+/// The layout of a file without either, which every program reads.
 const WITHOUT_PENDING: u64 = 1;
 /// Prefixes of the names of all sets of tensors.
 pub(crate) const PREFIXES: [&str; 5] = [
@@ -109,8 +111,13 @@ impl TrainerState {
         pending: bool,
     ) -> Result<()> {
         self.check_finite()?;
+        let others = parts.iter().any(|part| !PREFIXES.contains(&part.prefix()));
         let header = Header {
-            version: if pending { VERSION } else { WITHOUT_PENDING },
+            version: match (others, pending) {
+                (true, _) => VERSION,
+                (_, true) => WITHOUT_OTHERS,
+                _ => WITHOUT_PENDING,
+            },
             epoch: self.epoch,
             iter: self.iter,
             g_it: self.g_it,

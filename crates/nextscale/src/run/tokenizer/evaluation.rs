@@ -47,7 +47,7 @@ impl TokenizerTask {
             iteration: progress.it,
             metrics: &metrics,
             scalars: &scalars,
-            text: &describe(progress.it, &r),
+            text: &describe(progress.it / self.options.schedule.ac as u64, &r),
         }));
         self.show(progress, &pyramid, cx)?;
         Ok(r)

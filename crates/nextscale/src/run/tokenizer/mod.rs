@@ -26,7 +26,7 @@ use crate::memory::{Fit, Workload};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
-use crate::train::tokenizer_trainer::TokenizerTrainer;
+use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerTrainer};
 use crate::{Error, Result, World};
 use nextscale_tensor::{Device, Math};
 use state::Found;
@@ -92,6 +92,9 @@ impl TokenizerRun<'_> {
         };
         let mut options = self.options.clone();
         options.schedule.ac = ac;
+        if found.is_some() && options.schedule.fit {
+            setup.model.fit().check(&options.schedule)?;
+        }
         let restored = setup.restore(&options, found)?;
         let Setup { dataset, model, .. } = setup;
         let trainer = trainer(&model, &options, &restored)?;
@@ -156,8 +159,8 @@ pub(super) struct Model {
     math: Math,
     device: Device,
     world: World,
-    /// Whether an average of the weights is kept.
-    ema: bool,
+    /// But for the seed.
+    settings: TokenizerSettings,
     /// As given.
     ch: usize,
 }
@@ -169,7 +172,7 @@ impl Model {
             workload: Workload::TrainTokenizer {
                 vqvae: &self.vqvae,
                 math: self.math,
-                ema: self.ema,
+                settings: self.settings,
             },
             device: self.device,
             world: self.world,
@@ -227,7 +230,13 @@ impl Setup {
             math: plan.precision.math(),
             device,
             world,
-            ema: o.schedule.ema.is_some(),
+            settings: TokenizerSettings {
+                betas: plan.betas,
+                l1: o.l1 as f32,
+                l2: o.l2 as f32,
+                ema: o.schedule.ema,
+                ..TokenizerSettings::default()
+            },
             ch: o.ch,
         };
         Ok(Self { dataset, model })
@@ -317,13 +326,13 @@ fn trainer(model: &Model, o: &TokenizerOptions, r: &Restored) -> Result<Tokenize
     if r.found.is_none() {
         vqvae.init(seed)?;
     }
-    let losses = (o.l1 as f32, o.l2 as f32);
+    let settings = TokenizerSettings {
+        seed,
+        ..model.settings
+    };
     let move_over = || -> Result<TokenizerTrainer> {
         vqvae.to_device(model.device, model.math)?;
-        let mut trainer = TokenizerTrainer::new(vqvae, r.plan.betas, losses, seed)?;
-        let params = &trainer.vqvae.params;
-        trainer.opt.keep_average(params, o.schedule.ema)?;
-        Ok(trainer)
+        TokenizerTrainer::new(vqvae, settings)
     };
     let mut trainer = move_over().map_err(|e| model.fit().explain(e, &o.schedule))?;
     if let Some(found) = &r.found {

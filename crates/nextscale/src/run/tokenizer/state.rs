@@ -7,7 +7,8 @@ use crate::checkpoint::weights::TOKENIZER_KEY;
 use crate::format::safetensors::{SafetensorsFile, TextMetadata};
 use crate::format::{StateDict, run_file};
 use crate::model::state::{
-    buffer_part, hit_averages, load_buffer, load_moment, load_vqvae, vqvae_part, vqvae_part_of,
+    buffer_part, hit_averages, load_average, load_buffer, load_moment, load_vqvae, vqvae_part,
+    vqvae_part_of,
 };
 use crate::model::vqvae::VqvaeConfig;
 use crate::run::checkpoints::last_is_there;
@@ -20,8 +21,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
-pub const TOKENIZER_STATE_KEY: &str = "nextscale.tokenizer_trainer";
+pub use crate::format::run_file::TOKENIZER_RUN as TOKENIZER_STATE_KEY;
 
 /// Prefixes of weights, of AdamW's moments, of gradients since the last update, and of averaged weights.
 const PREFIXES: [&str; 5] = [
@@ -118,6 +118,7 @@ pub(super) fn find(path: &Path, config: &VqvaeConfig) -> Result<Option<Found>> {
         return Ok(None);
     }
     let file = SafetensorsFile::open(path)?;
+    run_file::Layout::of(&file)?;
     let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
     let metadata = file.metadata();
     let text = metadata
@@ -178,7 +179,7 @@ pub(super) fn restore(trainer: &mut TokenizerTrainer, found: &Found, path: &Path
     if let Some(average) = &mut trainer.opt.average {
         let steps = found.progress.it / found.ac as u64;
         if found.ema {
-            load_moment(&mut average.weights, params, &averaged, &source)?;
+            load_average(&mut average.weights, params, &averaged, &source)?;
         }
         average.resume(params, steps, found.ema)?;
     }

@@ -76,6 +76,9 @@ impl TransformerRun<'_> {
         };
         let mut options = self.options.clone();
         options.schedule.ac = ac;
+        if found.is_some() && options.schedule.fit {
+            setup.models.fit().check(&options.schedule)?;
+        }
         let restored = setup.restore(&options, found)?;
         let Setup { given, models, .. } = setup;
         let trainer = trainer(&models, given.tokenizer, &options, &restored)?;

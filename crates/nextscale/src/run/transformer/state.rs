@@ -9,7 +9,7 @@ use crate::checkpoint::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
 use crate::format::StateDict;
 use crate::format::run_file::Part;
 use crate::model::state::{
-    buffer_part, load_buffer, load_moment, load_var, params_part, vqvae_part,
+    buffer_part, load_average, load_buffer, load_moment, load_var, params_part, vqvae_part,
 };
 use crate::model::vqvae::Vqvae;
 use crate::options::TransformerOptions;
@@ -210,7 +210,7 @@ pub(super) fn restore(
     if let Some(average) = &mut trainer.opt.average {
         let before = averaged(state);
         if let Some(before) = before {
-            load_moment(&mut average.weights, params, before, &source)?;
+            load_average(&mut average.weights, params, before, &source)?;
         }
         average.resume(params, steps, before.is_some())?;
     }
