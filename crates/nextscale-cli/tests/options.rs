@@ -117,13 +117,14 @@ fn a_batch_that_does_not_fit_into_memory_is_refused_with_one_that_does() {
     let text = String::from_utf8_lossy(&refusal.stderr).into_owned();
     assert_eq!(refusal.status.code(), Some(2), "{text}");
     assert!(
-        text.starts_with("nextscale: --bs=64: 64 images at a time need ")
-            && text.contains(" and of the 5.7 GiB that `ulimit` gives the program ")
+        text.starts_with("nextscale: --ch=32 --bs=64 --ac=1: 64 images at a time need ")
+            && text.contains(" and of the 5.7 GiB that ulimit gives the program ")
             && text.lines().count() == 1,
         "{text}"
     );
     assert!(!out.exists(), "nothing is made for a refused run");
-    let advised: usize = text.trim().rsplit("--bs=").next().unwrap().parse().unwrap();
+    let advised = text.split("the largest that fits is ").nth(1).unwrap();
+    let advised: usize = advised.split(' ').next().unwrap().parse().unwrap();
     assert!((2..64).contains(&advised), "{text}");
 }
 

@@ -345,7 +345,7 @@ fn our_file_is_checked_too() {
     };
     assert!(try_with(None).contains("only tensors"));
     assert!(try_with(Some("{")).contains("damaged"));
-    assert!(try_with(Some("{\"version\": 3}")).contains("newer"));
+    assert!(try_with(Some("{\"version\": 4}")).contains("newer"));
     assert!(try_with(Some("{\"version\": 1}")).contains("damaged"));
 
     let mut state = reference();
