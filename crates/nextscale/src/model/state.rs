@@ -169,7 +169,7 @@ pub fn load_vqvae(model: &mut Vqvae, dict: &StateDict, source: &str) -> Result<(
 }
 
 /// The hit averages \[scales\]\[V\] of a state dict; zeros where they are missing or of another size, as the
-/// reference does, and where one is no finite number: they are figures that no result depends on.
+/// reference does, and where one is no finite number: they only say which codes are dead.
 pub fn hit_averages(dict: &StateDict, scales: usize, vocab: usize) -> Vec<Vec<f32>> {
     match dict.get(HITS) {
         Some(t) if t.shape == [scales, vocab] => t

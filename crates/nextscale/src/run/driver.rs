@@ -311,10 +311,11 @@ impl<T: Task> Driver<T> {
             }
             release_free();
             self.task.exchange()?;
-            let found = self.task.evaluate(&self.progress, &mut self.cx);
+            let found = caught(|| self.task.evaluate(&self.progress, &mut self.cx));
             // Back before anything else, whatever came of it.
-            self.task.exchange()?;
+            let back = self.task.exchange();
             evaluation = Some(found?);
+            back?;
             self.progress.evaluation_due = false;
         }
         self.cx.remaining = self.remaining(self.steps());

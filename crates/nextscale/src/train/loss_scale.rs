@@ -47,7 +47,7 @@ pub fn check(scaling: &Scaling) -> Result<()> {
         return Ok(());
     }
     Err(Error::Diverged(format!(
-        "the loss scale fell to {:e}: the gradients are not finite whatever the scale; lower `tblr`, or train with `fp16`=2 (bf16) or `fp16`=0",
+        "the loss scale fell to {:e}: the gradients are not finite whatever the scale; lower the learning rate, or train in bf16 or float32",
         scaling.scale
     )))
 }

@@ -47,8 +47,8 @@ pub trait Observer {
 #[derive(Default)]
 pub(crate) struct Observers {
     list: Vec<Box<dyn Observer>>,
-    /// What could not be written, each of which was told once.
-    faults: BTreeSet<String>,
+    /// Those that have failed, by their places in the list: each is told of once.
+    faults: BTreeSet<usize>,
 }
 
 impl Observers {
@@ -67,15 +67,11 @@ impl Observers {
     /// Tells everybody, in the order in which they came.
     pub(crate) fn tell(&mut self, event: Event<'_>) {
         let mut warnings = Vec::new();
-        for observer in &mut self.list {
+        for (place, observer) in self.list.iter_mut().enumerate() {
             let Err(e) = observer.see(&event) else {
                 continue;
             };
-            let what = match &e {
-                Error::Io { path, .. } => path.display().to_string(),
-                other => other.to_string(),
-            };
-            if self.faults.insert(what) {
+            if self.faults.insert(place) {
                 warnings.push(format!(
                     "{e}; the run goes on, but what this log should hold may be lost"
                 ));

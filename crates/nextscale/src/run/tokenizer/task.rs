@@ -18,6 +18,9 @@ use std::time::Duration;
 pub(super) struct TokenizerState {
     /// Records of codebook usage.
     pub(super) records: u64,
+    /// Its averages after the last whole step, which stand in a part of their own.
+    #[serde(skip)]
+    pub(super) hits: Vec<Vec<f32>>,
     /// Highest validation PSNR in dB.
     pub(super) best_psnr: Option<f64>,
     /// The last evaluation's PSNR in dB.
@@ -118,7 +121,8 @@ impl Task for TokenizerTask {
             self.trainer.revive(&dead, it)?;
         }
         let report = self.trainer.step(&images, &step)?;
-        self.changed = false;
+        // Until the update they belong to a step that may never be.
+        self.changed &= !update;
         Ok((Pending { report, step }, labels.len() as u64))
     }
 
@@ -168,10 +172,16 @@ impl Task for TokenizerTask {
     }
 
     fn state(&self) -> TokenizerState {
-        self.state.clone()
+        TokenizerState {
+            hits: self.trainer.hits.ema.clone(),
+            ..self.state.clone()
+        }
     }
 
     fn set_state(&mut self, state: TokenizerState) {
+        // Iterations of a step that was not finished have counted hits too.
+        self.trainer.hits.ema = state.hits.clone();
+        self.trainer.hits.records = state.records;
         self.state = state;
     }
 

@@ -68,15 +68,18 @@ impl TransformerRun<'_> {
         let lock = RunLock::acquire(&self.options.output.out)?;
         clean_stale(&self.options.output.out)?;
         let found = state::find(&self.options.output.out)?;
-        let (ac, note) = match &found {
-            Some((saved, _)) if self.options.schedule.fit => {
-                kept_accumulation(state::accumulation(saved).unwrap_or(ac))
-            }
+        let kept = found
+            .as_ref()
+            .and_then(|(saved, _)| state::own_accumulation(saved));
+        let schedule = &self.options.schedule;
+        let (ac, note) = match (&found, kept) {
+            (Some(_), Some(ac)) if schedule.fit => kept_accumulation(ac),
+            (Some(_), None) if schedule.fit => setup.models.fit().accumulation(schedule)?,
             _ => (ac, note),
         };
         let mut options = self.options.clone();
         options.schedule.ac = ac;
-        if found.is_some() && options.schedule.fit {
+        if kept.is_some() && options.schedule.fit {
             setup.models.fit().check(&options.schedule)?;
         }
         let restored = setup.restore(&options, found)?;

@@ -224,6 +224,11 @@ pub(super) fn restore(
     trainer.opt.resume(state.adam_step, scaler)
 }
 
+/// The same where the checkpoint is one of this program's runs, which keeps it.
+pub(super) fn own_accumulation(state: &TrainerState) -> Option<usize> {
+    accumulation(state).filter(|_| state.extra.contains_key(PROGRESS_KEY))
+}
+
 /// Refuses to go on with the tokens of another tokenizer than before. `vqvae` is the present one, where there is more of it than a
 /// codebook; `fingerprint` is what a file of tokens says of it.
 ///
