@@ -32,9 +32,6 @@ pub const OWN: usize = 256 << 20;
 /// On a CPU operators of the transformer take this part more than a dry run of a GPU's shows: 5 to 9 % of small models.
 const BESIDE: usize = 12;
 
-/// A decay of averaged weights; any other takes as much memory.
-const DECAY: f64 = 0.999;
-
 /// Copies of a tensor that there are while it is written to a checkpoint.
 const SAVED: usize = 3;
 
@@ -90,8 +87,8 @@ pub enum Workload<'a> {
         from_tokens: bool,
         /// Arithmetic of both.
         math: [Math; 2],
-        /// Whether an average of the weights is kept.
-        ema: bool,
+        /// Decay of the average of the weights, where one is kept.
+        ema: Option<f64>,
     },
     /// Training a tokenizer, and the evaluations between.
     TrainTokenizer {
@@ -405,12 +402,12 @@ impl<'a> Estimate<'a> {
         (var, vqvae): (&VarConfig, &VqvaeConfig),
         from_tokens: bool,
         math: [Math; 2],
-        ema: bool,
+        ema: Option<f64>,
         batch: usize,
     ) -> Result<Need> {
         let mut trainer = self.trainer(var, vqvae, math)?;
         let params = &trainer.var.params;
-        trainer.opt.keep_average(params, ema.then_some(DECAY))?;
+        trainer.opt.keep_average(params, ema)?;
         let labels = vec![0; batch];
         let steps = self.repeated(|it| {
             let plan = TransformerStep::whole(it);

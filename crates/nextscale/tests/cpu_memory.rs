@@ -127,7 +127,7 @@ fn a_dry_cpu_takes_what_a_cpu_takes() {
         vqvae: &vqvae,
         from_tokens: false,
         math: [Math::FULL; 2],
-        ema: false,
+        ema: None,
     };
     let need = Estimate::on_cpu(workload).unwrap().need(96).unwrap();
     near("transformer", need.least, || {

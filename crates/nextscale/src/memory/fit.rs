@@ -81,16 +81,18 @@ impl Fit<'_> {
         ))
     }
 
-    /// The same of a run that goes on with its accumulation, which `--fit` chose when it began.
+    /// The same of a run that goes on with `--fit`: the accumulation `ac` that it began with.
     ///
     /// # Errors
     /// [`Error::Input`] where it does not fit any more.
-    pub fn check(&self, o: &ScheduleOptions) -> Result<()> {
+    pub fn kept(&self, o: &ScheduleOptions, ac: usize) -> Result<(usize, Option<String>)> {
         let given = ScheduleOptions {
+            ac,
             fit: false,
             ..o.clone()
         };
-        self.accumulation(&given).map(|_| ())
+        self.accumulation(&given)?;
+        Ok((ac, Some(format!("`fit`: `ac`={ac}, as the run began"))))
     }
 
     /// The error to show for one of a run: where the memory is full, what would fit.
@@ -179,7 +181,7 @@ mod tests {
             vqvae: &vqvae,
             from_tokens: false,
             math: [Math::FULL, Math::FULL],
-            ema: false,
+            ema: None,
         };
         let tokenizer = Workload::TrainTokenizer {
             vqvae: &vqvae,

@@ -54,7 +54,7 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
             vqvae: &vqvae,
             from_tokens: false,
             math: [math, bf16],
-            ema: false,
+            ema: None,
         };
         let need = Estimate::new(&like(), workload).unwrap().need(96).unwrap();
         assert!(need.least < need.first && need.least <= need.held);
@@ -106,7 +106,7 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
             vqvae,
             from_tokens: false,
             math: [math, Math::FULL],
-            ema: false,
+            ema: None,
         },
         Workload::TrainTokenizer {
             vqvae,
@@ -156,7 +156,7 @@ fn steps_from_tokens_take_less() {
             vqvae: &vqvae,
             from_tokens,
             math: [Precision::Bf16.math(), Math::FULL],
-            ema: false,
+            ema: None,
         };
         let e = Estimate::new(&like(), workload).unwrap();
         [64, 128].map(|b| e.need(b).unwrap())
@@ -333,7 +333,7 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
             vqvae,
             from_tokens: false,
             math: [math; 2],
-            ema: false,
+            ema: None,
         };
         let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
@@ -361,7 +361,7 @@ fn a_model_that_no_machine_holds_is_told_in_one_line() {
         vqvae: &vqvae,
         from_tokens: false,
         math: [Math::FULL; 2],
-        ema: false,
+        ema: None,
     };
     let e = Estimate::on_cpu(workload).unwrap();
     let need = e.need(4).unwrap();

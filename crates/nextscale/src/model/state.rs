@@ -11,16 +11,20 @@ use crate::{Error, Result};
 use nextscale_tensor::{GradBuffer, Params};
 use std::borrow::Cow;
 
+/// Names and shapes of the parameters, for [`load_into`].
+fn expected(params: &Params) -> Vec<(String, Vec<usize>)> {
+    let infos = params.infos().iter();
+    infos
+        .map(|i| (i.name.clone(), i.shape.dims().to_vec()))
+        .collect()
+}
+
 /// Loads every parameter from `dict`; the reference's derived buffers are passed over.
 ///
 /// # Errors
 /// One line naming `source` and the tensors that are missing, unexpected or of another shape.
 pub fn load_params(params: &mut Params, dict: &StateDict, source: &str) -> Result<()> {
-    let expected: Vec<(String, Vec<usize>)> = params
-        .infos()
-        .iter()
-        .map(|i| (i.name.clone(), i.shape.dims().to_vec()))
-        .collect();
+    let expected = expected(params);
     load_into(&expected, dict, source, |i, values| {
         Ok(params.import(&expected[i].0, &values)?)
     })
@@ -37,10 +41,7 @@ pub fn load_average(
     source: &str,
 ) -> Result<()> {
     let infos = params.infos();
-    let expected: Vec<(String, Vec<usize>)> = infos
-        .iter()
-        .map(|i| (i.name.clone(), i.shape.dims().to_vec()))
-        .collect();
+    let expected = expected(params);
     let source = format!("{source}: its averaged weights");
     load_into(&expected, dict, &source, |i, values| {
         Ok(buffer.import(&infos[i], &values)?)

@@ -127,11 +127,6 @@ pub(crate) fn check_length(done: u64, most: u64, flag: &str, path: &Path) -> Res
     )))
 }
 
-/// The accumulation that a run began with: one that goes on with `--fit` keeps it. With what to tell of it.
-pub(crate) fn kept_accumulation(ac: usize) -> (usize, Option<String>) {
-    (ac, Some(format!("`fit`: `ac`={ac}, as the run began")))
-}
-
 /// What to tell where a run goes on without the average that it kept.
 pub(crate) fn average_ends(path: &Path) -> String {
     format!(

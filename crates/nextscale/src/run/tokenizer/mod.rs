@@ -15,10 +15,7 @@ use super::observers::{Observer, Observers, StepLog, TensorBoard};
 use super::stop::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
-use super::{
-    Outcome, average_ends, check_accumulation, check_length, choose_seed, kept_accumulation,
-    make_folder,
-};
+use super::{Outcome, average_ends, check_accumulation, check_length, choose_seed, make_folder};
 use crate::data::Feed;
 use crate::device::resolve_device;
 use crate::format::clean_stale;
@@ -86,15 +83,13 @@ impl TokenizerRun<'_> {
         clean_stale(out)?;
         let paths = tokenizer_paths(out);
         let found = state::find(&paths.state, &setup.model.vqvae)?;
+        let schedule = &self.options.schedule;
         let (ac, note) = match &found {
-            Some(found) if self.options.schedule.fit => kept_accumulation(found.ac),
+            Some(found) if schedule.fit => setup.model.fit().kept(schedule, found.ac)?,
             _ => (ac, note),
         };
         let mut options = self.options.clone();
         options.schedule.ac = ac;
-        if found.is_some() && options.schedule.fit {
-            setup.model.fit().check(&options.schedule)?;
-        }
         let restored = setup.restore(&options, found)?;
         let Setup { dataset, model, .. } = setup;
         let trainer = trainer(&model, &options, &restored)?;

@@ -17,7 +17,7 @@ use super::observers::{EpochLog, Header, Observer, Observers, StepLog, TensorBoa
 use super::stop::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
-use super::{Outcome, average_ends, choose_seed, kept_accumulation, make_folder};
+use super::{Outcome, average_ends, choose_seed, make_folder};
 use crate::checkpoint::TrainerState;
 use crate::device::resolve_device;
 use crate::format::clean_stale;
@@ -68,20 +68,16 @@ impl TransformerRun<'_> {
         let lock = RunLock::acquire(&self.options.output.out)?;
         clean_stale(&self.options.output.out)?;
         let found = state::find(&self.options.output.out)?;
-        let kept = found
-            .as_ref()
-            .and_then(|(saved, _)| state::own_accumulation(saved));
         let schedule = &self.options.schedule;
-        let (ac, note) = match (&found, kept) {
-            (Some(_), Some(ac)) if schedule.fit => kept_accumulation(ac),
-            (Some(_), None) if schedule.fit => setup.models.fit().accumulation(schedule)?,
+        let (ac, note) = match &found {
+            Some((saved, _)) if schedule.fit => match state::own_accumulation(saved) {
+                Some(ac) => setup.models.fit().kept(schedule, ac)?,
+                None => setup.models.fit().accumulation(schedule)?,
+            },
             _ => (ac, note),
         };
         let mut options = self.options.clone();
         options.schedule.ac = ac;
-        if kept.is_some() && options.schedule.fit {
-            setup.models.fit().check(&options.schedule)?;
-        }
         let restored = setup.restore(&options, found)?;
         let Setup { given, models, .. } = setup;
         let trainer = trainer(&models, given.tokenizer, &options, &restored)?;
@@ -166,8 +162,8 @@ pub(super) struct Models {
     math: [Math; 2],
     device: Device,
     world: World,
-    /// Whether an average of the weights is kept.
-    ema: bool,
+    /// Decay of the average of the weights, where one is kept.
+    ema: Option<f64>,
     /// As given.
     depth: usize,
 }
@@ -228,7 +224,7 @@ impl Setup {
             vqvae,
             from_tokens: o.tokens.is_some(),
             math: [plan.math, plan.tokenizer_precision.math()],
-            ema: o.schedule.ema.is_some(),
+            ema: o.schedule.ema,
             depth: o.depth,
             device,
             world,
@@ -346,7 +342,7 @@ fn trainer(
         var.to_device(models.device, models.math[0])?;
         let mut trainer = VarTrainer::new(tokenizer, var, o.ls as f32, seed)?;
         let params = &trainer.var.params;
-        trainer.opt.keep_average(params, o.schedule.ema)?;
+        trainer.opt.keep_average(params, models.ema)?;
         Ok(trainer)
     };
     let mut trainer = move_over().map_err(|e| models.fit().explain(e, &o.schedule))?;

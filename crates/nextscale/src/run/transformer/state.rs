@@ -157,19 +157,18 @@ pub(super) fn data_record(
     }
 }
 
-/// The accumulated iterations that a checkpoint's run was trained with, where it says so.
-pub(super) fn accumulation(state: &TrainerState) -> Option<usize> {
+/// The accumulated iterations of a checkpoint of this program's runs, which keep them.
+pub(super) fn own_accumulation(state: &TrainerState) -> Option<usize> {
+    state.extra.get(PROGRESS_KEY)?;
     let ac = state.args.get("ac")?.as_u64()?;
     usize::try_from(ac).ok().filter(|ac| *ac > 0)
 }
 
 /// [`run::check_accumulation`](crate::run::check_accumulation), where the checkpoint is one of this program's runs.
 pub(super) fn check_accumulation(state: &TrainerState, path: &Path, ac: usize) -> Result<()> {
-    match accumulation(state) {
-        Some(before) if state.extra.contains_key(PROGRESS_KEY) => {
-            crate::run::check_accumulation(ac, before, path)
-        }
-        _ => Ok(()),
+    match own_accumulation(state) {
+        Some(before) => crate::run::check_accumulation(ac, before, path),
+        None => Ok(()),
     }
 }
 
@@ -222,11 +221,6 @@ pub(super) fn restore(
     }
     let scaler = own.map(|own| state.scaler.as_ref().map_or(own, Scaling::from));
     trainer.opt.resume(state.adam_step, scaler)
-}
-
-/// The same where the checkpoint is one of this program's runs, which keeps it.
-pub(super) fn own_accumulation(state: &TrainerState) -> Option<usize> {
-    accumulation(state).filter(|_| state.extra.contains_key(PROGRESS_KEY))
 }
 
 /// Refuses to go on with the tokens of another tokenizer than before. `vqvae` is the present one, where there is more of it than a
