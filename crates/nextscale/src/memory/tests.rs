@@ -3,6 +3,7 @@ use crate::model::Pyramid;
 use crate::train::tokenizer_trainer::TokenizerSettings;
 use nextscale_tensor::Precision;
 use nextscale_tensor::cuda::Arch;
+use nextscale_tensor::cuda::{GpuInfo, dry};
 use proptest::prelude::*;
 
 /// A GPU as an H200 describes itself.

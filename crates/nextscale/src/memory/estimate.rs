@@ -1,0 +1,365 @@
+//! What a workload takes, by running it dry.
+
+use super::{Need, OWN, RESERVE, Room, Workload, drawn, evaluation_batch};
+use crate::eval::TeacherForcing;
+use crate::generate::{BatchSampler, SampleOptions, Sampler};
+use crate::model::var::{Var, VarConfig};
+use crate::model::vqvae::codes::Tokenizer;
+use crate::model::vqvae::{Vqvae, VqvaeConfig};
+use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
+use crate::train::var_trainer::{TransformerStep, VarTrainer};
+use crate::{Error, Result};
+use nextscale_tensor::cuda::{Gpu, GpuInfo, dry};
+use nextscale_tensor::{DType, Device, Math, Params, Tensor, ops};
+
+/// On a CPU operators of the transformer take this part more than a dry run of a GPU's shows: 5 to 9 % of small models.
+const BESIDE: usize = 12;
+
+/// Copies of a tensor that there are while it is written to a checkpoint.
+const SAVED: usize = 3;
+
+/// Numbers up to which the bytes of a tensor, its copies and the patches of its convolutions can be counted in 64 bits.
+const COUNTABLE: f64 = (1u64 << 50) as f64;
+
+/// A workload on a dry GPU, or on one that stands for the CPU.
+pub struct Estimate<'a> {
+    device: Device,
+    pub(super) gpu: &'static Gpu,
+    /// Whether it stands for the CPU.
+    pub(super) cpu: bool,
+    workload: Workload<'a>,
+}
+
+impl<'a> Estimate<'a> {
+    /// For GPUs like this one.
+    ///
+    /// # Errors
+    /// When there are too many dry GPUs to count.
+    pub fn new(like: &GpuInfo, workload: Workload<'a>) -> Result<Self> {
+        Self::dry(dry::device(like), false, workload)
+    }
+
+    /// For the CPU, where everything is float32.
+    ///
+    /// # Errors
+    /// As [`Estimate::new`].
+    pub fn on_cpu(workload: Workload<'a>) -> Result<Self> {
+        Self::dry(dry::cpu(), true, workload.in_float32())
+    }
+
+    /// For a device.
+    ///
+    /// # Errors
+    /// As [`Estimate::new`].
+    pub fn of(device: Device, workload: Workload<'a>) -> Result<Self> {
+        match device.gpu()? {
+            Some(gpu) => Self::new(gpu.info(), workload),
+            None => Self::on_cpu(workload),
+        }
+    }
+
+    fn dry(device: Device, cpu: bool, workload: Workload<'a>) -> Result<Self> {
+        let gpu = device
+            .gpu()?
+            .ok_or_else(|| Error::failed("a dry GPU is a GPU"))?;
+        Ok(Self {
+            device,
+            gpu,
+            cpu,
+            workload,
+        })
+    }
+
+    /// The most that was taken at once since the last [`Estimate::afresh`]: on a GPU what was alive, since what lies free there makes
+    /// room when it is wanted, on a CPU all that its pool held.
+    fn taken(&self) -> usize {
+        self.gpu.usage().peak
+    }
+
+    /// Begins another phase: what lies free goes back.
+    fn afresh(&self) -> Result<()> {
+        self.gpu.trim()?;
+        self.gpu.reset_peak();
+        Ok(())
+    }
+
+    fn needed(&self, least: usize, first: usize) -> Need {
+        Need {
+            least,
+            first,
+            held: self.gpu.usage().held,
+            reserve: if self.cpu { OWN } else { RESERVE },
+        }
+    }
+
+    /// What the workload takes for `batch` images at a time.
+    ///
+    /// # Errors
+    /// When the models can't be built.
+    pub fn need(&self, batch: usize) -> Result<Need> {
+        if batch > 1 && self.values(batch) > COUNTABLE {
+            return Err(nextscale_tensor::Error::TooMany(format!(
+                "{batch} images at a time take more memory than there is anywhere"
+            ))
+            .into());
+        }
+        self.afresh()?;
+        match self.workload {
+            Workload::Train {
+                var,
+                vqvae,
+                from_tokens,
+                math,
+                ema,
+            } => self.train((var, vqvae), from_tokens, math, ema, batch),
+            Workload::TrainTokenizer {
+                vqvae,
+                math,
+                settings,
+            } => self.train_tokenizer(vqvae, math, settings, batch),
+            Workload::Evaluate { var, vqvae, math } => {
+                let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
+                let tokenizer = Tokenizer::from(vqvae);
+                let var = Var::on(var.clone(), false, self.device, math)?;
+                let model = TeacherForcing {
+                    tokenizer: &tokenizer,
+                    var: &var,
+                };
+                self.repeated(|_| self.evaluate(model, false, batch))
+            }
+            Workload::Sample {
+                var,
+                vqvae,
+                math,
+                options,
+            } => {
+                let var = Var::on(var.clone(), false, self.device, math)?;
+                let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
+                let sampler = Sampler {
+                    var: &var,
+                    vqvae: &vqvae,
+                };
+                let labels = vec![0; batch];
+                if self.cpu {
+                    // Nothing is captured there.
+                    return self
+                        .repeated(|_| sampler.draw(&labels, 0, options, None, None).map(|_| ()));
+                }
+                let mut batches = BatchSampler::new(sampler, options.clone(), batch);
+                for _ in 0..3 {
+                    batches.draw(&labels, 0)?;
+                }
+                Ok(self.needed(self.taken(), self.taken()))
+            }
+            Workload::Tokenize { vqvae, math, back } => {
+                let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
+                let pyramid = vqvae.config.pyramid.clone();
+                self.repeated(|_| {
+                    let (images, _slots) = self.images(&vqvae.config, batch)?;
+                    if back {
+                        vqvae.reconstruct(&images, &pyramid).map(|_| ())
+                    } else {
+                        vqvae.tokenize(&images, &pyramid).map(|_| ())
+                    }
+                })
+            }
+        }
+    }
+
+    /// Numbers in the largest tensor of a workload, or more: as a float, for which nothing is too large.
+    fn values(&self, batch: usize) -> f64 {
+        let (var, vqvae) = match &self.workload {
+            Workload::Train { var, vqvae, .. }
+            | Workload::Evaluate { var, vqvae, .. }
+            | Workload::Sample { var, vqvae, .. } => (Some(var), vqvae),
+            Workload::TrainTokenizer { vqvae, .. } | Workload::Tokenize { vqvae, .. } => {
+                (None, vqvae)
+            }
+        };
+        let (h, w) = vqvae.pyramid.finest();
+        let widest = vqvae.ch_mult.iter().copied().max().unwrap_or(1);
+        let step = vqvae.downsample() as f64;
+        let map = (h * w) as f64 * step * step * (vqvae.ch * widest) as f64;
+        let scores = var.map_or(0.0, |v| {
+            let tokens = vqvae.pyramid.total() as f64;
+            tokens * (v.hidden() + v.vocab) as f64 + tokens * tokens * v.heads as f64
+        });
+        batch as f64 * map.max(scores)
+    }
+
+    /// Whether so many images at a time can be done in `room` bytes.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn fits(&self, batch: usize, room: usize) -> Result<bool> {
+        self.need_is(batch, |need| need.fits(room))
+    }
+
+    /// The same with memory to spare, as [`Need::fits_well`] has it.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn fits_well(&self, batch: usize, room: usize) -> Result<bool> {
+        self.need_is(batch, |need| need.fits_well(room))
+    }
+
+    fn need_is(&self, batch: usize, fits: impl Fn(&Need) -> bool) -> Result<bool> {
+        match self.need(batch) {
+            Ok(need) => Ok(fits(&need)),
+            // More than kernels take.
+            Err(e) if e.is_memory() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Why `batch` images at a time do not fit, in words.
+    ///
+    /// # Errors
+    /// As [`Estimate::need`].
+    pub fn shortage(&self, batch: usize, room: &Room) -> Result<String> {
+        match self.need(batch) {
+            Ok(need) => Ok(room.shortage(batch, need)),
+            Err(Error::Tensor(nextscale_tensor::Error::TooMany(why))) => Ok(why),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Images on the device, and the bytes from which they were made: one batch in use, one on its way.
+    fn images(&self, vqvae: &VqvaeConfig, batch: usize) -> Result<(Tensor, [Tensor; 2])> {
+        let (h, w) = vqvae.pyramid.finest();
+        let step = vqvae.downsample();
+        let shape = [batch, h * step, w * step, 3];
+        let bytes = shape.iter().product::<usize>();
+        let slot = || Tensor::zeros_on(self.device, [bytes.div_ceil(4)], DType::I32);
+        let images = Tensor::zeros_on(self.device, shape, DType::F32)?;
+        Ok((images, [slot()?, slot()?]))
+    }
+
+    /// Runs the workload for the first time, then as it goes on.
+    fn repeated(&self, mut pass: impl FnMut(u64) -> Result<()>) -> Result<Need> {
+        pass(0)?;
+        let first = self.taken();
+        self.afresh()?;
+        for it in 1..3 {
+            pass(it)?;
+        }
+        Ok(self.needed(self.taken(), first))
+    }
+
+    fn trainer(
+        &self,
+        var: &VarConfig,
+        vqvae: &VqvaeConfig,
+        [var_math, vqvae_math]: [Math; 2],
+    ) -> Result<VarTrainer> {
+        let vqvae = Vqvae::on(vqvae.clone(), false, self.device, vqvae_math)?;
+        let var = Var::on(var.clone(), true, self.device, var_math)?;
+        VarTrainer::new(vqvae, var, 0.0, 0)
+    }
+
+    /// Rows of tokens, as they come from a file.
+    fn rows(&self, vqvae: &VqvaeConfig, batch: usize) -> Result<Tensor> {
+        let shape = [batch, vqvae.pyramid.total()];
+        Ok(Tensor::zeros_on(self.device, shape, DType::I32)?)
+    }
+
+    fn evaluate(&self, model: TeacherForcing<'_>, from_tokens: bool, batch: usize) -> Result<()> {
+        let vqvae = model.tokenizer.config();
+        let labels = Tensor::zeros_on(self.device, [batch], DType::I32)?;
+        let measures = if from_tokens {
+            model.measure_rows(&self.rows(vqvae, batch)?, &labels)
+        } else {
+            let (images, _slots) = self.images(vqvae, batch)?;
+            model.measure(&images, &labels)
+        };
+        measures.map(|_| ())
+    }
+
+    fn train(
+        &self,
+        (var, vqvae): (&VarConfig, &VqvaeConfig),
+        from_tokens: bool,
+        math: [Math; 2],
+        ema: Option<f64>,
+        batch: usize,
+    ) -> Result<Need> {
+        let mut trainer = self.trainer(var, vqvae, math)?;
+        let params = &trainer.var.params;
+        trainer.opt.keep_average(params, ema)?;
+        let labels = vec![0; batch];
+        let steps = self.repeated(|it| {
+            let plan = TransformerStep::whole(it);
+            let pending = if from_tokens {
+                trainer.step_rows(&self.rows(vqvae, batch)?, &labels, &plan)
+            } else {
+                let (images, _slots) = self.images(vqvae, batch)?;
+                trainer.step(&images, &labels, &plan)
+            };
+            pending.map(|_| ())
+        })?;
+        // An evaluation may give cached memory back, since there are few of them.
+        self.afresh()?;
+        let saving = self.saving(&trainer.var.params);
+        trainer.opt.exchange(&mut trainer.var.params)?;
+        self.evaluate(trainer.model(), from_tokens, evaluation_batch(batch))?;
+        let evaluation = self.taken();
+        if self.cpu {
+            self.afresh()?;
+        }
+        let sampler = Sampler {
+            var: &trainer.var,
+            vqvae: trainer.tokenizer.for_images()?,
+        };
+        let labels = vec![0; drawn(trainer.var.config.classes)];
+        sampler.draw(&labels, 0, &SampleOptions::default(), None, None)?;
+        let others = evaluation.max(self.taken()).max(saving);
+        let least = steps.least.max(others);
+        Ok(Need {
+            least: match self.cpu {
+                true => least + least / BESIDE,
+                false => least,
+            },
+            ..steps
+        })
+    }
+
+    /// What there is while a checkpoint is written, in the machine's memory; on a GPU nothing more is taken for it.
+    fn saving(&self, params: &Params) -> usize {
+        if self.cpu {
+            let sizes = params.infos().iter().map(|i| i.shape.numel());
+            self.gpu.usage().used + SAVED * 4 * sizes.max().unwrap_or(0)
+        } else {
+            0
+        }
+    }
+
+    fn train_tokenizer(
+        &self,
+        vqvae: &VqvaeConfig,
+        math: Math,
+        settings: TokenizerSettings,
+        batch: usize,
+    ) -> Result<Need> {
+        let vqvae = Vqvae::on(vqvae.clone(), true, self.device, math)?;
+        let mut trainer = TokenizerTrainer::new(vqvae, settings)?;
+        let steps = self.repeated(|it| {
+            let (images, _slots) = self.images(&trainer.vqvae.config, batch)?;
+            let plan = TokenizerStep::usual(it);
+            trainer.step(&images, &plan).map(|_| ())
+        })?;
+        self.afresh()?;
+        let saving = self.saving(&trainer.vqvae.params);
+        trainer.opt.exchange(&mut trainer.vqvae.params)?;
+        // What an evaluation measures, and shows afterwards.
+        let vqvae = &trainer.vqvae;
+        for _ in 0..2 {
+            let (images, _slots) = self.images(&vqvae.config, batch)?;
+            let (back, _tokens) = vqvae.reconstruct(&images, &vqvae.config.pyramid)?;
+            ops::to_unit_range(&back)?;
+        }
+        Ok(Need {
+            least: steps.least.max(saving).max(self.taken()),
+            ..steps
+        })
+    }
+}
