@@ -17,7 +17,7 @@ pub fn resolve_device(choice: DeviceChoice) -> Result<Device> {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Cuda(number) => {
             let number = number.unwrap_or(0);
-            usable(number).map_err(|why| Error::input(format!("`device`={choice}: {why}")))?;
+            usable(number).map_err(|why| Error::field("device", choice, why))?;
             Device::Cuda(number)
         }
         DeviceChoice::Auto => {

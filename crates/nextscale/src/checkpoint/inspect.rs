@@ -195,8 +195,8 @@ impl Description {
             adam_step: h.adam_step,
             scaler: h.scaler,
         });
-        let var = Outline::of_safetensors(file, "var_wo_ddp.")?;
-        let vae = Outline::of_safetensors(file, "vae_local.")?;
+        let var = Outline::of_safetensors(file, run_file::TRANSFORMER_WEIGHTS)?;
+        let vae = Outline::of_safetensors(file, run_file::TOKENIZER_WEIGHTS)?;
         self.read_models(&var, &vae, &h.config.patch_nums)?;
         let layout = run_file::Layout::of(file)?.unwrap_or_default();
         self.read_other_parts(file, &layout, "var_")
@@ -219,7 +219,7 @@ impl Description {
             adam_step: stated.updates.unwrap_or(stated.it),
             scaler: stated.scaler,
         });
-        let vae = Outline::of_safetensors(file, "vae_local.")?;
+        let vae = Outline::of_safetensors(file, run_file::TOKENIZER_WEIGHTS)?;
         self.vae = Some(self.infer(VaeShape::infer(&vae))?);
         self.parts.push(summary("vae", &vae));
         self.read_other_parts(file, layout, "vae_")
@@ -233,10 +233,11 @@ impl Description {
         model: &str,
     ) -> Result<()> {
         let optimizer = format!("{model}opt.");
-        let own = ["var_wo_ddp", "vae_local"];
+        let own = [run_file::TRANSFORMER_WEIGHTS, run_file::TOKENIZER_WEIGHTS];
         for part in &layout.parts {
-            if !own.contains(&part.as_str()) && !part.starts_with(&optimizer) {
-                let outline = Outline::of_safetensors(file, &format!("{part}."))?;
+            let prefix = format!("{part}.");
+            if !own.contains(&prefix.as_str()) && !part.starts_with(&optimizer) {
+                let outline = Outline::of_safetensors(file, &prefix)?;
                 self.parts.push(summary(part, &outline));
             }
         }

@@ -134,9 +134,9 @@ pub fn load_part(
                     return Err(bad(NO_AVERAGE.into()));
                 }
                 (ModelKind::Var, None | Some(WeightsKind::Averaged)) if averaged => AVERAGED,
-                (ModelKind::Var, _) => "var_wo_ddp.",
+                (ModelKind::Var, _) => run_file::TRANSFORMER_WEIGHTS,
                 // It is not trained here.
-                (ModelKind::Vae, _) => "vae_local.",
+                (ModelKind::Vae, _) => run_file::TOKENIZER_WEIGHTS,
             })?;
             Weights::of_trainer(
                 tensors,

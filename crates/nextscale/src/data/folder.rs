@@ -90,9 +90,11 @@ impl FolderSplits {
             } else {
                 "no such folder"
             };
-            return Err(Error::input(format!(
-                "`data_path`={shown}: {what}; give the folder that holds train/<class>/ and val/<class>/"
-            )));
+            return Err(Error::field(
+                "data_path",
+                shown,
+                format!("{what}; give the folder that holds train/<class>/ and val/<class>/"),
+            ));
         }
         let missing: Vec<&str> = ["train", "val"]
             .into_iter()

@@ -28,9 +28,11 @@ impl Transform {
             )));
         }
         if !(1.0..=16.0).contains(&mid_reso) {
-            return Err(Error::input(format!(
-                "`mid_reso`={mid_reso}: the shorter side must be at least the crop; use a value from 1 to 16"
-            )));
+            return Err(Error::field(
+                "mid_reso",
+                mid_reso,
+                "the shorter side must be at least the crop; use a value from 1 to 16",
+            ));
         }
         Ok(Self {
             side,

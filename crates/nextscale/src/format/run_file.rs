@@ -20,6 +20,11 @@ pub const RUN_KEY: &str = "nextscale.run";
 /// The metadata key that marks a tokenizer's training checkpoint and holds its progress as JSON.
 pub const TOKENIZER_RUN: &str = "nextscale.tokenizer_trainer";
 
+/// Prefixes of a transformer's and a tokenizer's weights in training checkpoints.
+pub const TRANSFORMER_WEIGHTS: &str = "var_wo_ddp.";
+/// See [`TRANSFORMER_WEIGHTS`].
+pub const TOKENIZER_WEIGHTS: &str = "vae_local.";
+
 /// The newest layout.
 const VERSION: u64 = 1;
 

@@ -278,19 +278,25 @@ fn parse_ch_mult(text: &str) -> Result<Vec<usize>> {
         .split('_')
         .map(|w| w.parse().ok().filter(|w| (1..=64).contains(w)))
         .collect();
-    widths.filter(|w| (1..=MOST_LEVELS).contains(&w.len())).ok_or_else(|| {
-        Error::input(format!(
-            "`ch_mult`={text}: expected 1 to {MOST_LEVELS} numbers from 1 to 64, such as 1_1_2_2_4"
-        ))
-    })
+    widths
+        .filter(|w| (1..=MOST_LEVELS).contains(&w.len()))
+        .ok_or_else(|| {
+            Error::field(
+                "ch_mult",
+                text,
+                format!("expected 1 to {MOST_LEVELS} numbers from 1 to 64, such as 1_1_2_2_4"),
+            )
+        })
 }
 
 /// Reads `--betas`: two numbers in [0, 1) joined by `_`.
 pub(super) fn parse_betas(text: &str) -> Result<(f64, f64)> {
     let refuse = || {
-        Error::input(format!(
-            "`betas`={text}: expected two numbers from 0 to below 1, such as 0.9_0.95"
-        ))
+        Error::field(
+            "betas",
+            text,
+            "expected two numbers from 0 to below 1, such as 0.9_0.95",
+        )
     };
     let (first, second) = text.split_once('_').ok_or_else(refuse)?;
     let read = |word: &str| {

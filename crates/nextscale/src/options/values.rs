@@ -89,9 +89,11 @@ pub fn expand_pn(text: &str) -> &str {
 pub fn parse_pn(text: &str) -> Result<Vec<usize>> {
     const MAX_SIDE: usize = 4096;
     let refuse = |why: &str| {
-        Error::input(format!(
-            "`pn`={text}: {why}; give 256, 512, 1024 or increasing side lengths such as 1_2_3_4"
-        ))
+        Error::field(
+            "pn",
+            text,
+            format!("{why}; give 256, 512, 1024 or increasing side lengths such as 1_2_3_4"),
+        )
     };
     if text.is_empty() {
         return Err(refuse("it is empty"));

@@ -12,6 +12,7 @@ mod driver;
 mod event;
 pub mod lock;
 mod observers;
+mod optimizer;
 #[cfg(feature = "cli")]
 pub mod signal;
 mod stop;
@@ -28,7 +29,7 @@ pub use event::{Epoch, Evaluated, Event, Iteration, Metric, Metrics, Picture, St
 pub use observers::Display;
 pub use observers::{Observer, STEPS_FILE};
 pub use stop::StopSignal;
-pub use tokenizer::{TOKENIZER_STATE_KEY, TokenizerRun, tokenizer_paths};
+pub use tokenizer::{TokenizerRun, tokenizer_paths};
 pub use transformer::{TransformerRun, transformer_paths};
 
 use crate::options::check;

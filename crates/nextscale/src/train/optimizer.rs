@@ -109,6 +109,12 @@ impl Optimizer {
         Ok(())
     }
 
+    /// The averaged weights, where an average is kept and has seen a step.
+    pub fn averaged(&self) -> Option<&GradBuffer> {
+        let begun = self.average.as_ref().filter(|a| a.has_begun());
+        begun.map(|a| &a.weights)
+    }
+
     /// Puts the average, where one is kept, in place of the weights, or the weights back.
     ///
     /// # Errors

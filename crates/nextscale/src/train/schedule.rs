@@ -76,9 +76,11 @@ impl FromStr for Curve {
 
     fn from_str(text: &str) -> Result<Self> {
         let unknown = || {
-            Error::input(format!(
-                "`sche`={text}: no such schedule; use cos, lin, lin0, lin00, exp, or linT with T from 0 to 1 (such as lin0.3)"
-            ))
+            Error::field(
+                "sche",
+                text,
+                "no such schedule; use cos, lin, lin0, lin00, exp, or linT with T from 0 to 1 (such as lin0.3)",
+            )
         };
         Ok(match text {
             "cos" => Self::Cos,

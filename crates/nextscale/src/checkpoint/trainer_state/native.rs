@@ -20,8 +20,8 @@ const WITHOUT_OTHERS: u64 = 2;
 const WITHOUT_PENDING: u64 = 1;
 /// Prefixes of the names of all sets of tensors.
 pub(crate) const PREFIXES: [&str; 5] = [
-    "var_wo_ddp.",
-    "vae_local.",
+    run_file::TRANSFORMER_WEIGHTS,
+    run_file::TOKENIZER_WEIGHTS,
     "var_opt.exp_avg.",
     "var_opt.exp_avg_sq.",
     "var_opt.pending.",

@@ -4,8 +4,6 @@ mod evaluation;
 mod state;
 mod task;
 
-pub use state::TOKENIZER_STATE_KEY;
-
 use super::checkpoints::{Keeper, last_is_there};
 use super::data_record::DataRecord;
 use super::dataset::{Dataset, loader_config};

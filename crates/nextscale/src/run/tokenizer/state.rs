@@ -4,28 +4,24 @@ use super::task::TokenizerState;
 use crate::checkpoint::ScalerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata, names_to_text};
 use crate::checkpoint::weights::TOKENIZER_KEY;
+use crate::format::run_file::{TOKENIZER_RUN, TOKENIZER_WEIGHTS};
 use crate::format::safetensors::{SafetensorsFile, TextMetadata};
 use crate::format::{StateDict, run_file};
-use crate::model::state::{
-    buffer_part, hit_averages, load_average, load_buffer, load_moment, load_vqvae, vqvae_part,
-    vqvae_part_of,
-};
+use crate::model::state::{buffer_part, hit_averages, load_vqvae, vqvae_part, vqvae_part_of};
 use crate::model::vqvae::VqvaeConfig;
 use crate::run::checkpoints::last_is_there;
+use crate::run::optimizer::{self, SavedOptimizer};
 use crate::run::task::Progress;
 use crate::train::tokenizer_trainer::TokenizerTrainer;
 use crate::{Error, Result};
-use nextscale_tensor::ops::Scaling;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use crate::format::run_file::TOKENIZER_RUN as TOKENIZER_STATE_KEY;
-
 /// Prefixes of weights, of AdamW's moments, of gradients since the last update, and of averaged weights.
 const PREFIXES: [&str; 5] = [
-    "vae_local.",
+    TOKENIZER_WEIGHTS,
     "vae_opt.exp_avg.",
     "vae_opt.exp_avg_sq.",
     "vae_opt.pending.",
@@ -73,7 +69,7 @@ pub(super) fn save(
     ac: usize,
     path: &Path,
 ) -> Result<()> {
-    let average = trainer.opt.average.as_ref().filter(|a| a.has_begun());
+    let average = trainer.opt.averaged();
     let kept = Found {
         progress: progress.clone(),
         state: state.clone(),
@@ -85,7 +81,7 @@ pub(super) fn save(
     let text = serde_json::to_string(&kept)
         .map_err(|e| Error::failed(format!("describing the run: {e}")))?;
     let metadata: TextMetadata = [
-        (TOKENIZER_STATE_KEY.into(), text),
+        (TOKENIZER_RUN.into(), text),
         (TOKENIZER_KEY.into(), settings(trainer)?),
         (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
     ]
@@ -100,9 +96,8 @@ pub(super) fn save(
     if !progress.it.is_multiple_of(ac as u64) {
         parts.push(buffer_part(sums, &opt.grads, params));
     }
-    if let Some(average) = average {
-        let buffer = Some(&average.weights);
-        let part = vqvae_part_of(averaged, &trainer.vqvae, buffer, &trainer.hits.ema);
+    if average.is_some() {
+        let part = vqvae_part_of(averaged, &trainer.vqvae, average, &trainer.hits.ema);
         parts.push(part.checked("the averaged weights"));
     }
     run_file::write(path, "tokenizer", &parts, metadata)
@@ -122,7 +117,7 @@ pub(super) fn find(path: &Path, config: &VqvaeConfig) -> Result<Option<Found>> {
     let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
     let metadata = file.metadata();
     let text = metadata
-        .get(TOKENIZER_STATE_KEY)
+        .get(TOKENIZER_RUN)
         .ok_or_else(|| bad("is no training checkpoint of a tokenizer".into()))?;
     let mut found: Found =
         serde_json::from_str(text).map_err(|e| bad(format!("its progress is damaged: {e}")))?;
@@ -172,30 +167,20 @@ pub(super) fn restore(trainer: &mut TokenizerTrainer, found: &Found, path: &Path
     let config = &trainer.vqvae.config;
     trainer.hits.ema = hit_averages(&weights, config.pyramid.count(), config.vocab);
     trainer.hits.records = found.state.records;
-    let params = &trainer.vqvae.params;
+    let saved = SavedOptimizer {
+        moments: [&m, &v],
+        pending: &sums,
+        average: found.ema.then_some(&averaged),
+        scaler: found.scaler.as_ref(),
+        updates: found.updates.unwrap_or(found.progress.it),
+        steps: found.progress.it / found.ac as u64,
+    };
     let source = path.display().to_string();
-    load_moment(&mut trainer.opt.exp_avg, params, &m, &source)?;
-    load_moment(&mut trainer.opt.exp_avg_sq, params, &v, &source)?;
-    if let Some(average) = &mut trainer.opt.average {
-        let steps = found.progress.it / found.ac as u64;
-        if found.ema {
-            load_average(&mut average.weights, params, &averaged, &source)?;
-        }
-        average.resume(params, steps, found.ema)?;
-    }
-    // A run in another precision than before begins with its own loss scale, or without one, and gradients made with another
-    // scale are of no use to it.
-    let own = trainer.opt.scaler()?;
-    if own.is_some() == found.scaler.is_some() {
-        load_buffer(&mut trainer.opt.grads, params, &sums)?;
-    }
-    let scaler = own.map(|own| found.scaler.as_ref().map_or(own, Scaling::from));
-    let updates = found.updates.unwrap_or(found.progress.it);
-    trainer.opt.resume(updates, scaler)
+    optimizer::restore(&mut trainer.opt, &trainer.vqvae.params, &saved, &source)
 }
 
-/// Writes the weights alone, averaged where an average is kept, under the reference's names, with the tokenizer's settings and the names of the classes that it saw beside
-/// them.
+/// Writes the weights alone, averaged where an average is kept, under the reference's names. Beside them stand the tokenizer's
+/// settings and the names of the classes that it saw.
 ///
 /// # Errors
 /// When writing fails; an existing file is then unchanged.
@@ -205,8 +190,7 @@ pub(super) fn export(trainer: &TokenizerTrainer, progress: &Progress, path: &Pat
         (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
     ]
     .into();
-    let average = trainer.opt.average.as_ref().filter(|a| a.has_begun());
-    let buffer = average.map(|a| &a.weights);
-    let weights = vqvae_part_of("", &trainer.vqvae, buffer, &trainer.hits.ema);
+    let average = trainer.opt.averaged();
+    let weights = vqvae_part_of("", &trainer.vqvae, average, &trainer.hits.ema);
     run_file::write_weights(path, &weights, metadata)
 }

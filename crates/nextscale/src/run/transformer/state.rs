@@ -8,21 +8,19 @@ use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
 use crate::format::StateDict;
 use crate::format::run_file::Part;
-use crate::model::state::{
-    buffer_part, load_average, load_buffer, load_moment, load_var, params_part, vqvae_part,
-};
+use crate::model::state::{buffer_part, load_var, params_part, vqvae_part};
 use crate::model::vqvae::Vqvae;
 use crate::options::TransformerOptions;
 use crate::options::{Horizon, TransformerPlan};
 use crate::run::check_length;
 use crate::run::checkpoints::{self, last_is_there};
 use crate::run::data_record::DataRecord;
+use crate::run::optimizer::{self, SavedOptimizer};
 use crate::run::task::Progress;
 use crate::train::optimizer::{ADAM_EPS, BETAS};
 use crate::train::progressive::StageState;
 use crate::train::var_trainer::VarTrainer;
 use crate::{Error, Result};
-use nextscale_tensor::ops::Scaling;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -198,29 +196,15 @@ pub(super) fn restore(
 ) -> Result<()> {
     let source = path.display().to_string();
     load_var(&mut trainer.var, &state.var, &source)?;
-    let params = &trainer.var.params;
-    load_moment(&mut trainer.opt.exp_avg, params, &state.exp_avg, &source)?;
-    load_moment(
-        &mut trainer.opt.exp_avg_sq,
-        params,
-        &state.exp_avg_sq,
-        &source,
-    )?;
-    if let Some(average) = &mut trainer.opt.average {
-        let before = averaged(state);
-        if let Some(before) = before {
-            load_average(&mut average.weights, params, before, &source)?;
-        }
-        average.resume(params, steps, before.is_some())?;
-    }
-    // A run in another precision than before begins with its own loss scale, or without one, and gradients made with another
-    // scale are of no use to it.
-    let own = trainer.opt.scaler()?;
-    if own.is_some() == state.scaler.is_some() {
-        load_buffer(&mut trainer.opt.grads, params, &state.pending)?;
-    }
-    let scaler = own.map(|own| state.scaler.as_ref().map_or(own, Scaling::from));
-    trainer.opt.resume(state.adam_step, scaler)
+    let saved = SavedOptimizer {
+        moments: [&state.exp_avg, &state.exp_avg_sq],
+        pending: &state.pending,
+        average: averaged(state),
+        scaler: state.scaler.as_ref(),
+        updates: state.adam_step,
+        steps,
+    };
+    optimizer::restore(&mut trainer.opt, &trainer.var.params, &saved, &source)
 }
 
 /// Refuses to go on with the tokens of another tokenizer than before. `vqvae` is the present one, where there is more of it than a
@@ -339,8 +323,8 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
         buffer_part(m, &opt.exp_avg, params).checked("the optimizer's averages"),
         buffer_part(v, &opt.exp_avg_sq, params).checked("the optimizer's averages of squares"),
     ];
-    if let Some(average) = opt.average.as_ref().filter(|a| a.has_begun()) {
-        let part = buffer_part(AVERAGED, &average.weights, params);
+    if let Some(average) = opt.averaged() {
+        let part = buffer_part(AVERAGED, average, params);
         parts.push(part.checked("the averaged weights"));
     }
     if pending {
