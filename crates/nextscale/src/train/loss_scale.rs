@@ -144,6 +144,6 @@ mod tests {
         }
         assert_eq!(steps, 28);
         let message = check(&scale).unwrap_err().to_string();
-        assert!(message.contains("`fp16`=2"), "{message}");
+        assert!(message.contains("bf16 or float32"), "{message}");
     }
 }
