@@ -45,6 +45,8 @@ mod error;
 mod gate;
 mod handshake;
 mod identity;
+#[cfg(feature = "launch")]
+pub mod launch;
 mod limits;
 mod link;
 mod orphan;
