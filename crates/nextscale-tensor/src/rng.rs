@@ -25,9 +25,11 @@ pub enum Purpose {
     Shuffle = 2,
     /// Crop and flip of one image; the step is the epoch, the lane the image's index.
     Augment = 3,
-    /// Class dropout; the step is the training step, the lane the rank.
+    /// Class dropout; the step is the training step, the lane 0, the position the sample's number in the
+    /// batch of all processes.
     ClassDrop = 4,
-    /// Stochastic depth; the step is the training step, the lane `rank << 16 | branch`.
+    /// Stochastic depth; the step is the training step, the lane the branch, the position the
+    /// sample's number as above.
     DropPath = 5,
     /// Token draws while sampling; the step is the scale, the lane the image.
     Sample = 6,
@@ -75,7 +77,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream of `purpose` at `step` for `lane` (rank, image or layer: see [`Purpose`]).
+    /// The stream of `purpose` at `step` for `lane` (image, branch or layer: see [`Purpose`]).
     ///
     /// # Panics
     /// Never; `lane` above 2⁴⁸ or `step` above 2³² are folded into the key.

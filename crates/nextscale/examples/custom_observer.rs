@@ -4,9 +4,8 @@
 //! of bars.
 
 use nextscale::options::{DataOptions, OutputOptions, ScheduleOptions, TokenizerOptions};
-use nextscale::run::StopSignal;
 use nextscale::run::{BUILTIN_SHAPES, Event, Observer, TokenizerRun};
-use nextscale::{Result, say};
+use nextscale::{Result, Team, say};
 use std::sync::{Arc, Mutex};
 
 /// Keeps the loss of every step.
@@ -51,7 +50,7 @@ fn main() -> Result<()> {
     let run = TokenizerRun {
         options: &options,
         cmd: "the example custom_observer".into(),
-        stop: StopSignal::detached(),
+        team: Team::alone(),
         observers: vec![Box::new(Losses(Arc::clone(&losses)))],
     };
     let outcome = run.run();

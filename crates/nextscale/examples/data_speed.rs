@@ -11,7 +11,7 @@ use nextscale::data::{
     FolderSplits, ImageSource, LoadBuffers, LoaderConfig, Resizer, TrainLoader, TrainSampler,
     Transform,
 };
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, Share};
 use nextscale_tensor::rng::{Purpose, Stream};
 
 const BATCH: usize = 64;
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let limit = Duration::from_secs_f64(seconds);
     stages(source.as_ref(), transform, limit)?;
 
-    let sampler = TrainSampler::new(source.len(), BATCH, 0, 1, 0)?;
+    let sampler = TrainSampler::new(source.len(), BATCH, Share::WHOLE, 0)?;
     let config = LoaderConfig {
         workers: workers as usize,
         ..LoaderConfig::default()

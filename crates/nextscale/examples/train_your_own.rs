@@ -11,10 +11,10 @@ use nextscale::options::{
 };
 use nextscale::pictures::grid;
 use nextscale::run::{
-    BUILTIN_SHAPES, Event, Observer, StopSignal, TokenizerRun, TransformerRun, tokenizer_paths,
+    BUILTIN_SHAPES, Event, Observer, TokenizerRun, TransformerRun, tokenizer_paths,
     transformer_paths,
 };
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, Team};
 use std::path::Path;
 
 /// Prints every step's loss.
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     let run = TokenizerRun {
         options: &tokenizer,
         cmd: "train_your_own".to_owned(),
-        stop: StopSignal::detached(),
+        team: Team::alone(),
         observers: vec![Box::new(Losses("tokenizer"))],
     };
     println!("{}", run.run()?.message);
@@ -96,7 +96,7 @@ fn main() -> Result<()> {
     let run = TransformerRun {
         options: &transformer,
         cmd: "train_your_own".to_owned(),
-        stop: StopSignal::detached(),
+        team: Team::alone(),
         observers: vec![Box::new(Losses("transformer"))],
     };
     println!("{}", run.run()?.message);

@@ -2,7 +2,7 @@
 
 use crate::options::values::DeviceChoice;
 use crate::remark::remark;
-use crate::{Error, Result};
+use crate::{Error, Result, World};
 use nextscale_tensor::Device;
 use nextscale_tensor::cuda::{self, Gpu, Library};
 
@@ -31,6 +31,25 @@ pub fn resolve_device(choice: DeviceChoice) -> Result<Device> {
     if device != Device::Cpu && !Library::Cudnn.is_there() {
         let why = Library::Cudnn.missing();
         remark(&format!("most convolutions take a slower way: {why}"));
+    }
+    Ok(device)
+}
+
+/// The device of one of several processes: a GPU for each would need sums over GPUs, which are not there yet.
+///
+/// # Errors
+/// As [`resolve_device`], and where several processes would compute on GPUs.
+pub fn device_of(choice: DeviceChoice, world: &World) -> Result<Device> {
+    let device = resolve_device(choice)?;
+    if world.size() > 1 && device != Device::Cpu {
+        return Err(Error::field(
+            "device",
+            choice,
+            format!(
+                "{} processes can train together on CPUs only so far; give `device`=cpu, or start one process",
+                world.size()
+            ),
+        ));
     }
     Ok(device)
 }

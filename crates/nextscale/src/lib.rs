@@ -30,13 +30,16 @@ pub mod train;
 
 mod error;
 mod remark;
+mod stop;
+mod team;
 mod text;
 mod world;
 pub use error::{Error, ErrorKind, Result};
 /// Tensors, devices and operators, in the version that this crate is built with.
 pub use nextscale_tensor as tensor;
 pub use remark::on_remark;
-pub use world::World;
+pub use team::Team;
+pub use world::{Share, World};
 
 /// Number of threads that operators compute on.
 pub fn compute_threads() -> usize {

@@ -17,7 +17,7 @@ use crate::run::{
     transformer_paths,
 };
 use crate::run::{Observer, StopSignal};
-use crate::{Error, Result};
+use crate::{Error, Result, Team};
 use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
@@ -175,7 +175,7 @@ impl Quickstart {
         let outcome = TokenizerRun {
             options: &options,
             cmd: cmd.clone(),
-            stop: self.stop.clone(),
+            team: Team::of_one(self.stop.clone()),
             observers: (self.observers)(),
         }
         .run()?;
@@ -187,7 +187,7 @@ impl Quickstart {
         let outcome = TransformerRun {
             options: &train,
             cmd,
-            stop: self.stop.clone(),
+            team: Team::of_one(self.stop.clone()),
             observers: (self.observers)(),
         }
         .run()?;
@@ -225,8 +225,8 @@ impl Quickstart {
         let pyramid = tok.vqvae.config.pyramid.clone();
         let side = data.side;
         let mut all = data.val_loader(BATCH, LoaderConfig::default())?;
-        let r =
-            evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, |_| self.stop.check())?;
+        let team = Team::of_one(self.stop.clone());
+        let r = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, &team)?;
         let mut first = data.val_loader(24, LoaderConfig::default())?;
         if let Some(batch) = first.next_batch()? {
             let (x, _) = Feed::new(device)?.batch(&batch, side)?;

@@ -1,6 +1,7 @@
 //! What passes are said to take of a machine's memory is what they take. In a process of its own, as the pool that is measured is
 //! the whole process's.
 
+use nextscale::Team;
 use nextscale::memory::{Estimate, Workload};
 use nextscale::model::Pyramid;
 use nextscale::model::var::{Var, VarConfig};
@@ -9,7 +10,6 @@ use nextscale::options::values::DeviceChoice;
 use nextscale::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
 };
-use nextscale::run::StopSignal;
 use nextscale::run::TokenizerRun;
 use nextscale::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
@@ -81,7 +81,7 @@ fn a_run_of_single_images() {
     let run = TokenizerRun {
         options: &options,
         cmd: String::new(),
-        stop: StopSignal::detached(),
+        team: Team::alone(),
         observers: Vec::new(),
     };
     assert!(run.run().unwrap().complete);

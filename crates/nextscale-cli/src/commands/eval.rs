@@ -11,7 +11,7 @@ use nextscale::memory::{self, Workload, advise};
 use nextscale::model::vqvae::codes::Tokenizer;
 use nextscale::options::values::BadImages;
 use nextscale::run::Dataset;
-use nextscale::{Error, Result, say};
+use nextscale::{Error, Result, Team, say};
 use nextscale_tensor::Precision;
 use std::path::PathBuf;
 
@@ -89,7 +89,7 @@ fn evaluate(args: &Args) -> Result<()> {
     };
     memory::check(device, "batch", args.batch.min(data.val.len()), workload())?;
     let mut loader = data.val_loader(args.batch, config)?;
-    let m = evaluate_losses(model, &mut loader, side, |_| Ok(()))
+    let m = evaluate_losses(model, &mut loader, side, &Team::alone())
         .map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
     tell_bad(&loader.bad_images());
     m.check()?;

@@ -12,6 +12,7 @@ mod info;
 mod machine;
 mod man;
 mod mask;
+mod processes;
 mod progress;
 mod quickstart;
 mod reconstruct;

@@ -11,7 +11,7 @@ use nextscale::model::Pyramid;
 use nextscale::options::values::{BadImages, parse_pn};
 use nextscale::pictures::{before_after, check_grid};
 use nextscale::run::Dataset;
-use nextscale::{Error, Result, say};
+use nextscale::{Error, Result, Team, say};
 use nextscale_tensor::Precision;
 use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
@@ -120,7 +120,8 @@ fn reconstruct(args: &Args) -> Result<()> {
                 shown += batch.len();
             }
             let mut loader = data.val_loader(args.batch, config)?;
-            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut loader, side, |_| Ok(()));
+            let all =
+                evaluate_reconstruction(&tok.vqvae, &pyramid, &mut loader, side, &Team::alone());
             let all = all.map_err(full)?;
             tell_bad(&loader.bad_images());
             printed = report(&all);

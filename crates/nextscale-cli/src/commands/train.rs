@@ -1,11 +1,11 @@
 //! `nextscale train`: the transformer.
 
 use super::command_line;
+use super::processes::ProcessArgs;
 use super::progress::ProgressArgs;
 use nextscale::Result;
 use nextscale::options::TransformerArgs;
-use nextscale::run::StopSignal;
-use nextscale::run::{TransformerRun, init_threads};
+use nextscale::run::TransformerRun;
 use std::process::ExitCode;
 
 /// Flags of `train`.
@@ -15,21 +15,23 @@ pub struct Args {
     #[command(flatten)]
     train: TransformerArgs,
     #[command(flatten)]
+    processes: ProcessArgs,
+    #[command(flatten)]
     progress: ProgressArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let options = &args.train.options;
-    for line in &args.train.does_nothing {
-        nextscale::tell!("nextscale: {line}");
-    }
-    init_threads(options.machine.threads)?;
-    let outcome = TransformerRun {
-        options,
-        cmd: command_line(),
-        stop: StopSignal::install()?,
-        observers: args.progress.observers(),
-    }
-    .run()?;
-    super::ended(&outcome.message, outcome.exit_code)
+    args.processes.train(options.machine.threads, |team| {
+        let told = args.train.does_nothing.iter();
+        told.filter(|_| team.world.is_first())
+            .for_each(|line| nextscale::tell!("nextscale: {line}"));
+        TransformerRun {
+            options,
+            cmd: command_line(),
+            team,
+            observers: args.progress.observers(),
+        }
+        .run()
+    })
 }

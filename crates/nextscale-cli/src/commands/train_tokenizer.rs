@@ -1,11 +1,11 @@
 //! `nextscale train-tokenizer`: the VQVAE.
 
 use super::command_line;
+use super::processes::ProcessArgs;
 use super::progress::ProgressArgs;
 use nextscale::Result;
 use nextscale::options::TokenizerArgs;
-use nextscale::run::StopSignal;
-use nextscale::run::{TokenizerRun, init_threads};
+use nextscale::run::TokenizerRun;
 use std::process::ExitCode;
 
 /// Flags of `train-tokenizer`.
@@ -15,18 +15,20 @@ pub struct Args {
     #[command(flatten)]
     train: TokenizerArgs,
     #[command(flatten)]
+    processes: ProcessArgs,
+    #[command(flatten)]
     progress: ProgressArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let options = &args.train.options;
-    init_threads(options.machine.threads)?;
-    let outcome = TokenizerRun {
-        options,
-        cmd: command_line(),
-        stop: StopSignal::install()?,
-        observers: args.progress.observers(),
-    }
-    .run()?;
-    super::ended(&outcome.message, outcome.exit_code)
+    args.processes.train(options.machine.threads, |team| {
+        TokenizerRun {
+            options,
+            cmd: command_line(),
+            team,
+            observers: args.progress.observers(),
+        }
+        .run()
+    })
 }

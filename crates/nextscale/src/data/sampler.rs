@@ -4,33 +4,32 @@ use std::ops::Range;
 
 use nextscale_tensor::rng::{Purpose, Stream};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Share};
 
 /// One global permutation of the images an epoch, shared out over the ranks.
 ///
 /// The permutation is a function of (seed, epoch) alone. Its tail is filled from its own start until every rank
-/// has the same number of whole batches; rank r takes the r-th contiguous part.
+/// has the same number of whole batches. An iteration takes the next images for all ranks, of which rank r has the r-th part: together they
+/// see what one process with the whole batch would.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainSampler {
     len: usize,
     batch: usize,
-    rank: usize,
-    world: usize,
+    share: Share,
     seed: u64,
 }
 
 impl TrainSampler {
-    /// A sampler over `len` images in batches of `batch` for each of `world` ranks, as seen by rank `rank`.
+    /// A sampler over `len` images in batches of `batch` for each process, as seen by the one that has `share`.
     ///
     /// # Errors
     /// [`Error::Input`] without images, for a batch of 0, or a rank outside the world.
-    pub fn new(len: usize, batch: usize, rank: usize, world: usize, seed: u64) -> Result<Self> {
-        check(len, batch, rank, world)?;
+    pub fn new(len: usize, batch: usize, share: Share, seed: u64) -> Result<Self> {
+        check(len, batch, share)?;
         Ok(Self {
             len,
             batch,
-            rank,
-            world,
+            share,
             seed,
         })
     }
@@ -47,22 +46,16 @@ impl TrainSampler {
 
     /// Batches of one rank in an epoch.
     pub fn iterations(&self) -> usize {
-        self.len.div_ceil(self.batch * self.world)
+        self.len.div_ceil(self.batch * self.share.size)
     }
 
     /// This rank's images of `epoch` in order: `iterations() · batch()` of them.
     pub fn epoch(&self, epoch: u64) -> Vec<u32> {
         let order = Stream::new(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.len);
-        let share = self.iterations() * self.batch;
+        let first = |it: usize| (it * self.share.size + self.share.rank) * self.batch;
+        let places = (0..self.iterations()).flat_map(|it| first(it)..first(it) + self.batch);
         // A data set smaller than half a global batch goes round more than once.
-        let from = (self.rank * share) % self.len;
-        order
-            .iter()
-            .cycle()
-            .skip(from)
-            .take(share)
-            .copied()
-            .collect()
+        places.map(|place| order[place % self.len]).collect()
     }
 }
 
@@ -75,16 +68,16 @@ pub struct ValSampler {
 }
 
 impl ValSampler {
-    /// A sampler over `len` images in batches of `batch`, as seen by rank `rank` of `world`.
+    /// A sampler over `len` images in batches of `batch`, as seen by the process that has `share`.
     ///
     /// # Errors
     /// As [`TrainSampler::new`].
-    pub fn new(len: usize, batch: usize, rank: usize, world: usize) -> Result<Self> {
-        check(len, batch, rank, world)?;
-        let cut = |part: usize| (len as u128 * part as u128 / world as u128) as usize;
+    pub fn new(len: usize, batch: usize, share: Share) -> Result<Self> {
+        check(len, batch, share)?;
+        let cut = |part: usize| (len as u128 * part as u128 / share.size as u128) as usize;
         Ok(Self {
             len,
-            range: cut(rank)..cut(rank + 1),
+            range: cut(share.rank)..cut(share.rank + 1),
             batch,
         })
     }
@@ -116,7 +109,8 @@ impl ValSampler {
     }
 }
 
-fn check(len: usize, batch: usize, rank: usize, world: usize) -> Result<()> {
+fn check(len: usize, batch: usize, share: Share) -> Result<()> {
+    let Share { rank, size } = share;
     if len == 0 || u32::try_from(len).is_err() {
         return Err(Error::input(format!(
             "a data set of {len} images can't be sampled"
@@ -128,9 +122,9 @@ fn check(len: usize, batch: usize, rank: usize, world: usize) -> Result<()> {
             1 << 24
         )));
     }
-    if rank >= world || world > 1 << 24 {
+    if rank >= size || size > 1 << 24 {
         return Err(Error::input(format!(
-            "process {rank} is not one of {world} processes"
+            "process {rank} is not one of {size} processes"
         )));
     }
     Ok(())

@@ -1,36 +1,34 @@
 //! Validation losses of the transformer.
 
 use super::{Measures, PendingMeasures, TeacherForcing};
-use crate::Result;
 use crate::data::tokens::TokenLoader;
 use crate::data::{Feed, ValLoader};
+use crate::world;
+use crate::{Result, Team};
 use nextscale_tensor::Values;
 
-/// Losses and accuracies by scale over all images of a loader; `each` is told of every batch's images.
+/// Losses and accuracies by scale over all images of the loaders of a team.
 ///
 /// # Errors
-/// When an image can't be loaded or shapes do not fit, and those of `each`, which so ends it.
+/// When an image can't be loaded or shapes do not fit; [`Stopped`](crate::Error::Stopped) where a stop was asked for.
 pub fn evaluate_losses(
     model: TeacherForcing<'_>,
     loader: &mut ValLoader,
     side: usize,
-    mut each: impl FnMut(usize) -> Result<()>,
+    team: &Team,
 ) -> Result<Measures> {
     let mut feed = Feed::new(model.var.device())?;
-    let mut seen = 0;
-    let measures = sum(|| {
+    let measures = sum(model, team, || {
         let Some(batch) = loader.next_batch()? else {
             return Ok(None);
         };
-        seen += batch.len();
         let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
         model.var.check_labels(&labels)?;
         let [images, labels] = feed.labelled(&batch, side)?;
         let pending = model.measure(&images, &labels)?;
-        each(batch.len())?;
         Ok(Some(pending))
     })?;
-    super::some_images(seen, loader)?;
+    super::some_images(measures.tokens[0] as usize, loader)?;
     Ok(measures)
 }
 
@@ -41,11 +39,11 @@ pub fn evaluate_losses(
 pub fn evaluate_token_losses(
     model: TeacherForcing<'_>,
     loader: &mut TokenLoader,
-    mut each: impl FnMut(usize) -> Result<()>,
+    team: &Team,
 ) -> Result<Measures> {
     let mut feed = Feed::new(model.var.device())?;
     let row = model.var.config.pyramid.total();
-    sum(|| {
+    sum(model, team, || {
         let Some(batch) = loader.next_batch()? else {
             return Ok(None);
         };
@@ -56,19 +54,33 @@ pub fn evaluate_token_losses(
             ([b].into(), Values::Integers(&batch.labels)),
         ])?;
         let pending = model.measure_rows(&tokens, &labels)?;
-        each(batch.labels.len())?;
         Ok(Some(pending))
     })
 }
 
-/// Sums batches; figures of one are read when the next one was asked for, so that a GPU never waits.
-fn sum(mut next: impl FnMut() -> Result<Option<PendingMeasures>>) -> Result<Measures> {
+/// Sums batches over all processes; figures of one are read when the next one was asked for, so that a GPU never waits.
+fn sum(
+    model: TeacherForcing<'_>,
+    team: &Team,
+    next: impl FnMut() -> Result<Option<PendingMeasures>>,
+) -> Result<Measures> {
+    let own = team.agree(sum_own(team, next))?;
+    // Of a process without images too.
+    let scales = model.var.config.pyramid.count();
+    world::sum(&team.world, own.with_scales(scales))
+}
+
+fn sum_own(
+    team: &Team,
+    mut next: impl FnMut() -> Result<Option<PendingMeasures>>,
+) -> Result<Measures> {
     let mut all = Measures::default();
     let mut out: Option<PendingMeasures> = None;
     while let Some(pending) = next()? {
         if let Some(before) = out.replace(pending) {
             all.add(&before.read()?);
         }
+        team.stop.check()?;
     }
     if let Some(last) = out {
         all.add(&last.read()?);

@@ -1,6 +1,7 @@
 //! What a model's predictions of known tokens come to. On a GPU the figures are made there and read later, so that nobody waits.
 
 use crate::Result;
+use crate::world::{Number, Summed};
 use nextscale_tensor::PendingTensor;
 
 /// Cross entropy and accuracy by scale and over all tokens.
@@ -27,6 +28,14 @@ impl Measures {
             self.correct[k] += other.correct[k];
             self.tokens[k] += n;
         }
+    }
+
+    /// As many scales as a model has, the ones that took no part being empty.
+    pub(crate) fn with_scales(mut self, scales: usize) -> Self {
+        self.loss.resize(scales, 0.0);
+        self.correct.resize(scales, 0);
+        self.tokens.resize(scales, 0);
+        self
     }
 
     /// Mean loss over all tokens (Lm).
@@ -66,6 +75,15 @@ impl Measures {
     pub fn acc_of(&self, k: usize) -> Option<f64> {
         let n = *self.tokens.get(k)?;
         (n > 0).then(|| 100.0 * self.correct[k] as f64 / n as f64)
+    }
+}
+
+impl Summed for Measures {
+    fn numbers(&mut self) -> Vec<&mut dyn Number> {
+        let loss = self.loss.iter_mut().map(|n| n as &mut dyn Number);
+        let correct = self.correct.iter_mut().map(|n| n as &mut dyn Number);
+        let tokens = self.tokens.iter_mut().map(|n| n as &mut dyn Number);
+        loss.chain(correct).chain(tokens).collect()
     }
 }
 

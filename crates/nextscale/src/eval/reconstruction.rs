@@ -1,9 +1,10 @@
 //! How well a tokenizer gives images back, and how much of its codebook it uses.
 
-use crate::Result;
 use crate::data::{Feed, ValLoader};
 use crate::model::Pyramid;
 use crate::model::vqvae::Vqvae;
+use crate::world::{self, Number, Summed};
+use crate::{Result, Team};
 use nextscale_tensor::{Device, Tensor};
 
 /// Figures over a set of images.
@@ -41,7 +42,17 @@ pub(crate) struct Tally {
     psnr: f64,
     l1: f64,
     l2: f64,
-    seen: Vec<Vec<bool>>,
+    /// How many processes have seen a code, by scale.
+    seen: Vec<Vec<u32>>,
+}
+
+impl Summed for Tally {
+    fn numbers(&mut self) -> Vec<&mut dyn Number> {
+        let mut all: Vec<&mut dyn Number> = vec![&mut self.images, &mut self.not_numbers];
+        all.extend([&mut self.psnr, &mut self.l1, &mut self.l2].map(|n| n as &mut dyn Number));
+        all.extend(self.seen.iter_mut().flatten().map(|n| n as &mut dyn Number));
+        all
+    }
 }
 
 impl Tally {
@@ -52,7 +63,7 @@ impl Tally {
             psnr: 0.0,
             l1: 0.0,
             l2: 0.0,
-            seen: vec![vec![false; vocab]; scales],
+            seen: vec![vec![0; vocab]; scales],
         }
     }
 
@@ -81,7 +92,7 @@ impl Tally {
                 .i32()?
                 .iter()
                 .filter_map(|&i| usize::try_from(i).ok())
-                .for_each(|i| seen[i] = true);
+                .for_each(|i| seen[i] = 1);
         }
         Ok(())
     }
@@ -91,7 +102,7 @@ impl Tally {
         let vocab = self.seen.first().map_or(1, Vec::len).max(1);
         let share = |used: usize| used as f64 / vocab as f64;
         let anywhere = (0..vocab)
-            .filter(|&v| self.seen.iter().any(|s| s.get(v).copied().unwrap_or(false)))
+            .filter(|&v| self.seen.iter().any(|s| s.get(v).is_some_and(|&n| n > 0)))
             .count();
         Reconstruction {
             images: self.images,
@@ -103,31 +114,36 @@ impl Tally {
             usage_by_scale: self
                 .seen
                 .iter()
-                .map(|s| share(s.iter().filter(|u| **u).count()))
+                .map(|s| share(s.iter().filter(|&&n| n > 0).count()))
                 .collect(),
         }
     }
 }
 
-/// Reconstructs all images of a loader; `each` is told of every batch's images.
+/// Reconstructs all images of the loaders of a team.
 ///
 /// # Errors
-/// When an image can't be loaded or shapes do not fit, and those of `each`, which so ends it.
+/// When an image can't be loaded or shapes do not fit; [`Stopped`](crate::Error::Stopped) where a stop was asked for.
 pub fn evaluate_reconstruction(
     vqvae: &Vqvae,
     pyramid: &Pyramid,
     loader: &mut ValLoader,
     side: usize,
-    mut each: impl FnMut(usize) -> Result<()>,
+    team: &Team,
 ) -> Result<Reconstruction> {
-    let mut tally = Tally::new(pyramid.count(), vqvae.config.vocab);
-    let mut feed = Feed::new(vqvae.device())?;
-    while let Some(batch) = loader.next_batch()? {
-        let (images, _) = feed.batch(&batch, side)?;
-        let (back, tokens) = vqvae.reconstruct(&images, pyramid)?;
-        tally.add(&images, &back, &tokens)?;
-        each(batch.len())?;
-    }
+    let mut own = || -> Result<Tally> {
+        let mut tally = Tally::new(pyramid.count(), vqvae.config.vocab);
+        let mut feed = Feed::new(vqvae.device())?;
+        while let Some(batch) = loader.next_batch()? {
+            let (images, _) = feed.batch(&batch, side)?;
+            let (back, tokens) = vqvae.reconstruct(&images, pyramid)?;
+            tally.add(&images, &back, &tokens)?;
+            team.stop.check()?;
+        }
+        Ok(tally)
+    };
+    let own = own();
+    let tally = world::sum(&team.world, team.agree(own)?)?;
     super::some_images(tally.images, loader)?;
     Ok(tally.finish())
 }

@@ -2,7 +2,7 @@
 
 use super::{Estimate, Room, Workload, accumulation, known, largest};
 use crate::options::{ScheduleOptions, process_batch};
-use crate::{Error, Result, World};
+use crate::{Error, Result};
 use nextscale_tensor::Device;
 use nextscale_tensor::cuda::gib;
 
@@ -13,7 +13,9 @@ pub struct Fit<'a> {
     /// Where it runs.
     pub device: Device,
     /// How many processes share a step.
-    pub world: World,
+    pub processes: usize,
+    /// How many of them are on this machine.
+    pub local: usize,
     /// The flags that say how large the model is, as given.
     pub model: String,
     /// The flag that makes it smaller.
@@ -25,7 +27,11 @@ pub struct Fit<'a> {
 impl Fit<'_> {
     /// What there is and what is needed; `None` where the system does not tell what there is.
     fn estimate(&self) -> Result<Option<(Room, Estimate<'_>)>> {
-        known(self.device, self.workload)
+        let mut known = known(self.device, self.workload)?;
+        if let (Device::Cpu, Some((room, _))) = (self.device, &mut known) {
+            room.bytes /= self.local.max(1);
+        }
+        Ok(known)
     }
 
     fn fewest(
@@ -33,7 +39,7 @@ impl Fit<'_> {
         o: &ScheduleOptions,
         fits: impl FnMut(usize) -> Result<bool>,
     ) -> Result<Option<usize>> {
-        accumulation(o.bs, o.ac, self.world.size(), fits)
+        accumulation(o.bs, o.ac, self.processes, fits)
     }
 
     /// Before a run: the accumulation to train with, and with `--fit` what to tell of it.
@@ -46,7 +52,7 @@ impl Fit<'_> {
         };
         let free = room.bytes;
         if !o.fit {
-            let need = match estimate.need(process_batch(o.bs, o.ac, self.world.size())?) {
+            let need = match estimate.need(process_batch(o.bs, o.ac, self.processes)?) {
                 Err(e) if e.is_memory() => return Err(self.too_large(o, &room, &estimate)?),
                 need => need?,
             };
@@ -70,7 +76,7 @@ impl Fit<'_> {
         let Some(ac) = found else {
             return Err(self.too_large(o, &room, &estimate)?);
         };
-        let batch = process_batch(o.bs, ac, self.world.size())?;
+        let batch = process_batch(o.bs, ac, self.processes)?;
         let need = gib(estimate.need(batch)?.bytes());
         let free = gib(free);
         Ok((
@@ -117,7 +123,7 @@ impl Fit<'_> {
         room: &Room,
         estimate: &Estimate<'_>,
     ) -> Result<Error> {
-        let batch = process_batch(o.bs, o.ac, self.world.size())?;
+        let batch = process_batch(o.bs, o.ac, self.processes)?;
         let fits = |b| estimate.fits(b, room.bytes);
         // A batch that failed is too large whatever the estimate says.
         let most = largest(batch - 1, fits)?;
@@ -201,7 +207,8 @@ mod tests {
             check(&Fit {
                 workload,
                 device,
-                world: World::alone(),
+                processes: 1,
+                local: 1,
                 model: model.to_owned(),
                 smaller: "`depth`",
                 half: "`fp16`=2",

@@ -152,7 +152,11 @@ fn a_tokenizer_s_gradients_are_complete_level_by_level() {
         let images = Tensor::from_vec([2, 8, 8, 3], pixels).to(device).unwrap();
         let tape = Tape::new();
         let pass = ForwardPass::on(Cx::on(&tape));
-        let drop = DropoutDraw { seed: 1, step: 0 };
+        let drop = DropoutDraw {
+            seed: 1,
+            step: 0,
+            first: 0,
+        };
         let out = vqvae.train_forward(&pass, &images, Some(drop)).unwrap();
         let error = ops::mse(&pass.cx, &out.image, &images).unwrap();
         let loss = ops::weighted_sum(&pass.cx, &[(out.vq_loss, 1.0), (error, 1.0)]).unwrap();

@@ -95,7 +95,7 @@ impl Keeper {
         each: usize,
         held: Option<u64>,
     ) -> Self {
-        let keeper = Self {
+        Self {
             unsaved: false,
             last,
             keep,
@@ -104,20 +104,24 @@ impl Keeper {
             held,
             missed: None,
             link: |file, name| std::fs::hard_link(file, name),
-        };
-        keeper.tidy();
-        keeper
+        }
     }
 
     /// Takes up what a kill in the middle of a save left under the name aside: the last checkpoint still, or the one before it where
     /// the new one was written already. What goes wrong here costs an older checkpoint at most.
-    fn tidy(&self) {
+    pub(super) fn tidy(&self) {
         let aside = aside(&self.last);
         match is_same(&self.last, &aside) {
             Ok(false) if self.keep > 1 => drop(self.shift(&aside)),
             Ok(_) => drop(std::fs::remove_file(&aside)),
             Err(_) => {}
         }
+    }
+
+    /// Of a process that does not write: the first has written the state after `it` iterations.
+    pub(super) fn is_written(&mut self, it: u64) {
+        self.unsaved = false;
+        self.held = Some(it);
     }
 
     /// The checkpoint to go on from.

@@ -1,12 +1,13 @@
 //! Where a run's images come from.
 
+use super::threads_of;
 use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
     FolderSplits, ImageSource, LoaderConfig, Relabelled, ShapesSource, TrainLoader, TrainSampler,
     Transform, ValLoader, ValSampler,
 };
 use crate::options::values::BadImages;
-use crate::{Result, World, data};
+use crate::{Result, Share, World, data};
 use std::sync::Arc;
 
 /// The value of `--data_path` that stands for the built-in images.
@@ -95,8 +96,7 @@ impl Dataset {
         start: (u64, usize),
         config: LoaderConfig,
     ) -> Result<TrainLoader> {
-        let (rank, size) = (config.world.rank(), config.world.size());
-        let sampler = TrainSampler::new(self.train.len(), batch, rank, size, config.seed)?;
+        let sampler = TrainSampler::new(self.train.len(), batch, config.share, config.seed)?;
         TrainLoader::new(
             Arc::clone(&self.train),
             self.transform,
@@ -111,8 +111,7 @@ impl Dataset {
     /// # Errors
     /// When threads can't be started.
     pub fn val_loader(&self, batch: usize, config: LoaderConfig) -> Result<ValLoader> {
-        let (rank, size) = (config.world.rank(), config.world.size());
-        let sampler = ValSampler::new(self.val.len(), batch, rank, size)?;
+        let sampler = ValSampler::new(self.val.len(), batch, config.share)?;
         ValLoader::new(Arc::clone(&self.val), self.transform, sampler, config)
     }
 
@@ -127,8 +126,7 @@ impl Dataset {
         crops: usize,
         config: LoaderConfig,
     ) -> Result<ValLoader> {
-        let (rank, size) = (config.world.rank(), config.world.size());
-        let sampler = ValSampler::new(self.train.len(), batch, rank, size)?;
+        let sampler = ValSampler::new(self.train.len(), batch, config.share)?;
         let source = Arc::clone(&self.train);
         if crops == 1 {
             return ValLoader::new(source, self.transform, sampler, config);
@@ -151,13 +149,13 @@ pub(crate) fn loader_config(
     workers: usize,
     seed: u64,
     bad: BadImages,
-    world: World,
+    world: &World,
 ) -> LoaderConfig {
     LoaderConfig {
-        workers,
+        workers: threads_of(world, workers),
         prefetch: 0,
         seed,
         bad_images: bad.into(),
-        world,
+        share: Share::from(world),
     }
 }

@@ -10,7 +10,7 @@ use super::val_check::ValCheck;
 use super::{Outcome, not_a_number, stopped};
 use crate::memory::caught;
 use crate::train::loss_scale;
-use crate::{Error, Result};
+use crate::{Error, Result, world};
 use nextscale_tensor::cpu::pool::release_free;
 use nextscale_tensor::ops::Scaling;
 use std::time::Duration;
@@ -80,6 +80,8 @@ pub(super) struct Driver<T: Task> {
     updates_made: u64,
     /// The loss scale before the next report.
     scaler: Option<Scaling>,
+    /// Whether a stop was asked for, of any process.
+    stopping: bool,
     /// Images since the last step.
     images: u64,
     clock: StepClock,
@@ -118,6 +120,7 @@ impl<T: Task> Driver<T> {
             in_flight: None,
             whole: None,
             scaler: start.scaler,
+            stopping: false,
             images: 0,
             clock: StepClock::new(Duration::ZERO),
             pace: Pace::default(),
@@ -155,7 +158,7 @@ impl<T: Task> Driver<T> {
     fn is_to_stop(&self) -> bool {
         let limit = self.cadence.stop_after.unwrap_or(u64::MAX);
         self.progress.it.is_multiple_of(self.cadence.accumulate)
-            && (self.steps() >= limit || self.cx.stop.is_asked())
+            && (self.steps() >= limit || self.stopping)
     }
 
     fn train(&mut self) -> Result<()> {
@@ -164,8 +167,10 @@ impl<T: Task> Driver<T> {
             self.end_epoch()?;
         }
         self.clock = StepClock::new(self.task.waited());
+        self.stopping = self.cx.team.is_stop_asked()?;
         while self.progress.it < self.cadence.max_it && !self.is_to_stop() {
             self.iteration()?;
+            self.stopping |= self.cx.team.is_stop_asked()?;
             self.told_of_images();
             let it = self.progress.it;
             let (ends, evaluates) = (self.cadence.ends(it), self.cadence.evaluates(it));
@@ -186,13 +191,14 @@ impl<T: Task> Driver<T> {
             }
         }
         self.drain()?;
-        let bad = self.task.bad_images();
+        let own = self.task.bad_images().into_iter().map(|b| b.reason);
+        let bad = world::of_all(&self.cx.team.world, own.collect::<Vec<_>>())?.concat();
         if !bad.is_empty() {
             let count = bad.len();
             self.cx.observers.warn(&format!(
                 "{count} images could not be read and were replaced:"
             ));
-            bad.iter().for_each(|b| self.cx.observers.warn(&b.reason));
+            bad.iter().for_each(|reason| self.cx.observers.warn(reason));
         }
         Ok(())
     }
@@ -305,10 +311,12 @@ impl<T: Task> Driver<T> {
             if self.keeper.unsaved {
                 self.save(Then::GoesOn)?;
             }
-            self.cx.stop.check()?;
-            if let Some(check) = self.val_check.take() {
-                check.wait(&mut self.cx)?;
-            }
+            let ready = self.cx.team.stop.check();
+            let ready = ready.and_then(|()| match self.val_check.take() {
+                Some(check) => check.wait(&mut self.cx),
+                None => Ok(()),
+            });
+            self.cx.team.agree(ready)?;
             release_free();
             self.task.exchange()?;
             let found = caught(|| self.task.evaluate(&self.progress, &mut self.cx));
@@ -335,7 +343,19 @@ impl<T: Task> Driver<T> {
         }
     }
 
+    /// Has the first process save; all learn what came of it.
     fn save(&mut self, then: Then) -> Result<()> {
+        if self.cx.is_first() {
+            self.write(then)?;
+        }
+        let is_saved = world::of_first(&self.cx.team.world, !self.keeper.unsaved)?;
+        if is_saved && !self.cx.is_first() {
+            self.keeper.is_written(self.progress.it);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, then: Then) -> Result<()> {
         // The copies that are written take the place of what steps left free.
         release_free();
         self.cx.observers.tell(Event::Saving);
@@ -359,6 +379,9 @@ impl<T: Task> Driver<T> {
         if matches!(e, Error::Diverged(_)) {
             return e;
         }
+        if !self.cx.is_first() {
+            return self.keeper.explain(e);
+        }
         if let Err(found) = self.drain() {
             // What has diverged is not saved; what the device no longer gives can't be.
             return match found {
@@ -374,7 +397,7 @@ impl<T: Task> Driver<T> {
         };
         self.progress = progress;
         self.task.set_state(state);
-        match caught(|| self.save(Then::Ends)) {
+        match caught(|| self.write(Then::Ends)) {
             Ok(()) => self.keeper.explain(e),
             Err(more) => e.and(&self.keeper.lost(self.progress.it, more).to_string()),
         }
@@ -388,7 +411,7 @@ impl<T: Task> Driver<T> {
             (0, self.task.done(steps, &checkpoint))
         } else {
             let saved = self.keeper.holds(0).then_some(checkpoint.as_path());
-            stopped(steps, &self.cx.stop, self.cadence.stop_after, saved)
+            stopped(steps, &self.cx.team.stop, self.cadence.stop_after, saved)
         };
         Outcome {
             steps,

@@ -12,10 +12,10 @@ mod driver;
 mod event;
 pub mod lock;
 mod observers;
+mod opening;
 mod optimizer;
 #[cfg(feature = "cli")]
 pub mod signal;
-mod stop;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -23,17 +23,17 @@ pub mod tokenizer;
 pub mod transformer;
 mod val_check;
 
+pub use crate::stop::StopSignal;
 pub use dataset::{BUILTIN_SHAPES, Dataset};
 pub use event::{Epoch, Evaluated, Event, Iteration, Metric, Metrics, Picture, Started, Step};
 #[cfg(feature = "cli")]
 pub use observers::Display;
 pub use observers::{Observer, STEPS_FILE};
-pub use stop::StopSignal;
 pub use tokenizer::{TokenizerRun, tokenizer_paths};
 pub use transformer::{TransformerRun, transformer_paths};
 
 use crate::options::check;
-use crate::{Error, Result};
+use crate::{Error, Result, World, world};
 use std::path::{Path, PathBuf};
 
 /// How a run ended.
@@ -60,7 +60,10 @@ pub(crate) fn stopped(
 ) -> (u8, String) {
     let limit = stop_after.filter(|&n| steps >= n);
     let (code, by) = match (limit, asked.signal()) {
-        (None, Some(signal)) => (asked.exit_code(), format!(" by {}", stop::name(signal))),
+        (None, Some(signal)) => (
+            asked.exit_code(),
+            format!(" by {}", crate::stop::name(signal)),
+        ),
         _ => (0, String::new()),
     };
     let what = match saved {
@@ -92,6 +95,18 @@ pub fn init_threads(threads: usize) -> Result<()> {
         Err(_) if threads == 0 || rayon::current_num_threads() == threads => Ok(()),
         Err(e) => Err(Error::failed(format!("`threads`={threads}: {e}"))),
     }
+}
+
+/// The compute threads of a process for `threads` as given: where several share a machine, 0 takes the process's share of its cores.
+pub fn threads_of(world: &World, threads: usize) -> usize {
+    match (threads, world.local_size()) {
+        (0, local @ 2..) => cores().div_euclid(local).max(1),
+        _ => threads,
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// A loss, or the norm of gradients that were stepped along, that is no number, in words.
@@ -152,6 +167,16 @@ pub(crate) fn check_accumulation(ac: usize, before: usize, path: &Path) -> Resul
 pub(crate) fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     let (mut source, _) = crate::input::open_input(from)?;
     crate::format::write_atomic(to, |w| std::io::copy(&mut source, w).map(|_| ()))
+}
+
+/// The first process's seed, for a run of which all have found the same checkpoint, after `it` iterations.
+///
+/// # Errors
+/// [`Error::Input`] where they have not.
+pub(crate) fn agree_on(world: &World, seed: u64, it: u64) -> Result<u64> {
+    let found = [("a checkpoint after iteration".to_owned(), it.to_string())];
+    world::compare(world, found.into())?;
+    world::of_first(world, seed)
 }
 
 /// The seed of a run: the one given, the one of the checkpoint, or a new one from the clock and the process.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::stop::{SIGNALS, StopSignal, name};
+use crate::stop::{SIGNALS, StopSignal, name};
 use crate::{Error, Result};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;

@@ -3,9 +3,8 @@
 use super::data_record::DataRecord;
 use super::event::Metrics;
 use super::observers::Observers;
-use super::stop::StopSignal;
 use crate::data::BadImage;
-use crate::{Error, Result};
+use crate::{Error, Result, Team};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +29,7 @@ pub(super) struct Progress {
 /// What a task may use of its run.
 pub(super) struct Context {
     pub(super) observers: Observers,
-    pub(super) stop: StopSignal,
+    pub(super) team: Team,
     /// Whether all iterations are made.
     pub(super) at_end: bool,
     /// Time that the rest will take, once it is known.
@@ -38,21 +37,33 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(observers: Observers, stop: StopSignal) -> Self {
+    pub(super) fn new(observers: Observers, team: Team) -> Self {
         Self {
             observers,
-            stop,
+            team,
             at_end: false,
             remaining: None,
         }
     }
 
-    /// Takes what came of writing a file that a run can do without, except for the one at its end: whether it is written.
+    /// Whether this process writes files and tells of what happens.
+    pub(super) fn is_first(&self) -> bool {
+        self.team.world.is_first()
+    }
+
+    /// Has the first process write a file that a run can do without, except for the one at its end: whether it is written.
     ///
     /// # Errors
     /// At the run's end, and what is no fault of the disk.
-    pub(super) fn written(&mut self, written: Result<()>, without: &str) -> Result<bool> {
-        match written {
+    pub(super) fn written(
+        &mut self,
+        write: impl FnOnce() -> Result<()>,
+        without: &str,
+    ) -> Result<bool> {
+        if !self.is_first() {
+            return Ok(true);
+        }
+        match write() {
             Ok(()) => Ok(true),
             Err(e @ Error::Io { .. }) if !self.at_end => {
                 self.observers

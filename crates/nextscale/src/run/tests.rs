@@ -2,6 +2,7 @@
 
 use super::STEPS_FILE;
 use super::{TokenizerRun, TransformerRun, tokenizer_paths, transformer_paths};
+use crate::Team;
 use crate::checkpoint::{TrainerState, load_weights};
 use crate::format::StateDict;
 use crate::options::values::DeviceChoice;
@@ -9,7 +10,6 @@ use crate::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
     TransformerOptions,
 };
-use crate::run::StopSignal;
 use nextscale_tensor::rng::{Purpose, Stream};
 use std::path::Path;
 
@@ -109,7 +109,7 @@ fn reports_read_one_iteration_behind_change_nothing() {
         let run = TokenizerRun {
             options: &tokenizer_options(out),
             cmd: String::new(),
-            stop: StopSignal::detached(),
+            team: Team::alone(),
             observers: Vec::new(),
         };
         assert_eq!(run.run_with(Some(pipelined)).unwrap().steps, 7);
@@ -125,7 +125,7 @@ fn reports_read_one_iteration_behind_change_nothing() {
         let run = TransformerRun {
             options: &transformer_options(out, &tokenizer),
             cmd: String::new(),
-            stop: StopSignal::detached(),
+            team: Team::alone(),
             observers: Vec::new(),
         };
         assert_eq!(run.run_with(Some(pipelined)).unwrap().steps, 7);
@@ -188,7 +188,7 @@ fn an_error_saves_the_last_whole_step_pipelined_or_not() {
             let run = TokenizerRun {
                 options: &options,
                 cmd: String::new(),
-                stop: StopSignal::detached(),
+                team: Team::alone(),
                 observers: Vec::new(),
             };
             run.run_with(Some(pipelined))
@@ -222,7 +222,7 @@ fn an_error_saves_the_last_whole_step_pipelined_or_not() {
             let run = TransformerRun {
                 options: &options,
                 cmd: String::new(),
-                stop: StopSignal::detached(),
+                team: Team::alone(),
                 observers: Vec::new(),
             };
             run.run_with(Some(pipelined))

@@ -68,7 +68,7 @@ impl ValCheck {
             match self.lines.recv_timeout(short) {
                 Ok(line) => cx.observers.warn(&line),
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => cx.stop.check()?,
+                Err(RecvTimeoutError::Timeout) => cx.team.stop.check()?,
             }
             if start.elapsed() > WAIT {
                 self.tell(&mut cx.observers);

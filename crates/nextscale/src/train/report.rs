@@ -3,6 +3,7 @@
 use super::optimizer::PendingNumbers;
 use crate::Result;
 use crate::eval::{Measures, PendingMeasures};
+use crate::world::{self, Number, Summed, World};
 use nextscale_tensor::PendingTensor;
 
 /// What an iteration found.
@@ -20,6 +21,28 @@ pub struct StepReport {
     pub skipped: bool,
     /// How often each code was predicted.
     pub predicted: Vec<u32>,
+}
+
+impl Summed for StepReport {
+    /// What is the same everywhere, because it comes of summed gradients, is left out.
+    fn numbers(&mut self) -> Vec<&mut dyn Number> {
+        let mut all: Vec<&mut dyn Number> = vec![&mut self.loss];
+        all.extend(self.measures.numbers());
+        all.extend(self.predicted.iter_mut().map(|n| n as &mut dyn Number));
+        all
+    }
+}
+
+impl StepReport {
+    /// The report of all processes' samples from that of one's own.
+    ///
+    /// # Errors
+    /// When another process is gone.
+    pub fn of_all(self, world: &World) -> Result<Self> {
+        let mut sum = world::sum(world, self)?;
+        sum.loss /= world.size() as f64;
+        Ok(sum)
+    }
 }
 
 /// [`StepReport`] on its way.

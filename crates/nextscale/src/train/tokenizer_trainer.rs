@@ -6,7 +6,8 @@ use super::optimizer::{BETAS, Optimizer, PendingNumbers};
 use crate::model::ForwardPass;
 use crate::model::vqvae::state_dict::is_decayed;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
-use crate::{Error, Result};
+use crate::world::{self, Number, Summed};
+use crate::{Error, Result, World};
 use nextscale_tensor::PendingTensor;
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
@@ -22,6 +23,8 @@ pub struct TokenizerTrainer {
     pub hits: HitAverages,
     /// How it is trained.
     pub settings: TokenizerSettings,
+    /// The processes that train together.
+    pub world: World,
 }
 
 /// How a tokenizer is trained, whatever the step.
@@ -110,6 +113,20 @@ pub struct PendingTokenizerReport {
     numbers: Option<PendingNumbers>,
 }
 
+/// What a process finds on its own samples: losses, and how often each code was hit, by scale.
+struct Found {
+    losses: [f64; 4],
+    hits: Vec<Vec<u32>>,
+}
+
+impl Summed for Found {
+    fn numbers(&mut self) -> Vec<&mut dyn Number> {
+        let losses = self.losses.iter_mut().map(|n| n as &mut dyn Number);
+        let hits = self.hits.iter_mut().flatten().map(|n| n as &mut dyn Number);
+        losses.chain(hits).collect()
+    }
+}
+
 /// What [`TokenizerTrainer::revive`] moves, and where to.
 pub struct DeadCodes {
     codes: Vec<usize>,
@@ -137,6 +154,7 @@ impl TokenizerTrainer {
             opt,
             hits,
             settings,
+            world: World::alone(),
         })
     }
 
@@ -154,6 +172,7 @@ impl TokenizerTrainer {
         let drop = DropoutDraw {
             seed: self.settings.seed,
             step: plan.it,
+            first: (self.world.rank() * images.dims()[0]) as u64,
         };
         let out = self.vqvae.train_forward(&pass, images, Some(drop))?;
         let l2 = ops::mse(&pass.cx, &out.image, images)?;
@@ -176,10 +195,11 @@ impl TokenizerTrainer {
             .map(Tensor::copy_to_host)
             .collect::<nextscale_tensor::Result<_>>()?;
         drop_all((out, terms, l1, l2));
-        let seed = self.opt.seed(plan.accumulate)?;
+        let seed = self.opt.seed(plan.accumulate * self.world.size())?;
         let target = Some((&self.vqvae.params, &mut self.opt.grads));
         tape.backward_from(&loss, seed, target, &[])?;
         let numbers = if plan.update {
+            self.opt.sum_gradients(&self.world)?;
             let params = &mut self.vqvae.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
             Some(numbers.copy_to_host()?)
@@ -201,18 +221,23 @@ impl TokenizerTrainer {
         let read = |f: PendingTensor| -> Result<f64> { Ok(f64::from(f.wait()?.scalar()?)) };
         let [loss, l1, l2, vq] = pending.losses.map(read);
         let numbers = pending.numbers.map(PendingNumbers::wait).transpose()?;
-        let report = TokenizerReport {
-            loss: loss?,
-            l1: l1?,
-            l2: l2?,
-            vq: vq?,
+        let hits = pending.hits.into_iter().map(PendingTensor::wait);
+        let found = Found {
+            losses: [loss?, l1?, l2?, vq?],
+            hits: counts(hits)?,
+        };
+        let Found { losses, hits } = world::sum(&self.world, found)?;
+        let [loss, l1, l2, vq] = losses.map(|sum| sum / self.world.size() as f64);
+        self.hits.record(&hits);
+        Ok(TokenizerReport {
+            loss,
+            l1,
+            l2,
+            vq,
             grad_norm: numbers.map(|n| n.norm),
             scale: numbers.map_or(1.0, |n| n.scale),
             skipped: numbers.is_some_and(|n| n.skipped),
-        };
-        let hits = pending.hits.into_iter().map(PendingTensor::wait);
-        self.hits.record(&counts(hits)?);
-        Ok(report)
+        })
     }
 }
 
@@ -230,8 +255,9 @@ impl TokenizerTrainer {
         let scales = self.vqvae.config.pyramid.count();
         let pass = ForwardPass::plain(self.vqvae.math);
         let f = self.vqvae.features(&pass, images, None)?.to(Device::Cpu)?;
-        let (mean_square, n) = (f.f32()?, f.numel().max(1) as f64);
-        let mean_square = mean_square.iter().map(|v| f64::from(v * v)).sum::<f64>() / n;
+        let mut squares = [f.f32()?.iter().map(|v| f64::from(v * v)).sum::<f64>()];
+        self.world.sum(&mut squares)?;
+        let mean_square = squares[0] / (f.numel().max(1) * self.world.size()) as f64;
         let scale = (1.0 / mean_square.sqrt().max(1e-6)) as f32;
         // Features of unit size: what the decoder's first layer and the codebook's learning rate expect.
         for name in ["quant_conv.weight", "quant_conv.bias"] {
@@ -246,7 +272,8 @@ impl TokenizerTrainer {
                 .vqvae
                 .quantizer
                 .residuals(&self.vqvae.params, &f, filled)?;
-            let rows = z[k].dims()[0];
+            let vectors = self.of_all(&z[k])?;
+            let rows = vectors.dims()[0];
             // Coarse scales have few vectors; what they leave goes to the finer ones.
             let share = (vocab - filled) / (scales - k);
             let last = k + 1 == scales;
@@ -256,7 +283,7 @@ impl TokenizerTrainer {
                 share.min(rows)
             };
             let codes: Vec<usize> = (filled..filled + n).collect();
-            self.put_codes(&codes, &z[k], k as u64)?;
+            self.put_codes(&codes, &vectors, k as u64)?;
             filled += n;
         }
         Ok(())
@@ -281,11 +308,11 @@ impl TokenizerTrainer {
             .quantizer
             .residuals(&self.vqvae.params, &f, vocab)?;
         // Spread over the scales by their number of vectors: residuals side by side.
-        let rows: usize = z.iter().map(|z| z.dims()[0]).sum();
+        let rows: usize = z.iter().map(|z| z.dims()[0]).sum::<usize>() * self.world.size();
         let c = self.vqvae.config.cvae;
         let mut all = Vec::with_capacity(rows * c);
         for z in &z {
-            all.extend_from_slice(z.to(Device::Cpu)?.f32()?);
+            all.extend_from_slice(self.of_all(z)?.f32()?);
         }
         Ok(Some(DeadCodes {
             codes: dead,
@@ -307,6 +334,20 @@ impl TokenizerTrainer {
                 .for_each(|e| e[v] = e[v].max(2.0 * DEAD_BELOW));
         }
         Ok(())
+    }
+
+    /// The rows of all processes \[n·processes, C\], in their order, on the CPU.
+    fn of_all(&self, rows: &Tensor) -> Result<Tensor> {
+        let rows = rows.to(Device::Cpu)?;
+        if self.world.size() == 1 {
+            return Ok(rows);
+        }
+        let bytes: Vec<u8> = rows.f32()?.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let all = self.world.gather(&bytes)?.concat();
+        let (values, _) = all.as_chunks::<4>();
+        let values: Vec<f32> = values.iter().map(|&v| f32::from_le_bytes(v)).collect();
+        let c = rows.dims()[1];
+        Ok(Tensor::from_vec([values.len() / c.max(1), c], values))
     }
 
     /// Sets codes to randomly chosen vectors \[n, Cvae\], a little off where one is used twice, and forgets their

@@ -4,13 +4,13 @@ use super::loss_scale::scaler_of;
 use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
 use super::report::PendingReport;
-use crate::Result;
 use crate::data::Feed;
 use crate::eval::{Inputs, TeacherForcing};
 use crate::model::ForwardPass;
 use crate::model::var::state_dict::is_decayed;
 use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
+use crate::{Result, World};
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Device, Math, Shape, Tape, Tensor, Values};
@@ -27,8 +27,8 @@ pub struct VarTrainer {
     pub smoothing: f32,
     /// Seed of everything random in a step.
     pub seed: u64,
-    /// This process's number.
-    pub rank: u64,
+    /// The processes that train together.
+    pub world: World,
     /// What is drawn for a step, on its way to the device.
     feed: Feed,
 }
@@ -98,7 +98,7 @@ impl VarTrainer {
             opt,
             smoothing,
             seed,
-            rank: 0,
+            world: World::alone(),
             feed,
         })
     }
@@ -182,10 +182,11 @@ impl VarTrainer {
             &weights,
             smoothing,
         )?;
-        let seed = self.opt.seed(plan.accumulate)?;
+        let seed = self.opt.seed(plan.accumulate * self.world.size())?;
         let target = Some((&self.var.params, &mut self.opt.grads));
         tape.backward_from(&out.loss, seed, target, &[])?;
         let numbers = if plan.update {
+            self.opt.sum_gradients(&self.world)?;
             let params = &mut self.var.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
             Some(numbers.copy_to_host()?)
@@ -255,7 +256,7 @@ impl VarTrainer {
     fn draws(&mut self, labels: &[i32], it: u64) -> Result<Draws> {
         self.var.check_labels(labels)?;
         let (config, b) = (&self.var.config, labels.len());
-        let factors = DropPath::draw(config, b, self.seed, it, self.rank);
+        let factors = DropPath::draw(config, b, self.seed, it, self.first(b));
         let dropped = self.drop_labels(labels, it);
         let labels = (Shape::from([b]), Values::Integers(&dropped));
         let Some(factors) = factors else {
@@ -274,15 +275,21 @@ impl VarTrainer {
         })
     }
 
+    /// Number of this process's first sample in the batch of all, each of which has `b`.
+    fn first(&self, b: usize) -> u64 {
+        (self.world.rank() * b) as u64
+    }
+
     /// Labels after class dropout at iteration `it`.
     fn drop_labels(&self, labels: &[i32], it: u64) -> Vec<i32> {
-        let s = Stream::new(self.seed, Purpose::ClassDrop, it, self.rank);
+        let s = Stream::new(self.seed, Purpose::ClassDrop, it, 0);
+        let first = self.first(labels.len());
         let rate = self.var.config.class_drop;
         labels
             .iter()
-            .enumerate()
-            .map(|(b, &l)| {
-                if f64::from(s.uniform_at(b as u64)) < rate {
+            .zip(first..)
+            .map(|(&l, sample)| {
+                if f64::from(s.uniform_at(sample)) < rate {
                     self.var.no_class()
                 } else {
                     l

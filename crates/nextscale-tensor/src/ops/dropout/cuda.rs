@@ -11,11 +11,11 @@ pub(crate) static MODULE: Module = Module {
     source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: kernels! {
-        drop: "ppffiiiiiu" for f32 bf16 f16;
+        drop: "ppffiiiiiuu" for f32 bf16 f16;
     },
 };
 
-pub(super) fn masked(x: &Tensor, p: f32, stream: &Stream) -> Result<Tensor> {
+pub(super) fn masked(x: &Tensor, p: f32, stream: &Stream, from: u64) -> Result<Tensor> {
     let name = ("drop", x.dtype());
     let (gpu, n) = (x.gpu()?, x.numel());
     let _scope = gpu.scope("dropout", || Work::moving(&[x, x]));
@@ -23,7 +23,7 @@ pub(super) fn masked(x: &Tensor, p: f32, stream: &Stream) -> Result<Tensor> {
     let (key, tail) = stream.key_and_tail();
     let mut args = vec![x.arg()?, y.arg()?, Arg::F32(p), Arg::F32(1.0 / (1.0 - p))];
     args.extend(tail.into_iter().chain(key).map(|w| Arg::I32(w as i32)));
-    args.push(Arg::U64(n as u64));
+    args.extend([Arg::U64(from), Arg::U64(n as u64)]);
     gpu.launch(&MODULE, name, Shape::pass(gpu, n.div_ceil(8)), &args)?;
     Ok(y)
 }

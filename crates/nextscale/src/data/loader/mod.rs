@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::{ImageSource, TrainSampler, Transform, ValSampler};
 use crate::Result;
-use crate::World;
+use crate::Share;
 
 pub use bad::{BadImage, BadImages, is_of_the_file};
 use engine::{Crops, Engine, Recycler};
@@ -34,8 +34,8 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// What to do with images that can't be decoded.
     pub bad_images: BadImages,
-    /// The processes that share the images.
-    pub world: World,
+    /// The part of the images that this process takes.
+    pub share: Share,
 }
 
 impl LoaderConfig {

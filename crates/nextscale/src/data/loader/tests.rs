@@ -85,14 +85,14 @@ fn train(
     config: LoaderConfig,
 ) -> TrainLoader {
     let transform = Transform::new(8, 1.0, true).unwrap();
-    let sampler = TrainSampler::new(source.len, batch, 0, 1, config.seed).unwrap();
+    let sampler = TrainSampler::new(source.len, batch, Share::WHOLE, config.seed).unwrap();
     let source: Arc<dyn ImageSource> = source.clone();
     TrainLoader::new(source, transform, sampler, start, config).unwrap()
 }
 
 fn val(source: &Arc<Numbers>, batch: usize, config: LoaderConfig) -> ValLoader {
     let transform = Transform::new(8, 1.0, false).unwrap();
-    let sampler = ValSampler::new(source.len, batch, 0, 1).unwrap();
+    let sampler = ValSampler::new(source.len, batch, Share::WHOLE).unwrap();
     let source: Arc<dyn ImageSource> = source.clone();
     ValLoader::new(source, transform, sampler, config).unwrap()
 }
@@ -113,7 +113,7 @@ fn content(batch: &Batch) -> Content {
 fn batches_do_not_depend_on_workers_or_start() {
     let shapes = |workers: usize, prefetch: usize, start, count: usize| {
         let source = Arc::new(ShapesSource::new(20, ShapesSplit::Train, 50, 0).unwrap());
-        let sampler = TrainSampler::new(50, 8, 0, 1, 9).unwrap();
+        let sampler = TrainSampler::new(50, 8, Share::WHOLE, 9).unwrap();
         let transform = Transform::new(16, 1.125, true).unwrap();
         let config = LoaderConfig {
             prefetch,
@@ -158,7 +158,7 @@ fn images_labels_and_indices_belong_together() {
     let mut source = Numbers::new(23);
     source.slow = true;
     let source = Arc::new(source);
-    let sampler = TrainSampler::new(23, 5, 0, 1, 9).unwrap();
+    let sampler = TrainSampler::new(23, 5, Share::WHOLE, 9).unwrap();
     let mut loader = train(&source, 5, (0, 0), config(4));
     for step in 0..15 {
         let batch = loader.next_batch().unwrap();
@@ -193,7 +193,7 @@ fn validation_goes_once_through() {
         assert!(loader.next_batch().unwrap().is_none());
     }
     // More ranks than images: some have none.
-    let sampler = ValSampler::new(11, 4, 0, 20).unwrap();
+    let sampler = ValSampler::new(11, 4, Share { rank: 0, size: 20 }).unwrap();
     let transform = Transform::new(8, 1.0, false).unwrap();
     let mut none = ValLoader::new(source, transform, sampler, config(2)).unwrap();
     assert!(none.next_batch().unwrap().is_none());
@@ -230,7 +230,7 @@ fn bad_images_are_replaced_or_left_out() {
         11 => 0,
         i => i,
     };
-    let order = TrainSampler::new(12, 4, 0, 1, 9).unwrap().epoch(0);
+    let order = TrainSampler::new(12, 4, Share::WHOLE, 9).unwrap().epoch(0);
     let mut results = Vec::new();
     for workers in [1, 5] {
         let mut loader = train(&source, 4, (0, 0), skipping(workers));
@@ -338,7 +338,7 @@ fn memory_is_bounded_and_reused() {
 fn a_sampler_of_another_set_is_refused() {
     let source = Arc::new(Numbers::new(10));
     let transform = Transform::new(8, 1.0, false).unwrap();
-    let sampler = TrainSampler::new(11, 4, 0, 1, 0).unwrap();
+    let sampler = TrainSampler::new(11, 4, Share::WHOLE, 0).unwrap();
     let made = TrainLoader::new(source, transform, sampler, (0, 0), config(1));
     assert_eq!(made.unwrap_err().exit_code(), 2);
 }

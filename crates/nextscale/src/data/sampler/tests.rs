@@ -3,35 +3,38 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn ranks_share_an_epoch(
-        len in 1usize..400, batch in 1usize..40, world in 1usize..9, seed in any::<u64>(), epoch in any::<u64>(),
+    fn processes_share_every_iteration(
+        len in 1usize..400, batch in 1usize..40, size in 1usize..9, seed in any::<u64>(), epoch in any::<u64>(),
     ) {
-        let samplers: Vec<TrainSampler> =
-            (0..world).map(|r| TrainSampler::new(len, batch, r, world, seed).unwrap()).collect();
-        let iterations = samplers[0].iterations();
-        prop_assert_eq!(iterations, len.div_ceil(batch * world));
-        let parts: Vec<Vec<u32>> = samplers.iter().map(|s| s.epoch(epoch)).collect();
-        for part in &parts {
-            prop_assert_eq!(part.len(), iterations * batch);
-        }
-        let all = parts.concat();
+        let alone = TrainSampler::new(len, batch * size, Share::WHOLE, seed).unwrap();
+        let whole = alone.epoch(epoch);
+        let parts: Vec<Vec<u32>> = (0..size).map(|rank| {
+            let sampler = TrainSampler::new(len, batch, Share { rank, size }, seed).unwrap();
+            assert_eq!(sampler.iterations(), len.div_ceil(batch * size));
+            sampler.epoch(epoch)
+        }).collect();
+        // Together they see in each iteration what one process would, in its order.
+        let iterations = alone.iterations();
+        let together: Vec<u32> = (0..iterations)
+            .flat_map(|it| parts.iter().flat_map(move |part| &part[it * batch..(it + 1) * batch]))
+            .copied()
+            .collect();
+        prop_assert_eq!(&together, &whole);
+        prop_assert!(parts.iter().all(|part| part.len() == iterations * batch));
         // The first `len` are a permutation, the rest repeat it from its start.
-        let mut first = all[..len].to_vec();
+        let mut first = whole[..len].to_vec();
         first.sort_unstable();
         prop_assert!(first.iter().enumerate().all(|(i, &x)| i as u32 == x));
-        for i in len..all.len() {
-            prop_assert_eq!(all[i], all[i - len]);
+        for i in len..whole.len() {
+            prop_assert_eq!(whole[i], whole[i - len]);
         }
-        // Another number of ranks sees the same order.
-        let alone = TrainSampler::new(len, batch * world, 0, 1, seed).unwrap();
-        prop_assert_eq!(alone.epoch(epoch), all);
     }
 
     #[test]
-    fn validation_sees_every_image_once(len in 1usize..500, batch in 1usize..40, world in 1usize..9) {
+    fn validation_sees_every_image_once(len in 1usize..500, batch in 1usize..40, size in 1usize..9) {
         let mut seen = Vec::new();
-        for rank in 0..world {
-            let sampler = ValSampler::new(len, batch, rank, world).unwrap();
+        for rank in 0..size {
+            let sampler = ValSampler::new(len, batch, Share { rank, size }).unwrap();
             let before = seen.len();
             for iteration in 0..sampler.iterations() {
                 let indices = sampler.indices(iteration);
@@ -39,7 +42,7 @@ proptest! {
                 seen.extend(indices);
             }
             prop_assert_eq!(seen.len() - before, sampler.images());
-            prop_assert!(sampler.images().abs_diff(len / world) <= 1);
+            prop_assert!(sampler.images().abs_diff(len / size) <= 1);
             prop_assert!(sampler.indices(sampler.iterations()).is_empty());
         }
         prop_assert_eq!(seen, (0..len).collect::<Vec<_>>());
@@ -48,7 +51,7 @@ proptest! {
 
 #[test]
 fn epochs_and_seeds_give_other_orders() {
-    let sampler = |seed| TrainSampler::new(1000, 10, 0, 1, seed).unwrap();
+    let sampler = |seed| TrainSampler::new(1000, 10, Share::WHOLE, seed).unwrap();
     let base = sampler(1).epoch(0);
     assert_eq!(base, sampler(1).epoch(0));
     assert_ne!(base, sampler(1).epoch(1));
@@ -63,15 +66,16 @@ fn epochs_and_seeds_give_other_orders() {
 
 #[test]
 fn impossible_settings_are_refused() {
-    for (len, batch, rank, world) in [
+    for (len, batch, rank, size) in [
         (0, 1, 0, 1),
         (5, 0, 0, 1),
         (5, 1, 1, 1),
         (5, 1, 0, 0),
         (5, usize::MAX, 0, 2),
     ] {
-        let error = TrainSampler::new(len, batch, rank, world, 0).unwrap_err();
+        let share = Share { rank, size };
+        let error = TrainSampler::new(len, batch, share, 0).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert!(ValSampler::new(len, batch, rank, world).is_err());
+        assert!(ValSampler::new(len, batch, share).is_err());
     }
 }

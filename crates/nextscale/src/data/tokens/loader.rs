@@ -46,8 +46,7 @@ impl TokenLoader {
         start: (u64, usize),
         config: LoaderConfig,
     ) -> Result<Self> {
-        let (rank, size) = (config.world.rank(), config.world.size());
-        let sampler = TrainSampler::new(file.len(), batch, rank, size, config.seed)?;
+        let sampler = TrainSampler::new(file.len(), batch, config.share, config.seed)?;
         Self::start(file, vocab, config.workers, || {
             Order::train(sampler.clone(), start)
         })
@@ -62,8 +61,7 @@ impl TokenLoader {
         (batch, vocab): (usize, usize),
         config: LoaderConfig,
     ) -> Result<Self> {
-        let (rank, size) = (config.world.rank(), config.world.size());
-        let sampler = ValSampler::new(file.len(), batch, rank, size)?;
+        let sampler = ValSampler::new(file.len(), batch, config.share)?;
         Self::start(file, vocab, config.workers, || Order::val(sampler.clone()))
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Share;
 use crate::checkpoint::class_names::CLASSES_KEY;
 use crate::checkpoint::weights::PATCH_NUMS_KEY;
 use crate::data::{LoaderConfig, TrainSampler, ValSampler};
@@ -144,7 +145,7 @@ fn batches_are_the_sampler_s_whatever_the_threads() {
     write(&path, &vqvae(64), &all(64)).unwrap();
     let file = TokenFile::open(&path).unwrap();
     let row = |image: u32, crop: usize| (0..ROW).map(move |i| token(image as usize, crop, i, 64));
-    let sampler = TrainSampler::new(IMAGES, 2, 0, 1, 5).unwrap();
+    let sampler = TrainSampler::new(IMAGES, 2, Share::WHOLE, 5).unwrap();
     for readers in [1, 3, 0] {
         let start = (1, 2);
         let mut loader = TokenLoader::train(&file, (2, 64), start, config(readers)).unwrap();
@@ -163,7 +164,7 @@ fn batches_are_the_sampler_s_whatever_the_threads() {
             }
         }
         let mut loader = TokenLoader::val(&file, (3, 64), config(readers)).unwrap();
-        let val = ValSampler::new(IMAGES, 3, 0, 1).unwrap();
+        let val = ValSampler::new(IMAGES, 3, Share::WHOLE).unwrap();
         for i in 0..val.iterations() {
             let batch = loader.next_batch().unwrap().unwrap();
             let want: Vec<i32> = val.indices(i).flat_map(|i| row(i as u32, 0)).collect();

@@ -24,13 +24,14 @@ const BRANCHES: [Branch; 2] = [Branch::Attention, Branch::FeedForward];
 pub struct DropPath(Tensor);
 
 impl DropPath {
-    /// Draws the factors \[2·depth, B\] of one step; `None` when no block leaves anything out.
+    /// Draws the factors \[2·depth, B\] of one step for samples `first` to `first + batch` of the batch of all processes; `None` when
+    /// no block leaves anything out.
     pub fn draw(
         config: &VarConfig,
         batch: usize,
         seed: u64,
         step: u64,
-        rank: u64,
+        first: u64,
     ) -> Option<Vec<f32>> {
         let rates = || (0..config.depth).map(|i| config.drop_path_of(i));
         if rates().all(|rate| rate <= 0.0) {
@@ -43,10 +44,10 @@ impl DropPath {
                     factors.extend(std::iter::repeat_n(1.0, batch));
                     continue;
                 }
-                let lane = rank << 16 | row(i, branch) as u64;
+                let lane = row(i, branch) as u64;
                 let s = Stream::new(seed, Purpose::DropPath, step, lane);
                 let keep = 1.0 - rate;
-                factors.extend((0..batch as u64).map(|b| {
+                factors.extend((first..first + batch as u64).map(|b| {
                     let kept = f64::from(s.uniform_at(b)) < keep;
                     if kept { (1.0 / keep) as f32 } else { 0.0 }
                 }));
@@ -94,17 +95,17 @@ mod tests {
             drop_path: 0.4,
             ..VarConfig::of_depth(3, 10, pyramid)
         };
-        let (b, seed, step, rank) = (500, 7, 3, 2);
-        let drawn = DropPath::draw(&config, b, seed, step, rank).unwrap();
+        let (b, seed, step, first) = (500, 7, 3, 1000);
+        let drawn = DropPath::draw(&config, b, seed, step, first).unwrap();
         let all = DropPath::new(&config, Tensor::from_slice([6, b], &drawn)).unwrap();
         for (i, rate) in [0.0, 0.2, 0.4].into_iter().enumerate() {
             for branch in BRANCHES {
                 let factors = all.of(i, branch).unwrap();
                 let factors = factors.f32().unwrap();
-                let lane = rank << 16 | (2 * i + branch as usize) as u64;
+                let lane = (2 * i + branch as usize) as u64;
                 let s = Stream::new(seed, Purpose::DropPath, step, lane);
                 for (b, &factor) in factors.iter().enumerate() {
-                    let stays = f64::from(s.uniform_at(b as u64)) < 1.0 - rate;
+                    let stays = f64::from(s.uniform_at(first + b as u64)) < 1.0 - rate;
                     let want = if stays { 1.0 / (1.0 - rate) } else { 0.0 };
                     assert_eq!(factor, want as f32, "block {i}, {branch:?}, sample {b}");
                 }
@@ -116,7 +117,7 @@ mod tests {
             drop_path: 0.0,
             ..config.clone()
         };
-        assert!(DropPath::draw(&never, b, seed, step, rank).is_none());
+        assert!(DropPath::draw(&never, b, seed, step, first).is_none());
         let short = Tensor::from_slice([5, b], &drawn[..5 * b]);
         assert!(DropPath::new(&config, short).is_err());
     }

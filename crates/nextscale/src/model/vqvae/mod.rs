@@ -163,13 +163,15 @@ fn norm(b: &mut ParamsBuilder, name: &str, channels: usize) -> GroupNorm {
     GroupNorm::new(b, name, channels, GROUPS, EPS)
 }
 
-/// Dropout inside residual blocks: the stream's seed and the training step.
+/// Dropout inside residual blocks: the stream's seed, the training step, and which samples of the step's batch these are.
 #[derive(Clone, Copy, Debug)]
 pub struct DropoutDraw {
     /// Seed of the run.
     pub seed: u64,
     /// Training step.
     pub step: u64,
+    /// Number of the first sample within the batch of all processes.
+    pub first: u64,
 }
 
 /// What a training pass gives.

@@ -55,7 +55,8 @@ impl ResnetBlock {
         };
         let h = self.norm2.forward(pass, p, &h, true)?;
         let stream = Stream::new(d.seed, Purpose::Dropout, d.step, self.lane);
-        let h = ops::dropout(&pass.cx, &h, self.dropout, &stream)?;
+        let each = h.numel() / h.dims()[0].max(1);
+        let h = ops::dropout(&pass.cx, &h, self.dropout, &stream, d.first * each as u64)?;
         self.conv2.forward_plus(pass, p, &h, Some(shortcut))
     }
 }

@@ -2,7 +2,9 @@ use super::*;
 use std::fs;
 
 fn keeper(dir: &Path, keep: usize, held: Option<u64>) -> Keeper {
-    Keeper::new(dir.join("last.safetensors"), keep, "`lr`", 2, held)
+    let keeper = Keeper::new(dir.join("last.safetensors"), keep, "`lr`", 2, held);
+    keeper.tidy();
+    keeper
 }
 
 fn put<'a>(text: &'a str) -> impl FnMut(&Path) -> Result<()> + 'a {

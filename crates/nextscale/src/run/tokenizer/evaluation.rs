@@ -27,10 +27,8 @@ impl TokenizerTask {
     ) -> Result<Reconstruction> {
         let pyramid = self.trainer.vqvae.config.pyramid.clone();
         let side = self.dataset.side;
-        let stop = &cx.stop;
         let mut val = self.dataset.val_loader(self.plan.batch, self.loader)?;
-        let each = |_| stop.check();
-        let r = evaluate_reconstruction(&self.trainer.vqvae, &pyramid, &mut val, side, each)?;
+        let r = evaluate_reconstruction(&self.trainer.vqvae, &pyramid, &mut val, side, &cx.team)?;
         for bad in val.bad_images() {
             cx.observers.warn(&bad.reason);
         }
@@ -49,7 +47,11 @@ impl TokenizerTask {
             scalars: &scalars,
             text: &describe(progress.it / self.options.schedule.ac as u64, &r),
         }));
-        self.show(progress, &pyramid, cx)?;
+        let shown = match cx.is_first() {
+            true => self.show(progress, &pyramid, cx),
+            false => Ok(()),
+        };
+        cx.team.agree(shown)?;
         Ok(r)
     }
 
@@ -63,10 +65,10 @@ impl TokenizerTask {
     ) -> Result<()> {
         self.state.last_psnr = Some(r.psnr_db);
         let TokenizerPaths { weights, best, .. } = &self.paths;
-        let written = state::export(&self.trainer, progress, weights);
-        if cx.written(written, "the weights of this evaluation")?
+        let export = || state::export(&self.trainer, progress, weights);
+        if cx.written(export, "the weights of this evaluation")?
             && is_better(r.psnr_db, self.state.best_psnr, |a, b| a > b)
-            && cx.written(copy_whole(weights, best), "these best weights")?
+            && cx.written(|| copy_whole(weights, best), "these best weights")?
         {
             self.state.best_psnr = Some(r.psnr_db);
         }
@@ -75,6 +77,9 @@ impl TokenizerTask {
 
     /// Writes the weights to use where there are none yet. The state is saved whether that works or not.
     pub(super) fn first_weights(&mut self, progress: &Progress, cx: &mut Context) {
+        if !cx.is_first() {
+            return;
+        }
         let path = &self.paths.weights;
         let written = is_there(path).and_then(|there| match there {
             true => Ok(()),
@@ -119,7 +124,7 @@ impl TokenizerTask {
         let each = side * side * 3;
         let mut all = Vec::with_capacity(images.len());
         for some in images.chunks(self.plan.batch * each) {
-            cx.stop.check()?;
+            cx.team.stop.check()?;
             let shape = [some.len() / each, side, side, 3];
             let some = self.feed.images(shape, some)?;
             let (back, _) = self.trainer.vqvae.reconstruct(&some, pyramid)?;

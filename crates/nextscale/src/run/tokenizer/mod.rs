@@ -10,21 +10,21 @@ use super::dataset::{Dataset, loader_config};
 use super::driver::{Cadence, Driver, Start, begin};
 use super::lock::RunLock;
 use super::observers::{Observer, Observers, StepLog, TensorBoard};
-use super::stop::StopSignal;
+use super::opening::{self, describe};
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
-use super::{Outcome, average_ends, check_accumulation, check_length, choose_seed, make_folder};
+use super::{Outcome, agree_on, average_ends, check_accumulation, check_length, choose_seed};
 use crate::data::Feed;
-use crate::device::resolve_device;
-use crate::format::clean_stale;
+use crate::device::device_of;
 use crate::memory::{Fit, Workload};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
 use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerTrainer};
-use crate::{Error, Result, World};
+use crate::{Error, Result, Team, World, world};
 use nextscale_tensor::{Device, Math};
 use state::Found;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use task::TokenizerTask;
@@ -55,8 +55,8 @@ pub struct TokenizerRun<'a> {
     pub options: &'a TokenizerOptions,
     /// The command line, for the logs.
     pub cmd: String,
-    /// Asks the run to save and stop.
-    pub stop: StopSignal,
+    /// The processes that make the run, and who asks it to save and stop.
+    pub team: Team,
     /// Who is told of what happens beside the run's own logs: with the feature `cli` a display, say.
     pub observers: Vec<Box<dyn Observer>>,
 }
@@ -73,12 +73,17 @@ impl TokenizerRun<'_> {
     /// [`TokenizerRun::run`] that reads each step's report after the next was asked for, or at once; by itself it does what is
     /// best for the device.
     pub(super) fn run_with(self, pipelined: Option<bool>) -> Result<Outcome> {
-        let setup = Setup::plan(self.options, World::alone())?;
-        let (ac, note) = setup.accumulation(self.options)?;
+        let world = self.team.world.clone();
+        opening::leaving(&world, self.make(pipelined))
+    }
+
+    fn make(self, pipelined: Option<bool>) -> Result<Outcome> {
+        let world = &self.team.world;
         let out = &self.options.output.out;
-        make_folder(out)?;
-        let lock = RunLock::acquire(out)?;
-        clean_stale(out)?;
+        let setup = Setup::plan(self.options, world)?;
+        world::compare(world, setup.facts(self.options)?)?;
+        let (ac, note) = setup.accumulation(self.options)?;
+        let lock = opening::take_folder(out, world)?;
         let paths = tokenizer_paths(out);
         let found = state::find(&paths.state, &setup.model.vqvae)?;
         let schedule = &self.options.schedule;
@@ -86,43 +91,51 @@ impl TokenizerRun<'_> {
             Some(found) if schedule.fit => setup.model.fit().kept(schedule, found.ac)?,
             _ => (ac, note),
         };
+        let ac = opening::largest(world, ac)?;
         let mut options = self.options.clone();
         options.schedule.ac = ac;
         let restored = setup.restore(&options, found)?;
         let Setup { dataset, model, .. } = setup;
         let trainer = trainer(&model, &options, &restored)?;
         let it = restored.progress.it;
-        let mut observers = Observers::new(self.observers);
         let resumed = restored.found.as_ref().map(|_| it);
-        restored.add_logs(&options, &mut observers)?;
+        let mut observers = Observers::default();
+        if world.is_first() {
+            observers = Observers::new(self.observers);
+            restored.add_logs(&options, &mut observers)?;
+        }
         let cadence = restored.cadence(&options);
         let text = serde_json::to_string_pretty(&options).unwrap_or_default();
         let text = format!("{}\n\n```json\n{text}\n```", self.cmd);
         begin(&cadence, it, &text, &mut observers);
-        if let Some(text) = lock.warning() {
+        if let Some(text) = lock.as_ref().and_then(RunLock::warning) {
             observers.warn(text);
         }
+        let processes = opening::introduction(world, restored.plan.batch);
+        processes.iter().for_each(|line| observers.note(line));
         note.iter().for_each(|line| observers.note(line));
         introduce(&dataset, &options, &restored, &trainer, &mut observers);
         let bad_images = options.data.bad_images;
+        let last = paths.state.clone();
+        let keeper = Keeper::new(last, options.output.keep, "`lr`", ac, resumed);
+        if lock.is_some() {
+            keeper.tidy();
+        }
         let start = Start {
             cadence,
-            keeper: Keeper::new(
-                paths.state.clone(),
-                options.output.keep,
-                "`lr`",
-                ac,
-                resumed,
-            ),
+            keeper,
             pipelined: pipelined.unwrap_or(model.device.is_async()),
             scaler: trainer.opt.scaler()?,
-            val_check: Some(ValCheck::start(Arc::clone(&dataset.val), bad_images)),
+            // Only of the process that writes.
+            val_check: lock
+                .as_ref()
+                .map(|_| ValCheck::start(Arc::clone(&dataset.val), bad_images)),
             task: TokenizerTask {
                 loader: loader_config(
                     restored.plan.workers,
                     restored.progress.seed,
                     bad_images,
-                    model.world,
+                    world,
                 ),
                 plan: restored.plan,
                 horizon: restored.horizon,
@@ -138,7 +151,7 @@ impl TokenizerRun<'_> {
                 options,
             },
             progress: restored.progress,
-            cx: Context::new(observers, self.stop),
+            cx: Context::new(observers, self.team),
         };
         let outcome = Driver::new(start)?.run()?;
         drop(lock);
@@ -168,7 +181,8 @@ impl Model {
                 settings: self.settings,
             },
             device: self.device,
-            world: self.world,
+            processes: self.world.size(),
+            local: self.world.local_size(),
             model: format!("`ch`={}", self.ch),
             smaller: "`ch`",
             half: "`precision`=bf16",
@@ -193,9 +207,9 @@ struct Restored {
 }
 
 impl Setup {
-    fn plan(o: &TokenizerOptions, world: World) -> Result<Self> {
+    fn plan(o: &TokenizerOptions, world: &World) -> Result<Self> {
         let plan = o.resolve(world.size())?;
-        let device = resolve_device(o.machine.device)?;
+        let device = device_of(o.machine.device, world)?;
         let Some(data_path) = &o.data.data_path else {
             return Err(Error::input(
                 "`data_path` is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
@@ -222,7 +236,7 @@ impl Setup {
             vqvae,
             math: plan.precision.math(),
             device,
-            world,
+            world: world.clone(),
             settings: TokenizerSettings {
                 betas: plan.betas,
                 l1: o.l1 as f32,
@@ -233,6 +247,11 @@ impl Setup {
             ch: o.ch,
         };
         Ok(Self { dataset, model })
+    }
+
+    /// What the processes of the run have in common.
+    fn facts(&self, o: &TokenizerOptions) -> Result<BTreeMap<String, String>> {
+        opening::facts(&self.model.world, o, || describe(&*self.dataset.train))
     }
 
     /// The accumulation of a run that begins, and what to tell of it. One that goes on with `--fit` keeps its own.
@@ -270,6 +289,8 @@ impl Setup {
         }
         let saved_seed = found.as_ref().map(|f| f.progress.seed);
         let seed = choose_seed(o.schedule.seed, saved_seed, &o.output.out)?;
+        let done = found.as_ref().map_or(0, |f| f.progress.it);
+        let seed = agree_on(&self.model.world, seed, done)?;
         let before = found.as_ref().map(|f| f.progress.clone());
         Ok(Restored {
             plan,
@@ -328,6 +349,7 @@ fn trainer(model: &Model, o: &TokenizerOptions, r: &Restored) -> Result<Tokenize
         TokenizerTrainer::new(vqvae, settings)
     };
     let mut trainer = move_over().map_err(|e| model.fit().explain(e, &o.schedule))?;
+    trainer.world = model.world.clone();
     if let Some(found) = &r.found {
         let path = tokenizer_paths(&o.output.out).state;
         state::restore(&mut trainer, found, &path)?;

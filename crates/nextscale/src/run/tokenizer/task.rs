@@ -130,7 +130,10 @@ impl Task for TokenizerTask {
         let TokenizerStep { lr, wd, .. } = pending.step;
         let report = self.trainer.read(pending.report)?;
         self.state.records = self.trainer.hits.records;
-        let usage = self.trainer.hits.usage(self.plan.batch * self.positions());
+        let usage = self
+            .trainer
+            .hits
+            .usage(self.plan.global_batch * self.positions());
         let used = usage.iter().sum::<f64>() / usage.len().max(1) as f64;
         let metrics = Metrics::new()
             .with("loss", report.loss)

@@ -158,7 +158,7 @@ impl TransformerTask {
             return Ok(());
         }
         self.state.best_tail = Some(tail);
-        if !cx.written(self.save_best(progress), "this best checkpoint")? {
+        if !cx.written(|| self.save_best(progress), "this best checkpoint")? {
             self.state.best_tail = before;
         }
         Ok(())
@@ -200,7 +200,7 @@ impl TransformerTask {
             noise: Noise::Seed(progress.seed),
             ..SampleOptions::default()
         };
-        let each = &mut || cx.stop.check();
+        let each = &mut || cx.team.stop.check();
         let drawn = sampler.draw_while(&labels, 0, &options, each)?;
         Ok(Some(drawn.pixels()?))
     }

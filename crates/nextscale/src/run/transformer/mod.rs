@@ -14,13 +14,11 @@ use super::dataset::loader_config;
 use super::driver::{Cadence, Driver, Start, begin};
 use super::lock::RunLock;
 use super::observers::{EpochLog, Header, Observer, Observers, StepLog, TensorBoard};
-use super::stop::StopSignal;
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
-use super::{Outcome, average_ends, choose_seed, make_folder};
+use super::{Outcome, agree_on, average_ends, choose_seed, opening};
 use crate::checkpoint::TrainerState;
-use crate::device::resolve_device;
-use crate::format::clean_stale;
+use crate::device::device_of;
 use crate::memory::{Fit, Workload};
 use crate::model::Pyramid;
 use crate::model::var::{InitScales, Var, VarConfig};
@@ -29,10 +27,11 @@ use crate::model::vqvae::codes::Tokenizer;
 use crate::options::TransformerOptions;
 use crate::options::{Horizon, TransformerPlan};
 use crate::train::var_trainer::VarTrainer;
-use crate::{Result, World};
+use crate::{Result, Team, World, world};
 use nextscale_tensor::{Device, Math};
 use open::Given;
 use source::Data;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use task::{TransformerState, TransformerTask};
@@ -43,8 +42,8 @@ pub struct TransformerRun<'a> {
     pub options: &'a TransformerOptions,
     /// The command line, for the logs.
     pub cmd: String,
-    /// Asks the run to save and stop.
-    pub stop: StopSignal,
+    /// The processes that make the run, and who asks it to save and stop.
+    pub team: Team,
     /// Who is told of what happens beside the run's own logs: with the feature `cli` a display, say.
     pub observers: Vec<Box<dyn Observer>>,
 }
@@ -61,13 +60,18 @@ impl TransformerRun<'_> {
     /// [`TransformerRun::run`] that reads each iteration's report after the next was asked for, or at once; by itself it does what is
     /// best for the device.
     pub(super) fn run_with(self, pipelined: Option<bool>) -> Result<Outcome> {
-        let world = World::alone();
+        let world = self.team.world.clone();
+        opening::leaving(&world, self.make(pipelined))
+    }
+
+    fn make(self, pipelined: Option<bool>) -> Result<Outcome> {
+        let world = &self.team.world;
+        let out = &self.options.output.out;
         let setup = Setup::plan(self.options, world)?;
+        world::compare(world, setup.facts(self.options)?)?;
         let (ac, note) = setup.accumulation(self.options)?;
-        make_folder(&self.options.output.out)?;
-        let lock = RunLock::acquire(&self.options.output.out)?;
-        clean_stale(&self.options.output.out)?;
-        let found = state::find(&self.options.output.out)?;
+        let lock = opening::take_folder(out, world)?;
+        let found = state::find(out)?;
         let schedule = &self.options.schedule;
         let (ac, note) = match &found {
             Some((saved, _)) if schedule.fit => match state::own_accumulation(saved) {
@@ -77,12 +81,15 @@ impl TransformerRun<'_> {
             _ => (ac, note),
         };
         let mut options = self.options.clone();
-        options.schedule.ac = ac;
+        options.schedule.ac = opening::largest(world, ac)?;
         let restored = setup.restore(&options, found)?;
         let Setup { given, models, .. } = setup;
         let trainer = trainer(&models, given.tokenizer, &options, &restored)?;
-        let mut observers = Observers::new(self.observers);
-        restored.add_logs(&options, &self.cmd, &mut observers)?;
+        let mut observers = Observers::default();
+        if world.is_first() {
+            observers = Observers::new(self.observers);
+            restored.add_logs(&options, &self.cmd, &mut observers)?;
+        }
         let text = serde_json::to_string_pretty(&options).unwrap_or_default();
         let (cadence, it) = (restored.cadence(&options), restored.progress.it);
         begin(
@@ -91,9 +98,11 @@ impl TransformerRun<'_> {
             &format!("```json\n{text}\n```"),
             &mut observers,
         );
-        if let Some(text) = lock.warning() {
+        if let Some(text) = lock.as_ref().and_then(RunLock::warning) {
             observers.warn(text);
         }
+        let processes = opening::introduction(world, restored.plan.batch);
+        processes.iter().for_each(|line| observers.note(line));
         note.iter().for_each(|line| observers.note(line));
         introduce(
             &given.data,
@@ -107,20 +116,20 @@ impl TransformerRun<'_> {
         let resumed = restored.saved.filter(|(_, path)| *path == last);
         let held = resumed.map(|_| it);
         let bad_images = options.data.bad_images;
+        let keep = options.output.keep;
+        let keeper = Keeper::new(last, keep, "`tblr`", options.schedule.ac, held);
+        // Only of the process that writes.
+        let looked_at = lock.as_ref().map(|_| given.data.val_images());
+        if lock.is_some() {
+            keeper.tidy();
+        }
         let start = Start {
             cadence,
-            keeper: Keeper::new(
-                last,
-                options.output.keep,
-                "`tblr`",
-                options.schedule.ac,
-                held,
-            ),
+            keeper,
             pipelined: pipelined.unwrap_or(models.device.is_async()),
             scaler: trainer.opt.scaler()?,
-            val_check: given
-                .data
-                .val_images()
+            val_check: looked_at
+                .flatten()
                 .map(|val| ValCheck::start(Arc::clone(val), bad_images)),
             task: TransformerTask {
                 loader: loader_config(
@@ -144,7 +153,7 @@ impl TransformerRun<'_> {
                 options,
             },
             progress: restored.progress,
-            cx: Context::new(observers, self.stop),
+            cx: Context::new(observers, self.team),
         };
         let outcome = Driver::new(start)?.run()?;
         drop(lock);
@@ -180,7 +189,8 @@ impl Models {
                 ema: self.ema,
             },
             device: self.device,
-            world: self.world,
+            processes: self.world.size(),
+            local: self.world.local_size(),
             model: format!("`depth`={}", self.depth),
             smaller: "`depth`",
             half: "`fp16`=2",
@@ -192,7 +202,6 @@ impl Models {
 struct Setup {
     given: Given,
     models: Models,
-    world: World,
 }
 
 /// What a run begins with, or goes on from.
@@ -207,9 +216,9 @@ struct Restored {
 }
 
 impl Setup {
-    fn plan(o: &TransformerOptions, world: World) -> Result<Self> {
+    fn plan(o: &TransformerOptions, world: &World) -> Result<Self> {
         let plan = o.resolve(world.size())?;
-        let device = resolve_device(o.machine.device)?;
+        let device = device_of(o.machine.device, world)?;
         let pyramid = Pyramid::square(&plan.patch_nums)?;
         let given = open::open(o, &plan, &pyramid)?;
         let vqvae = given.tokenizer.config().clone();
@@ -227,13 +236,14 @@ impl Setup {
             ema: o.schedule.ema,
             depth: o.depth,
             device,
-            world,
+            world: world.clone(),
         };
-        Ok(Self {
-            given,
-            models,
-            world,
-        })
+        Ok(Self { given, models })
+    }
+
+    /// What the processes of the run have in common.
+    fn facts(&self, o: &TransformerOptions) -> Result<BTreeMap<String, String>> {
+        opening::facts(&self.models.world, o, || self.given.data.identity())
     }
 
     /// The accumulation of a run that begins, and what to tell of it. One that goes on with `--fit` keeps its own.
@@ -251,7 +261,7 @@ impl Setup {
         saved: Option<(TrainerState, PathBuf)>,
     ) -> Result<Restored> {
         let (data, tokenizer) = (&self.given.data, &self.given.tokenizer);
-        let plan = o.resolve(self.world.size())?;
+        let plan = o.resolve(self.models.world.size())?;
         let horizon = plan.horizon(data.images())?;
         let record = data.record(o);
         let (mut saved_seed, mut told) = (None, Vec::new());
@@ -270,6 +280,7 @@ impl Setup {
             None => (Progress::default(), TransformerState::default()),
         };
         let seed = choose_seed(o.schedule.seed, saved_seed, &o.output.out)?;
+        let seed = agree_on(&self.models.world, seed, progress.it)?;
         let progress = Progress {
             seed,
             its_per_epoch: horizon.its_per_epoch,
@@ -346,7 +357,7 @@ fn trainer(
         Ok(trainer)
     };
     let mut trainer = move_over().map_err(|e| models.fit().explain(e, &o.schedule))?;
-    trainer.rank = models.world.rank() as u64;
+    trainer.world = models.world.clone();
     if let Some((saved, path)) = &r.saved {
         state::restore(
             &mut trainer,

@@ -8,9 +8,10 @@ use crate::eval::{TeacherForcing, evaluate_losses, evaluate_token_losses};
 use crate::options::TransformerOptions;
 use crate::run::Dataset;
 use crate::run::data_record::DataRecord;
+use crate::run::opening::describe;
 use crate::train::report::PendingReport;
 use crate::train::var_trainer::{TransformerStep, VarTrainer};
-use crate::{Error, Result};
+use crate::{Error, Result, Team};
 use nextscale_tensor::Tensor;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,19 @@ impl Data {
         }
     }
 
+    /// What tells it from other data.
+    pub(super) fn identity(&self) -> String {
+        match self {
+            Self::Images(d) => describe(&*d.train),
+            Self::Tokens(t) => format!(
+                "{} images in {} classes as tokens of the tokenizer {}",
+                t.train.len(),
+                t.train.classes().len(),
+                self.fingerprint().unwrap_or("that is not named"),
+            ),
+        }
+    }
+
     /// In words, for the run's first lines.
     pub(super) fn describe(&self) -> String {
         match self {
@@ -106,19 +120,19 @@ impl Data {
         }
     }
 
-    /// Losses over the validation images, where there are any, and images that could not be read. `each` is told of every batch,
-    /// and ends it by an error.
+    /// Losses over the validation images, where there are any, and images that could not be read by this
+    /// process.
     pub(super) fn evaluate(
         &self,
         model: TeacherForcing<'_>,
         batch: usize,
         config: LoaderConfig,
-        each: impl FnMut(usize) -> Result<()>,
+        team: &Team,
     ) -> Result<(Option<Measures>, Vec<BadImage>)> {
         match self {
             Self::Images(d) => {
                 let mut val = d.val_loader(batch, config)?;
-                let measures = evaluate_losses(model, &mut val, d.side, each)?;
+                let measures = evaluate_losses(model, &mut val, d.side, team)?;
                 Ok((Some(measures), val.bad_images()))
             }
             Self::Tokens(t) => {
@@ -127,7 +141,7 @@ impl Data {
                 };
                 let size = (batch, model.var.config.vocab);
                 let mut val = TokenLoader::val(v, size, config)?;
-                let measures = evaluate_token_losses(model, &mut val, each)?;
+                let measures = evaluate_token_losses(model, &mut val, team)?;
                 Ok((Some(measures), Vec::new()))
             }
         }

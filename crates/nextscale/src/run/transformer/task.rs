@@ -192,7 +192,7 @@ impl Task for TransformerTask {
 
     fn read(&mut self, pending: Pending, scale: Option<f64>) -> Result<Report> {
         let step = pending.step;
-        let report = pending.report.read()?;
+        let report = pending.report.read()?.of_all(&self.trainer.world)?;
         let last = self.plan.patch_nums.len() - 1;
         if report.loss.is_finite() {
             self.state.epoch.add(&report, last);
@@ -242,17 +242,19 @@ impl Task for TransformerTask {
     /// Validation losses, where there are validation images, and drawn images, where there is a decoder.
     fn evaluate(&mut self, progress: &Progress, cx: &mut Context) -> Result<Option<Measures>> {
         let batch = evaluation_batch(self.plan.batch);
-        let stop = &cx.stop;
-        let each = |_| stop.check();
-        let (measures, bad) = self
-            .data
-            .evaluate(self.trainer.model(), batch, self.loader, each)?;
+        let (measures, bad) =
+            self.data
+                .evaluate(self.trainer.model(), batch, self.loader, &cx.team)?;
         for bad in bad {
             cx.observers.warn(&bad.reason);
         }
         release_free();
-        self.show(progress, cx)?;
-        cx.stop.check()?;
+        let shown = match cx.is_first() {
+            true => self.show(progress, cx),
+            false => Ok(()),
+        };
+        let stop = cx.team.stop.clone();
+        cx.team.agree(shown.and_then(|()| stop.check()))?;
         Ok(measures)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The signals that ask for a clean end, by their numbers in POSIX.
-pub(super) const SIGNALS: [(i32, &str); 3] = [(2, "SIGINT"), (15, "SIGTERM"), (1, "SIGHUP")];
+pub(crate) const SIGNALS: [(i32, &str); 3] = [(2, "SIGINT"), (15, "SIGTERM"), (1, "SIGHUP")];
 /// No signal yet, and a stop that the program itself asked for.
 const NONE: i32 = 0;
 const BY_PROGRAM: i32 = -1;
@@ -30,9 +30,14 @@ impl StopSignal {
     }
 
     /// Asks for the stop; whether this was the first to do so.
-    pub(super) fn ask_with(&self, by: i32) -> bool {
+    pub(crate) fn ask_with(&self, by: i32) -> bool {
         let order = Ordering::SeqCst;
         self.asked.compare_exchange(NONE, by, order, order).is_ok()
+    }
+
+    /// Who asked, to ask others with.
+    pub(crate) fn by(&self) -> i32 {
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// Whether a stop was asked for.
@@ -65,7 +70,7 @@ impl StopSignal {
 }
 
 /// A signal's name.
-pub(super) fn name(signal: i32) -> &'static str {
+pub(crate) fn name(signal: i32) -> &'static str {
     let known = SIGNALS.iter().find(|(number, _)| *number == signal);
     known.map_or("a signal", |(_, name)| name)
 }

@@ -1,0 +1,94 @@
+//! The flags of both trainers that say which processes train together, and how they begin and end.
+
+use nextscale::run::{Outcome, StopSignal, init_threads, threads_of};
+use nextscale::{Error, Result, Team, World, tell};
+use nextscale_world::launch::Launch;
+use nextscale_world::{Given, Identity, Limits};
+use std::process::ExitCode;
+
+/// The processes of a run. Without these flags the environment of torchrun, srun, mpirun or mpiexec says who they are.
+#[derive(clap::Args)]
+#[command(rename_all = "snake_case", next_help_heading = "Processes")]
+pub struct ProcessArgs {
+    /// Start N processes on this machine that train together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["rank", "world_size", "master", "hosts"])]
+    procs: Option<u16>,
+    /// How often --procs starts all again after one has failed
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "procs")]
+    max_restarts: usize,
+    /// This process's number, from 0
+    #[arg(long, value_name = "N", requires = "world_size")]
+    rank: Option<usize>,
+    /// The number of processes
+    #[arg(long, value_name = "N", requires = "rank")]
+    world_size: Option<usize>,
+    /// Where rank 0 is
+    #[arg(long, value_name = "HOST[:PORT]")]
+    master: Option<String>,
+    /// All machines
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    hosts: Vec<String>,
+}
+
+/// Tells a process that the launcher has started it.
+const LAUNCHED: &str = "NEXTSCALE_RANK";
+
+fn error(e: nextscale_world::Error) -> Error {
+    Error::from(e)
+}
+
+impl ProcessArgs {
+    /// Meets the other processes and trains with them, or starts them; what a run has to say is said once.
+    ///
+    /// # Errors
+    /// Bad flags or variables, processes that do not come, and those of `run`.
+    pub fn train(
+        &self,
+        threads: usize,
+        run: impl FnOnce(Team) -> Result<Outcome>,
+    ) -> Result<ExitCode> {
+        if let Some(count) = self.procs
+            && std::env::var_os(LAUNCHED).is_none()
+        {
+            return self.launch(usize::from(count));
+        }
+        let world = self.join()?;
+        init_threads(threads_of(&world, threads))?;
+        let stop = StopSignal::install()?;
+        let team = Team {
+            world: world.clone(),
+            stop,
+        };
+        let outcome = run(team)?;
+        let is_first = world.is_first();
+        world.finish().map_err(error)?;
+        if is_first {
+            return super::ended(&outcome.message, outcome.exit_code);
+        }
+        Ok(ExitCode::from(outcome.exit_code))
+    }
+
+    fn join(&self) -> Result<World> {
+        let given = Given {
+            rank: self.rank,
+            world_size: self.world_size,
+            local_rank: None,
+            master: self.master.clone(),
+            hosts: self.hosts.clone(),
+        };
+        let identity = Identity::of_process(&given).map_err(error)?;
+        World::join(&identity, Limits::default()).map_err(error)
+    }
+
+    fn launch(&self, count: usize) -> Result<ExitCode> {
+        let program = std::env::current_exe()
+            .map_err(|e| Error::failed(format!("this program can't be started again: {e}")))?;
+        let mut launch = Launch::new(count, program);
+        launch.max_restarts = self.max_restarts;
+        launch.args = std::env::args_os().skip(1).collect();
+        let code = launch
+            .run(|line| tell!("nextscale: {line}"))
+            .map_err(error)?;
+        Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    }
+}
