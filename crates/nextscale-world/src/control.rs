@@ -158,10 +158,22 @@ impl Shared {
         stream: TcpStream,
     ) -> io::Result<()> {
         let link = Arc::new(Link::new(stream)?);
-        {
+        let failing = {
             let mut state = self.lock();
             state.hosts[rank] = Some(host.to_owned());
-            state.links[rank] = Some(link.clone());
+            if !state.failing {
+                state.links[rank] = Some(link.clone());
+            }
+            state.failing
+        };
+        if failing {
+            // All who were there are being told. This one came a moment too late for that.
+            if let Some(error) = self.wait_for_failure(BEFORE_REPORT + LAST_WORD) {
+                let mut body = Writer::default();
+                write_error(&mut body, &error);
+                let _ = link.try_send(Frame::Fail, &body.0, LAST_WORD);
+            }
+            return Ok(());
         }
         let shared = self.clone();
         thread::spawn(move || shared.listen(rank, &link));
@@ -422,11 +434,11 @@ impl Shared {
     fn tell(&self, error: &Error) {
         let mut body = Writer::default();
         write_error(&mut body, error);
-        for (_, link) in self.links() {
-            // One that is stopped takes nothing: it must not keep the others waiting.
-            if link.silence() < self.limits.silence {
-                let _ = link.try_send(Frame::Fail, &body.0, LAST_WORD);
-            }
+        // One that is stopped may take nothing: it must not keep the others waiting.
+        let mut links = self.links();
+        links.sort_by_key(|(_, link)| link.silence() >= self.limits.silence);
+        for (_, link) in links {
+            let _ = link.try_send(Frame::Fail, &body.0, LAST_WORD);
         }
     }
 
@@ -524,7 +536,7 @@ impl Shared {
             }
             let links = self.links();
             // This process itself was stopped for a while: what others said lies unread.
-            if last.elapsed() > tick * 4 + BEAT {
+            if last.elapsed() > (tick * 4).max(self.limits.silence / 2) {
                 links.iter().for_each(|(_, link)| link.touch());
             }
             last = Instant::now();

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
+use crate::Error;
+use crate::wire::{Reader, Writer, read_error, write_error};
+
 /// Raised when what processes say to each other changes.
 pub(crate) const PROTOCOL: u16 = 1;
 const MAGIC: [u8; 8] = *b"nxsworld";
@@ -290,22 +293,29 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Tells a caller that it is taken in, or why not.
-pub(crate) fn write_verdict(stream: &TcpStream, refusal: Option<&str>) -> io::Result<()> {
-    let mut out = crate::wire::Writer::default();
-    out.u8(u8::from(refusal.is_none()))
-        .text(refusal.unwrap_or(""));
+pub(crate) fn write_verdict(stream: &TcpStream, refusal: Option<&Error>) -> io::Result<()> {
+    let mut verdict = Writer::default();
+    verdict.u8(u8::from(refusal.is_none()));
+    if let Some(error) = refusal {
+        write_error(&mut verdict, error);
+    }
+    let mut out = Writer::default();
+    out.u16(verdict.0.len() as u16).raw(&verdict.0);
     (&mut &*stream).write_all(&out.0)
 }
 
 /// Whether the callee took one in, and why not.
-pub(crate) fn read_verdict(stream: &TcpStream, by: Instant) -> io::Result<Result<(), String>> {
-    let [ok, low, high] = read_array(stream, by)?;
-    let mut text = vec![0; usize::from(u16::from_le_bytes([low, high]))];
-    read_by(stream, &mut text, by)?;
-    Ok(match ok {
-        1 => Ok(()),
-        _ => Err(String::from_utf8_lossy(&text).replace(char::is_control, " ")),
-    })
+pub(crate) fn read_verdict(stream: &TcpStream, by: Instant) -> io::Result<Result<(), Error>> {
+    let len = u16::from_le_bytes(read_array(stream, by)?);
+    let mut verdict = vec![0; usize::from(len)];
+    read_by(stream, &mut verdict, by)?;
+    let mut from = Reader(&verdict);
+    match from.u8() {
+        Some(1) => Some(Ok(())),
+        Some(0) => read_error(&mut from).map(Err),
+        _ => None,
+    }
+    .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
@@ -433,8 +443,10 @@ mod tests {
         let (one, other) = pair();
         let by = Instant::now() + PATIENCE;
         write_verdict(&one, None).unwrap();
-        write_verdict(&one, Some("two\nranks 1")).unwrap();
-        assert_eq!(read_verdict(&other, by).unwrap(), Ok(()));
-        assert_eq!(read_verdict(&other, by).unwrap(), Err("two ranks 1".into()));
+        write_verdict(&one, Some(&Error::Input("two\nranks 1".into()))).unwrap();
+        assert!(read_verdict(&other, by).unwrap().is_ok());
+        let refusal = read_verdict(&other, by).unwrap().unwrap_err();
+        assert!(refusal.is_input());
+        assert_eq!(refusal.to_string(), "two ranks 1");
     }
 }

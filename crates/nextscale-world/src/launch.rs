@@ -3,12 +3,15 @@
 //!
 //! Rank 0 writes to this process's standard output and standard error itself; lines of the others come with their rank in
 //! front. Every process is in a group of its own, so a terminal's Ctrl-C reaches the launcher alone, which hands it on. Their
-//! standard input is a pipe whose end tells them that the launcher is gone, however it ended.
+//! standard input is a socket whose end tells them that the launcher is gone, however it ended, and on which they say who is to
+//! blame when a member is lost.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -126,7 +129,10 @@ impl Launch {
             if let Some(envs) = self.envs.get(rank) {
                 command.envs(envs.iter().map(|(name, value)| (name, value)));
             }
-            command.process_group(0).stdin(Stdio::piped());
+            let (ours, theirs) = UnixStream::pair()
+                .and_then(|(ours, theirs)| ours.set_nonblocking(true).map(|()| (ours, theirs)))
+                .map_err(|e| Error::io("no socket for a process", e))?;
+            command.process_group(0).stdin(OwnedFd::from(theirs));
             if rank > 0 {
                 command.stdout(Stdio::piped()).stderr(Stdio::piped());
             }
@@ -141,7 +147,7 @@ impl Launch {
                     return Err(Error::io(format!("{program} can't be started"), error));
                 }
             };
-            running.members.push(Member::new(rank, child));
+            running.members.push(Member::new(rank, child, ours));
         }
         Ok(running)
     }
@@ -157,6 +163,16 @@ struct Ended {
     signalled: bool,
 }
 
+impl Ended {
+    fn set(&mut self, rank: usize, status: ExitStatus, tell: &mut impl FnMut(&str)) {
+        self.code = Some(code_of(status));
+        self.killed = status.signal().is_some();
+        if !self.signalled {
+            tell(&format!("rank {rank} {}", in_words(status)));
+        }
+    }
+}
+
 struct Running {
     members: Vec<Member>,
 }
@@ -166,10 +182,11 @@ struct Member {
     child: Child,
     status: Option<ExitStatus>,
     lines: Receiver<()>,
+    socket: UnixStream,
 }
 
 impl Member {
-    fn new(rank: usize, mut child: Child) -> Self {
+    fn new(rank: usize, mut child: Child, socket: UnixStream) -> Self {
         // Each reader holds a sender: when all are gone, all lines are out.
         let (open, lines) = mpsc::channel();
         if let Some(out) = child.stdout.take() {
@@ -183,7 +200,15 @@ impl Member {
             child,
             status: None,
             lines,
+            socket,
         }
+    }
+
+    /// Whose loss made it end, by its own word.
+    fn blames(&self) -> Option<usize> {
+        let mut rank = [0; 8];
+        (&self.socket).read_exact(&mut rank).ok()?;
+        usize::try_from(u64::from_le_bytes(rank)).ok()
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -213,15 +238,28 @@ impl Running {
         };
         let mut failed_at: Option<Instant> = None;
         let (mut termed, mut killed) = (false, false);
+        // One that ended because of another, whose end is waited for.
+        let mut because: Option<(usize, ExitStatus)> = None;
         loop {
-            let found = self.sweep();
-            if let (None, Some((rank, status))) = (ended.code, found) {
-                ended.code = Some(code_of(status));
-                ended.killed = status.signal().is_some();
-                if !ended.signalled {
-                    tell(&format!("rank {rank} {}", in_words(status)));
-                }
+            if let Some((rank, status)) = self.sweep()
+                && failed_at.is_none()
+            {
                 failed_at = Some(Instant::now());
+                let blamed = self.members[rank].blames();
+                match blamed.filter(|blamed| *blamed != rank && *blamed < self.members.len()) {
+                    Some(blamed) => because = Some((blamed, status)),
+                    None => ended.set(rank, status, tell),
+                }
+            }
+            if let Some((blamed, status)) = because {
+                if let Some(status) = self.members[blamed].status {
+                    because = None;
+                    ended.set(blamed, status, tell);
+                } else if termed {
+                    because = None;
+                    ended.code = Some(code_of(status));
+                    tell(&format!("rank {blamed} did not end by itself"));
+                }
             }
             if self.members.iter().all(|member| member.status.is_some()) {
                 break;

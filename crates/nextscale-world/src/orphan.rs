@@ -1,6 +1,7 @@
-//! A process whose launcher was killed ends too, and does not keep a GPU for nobody.
+//! A process and the launcher that started it, over the socket that is its standard input.
 //!
-//! The launcher holds the other end of standard input, which nothing else uses. Its end is the launcher's.
+//! A process whose launcher was killed ends too, and does not keep a GPU for nobody: the socket's end is the launcher's. The
+//! other way goes who is to blame for a failure, so that the launcher names that one and not who happened to end first.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -9,8 +10,14 @@ use std::thread;
 use crate::Error;
 use crate::control::Shared;
 
-/// Follows standard input to its end.
+/// Follows standard input to its end, and tells the launcher of a member that is lost.
 pub(crate) fn watch(shared: &Arc<Shared>) {
+    shared.on_loss(Box::new(|error| {
+        if let Error::Lost { rank, .. } = error {
+            let rank = *rank as u64;
+            let _ = rustix::io::write(rustix::stdio::stdin(), &rank.to_le_bytes());
+        }
+    }));
     let shared = shared.clone();
     thread::spawn(move || {
         let mut bytes = [0; 64];

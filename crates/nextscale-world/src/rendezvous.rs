@@ -26,6 +26,8 @@ const REACH: Duration = Duration::from_secs(3);
 const VERDICT: Duration = Duration::from_secs(30);
 /// How long a process that claims to be of this job and can't prove it is asked again.
 const STUBBORN: Duration = Duration::from_secs(15);
+/// How long rank 0 stays to tell those who come after a failure why there is no job.
+const AFTERWARDS: Duration = Duration::from_secs(3);
 /// How long the ring may take once all are known.
 const RING: Duration = Duration::from_secs(60);
 
@@ -226,19 +228,9 @@ impl<'a> Rendezvous<'a> {
             address: None,
             port,
         });
-        while places.iter().any(Option::is_none) {
-            self.shared.check()?;
-            if self.is_late() {
-                let error = self.missing(&places, port, &gate.turned_away());
-                self.shared.fail(error.clone());
-                return Err(error);
-            }
-            let Some(guest) = gate.next(Duration::from_millis(50)) else {
-                continue;
-            };
-            if guest.purpose == Purpose::Control {
-                self.admit(guest, &mut places)?;
-            }
+        if let Err(error) = self.take_all_in(&gate, &mut places, port) {
+            self.tell_the_others(&gate, &mut places, &error);
+            return Err(error);
         }
         let places: Vec<Place> = places.into_iter().flatten().collect();
         let table = write_table(&self.credentials.session, &places);
@@ -246,6 +238,45 @@ impl<'a> Rendezvous<'a> {
             self.shared.send(rank, crate::link::Frame::Table, &table)?;
         }
         Ok((gate, places, None))
+    }
+
+    fn take_all_in(&self, gate: &OpenGate, places: &mut [Option<Place>], port: u16) -> Result<()> {
+        while places.iter().any(Option::is_none) {
+            self.shared.check()?;
+            if self.is_late() {
+                let error = self.missing(places, port, &gate.turned_away());
+                self.shared.fail(error.clone());
+                return Err(error);
+            }
+            let Some(guest) = gate.next(Duration::from_millis(50)) else {
+                continue;
+            };
+            if guest.purpose == Purpose::Control {
+                self.admit(guest, places)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Members that are still on their way would look for a job that is over.
+    fn tell_the_others(&self, gate: &OpenGate, places: &mut [Option<Place>], error: &Error) {
+        let until = Instant::now() + AFTERWARDS;
+        let late = matches!(error, Error::Late(_));
+        while !late && places.iter().any(Option::is_none) && Instant::now() < until {
+            let Some(guest) = gate.next(Duration::from_millis(50)) else {
+                continue;
+            };
+            let _ = handshake::write_verdict(&guest.stream, Some(error));
+            if let Some((card, _)) = Card::read(&guest.body)
+                && let Some(place) = places.get_mut(card.rank)
+            {
+                place.get_or_insert(Place {
+                    host: card.host,
+                    address: None,
+                    port: 0,
+                });
+            }
+        }
     }
 
     /// The first of the job's ports that is free.
@@ -263,7 +294,7 @@ impl<'a> Rendezvous<'a> {
                     && let Ok(Err(refusal)) =
                         handshake::read_verdict(&stream, Instant::now() + VERDICT)
                 {
-                    return Err(Error::Input(refusal));
+                    return Err(refusal);
                 }
             }
             self.shared.check()?;
@@ -311,8 +342,8 @@ impl<'a> Rendezvous<'a> {
             (card.rank >= size).then(|| format!("there is no rank {} of {size}", card.rank))
         };
         if let Some(refusal) = refusal {
-            let _ = handshake::write_verdict(&guest.stream, Some(&refusal));
             let error = Error::Input(refusal);
+            let _ = handshake::write_verdict(&guest.stream, Some(&error));
             self.shared.fail(error.clone());
             return Err(error);
         }
@@ -443,7 +474,7 @@ impl<'a> Rendezvous<'a> {
     fn verdict(&self, stream: &TcpStream) -> Result<bool> {
         match handshake::read_verdict(stream, Instant::now() + VERDICT) {
             Ok(Ok(())) => Ok(true),
-            Ok(Err(refusal)) => Err(Error::Input(refusal)),
+            Ok(Err(refusal)) => Err(refusal),
             Err(_) => Ok(false),
         }
     }
