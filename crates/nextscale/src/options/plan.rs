@@ -73,11 +73,29 @@ pub(super) fn check_side(side: usize, flags: &str) -> Result<()> {
     )))
 }
 
-/// Images in one iteration of one process: `bs` over `ac` and `world`, rounded half to even.
+/// Images in one iteration of one process: `bs` over `ac` and `world`, of one process rounded half to even.
 ///
 /// # Errors
-/// [`Error::Input`] where that is not even one.
+/// [`Error::Input`] where that is not even one, or several processes would not have as many each.
 pub fn process_batch(bs: usize, ac: usize, world: usize) -> Result<usize> {
+    if world > 1 && !bs.is_multiple_of(ac * world) {
+        let (each, over) = (
+            ac * world,
+            if ac > 1 {
+                format!(" in `ac`={ac} iterations")
+            } else {
+                String::new()
+            },
+        );
+        let (below, above) = (bs / each * each, bs.next_multiple_of(each));
+        let below = if below > 0 {
+            format!("{below} or ")
+        } else {
+            String::new()
+        };
+        let why = format!("can't be shared by {world} processes{over}; give {below}{above}");
+        return Err(Error::field("bs", bs, why));
+    }
     let batch = (bs as f64 / ac as f64 / world as f64).round_ties_even() as usize;
     if batch >= 1 {
         return Ok(batch);

@@ -379,8 +379,9 @@ impl<T: Task> Driver<T> {
         if matches!(e, Error::Diverged(_)) {
             return e;
         }
+        // What the first process saves is its own to tell.
         if !self.cx.is_first() {
-            return self.keeper.explain(e);
+            return e;
         }
         if let Err(found) = self.drain() {
             // What has diverged is not saved; what the device no longer gives can't be.
