@@ -63,6 +63,15 @@ fn one_line(error: &dyn std::error::Error) -> String {
     text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
+/// The subcommand that was asked for, if there is one, with a space behind it.
+fn subcommand() -> String {
+    let first = std::env::args().nth(1).unwrap_or_default();
+    match Cli::command().find_subcommand(&first) {
+        Some(command) => format!("{} ", command.get_name()),
+        None => String::new(),
+    }
+}
+
 /// Help and version as clap prints them; a mistake as one line and exit code 2.
 fn report_usage(e: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::{
@@ -90,6 +99,6 @@ fn report_usage(e: &clap::Error) -> ExitCode {
         .collect();
     let text = lines.join(" ");
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    tell!("nextscale: {text} (see nextscale --help)");
+    tell!("nextscale: {text} (see nextscale {}--help)", subcommand());
     ExitCode::from(2)
 }

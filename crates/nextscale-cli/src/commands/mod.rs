@@ -102,7 +102,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
 /// The end of a training run: its result, and its exit code. One that a signal stopped says so by its code whether the result
 /// can be printed or not: the terminal may be gone.
 pub(crate) fn ended(result: &str, code: u8) -> Result<ExitCode> {
-    match say!("{result}") {
+    let told = result.lines().try_for_each(|line| say!("{line}"));
+    match told {
         Err(e) if code == 0 => Err(e),
         _ => Ok(ExitCode::from(code)),
     }

@@ -78,27 +78,12 @@ pub(super) fn check_side(side: usize, flags: &str) -> Result<()> {
 /// # Errors
 /// [`Error::Input`] where that is not even one, or several processes would not have as many each.
 pub fn process_batch(bs: usize, ac: usize, world: usize) -> Result<usize> {
-    if world > 1 && !bs.is_multiple_of(ac * world) {
-        let (each, over) = (
-            ac * world,
-            if ac > 1 {
-                format!(" in `ac`={ac} iterations")
-            } else {
-                String::new()
-            },
-        );
-        let (below, above) = (bs / each * each, bs.next_multiple_of(each));
-        let below = if below > 0 {
-            format!("{below} or ")
-        } else {
-            String::new()
-        };
-        let why = format!("can't be shared by {world} processes{over}; give {below}{above}");
-        return Err(Error::field("bs", bs, why));
-    }
     let batch = (bs as f64 / ac as f64 / world as f64).round_ties_even() as usize;
     if batch >= 1 {
-        return Ok(batch);
+        return match world > 1 && !bs.is_multiple_of(ac * world) {
+            true => Err(uneven(bs, ac, world)),
+            false => Ok(batch),
+        };
     }
     let over = if ac > 1 {
         format!(" and `ac`={ac} accumulated iterations")
@@ -109,4 +94,19 @@ pub fn process_batch(bs: usize, ac: usize, world: usize) -> Result<usize> {
         "`bs`={bs}: less than one image for each of {world} processes{over}; raise it to at least {}",
         ac * world
     )))
+}
+
+fn uneven(bs: usize, ac: usize, world: usize) -> Error {
+    let each = ac * world;
+    let over = match ac {
+        1 => String::new(),
+        _ => format!(" in `ac`={ac} iterations"),
+    };
+    let below = match bs / each * each {
+        0 => String::new(),
+        below => format!("{below} or "),
+    };
+    let above = bs.next_multiple_of(each);
+    let why = format!("can't be shared by {world} processes{over}; give {below}{above}");
+    Error::field("bs", bs, why)
 }

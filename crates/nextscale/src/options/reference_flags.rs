@@ -47,7 +47,7 @@ const UNUSED: &[Unused] = &[
     ),
     listed(
         "same_seed_for_all_ranks",
-        "there is one process, and --seed is all that its draws follow from",
+        "draws follow from --seed and a sample's place in the whole batch, whichever process has it",
     ),
     listed(
         "local_debug",
@@ -56,7 +56,7 @@ const UNUSED: &[Unused] = &[
     Unused {
         name: "local_rank",
         aliases: &["local-rank"],
-        why: "there is one process",
+        why: "the launcher's environment says which process this is",
         listed: false,
     },
     filled_in("batch_size"),

@@ -197,17 +197,29 @@ fn what_follows_from_the_defaults() {
 
 #[test]
 fn batches_round_half_to_even_and_scale_the_rate() {
-    let plan = parse("--bs=20 --ac=2 --tclip=0 --twde=0.08 --wp=1.5 --workers=99")
-        .resolve(4)
+    let plan = parse("--bs=10 --ac=4 --tclip=0 --twde=0.08 --wp=1.5 --workers=99")
+        .resolve(1)
         .unwrap();
-    // 20 / 2 / 4 = 2.5 rounds to 2; a step sees 2 × 4 images twice.
-    assert_eq!((plan.batch, plan.global_batch), (2, 8));
-    assert_eq!(plan.lr, 2.0 * 1e-4 * 8.0 / 256.0);
+    // 10 / 4 = 2.5 rounds to 2; a step sees 2 images four times.
+    assert_eq!((plan.batch, plan.global_batch), (2, 2));
+    assert_eq!(plan.lr, 4.0 * 1e-4 * 2.0 / 256.0);
     assert_eq!(
         (plan.clip, plan.wd_end, plan.warmup_epochs),
         (None, 0.08, 1.5)
     );
     assert_eq!(plan.workers, 2);
+    // Of several processes each has as many.
+    let plan = parse("--bs=24 --ac=2").resolve(4).unwrap();
+    assert_eq!((plan.batch, plan.global_batch), (3, 12));
+    assert_eq!(plan.lr, 2.0 * 1e-4 * 12.0 / 256.0);
+    assert_eq!(
+        refusal("--bs=20 --ac=2", 4),
+        "--bs=20: can't be shared by 4 processes in --ac=2 iterations; give 16 or 24"
+    );
+    assert_eq!(
+        refusal("--bs=7", 2),
+        "--bs=7: can't be shared by 2 processes; give 6 or 8"
+    );
 }
 
 #[test]

@@ -158,7 +158,12 @@ impl<T: Task> Driver<T> {
     fn is_to_stop(&self) -> bool {
         let limit = self.cadence.stop_after.unwrap_or(u64::MAX);
         self.progress.it.is_multiple_of(self.cadence.accumulate)
-            && (self.steps() >= limit || self.stopping)
+            && (self.steps() >= limit || self.stopping || self.is_alone_and_asked())
+    }
+
+    /// One process hears a stop at once; several agree on it first.
+    fn is_alone_and_asked(&self) -> bool {
+        self.cx.team.world.size() == 1 && self.cx.team.stop.is_asked()
     }
 
     fn train(&mut self) -> Result<()> {
