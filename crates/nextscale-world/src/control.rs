@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::calls::{Call, Calls, Differ, Kind};
 use crate::link::{Frame, Link};
 use crate::wire::{Reader, Writer, read_error, write_error};
-use crate::{Error, Limits, Result};
+use crate::{Error, Limits, Result, orphan};
 
 /// How often a member says that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -40,6 +40,8 @@ pub(crate) struct State {
     /// Rank 0: to each member by its rank. Others: to rank 0.
     links: Vec<Option<Arc<Link>>>,
     ring: Vec<TcpStream>,
+    /// The launcher hears who is to blame.
+    pub launched: bool,
     /// A failure is being told to all.
     failing: bool,
     failure: Option<Error>,
@@ -80,6 +82,7 @@ impl Shared {
                 hosts,
                 links: vec![None; size],
                 ring: Vec::new(),
+                launched: false,
                 failing: false,
                 failure: None,
                 callbacks: Vec::new(),
@@ -449,6 +452,10 @@ impl Shared {
                 return;
             }
             state.failing = true;
+            // Before this process can end because of it.
+            if let (true, Error::Lost { rank, .. }) = (state.launched, &error) {
+                orphan::blame(*rank);
+            }
             state.failure = Some(error.clone());
             shut(&state.ring);
             self.changed.notify_all();
