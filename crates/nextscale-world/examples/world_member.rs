@@ -44,7 +44,7 @@ fn read_options(args: &[String]) -> Option<Options> {
     let mut options = Options {
         procs: 0,
         max_restarts: 0,
-        patience: Duration::from_secs(45),
+        patience: Duration::from_secs(20),
         steps: 20,
         pause: Duration::ZERO,
         len: 1000,

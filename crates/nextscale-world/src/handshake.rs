@@ -324,6 +324,8 @@ mod tests {
 
     use super::*;
 
+    type Answer = Result<(Purpose, Vec<u8>), Stranger>;
+
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -342,7 +344,7 @@ mod tests {
         caller: &Credentials,
         callee: &Credentials,
         purpose: Purpose,
-    ) -> (Result<(), Stranger>, Result<(Purpose, Vec<u8>), Stranger>) {
+    ) -> (Result<(), Stranger>, Answer) {
         let (one, other) = pair();
         thread::scope(|scope| {
             let called = scope.spawn(move || answer(&other, callee));
