@@ -140,7 +140,7 @@ impl Event {
     }
 
     /// Whether the mark is passed; it counts as passed where nobody can tell or the GPU failed, for [`Event::wait`] to say so.
-    fn has_passed(&self) -> bool {
+    pub(crate) fn has_passed(&self) -> bool {
         if let Some(dry) = self.gpu.dry() {
             return dry.answer(Ask::Look).is_ok();
         }

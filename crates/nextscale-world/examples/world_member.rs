@@ -44,7 +44,7 @@ fn read_options(args: &[String]) -> Option<Options> {
     let mut options = Options {
         procs: 0,
         max_restarts: 0,
-        patience: Duration::from_secs(45),
+        patience: Duration::from_secs(20),
         steps: 20,
         pause: Duration::ZERO,
         len: 1000,
@@ -105,16 +105,7 @@ fn act(world: &World, what: &str) -> Result<()> {
 }
 
 /// Steps as a trainer makes them; true when a signal asked for the end.
-fn steps(world: &World, options: &Options, restarted: bool) -> Result<bool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    if options.orderly {
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, stop.clone()).map_err(|e| Error::Io {
-                what: "signals".to_owned(),
-                why: Arc::new(e),
-            })?;
-        }
-    }
+fn steps(world: &World, options: &Options, restarted: bool, stop: &AtomicBool) -> Result<bool> {
     let mut values = vec![0f32; options.len];
     for step in 0..options.steps {
         for Act { what, .. } in options
@@ -168,15 +159,21 @@ fn bench(world: &World, mebibytes: usize) -> Result<()> {
 }
 
 fn member(options: &Options) -> Result<bool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    if options.orderly {
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, stop.clone()).map_err(|e| Error::Io {
+                what: "signals".to_owned(),
+                why: Arc::new(e),
+            })?;
+        }
+    }
     let identity = Identity::of_process(&Given::default())?;
     let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0");
     let restarted = set("NEXTSCALE_RESTART") || set("TORCHELASTIC_RESTART_COUNT");
-    if std::env::var("WORLD_MEMBER_LATE").is_ok_and(|rank| rank == identity.rank.to_string()) {
-        thread::sleep(Duration::from_secs(60));
-    }
     let world = World::join(&identity, options.limits)?;
     let ended = match options.bench {
-        0 => steps(&world, options, restarted),
+        0 => steps(&world, options, restarted, &stop),
         mebibytes => bench(&world, mebibytes).map(|()| false),
     };
     match ended {

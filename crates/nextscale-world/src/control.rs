@@ -3,6 +3,9 @@
 //! Rank 0 has a connection to each other member, and its word on a failure is the one that counts: a member whose neighbour
 //! disappears waits for it, so that all name the one that failed first and not one that ended because of it.
 
+mod failure;
+mod watch;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -15,8 +18,6 @@ use crate::link::{Frame, Link};
 use crate::wire::{Reader, Writer, read_error, write_error};
 use crate::{Error, Limits, Result};
 
-/// How often a member says that it is alive.
-const BEAT: Duration = Duration::from_secs(1);
 /// How long a member waits for rank 0's word before it tells what it sees itself.
 const BEFORE_REPORT: Duration = Duration::from_secs(2);
 /// How long it waits after that before it makes up its own mind.
@@ -40,6 +41,8 @@ pub(crate) struct State {
     /// Rank 0: to each member by its rank. Others: to rank 0.
     links: Vec<Option<Arc<Link>>>,
     ring: Vec<TcpStream>,
+    /// The launcher hears who is to blame.
+    pub launched: bool,
     /// A failure is being told to all.
     failing: bool,
     failure: Option<Error>,
@@ -80,6 +83,7 @@ impl Shared {
                 hosts,
                 links: vec![None; size],
                 ring: Vec::new(),
+                launched: false,
                 failing: false,
                 failure: None,
                 callbacks: Vec::new(),
@@ -375,7 +379,8 @@ impl Shared {
     pub fn send(&self, rank: usize, frame: Frame, body: &[u8]) -> Result<()> {
         let link = self.lock().links[rank].clone();
         let Some(link) = link else {
-            return Err(self.lost(rank, "it has not come yet"));
+            // It came while the job was failing already.
+            return Err(self.explain(rank, "it has not come yet"));
         };
         let stop = || self.lock().failing;
         match link.send(frame, body, stop) {
@@ -383,112 +388,6 @@ impl Shared {
             // The listener of this connection sees it too, and knows why.
             Err(error) => Err(self.explain(rank, &format!("the connection to it broke ({error})"))),
         }
-    }
-
-    /// The failure behind a connection that broke: rank 0's word if it comes, else what was seen here.
-    pub fn explain(&self, rank: usize, why: &str) -> Error {
-        if let Some(error) = self.wait_for_failure(BEFORE_REPORT) {
-            return error;
-        }
-        self.report(self.lost(rank, why));
-        match self.wait_for_failure(AFTER_REPORT) {
-            Some(error) => error,
-            None => {
-                let error = self.lost(rank, why);
-                self.settle(error.clone());
-                error
-            }
-        }
-    }
-
-    /// Asks rank 0 to end the job with this error.
-    fn report(&self, error: Error) {
-        if self.rank == 0 {
-            return self.fail(error);
-        }
-        let mut body = Writer::default();
-        write_error(&mut body, &error);
-        for (_, link) in self.links() {
-            let _ = link.try_send(Frame::Report, &body.0, LAST_WORD);
-        }
-    }
-
-    /// The job fails with what this process saw. Only the first failure counts.
-    pub fn fail(&self, error: Error) {
-        {
-            let mut state = self.lock();
-            if state.failing || state.ending || state.closed {
-                return;
-            }
-            state.failing = true;
-        }
-        if self.rank == 0 {
-            self.tell(&error);
-        } else {
-            self.report(error.clone());
-        }
-        self.settle(error);
-    }
-
-    /// Rank 0's word to all.
-    fn tell(&self, error: &Error) {
-        let mut body = Writer::default();
-        write_error(&mut body, error);
-        // One that is stopped may take nothing: it must not keep the others waiting.
-        let mut links = self.links();
-        links.sort_by_key(|(_, link)| link.silence() >= self.limits.silence);
-        for (_, link) in links {
-            let _ = link.try_send(Frame::Fail, &body.0, LAST_WORD);
-        }
-    }
-
-    fn settle(&self, error: Error) {
-        let callbacks = {
-            let mut state = self.lock();
-            if state.failure.is_some() || state.closed {
-                return;
-            }
-            state.failing = true;
-            state.failure = Some(error.clone());
-            shut(&state.ring);
-            self.changed.notify_all();
-            std::mem::take(&mut state.callbacks)
-        };
-        for callback in callbacks {
-            callback(&error);
-        }
-    }
-
-    pub fn on_loss(&self, callback: Callback) {
-        let failure = {
-            let mut state = self.lock();
-            match state.failure.clone() {
-                Some(error) => error,
-                None => return state.callbacks.push(callback),
-            }
-        };
-        callback(&failure);
-    }
-
-    /// This process ends with an error of its own, which the others are told.
-    pub fn leave(&self, told: Error, own: Error) {
-        {
-            let mut state = self.lock();
-            if state.failing || state.ending || state.closed {
-                return;
-            }
-            state.failing = true;
-            // It knows already.
-            state.callbacks.clear();
-        }
-        if self.rank == 0 {
-            self.tell(&told);
-        } else {
-            self.report(told);
-            // Rank 0 answers: until then the process must not end, lest the closed connection arrives first.
-            let _ = self.wait_for_failure(LAST_WORD);
-        }
-        self.settle(own);
     }
 
     /// After the last collective: rank 0 waits until the others have closed.
@@ -510,91 +409,6 @@ impl Shared {
             link.shut();
         }
         self.changed.notify_all();
-    }
-
-    /// Sends signs of life, and sees what stands still, until the end.
-    pub fn watch(self: &Arc<Self>) {
-        let shared = self.clone();
-        thread::spawn(move || shared.keep_watch());
-    }
-
-    fn keep_watch(&self) {
-        let tick = (self.limits.silence / 8).clamp(Duration::from_millis(20), BEAT / 4);
-        let mut beaten: Option<Instant> = None;
-        let mut last = Instant::now();
-        loop {
-            {
-                let state = self.lock();
-                let waiting = |state: &mut State| !state.closed;
-                let (state, _) = self
-                    .changed
-                    .wait_timeout_while(state, tick, waiting)
-                    .unwrap_or_else(|e| e.into_inner());
-                if state.closed {
-                    return;
-                }
-            }
-            let links = self.links();
-            // This process itself was stopped for a while: what others said lies unread.
-            if last.elapsed() > (tick * 4).max(self.limits.silence / 2) {
-                links.iter().for_each(|(_, link)| link.touch());
-            }
-            last = Instant::now();
-            if beaten.is_none_or(|at| at.elapsed() >= BEAT.min(tick * 4)) {
-                beaten = Some(last);
-                for (_, link) in &links {
-                    let _ = link.try_send(Frame::Beat, &[], Duration::ZERO);
-                }
-            }
-            if self.lock().failing {
-                continue;
-            }
-            if let Some((rank, _)) = links
-                .iter()
-                .find(|(_, link)| link.silence() > self.limits.silence)
-            {
-                let quiet = self.limits.silence.as_secs_f64();
-                self.fail(self.lost(
-                    *rank,
-                    format!("nothing was heard of it for {quiet} s (stopped, or cut off)"),
-                ));
-            }
-            self.look_at_calls();
-        }
-    }
-
-    /// Ends collectives that are past their deadline.
-    fn look_at_calls(&self) {
-        let overdue = self.lock().calls.overdue();
-        if let Some((missing, first, call, limit)) = overdue {
-            let first = self.name(first);
-            let limit = limit.as_secs_f64();
-            self.fail(self.lost(
-                missing,
-                format!("it has not called {call} within {limit} s, for which {first} waits"),
-            ));
-        }
-        let late = {
-            let mut state = self.lock();
-            let Some(current) = state.current.as_mut() else {
-                return;
-            };
-            // Rank 0 knows more: it has the first word.
-            let slack = match self.rank {
-                0 => BEFORE_REPORT,
-                _ => AFTER_REPORT,
-            };
-            if current.told || current.since.elapsed() <= current.limit + slack {
-                return;
-            }
-            current.told = true;
-            Error::Late(format!(
-                "{} did not come to its end within {} s",
-                current.call,
-                current.limit.as_secs_f64()
-            ))
-        };
-        self.fail(late);
     }
 }
 

@@ -14,6 +14,8 @@ use crate::handshake::{self, Credentials, Purpose};
 
 /// Connections that are in the middle of the handshake. A flood of strangers takes no more threads than that.
 const MOST_AT_ONCE: usize = 256;
+/// Of a thread that talks to one who knocks.
+const STACK: usize = 256 << 10;
 /// How long names that could not be resolved are left alone.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(2);
 
@@ -132,10 +134,8 @@ impl Doorman {
             };
             let from = from.ip().to_canonical();
             if !self.known.has(from) {
-                note(
-                    &self.turned_away,
-                    format!("a process at {from}, which is no address of this job's hosts"),
-                );
+                let who = format!("a process at {from}, which is no address of this job's hosts");
+                note(&self.turned_away, 4, who);
                 continue;
             }
             if self.busy.fetch_add(1, Ordering::Relaxed) >= MOST_AT_ONCE {
@@ -144,7 +144,7 @@ impl Doorman {
             }
             let (credentials, guests) = (self.credentials.clone(), self.guests.clone());
             let (turned_away, busy) = (self.turned_away.clone(), self.busy.clone());
-            thread::spawn(move || {
+            let talk = move || {
                 let met = stream
                     .set_nonblocking(false)
                     .map_err(Into::into)
@@ -158,22 +158,30 @@ impl Doorman {
                         });
                     }
                     Err(stranger) => {
-                        note(
-                            &turned_away,
-                            format!("a process at {from}, which {}", stranger.why),
-                        );
+                        // Room for those who should have come is not taken by others.
+                        let most = if stranger.same_job { 8 } else { 4 };
+                        let who = format!("a process at {from}, which {}", stranger.why);
+                        note(&turned_away, most, who);
                     }
                 }
                 busy.fetch_sub(1, Ordering::Relaxed);
-            });
+            };
+            // Where there is no room for a thread the connection closes, and a member tries again.
+            if thread::Builder::new()
+                .stack_size(STACK)
+                .spawn(talk)
+                .is_err()
+            {
+                self.busy.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }
 
 /// A few are enough for a message.
-fn note(turned_away: &Mutex<BTreeSet<String>>, who: String) {
+fn note(turned_away: &Mutex<BTreeSet<String>>, most: usize, who: String) {
     let mut away = turned_away.lock().unwrap_or_else(|e| e.into_inner());
-    if away.len() < 4 {
+    if away.len() < most {
         away.insert(who);
     }
 }
@@ -202,7 +210,7 @@ impl Known {
     }
 
     fn has(&mut self, address: IpAddr) -> bool {
-        let hosts = match &self.allowed {
+        let hosts = match &mut self.allowed {
             Allowed::Anyone => return true,
             Allowed::Loopback => return address.is_loopback(),
             Allowed::Hosts(hosts) => hosts,
@@ -210,10 +218,14 @@ impl Known {
         if address.is_loopback() || self.addresses.contains(&address) {
             return true;
         }
-        // Names of machines that are starting may become known only now.
-        if self.asked.is_none_or(|at| at.elapsed() > RESOLVE_AGAIN) {
-            self.addresses
-                .extend(hosts.iter().flat_map(|host| resolve(host)));
+        // Names of machines that are starting may become known only now. Those that are known are not asked again: a stranger
+        // who knocks must not hold up others.
+        if !hosts.is_empty() && self.asked.is_none_or(|at| at.elapsed() > RESOLVE_AGAIN) {
+            hosts.retain(|host| {
+                let found = resolve(host);
+                self.addresses.extend(&found);
+                found.is_empty()
+            });
             self.asked = Some(Instant::now());
         }
         self.addresses.contains(&address)

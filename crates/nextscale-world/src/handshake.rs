@@ -216,6 +216,8 @@ pub(crate) fn call(
     let proof = read_array::<PROOF>(stream, deadline)?;
     let expected = credentials.proof(b"callee", own.purpose, &[&said, &heard]);
     if expected.verify_slice(&proof).is_err() {
+        // No proof, so that the other side knows what is wrong too.
+        let _ = (&mut &*stream).write_all(&[0; PROOF + 2]);
         return Err(Stranger::of_this_job("has another NEXTSCALE_SECRET"));
     }
     let mut last = credentials
@@ -265,17 +267,7 @@ pub(crate) fn answer(
     first.extend_from_slice(&proof.finalize().into_bytes());
     (&mut &*stream).write_all(&first)?;
 
-    let unproved = || {
-        Stranger::of_this_job(format!(
-            "(rank {} by its word) has another NEXTSCALE_SECRET",
-            theirs.rank
-        ))
-    };
-    let proof = read_array::<PROOF>(stream, deadline).map_err(|e| match e.kind() {
-        // It did not like our proof.
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => unproved(),
-        _ => e.into(),
-    })?;
+    let proof = read_array::<PROOF>(stream, deadline)?;
     let len = usize::from(u16::from_le_bytes(read_array(stream, deadline)?));
     if len > LONGEST_BODY {
         return Err(Stranger::new("says too much"));
@@ -284,7 +276,12 @@ pub(crate) fn answer(
     let body = &mut body[..len];
     read_by(stream, body, deadline)?;
     let expected = credentials.proof(b"caller", theirs.purpose, &[&heard, &said, body]);
-    expected.verify_slice(&proof).map_err(|_| unproved())?;
+    expected.verify_slice(&proof).map_err(|_| {
+        Stranger::of_this_job(format!(
+            "(rank {} by its word) has another NEXTSCALE_SECRET",
+            theirs.rank
+        ))
+    })?;
     Ok((purpose, body.to_vec()))
 }
 
@@ -292,26 +289,28 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Tells a caller that it is taken in, or why not.
-pub(crate) fn write_verdict(stream: &TcpStream, refusal: Option<&Error>) -> io::Result<()> {
+/// Tells a caller that it is taken in, and by which machine, or why not.
+pub(crate) fn write_verdict(stream: &TcpStream, said: Result<&str, &Error>) -> io::Result<()> {
     let mut verdict = Writer::default();
-    verdict.u8(u8::from(refusal.is_none()));
-    if let Some(error) = refusal {
-        write_error(&mut verdict, error);
+    match said {
+        Ok(host) => {
+            verdict.u8(1).text(host);
+        }
+        Err(error) => write_error(verdict.u8(0), error),
     }
     let mut out = Writer::default();
     out.u16(verdict.0.len() as u16).raw(&verdict.0);
     (&mut &*stream).write_all(&out.0)
 }
 
-/// Whether the callee took one in, and why not.
-pub(crate) fn read_verdict(stream: &TcpStream, by: Instant) -> io::Result<Result<(), Error>> {
+/// The name of the callee's machine when it took one in, or why not.
+pub(crate) fn read_verdict(stream: &TcpStream, by: Instant) -> io::Result<Result<String, Error>> {
     let len = u16::from_le_bytes(read_array(stream, by)?);
     let mut verdict = vec![0; usize::from(len)];
     read_by(stream, &mut verdict, by)?;
     let mut from = Reader(&verdict);
     match from.u8() {
-        Some(1) => Some(Ok(())),
+        Some(1) => from.text().map(Ok),
         Some(0) => read_error(&mut from).map(Err),
         _ => None,
     }
@@ -324,6 +323,8 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    type Answer = Result<(Purpose, Vec<u8>), Stranger>;
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -343,7 +344,7 @@ mod tests {
         caller: &Credentials,
         callee: &Credentials,
         purpose: Purpose,
-    ) -> (Result<(), Stranger>, Result<(Purpose, Vec<u8>), Stranger>) {
+    ) -> (Result<(), Stranger>, Answer) {
         let (one, other) = pair();
         thread::scope(|scope| {
             let called = scope.spawn(move || answer(&other, callee));
@@ -442,9 +443,9 @@ mod tests {
     fn a_verdict_is_read() {
         let (one, other) = pair();
         let by = Instant::now() + PATIENCE;
-        write_verdict(&one, None).unwrap();
-        write_verdict(&one, Some(&Error::Input("two\nranks 1".into()))).unwrap();
-        assert!(read_verdict(&other, by).unwrap().is_ok());
+        write_verdict(&one, Ok("host-a")).unwrap();
+        write_verdict(&one, Err(&Error::Input("two\nranks 1".into()))).unwrap();
+        assert_eq!(read_verdict(&other, by).unwrap().unwrap(), "host-a");
         let refusal = read_verdict(&other, by).unwrap().unwrap_err();
         assert!(refusal.is_input());
         assert_eq!(refusal.to_string(), "two ranks 1");

@@ -47,8 +47,7 @@ pub struct Launch {
     pub args: Vec<OsString>,
     /// Further environment variables of each rank; ranks past its end have none.
     pub envs: Vec<Vec<(OsString, OsString)>>,
-    /// How long the others may take to end by themselves after one has failed. 45 seconds: they notice one that stands still
-    /// after 30.
+    /// How long the others may take to end by themselves after one has failed. 20 seconds: members notice at once.
     pub patience: Duration,
 }
 
@@ -61,7 +60,7 @@ impl Launch {
             program: program.into(),
             args: Vec::new(),
             envs: Vec::new(),
-            patience: Duration::from_secs(45),
+            patience: Duration::from_secs(20),
         }
     }
 

@@ -2,7 +2,8 @@
 //! that one is lost.
 //!
 //! An [`Identity`] says which process this is, from flags or from what its launcher left in the environment. [`World::join`]
-//! connects to all others. Collectives are calls that all members make in the same order.
+//! connects to all others. Collectives are calls that all members make in the same order. [`launch`] starts
+//! the processes of one machine.
 //!
 //! ```
 //! use nextscale_world::{Given, Identity, Limits, World};

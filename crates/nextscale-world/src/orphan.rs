@@ -10,14 +10,15 @@ use std::thread;
 use crate::Error;
 use crate::control::Shared;
 
-/// Follows standard input to its end, and tells the launcher of a member that is lost.
+/// Tells the launcher of a member that is lost.
+pub(crate) fn blame(rank: usize) {
+    let rank = rank as u64;
+    let _ = rustix::io::write(rustix::stdio::stdin(), &rank.to_le_bytes());
+}
+
+/// Follows standard input to its end, and has the launcher told of a member that is lost.
 pub(crate) fn watch(shared: &Arc<Shared>) {
-    shared.on_loss(Box::new(|error| {
-        if let Error::Lost { rank, .. } = error {
-            let rank = *rank as u64;
-            let _ = rustix::io::write(rustix::stdio::stdin(), &rank.to_le_bytes());
-        }
-    }));
+    shared.lock().launched = true;
     let shared = shared.clone();
     thread::spawn(move || {
         let mut bytes = [0; 64];

@@ -1,5 +1,9 @@
 //! How the processes of a job find each other: rank 0 listens, the others look for it, in any order of starting.
 
+mod cards;
+mod first;
+mod others;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::sync::Arc;
 use std::thread;
@@ -7,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use self::cards::{Card, Place};
 use crate::control::Shared;
 use crate::gate::{self, Allowed, Gate, Guest, OpenGate};
 use crate::handshake::{self, Credentials, Purpose, Stranger};
@@ -47,70 +52,6 @@ pub(crate) fn candidates(ports: Ports, job: &str) -> Vec<u16> {
         Err(_) => (port - 16_384) as u16,
     };
     (first..first + PORTS).map(wrap).collect()
-}
-
-/// What a member says of itself when it comes.
-struct Card {
-    rank: usize,
-    size: usize,
-    host: String,
-    program: String,
-    ring_port: u16,
-}
-
-impl Card {
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        out.u64(self.rank as u64).u64(self.size as u64);
-        out.text(&self.host).text(&self.program).u16(self.ring_port);
-        out.raw(&1u32.to_ne_bytes());
-        out.0
-    }
-
-    fn read(bytes: &[u8]) -> Option<(Self, bool)> {
-        let mut from = Reader(bytes);
-        let card = Self {
-            rank: from.index()?,
-            size: from.index()?,
-            host: from.text()?,
-            program: from.text()?,
-            ring_port: from.u16()?,
-        };
-        Some((card, from.array()? == 1u32.to_ne_bytes()))
-    }
-}
-
-/// Where a member's ring connection is taken.
-#[derive(Clone)]
-struct Place {
-    host: String,
-    /// As rank 0 sees it; rank 0's own is as each member sees it.
-    address: Option<IpAddr>,
-    port: u16,
-}
-
-fn write_table(session: &[u8; 16], places: &[Place]) -> Vec<u8> {
-    let mut out = Writer::default();
-    out.raw(session);
-    for place in places {
-        let address = place.address.map_or_else(String::new, |a| a.to_string());
-        out.text(&place.host).text(&address).u16(place.port);
-    }
-    out.0
-}
-
-fn read_table(bytes: &[u8], size: usize) -> Option<([u8; 16], Vec<Place>)> {
-    let mut from = Reader(bytes);
-    let session = from.array()?;
-    let place = |from: &mut Reader<'_>| {
-        Some(Place {
-            host: from.text()?,
-            address: from.text()?.parse().ok(),
-            port: from.u16()?,
-        })
-    };
-    let places = (0..size).map(|_| place(&mut from)).collect::<Option<_>>()?;
-    Some((session, places))
 }
 
 /// A job whose members have all come.
@@ -214,291 +155,6 @@ impl<'a> Rendezvous<'a> {
         })
     }
 
-    // Rank 0.
-
-    fn lead(&mut self) -> Result<(OpenGate, Vec<Place>, Option<IpAddr>)> {
-        getrandom::fill(&mut self.credentials.session)
-            .map_err(|e| Error::io("no random numbers", std::io::Error::other(e.to_string())))?;
-        let gate = self.bind_first()?;
-        let port = gate.port();
-        let gate = gate.open(self.credentials.clone(), self.allowed()?);
-        let mut places: Vec<Option<Place>> = vec![None; self.identity.size];
-        places[0] = Some(Place {
-            host: self.identity.host.clone(),
-            address: None,
-            port,
-        });
-        if let Err(error) = self.take_all_in(&gate, &mut places, port) {
-            self.tell_the_others(&gate, &mut places, &error);
-            return Err(error);
-        }
-        let places: Vec<Place> = places.into_iter().flatten().collect();
-        let table = write_table(&self.credentials.session, &places);
-        for rank in 1..places.len() {
-            self.shared.send(rank, crate::link::Frame::Table, &table)?;
-        }
-        Ok((gate, places, None))
-    }
-
-    fn take_all_in(&self, gate: &OpenGate, places: &mut [Option<Place>], port: u16) -> Result<()> {
-        while places.iter().any(Option::is_none) {
-            self.shared.check()?;
-            if self.is_late() {
-                let error = self.missing(places, port, &gate.turned_away());
-                self.shared.fail(error.clone());
-                return Err(error);
-            }
-            let Some(guest) = gate.next(Duration::from_millis(50)) else {
-                continue;
-            };
-            if guest.purpose == Purpose::Control {
-                self.admit(guest, places)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Members that are still on their way would look for a job that is over.
-    fn tell_the_others(&self, gate: &OpenGate, places: &mut [Option<Place>], error: &Error) {
-        let until = Instant::now() + AFTERWARDS;
-        let late = matches!(error, Error::Late(_));
-        while !late && places.iter().any(Option::is_none) && Instant::now() < until {
-            let Some(guest) = gate.next(Duration::from_millis(50)) else {
-                continue;
-            };
-            let _ = handshake::write_verdict(&guest.stream, Some(error));
-            if let Some((card, _)) = Card::read(&guest.body)
-                && let Some(place) = places.get_mut(card.rank)
-            {
-                place.get_or_insert(Place {
-                    host: card.host,
-                    address: None,
-                    port: 0,
-                });
-            }
-        }
-    }
-
-    /// The first of the job's ports that is free.
-    fn bind_first(&self) -> Result<Gate> {
-        loop {
-            let mut last = None;
-            for port in &self.ports {
-                match gate::bind(*port, self.loopback) {
-                    Ok(gate) => return Ok(gate),
-                    Err(error) => last = Some(error),
-                }
-                // Perhaps a second rank 0 has it: then both learn of it.
-                let here = self.loopback.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                if let Ok(stream) = self.knock(here, *port)
-                    && let Ok(Err(refusal)) =
-                        handshake::read_verdict(&stream, Instant::now() + VERDICT)
-                {
-                    return Err(refusal);
-                }
-            }
-            self.shared.check()?;
-            if self.is_late() {
-                let why = last.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into());
-                let ports = self.port_range();
-                return Err(Error::io(
-                    format!("rank 0 can't listen on ports {ports}"),
-                    why,
-                ));
-            }
-            thread::sleep(Duration::from_millis(500));
-        }
-    }
-
-    /// Takes a member in, or ends the job when it can't be one.
-    fn admit(&self, guest: Guest, places: &mut [Option<Place>]) -> Result<()> {
-        let Some((card, same_order)) = Card::read(&guest.body) else {
-            return Ok(());
-        };
-        let size = places.len();
-        let me = format!("rank 0 on {}", self.identity.host);
-        let they = format!("rank {} on {}", card.rank, card.host);
-        let there = places.get(card.rank).and_then(Option::as_ref);
-        let refusal = if card.program != self.identity.program {
-            Some(format!(
-                "{they} runs {}, {me} {}: start the same build everywhere",
-                card.program, self.identity.program
-            ))
-        } else if !same_order {
-            Some(format!(
-                "{they} and {me} have processors of different byte order"
-            ))
-        } else if card.size != size {
-            Some(format!(
-                "{they} was started as one of {}, {me} as one of {size}: start all with the same number of processes",
-                card.size
-            ))
-        } else if let Some(place) = there {
-            Some(format!(
-                "rank {} came twice, from {} and from {}: every process needs a rank of its own",
-                card.rank, place.host, card.host
-            ))
-        } else {
-            (card.rank >= size).then(|| format!("there is no rank {} of {size}", card.rank))
-        };
-        if let Some(refusal) = refusal {
-            let error = Error::Input(refusal);
-            let _ = handshake::write_verdict(&guest.stream, Some(&error));
-            self.shared.fail(error.clone());
-            return Err(error);
-        }
-        let io = |e| Error::io(format!("the connection to {they}"), e);
-        let address = guest.stream.peer_addr().map_err(io)?.ip().to_canonical();
-        // One that has gone already may come once more.
-        if handshake::write_verdict(&guest.stream, None).is_ok() {
-            places[card.rank] = Some(Place {
-                host: card.host.clone(),
-                address: Some(address),
-                port: card.ring_port,
-            });
-            self.shared
-                .add_link(card.rank, &card.host, guest.stream)
-                .map_err(io)?;
-        }
-        Ok(())
-    }
-
-    fn missing(&self, places: &[Option<Place>], port: u16, away: &[String]) -> Error {
-        let size = places.len();
-        let missing: Vec<usize> = (0..size).filter(|rank| places[*rank].is_none()).collect();
-        let came = places
-            .iter()
-            .enumerate()
-            .skip(1)
-            .filter_map(|(rank, place)| {
-                let host = &place.as_ref()?.host;
-                Some(format!("{rank} on {host}"))
-            });
-        let mut text = format!(
-            "{} of {size} did not come within {} (rank 0 waits on {} port {port}; came: {}",
-            ranks(&missing),
-            self.patience(),
-            self.identity.host,
-            some_of(came.collect()),
-        );
-        if !away.is_empty() {
-            text += "; turned away: ";
-            text += &away.join(", ");
-        }
-        Error::Late(text + ")")
-    }
-
-    // The others.
-
-    fn follow(&mut self) -> Result<(OpenGate, Vec<Place>, Option<IpAddr>)> {
-        let gate = gate::bind(0, self.loopback).map_err(|e| Error::io("no port is free", e))?;
-        let stream = self.find_first(gate.port())?;
-        let io = |e| Error::io("the connection to rank 0", e);
-        let first = stream.peer_addr().map_err(io)?.ip().to_canonical();
-        self.shared.add_link(0, "its host", stream).map_err(io)?;
-        let table = self.shared.wait(|state| state.table.take())?;
-        let size = self.identity.size;
-        let (session, places) = read_table(&table, size)
-            .ok_or_else(|| self.shared.lost(0, "it sent what is no message"))?;
-        self.credentials.session = session;
-        let hosts = places.iter().map(|place| Some(place.host.clone()));
-        self.shared.lock().hosts = hosts.collect();
-        let gate = gate.open(self.credentials.clone(), self.allowed()?);
-        Ok((gate, places, Some(first)))
-    }
-
-    /// Looks for rank 0 until it is there and has taken this process in.
-    fn find_first(&self, ring_port: u16) -> Result<TcpStream> {
-        let card = self.card(ring_port);
-        let mut pause = Duration::from_millis(20);
-        let mut stubborn: Option<(Instant, String)> = None;
-        loop {
-            let mut notes = Vec::new();
-            let mut claimed = None;
-            for (name, address) in self.addresses_of_first(&mut notes) {
-                for port in &self.ports {
-                    self.shared.check()?;
-                    let place = format!("{name} port {port}");
-                    match self.knock_with(address, *port, &card) {
-                        Ok(stream) => match self.verdict(&stream)? {
-                            true => return Ok(stream),
-                            false => notes.push(format!("{place}: hung up")),
-                        },
-                        Err(Missed::Nobody) => {}
-                        Err(Missed::Unreachable(why)) => {
-                            notes.push(format!("{name}: {why}"));
-                            break;
-                        }
-                        Err(Missed::Stranger(stranger)) => {
-                            let note = format!("the process on {place} {}", stranger.why);
-                            if stranger.same_job {
-                                claimed = Some(note.clone());
-                            }
-                            notes.push(note);
-                        }
-                    }
-                }
-            }
-            stubborn = match (stubborn, claimed) {
-                (Some((since, _)), Some(note)) if since.elapsed() > STUBBORN => {
-                    return Err(Error::Input(note));
-                }
-                (Some((since, _)), Some(note)) => Some((since, note)),
-                (None, Some(note)) => Some((Instant::now(), note)),
-                (_, None) => None,
-            };
-            if self.is_late() {
-                return Err(self.first_missing(&notes));
-            }
-            let left = self.limits.rendezvous.saturating_sub(self.began.elapsed());
-            thread::sleep(pause.min(left));
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-    }
-
-    fn addresses_of_first(&self, notes: &mut Vec<String>) -> Vec<(String, IpAddr)> {
-        if let Some(address) = self.loopback {
-            return vec![(self.identity.host.clone(), address)];
-        }
-        let mut found = Vec::new();
-        for host in &self.identity.masters {
-            let addresses = gate::resolve(host);
-            if addresses.is_empty() {
-                notes.push(format!("the name {host} has no address"));
-            }
-            found.extend(addresses.into_iter().map(|address| (host.clone(), address)));
-        }
-        found
-    }
-
-    fn verdict(&self, stream: &TcpStream) -> Result<bool> {
-        match handshake::read_verdict(stream, Instant::now() + VERDICT) {
-            Ok(Ok(())) => Ok(true),
-            Ok(Err(refusal)) => Err(refusal),
-            Err(_) => Ok(false),
-        }
-    }
-
-    fn first_missing(&self, notes: &[String]) -> Error {
-        let masters = match self.loopback {
-            Some(_) => self.identity.host.clone(),
-            None => self.identity.masters.join(" or "),
-        };
-        let mut text = format!(
-            "rank 0 of {} did not come within {} (rank {} on {} looks for it on {masters} ports {}",
-            self.identity.size,
-            self.patience(),
-            self.identity.rank,
-            self.identity.host,
-            self.port_range(),
-        );
-        for note in notes.iter().take(4) {
-            text += "; ";
-            text += note;
-        }
-        Error::Late(text + ")")
-    }
-
     fn knock(&self, address: IpAddr, port: u16) -> std::result::Result<TcpStream, Missed> {
         self.knock_with(address, port, &self.card(0))
     }
@@ -521,8 +177,6 @@ impl<'a> Rendezvous<'a> {
         .map_err(Missed::Stranger)?;
         Ok(stream)
     }
-
-    // The ring.
 
     /// Connects to the next rank, whose gate opens when it has the table.
     fn call_next(&self, place: &Place, first: Option<IpAddr>) -> Result<TcpStream> {
@@ -674,29 +328,5 @@ mod tests {
         assert_eq!(list(4), "ranks 1, 2, 3 and 4");
         assert_eq!(list(100), "ranks 1, 2, 3, 4, 5, 6 and 94 others");
         assert_eq!(some_of(Vec::new()), "nobody");
-    }
-
-    #[test]
-    fn tables_and_cards_are_read_as_written() {
-        let place = |host: &str, address: Option<IpAddr>, port| Place {
-            host: host.into(),
-            address,
-            port,
-        };
-        let places = [
-            place("a", None, 1),
-            place("b", Some([10, 0, 0, 2].into()), 2),
-            place("c", Some(Ipv6Addr::LOCALHOST.into()), 3),
-        ];
-        let (session, read) = read_table(&write_table(&[7; 16], &places), 3).unwrap();
-        assert_eq!(session, [7; 16]);
-        for (one, other) in places.iter().zip(&read) {
-            assert_eq!(
-                (&one.host, one.address, one.port),
-                (&other.host, other.address, other.port)
-            );
-        }
-        assert!(read_table(&write_table(&[7; 16], &places[..2]), 3).is_none());
-        assert!(Card::read(b"short").is_none());
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::ops::Range;
 use std::time::Duration;
 
-use common::{limits, members};
+use common::{Job, limits, members};
 use nextscale_world::{Error, World};
 use proptest::prelude::*;
 
@@ -209,8 +209,9 @@ fn alone_all_is_as_it_was() {
     let (mut few, mut many, mut bytes) = ([1.5, -2.0], [1f32, 2.0], b"ab".to_vec());
     world.sum(&mut few).unwrap();
     world.all_reduce(&mut many).unwrap();
-    world.reduce_scatter(&mut many, &[0..2]).unwrap();
-    world.all_gather(&mut many, &[0..2]).unwrap();
+    let whole = even(2, 1);
+    world.reduce_scatter(&mut many, &whole).unwrap();
+    world.all_gather(&mut many, &whole).unwrap();
     world.broadcast(&mut bytes).unwrap();
     world.barrier().unwrap();
     assert_eq!(
@@ -282,7 +283,7 @@ fn different_collectives_are_named_and_not_waited_for() {
 fn ranges_that_cannot_be_are_refused_before_anything_is_sent() {
     members(2, |world| {
         for ranges in [
-            &[0..2][..],
+            &even(3, 1)[..],
             &[0..2, 1..3],
             &[0..2, 2..9],
             &[0..2, 2..3, 3..3],
@@ -334,4 +335,58 @@ fn one_that_is_dropped_is_named() {
     });
     assert_eq!(texts[0], "rank 2 on host-2: it ended before the others");
     assert_eq!(texts[0], texts[1]);
+}
+
+#[test]
+fn another_build_is_refused_by_name() {
+    let job = Job::new(2);
+    let errors = std::thread::scope(|scope| {
+        let threads = [0, 1].map(|rank| {
+            let mut identity = job.identity(rank);
+            identity.program = format!("trainer 1.{rank}");
+            scope.spawn(move || World::join(&identity, limits()).unwrap_err())
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    for error in errors {
+        assert!(error.is_input());
+        let text = error.to_string();
+        let words = "rank 1 on host-1 runs trainer 1.1, rank 0 on host-0 trainer 1.0";
+        assert!(text.starts_with(words), "{text}");
+    }
+}
+
+#[test]
+fn several_machines_need_names_or_a_secret() {
+    let identity = |secret: &str| {
+        let vars = [
+            ("RANK", "0"),
+            ("WORLD_SIZE", "2"),
+            ("MASTER_ADDR", "192.0.2.7"),
+            ("NEXTSCALE_SECRET", secret),
+        ];
+        let found = nextscale_world::Identity::find(&nextscale_world::Given::default(), |name| {
+            let (_, value) = vars.iter().find(|(key, _)| *key == name)?;
+            Some((*value).to_owned())
+        });
+        found.unwrap()
+    };
+    let short = nextscale_world::Limits {
+        rendezvous: Duration::from_millis(50),
+        ..limits()
+    };
+    let error = World::join(&identity(""), short).unwrap_err();
+    assert!(error.is_input());
+    assert!(
+        error
+            .to_string()
+            .contains("set NEXTSCALE_SECRET to the same words on every machine")
+    );
+    let error = World::join(&identity("three words here"), short).unwrap_err();
+    assert!(matches!(error, Error::Late(_)), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("rank 1 of 2 did not come within 0.05 s")
+    );
 }

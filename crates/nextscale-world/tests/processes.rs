@@ -129,8 +129,11 @@ fn a_rank_that_does_not_come_is_named_by_all() {
 fn one_that_is_killed_at_the_rendezvous_is_named() {
     let job = Job::new(3);
     let [first, second] = [0, 1].map(|rank| job.start(rank, ""));
-    // Rank 1 waits for rank 2 when it is killed, or has not even begun: then it is late.
-    thread::sleep(Duration::from_millis(700));
+    // The test's two threads, the one that watches, and the one that listens to rank 0 once that has taken it in.
+    let tasks = format!("/proc/{}/task", second.id());
+    while std::fs::read_dir(&tasks).unwrap().count() < 4 {
+        thread::sleep(Duration::from_millis(10));
+    }
     second.signal(Signal::KILL);
     second.end();
     // One that comes a little later is told as well.

@@ -35,23 +35,34 @@ pub fn resolve_device(choice: DeviceChoice) -> Result<Device> {
     Ok(device)
 }
 
-/// The device of one of several processes: a GPU for each would need sums over GPUs, which are not there yet.
+/// The device of one of several processes: each on a machine has a GPU of its own, by its number there.
 ///
 /// # Errors
-/// As [`resolve_device`], and where several processes would compute on GPUs.
+/// As [`resolve_device`], and where there are more processes than GPUs.
 pub fn device_of(choice: DeviceChoice, world: &World) -> Result<Device> {
-    let device = resolve_device(choice)?;
-    if world.size() > 1 && device != Device::Cpu {
-        return Err(Error::field(
-            "device",
-            choice,
-            format!(
-                "{} processes can train together on CPUs only so far; give `device`=cpu, or start one process",
-                world.size()
-            ),
-        ));
+    let (local, own) = (world.local_size(), world.local_rank());
+    let gpus = cuda::count();
+    let own = match choice {
+        _ if world.size() == 1 => choice,
+        DeviceChoice::Auto if gpus > 0 => DeviceChoice::Cuda(Some(own)),
+        DeviceChoice::Cuda(None) => DeviceChoice::Cuda(Some(own)),
+        DeviceChoice::Cuda(Some(_)) if local > 1 => {
+            let why = format!("{local} processes can't share one GPU; give `device`=cuda");
+            return Err(Error::field("device", choice, why));
+        }
+        _ => choice,
+    };
+    if let DeviceChoice::Cuda(Some(_)) = own
+        && local > gpus
+        && gpus > 0
+    {
+        let why = format!(
+            "{local} processes on {} need as many GPUs, and it has {gpus}; start fewer, or give `device`=cpu",
+            world.host(world.rank())
+        );
+        return Err(Error::field("device", choice, why));
     }
-    Ok(device)
+    resolve_device(own)
 }
 
 /// What `auto` comes to, and why GPUs before it are passed over.

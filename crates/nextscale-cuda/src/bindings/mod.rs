@@ -1,12 +1,12 @@
 //! Every function of NVIDIA's libraries that is called, each with the version that brought it: nothing of them is called by
-//! another way, and none is younger than CUDA 12.0 and cuDNN 9.0, so that drivers from 525 on do.
+//! another way, and none is younger than CUDA 12.0, cuDNN 9.0 and NCCL 2.14, so that drivers from 525 on do.
 //!
 //! A function is looked up at its first call, in the very file that [`Library::find`] chose. Codes come back as plain numbers,
 //! since a library newer than these declarations may have codes that they do not know.
 
 macro_rules! functions {
     ($library:expr; $($since:literal fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty;)*) => {
-        /// The functions, each with the version of CUDA (or of cuDNN) that brought it.
+        /// The functions, each with the version of CUDA (or of cuDNN or NCCL) that brought it.
         #[cfg(test)]
         pub(crate) const SINCE: &[(&str, &str)] = &[$((stringify!($name), $since)),*];
         $(
@@ -29,6 +29,7 @@ macro_rules! functions {
 pub(crate) mod cublas;
 pub(crate) mod cudnn;
 pub(crate) mod driver;
+pub(crate) mod nccl;
 pub(crate) mod nvrtc;
 
 /// What a function gives back where it is not there.
@@ -38,6 +39,10 @@ trait Answer {
 
 impl Answer for u32 {
     const MISSING: Self = MISSING;
+}
+
+impl Answer for *const std::ffi::c_char {
+    const MISSING: Self = std::ptr::null();
 }
 
 impl Answer for () {
@@ -53,23 +58,24 @@ mod tests {
     use crate::libraries::VERSIONS;
     use crate::{Library, tests::room};
 
-    fn all() -> [(Library, &'static [(&'static str, &'static str)]); 4] {
+    fn all() -> [(Library, &'static [(&'static str, &'static str)]); 5] {
         [
             (Library::Driver, driver::SINCE),
             (Library::Nvrtc, nvrtc::SINCE),
             (Library::CublasLt, cublas::SINCE),
             (Library::Cudnn, cudnn::SINCE),
+            (Library::Nccl, nccl::SINCE),
         ]
     }
 
     #[test]
-    fn no_function_is_younger_than_cuda_12_0_and_cudnn_9_0() {
+    fn no_function_is_younger_than_cuda_12_0_cudnn_9_0_and_nccl_2_14() {
         let told = [(Library::Driver, VERSIONS)];
         for (library, functions) in all().into_iter().chain(told) {
-            let most = if library == Library::Cudnn {
-                (9, 0)
-            } else {
-                (12, 0)
+            let most = match library {
+                Library::Cudnn => (9, 0),
+                Library::Nccl => (2, 14),
+                _ => (12, 0),
             };
             for (name, since) in functions {
                 let (major, minor) = since.split_once('.').unwrap();

@@ -6,10 +6,17 @@ use super::{Found, Handle, Library, Version};
 pub(super) const LEAST_CUDA: u32 = 12;
 /// The least version of cuDNN.
 const LEAST_CUDNN: u32 = 9;
+/// The least version of NCCL, whose communicators can be waited for without blocking.
+const LEAST_NCCL: (u32, u32) = (2, 14);
 
 /// A library's version as it states it.
 pub(super) fn version(library: Library, handle: &Handle) -> Option<Version> {
     let parts = |v: u32| (v / 10_000, v % 10_000 / 100, v % 100);
+    // cuDNN before 9 and NCCL before 2.9: major numbers stood for thousands.
+    let older_parts = |v: u32| match v {
+        ..10_000 => (v / 1000, v % 1000 / 100, v % 100),
+        _ => parts(v),
+    };
     match library {
         Library::Driver => {
             written(handle, "cuDriverGetVersion").map(|v| (v / 1000, v % 1000 / 10, 0))
@@ -22,12 +29,8 @@ pub(super) fn version(library: Library, handle: &Handle) -> Option<Version> {
             (code == 0).then_some((major as u32, minor as u32, 0))
         }
         Library::CublasLt => whole(handle, "cublasLtGetVersion").map(parts),
-        // Before version 9 major numbers stood for thousands.
-        Library::Cudnn => whole(handle, "cudnnGetVersion").map(|v| match v {
-            ..10_000 => (v / 1000, v % 1000 / 100, v % 100),
-            _ => parts(v),
-        }),
-        Library::Nccl => written(handle, "ncclGetVersion").map(parts),
+        Library::Cudnn => whole(handle, "cudnnGetVersion").map(older_parts),
+        Library::Nccl => written(handle, "ncclGetVersion").map(older_parts),
     }
 }
 
@@ -65,7 +68,7 @@ pub(super) fn refusal(library: Library, found: &Found, driver: Option<Version>) 
     judge(library, (found.version, cuda), driver).map(|why| format!("{at} is {why}"))
 }
 
-/// The rule: versions of CUDA from 12 up to the driver's, and of cuDNN from 9.
+/// The rule: versions of CUDA from 12 up to the driver's, of cuDNN from 9, and of NCCL from 2.14.
 fn judge(
     library: Library,
     (version, cuda): (Option<Version>, Option<u32>),
@@ -78,6 +81,14 @@ fn judge(
     if library == Library::Cudnn && version.is_none_or(|(major, ..)| major < LEAST_CUDNN) {
         return Some(format!(
             "{name}{told}, and version {LEAST_CUDNN} or newer is needed"
+        ));
+    }
+    if library == Library::Nccl
+        && version.is_none_or(|(major, minor, _)| (major, minor) < LEAST_NCCL)
+    {
+        let (major, minor) = LEAST_NCCL;
+        return Some(format!(
+            "{name}{told}, and version {major}.{minor} or newer is needed"
         ));
     }
     let cuda = cuda?;
@@ -118,6 +129,19 @@ mod tests {
             why.contains("cuDNN 8.9") && why.contains("9 or newer"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn an_old_nccl_is_refused() {
+        let judged = |version| judge(Library::Nccl, (version, None), Some((12, 4, 0)));
+        assert_eq!(judged(Some((2, 14, 0))), None);
+        assert_eq!(judged(Some((2, 28, 9))), None);
+        let why = judged(Some((2, 13, 4))).unwrap();
+        assert!(
+            why.contains("NCCL 2.13") && why.contains("2.14 or newer"),
+            "{why}"
+        );
+        assert!(judged(Some((2, 8, 4))).is_some() && judged(None).is_some());
     }
 
     #[test]

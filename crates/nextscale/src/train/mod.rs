@@ -1,6 +1,7 @@
 //! Training: schedules, optimizer state, and one step of each trainer.
 pub mod average;
 pub mod codebook_usage;
+pub mod gradients;
 pub mod loss_scale;
 pub mod optimizer;
 pub mod progressive;

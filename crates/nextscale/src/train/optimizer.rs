@@ -1,7 +1,7 @@
 //! The optimizer of a run: gradients, AdamW's moments, the loss scale and the number of updates, on the model's device.
 
 use super::average::Average;
-use crate::{Result, World};
+use crate::Result;
 use nextscale_tensor::ops::{AdamW, Decay, Moments, Scaling, Steps, StepsProgress};
 pub use nextscale_tensor::ops::{PendingNumbers, StepNumbers};
 use nextscale_tensor::{GradBuffer, Params, Tensor};
@@ -67,17 +67,6 @@ impl Optimizer {
     /// When the GPU's memory is full.
     pub fn seed(&self, accumulate: usize) -> Result<Tensor> {
         Ok(self.steps.seed(accumulate)?)
-    }
-
-    /// Adds up the gradients of all processes; each then has the same sums, bit for bit.
-    ///
-    /// # Errors
-    /// When another process is gone.
-    pub fn sum_gradients(&mut self, world: &World) -> Result<()> {
-        if world.size() > 1 {
-            world.all_reduce(self.grads.cpu_mut()?)?;
-        }
-        Ok(())
     }
 
     /// Takes the loss scale out, clips, updates the parameters and zeroes the gradients. Nothing waits for a GPU.

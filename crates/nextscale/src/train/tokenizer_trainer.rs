@@ -1,13 +1,14 @@
 //! One training step of the tokenizer, and its evaluation.
 
 use super::codebook_usage::HitAverages;
+use super::gradients::GradientSum;
 use super::loss_scale::scaler_of;
 use super::optimizer::{BETAS, Optimizer, PendingNumbers};
 use crate::model::ForwardPass;
 use crate::model::vqvae::state_dict::is_decayed;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::world::{self, Number, Summed};
-use crate::{Error, Result, World};
+use crate::{Error, Result};
 use nextscale_tensor::PendingTensor;
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
@@ -24,7 +25,7 @@ pub struct TokenizerTrainer {
     /// How it is trained.
     pub settings: TokenizerSettings,
     /// The processes that train together.
-    pub world: World,
+    pub sum: GradientSum,
 }
 
 /// How a tokenizer is trained, whatever the step.
@@ -154,7 +155,7 @@ impl TokenizerTrainer {
             opt,
             hits,
             settings,
-            world: World::alone(),
+            sum: GradientSum::alone(),
         })
     }
 
@@ -172,7 +173,7 @@ impl TokenizerTrainer {
         let drop = DropoutDraw {
             seed: self.settings.seed,
             step: plan.it,
-            first: (self.world.rank() * images.dims()[0]) as u64,
+            first: (self.sum.world().rank() * images.dims()[0]) as u64,
         };
         let out = self.vqvae.train_forward(&pass, images, Some(drop))?;
         let l2 = ops::mse(&pass.cx, &out.image, images)?;
@@ -195,11 +196,10 @@ impl TokenizerTrainer {
             .map(Tensor::copy_to_host)
             .collect::<nextscale_tensor::Result<_>>()?;
         drop_all((out, terms, l1, l2));
-        let seed = self.opt.seed(plan.accumulate * self.world.size())?;
-        let target = Some((&self.vqvae.params, &mut self.opt.grads));
-        tape.backward_from(&loss, seed, target, &[])?;
+        let model = (&self.vqvae.params, &mut self.opt);
+        self.sum
+            .backward(tape, &loss, model, (plan.accumulate, plan.update))?;
         let numbers = if plan.update {
-            self.opt.sum_gradients(&self.world)?;
             let params = &mut self.vqvae.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
             Some(numbers.copy_to_host()?)
@@ -226,8 +226,8 @@ impl TokenizerTrainer {
             losses: [loss?, l1?, l2?, vq?],
             hits: counts(hits)?,
         };
-        let Found { losses, hits } = world::sum(&self.world, found)?;
-        let [loss, l1, l2, vq] = losses.map(|sum| sum / self.world.size() as f64);
+        let Found { losses, hits } = world::sum(self.sum.world(), found)?;
+        let [loss, l1, l2, vq] = losses.map(|sum| sum / self.sum.world().size() as f64);
         self.hits.record(&hits);
         Ok(TokenizerReport {
             loss,
@@ -256,8 +256,8 @@ impl TokenizerTrainer {
         let pass = ForwardPass::plain(self.vqvae.math);
         let f = self.vqvae.features(&pass, images, None)?.to(Device::Cpu)?;
         let mut squares = [f.f32()?.iter().map(|v| f64::from(v * v)).sum::<f64>()];
-        self.world.sum(&mut squares)?;
-        let mean_square = squares[0] / (f.numel().max(1) * self.world.size()) as f64;
+        self.sum.world().sum(&mut squares)?;
+        let mean_square = squares[0] / (f.numel().max(1) * self.sum.world().size()) as f64;
         let scale = (1.0 / mean_square.sqrt().max(1e-6)) as f32;
         // Features of unit size: what the decoder's first layer and the codebook's learning rate expect.
         for name in ["quant_conv.weight", "quant_conv.bias"] {
@@ -308,7 +308,7 @@ impl TokenizerTrainer {
             .quantizer
             .residuals(&self.vqvae.params, &f, vocab)?;
         // Spread over the scales by their number of vectors: residuals side by side.
-        let rows: usize = z.iter().map(|z| z.dims()[0]).sum::<usize>() * self.world.size();
+        let rows: usize = z.iter().map(|z| z.dims()[0]).sum::<usize>() * self.sum.world().size();
         let c = self.vqvae.config.cvae;
         let mut all = Vec::with_capacity(rows * c);
         for z in &z {
@@ -339,11 +339,11 @@ impl TokenizerTrainer {
     /// The rows of all processes \[n·processes, C\], in their order, on the CPU.
     fn of_all(&self, rows: &Tensor) -> Result<Tensor> {
         let rows = rows.to(Device::Cpu)?;
-        if self.world.size() == 1 {
+        if self.sum.world().size() == 1 {
             return Ok(rows);
         }
         let bytes: Vec<u8> = rows.f32()?.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let all = self.world.gather(&bytes)?.concat();
+        let all = self.sum.world().gather(&bytes)?.concat();
         let (values, _) = all.as_chunks::<4>();
         let values: Vec<f32> = values.iter().map(|&v| f32::from_le_bytes(v)).collect();
         let c = rows.dims()[1];

@@ -1,16 +1,17 @@
 //! One training step of the transformer, and its evaluation.
 
+use super::gradients::GradientSum;
 use super::loss_scale::scaler_of;
 use super::optimizer::{BETAS, Optimizer};
 use super::progressive::Stage;
 use super::report::PendingReport;
+use crate::Result;
 use crate::data::Feed;
 use crate::eval::{Inputs, TeacherForcing};
 use crate::model::ForwardPass;
 use crate::model::var::state_dict::is_decayed;
 use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
-use crate::{Result, World};
 use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Device, Math, Shape, Tape, Tensor, Values};
@@ -28,7 +29,7 @@ pub struct VarTrainer {
     /// Seed of everything random in a step.
     pub seed: u64,
     /// The processes that train together.
-    pub world: World,
+    pub sum: GradientSum,
     /// What is drawn for a step, on its way to the device.
     feed: Feed,
 }
@@ -98,7 +99,7 @@ impl VarTrainer {
             opt,
             smoothing,
             seed,
-            world: World::alone(),
+            sum: GradientSum::alone(),
             feed,
         })
     }
@@ -182,11 +183,10 @@ impl VarTrainer {
             &weights,
             smoothing,
         )?;
-        let seed = self.opt.seed(plan.accumulate * self.world.size())?;
-        let target = Some((&self.var.params, &mut self.opt.grads));
-        tape.backward_from(&out.loss, seed, target, &[])?;
+        let model = (&self.var.params, &mut self.opt);
+        self.sum
+            .backward(tape, &out.loss, model, (plan.accumulate, plan.update))?;
         let numbers = if plan.update {
-            self.opt.sum_gradients(&self.world)?;
             let params = &mut self.var.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
             Some(numbers.copy_to_host()?)
@@ -277,7 +277,7 @@ impl VarTrainer {
 
     /// Number of this process's first sample in the batch of all, each of which has `b`.
     fn first(&self, b: usize) -> u64 {
-        (self.world.rank() * b) as u64
+        (self.sum.world().rank() * b) as u64
     }
 
     /// Labels after class dropout at iteration `it`.

@@ -20,6 +20,7 @@ use crate::memory::{Fit, Workload};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
+use crate::train::gradients::GradientSum;
 use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerTrainer};
 use crate::{Error, Result, Team, World, world};
 use nextscale_tensor::{Device, Math};
@@ -349,7 +350,7 @@ fn trainer(model: &Model, o: &TokenizerOptions, r: &Restored) -> Result<Tokenize
         TokenizerTrainer::new(vqvae, settings)
     };
     let mut trainer = move_over().map_err(|e| model.fit().explain(e, &o.schedule))?;
-    trainer.world = model.world.clone();
+    trainer.sum = GradientSum::new(&model.world, model.device)?;
     if let Some(found) = &r.found {
         let path = tokenizer_paths(&o.output.out).state;
         state::restore(&mut trainer, found, &path)?;

@@ -26,6 +26,7 @@ use crate::model::vqvae::VqvaeConfig;
 use crate::model::vqvae::codes::Tokenizer;
 use crate::options::TransformerOptions;
 use crate::options::{Horizon, TransformerPlan};
+use crate::train::gradients::GradientSum;
 use crate::train::var_trainer::VarTrainer;
 use crate::{Result, Team, World, world};
 use nextscale_tensor::{Device, Math};
@@ -357,7 +358,7 @@ fn trainer(
         Ok(trainer)
     };
     let mut trainer = move_over().map_err(|e| models.fit().explain(e, &o.schedule))?;
-    trainer.world = models.world.clone();
+    trainer.sum = GradientSum::new(&models.world, models.device)?;
     if let Some((saved, path)) = &r.saved {
         state::restore(
             &mut trainer,

@@ -192,7 +192,7 @@ impl Task for TransformerTask {
 
     fn read(&mut self, pending: Pending, scale: Option<f64>) -> Result<Report> {
         let step = pending.step;
-        let report = pending.report.read()?.of_all(&self.trainer.world)?;
+        let report = pending.report.read()?.of_all(self.trainer.sum.world())?;
         let last = self.plan.patch_nums.len() - 1;
         if report.loss.is_finite() {
             self.state.epoch.add(&report, last);
