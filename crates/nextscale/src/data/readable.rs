@@ -76,9 +76,7 @@ impl Readable {
     /// The place of image `index` in the whole set.
     fn place(&self, index: usize) -> Result<usize> {
         let place = self.kept.get(index).copied();
-        place.ok_or_else(|| {
-            Error::input(format!("there is no image {index} among {}", self.len()))
-        })
+        place.ok_or_else(|| Error::input(format!("there is no image {index} among {}", self.len())))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
-    ImageSource, LoaderConfig, Relabelled, ShapesSource, Splits, TrainLoader, TrainSampler, Transform,
-    ValLoader, ValSampler,
+    ImageSource, LoaderConfig, Relabelled, ShapesSource, Splits, TrainLoader, TrainSampler,
+    Transform, ValLoader, ValSampler,
 };
 use crate::options::values::BadImages;
 use crate::{Result, World, data};

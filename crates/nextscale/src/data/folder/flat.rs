@@ -58,7 +58,11 @@ impl FolderSource {
             files: names
                 .into_iter()
                 .zip(labels)
-                .map(|(name, label)| File { folder: 0, label, name })
+                .map(|(name, label)| File {
+                    folder: 0,
+                    label,
+                    name,
+                })
                 .collect(),
             left_out,
         })
@@ -76,10 +80,22 @@ struct Labels {
 impl Labels {
     fn find(folder: &Path) -> Result<Self> {
         let beside = folder.parent().map(Path::to_path_buf);
-        let places: Vec<PathBuf> = [Some(folder.to_path_buf()), beside].into_iter().flatten().collect();
+        let places: Vec<PathBuf> = [Some(folder.to_path_buf()), beside]
+            .into_iter()
+            .flatten()
+            .collect();
         let all = |names: &[&str]| -> Vec<PathBuf> {
-            let at = |place: &PathBuf| names.iter().map(|name| place.join(name)).collect::<Vec<_>>();
-            places.iter().flat_map(at).filter(|path| path.exists()).collect()
+            let at = |place: &PathBuf| {
+                names
+                    .iter()
+                    .map(|name| place.join(name))
+                    .collect::<Vec<_>>()
+            };
+            places
+                .iter()
+                .flat_map(at)
+                .filter(|path| path.exists())
+                .collect()
         };
         let found = all(&LABEL_FILES);
         let shown = folder.display();
@@ -103,15 +119,28 @@ impl Labels {
             Some(path) => Some(numbers(path)?),
             None => None,
         };
-        Ok(Self { text: read(&path)?, path, numbers })
+        Ok(Self {
+            text: read(&path)?,
+            path,
+            numbers,
+        })
     }
 
     fn bad(&self, line: usize, what: impl std::fmt::Display) -> Error {
-        Error::input(format!("{}: line {}: {what}", self.path.display(), line + 1))
+        Error::input(format!(
+            "{}: line {}: {what}",
+            self.path.display(),
+            line + 1
+        ))
     }
 
     /// The label of each image.
-    fn of(&self, folder: &Path, names: &[std::ffi::OsString], classes: &[String]) -> Result<Vec<u32>> {
+    fn of(
+        &self,
+        folder: &Path,
+        names: &[std::ffi::OsString],
+        classes: &[String],
+    ) -> Result<Vec<u32>> {
         let mut lines: Vec<(usize, Option<&str>, &str)> = Vec::new();
         for (number, line) in self.text.lines().enumerate() {
             let line = line.trim();
@@ -121,23 +150,38 @@ impl Labels {
                 continue;
             }
             let (name, class) = match line.split_once(',') {
-                Some((name, rest)) => (Some(name.trim()), rest.split_whitespace().next().unwrap_or_default()),
+                Some((name, rest)) => (
+                    Some(name.trim()),
+                    rest.split_whitespace().next().unwrap_or_default(),
+                ),
                 None => match line.rsplit_once(char::is_whitespace) {
                     Some((name, class)) => (Some(name.trim_end()), class),
                     None => (None, line),
                 },
             };
-            if lines.first().is_some_and(|first| first.1.is_some() != name.is_some()) {
-                return Err(self.bad(number, "some lines have an image and its class, others one word alone"));
+            if lines
+                .first()
+                .is_some_and(|first| first.1.is_some() != name.is_some())
+            {
+                return Err(self.bad(
+                    number,
+                    "some lines have an image and its class, others one word alone",
+                ));
             }
             lines.push((number, name, class));
         }
         let by_name: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
         let mut labels = Vec::with_capacity(lines.len());
         for &(number, _, class) in &lines {
-            labels.push(self.label(&by_name, class).map_err(|what| self.bad(number, what))?);
+            labels.push(
+                self.label(&by_name, class)
+                    .map_err(|what| self.bad(number, what))?,
+            );
         }
-        self.from_zero(&lines.iter().map(|line| line.2).collect::<Vec<_>>(), &by_name)?;
+        self.from_zero(
+            &lines.iter().map(|line| line.2).collect::<Vec<_>>(),
+            &by_name,
+        )?;
         if lines.first().is_some_and(|first| first.1.is_none()) {
             if lines.len() != names.len() {
                 return Err(Error::input(format!(
@@ -153,17 +197,27 @@ impl Labels {
         let mut of_image: HashMap<&str, u32> = HashMap::with_capacity(lines.len());
         for (&(number, name, _), label) in lines.iter().zip(labels) {
             let name = name.unwrap_or_default();
-            if of_image.insert(name, label).is_some_and(|other| other != label) {
+            if of_image
+                .insert(name, label)
+                .is_some_and(|other| other != label)
+            {
                 return Err(self.bad(number, format!("{name} has had another class before")));
             }
         }
         let label = |name: &std::ffi::OsString| {
             let whole = name.to_string_lossy();
-            let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
+            let stem = Path::new(name)
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy();
             let found = of_image.get(&*whole).or_else(|| of_image.get(&*stem));
             found.copied().ok_or_else(|| {
                 let image = folder.join(name);
-                Error::input(format!("{}: {} has no label for it", image.display(), self.path.display()))
+                Error::input(format!(
+                    "{}: {} has no label for it",
+                    image.display(),
+                    self.path.display()
+                ))
             })
         };
         names.iter().map(label).collect()
@@ -177,17 +231,27 @@ impl Labels {
         let count = by_name.len();
         let Ok(number) = class.parse::<i64>() else {
             let classes: Vec<&str> = by_name.keys().copied().take(1).collect();
-            return Err(format!("{class:?} is none of the {count} classes of the training images, such as {}", list(&classes)));
+            return Err(format!(
+                "{class:?} is none of the {count} classes of the training images, such as {}",
+                list(&classes)
+            ));
         };
         if let Some(numbers) = &self.numbers {
-            let name = numbers.get(&number).ok_or_else(|| format!("{NUMBERS} has no class {number}"))?;
+            let name = numbers
+                .get(&number)
+                .ok_or_else(|| format!("{NUMBERS} has no class {number}"))?;
             return by_name.get(name.as_str()).copied().ok_or_else(|| {
                 format!("class {number} is {name:?}, which is none of the {count} classes of the training images")
             });
         }
         // The highest number of those that count from 1 is told of when all are known.
         let label = u32::try_from(number).ok().filter(|n| *n as usize <= count);
-        label.ok_or_else(|| format!("label {number} is out of range; there are {count} classes (0 to {})", count.saturating_sub(1)))
+        label.ok_or_else(|| {
+            format!(
+                "label {number} is out of range; there are {count} classes (0 to {})",
+                count.saturating_sub(1)
+            )
+        })
     }
 
     /// Refuses numbers that count from 1: which class they mean is not known. ImageNet's do, in an order of their own.
@@ -195,8 +259,15 @@ impl Labels {
         if self.numbers.is_some() {
             return Ok(());
         }
-        let number = |word: &&str| (!by_name.contains_key(word)).then(|| word.parse::<usize>().ok()).flatten();
-        match words.iter().position(|word| number(word) == Some(by_name.len())) {
+        let number = |word: &&str| {
+            (!by_name.contains_key(word))
+                .then(|| word.parse::<usize>().ok())
+                .flatten()
+        };
+        match words
+            .iter()
+            .position(|word| number(word) == Some(by_name.len()))
+        {
             Some(_) => Err(Error::input(format!(
                 "{}: labels seem to be counted from 1 (one is {}, for {} classes); ImageNet's own numbers are in another order than its classes' names: put {NUMBERS} of its development kit beside this file, or write the classes' names or their places from 0 on",
                 self.path.display(),
@@ -217,7 +288,11 @@ fn numbers(path: &Path) -> Result<HashMap<i64, String>> {
             continue;
         };
         let number = number.and_then(|word| word.parse().ok()).ok_or_else(|| {
-            Error::input(format!("{}: line {}: expected SYNSET NUMBER WORDS", path.display(), i + 1))
+            Error::input(format!(
+                "{}: line {}: expected SYNSET NUMBER WORDS",
+                path.display(),
+                i + 1
+            ))
         })?;
         found.insert(number, name.to_owned());
     }
@@ -227,10 +302,14 @@ fn numbers(path: &Path) -> Result<HashMap<i64, String>> {
 fn read(path: &Path) -> Result<String> {
     let (_, length) = open_input(path)?;
     if length > MAX_BYTES {
-        return Err(Error::input(format!("{}: has {length} bytes; at most {MAX_BYTES} are read", path.display())));
+        return Err(Error::input(format!(
+            "{}: has {length} bytes; at most {MAX_BYTES} are read",
+            path.display()
+        )));
     }
     let bytes = fs::read(path).map_err(Error::io(path))?;
-    String::from_utf8(bytes).map_err(|_| Error::input(format!("{}: is no text in UTF-8", path.display())))
+    String::from_utf8(bytes)
+        .map_err(|_| Error::input(format!("{}: is no text in UTF-8", path.display())))
 }
 
 #[cfg(test)]

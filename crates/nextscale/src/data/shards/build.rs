@@ -13,7 +13,7 @@ use super::{parquet, tar};
 use crate::{Error, Result};
 
 /// The highest number of a class.
-const MAX_LABEL: i64 = (1 << 24) - 1;
+pub(super) const MAX_LABEL: i64 = (1 << 20) - 1;
 
 /// An image's class as its shard has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,12 +141,17 @@ pub(super) fn index_all(files: Vec<(PathBuf, String)>) -> Result<Vec<(IndexedSha
         .into_par_iter()
         .map(|(path, name)| {
             let (shard, stamp) = Shard::open(&path)?;
-            let content = match path.extension().is_some_and(|end| end.eq_ignore_ascii_case("tar")) {
+            let content = match path
+                .extension()
+                .is_some_and(|end| end.eq_ignore_ascii_case("tar"))
+            {
                 true => tar::index(&shard)?,
                 false => parquet::index(&shard)?,
             };
             if Stamp::at(&path)? != stamp {
-                return Err(shard.bad("it was written while it was indexed; start again when it is whole"));
+                return Err(
+                    shard.bad("it was written while it was indexed; start again when it is whole")
+                );
             }
             if content.entries.is_empty() {
                 return Err(shard.bad("there is no image in it; remove it"));

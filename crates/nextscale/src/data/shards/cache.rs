@@ -29,7 +29,10 @@ pub(super) fn open(root: &Path, split: &str, shards: &[PathBuf]) -> Result<Index
     for path in shards {
         let name = path.strip_prefix(root).unwrap_or(path);
         let name = name.to_str().ok_or_else(|| {
-            Error::input(format!("{}: the name of a shard must be UTF-8; rename it", path.display()))
+            Error::input(format!(
+                "{}: the name of a shard must be UTF-8; rename it",
+                path.display()
+            ))
         })?;
         files.push((path.clone(), name.to_owned(), Stamp::at(path)?));
     }
@@ -89,7 +92,9 @@ fn make(root: &Path, files: Vec<(PathBuf, String, Stamp)>, kept: Option<Index>) 
     let mut parts: Vec<Option<(IndexedShard, Vec<Entry>)>> = Vec::with_capacity(files.len());
     let (mut new, mut bytes) = (Vec::new(), 0);
     for (path, name, stamp) in files {
-        let part = known.remove(&name).filter(|(shard, _)| shard.stamp == stamp);
+        let part = known
+            .remove(&name)
+            .filter(|(shard, _)| shard.stamp == stamp);
         if part.is_none() {
             bytes += stamp.size;
             new.push((path, name));
@@ -107,7 +112,9 @@ fn make(root: &Path, files: Vec<(PathBuf, String, Stamp)>, kept: Option<Index>) 
     let mut made = index_all(new)?.into_iter();
     let mut index = Index::default();
     for part in parts {
-        let (shard, entries) = part.or_else(|| made.next()).expect("one for each that is new");
+        let (shard, entries) = part
+            .or_else(|| made.next())
+            .expect("one for each that is new");
         index.shards.push(shard);
         index.entries.extend(entries);
     }

@@ -7,6 +7,9 @@ use std::io::Read;
 
 use super::{snappy, zstd};
 
+/// The longest page that is unpacked, in bytes.
+pub(super) const MAX_PAGE: u64 = 1 << 30;
+
 /// What has to be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Codec {
@@ -104,7 +107,12 @@ impl Compression {
     ///
     /// # Errors
     /// What is wrong with the content, or that it is too large.
-    pub fn place(self, page: &[u8], unpacked: &[u8], pieces: &[Piece]) -> Result<Vec<Place>, String> {
+    pub fn place(
+        self,
+        page: &[u8],
+        unpacked: &[u8],
+        pieces: &[Piece],
+    ) -> Result<Vec<Place>, String> {
         let all = u32::try_from(page.len()).map_err(|_| "a page is too large".to_owned())?;
         match self {
             Self::Snappy => snappy::place(page, unpacked.len(), pieces),

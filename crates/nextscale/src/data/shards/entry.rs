@@ -1,6 +1,8 @@
 //! Where an image lies in a shard.
 
-use super::codec::Codec;
+use super::build::MAX_LABEL;
+use super::codec::{Codec, MAX_PAGE};
+use crate::data::MAX_FILE_BYTES;
 
 /// An image's place. The shard follows from the image's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,18 @@ impl Entry {
             length,
             label,
         })
+    }
+
+    /// Whether it can be one of a shard of `size` bytes. What an index claims is not believed before memory is taken for it.
+    pub fn is_within(&self, size: u64) -> bool {
+        let unpacked = u64::from(self.skip) + u64::from(self.length);
+        let fits = match self.codec {
+            Codec::Stored => self.stored == self.length && u64::from(self.skip) <= self.offset,
+            _ => unpacked <= MAX_PAGE,
+        };
+        fits && u64::from(self.length) <= MAX_FILE_BYTES
+            && i64::from(self.label) <= MAX_LABEL
+            && self.offset + u64::from(self.stored) <= size
     }
 
     /// Bytes of memory that reading the image takes.

@@ -24,7 +24,10 @@ pub(super) struct Stamp {
 impl Stamp {
     /// Of a file's metadata. Where a file system knows no times the size has to do.
     pub fn of(found: &Metadata) -> Self {
-        let since = found.modified().ok().map(|at| at.duration_since(UNIX_EPOCH));
+        let since = found
+            .modified()
+            .ok()
+            .map(|at| at.duration_since(UNIX_EPOCH));
         let modified = match since {
             Some(Ok(after)) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
             _ => 0,
@@ -63,14 +66,21 @@ impl Shard {
     /// # Errors
     /// Where it can't be opened, or is no file.
     pub fn open(path: &Path) -> Result<(Self, Stamp)> {
-        let (file, _) = open_input(path)?;
-        let stamp = Stamp::of(&file.metadata().map_err(Error::io(path))?);
-        let shard = Self {
+        let (file, size) = open_input(path)?;
+        let mut shard = Self {
             file,
             path: path.to_path_buf(),
-            size: stamp.size,
+            size,
         };
+        let stamp = shard.stamp()?;
+        shard.size = stamp.size;
         Ok((shard, stamp))
+    }
+
+    /// What the file is known by now.
+    fn stamp(&self) -> Result<Stamp> {
+        let found = self.file.metadata().map_err(Error::io(&self.path))?;
+        Ok(Stamp::of(&found))
     }
 
     /// Bytes of the file.
@@ -168,19 +178,27 @@ impl Files {
     /// Where it can't be opened, or is not the file any more that was indexed.
     pub fn get(&self, n: usize) -> Result<Arc<Shard>> {
         let lock = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shard) = &lock().by_shard[n] {
-            return Ok(Arc::clone(shard));
-        }
-        // Others need not wait while a disk answers; that two threads open one file does no harm.
         let (path, known) = &self.shards[n];
-        let (shard, stamp) = Shard::open(path)?;
-        if stamp != *known {
-            // Not of one image: nothing of this shard can be trusted, and none of it may be skipped.
-            return Err(Error::field(
+        // Not of one image: nothing of such a shard can be trusted, and none of it may be skipped.
+        let changed = || {
+            Error::field(
                 "data_path",
                 path.display(),
                 "the shard has changed since its index was made; start again, and it is indexed anew",
-            ));
+            )
+        };
+        let open = lock().by_shard[n].clone();
+        if let Some(shard) = open {
+            // Somebody may write into it while it is open.
+            return match shard.stamp()? == *known {
+                true => Ok(shard),
+                false => Err(changed()),
+            };
+        }
+        // Others need not wait while a disk answers; that two threads open one file does no harm.
+        let (shard, stamp) = Shard::open(path)?;
+        if stamp != *known {
+            return Err(changed());
         }
         let shard = Arc::new(shard);
         let mut open = lock();
@@ -223,15 +241,16 @@ mod tests {
         }
         let error = files.get(3).unwrap().read(1, &mut [0; 4]).unwrap_err();
         assert!(error.to_string().contains("3.tar: it is truncated"));
-        // Shard 30 was closed since.
-        std::fs::write(files.path(30), "another").unwrap();
-        while files.open.lock().unwrap().by_shard[30].is_some() {
-            let n = files.open.lock().unwrap().by_shard.iter().position(Option::is_none);
-            files.get(n.unwrap()).unwrap();
+        // Shard 30 is open; shard 0 was closed since, and is opened again.
+        for n in [30, 0] {
+            let open = files.open.lock().unwrap().by_shard[n].is_some();
+            assert_eq!(open, n == 30);
+            std::fs::write(files.path(n), "another").unwrap();
+            let error = files.get(n).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let text = error.to_string();
+            let want = format!("{n}.tar: the shard has changed since its index");
+            assert!(text.contains(&want), "{text}");
         }
-        let error = files.get(30).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        let text = error.to_string();
-        assert!(text.contains("30.tar: the shard has changed since its index"), "{text}");
     }
 }

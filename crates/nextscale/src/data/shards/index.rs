@@ -96,7 +96,9 @@ impl Index {
         bytes.extend(MAGIC);
         bytes.extend((json.len() as u64).to_le_bytes());
         bytes.extend(json);
-        self.entries.iter().for_each(|entry| bytes.extend(entry.to_bytes()));
+        self.entries
+            .iter()
+            .for_each(|entry| bytes.extend(entry.to_bytes()));
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }
@@ -130,6 +132,9 @@ impl Index {
         for shard in shards {
             let (own, rest) = left.split_at_checked(shard.images)?;
             left = rest;
+            if own.iter().any(|entry| !entry.is_within(shard.size)) {
+                return None;
+            }
             let names = match shard.names {
                 Some(place) => Some(Arc::clone(lists.get(place)?)),
                 None => None,
@@ -145,7 +150,10 @@ impl Index {
             }
             found.push(IndexedShard {
                 name: shard.name,
-                stamp: Stamp { size: shard.size, modified: shard.modified },
+                stamp: Stamp {
+                    size: shard.size,
+                    modified: shard.modified,
+                },
                 images: shard.images,
                 labels,
                 left_out: LeftOut {
@@ -155,7 +163,10 @@ impl Index {
                 },
             });
         }
-        left.is_empty().then_some(Self { shards: found, entries })
+        left.is_empty().then_some(Self {
+            shards: found,
+            entries,
+        })
     }
 
     /// The index in a file; `None` where there is none that can be used.
@@ -183,14 +194,22 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let numbers = (0u8..5, 0u64..1 << 56, any::<[u32; 4]>());
-        numbers.prop_map(|(codec, offset, [stored, skip, length, label])| Entry {
-            codec: Codec::from_number(codec).unwrap(),
-            offset,
-            stored,
-            skip,
-            length,
-            label: label % 3,
+        let numbers = (0u8..5, 0u64..1 << 55, any::<[u32; 4]>());
+        numbers.prop_map(|(codec, offset, [stored, skip, length, label])| {
+            let codec = Codec::from_number(codec).unwrap();
+            let length = length >> 3;
+            Entry {
+                codec,
+                offset: offset | 1 << 32,
+                stored: if codec == Codec::Stored {
+                    length
+                } else {
+                    stored
+                },
+                skip: skip >> 3,
+                length,
+                label: label % 3,
+            }
         })
     }
 
@@ -201,12 +220,21 @@ mod tests {
             Just(Labels::Numbers(Some(Arc::clone(&names)))),
             Just(Labels::Names(names)),
         ];
-        let shard = (".{0,9}", any::<(u64, i64, u64)>(), labels, vec(entry(), 0..5));
+        let shard = (
+            ".{0,9}",
+            (1u64 << 56.., any::<i64>(), any::<u64>()),
+            labels,
+            vec(entry(), 0..5),
+        );
         vec(shard, 0..6).prop_map(|shards| {
             let mut index = Index::default();
             for (name, (size, modified, hidden), labels, entries) in shards {
                 index.shards.push(IndexedShard {
-                    left_out: LeftOut { hidden, without_image: 2, example: name.clone() },
+                    left_out: LeftOut {
+                        hidden,
+                        without_image: 2,
+                        example: name.clone(),
+                    },
                     name,
                     stamp: Stamp { size, modified },
                     images: entries.len(),

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use super::decode::decode_read;
 use super::{ImageSource, LoadBuffers};
 use crate::checkpoint::class_names::named_twice;
+use crate::remark::remark;
 use crate::{Error, Result};
 use build::Labels;
 use codec::Codec;
@@ -33,6 +34,9 @@ use index::{Index, IndexedShard};
 
 /// Endings of files that are shards.
 const ENDINGS: [&str; 2] = ["tar", "parquet"];
+
+/// Bytes that are unpacked in vain for an image, on average, from which on that is told.
+const SLOW: u64 = 1 << 20;
 
 /// Whether a file is a shard by its name, and which ending it has.
 pub(super) fn shard_ending(name: &str) -> Option<&'static str> {
@@ -85,7 +89,10 @@ impl ShardSource {
     pub(super) fn raw(root: &Path, split: &str, shards: &[PathBuf]) -> Result<Self> {
         let mut shards = shards.to_vec();
         shards.sort();
-        let Index { shards: indexed, mut entries } = cache::open(root, split, &shards)?;
+        let Index {
+            shards: indexed,
+            mut entries,
+        } = cache::open(root, split, &shards)?;
         if u32::try_from(entries.len()).is_err() {
             return Err(Error::input(format!(
                 "{}: {} images are more than can be numbered",
@@ -93,13 +100,16 @@ impl ShardSource {
                 entries.len()
             )));
         }
+        tell_slow(root, &entries);
         let own = unite(&shards, &indexed, &mut entries)?;
         let mut first = vec![0];
         first.extend(indexed.iter().scan(0, |sum, shard| {
             *sum += shard.images;
             Some(*sum)
         }));
-        let files = shards.into_iter().zip(indexed.iter().map(|shard| shard.stamp));
+        let files = shards
+            .into_iter()
+            .zip(indexed.iter().map(|shard| shard.stamp));
         Ok(Self {
             files: Files::new(files.collect()),
             shards: indexed,
@@ -120,7 +130,11 @@ impl ShardSource {
     /// # Errors
     /// One line that names the first image whose label is out of range, or a name that stands twice.
     pub(super) fn set_classes(&mut self, names: Vec<String>) -> Result<()> {
-        if let Some(index) = self.entries.iter().position(|e| e.label as usize >= names.len()) {
+        if let Some(index) = self
+            .entries
+            .iter()
+            .position(|e| e.label as usize >= names.len())
+        {
             return Err(Error::input(format!(
                 "{}: has label {}, and there are {} classes (0 to {})",
                 self.name(index),
@@ -156,7 +170,8 @@ impl ShardSource {
         let sum = |count: fn(&IndexedShard) -> u64| self.shards.iter().map(count).sum::<u64>();
         let hidden = sum(|s| s.left_out.hidden);
         let without = sum(|s| s.left_out.without_image);
-        let (place, shard) = (self.shards.iter().enumerate()).find(|(_, s)| !s.left_out.example.is_empty())?;
+        let (place, shard) =
+            (self.shards.iter().enumerate()).find(|(_, s)| !s.left_out.example.is_empty())?;
         let mut parts = Vec::new();
         if hidden > 0 {
             parts.push(format!("{hidden} hidden"));
@@ -176,16 +191,26 @@ impl ShardSource {
     /// An image's shard and place.
     fn place(&self, index: usize) -> Result<(usize, Entry)> {
         let entry = self.entries.get(index).ok_or_else(|| {
-            Error::input(format!("there is no image {index} among {}", self.entries.len()))
+            Error::input(format!(
+                "there is no image {index} among {}",
+                self.entries.len()
+            ))
         })?;
-        Ok((self.first.partition_point(|first| *first <= index) - 1, *entry))
+        Ok((
+            self.first.partition_point(|first| *first <= index) - 1,
+            *entry,
+        ))
     }
 
     fn try_name(&self, index: usize) -> Result<String> {
         let (shard, entry) = self.place(index)?;
         let path = self.files.path(shard);
         if shard_ending(&path.to_string_lossy()) == Some("parquet") {
-            return Ok(format!("{}:row {}", path.display(), index - self.first[shard]));
+            return Ok(format!(
+                "{}:row {}",
+                path.display(),
+                index - self.first[shard]
+            ));
         }
         let member = tar::name(&*self.files.get(shard)?, entry.offset, entry.skip)?;
         Ok(format!("{}:{member}", path.display()))
@@ -215,10 +240,15 @@ impl ImageSource for ShardSource {
     }
 
     fn name(&self, index: usize) -> String {
-        self.try_name(index).unwrap_or_else(|_| match self.place(index) {
-            Ok((shard, _)) => format!("{}:image {}", self.files.path(shard).display(), index - self.first[shard]),
-            Err(_) => format!("image {index}"),
-        })
+        self.try_name(index)
+            .unwrap_or_else(|_| match self.place(index) {
+                Ok((shard, _)) => format!(
+                    "{}:image {}",
+                    self.files.path(shard).display(),
+                    index - self.first[shard]
+                ),
+                Err(_) => format!("image {index}"),
+            })
     }
 
     fn is_stored(&self) -> bool {
@@ -252,6 +282,21 @@ impl ImageSource for ShardSource {
     }
 }
 
+/// Tells of pages of which much has to be unpacked for every image.
+fn tell_slow(root: &Path, entries: &[Entry]) {
+    let before = entries
+        .iter()
+        .filter(|e| matches!(e.codec, Codec::Zstd | Codec::Gzip));
+    let mean = before.map(|e| u64::from(e.skip)).sum::<u64>() / entries.len().max(1) as u64;
+    if mean > SLOW {
+        remark(&format!(
+            "{}: for every image about {} MiB before it are unpacked; write these files with snappy, without compression, or with smaller pages to read them faster",
+            root.display(),
+            mean >> 20
+        ));
+    }
+}
+
 /// Makes labels of all shards places in one list: names are sorted; of numbers all shards must have the same names.
 fn unite(paths: &[PathBuf], shards: &[IndexedShard], entries: &mut [Entry]) -> Result<Own> {
     let bad = |shard: usize, what: &str| {
@@ -272,7 +317,12 @@ fn unite(paths: &[PathBuf], shards: &[IndexedShard], entries: &mut [Entry]) -> R
                 }
                 numbers = Some(names.as_ref().map(|names| names.to_vec()));
             }
-            _ => return bad(i, "labels its images in another way (one by numbers, one by names)"),
+            _ => {
+                return bad(
+                    i,
+                    "labels its images in another way (one by numbers, one by names)",
+                );
+            }
         }
     }
     if let Some(names) = numbers {
@@ -288,7 +338,8 @@ fn unite(paths: &[PathBuf], shards: &[IndexedShard], entries: &mut [Entry]) -> R
                 .iter()
                 .map(|name| all.binary_search(&name).unwrap_or(0) as u32)
                 .collect();
-            own.iter_mut().for_each(|entry| entry.label = places[entry.label as usize]);
+            own.iter_mut()
+                .for_each(|entry| entry.label = places[entry.label as usize]);
         }
     }
     Ok(Own::Names(all.into_iter().cloned().collect()))

@@ -41,7 +41,9 @@ impl Elements<'_> {
                 }
                 .checked_add(1)?;
                 let at = self.at;
-                self.at = at.checked_add(length).filter(|end| *end <= self.input.len())?;
+                self.at = at
+                    .checked_add(length)
+                    .filter(|end| *end <= self.input.len())?;
                 Element::Literal { at, length }
             }
             1 => Element::Copy {
@@ -79,7 +81,9 @@ pub(super) fn start(page: &[u8], size: usize) -> Result<usize, String> {
         if byte & 0x80 == 0 {
             return match value == size as u64 {
                 true => Ok(i + 1),
-                false => Err(format!("its Snappy data has {value} bytes where its header says {size}")),
+                false => Err(format!(
+                    "its Snappy data has {value} bytes where its header says {size}"
+                )),
             };
         }
     }
@@ -92,7 +96,9 @@ pub(super) fn unpack(input: &[u8], whole: usize, out: &mut Vec<u8>) -> Result<()
     // What is claimed may be more than there is; a copy of 64 bytes takes at least two.
     out.reserve(whole.min(input.len().saturating_mul(32)));
     while out.len() < whole {
-        let Some(element) = elements.next() else { break };
+        let Some(element) = elements.next() else {
+            break;
+        };
         match element? {
             Element::Literal { at, length } => out.extend_from_slice(&input[at..at + length]),
             Element::Copy { back, length } => {
@@ -113,7 +119,10 @@ pub(super) fn unpack(input: &[u8], whole: usize, out: &mut Vec<u8>) -> Result<()
 
 /// What to read for each piece, ordered by their starts.
 pub(super) fn place(page: &[u8], size: usize, pieces: &[Piece]) -> Result<Vec<Place>, String> {
-    let mut elements = Elements { input: page, at: start(page, size)? };
+    let mut elements = Elements {
+        input: page,
+        at: start(page, size)?,
+    };
     // Cuts that no copy so far has reached across: where they are in the page and in what it unpacks to.
     let mut cuts: Vec<(u64, u64)> = vec![(elements.at as u64, 0)];
     // Ends of elements at or behind the end of each piece.

@@ -14,8 +14,8 @@ use super::build::{Found, Label, ShardContent};
 use super::codec::Codec;
 use super::entry::Entry;
 use super::files::Shard;
-use crate::data::folder::is_image_name;
 use crate::data::MAX_FILE_BYTES;
+use crate::data::folder::is_image_name;
 use crate::{Error, Result};
 use headers::{Member, Members};
 
@@ -41,7 +41,10 @@ pub(super) fn index(shard: &Shard) -> Result<ShardContent> {
             found.hidden(&member.name);
             continue;
         }
-        if group.first().is_some_and(|first| key(&first.name) != key(&member.name)) {
+        if group
+            .first()
+            .is_some_and(|first| key(&first.name) != key(&member.name))
+        {
             sample(shard, &group, &mut found)?;
             group.clear();
         }
@@ -77,7 +80,11 @@ fn sample(shard: &Shard, group: &[Member], found: &mut Found) -> Result<()> {
         for member in images {
             let folder = member.name.rsplit('/').nth(1).unwrap_or_default();
             if matches!(folder, "" | "." | "..") {
-                return Err(bad(shard, member, "has no label: there is no .cls or .json with a label beside it, and no folder that names its class"));
+                return Err(bad(
+                    shard,
+                    member,
+                    "has no label: there is no .cls or .json with a label beside it, and no folder that names its class",
+                ));
             }
             add(shard, member, Label::Name(folder.to_owned()), found)?;
         }
@@ -102,10 +109,11 @@ fn sample(shard: &Shard, group: &[Member], found: &mut Found) -> Result<()> {
     }
 }
 
-
 fn add(shard: &Shard, member: &Member, label: Label, found: &mut Found) -> Result<()> {
     let entry = entry(shard, member)?;
-    found.add(entry, label).map_err(|what| bad(shard, member, what))
+    found
+        .add(entry, label)
+        .map_err(|what| bad(shard, member, what))
 }
 
 fn entry(shard: &Shard, member: &Member) -> Result<Entry> {
@@ -113,7 +121,10 @@ fn entry(shard: &Shard, member: &Member) -> Result<Entry> {
         return Err(bad(shard, member, "is empty"));
     }
     if member.size > MAX_FILE_BYTES {
-        let text = format!("has {} bytes; images of at most {MAX_FILE_BYTES} bytes are read", member.size);
+        let text = format!(
+            "has {} bytes; images of at most {MAX_FILE_BYTES} bytes are read",
+            member.size
+        );
         return Err(bad(shard, member, text));
     }
     Ok(Entry {
@@ -133,20 +144,26 @@ fn number(shard: &Shard, member: &Member) -> Result<i64> {
     let text = text.trim();
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(20).collect();
-        bad(shard, member, format!("holds {shown:?}, not the number of a class"))
+        bad(
+            shard,
+            member,
+            format!("holds {shown:?}, not the number of a class"),
+        )
     })
 }
 
 /// The class that a description names.
 fn description(shard: &Shard, member: &Member) -> Result<Option<Label>> {
     let text = content(shard, member)?;
-    let json: Json = serde_json::from_str(&text)
-        .map_err(|e| bad(shard, member, format!("is no JSON: {e}")))?;
+    let json: Json =
+        serde_json::from_str(&text).map_err(|e| bad(shard, member, format!("is no JSON: {e}")))?;
     for key in JSON_KEYS {
         match json.get(key) {
             None | Some(Json::Null) => {}
             Some(Json::Number(n)) if n.is_i64() => return Ok(n.as_i64().map(Label::Number)),
-            Some(Json::String(name)) if !name.is_empty() => return Ok(Some(Label::Name(name.clone()))),
+            Some(Json::String(name)) if !name.is_empty() => {
+                return Ok(Some(Label::Name(name.clone())));
+            }
             Some(other) => {
                 let text = format!("has {other} as {key:?}; expected a class's number or name");
                 return Err(bad(shard, member, text));
@@ -168,7 +185,11 @@ fn content(shard: &Shard, member: &Member) -> Result<String> {
 
 /// Bad input: the file, the member, and what is wrong with it.
 fn bad(shard: &Shard, member: &Member, what: impl std::fmt::Display) -> Error {
-    Error::input(format!("{}:{}: {what}", shard.path().display(), member.name))
+    Error::input(format!(
+        "{}:{}: {what}",
+        shard.path().display(),
+        member.name
+    ))
 }
 
 /// A member's folder with its name up to the first dot, and what follows that dot.
@@ -188,5 +209,7 @@ fn key(name: &str) -> &str {
 fn is_hidden(name: &str) -> bool {
     let mut parts = name.rsplit('/');
     parts.next().is_some_and(|base| base.starts_with('.'))
-        || parts.any(|folder| folder == "__MACOSX" || folder.starts_with('.') && folder != "." && folder != "..")
+        || parts.any(|folder| {
+            folder == "__MACOSX" || folder.starts_with('.') && folder != "." && folder != ".."
+        })
 }

@@ -13,7 +13,10 @@ fn write(path: &Path, images: &[(u32, u8)]) {
         builder.append_data(&mut header, name, content).unwrap();
     };
     for (i, (label, value)) in images.iter().enumerate() {
-        add(format!("{i}.ppm"), &[&b"P6 1 1 255\n"[..], &[*value; 3]].concat());
+        add(
+            format!("{i}.ppm"),
+            &[&b"P6 1 1 255\n"[..], &[*value; 3]].concat(),
+        );
         add(format!("{i}.cls"), label.to_string().as_bytes());
     }
     builder.finish().unwrap();
@@ -56,11 +59,17 @@ fn an_index_is_made_once_and_for_a_changed_shard_again() {
     set(&b, time + Duration::from_secs(7));
     let changed = open().unwrap();
     assert_eq!(changed.len(), 3);
-    assert_eq!((changed.label(2), changed.image(2).unwrap().data()[0]), (1, 30));
+    assert_eq!(
+        (changed.label(2), changed.image(2).unwrap().data()[0]),
+        (1, 30)
+    );
     assert_ne!(fs::read(&file).unwrap(), made);
     // A run that began before is told, and skips nothing of it.
     let error = first.image(3).unwrap_err();
-    assert!(error.to_string().contains("b.tar: the shard has changed"), "{error}");
+    assert!(
+        error.to_string().contains("b.tar: the shard has changed"),
+        "{error}"
+    );
     assert!(error.exit_code() == 2 && !crate::data::is_of_the_file(&error));
     fs::write(&a, content).unwrap();
     set(&a, time);
@@ -103,13 +112,20 @@ fn shards_of_one_split_label_in_one_way() {
     let mut header = Header::new_ustar();
     header.set_size(1);
     header.set_cksum();
-    builder.append_data(&mut header, "cat/1.ppm", &b"x"[..]).unwrap();
+    builder
+        .append_data(&mut header, "cat/1.ppm", &b"x"[..])
+        .unwrap();
     builder.finish().unwrap();
     let error = ShardSource::open(dir.path(), "x", &[a.clone(), b.clone()]).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("b.tar: labels its images in another way") && text.ends_with("a.tar"), "{text}");
+    assert!(
+        text.contains("b.tar: labels its images in another way") && text.ends_with("a.tar"),
+        "{text}"
+    );
     fs::write(&b, [0; 1024]).unwrap();
-    let text = ShardSource::open(dir.path(), "y", &[b]).unwrap_err().to_string();
+    let text = ShardSource::open(dir.path(), "y", &[b])
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("b.tar: there is no image in it"), "{text}");
     let text = ShardSource::open(dir.path(), "z", &[dir.path().join("none.tar")]).unwrap_err();
     assert_eq!(text.exit_code(), 2);
@@ -122,12 +138,19 @@ fn shards_of_one_split_label_in_one_way() {
         let mut header = Header::new_ustar();
         header.set_size(3);
         header.set_cksum();
-        builder.append_data(&mut header, "cat/bad.jpg", &b"xyz"[..]).unwrap();
+        builder
+            .append_data(&mut header, "cat/bad.jpg", &b"xyz"[..])
+            .unwrap();
         builder.into_inner().unwrap()
     })
     .unwrap();
     let source = ShardSource::open(dir.path(), "v", &[dir.path().join("c.tar")]).unwrap();
     let error = source.image(0).unwrap_err();
-    assert!(error.to_string().contains("c.tar:cat/bad.jpg: can't be decoded"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("c.tar:cat/bad.jpg: can't be decoded"),
+        "{error}"
+    );
     assert!(crate::data::is_of_the_file(&error));
 }

@@ -116,7 +116,11 @@ pub(super) fn unpack(input: &[u8], whole: usize, out: &mut Vec<u8>) -> Result<()
     // The part becomes a frame of its own: its last block is marked as such, and no checksum is expected. (The crate hands out the last
     // window, which may be all, only at a frame's end.)
     let mut last = None;
-    for block in (Blocks { input, at: start, ended: false }) {
+    for block in (Blocks {
+        input,
+        at: start,
+        ended: false,
+    }) {
         last = Some(block?);
     }
     let last = last.ok_or_else(damaged)?;
@@ -136,7 +140,9 @@ pub(super) fn unpack(input: &[u8], whole: usize, out: &mut Vec<u8>) -> Result<()
         let ended = decoder
             .decode_blocks(&mut source, BlockDecodingStrategy::UptoBytes(1 << 20))
             .map_err(|e| wrong(&e))?;
-        decoder.collect_to_writer(&mut *out).map_err(|e| wrong(&e))?;
+        decoder
+            .collect_to_writer(&mut *out)
+            .map_err(|e| wrong(&e))?;
         if ended || out.len() >= whole {
             return Ok(());
         }
@@ -145,7 +151,11 @@ pub(super) fn unpack(input: &[u8], whole: usize, out: &mut Vec<u8>) -> Result<()
 
 /// Copies the content of blocks that are stored as they are.
 pub(super) fn copy(input: &[u8], whole: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    for block in (Blocks { input, at: 0, ended: false }) {
+    for block in (Blocks {
+        input,
+        at: 0,
+        ended: false,
+    }) {
         let block = block?;
         let content = &input[block.at + 3..block.end];
         match block.kind {
@@ -175,16 +185,22 @@ pub(super) fn place(page: &[u8], unpacked: &[u8], pieces: &[Piece]) -> Result<Ve
         })
     };
     let Some(blocks) = blocks_of(page, start, unpacked) else {
-        return pieces.iter().map(|&(start, _)| from_start(all, start)).collect();
+        return pieces
+            .iter()
+            .map(|&(start, _)| from_start(all, start))
+            .collect();
     };
     let place = |&(start, length): &Piece| {
         let end = start + u64::from(length);
-        let first = blocks.partition_point(|(_, at)| *at <= start).saturating_sub(1);
+        let first = blocks
+            .partition_point(|(_, at)| *at <= start)
+            .saturating_sub(1);
         let behind = blocks.partition_point(|(_, at)| *at < end).max(first + 1);
         let (run, at) = (&blocks[first..behind], blocks[first].1);
         if run.iter().any(|(block, _)| block.kind == Kind::Compressed) {
             // Where a compressed block ends is certain only by the next one of which the content is known.
-            let known = |(block, _): &&(Block, u64)| block.kind == Kind::Stored && block.size >= KNOWN;
+            let known =
+                |(block, _): &&(Block, u64)| block.kind == Kind::Stored && block.size >= KNOWN;
             let last = blocks[behind - 1..].iter().find(known);
             let stored = last.map_or(Ok(all), |(block, _)| small(block.end as u64))?;
             return from_start(stored, start);
@@ -205,7 +221,11 @@ pub(super) fn place(page: &[u8], unpacked: &[u8], pieces: &[Piece]) -> Result<Ve
 /// not written in it; that it is what compressors make is checked at every block of which the content is known. `None` where it is not so.
 fn blocks_of(page: &[u8], start: usize, unpacked: &[u8]) -> Option<Vec<(Block, u64)>> {
     let (mut found, mut at) = (Vec::new(), 0u64);
-    for block in (Blocks { input: page, at: start, ended: false }) {
+    for block in (Blocks {
+        input: page,
+        at: start,
+        ended: false,
+    }) {
         let block = block.ok()?;
         let here = unpacked.get(at as usize..)?;
         let size = block.size.min(here.len() as u64);

@@ -59,21 +59,31 @@ pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
     }
     let loose = list(root)?;
     let data = root.join("data");
-    let below = if data.is_dir() { list(&data)? } else { Listing::default() };
+    let below = if data.is_dir() {
+        list(&data)?
+    } else {
+        Listing::default()
+    };
     let [train, val] = ["train", "val"].map(|name| root.join(name));
     if train.is_dir() || val.is_dir() {
         if let Some(shard) = loose.shards.iter().chain(&below.shards).next() {
-            return Err(ambiguous(root, &format!(
-                "there are both the folder {}/ and the shard {}",
-                if train.is_dir() { "train" } else { "val" },
-                shard.display()
-            )));
+            return Err(ambiguous(
+                root,
+                &format!(
+                    "there are both the folder {}/ and the shard {}",
+                    if train.is_dir() { "train" } else { "val" },
+                    shard.display()
+                ),
+            ));
         }
         return in_folders(&train, &val);
     }
     let shards = match (loose.shards.first(), below.shards.first()) {
         (Some(here), Some(there)) => {
-            return Err(ambiguous(root, &format!("there are both {} and {}", here.display(), there.display())));
+            return Err(ambiguous(
+                root,
+                &format!("there are both {} and {}", here.display(), there.display()),
+            ));
         }
         (Some(_), None) => loose.shards,
         (None, Some(_)) => below.shards,
@@ -99,9 +109,15 @@ fn in_folders(train: &Path, val: &Path) -> Result<Option<Parts>> {
     if !train.is_dir() {
         return Ok(None);
     }
-    let parts = Parts { train: part(train)?, val: part(&val)? };
+    let parts = Parts {
+        train: part(train)?,
+        val: part(&val)?,
+    };
     Ok(match parts {
-        Parts { train: Part::Folders(_) | Part::Flat(_), val: Part::Folders(_) } => None,
+        Parts {
+            train: Part::Folders(_) | Part::Flat(_),
+            val: Part::Folders(_),
+        } => None,
         parts => Some(parts),
     })
 }
@@ -116,8 +132,15 @@ fn part(folder: &Path) -> Result<Part> {
         });
     };
     if found.folders > 0 || found.images > 0 {
-        let other = if found.folders > 0 { "folders" } else { "images" };
-        return Err(ambiguous(folder, &format!("there are both {other} and the shard {}", shard.display())));
+        let other = if found.folders > 0 {
+            "folders"
+        } else {
+            "images"
+        };
+        return Err(ambiguous(
+            folder,
+            &format!("there are both {other} and the shard {}", shard.display()),
+        ));
     }
     one_kind(folder, found.shards).map(Part::Shards)
 }
@@ -126,7 +149,14 @@ fn part(folder: &Path) -> Result<Part> {
 fn one_kind(folder: &Path, shards: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let kind = |path: &PathBuf| shard_ending(&path.to_string_lossy());
     match shards.iter().find(|path| kind(path) != kind(&shards[0])) {
-        Some(other) => Err(ambiguous(folder, &format!("there are both {} and {}", shards[0].display(), other.display()))),
+        Some(other) => Err(ambiguous(
+            folder,
+            &format!(
+                "there are both {} and {}",
+                shards[0].display(),
+                other.display()
+            ),
+        )),
         None => Ok(shards),
     }
 }
@@ -135,7 +165,11 @@ fn one_kind(folder: &Path, shards: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
 fn by_name(root: &Path, shards: Vec<PathBuf>) -> Result<Parts> {
     let [mut train, mut val, mut test] = [const { Vec::new() }; 3];
     for path in shards {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
         let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphabetic()).collect();
         let has = |list: &[&str]| words.iter().any(|word| list.contains(word));
         match (has(&TRAIN), has(&VAL), has(&TEST)) {
@@ -159,7 +193,10 @@ fn by_name(root: &Path, shards: Vec<PathBuf>) -> Result<Parts> {
     if val.is_empty() {
         val = test;
     }
-    for (files, what, names) in [(&train, "training", "train-*"), (&val, "validation", "validation-*, val-* or test-*")] {
+    for (files, what, names) in [
+        (&train, "training", "train-*"),
+        (&val, "validation", "validation-*, val-* or test-*"),
+    ] {
         if files.is_empty() {
             return Err(Error::input(format!(
                 "`data_path`={}: there are no shards of {what} images; expected {names}",
@@ -191,7 +228,10 @@ fn list(folder: &Path) -> Result<Listing> {
             found.shards.push(entry.path());
         } else if is_image_name(&name) {
             found.images += 1;
-        } else if let Some((_, tool)) = COMPRESSED.iter().find(|(end, _)| name.to_lowercase().ends_with(end)) {
+        } else if let Some((_, tool)) = COMPRESSED
+            .iter()
+            .find(|(end, _)| name.to_lowercase().ends_with(end))
+        {
             return Err(Error::input(format!(
                 "{}: compressed tar files can't be read in place; unpack it once ({tool})",
                 entry.path().display()

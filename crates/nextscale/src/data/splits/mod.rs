@@ -42,7 +42,10 @@ impl Splits {
         let Some(parts) = layout::find(root)? else {
             let FolderSplits { train, val } = FolderSplits::open(root)?;
             return Ok(Self {
-                left_out: [train.left_out(), val.left_out()].into_iter().flatten().collect(),
+                left_out: [train.left_out(), val.left_out()]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
                 train: Arc::new(train),
                 val: Arc::new(val),
             });
@@ -96,7 +99,11 @@ impl Splits {
                 Arc::new(source)
             }
         };
-        Ok(Self { train, val, left_out })
+        Ok(Self {
+            train,
+            val,
+            left_out,
+        })
     }
 }
 
@@ -104,20 +111,32 @@ impl Splits {
 fn places(root: &Path, classes: &[String], names: &[String]) -> Result<Vec<u32>> {
     same_classes(root, classes, names)?;
     let by_name: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
-    Ok(names.iter().map(|name| by_name.get(name.as_str()).copied().unwrap_or(0)).collect())
+    Ok(names
+        .iter()
+        .map(|name| by_name.get(name.as_str()).copied().unwrap_or(0))
+        .collect())
 }
 
 /// Names the classes of training images in shards.
 fn name_classes(root: &Path, source: &mut ShardSource) -> Result<()> {
     let names = match source.own().clone() {
         Own::Names(names) | Own::Numbers(Some(names)) => names,
-        Own::Numbers(None) => match CLASS_LISTS.iter().map(|name| root.join(name)).find(|path| path.exists()) {
+        Own::Numbers(None) => match CLASS_LISTS
+            .iter()
+            .map(|name| root.join(name))
+            .find(|path| path.exists())
+        {
             Some(path) => {
                 crate::input::open_input(&path)?;
                 let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| Error::input(format!("{}: is no text in UTF-8", path.display())))?;
-                let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_owned()).collect();
+                let text = String::from_utf8(bytes).map_err(|_| {
+                    Error::input(format!("{}: is no text in UTF-8", path.display()))
+                })?;
+                let names: Vec<String> = text
+                    .trim_end()
+                    .lines()
+                    .map(|line| line.trim().to_owned())
+                    .collect();
                 if let Some(line) = names.iter().position(String::is_empty) {
                     return Err(Error::input(format!(
                         "{}: line {} is empty; expected the name of class {line}",

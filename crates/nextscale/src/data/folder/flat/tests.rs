@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::{ImageSource, Splits};
+use crate::data::Splits;
 
 /// A data folder with class folders for training, and four validation images without.
 fn root() -> tempfile::TempDir {
@@ -8,7 +8,11 @@ fn root() -> tempfile::TempDir {
         let folder = dir.path().join(class);
         fs::create_dir_all(&folder).unwrap();
         for i in 1..=4 {
-            fs::write(folder.join(format!("V_{i}.JPEG")), b"P6 1 1 255\n\x01\x02\x03").unwrap();
+            fs::write(
+                folder.join(format!("V_{i}.JPEG")),
+                b"P6 1 1 255\n\x01\x02\x03",
+            )
+            .unwrap();
         }
     }
     fs::write(dir.path().join("val/._V_1.JPEG"), b"").unwrap();
@@ -26,7 +30,9 @@ fn labels(root: &Path, files: &[(&str, &str)]) -> Result<Vec<u32>> {
         assert!(val.name(0).ends_with("V_1.JPEG") && val.image(3).is_ok());
         (0..val.len()).map(|i| val.label(i)).collect()
     });
-    files.iter().for_each(|(name, _)| fs::remove_file(root.join(name)).unwrap());
+    files
+        .iter()
+        .for_each(|(name, _)| fs::remove_file(root.join(name)).unwrap());
     opened
 }
 
@@ -64,20 +70,46 @@ fn labels_that_are_not_certain_are_refused() {
     assert!(two.contains("two files of labels"), "{two}");
     let truth = "ILSVRC2012_validation_ground_truth.txt";
     for (name, content, part) in [
-        (truth, "1\n3\n1\n2\n", "map_clsloc.txt of its development kit"),
+        (
+            truth,
+            "1\n3\n1\n2\n",
+            "map_clsloc.txt of its development kit",
+        ),
         ("val.txt", "0\n1\n2\n", "has 3 labels"),
-        ("val.txt", "0\n1\n2\n4\n", "val.txt: line 4: label 4 is out of range"),
+        (
+            "val.txt",
+            "0\n1\n2\n4\n",
+            "val.txt: line 4: label 4 is out of range",
+        ),
         ("val.txt", "0\n1\n-2\n1\n", "line 3: label -2"),
-        ("val.txt", "n1\nn7\nn1\nn1\n", "line 2: \"n7\" is none of the 3 classes"),
-        ("val.txt", "V_1.JPEG 0\nV_2.JPEG 0\nV_3.JPEG 0\n", "V_4.JPEG: "),
-        ("val.txt", "V_1.JPEG 0\nV_1.JPEG 1\n", "line 2: V_1.JPEG has had another class"),
+        (
+            "val.txt",
+            "n1\nn7\nn1\nn1\n",
+            "line 2: \"n7\" is none of the 3 classes",
+        ),
+        (
+            "val.txt",
+            "V_1.JPEG 0\nV_2.JPEG 0\nV_3.JPEG 0\n",
+            "V_4.JPEG: ",
+        ),
+        (
+            "val.txt",
+            "V_1.JPEG 0\nV_1.JPEG 1\n",
+            "line 2: V_1.JPEG has had another class",
+        ),
         ("val.txt", "V_1.JPEG 0\n1\n", "line 2: some lines have"),
     ] {
         let text = text(&[(name, content)]);
         assert!(text.contains(part), "{text}");
     }
-    let kit = text(&[("val.txt", "9\n1\n1\n1\n"), ("map_clsloc.txt", "n3 1 kit_fox\n")]);
-    assert!(kit.contains("line 1: map_clsloc.txt has no class 9"), "{kit}");
+    let kit = text(&[
+        ("val.txt", "9\n1\n1\n1\n"),
+        ("map_clsloc.txt", "n3 1 kit_fox\n"),
+    ]);
+    assert!(
+        kit.contains("line 1: map_clsloc.txt has no class 9"),
+        "{kit}"
+    );
     let kit = text(&[("val.txt", "1\n1\n1\n1\n"), ("map_clsloc.txt", "n3 one\n")]);
     assert!(kit.contains("map_clsloc.txt: line 1: expected"), "{kit}");
 }

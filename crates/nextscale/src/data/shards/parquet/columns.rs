@@ -31,11 +31,17 @@ impl Columns {
         let features = features(footer);
         let image = image(footer, &features)?;
         let label = label(footer, &features)?;
-        let names = features.get(&footer.columns[label].path[0]).and_then(class_names);
+        let names = features
+            .get(&footer.columns[label].path[0])
+            .and_then(class_names);
         if names.as_ref().is_some_and(|names| names.is_empty()) {
             return Err("it names no class".into());
         }
-        Ok(Self { image, label, names })
+        Ok(Self {
+            image,
+            label,
+            names,
+        })
     }
 }
 
@@ -58,7 +64,10 @@ fn of_type<'a>(features: &'a Json, kind: &'a str) -> impl Iterator<Item = &'a st
 fn class_names(feature: &Json) -> Option<Arc<[String]>> {
     let names = feature.get("names")?;
     if let Some(list) = names.as_array() {
-        return list.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+        return list
+            .iter()
+            .map(|name| name.as_str().map(str::to_owned))
+            .collect();
     }
     // Written in YAML they are numbered.
     let numbered = names.as_object()?;
@@ -79,11 +88,13 @@ fn listed(columns: &[Column]) -> String {
 fn image(footer: &Footer, features: &Json) -> Result<usize, String> {
     let columns = &footer.columns;
     let of = |name: &str| {
-        columns.iter().position(|column| match column.path.as_slice() {
-            [first] => first == name || first.strip_suffix(".bytes") == Some(name),
-            [first, last] => first == name && last == "bytes",
-            _ => false,
-        })
+        columns
+            .iter()
+            .position(|column| match column.path.as_slice() {
+                [first] => first == name || first.strip_suffix(".bytes") == Some(name),
+                [first, last] => first == name && last == "bytes",
+                _ => false,
+            })
     };
     let by_name = IMAGES.iter().find_map(|name| of(name));
     let by_type = || {
@@ -104,19 +115,27 @@ fn image(footer: &Footer, features: &Json) -> Result<usize, String> {
     let column = &columns[place];
     let name = column.path.join(".");
     if column.repeated {
-        return Err(format!("column {name:?} has lists of images; one a row is read"));
+        return Err(format!(
+            "column {name:?} has lists of images; one a row is read"
+        ));
     }
     match column.kind {
         Physical::Bytes => Ok(place),
-        Physical::Int32 | Physical::Int64 => Err(format!("column {name:?} has integers; expected files as bytes")),
-        Physical::Other(kind) => Err(format!("column {name:?} has values of type {kind}; expected files as bytes")),
+        Physical::Int32 | Physical::Int64 => Err(format!(
+            "column {name:?} has integers; expected files as bytes"
+        )),
+        Physical::Other(kind) => Err(format!(
+            "column {name:?} has values of type {kind}; expected files as bytes"
+        )),
     }
 }
 
 fn label(footer: &Footer, features: &Json) -> Result<usize, String> {
     let columns = &footer.columns;
     let of = |name: &str| {
-        columns.iter().position(|column| column.path.len() == 1 && column.path[0] == name)
+        columns
+            .iter()
+            .position(|column| column.path.len() == 1 && column.path[0] == name)
     };
     let by_name = LABELS.iter().find_map(|name| of(name));
     let by_type = || {
@@ -124,14 +143,23 @@ fn label(footer: &Footer, features: &Json) -> Result<usize, String> {
         found.next().filter(|_| found.next().is_none())
     };
     let place = by_name.or_else(by_type).ok_or_else(|| {
-        format!("there is no column of labels; expected \"label\" with integers, found {}", listed(columns))
+        format!(
+            "there is no column of labels; expected \"label\" with integers, found {}",
+            listed(columns)
+        )
     })?;
     let column = &columns[place];
     let name = column.path.join(".");
     match column.kind {
-        _ if column.repeated => Err(format!("column {name:?} has lists of labels; one a row is read")),
+        _ if column.repeated => Err(format!(
+            "column {name:?} has lists of labels; one a row is read"
+        )),
         Physical::Int32 | Physical::Int64 => Ok(place),
-        Physical::Bytes => Err(format!("column {name:?} has texts; expected the numbers of classes")),
-        Physical::Other(kind) => Err(format!("column {name:?} has values of type {kind}; expected integers")),
+        Physical::Bytes => Err(format!(
+            "column {name:?} has texts; expected the numbers of classes"
+        )),
+        Physical::Other(kind) => Err(format!(
+            "column {name:?} has values of type {kind}; expected integers"
+        )),
     }
 }

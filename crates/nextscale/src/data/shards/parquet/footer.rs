@@ -143,7 +143,11 @@ fn columns(schema: &[Element]) -> Result<Vec<Column>, Fault> {
     let mut found = Vec::new();
     let (mut path, mut open): (Vec<String>, Vec<Open>) = Default::default();
     let (root, rest) = schema.split_first().ok_or(Fault::Damaged)?;
-    open.push(Open { left: root.children, optional: 0, repeated: false });
+    open.push(Open {
+        left: root.children,
+        optional: 0,
+        repeated: false,
+    });
     for element in rest {
         while open.last().is_some_and(|o| o.left == 0) {
             open.pop();
@@ -159,7 +163,11 @@ fn columns(schema: &[Element]) -> Result<Vec<Column>, Fault> {
         let repeated = parent.repeated || element.repetition == 2;
         path.push(element.name.clone());
         if element.children > 0 {
-            open.push(Open { left: element.children, optional, repeated });
+            open.push(Open {
+                left: element.children,
+                optional,
+                repeated,
+            });
             continue;
         }
         found.push(Column {

@@ -36,10 +36,16 @@ const MAX_ROWS: i64 = 1 << 24;
 /// One line that names the file, and the row where one is at fault.
 pub(super) fn index(shard: &Shard) -> Result<ShardContent> {
     let footer = footer_of(shard)?;
-    let rows: i64 = footer.groups.iter().map(|group| group.rows.max(0)).fold(0, i64::saturating_add);
+    let rows: i64 = footer
+        .groups
+        .iter()
+        .map(|group| group.rows.max(0))
+        .fold(0, i64::saturating_add);
     if rows != footer.rows || rows > MAX_ROWS {
         return Err(match rows > MAX_ROWS {
-            true => shard.bad(format!("it has {rows} rows; files of at most {MAX_ROWS} are read")),
+            true => shard.bad(format!(
+                "it has {rows} rows; files of at most {MAX_ROWS} are read"
+            )),
             false => shard.bad("it is damaged: its groups have other rows than the whole"),
         });
     }
@@ -50,16 +56,21 @@ pub(super) fn index(shard: &Shard) -> Result<ShardContent> {
         let rows = group.rows.max(0) as usize;
         let chunk = |place: usize| (&footer.columns[place], &group.chunks[place]);
         let (column, labels) = chunk(columns.label);
-        let labels = numbers(shard, column, labels, rows, first).map_err(|wrong| wrong.of(shard, column))?;
+        let labels =
+            numbers(shard, column, labels, rows, first).map_err(|wrong| wrong.of(shard, column))?;
         let (column, images) = chunk(columns.image);
-        let places = pictures(shard, column, images, rows, first).map_err(|wrong| wrong.of(shard, column))?;
+        let places = pictures(shard, column, images, rows, first)
+            .map_err(|wrong| wrong.of(shard, column))?;
         for (row, (entry, label)) in places.into_iter().zip(labels).enumerate() {
             let at = |what: String| row_error(shard, first + row, what);
             let label = in_range(label).map_err(at)?;
             if let Some(names) = &columns.names
                 && label as usize >= names.len()
             {
-                return Err(at(format!("has label {label}, and the file names {} classes", names.len())));
+                return Err(at(format!(
+                    "has label {label}, and the file names {} classes",
+                    names.len()
+                )));
             }
             found.add(entry, Label::Number(label.into())).map_err(at)?;
         }
@@ -116,12 +127,18 @@ fn footer_of(shard: &Shard) -> Result<Footer> {
     ends[1].copy_from_slice(&tail[4..]);
     match ends {
         [[b'P', b'A', b'R', b'1'], [b'P', b'A', b'R', b'1']] => {}
-        [_, [b'P', b'A', b'R', b'E']] => return Err(shard.bad("it is encrypted, which is not read")),
+        [_, [b'P', b'A', b'R', b'E']] => {
+            return Err(shard.bad("it is encrypted, which is not read"));
+        }
         [[b'P', b'A', b'R', b'1'], _] => {
-            return Err(shard.bad("it is truncated: a Parquet file ends with PAR1, and this one does not"));
+            return Err(
+                shard.bad("it is truncated: a Parquet file ends with PAR1, and this one does not")
+            );
         }
         _ if ends[0].starts_with(b"vers") => {
-            return Err(shard.bad("it is the pointer of a file in Git LFS; fetch the file itself (git lfs pull)"));
+            return Err(shard.bad(
+                "it is the pointer of a file in Git LFS; fetch the file itself (git lfs pull)",
+            ));
         }
         _ => return Err(shard.bad("it is no Parquet file")),
     }
@@ -136,9 +153,16 @@ fn footer_of(shard: &Shard) -> Result<Footer> {
     })
 }
 
-fn pages<'a>(shard: &'a Shard, column: &'a Column, chunk: &Chunk, rows: usize) -> Result<Pages<'a>, Wrong> {
+fn pages<'a>(
+    shard: &'a Shard,
+    column: &'a Column,
+    chunk: &Chunk,
+    rows: usize,
+) -> Result<Pages<'a>, Wrong> {
     if chunk.elsewhere || !chunk.described {
-        return Err("is encrypted or in another file, which is not read".to_owned().into());
+        return Err("is encrypted or in another file, which is not read"
+            .to_owned()
+            .into());
     }
     if chunk.values != rows as i64 {
         return Err(format!("has {} values for {rows} rows", chunk.values).into());
@@ -147,7 +171,13 @@ fn pages<'a>(shard: &'a Shard, column: &'a Column, chunk: &Chunk, rows: usize) -
 }
 
 /// The numbers of a column's chunk, whose first row has number `first`.
-fn numbers(shard: &Shard, column: &Column, chunk: &Chunk, rows: usize, first: usize) -> Result<Vec<i64>, Wrong> {
+fn numbers(
+    shard: &Shard,
+    column: &Column,
+    chunk: &Chunk,
+    rows: usize,
+    first: usize,
+) -> Result<Vec<i64>, Wrong> {
     let size = if column.kind == Physical::Int32 { 4 } else { 8 };
     let mut pages = pages(shard, column, chunk, rows)?;
     let mut dictionary = Vec::new();
@@ -177,7 +207,9 @@ fn numbers(shard: &Shard, column: &Column, chunk: &Chunk, rows: usize, first: us
 }
 
 fn not_read(encoding: Encoding) -> String {
-    format!("is encoded as {encoding}, which is not read for it; write it anew with the usual encodings")
+    format!(
+        "is encoded as {encoding}, which is not read for it; write it anew with the usual encodings"
+    )
 }
 
 fn missing(shard: &Shard, page: &Page, first: usize, what: &str) -> Result<(), Wrong> {
@@ -197,13 +229,24 @@ fn places(bytes: &[u8], count: usize) -> Result<Vec<u32>, String> {
 }
 
 /// Where the pictures of a column's chunk lie.
-fn pictures(shard: &Shard, column: &Column, chunk: &Chunk, rows: usize, first: usize) -> Result<Vec<Entry>, Wrong> {
+fn pictures(
+    shard: &Shard,
+    column: &Column,
+    chunk: &Chunk,
+    rows: usize,
+    first: usize,
+) -> Result<Vec<Entry>, Wrong> {
     let mut pages = pages(shard, column, chunk, rows)?;
     let mut dictionary: Vec<Entry> = Vec::new();
     let mut found: Vec<Entry> = Vec::new();
     while let Some(page) = pages.next_page()? {
         if !page.dictionary {
-            missing(shard, &page, first + found.len(), "has no picture (its bytes are missing)")?;
+            missing(
+                shard,
+                &page,
+                first + found.len(),
+                "has no picture (its bytes are missing)",
+            )?;
         }
         if !page.dictionary && page.encoding == Encoding::Dictionary {
             let bytes = pages.values(&page)?;
@@ -234,7 +277,9 @@ fn pictures(shard: &Shard, column: &Column, chunk: &Chunk, rows: usize, first: u
             return Err(row_error(shard, first + row, "has an empty picture").into());
         }
         if length > MAX_FILE_BYTES {
-            let text = format!("has a picture of {length} bytes; images of at most {MAX_FILE_BYTES} bytes are read");
+            let text = format!(
+                "has a picture of {length} bytes; images of at most {MAX_FILE_BYTES} bytes are read"
+            );
             return Err(row_error(shard, first + row, text).into());
         }
     }
@@ -286,11 +331,22 @@ fn entries(pages: &Pages<'_>, page: &Page, pieces: &[Piece]) -> Result<Vec<Entry
     };
     if page.compression == Compression::None {
         let here = |piece: &Piece| {
-            let place = Place { codec: Codec::Stored, from: piece.0, stored: piece.1, skip: 0 };
+            let place = Place {
+                codec: Codec::Stored,
+                from: piece.0,
+                stored: piece.1,
+                skip: 0,
+            };
             entry(piece, place)
         };
         return Ok(pieces.iter().map(here).collect());
     }
-    let places = page.compression.place(&pages.packed, &pages.content, pieces)?;
-    Ok(pieces.iter().zip(places).map(|(piece, place)| entry(piece, place)).collect())
+    let places = page
+        .compression
+        .place(&pages.packed, &pages.content, pieces)?;
+    Ok(pieces
+        .iter()
+        .zip(places)
+        .map(|(piece, place)| entry(piece, place))
+        .collect())
 }

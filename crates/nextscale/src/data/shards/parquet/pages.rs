@@ -1,17 +1,14 @@
 //! The pages of a column.
 
-use super::super::codec::Compression;
+use super::super::codec::{Compression, MAX_PAGE};
 use super::super::files::Shard;
+use super::Wrong;
 use super::footer::{Chunk, Column};
 use super::thrift::{Fault, Kind, Reader};
 use super::values::hybrid;
-use super::Wrong;
 
 /// The longest header of a page: least and greatest values of a column of pictures may stand in it.
 const MAX_HEADER: usize = 64 << 20;
-
-/// The longest page that is unpacked.
-const MAX_PAGE: i64 = 1 << 30;
 
 /// How values are written in a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +121,9 @@ impl<'a> Pages<'a> {
             Some(at) if at > 0 => at.min(chunk.first_page),
             _ => chunk.first_page,
         };
-        let end = first.checked_add(chunk.bytes).filter(|end| first > 0 && chunk.bytes >= 0 && *end as u64 <= shard.size());
+        let end = first
+            .checked_add(chunk.bytes)
+            .filter(|end| first > 0 && chunk.bytes >= 0 && *end as u64 <= shard.size());
         let Some(end) = end else {
             return Err("lies beyond the file's end: the file is truncated or damaged".into());
         };
@@ -144,13 +143,15 @@ impl<'a> Pages<'a> {
     pub fn next_page(&mut self) -> Result<Option<Page>, Wrong> {
         while self.left > 0 {
             if self.at >= self.end {
-                return Err("has fewer values than rows: the file is damaged".to_owned().into());
+                return Err("has fewer values than rows: the file is damaged"
+                    .to_owned()
+                    .into());
             }
             let header = self.header()?;
             let offset = self.at;
             let end = offset.checked_add(u64::try_from(header.packed).map_err(|_| damaged())?);
             self.at = end.filter(|end| *end <= self.end).ok_or_else(damaged)?;
-            if !(0..=MAX_PAGE).contains(&header.unpacked) {
+            if !(0..=MAX_PAGE as i64).contains(&header.unpacked) {
                 return Err(format!(
                     "has a page of {} bytes; pages of at most {MAX_PAGE} are read: write the file with smaller row groups",
                     header.unpacked
@@ -231,7 +232,9 @@ impl<'a> Pages<'a> {
         let optional = self.column.optional;
         if header.kind == 3 {
             let [repeated, missing] = header.levels.map(|n| u64::try_from(n).unwrap_or(u64::MAX));
-            let before = repeated.checked_add(missing).filter(|n| *n <= header.packed as u64);
+            let before = repeated
+                .checked_add(missing)
+                .filter(|n| *n <= header.packed as u64);
             let before = before.ok_or_else(damaged)?;
             let mut page = self.page(header, offset, before)?;
             let mut levels = vec![0; missing as usize];
@@ -244,7 +247,11 @@ impl<'a> Pages<'a> {
             return Ok(page);
         }
         if header.level_encoding != 3 {
-            return Err("has levels of an old kind (BIT_PACKED), which is not read; write it anew".to_owned().into());
+            return Err(
+                "has levels of an old kind (BIT_PACKED), which is not read; write it anew"
+                    .to_owned()
+                    .into(),
+            );
         }
         let mut length = [0; 4];
         self.piece(&page, 0, &mut length)?;
@@ -261,7 +268,9 @@ impl<'a> Pages<'a> {
 
     /// Fills `bytes` with what stands from `at` on in what the page read last unpacks to.
     pub fn piece(&self, page: &Page, at: u64, bytes: &mut [u8]) -> Result<(), Wrong> {
-        let end = at.checked_add(bytes.len() as u64).filter(|end| *end <= page.unpacked);
+        let end = at
+            .checked_add(bytes.len() as u64)
+            .filter(|end| *end <= page.unpacked);
         let end = end.ok_or_else(damaged)?;
         match page.compression {
             Compression::None => self.shard.read(page.offset + at, bytes)?,
@@ -272,7 +281,8 @@ impl<'a> Pages<'a> {
 
     /// All bytes of values of the page read last.
     pub fn values(&self, page: &Page) -> Result<Vec<u8>, Wrong> {
-        let mut bytes = vec![0; page.unpacked.checked_sub(page.start).ok_or_else(damaged)? as usize];
+        let mut bytes =
+            vec![0; page.unpacked.checked_sub(page.start).ok_or_else(damaged)? as usize];
         self.piece(page, page.start, &mut bytes)?;
         Ok(bytes)
     }
@@ -295,7 +305,11 @@ impl Page {
 
 impl Header {
     fn read(r: &mut Reader<'_>) -> Result<Self, Fault> {
-        let mut header = Self { level_encoding: 3, compressed: true, ..Self::default() };
+        let mut header = Self {
+            level_encoding: 3,
+            compressed: true,
+            ..Self::default()
+        };
         r.fields(|r, id, kind| {
             match (id, kind) {
                 (1, Kind::Integer) => header.kind = r.integer()?,

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 /// Files that pyarrow wrote; `make.py` beside them says with which settings.
 fn fixtures() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/shards"))
+    PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fixtures/shards"
+    ))
 }
 
 /// A source of a copy of one of them, in a folder of its own.
@@ -24,25 +27,48 @@ fn pictures_and_labels_are_those_of_the_folder() {
     let folder = FolderSource::open(fixtures().join("images/train")).unwrap();
     let content = |i: usize| fs::read(folder.path(i).unwrap()).unwrap();
     for name in [
-        "snappy", "plain", "dictionary", "snappy2", "zstd", "zstd2", "gzip", "lengths",
+        "snappy",
+        "plain",
+        "dictionary",
+        "snappy2",
+        "zstd",
+        "zstd2",
+        "gzip",
+        "lengths",
     ] {
         let source = copied(dir.path(), &format!("{name}.parquet")).unwrap();
         let times = if name == "dictionary" { 2 } else { 1 };
         assert_eq!(source.len(), times * folder.len(), "{name}");
-        let classes = if name == "plain" { ["0", "1", "2"] } else { ["ant", "bee", "cow"] };
+        let classes = if name == "plain" {
+            ["0", "1", "2"]
+        } else {
+            ["ant", "bee", "cow"]
+        };
         assert_eq!(source.class_names(), classes, "{name}");
         for i in 0..source.len() {
             let own = i % folder.len();
             assert_eq!(source.label(i), folder.label(own), "{name}");
-            assert!(source.image(i).unwrap() == folder.image(own).unwrap(), "{name} {i}");
+            assert!(
+                source.image(i).unwrap() == folder.image(own).unwrap(),
+                "{name} {i}"
+            );
             assert!(source.name(i).ends_with(&format!("{name}.parquet:row {i}")));
             source.probe(i).unwrap();
             // The entry leads to the file itself, byte for byte.
             let (shard, entry) = source.place(i).unwrap();
             let mut packed = vec![0; entry.stored as usize];
-            source.files.get(shard).unwrap().read(entry.offset, &mut packed).unwrap();
+            source
+                .files
+                .get(shard)
+                .unwrap()
+                .read(entry.offset, &mut packed)
+                .unwrap();
             let mut out = Vec::new();
-            let skip = if entry.codec == Codec::Stored { 0 } else { entry.skip as usize };
+            let skip = if entry.codec == Codec::Stored {
+                0
+            } else {
+                entry.skip as usize
+            };
             let whole = skip + entry.length as usize;
             entry.codec.unpack(&packed, whole, &mut out).unwrap();
             assert!(out[skip..whole] == content(own), "{name} {i}");
@@ -62,13 +88,16 @@ fn pictures_and_labels_are_those_of_the_folder() {
 fn what_can_not_be_used_is_named() {
     let dir = tempfile::tempdir().unwrap();
     for (name, parts) in [
-        ("brotli", ["Brotli", "image.bytes"]),
+        ("brotli", ["Brotli", "\"label\""]),
         ("no-bytes", ["row 2", "no picture"]),
         ("no-label", ["row 1", "no label"]),
         ("label", ["row 2", "has label 3"]),
         ("negative", ["row 2", "label -1"]),
         ("no-image", ["no column of images", "picture, label"]),
-        ("no-labels", ["no column of labels", "image.bytes, image.path, kind"]),
+        (
+            "no-labels",
+            ["no column of labels", "image.bytes, image.path, kind"],
+        ),
         ("text", ["\"label\"", "has texts"]),
         ("empty", ["row 1", "empty picture"]),
         ("incremental", ["DELTA_BYTE_ARRAY", "\"image\""]),
@@ -77,7 +106,10 @@ fn what_can_not_be_used_is_named() {
         let text = error.to_string();
         assert_eq!(error.exit_code(), 2);
         let named = text.contains(&format!("bad-{name}.parquet")) && !text.contains('\n');
-        assert!(named && parts.iter().all(|part| text.contains(part)), "{text}");
+        assert!(
+            named && parts.iter().all(|part| text.contains(part)),
+            "{text}"
+        );
     }
     let whole = fs::read(fixtures().join("snappy.parquet")).unwrap();
     let path = dir.path().join("cut.parquet");
@@ -88,7 +120,10 @@ fn what_can_not_be_used_is_named() {
     for (bytes, part) in [
         (&whole[..whole.len() - 100], "it is truncated"),
         (&whole[..3], "it is truncated"),
-        (&[&whole[..20_000], &whole[30_000..]].concat(), "cut.parquet: "),
+        (
+            &[&whole[..20_000], &whole[30_000..]].concat(),
+            "cut.parquet: ",
+        ),
         (&lfs[..], "git lfs pull"),
         (&encrypted, "encrypted"),
         (&[b'x'; 100], "no Parquet file"),

@@ -103,7 +103,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Calls `read` with the number and type of each field of a structure; it reads the field and says so, or leaves it.
-    pub fn fields(&mut self, mut read: impl FnMut(&mut Self, i16, Kind) -> Result<bool>) -> Result<()> {
+    pub fn fields(
+        &mut self,
+        mut read: impl FnMut(&mut Self, i16, Kind) -> Result<bool>,
+    ) -> Result<()> {
         let mut last = 0i16;
         loop {
             let head = self.byte()?;
@@ -209,7 +212,8 @@ mod tests {
     fn fields_are_read_and_others_passed_over() {
         // Field 1: −3; field 2: true; field 4: a list of two binaries; field 20: a structure with one byte in it; field 21: "ok".
         let bytes = [
-            0x15, 5, 0x11, 0x29, 0x28, 1, b'a', 2, b'b', b'c', 0x0c, 40, 0x13, 9, 0, 0x18, 2, b'o', b'k', 0,
+            0x15, 5, 0x11, 0x29, 0x28, 1, b'a', 2, b'b', b'c', 0x0c, 40, 0x13, 9, 0, 0x18, 2, b'o',
+            b'k', 0,
         ];
         let mut seen = Vec::new();
         let mut reader = Reader::new(&bytes);
@@ -225,10 +229,22 @@ mod tests {
             })
             .unwrap();
         assert_eq!(reader.at(), bytes.len());
-        let kinds = [Kind::Integer, Kind::Bool(true), Kind::List, Kind::Struct, Kind::Binary];
-        assert_eq!(seen, [1, 2, 4, 20, 21].into_iter().zip(kinds).collect::<Vec<_>>());
+        let kinds = [
+            Kind::Integer,
+            Kind::Bool(true),
+            Kind::List,
+            Kind::Struct,
+            Kind::Binary,
+        ];
+        assert_eq!(
+            seen,
+            [1, 2, 4, 20, 21].into_iter().zip(kinds).collect::<Vec<_>>()
+        );
         for end in 0..bytes.len() {
-            assert_eq!(Reader::new(&bytes[..end]).fields(|_, _, _| Ok(false)), Err(Fault::Short));
+            assert_eq!(
+                Reader::new(&bytes[..end]).fields(|_, _, _| Ok(false)),
+                Err(Fault::Short)
+            );
         }
     }
 

@@ -155,7 +155,10 @@ mod tests {
         assert_eq!(numbers, [7, 5, 3, 1, 2]);
         assert_eq!(rest, [77]);
         assert!(deltas(&bytes, 6).is_err());
-        assert_eq!(plain_numbers(&[1, 0, 0, 0, 255, 255, 255, 255], 4, 2).unwrap(), [1, -1]);
+        assert_eq!(
+            plain_numbers(&[1, 0, 0, 0, 255, 255, 255, 255], 4, 2).unwrap(),
+            [1, -1]
+        );
         assert!(plain_numbers(&[0; 15], 8, 2).is_err());
     }
 

@@ -48,7 +48,11 @@ impl<'a> Members<'a> {
 
     /// From the headers at `at` on.
     pub fn starting_at(shard: &'a Shard, at: u64) -> Self {
-        Self { shard, at, ended: false }
+        Self {
+            shard,
+            at,
+            ended: false,
+        }
     }
 
     fn bad(&self, what: impl std::fmt::Display) -> Error {
@@ -72,15 +76,26 @@ impl<'a> Members<'a> {
             }
             let header = Header::from_byte_slice(&header);
             self.check(header)?;
-            let stated = header.entry_size().map_err(|_| self.bad("the header's size is damaged"))?;
+            let stated = header
+                .entry_size()
+                .map_err(|_| self.bad("the header's size is damaged"))?;
             let kind = header.entry_type();
             let own = matches!(
                 kind,
-                EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
+                EntryType::GNULongName
+                    | EntryType::GNULongLink
+                    | EntryType::XHeader
+                    | EntryType::XGlobalHeader
             );
-            let size = if own { stated } else { extended.size.unwrap_or(stated) };
+            let size = if own {
+                stated
+            } else {
+                extended.size.unwrap_or(stated)
+            };
             let offset = self.at + BLOCK;
-            let end = offset.checked_add(size).filter(|end| *end <= self.shard.size());
+            let end = offset
+                .checked_add(size)
+                .filter(|end| *end <= self.shard.size());
             let Some(end) = end else {
                 let name = shown(&extended, header);
                 return Err(Error::input(format!(
@@ -107,14 +122,21 @@ impl<'a> Members<'a> {
                 EntryType::GNULongLink => {}
                 EntryType::GNUSparse => {
                     let name = shown(&extended, header);
-                    return Err(self.bad(format!("{name} is a sparse file, which is not read; write it anew without --sparse")));
+                    return Err(self.bad(format!(
+                        "{name} is a sparse file, which is not read; write it anew without --sparse"
+                    )));
                 }
                 EntryType::Regular | EntryType::Continuous => {
                     let name = shown(&extended, header).into_owned();
                     self.at = next;
                     // Older programs mark folders by their names alone.
                     if !name.ends_with('/') {
-                        return Ok(Some(Member { name, headers, offset, size }));
+                        return Ok(Some(Member {
+                            name,
+                            headers,
+                            offset,
+                            size,
+                        }));
                     }
                     (extended, headers) = (Extended::default(), next);
                 }
@@ -129,7 +151,13 @@ impl<'a> Members<'a> {
         let bytes = header.as_bytes();
         let sum = |byte: fn(u8) -> i64| -> i64 {
             // The field of the sum itself counts as blanks.
-            let blank = |(i, b): (usize, &u8)| if (148..156).contains(&i) { 32 } else { byte(*b) };
+            let blank = |(i, b): (usize, &u8)| {
+                if (148..156).contains(&i) {
+                    32
+                } else {
+                    byte(*b)
+                }
+            };
             bytes.iter().enumerate().map(blank).sum()
         };
         let stated = header.cksum().ok().map(i64::from);
@@ -138,19 +166,33 @@ impl<'a> Members<'a> {
             return Ok(());
         }
         let hint = match bytes {
-            [0x1f, 0x8b, ..] => "it is compressed with gzip; unpack it once (gunzip), images in it are read in place",
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is compressed with Zstandard; unpack it once (unzstd), images in it are read in place",
-            [b'B', b'Z', b'h', ..] => "it is compressed with bzip2; unpack it once (bunzip2), images in it are read in place",
-            [0xfd, b'7', b'z', b'X', b'Z', ..] => "it is compressed with xz; unpack it once (unxz), images in it are read in place",
+            [0x1f, 0x8b, ..] => {
+                "it is compressed with gzip; unpack it once (gunzip), images in it are read in place"
+            }
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+                "it is compressed with Zstandard; unpack it once (unzstd), images in it are read in place"
+            }
+            [b'B', b'Z', b'h', ..] => {
+                "it is compressed with bzip2; unpack it once (bunzip2), images in it are read in place"
+            }
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+                "it is compressed with xz; unpack it once (unxz), images in it are read in place"
+            }
             _ if self.at == 0 => "it is no tar file, or a damaged one",
-            _ => return Err(self.bad("here should be the header of a member; the tar file is damaged")),
+            _ => {
+                return Err(
+                    self.bad("here should be the header of a member; the tar file is damaged")
+                );
+            }
         };
         Err(self.shard.bad(hint))
     }
 
     fn content(&self, offset: u64, size: u64) -> Result<Vec<u8>> {
         if size > MAX_EXTENSION {
-            return Err(self.bad(format!("an extended header has {size} bytes; at most {MAX_EXTENSION} are read")));
+            return Err(self.bad(format!(
+                "an extended header has {size} bytes; at most {MAX_EXTENSION} are read"
+            )));
         }
         let mut bytes = vec![0; size as usize];
         self.shard.read(offset, &mut bytes)?;
@@ -160,12 +202,16 @@ impl<'a> Members<'a> {
     /// Takes name and size from records of pax: a length, a key and a value each.
     fn pax(&self, mut records: &[u8], extended: &mut Extended) -> Result<()> {
         while !records.is_empty() && records[0] != 0 {
-            let (key, value, rest) = record(records).ok_or_else(|| self.bad("an extended header is damaged"))?;
+            let (key, value, rest) =
+                record(records).ok_or_else(|| self.bad("an extended header is damaged"))?;
             match key {
                 b"path" => extended.path = Some(value.to_vec()),
                 b"size" => {
-                    let size = str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                    extended.size = Some(size.ok_or_else(|| self.bad("an extended header is damaged"))?);
+                    let size = str::from_utf8(value)
+                        .ok()
+                        .and_then(|text| text.parse().ok());
+                    extended.size =
+                        Some(size.ok_or_else(|| self.bad("an extended header is damaged"))?);
                 }
                 _ if key.starts_with(b"GNU.sparse.") => {
                     return Err(self.bad("a member is a sparse file, which is not read; write it anew without --sparse"));
@@ -203,7 +249,10 @@ pub(super) fn record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 /// A long name up to its end.
 fn text(mut bytes: Vec<u8>) -> Vec<u8> {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
     bytes.truncate(end);
     bytes
 }
