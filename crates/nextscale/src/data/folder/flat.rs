@@ -178,7 +178,7 @@ impl Labels {
                     .map_err(|what| self.bad(number, what))?,
             );
         }
-        self.from_zero(
+        self.counts_from_zero(
             &lines.iter().map(|line| line.2).collect::<Vec<_>>(),
             &by_name,
         )?;
@@ -255,7 +255,7 @@ impl Labels {
     }
 
     /// Refuses numbers that count from 1: which class they mean is not known. ImageNet's do, in an order of their own.
-    fn from_zero(&self, words: &[&str], by_name: &HashMap<&str, u32>) -> Result<()> {
+    fn counts_from_zero(&self, words: &[&str], by_name: &HashMap<&str, u32>) -> Result<()> {
         if self.numbers.is_some() {
             return Ok(());
         }
