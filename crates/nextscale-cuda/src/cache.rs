@@ -5,6 +5,7 @@
 //! with. A file is written under another name and renamed, so that many processes may start at once, and it carries its length and
 //! hash, so that a damaged one is not used.
 
+use crate::gpu::Gpu;
 use std::fs::{File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -55,14 +56,18 @@ pub(crate) fn lock(kind: &str, key: &str) -> Option<CacheLock> {
 }
 
 /// What `find` finds of an earlier measurement, or the lock under which to measure: processes that start together measure one after
-/// the other and take the same, so that their sums have one order.
+/// the other and take the same, so that their sums have one order. `gpu` has no work left then: among it might be a sum that waits for
+/// another process, which may wait for this lock.
 pub(crate) fn choice_or_lock<T>(
+    gpu: &Gpu,
     kind: &str,
     find: impl Fn() -> Option<T>,
 ) -> Result<T, Option<CacheLock>> {
     if let Some(choice) = find() {
         return Ok(choice);
     }
+    // What fails here fails again where it is measured.
+    let _ = gpu.synchronize();
     let lock = lock(kind, "choices");
     find().ok_or(lock)
 }

@@ -3,6 +3,7 @@
 
 mod events;
 mod flags;
+mod shards;
 
 use std::io::{Cursor, Write};
 use std::path::Path;
@@ -17,12 +18,13 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 pub use events::events;
 pub use flags::flags;
+pub use shards::{index, parquet, tar};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 11] = [
     ("pickle", pickle),
     ("zip", zip),
     ("pth", pth),
@@ -31,6 +33,9 @@ pub const TARGETS: [Target; 8] = [
     ("image", image),
     ("events", events),
     ("flags", flags),
+    ("tar", tar),
+    ("parquet", parquet),
+    ("index", index),
 ];
 
 /// A pickle alone. What is read can be written, and comes back as the same bytes.

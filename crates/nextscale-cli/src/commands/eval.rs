@@ -25,7 +25,7 @@ pub struct Args {
     /// The tokenizer, where the model's file does not hold it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes; where the model's file holds the names of its classes, a folder
+    /// Folder with train/CLASS/* and val/CLASS/*, tar or Parquet shards, or builtin:shapes; where the model's file holds the names of its classes, a folder
     /// with some of them will do
     #[arg(long, value_name = "DIR")]
     data_path: String,

@@ -26,7 +26,7 @@ pub struct Args {
     /// The tokenizer, or a training checkpoint that holds it
     #[arg(long, value_name = "FILE")]
     tokenizer: PathBuf,
-    /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes
+    /// Folder with train/CLASS/* and val/CLASS/*, tar or Parquet shards, or builtin:shapes
     #[arg(long, value_name = "DIR")]
     data_path: String,
     /// Which images

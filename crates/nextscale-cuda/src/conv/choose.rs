@@ -189,7 +189,7 @@ impl Chooser {
             let gone = matches!(choice, Choice::Tiles) && !tiles_fit(gpu, key);
             (!gone).then_some(choice)
         };
-        let _lock = match cache::choice_or_lock("conv", cached) {
+        let _lock = match cache::choice_or_lock(gpu, "conv", cached) {
             Ok(choice) => return Ok(choice),
             Err(lock) => lock,
         };

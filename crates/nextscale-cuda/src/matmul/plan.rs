@@ -185,7 +185,7 @@ impl Matmul {
             "{p:?} {batch:?} {alignment} {} {version:?} {driver:?}",
             gpu.info().name
         );
-        let _lock = match cache::choice_or_lock("matmul", || cached_choice(&name)) {
+        let _lock = match cache::choice_or_lock(gpu, "matmul", || cached_choice(&name)) {
             Ok((algorithm, workspace)) => {
                 plan.algorithm = algorithm;
                 plan.workspace = workspace;

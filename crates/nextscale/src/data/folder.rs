@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod flat;
+
 use super::{ImageSource, LoadBuffers, decode_file};
 use crate::checkpoint::class_names::named_twice;
 use crate::{Error, Result};
@@ -108,28 +110,37 @@ impl FolderSplits {
         }
         let train = FolderSource::open(root.join("train"))?;
         let val = FolderSource::open(root.join("val"))?;
-        let names = |source: &FolderSource| source.classes.iter().cloned().collect::<BTreeSet<_>>();
-        let (in_train, in_val) = (names(&train), names(&val));
-        if in_train != in_val {
-            let only = |a: &BTreeSet<String>, b: &BTreeSet<String>, split: &str| {
-                let names: Vec<&str> = a.difference(b).map(String::as_str).collect();
-                (!names.is_empty()).then(|| format!("only {split}/ has {}", list(&names)))
-            };
-            let parts = [
-                only(&in_train, &in_val, "train"),
-                only(&in_val, &in_train, "val"),
-            ];
-            return Err(Error::input(format!(
-                "`data_path`={shown}: train/ and val/ must hold the same classes, but {}",
-                parts
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>()
-                    .join(" and ")
-            )));
-        }
+        same_classes(root, &train.classes, &val.classes)?;
         Ok(Self { train, val })
     }
+}
+
+/// Demands that both splits of a data folder have the same classes.
+///
+/// # Errors
+/// One line that names those that only one has.
+pub(super) fn same_classes(root: &Path, train: &[String], val: &[String]) -> Result<()> {
+    let [in_train, in_val] = [train, val].map(|names| names.iter().collect::<BTreeSet<_>>());
+    if in_train == in_val {
+        return Ok(());
+    }
+    let only = |a: &BTreeSet<&String>, b: &BTreeSet<&String>, split: &str| {
+        let names: Vec<&str> = a.difference(b).map(|name| name.as_str()).collect();
+        (!names.is_empty()).then(|| format!("only {split}/ has {}", list(&names)))
+    };
+    let parts = [
+        only(&in_train, &in_val, "train"),
+        only(&in_val, &in_train, "val"),
+    ];
+    Err(Error::input(format!(
+        "`data_path`={}: train/ and val/ must hold the same classes, but {}",
+        root.display(),
+        parts
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" and ")
+    )))
 }
 
 impl FolderSource {
@@ -387,7 +398,7 @@ impl Walk<'_> {
 }
 
 /// Whether programs put files and folders of this name beside a user's own.
-fn is_hidden(name: &OsString) -> bool {
+pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".") || name == "__MACOSX"
 }
 
@@ -402,7 +413,12 @@ fn is_special(path: &Path, kind: fs::FileType) -> bool {
 }
 
 fn is_image(name: &OsString) -> bool {
-    let name = name.to_string_lossy().to_lowercase();
+    is_image_name(&name.to_string_lossy())
+}
+
+/// Whether a file is an image by its name.
+pub(super) fn is_image_name(name: &str) -> bool {
+    let name = name.to_lowercase();
     IMAGE_EXTENSIONS.iter().any(|end| name.ends_with(end))
 }
 

@@ -1,6 +1,7 @@
 //! From image files or the built-in shapes to batches of pixels.
 //!
-//! An [`ImageSource`] is a numbered set of labelled images: [`FolderSource`] or [`ShapesSource`]. A sampler
+//! An [`ImageSource`] is a numbered set of labelled images: [`FolderSource`], [`ShardSource`](shards::ShardSource) or
+//! [`ShapesSource`]. A sampler
 //! decides which images make a batch, a [`Transform`] makes each R × R pixels, and a [`TrainLoader`] or
 //! [`ValLoader`] does so on threads of its own, ahead of the trainer.
 
@@ -15,7 +16,9 @@ mod relabelled;
 mod resize;
 mod sampler;
 mod shapes;
+pub mod shards;
 mod source;
+mod splits;
 pub mod tokens;
 mod transform;
 
@@ -35,6 +38,7 @@ pub use resize::{CropWindow, Resizer};
 pub use sampler::{TrainSampler, ValSampler};
 pub use shapes::{Class, Form, ShapesSource, ShapesSplit, Texture, classes};
 pub use source::ImageSource;
+pub use splits::Splits;
 pub use transform::Transform;
 
 #[cfg(test)]

@@ -72,6 +72,14 @@ impl Readable {
     }
 }
 
+impl Readable {
+    /// The place of image `index` in the whole set.
+    fn place(&self, index: usize) -> Result<usize> {
+        let place = self.kept.get(index).copied();
+        place.ok_or_else(|| Error::input(format!("there is no image {index} among {}", self.len())))
+    }
+}
+
 impl ImageSource for Readable {
     fn len(&self) -> usize {
         self.kept.len()
@@ -95,11 +103,16 @@ impl ImageSource for Readable {
         self.all.path(*self.kept.get(index)?)
     }
 
+    fn is_stored(&self) -> bool {
+        self.all.is_stored()
+    }
+
+    fn probe(&self, index: usize) -> Result<()> {
+        self.all.probe(self.place(index)?)
+    }
+
     fn load(&self, index: usize, buffers: &mut LoadBuffers) -> Result<()> {
-        let index = self.kept.get(index).ok_or_else(|| {
-            Error::input(format!("there is no image {index} among {}", self.len()))
-        })?;
-        self.all.load(*index, buffers)
+        self.all.load(self.place(index)?, buffers)
     }
 }
 

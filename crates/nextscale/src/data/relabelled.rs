@@ -45,6 +45,14 @@ impl ImageSource for Relabelled {
         self.inner.path(index)
     }
 
+    fn is_stored(&self) -> bool {
+        self.inner.is_stored()
+    }
+
+    fn probe(&self, index: usize) -> Result<()> {
+        self.inner.probe(index)
+    }
+
     fn load(&self, index: usize, buffers: &mut LoadBuffers) -> Result<()> {
         self.inner.load(index, buffers)
     }

@@ -1,7 +1,9 @@
 //! What a set of labelled images is to the rest of the library.
 
 use super::{LoadBuffers, RgbImage8};
-use crate::Result;
+use crate::input::open_input;
+use crate::{Error, Result};
+use std::io::Read;
 use std::path::PathBuf;
 
 /// A numbered set of labelled images. Loading takes `&self`: many threads read one source.
@@ -20,13 +22,33 @@ pub trait ImageSource: Send + Sync {
     /// The class of image `index`; 0 where there is no such image.
     fn label(&self, index: usize) -> u32;
 
-    /// What to call image `index` in a message: its path, if it is a file.
+    /// What to call image `index` in a message: its path, if it is a file; if it is in one, that with the member or row.
     fn name(&self, index: usize) -> String;
 
     /// The file of image `index`; `None` where images are no files.
     fn path(&self, index: usize) -> Option<PathBuf> {
         let _ = index;
         None
+    }
+
+    /// Whether images are stored somewhere, so that one may be missing or damaged.
+    fn is_stored(&self) -> bool {
+        self.path(0).is_some()
+    }
+
+    /// Finds out whether image `index` is there, without decoding it; takes hardly any time.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load`].
+    fn probe(&self, index: usize) -> Result<()> {
+        let Some(path) = self.path(index) else {
+            return Ok(());
+        };
+        let (mut file, _) = open_input(&path)?;
+        match file.read(&mut [0; 16]).map_err(Error::io(&path))? {
+            0 => Err(Error::input(format!("{}: is empty", path.display()))),
+            _ => Ok(()),
+        }
     }
 
     /// Loads image `index` into `buffers.image`.

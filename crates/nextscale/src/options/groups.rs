@@ -14,7 +14,7 @@ options! {
     /// Images and how they are read.
     pub struct DataOptions {
         in "Data" {
-            /// Folder with train/CLASS/* and val/CLASS/*, or builtin:shapes for the images that come with the program
+            /// Folder with train/CLASS/* and val/CLASS/*, or with tar or Parquet shards, or builtin:shapes for the images that come with the program
             [value_name = "DIR"]
             data_path: Option<String>;
             /// Images are resized to this many times their final side before the crop

@@ -3,11 +3,12 @@
 use super::threads_of;
 use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
-    FolderSplits, ImageSource, LoaderConfig, Relabelled, ShapesSource, TrainLoader, TrainSampler,
+    ImageSource, LoaderConfig, Relabelled, ShapesSource, Splits, TrainLoader, TrainSampler,
     Transform, ValLoader, ValSampler,
 };
 use crate::options::values::BadImages;
 use crate::{Result, Share, World, data};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The value of `--data_path` that stands for the built-in images.
@@ -32,7 +33,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens `data_path`, a folder or [`BUILTIN_SHAPES`], for images of side `side`.
+    /// Opens `data_path`, a folder (see [`Splits`]) or [`BUILTIN_SHAPES`], for images of side `side`.
     ///
     /// # Errors
     /// One line naming what is wrong with the folder or the flags.
@@ -46,10 +47,9 @@ impl Dataset {
                 let (a, b) = ShapesSource::splits(drawn, SHAPES_SEED)?;
                 (Arc::new(a), Arc::new(b))
             } else {
-                let splits = FolderSplits::open(data_path)?;
-                left_out.extend(splits.train.left_out());
-                left_out.extend(splits.val.left_out());
-                (Arc::new(splits.train), Arc::new(splits.val))
+                let splits = Splits::open(Path::new(data_path))?;
+                left_out = splits.left_out;
+                (splits.train, splits.val)
             };
         Ok(Self {
             train,

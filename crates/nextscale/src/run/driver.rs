@@ -215,7 +215,8 @@ impl<T: Task> Driver<T> {
         }
         let update = (it + 1).is_multiple_of(self.cadence.accumulate);
         let (pending, images) = self.task.launch(it, update, &mut self.cx)?;
-        self.images += images;
+        // Every process has as many.
+        self.images += images * self.cx.team.world.size() as u64;
         self.progress.it += 1;
         self.keeper.unsaved = true;
         let launched = InFlight {

@@ -3,11 +3,8 @@
 use super::observers::Observers;
 use super::task::Context;
 use crate::data::{ImageSource, LoadBuffers};
-use crate::input::open_input;
 use crate::options::values::BadImages;
 use crate::{Error, Result};
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -28,7 +25,7 @@ pub(super) struct ValCheck {
 }
 
 impl ValCheck {
-    /// Starts to look at `source`. What is not made of files is left alone.
+    /// Starts to look at `source`. Images that are stored nowhere are left alone.
     pub(super) fn start(source: Arc<dyn ImageSource>, bad: BadImages) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (warn, lines) = channel();
@@ -36,7 +33,7 @@ impl ValCheck {
             stop: Arc::clone(&stop),
             lines,
         };
-        if source.path(0).is_some() {
+        if source.is_stored() {
             let look = move || {
                 // Nobody reads the lines of a run that has ended.
                 look(source.as_ref(), bad, &stop, |line| {
@@ -107,8 +104,7 @@ fn look(source: &dyn ImageSource, bad: BadImages, stop: &AtomicBool, mut warn: i
     // Opening takes hardly any time, so every file comes first.
     let mut whole = Vec::new();
     for i in (0..source.len()).take_while(|_| go_on()) {
-        let Some(path) = source.path(i) else { continue };
-        match open(&path) {
+        match source.probe(i) {
             Ok(()) => whole.push(i),
             Err(e) => tell(e),
         }
@@ -127,15 +123,6 @@ fn look(source: &dyn ImageSource, bad: BadImages, stop: &AtomicBool, mut warn: i
             "{} more validation images can't be read",
             found - NAMED
         ));
-    }
-}
-
-/// Whether a file is one, can be opened and has content.
-fn open(path: &Path) -> Result<()> {
-    let (mut file, _) = open_input(path)?;
-    match file.read(&mut [0; 16]).map_err(Error::io(path))? {
-        0 => Err(Error::input(format!("{}: is empty", path.display()))),
-        _ => Ok(()),
     }
 }
 

@@ -152,7 +152,7 @@ pub fn norm_pays<E: From<Error>>(
         Some([pays]) => Some(*pays == 1),
         _ => None,
     };
-    let pays = match cache::choice_or_lock("conv_norm", cached) {
+    let pays = match cache::choice_or_lock(gpu, "conv_norm", cached) {
         Ok(pays) => pays,
         Err(_lock) => {
             gpu.outside_capture(

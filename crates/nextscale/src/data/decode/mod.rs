@@ -21,6 +21,7 @@ pub use alpha::alpha_of;
 
 use std::fmt::Display;
 use std::io::{Read, Seek};
+use std::ops::Range;
 use std::path::Path;
 
 use super::RgbImage8;
@@ -62,6 +63,7 @@ impl LoadBuffers {
 /// [`Error::Io`] where the file can't be read; [`Error::Input`] that names the file where it can't be decoded:
 /// not a known format, damaged, truncated, or beyond [`MAX_PIXELS`] or [`MAX_FILE_BYTES`].
 pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
+    // Nothing is kept while a disk that is slow to answer is waited for.
     buffers.let_go();
     let (mut file, length) = open_input(path)?;
     if length > MAX_FILE_BYTES {
@@ -70,22 +72,45 @@ pub fn decode_file(path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
             path.display()
         )));
     }
+    decode_read(&path.display(), length, buffers, |bytes| {
+        file.rewind().map_err(Error::io(path))?;
+        bytes.reserve(length as usize + 1);
+        // Limited once more: a file that grows, or tells no length, was not paid for.
+        let mut rest = (&mut file).take(length.max(8 << 20));
+        rest.read_to_end(bytes).map_err(Error::io(path))?;
+        Ok(0..bytes.len())
+    })
+}
+
+/// Decodes what `read` puts into the bytes that it is given, from where it says, into `buffers.image`. Reading takes `length` bytes. It is
+/// done again where decoding had to wait for memory. `name` stands in messages.
+///
+/// # Errors
+/// As [`decode_file`], and those of `read`.
+pub(super) fn decode_read(
+    name: &dyn Display,
+    length: u64,
+    buffers: &mut LoadBuffers,
+    mut read: impl FnMut(&mut Vec<u8>) -> Result<Range<usize>>,
+) -> Result<()> {
+    buffers.let_go();
     buffers.room.claim_file(length);
     loop {
-        buffers.bytes.reserve(length as usize + 1);
-        // Limited once more: a file that grows, or tells no length, was not paid for.
-        (&mut file)
-            .take(length.max(8 << 20))
-            .read_to_end(&mut buffers.bytes)
-            .map_err(Error::io(path))?;
+        buffers.bytes.clear();
+        let file = match read(&mut buffers.bytes) {
+            Ok(file) => file,
+            Err(error) => {
+                buffers.let_go();
+                return Err(error);
+            }
+        };
         let LoadBuffers { image, bytes, room } = buffers;
-        let outcome = decode_into(bytes, &path.display(), image, room);
+        let outcome = decode_into(&bytes[file], name, image, room);
         if room.wanted().is_some() {
             // Nothing is kept while others need the memory.
             *bytes = Vec::new();
             *image = RgbImage8::default();
             room.waited();
-            file.rewind().map_err(Error::io(path))?;
             continue;
         }
         if outcome.is_err() {

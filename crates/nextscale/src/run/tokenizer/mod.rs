@@ -213,7 +213,7 @@ impl Setup {
         let device = device_of(o.machine.device, world)?;
         let Some(data_path) = &o.data.data_path else {
             return Err(Error::input(
-                "`data_path` is missing: give a folder with train/CLASS/* and val/CLASS/*, or builtin:shapes",
+                "`data_path` is missing: give a folder with train/CLASS/* and val/CLASS/* or shards, or builtin:shapes",
             ));
         };
         let pyramid = Pyramid::square(&plan.patch_nums)?;
