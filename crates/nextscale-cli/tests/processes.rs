@@ -35,7 +35,7 @@ impl Case {
         let flags = [
             images(&root.join("images")),
             format!("--tokenizer={}", tokenizer.display()),
-            "--pn=1_2 --patch_size=16 --depth=2 --bs=12 --ac=2 --ep=10 --wp=1 --tblr=0.01 --eval_every=4 --save_every=3".into(),
+            "--pn=1_2 --patch_size=16 --depth=2 --bs=12 --ac=2 --ep=8 --wp=1 --tblr=0.01 --eval_every=6 --save_every=3".into(),
             "--mid_reso=1.1 --hflip=1 --seed=7 --log_every=1 --workers=1 --threads=1 --quiet".into(),
         ];
         let flags = flags.iter().flat_map(|f| f.split(' ').map(str::to_owned));
