@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{bitmap, nextscale, refused, succeed, tiny_tokenizer};
+use common::{bitmap, nextscale, refused, succeed};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,10 +31,16 @@ impl Case {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_path_buf();
-        let tokenizer = tiny_tokenizer(&root);
+        let data = images(&root.join("images"));
+        let out = root.join("tokenizer");
+        let made = format!(
+            "train-tokenizer {data} --out={} --pn=1_2 --ch=32 --vocab=32 --bs=4 --steps=2 --seed=3 --quiet",
+            out.display()
+        );
+        succeed(&made.split_whitespace().collect::<Vec<_>>());
         let flags = [
-            images(&root.join("images")),
-            format!("--tokenizer={}", tokenizer.display()),
+            data,
+            format!("--tokenizer={}", out.join("tokenizer.safetensors").display()),
             "--pn=1_2 --patch_size=16 --depth=2 --bs=12 --ac=2 --ep=8 --wp=1 --tblr=0.01 --eval_every=6 --save_every=3".into(),
             "--mid_reso=1.1 --hflip=1 --seed=7 --log_every=1 --workers=1 --threads=1 --quiet".into(),
         ];
