@@ -159,6 +159,37 @@ fn a_tokenizer_too() {
     }
 }
 
+#[test]
+fn evaluations_are_shared() {
+    let case = Case::new();
+    case.train("model", &["--stop_after=2"]);
+    let model = case.root.join("model/ar-ckpt-last.safetensors");
+    let tokenizer = case.root.join("tokenizer/tokenizer.safetensors");
+    let picture = case.root.join("picture.png");
+    let commands = [
+        format!("eval --model={} {}", model.display(), case.flags[0]),
+        format!(
+            "reconstruct --tokenizer={} {} --force --out={}",
+            tokenizer.display(),
+            case.flags[0],
+            picture.display()
+        ),
+    ];
+    for command in commands {
+        let run = |more: &str| {
+            let line = format!("{command} --batch=2 --threads=1 {more}");
+            succeed(&line.split_whitespace().collect::<Vec<_>>())
+        };
+        let one = run("");
+        assert!(one.lines().count() > 3, "{one}");
+        // More processes than validation images, too.
+        for more in ["--procs=2", "--procs=4"] {
+            assert_eq!(run(more), one);
+        }
+    }
+    assert!(picture.exists());
+}
+
 /// The processes that another has started.
 fn children(of: &Child) -> Vec<String> {
     let listed = Command::new("ps")

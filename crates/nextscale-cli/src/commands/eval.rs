@@ -2,6 +2,7 @@
 
 use super::images::{pair, tell_bad, tell_left_out};
 use super::machine::MachineArgs;
+use super::processes::ProcessArgs;
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
@@ -11,9 +12,10 @@ use nextscale::memory::{self, Workload, advise};
 use nextscale::model::vqvae::codes::Tokenizer;
 use nextscale::options::values::BadImages;
 use nextscale::run::Dataset;
-use nextscale::{Error, Result, Team, say};
+use nextscale::{Error, Result, Share, Team, World, say};
 use nextscale_tensor::Precision;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Flags of `eval`.
 #[derive(clap::Args)]
@@ -42,17 +44,22 @@ pub struct Args {
     weights: WeightsArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    evaluate(args).map_err(|e| e.of_weights(pair(&args.model, args.tokenizer.as_deref())))
+pub fn run(args: &Args) -> Result<ExitCode> {
+    args.processes.share(|world| {
+        let source = || pair(&args.model, args.tokenizer.as_deref());
+        evaluate(args, world).map_err(|e| e.of_weights(source()))
+    })
 }
 
-fn evaluate(args: &Args) -> Result<()> {
+fn evaluate(args: &Args, world: &World) -> Result<()> {
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
-    let (device, math) = args.machine.start(Precision::Tf32)?;
+    let (device, math) = args.machine.start_in(world, Precision::Tf32)?;
     let OpenPair {
         mut var,
         tokenizer: mut tok,
@@ -67,7 +74,7 @@ fn evaluate(args: &Args) -> Result<()> {
         count: var.config.classes,
     };
     let present = data.label_as(&known, &format!("--data_path={}", args.data_path))?;
-    if present < known.count {
+    if world.is_first() && present < known.count {
         say!("{present} of the model's {} classes", known.count)?;
     }
     var.to_device(device, math)?;
@@ -77,9 +84,12 @@ fn evaluate(args: &Args) -> Result<()> {
         tokenizer: &tokenizer,
         var: &var,
     };
-    tell_left_out(&data.left_out);
+    if world.is_first() {
+        tell_left_out(&data.left_out);
+    }
     let config = LoaderConfig {
         bad_images: args.bad_images.into(),
+        share: Share::from(world),
         ..LoaderConfig::default()
     };
     let workload = || Workload::Evaluate {
@@ -89,10 +99,17 @@ fn evaluate(args: &Args) -> Result<()> {
     };
     memory::check(device, "batch", args.batch.min(data.val.len()), workload())?;
     let mut loader = data.val_loader(args.batch, config)?;
-    let m = evaluate_losses(model, &mut loader, side, &Team::alone())
+    let team = Team {
+        world: world.clone(),
+        ..Team::alone()
+    };
+    let m = evaluate_losses(model, &mut loader, side, &team)
         .map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
     tell_bad(&loader.bad_images());
     m.check()?;
+    if !world.is_first() {
+        return Ok(());
+    }
     say!("scale    tokens      loss  accuracy")?;
     for (k, (h, w)) in pyramid.scales().iter().enumerate() {
         say!(

@@ -1,9 +1,9 @@
 //! The flags of every command that computes with a model.
 
-use nextscale::device::resolve_device;
+use nextscale::device::device_of;
 use nextscale::options::values::{DeviceChoice, precision_parser};
-use nextscale::run::init_threads;
-use nextscale::{Result, tell};
+use nextscale::run::{init_threads, threads_of};
+use nextscale::{Result, World, tell};
 use nextscale_tensor::{Device, Math, Precision};
 
 /// Where to compute and how precisely.
@@ -24,9 +24,17 @@ pub struct MachineArgs {
 impl MachineArgs {
     /// Takes the device and the threads into use; `usual` is the precision where none is asked for.
     pub fn start(&self, usual: Precision) -> Result<(Device, Math)> {
-        let device = resolve_device(self.device)?;
-        init_threads(self.threads)?;
-        if !device.is_async() && self.precision.is_some_and(|p| p != Precision::Fp32) {
+        self.start_in(&World::alone(), usual)
+    }
+
+    /// The same for one of several processes.
+    pub fn start_in(&self, world: &World, usual: Precision) -> Result<(Device, Math)> {
+        let device = device_of(self.device, world)?;
+        init_threads(threads_of(world, self.threads))?;
+        if world.is_first()
+            && !device.is_async()
+            && self.precision.is_some_and(|p| p != Precision::Fp32)
+        {
             tell!("nextscale: the CPU computes in float32; --precision is for GPUs");
         }
         Ok((device, self.precision.unwrap_or(usual).math()))

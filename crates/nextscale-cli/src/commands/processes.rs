@@ -1,4 +1,4 @@
-//! The flags of both trainers that say which processes train together, and how they begin and end.
+//! The flags that say which processes work together, and how they begin and end.
 
 use nextscale::run::{Outcome, StopSignal, init_threads, threads_of};
 use nextscale::{Error, Result, Team, World, tell};
@@ -6,11 +6,11 @@ use nextscale_world::launch::Launch;
 use nextscale_world::{Given, Identity, Limits};
 use std::process::ExitCode;
 
-/// The processes of a run. Without these flags the environment of torchrun, srun, mpirun or mpiexec says who they are.
+/// The processes that share the work. Without these flags the environment of torchrun, srun, mpirun or mpiexec says who they are.
 #[derive(clap::Args)]
 #[command(rename_all = "snake_case", next_help_heading = "Processes")]
 pub struct ProcessArgs {
-    /// Start N processes on this machine that train together
+    /// Start N processes on this machine that share the work
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["rank", "world_size", "master", "hosts"])]
     procs: Option<u16>,
     /// How often --procs starts all again after one has failed
@@ -47,10 +47,8 @@ impl ProcessArgs {
         threads: usize,
         run: impl FnOnce(Team) -> Result<Outcome>,
     ) -> Result<ExitCode> {
-        if let Some(count) = self.procs
-            && std::env::var_os(LAUNCHED).is_none()
-        {
-            return self.launch(usize::from(count));
+        if let Some(count) = self.to_launch() {
+            return self.launch(count);
         }
         let world = self.join()?;
         init_threads(threads_of(&world, threads))?;
@@ -66,6 +64,26 @@ impl ProcessArgs {
             return super::ended(&outcome.message, outcome.exit_code);
         }
         Ok(ExitCode::from(outcome.exit_code))
+    }
+
+    /// The same for work of one command, which the first process tells of.
+    ///
+    /// # Errors
+    /// Bad flags or variables, processes that do not come, and those of `work`.
+    pub fn share(&self, work: impl FnOnce(&World) -> Result<()>) -> Result<ExitCode> {
+        if let Some(count) = self.to_launch() {
+            return self.launch(count);
+        }
+        let world = self.join()?;
+        work(&world).inspect_err(|e| world.leave(&e.to_string()))?;
+        world.finish().map_err(error)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// How many processes to start; `None` in a process that works itself.
+    fn to_launch(&self) -> Option<usize> {
+        let launched = std::env::var_os(LAUNCHED).is_some();
+        self.procs.filter(|_| !launched).map(usize::from)
     }
 
     fn join(&self) -> Result<World> {

@@ -2,6 +2,7 @@
 
 use super::images::{check_picture, load, may_write, tell_bad, tell_left_out};
 use super::machine::MachineArgs;
+use super::processes::ProcessArgs;
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::open::open_tokenizer;
 use nextscale::data::{BadImage, Feed, LoaderConfig, is_of_the_file};
@@ -11,10 +12,11 @@ use nextscale::model::Pyramid;
 use nextscale::options::values::{BadImages, parse_pn};
 use nextscale::pictures::{before_after, check_grid};
 use nextscale::run::Dataset;
-use nextscale::{Error, Result, Team, say};
+use nextscale::{Error, Result, Share, Team, World, say};
 use nextscale_tensor::Precision;
 use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Flags of `reconstruct`.
 #[derive(clap::Args)]
@@ -51,6 +53,8 @@ pub struct Args {
     weights: WeightsArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 /// Images in the picture of a whole set.
@@ -58,11 +62,12 @@ const SHOWN: usize = 16;
 /// Images in a row.
 const COLUMNS: usize = 8;
 
-pub fn run(args: &Args) -> Result<()> {
-    reconstruct(args).map_err(|e| e.of_weights(args.tokenizer.display()))
+pub fn run(args: &Args) -> Result<ExitCode> {
+    args.processes
+        .share(|world| reconstruct(args, world).map_err(|e| e.of_weights(args.tokenizer.display())))
 }
 
-fn reconstruct(args: &Args) -> Result<()> {
+fn reconstruct(args: &Args, world: &World) -> Result<()> {
     check_picture(&args.out)?;
     may_write(&args.out, args.force)?;
     if args.images.is_empty() == args.data_path.is_none() {
@@ -71,7 +76,7 @@ fn reconstruct(args: &Args) -> Result<()> {
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
-    let (device, math) = args.machine.start(Precision::Tf32)?;
+    let (device, math) = args.machine.start_in(world, Precision::Tf32)?;
     let asked = match &args.pn {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,
@@ -103,7 +108,9 @@ fn reconstruct(args: &Args) -> Result<()> {
     match &args.data_path {
         Some(path) => {
             let data = Dataset::open(path, side, args.mid_reso, false)?;
-            tell_left_out(&data.left_out);
+            if world.is_first() {
+                tell_left_out(&data.left_out);
+            }
             let config = LoaderConfig {
                 bad_images: args.bad_images.into(),
                 ..LoaderConfig::default()
@@ -111,7 +118,8 @@ fn reconstruct(args: &Args) -> Result<()> {
             memory::check(device, "batch", args.batch.min(data.val.len()), workload())?;
             let mut first = data.val_loader(SHOWN.min(args.batch), config)?;
             let (mut feed, mut shown) = (Feed::new(device)?, 0);
-            while shown < SHOWN
+            while world.is_first()
+                && shown < SHOWN
                 && let Some(batch) = first.next_batch()?
             {
                 let (x, _) = feed.batch(&batch, side)?;
@@ -119,13 +127,22 @@ fn reconstruct(args: &Args) -> Result<()> {
                 show(&batch.images, &back)?;
                 shown += batch.len();
             }
-            let mut loader = data.val_loader(args.batch, config)?;
-            let all =
-                evaluate_reconstruction(&tok.vqvae, &pyramid, &mut loader, side, &Team::alone());
+            let share = Share::from(world);
+            let mut loader = data.val_loader(args.batch, LoaderConfig { share, ..config })?;
+            let team = Team {
+                world: world.clone(),
+                ..Team::alone()
+            };
+            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut loader, side, &team);
             let all = all.map_err(full)?;
             tell_bad(&loader.bad_images());
-            printed = report(&all);
+            check_numbers(&all)?;
+            if world.is_first() {
+                printed = report(&all);
+            }
         }
+        // A few images are no work to share.
+        None if !world.is_first() => return Ok(()),
         None => {
             let mut left_out = Vec::new();
             for path in &args.images {
@@ -152,6 +169,9 @@ fn reconstruct(args: &Args) -> Result<()> {
             }
         }
     }
+    if !world.is_first() {
+        return Ok(());
+    }
     before_after(&before, &after, side, COLUMNS).save(&args.out)?;
     printed.and_then(|()| say!("before and after: {}", args.out.display()))
 }
@@ -161,7 +181,7 @@ fn psnr(a: &[f32], b: &[f32]) -> f64 {
     psnr_db(sum / a.len().max(1) as f64)
 }
 
-fn report(r: &Reconstruction) -> Result<()> {
+fn check_numbers(r: &Reconstruction) -> Result<()> {
     if r.not_numbers > 0 {
         return Err(Error::Tensor(nextscale_tensor::Error::NotNumbers {
             what: "reconstructions",
@@ -169,6 +189,10 @@ fn report(r: &Reconstruction) -> Result<()> {
             of: r.images,
         }));
     }
+    Ok(())
+}
+
+fn report(r: &Reconstruction) -> Result<()> {
     say!("images          {}", r.images)?;
     say!("psnr_db         {:.3}", r.psnr_db)?;
     say!("l1              {:.5}", r.l1)?;
