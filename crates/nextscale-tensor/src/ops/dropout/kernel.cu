@@ -5,13 +5,13 @@ __device__ __forceinline__ u32 staying(u64 p, float rate, Words4 tail, u32 k0, u
     u32 bits = 0;
     if (p % 4 == 0) {
         for (int j = 0; j < 2; j++) {
-            Words4 w = philox((u32)(p / 4 + j), tail.w[0], tail.w[1], tail.w[2], k0, k1);
+            Words w = philox((u32)(p / 4 + j), tail.w[0], tail.w[1], tail.w[2], k0, k1);
             for (int i = 0; i < 4; i++) bits |= (u32)(open_unit(w.w[i]) >= rate) << (4 * j + i);
         }
     } else {
         u32 at = (u32)(p % 4);
         for (u32 j = 0; j < 3; j++) {
-            Words4 w = philox((u32)(p / 4 + j), tail.w[0], tail.w[1], tail.w[2], k0, k1);
+            Words w = philox((u32)(p / 4 + j), tail.w[0], tail.w[1], tail.w[2], k0, k1);
             for (u32 i = 0; i < 4; i++) bits |= (u32)(open_unit(w.w[i]) >= rate) << (4 * j + i);
         }
         bits >>= at;
