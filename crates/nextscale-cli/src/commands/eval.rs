@@ -12,7 +12,7 @@ use nextscale::memory::{self, Workload, advise};
 use nextscale::model::vqvae::codes::Tokenizer;
 use nextscale::options::values::BadImages;
 use nextscale::run::Dataset;
-use nextscale::{Error, Result, Share, Team, World, say};
+use nextscale::{Error, Result, Share, Team, say};
 use nextscale_tensor::Precision;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,13 +49,14 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    args.processes.share(|world| {
+    args.processes.share(|team| {
         let source = || pair(&args.model, args.tokenizer.as_deref());
-        evaluate(args, world).map_err(|e| e.of_weights(source()))
+        evaluate(args, team).map_err(|e| e.of_weights(source()))
     })
 }
 
-fn evaluate(args: &Args, world: &World) -> Result<()> {
+fn evaluate(args: &Args, team: &Team) -> Result<()> {
+    let world = &team.world;
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
@@ -99,11 +100,7 @@ fn evaluate(args: &Args, world: &World) -> Result<()> {
     };
     memory::check(device, "batch", args.batch.min(data.val.len()), workload())?;
     let mut loader = data.val_loader(args.batch, config)?;
-    let team = Team {
-        world: world.clone(),
-        ..Team::alone()
-    };
-    let m = evaluate_losses(model, &mut loader, side, &team)
+    let m = evaluate_losses(model, &mut loader, side, team)
         .map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
     tell_bad(&loader.bad_images());
     m.check()?;

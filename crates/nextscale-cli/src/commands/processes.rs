@@ -33,10 +33,6 @@ pub struct ProcessArgs {
 /// Tells a process that the launcher has started it.
 const LAUNCHED: &str = "NEXTSCALE_RANK";
 
-fn error(e: nextscale_world::Error) -> Error {
-    Error::from(e)
-}
-
 impl ProcessArgs {
     /// Meets the other processes and trains with them, or starts them; what a run has to say is said once.
     ///
@@ -59,7 +55,7 @@ impl ProcessArgs {
         };
         let outcome = run(team)?;
         let is_first = world.is_first();
-        world.finish().map_err(error)?;
+        world.finish()?;
         if is_first {
             return super::ended(&outcome.message, outcome.exit_code);
         }
@@ -70,13 +66,16 @@ impl ProcessArgs {
     ///
     /// # Errors
     /// Bad flags or variables, processes that do not come, and those of `work`.
-    pub fn share(&self, work: impl FnOnce(&World) -> Result<()>) -> Result<ExitCode> {
+    pub fn share(&self, work: impl FnOnce(&Team) -> Result<()>) -> Result<ExitCode> {
         if let Some(count) = self.to_launch() {
             return self.launch(count);
         }
-        let world = self.join()?;
-        work(&world).inspect_err(|e| world.leave(&e.to_string()))?;
-        world.finish().map_err(error)?;
+        let team = Team {
+            world: self.join()?,
+            ..Team::alone()
+        };
+        work(&team).inspect_err(|e| team.world.leave(&e.to_string()))?;
+        team.world.finish()?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -94,8 +93,8 @@ impl ProcessArgs {
             master: self.master.clone(),
             hosts: self.hosts.clone(),
         };
-        let identity = Identity::of_process(&given).map_err(error)?;
-        World::join(&identity, Limits::default()).map_err(error)
+        let identity = Identity::of_process(&given)?;
+        Ok(World::join(&identity, Limits::default())?)
     }
 
     fn launch(&self, count: usize) -> Result<ExitCode> {
@@ -104,9 +103,7 @@ impl ProcessArgs {
         let mut launch = Launch::new(count, program);
         launch.max_restarts = self.max_restarts;
         launch.args = std::env::args_os().skip(1).collect();
-        let code = launch
-            .run(|line| tell!("nextscale: {line}"))
-            .map_err(error)?;
+        let code = launch.run(|line| tell!("nextscale: {line}"))?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }
 }

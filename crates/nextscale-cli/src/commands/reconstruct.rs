@@ -12,7 +12,7 @@ use nextscale::model::Pyramid;
 use nextscale::options::values::{BadImages, parse_pn};
 use nextscale::pictures::{before_after, check_grid};
 use nextscale::run::Dataset;
-use nextscale::{Error, Result, Share, Team, World, say};
+use nextscale::{Error, Result, Share, Team, say};
 use nextscale_tensor::Precision;
 use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
@@ -64,10 +64,11 @@ const COLUMNS: usize = 8;
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     args.processes
-        .share(|world| reconstruct(args, world).map_err(|e| e.of_weights(args.tokenizer.display())))
+        .share(|team| reconstruct(args, team).map_err(|e| e.of_weights(args.tokenizer.display())))
 }
 
-fn reconstruct(args: &Args, world: &World) -> Result<()> {
+fn reconstruct(args: &Args, team: &Team) -> Result<()> {
+    let world = &team.world;
     check_picture(&args.out)?;
     may_write(&args.out, args.force)?;
     if args.images.is_empty() == args.data_path.is_none() {
@@ -129,11 +130,7 @@ fn reconstruct(args: &Args, world: &World) -> Result<()> {
             }
             let share = Share::from(world);
             let mut loader = data.val_loader(args.batch, LoaderConfig { share, ..config })?;
-            let team = Team {
-                world: world.clone(),
-                ..Team::alone()
-            };
-            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut loader, side, &team);
+            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut loader, side, team);
             let all = all.map_err(full)?;
             tell_bad(&loader.bad_images());
             check_numbers(&all)?;
