@@ -5,6 +5,7 @@
 //! world_member --procs=3 --steps=100 --at=2:50:kill
 //! ```
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +85,11 @@ fn read_options(args: &[String]) -> Option<Options> {
     Some(options)
 }
 
+/// All processes write to one terminal: a line goes out whole, or those of others get into its middle.
+fn write_line(mut to: impl Write, line: String) {
+    let _ = to.write_all((line + "\n").as_bytes());
+}
+
 fn kill_self(signal: rustix::process::Signal) {
     let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
     // Another thread may be the one that receives it.
@@ -99,7 +105,7 @@ fn act(world: &World, what: &str) -> Result<()> {
         "error" => return Err(Error::Late("the disk is full".to_owned())),
         "exit" => std::process::exit(3),
         "other" => world.barrier()?,
-        _ => eprintln!("unknown act {what}"),
+        _ => write_line(io::stderr(), format!("unknown act {what}")),
     }
     Ok(())
 }
@@ -178,7 +184,7 @@ fn member(options: &Options) -> Result<bool> {
     };
     match ended {
         Ok(stopped) => {
-            println!(
+            let line = format!(
                 "{} of {} by {:?} done, local rank {} of {}{}",
                 world.member(world.rank()),
                 world.size(),
@@ -187,6 +193,7 @@ fn member(options: &Options) -> Result<bool> {
                 world.local_size(),
                 if restarted { ", started again" } else { "" },
             );
+            write_line(io::stdout(), line);
             world.finish()?;
             Ok(stopped)
         }
@@ -200,7 +207,7 @@ fn member(options: &Options) -> Result<bool> {
 /// The exit code.
 pub fn run(args: &[String]) -> i32 {
     let Some(options) = read_options(args) else {
-        eprintln!("unknown flags: {args:?}");
+        write_line(io::stderr(), format!("unknown flags: {args:?}"));
         return 2;
     };
     // A process that the launcher started has its flags too.
@@ -211,9 +218,9 @@ pub fn run(args: &[String]) -> i32 {
         launch.max_restarts = options.max_restarts;
         launch.patience = options.patience;
         return launch
-            .run(|line| eprintln!("{line}"))
+            .run(|line| write_line(io::stderr(), line.to_owned()))
             .unwrap_or_else(|error| {
-                eprintln!("{error}");
+                write_line(io::stderr(), error.to_string());
                 1
             });
     }
@@ -221,7 +228,7 @@ pub fn run(args: &[String]) -> i32 {
         Ok(false) => 0,
         Ok(true) => 130,
         Err(error) => {
-            eprintln!("{error}");
+            write_line(io::stderr(), error.to_string());
             if error.is_input() { 2 } else { 1 }
         }
     }
