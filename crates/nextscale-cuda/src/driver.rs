@@ -154,6 +154,80 @@ pub(crate) mod memory {
     }
 }
 
+/// Addresses apart from memory (CUDA driver API, "Virtual Memory Management").
+pub(crate) mod mapping {
+    use super::*;
+
+    /// Memory of this GPU.
+    fn of(ordinal: i32) -> sys::CUmemAllocationProp {
+        // SAFETY: a plain struct of numbers and a pointer, for all of which zero is a value.
+        let mut what: sys::CUmemAllocationProp = unsafe { std::mem::zeroed() };
+        what.type_ = sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
+        what.location = place(ordinal);
+        what
+    }
+
+    fn place(ordinal: i32) -> sys::CUmemLocation {
+        // SAFETY: as above.
+        let mut place: sys::CUmemLocation = unsafe { std::mem::zeroed() };
+        place.type_ = sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE;
+        place.id = ordinal;
+        place
+    }
+
+    /// Bytes of a page: addresses and lengths are multiples of it.
+    pub(crate) fn page(ordinal: i32) -> Answer<usize> {
+        let least = sys::CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_MINIMUM;
+        // SAFETY: both pointers are to live values.
+        written(0, |bytes| unsafe {
+            raw::cuMemGetAllocationGranularity(bytes, &of(ordinal), least)
+        })
+    }
+
+    /// Addresses for whole pages, with nothing behind them.
+    pub(crate) fn reserve(bytes: usize) -> Answer<u64> {
+        // SAFETY: the pointer is to a live number.
+        written(0, |at| unsafe {
+            raw::cuMemAddressReserve(at, bytes, 0, 0, 0)
+        })
+    }
+
+    pub(crate) unsafe fn unreserve(address: u64, bytes: usize) -> Answer<()> {
+        // SAFETY: the caller's addresses, behind which there is nothing any more.
+        done(unsafe { raw::cuMemAddressFree(address, bytes) })
+    }
+
+    /// Puts new memory behind whole pages of reserved addresses.
+    pub(crate) unsafe fn back(address: u64, bytes: usize, ordinal: i32) -> Answer<()> {
+        // SAFETY: both pointers are to live values.
+        let memory = written(0, |m| unsafe {
+            raw::cuMemCreate(m, bytes, &of(ordinal), 0)
+        })?;
+        // SAFETY: the caller's addresses, with nothing behind them; the memory is as long.
+        let mapped = done(unsafe { raw::cuMemMap(address, bytes, 0, memory, 0) });
+        // SAFETY: as long as it is mapped it stays, without its handle.
+        let released = done(unsafe { raw::cuMemRelease(memory) });
+        mapped.and(released)?;
+        // SAFETY: as above.
+        let mut who: sys::CUmemAccessDesc = unsafe { std::mem::zeroed() };
+        who.location = place(ordinal);
+        who.flags = sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+        // SAFETY: mapped just now; the pointer is to a live value.
+        let allowed = done(unsafe { raw::cuMemSetAccess(address, bytes, &who, 1) });
+        if allowed.is_err() {
+            // SAFETY: mapped just now, used by nobody.
+            let _ = unsafe { unback(address, bytes) };
+        }
+        allowed
+    }
+
+    /// Takes away what [`back`] put there.
+    pub(crate) unsafe fn unback(address: u64, bytes: usize) -> Answer<()> {
+        // SAFETY: the caller's pages, which nobody uses.
+        done(unsafe { raw::cuMemUnmap(address, bytes) })
+    }
+}
+
 /// Streams.
 pub(crate) mod stream {
     use super::*;
@@ -163,6 +237,18 @@ pub(crate) mod stream {
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the pointer is to a live handle.
         written(null_mut(), |s| unsafe { raw::cuStreamCreate(s, flags) })
+    }
+
+    /// The same; of work that waits for the GPU its own comes before that of other streams.
+    pub(crate) fn create_first() -> Answer<sys::CUstream> {
+        let mut greatest = 0;
+        // SAFETY: both pointers are to live numbers.
+        done(unsafe { raw::cuCtxGetStreamPriorityRange(&mut 0, &mut greatest) })?;
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the pointer is to a live handle.
+        written(null_mut(), |s| unsafe {
+            raw::cuStreamCreateWithPriority(s, flags, greatest)
+        })
     }
 
     pub(crate) unsafe fn destroy(stream: sys::CUstream) -> Answer<()> {

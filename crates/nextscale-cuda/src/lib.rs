@@ -38,6 +38,7 @@ mod constants;
 mod declared;
 mod driver;
 mod error;
+mod gapped;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]

@@ -4,12 +4,15 @@
 //! holder does comes after what the old one asked for. Memory of captured graphs is kept apart ([`crate::graph`]).
 
 use crate::codes::{self, Checked};
-use crate::driver::memory;
+use crate::driver::{Answer, DriverError, memory};
 use crate::dry::Recycling;
+use crate::gapped::Gapped;
 use crate::gpu::Gpu;
 use crate::graph::{self, Arena, StreamGuard};
+use crate::matmul::DevicePtr;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// Sizes are rounded up to this many bytes; also the alignment.
@@ -65,6 +68,8 @@ pub(crate) struct Block {
     size: usize,
     /// Of blocks that were taken while a graph was captured: where the memory belongs.
     pub(crate) arena: Option<Arc<Arena>>,
+    /// Of blocks with gaps, which are none of the pool's.
+    gapped: Option<Gapped>,
 }
 
 impl DeviceBuffer {
@@ -87,8 +92,32 @@ impl DeviceBuffer {
             address,
             size,
             arena,
+            gapped: None,
         });
         Ok(Self { block, bytes })
+    }
+
+    /// A buffer that has addresses for `bytes` bytes and memory only behind the ranges of them that are `kept`, in pages of 2 MiB on
+    /// today's GPUs. What is there is zero. Work that touches the gaps fails, and the GPU with it: the caller's to see to.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full, or a graph is captured.
+    pub fn with_gaps(gpu: &'static Gpu, bytes: usize, kept: &[Range<usize>]) -> Result<Self> {
+        let gapped = Gapped::new(gpu, bytes, kept)?;
+        let backed = gapped.backed().to_vec();
+        let block = Arc::new(Block {
+            gpu,
+            address: gapped.address(),
+            size: bytes,
+            arena: None,
+            gapped: Some(gapped),
+        });
+        let buffer = Self { block, bytes };
+        for pages in backed {
+            let end = pages.end.min(bytes);
+            gpu.zero(DevicePtr(&buffer, pages.start), end - pages.start)?;
+        }
+        Ok(buffer)
     }
 
     /// Where it is.
@@ -119,6 +148,9 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        if self.gapped.is_some() {
+            return;
+        }
         match &self.arena {
             Some(arena) => arena.give(self.address, self.size),
             None => match self.gpu.dry_cpu() {
@@ -196,6 +228,51 @@ impl Pool {
         }
     }
 
+    /// Runs `take`, which takes `bytes` from the driver beside the pool, a second time where what lies free here may make room.
+    pub(crate) fn beside(
+        &self,
+        gpu: &Gpu,
+        bytes: usize,
+        take: impl Fn() -> Answer<()>,
+    ) -> Result<()> {
+        let _guard = StreamGuard::take();
+        gpu.outside_capture("a buffer with gaps")?;
+        let mut s = self.state();
+        s.calls += 1;
+        if gpu.dry().is_none() {
+            gpu.bind()?;
+            let mut taken = take();
+            if taken.is_err() && s.held > s.used {
+                release(gpu, &mut s)?;
+                taken = take();
+            }
+            taken.map_err(|e| refused(gpu, &s, bytes, &e))?;
+        }
+        s.held += bytes;
+        s.used += bytes;
+        s.peak = s.peak.max(if gpu.dry_cpu().is_some() {
+            s.held
+        } else {
+            s.used
+        });
+        Ok(())
+    }
+
+    /// What was taken [`Pool::beside`] it is gone.
+    pub(crate) fn no_longer_beside(&self, bytes: usize) {
+        let mut s = self.state();
+        s.held -= bytes;
+        s.used -= bytes;
+    }
+
+    /// Addresses of a dry run for so many bytes.
+    pub(crate) fn number(&self, bytes: usize) -> u64 {
+        let mut s = self.state();
+        let address = (1 << 40) + s.numbered;
+        s.numbered += bytes as u64;
+        address
+    }
+
     pub(crate) fn reset_peak(&self) {
         let mut s = self.state();
         s.peak = s.used;
@@ -234,12 +311,14 @@ fn fresh(gpu: &Gpu, s: &mut State, block: usize) -> Result<u64> {
         release(gpu, s)?;
         taken = memory::take(block);
     }
-    taken.map_err(|e| {
-        if codes::is_full(&e) {
-            return full(gpu, s, block);
-        }
-        codes::driver(&format!("taking {} on the GPU", gib(block)), &e)
-    })
+    taken.map_err(|e| refused(gpu, s, block, &e))
+}
+
+fn refused(gpu: &Gpu, s: &State, bytes: usize, e: &DriverError) -> Error {
+    if codes::is_full(e) {
+        return full(gpu, s, bytes);
+    }
+    codes::driver(&format!("taking {} on the GPU", gib(bytes)), e)
 }
 
 /// That a block is not to be had, and why.

@@ -45,6 +45,8 @@ functions! { Library::Nccl;
     "2.4" fn ncclCommGetAsyncError(comm: Comm, code: *mut u32) -> u32;
     "2.0" fn ncclGetErrorString(code: u32) -> *const c_char;
     "2.13" fn ncclGetLastError(comm: Comm) -> *const c_char;
+    "2.0" fn ncclGroupStart() -> u32;
+    "2.0" fn ncclGroupEnd() -> u32;
     "2.0" fn ncclAllReduce(
         from: *const c_void,
         to: *mut c_void,

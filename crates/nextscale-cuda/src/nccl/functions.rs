@@ -15,8 +15,7 @@ mod code {
     pub const IN_PROGRESS: u32 = 7;
 }
 
-/// The library's numbers for float32 (ncclDataType_t) and for sums (ncclRedOp_t).
-pub(super) const FLOAT32: u32 = 7;
+/// The library's number for sums (ncclRedOp_t).
 pub(super) const SUM: u32 = 0;
 
 /// Most time that the end of a communicator may take: whoever ends one does not hang for a member that is lost.
@@ -195,6 +194,34 @@ impl Comm {
         self.gpu.bind()?;
         let code = self.with(call)?;
         self.settle(function, code, || Ok(()))
+    }
+
+    /// The same of several calls that the library is to make one of.
+    pub(super) fn ask_together(
+        &self,
+        calls: impl IntoIterator<Item = impl FnOnce(raw::Comm) -> u32>,
+    ) -> Result<()> {
+        self.gpu.bind()?;
+        let code = self.with(|comm| {
+            // SAFETY: takes nothing; ended below, in the same thread.
+            let mut refused = unsafe { raw::ncclGroupStart() };
+            for call in calls {
+                if refused == code::SUCCESS {
+                    let answer = call(comm);
+                    if answer != code::IN_PROGRESS {
+                        refused = answer;
+                    }
+                }
+            }
+            // SAFETY: ends what was begun above.
+            let ended = unsafe { raw::ncclGroupEnd() };
+            if refused == code::SUCCESS {
+                ended
+            } else {
+                refused
+            }
+        })?;
+        self.settle("ncclGroupEnd", code, || Ok(()))
     }
 
     /// Waits until `function`, which answered with a code, is through.

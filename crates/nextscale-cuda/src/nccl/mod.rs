@@ -51,7 +51,7 @@ use crate::pool::Block;
 use crate::work::Work;
 use crate::{Error, Result};
 use cudarc::driver::sys::CUstream;
-use functions::{Comm, FLOAT32, SUM, error, may_wait, pause};
+use functions::{Comm, SUM, error, may_wait, pause};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -85,7 +85,80 @@ pub fn unique_id() -> Result<UniqueId> {
     functions::identity().map(UniqueId)
 }
 
-/// One member of a group of GPUs that sum and exchange float32 values; see [the module](crate::nccl).
+/// What a call does with its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As [`Communicator::all_reduce`].
+    AllReduce,
+    /// As [`Communicator::reduce_scatter`], `count` values a part.
+    ReduceScatter,
+    /// As [`Communicator::all_gather`], `count` values a part.
+    AllGather,
+    /// As [`Communicator::broadcast`].
+    Broadcast {
+        /// Whose values they are.
+        root: usize,
+    },
+}
+
+impl Kind {
+    fn function(self) -> &'static str {
+        match self {
+            Self::AllReduce => "ncclAllReduce",
+            Self::ReduceScatter => "ncclReduceScatter",
+            Self::AllGather => "ncclAllGather",
+            Self::Broadcast { .. } => "ncclBroadcast",
+        }
+    }
+}
+
+/// The type of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// float16.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// float32.
+    F32,
+    /// float64.
+    F64,
+}
+
+impl Element {
+    /// The library's number for it (ncclDataType_t).
+    fn number(self) -> u32 {
+        match self {
+            Self::F16 => 6,
+            Self::F32 => 7,
+            Self::F64 => 8,
+            Self::Bf16 => 9,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+}
+
+/// One of several calls that are made at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Collective<'a> {
+    /// What is done.
+    pub kind: Kind,
+    /// Where the values are.
+    pub values: DevicePtr<'a>,
+    /// How many, or how many a part.
+    pub count: usize,
+    /// Their type.
+    pub element: Element,
+}
+
+/// One member of a group of GPUs that sum and exchange numbers; see [the module](crate::nccl).
 ///
 /// When dropped it waits for its last work, some seconds at most, and gives itself up where that does not end.
 #[derive(Debug)]
@@ -151,7 +224,11 @@ impl Communicator {
             };
             let comm = Comm::start(gpu, &id.0, [r, s], look)?;
             gpu.bind()?;
-            (comm, driver::stream::create().doing("making a stream")?)
+            // Its few blocks begin before those of a product that is under way: the other members wait for them.
+            (
+                comm,
+                driver::stream::create_first().doing("making a stream")?,
+            )
         };
         Ok(Self {
             gpu,
@@ -190,11 +267,7 @@ impl Communicator {
     /// # Errors
     /// When they are not all there, a graph is captured, NCCL refuses, or the communicator is or becomes aborted.
     pub fn all_reduce(&self, values: DevicePtr<'_>, count: usize) -> Result<()> {
-        self.collect("ncclAllReduce", values, Some(count), |at, comm, stream| {
-            let (from, to) = (at as *const c_void, at as *mut c_void);
-            // SAFETY: the handle lives during the call; the range is as long as said and held until `join`.
-            unsafe { raw::ncclAllReduce(from, to, count, FLOAT32, SUM, comm, stream) }
-        })
+        self.call(Kind::AllReduce, values, count)
     }
 
     /// Sums `each`·size float32 values over all members and leaves part `rank` of the sum, `each` values, in its place. The other
@@ -203,13 +276,7 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::all_reduce`].
     pub fn reduce_scatter(&self, values: DevicePtr<'_>, each: usize) -> Result<()> {
-        let own = self.own(each);
-        let count = each.checked_mul(self.size);
-        self.collect("ncclReduceScatter", values, count, |at, comm, stream| {
-            let (from, to) = (at as *const c_void, (at + own) as *mut c_void);
-            // SAFETY: as above; a member's part lies within the range.
-            unsafe { raw::ncclReduceScatter(from, to, each, FLOAT32, SUM, comm, stream) }
-        })
+        self.call(Kind::ReduceScatter, values, each)
     }
 
     /// Fills `each`·size float32 values: part r comes from member r, who has it in its place.
@@ -217,13 +284,7 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::all_reduce`].
     pub fn all_gather(&self, values: DevicePtr<'_>, each: usize) -> Result<()> {
-        let own = self.own(each);
-        let count = each.checked_mul(self.size);
-        self.collect("ncclAllGather", values, count, |at, comm, stream| {
-            let (from, to) = ((at + own) as *const c_void, at as *mut c_void);
-            // SAFETY: as above.
-            unsafe { raw::ncclAllGather(from, to, each, FLOAT32, comm, stream) }
-        })
+        self.call(Kind::AllGather, values, each)
     }
 
     /// Gives all members the `count` float32 values of member `root`.
@@ -235,43 +296,34 @@ impl Communicator {
             let text = format!("there is no rank {root} of {}", self.size);
             return Err(error(text));
         }
-        self.collect("ncclBroadcast", values, Some(count), |at, comm, stream| {
-            let (from, to) = (at as *const c_void, at as *mut c_void);
-            // SAFETY: as above; the root is less than the size, which fits.
-            unsafe { raw::ncclBroadcast(from, to, count, FLOAT32, root as i32, comm, stream) }
-        })
+        self.call(Kind::Broadcast { root }, values, count)
     }
 
-    /// Where this member's part begins, in bytes; only used where all parts have an address.
-    fn own(&self, each: usize) -> u64 {
-        (self.rank as u64)
-            .wrapping_mul(each as u64)
-            .wrapping_mul(FLOAT)
+    fn call(&self, kind: Kind, values: DevicePtr<'_>, count: usize) -> Result<()> {
+        self.together(&[Collective {
+            kind,
+            values,
+            count,
+            element: Element::F32,
+        }])
     }
 
-    /// One call on `count` values, behind what was asked of the GPU's stream.
-    fn collect(
-        &self,
-        name: &str,
-        values: DevicePtr<'_>,
-        count: Option<usize>,
-        call: impl FnOnce(u64, raw::Comm, CUstream) -> u32,
-    ) -> Result<()> {
+    /// Makes several calls at once, behind what was asked of the GPU's stream: NCCL makes one of them.
+    ///
+    /// # Errors
+    /// As [`Communicator::all_reduce`]; none of them is made then, or the communicator is broken.
+    pub fn together(&self, calls: &[Collective<'_>]) -> Result<()> {
+        let name = calls.first().map_or("NCCL", |c| c.kind.function());
         self.gpu.outside_capture(name)?;
-        let bytes = count.and_then(|n| n.checked_mul(FLOAT as usize));
-        let bytes =
-            bytes.ok_or_else(|| Error::TooMany(format!("NCCL: {name}: too many values")))?;
-        let address = values.holds(self.gpu, name, bytes)?;
-        if !address.is_multiple_of(FLOAT) {
-            let text = format!("{name}: values begin at byte {} of a buffer", values.1);
-            return Err(error(text));
-        }
+        let ranges = calls.iter().map(|c| self.range_of(c));
+        let ranges = ranges.collect::<Result<Vec<_>>>()?;
         let mut used = self.used();
         self.comm.check()?;
-        if bytes == 0 {
+        let full: Vec<_> = calls.iter().zip(ranges).filter(|(_, r)| r.1 > 0).collect();
+        if full.is_empty() {
             return Ok(());
         }
-        used.push(Arc::clone(values.0.block()));
+        used.extend(full.iter().map(|(c, _)| Arc::clone(c.values.0.block())));
         if self.gpu.is_dry() {
             return Ok(());
         }
@@ -281,8 +333,63 @@ impl Communicator {
             self.before.record(self.gpu.stream())?;
         }
         self.before.hold(self.stream.0)?;
-        self.comm
-            .ask(name, |comm| call(address, comm, self.stream.0))
+        let asked = |(call, (address, _)): &(&Collective<'_>, (u64, usize)), comm| {
+            self.ask(call, *address, comm)
+        };
+        match &full[..] {
+            [one] => self.comm.ask(name, |comm| asked(one, comm)),
+            several => {
+                let calls = several.iter().map(|c| move |comm| asked(c, comm));
+                self.comm.ask_together(calls)
+            }
+        }
+    }
+
+    /// Where a call's values are, and how many bytes.
+    fn range_of(&self, call: &Collective<'_>) -> Result<(u64, usize)> {
+        let name = call.kind.function();
+        let parts = match call.kind {
+            Kind::AllReduce | Kind::Broadcast { .. } => 1,
+            Kind::ReduceScatter | Kind::AllGather => self.size,
+        };
+        let count = call.count.checked_mul(parts);
+        let bytes = count.and_then(|n| n.checked_mul(call.element.bytes()));
+        let bytes =
+            bytes.ok_or_else(|| Error::TooMany(format!("NCCL: {name}: too many values")))?;
+        let address = call.values.holds(self.gpu, name, bytes)?;
+        if !address.is_multiple_of(call.element.bytes() as u64) {
+            let text = format!("{name}: values begin at byte {} of a buffer", call.values.1);
+            return Err(error(text));
+        }
+        Ok((address, bytes))
+    }
+
+    /// Asks the library for one call on values that are at `at`.
+    fn ask(&self, call: &Collective<'_>, at: u64, comm: raw::Comm) -> u32 {
+        let (count, element, stream) = (call.count, call.element.number(), self.stream.0);
+        let own = at + (self.rank * call.count * call.element.bytes()) as u64;
+        let (whole, whole_mut) = (at as *const c_void, at as *mut c_void);
+        // SAFETY: the handle lives during the call; the range is as long as `range_of` found and held until `join`; a member's part
+        // lies within it; a root is less than the size, which fits.
+        unsafe {
+            match call.kind {
+                Kind::AllReduce => {
+                    raw::ncclAllReduce(whole, whole_mut, count, element, SUM, comm, stream)
+                }
+                Kind::ReduceScatter => {
+                    let to = own as *mut c_void;
+                    raw::ncclReduceScatter(whole, to, count, element, SUM, comm, stream)
+                }
+                Kind::AllGather => {
+                    let from = own as *const c_void;
+                    raw::ncclAllGather(from, whole_mut, count, element, comm, stream)
+                }
+                Kind::Broadcast { root } => {
+                    let root = root as i32;
+                    raw::ncclBroadcast(whole, whole_mut, count, element, root, comm, stream)
+                }
+            }
+        }
     }
 
     /// Makes the GPU's stream wait for everything that was asked of this communicator so far.
@@ -340,9 +447,6 @@ impl Communicator {
         true
     }
 }
-
-/// Bytes of a value.
-const FLOAT: u64 = 4;
 
 impl Drop for Communicator {
     fn drop(&mut self) {

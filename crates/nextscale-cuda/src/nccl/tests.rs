@@ -547,3 +547,94 @@ fn an_identity_goes_round_as_bytes() {
         }
     }
 }
+
+/// What `several` leaves: a sum in parts, a whole sum, gathered halves, and a sum of float64.
+fn several(nccl: &Communicator) -> (Vec<f32>, Vec<f32>, Vec<f32>, f64) {
+    let (gpu, rank, size) = (nccl.gpu(), nccl.rank(), nccl.size());
+    let scattered = put(gpu, &values(6 * size, rank, 1), DType::F32);
+    let summed = put(gpu, &values(5, rank, 2), DType::F32);
+    let halves = put(gpu, &values(8 * size, rank, 3), DType::Bf16);
+    let double = DeviceBuffer::new(gpu, 8).unwrap();
+    let own = 0.1 + rank as f64;
+    gpu.upload_to(&own.to_le_bytes(), DevicePtr(&double, 0))
+        .unwrap();
+    let call = |kind, buffer, count, element| Collective {
+        kind,
+        values: DevicePtr(buffer, 0),
+        count,
+        element,
+    };
+    let calls = [
+        call(Kind::ReduceScatter, &scattered, 6, Element::F32),
+        call(Kind::AllReduce, &summed, 5, Element::F32),
+        call(Kind::AllReduce, &summed, 0, Element::F32),
+        call(Kind::AllGather, &halves, 8, Element::Bf16),
+        call(Kind::AllReduce, &double, 1, Element::F64),
+    ];
+    nccl.together(&calls).unwrap();
+    nccl.join().unwrap();
+    let mut bytes = [0; 8];
+    gpu.download_from(DevicePtr(&double, 0), &mut bytes)
+        .unwrap();
+    let scattered = get(gpu, &scattered, DType::F32);
+    (
+        scattered[6 * rank..][..6].to_vec(),
+        get(gpu, &summed, DType::F32),
+        get(gpu, &halves, DType::Bf16),
+        f64::from_le_bytes(bytes),
+    )
+}
+
+#[test]
+fn several_calls_are_made_at_once() {
+    if !there(1) {
+        return;
+    }
+    let id = unique_id().unwrap();
+    let alone = in_threads(1, move |_| {
+        let gpu = Gpu::get(0).unwrap();
+        several(&Communicator::new(gpu, 0, 1, &id, &|| Ok(()), MEET).unwrap())
+    });
+    let held = |x: Vec<f32>| -> Vec<f32> {
+        let all = x.into_iter();
+        all.map(|x| crate::tests::held(x, DType::Bf16)).collect()
+    };
+    let (a, b, c, d) = alone[0].clone();
+    assert!(same_bits(&a, &values(6, 0, 1)) && same_bits(&b, &values(5, 0, 2)));
+    assert!(same_bits(&c, &held(values(8, 0, 3))) && d == 0.1);
+    let Some(both) = two(|m| several(&m.nccl)) else {
+        return;
+    };
+    for (rank, (a, b, c, d)) in both.into_iter().enumerate() {
+        assert!(same_bits(&a, &sum(12, 1)[6 * rank..][..6]));
+        assert!(same_bits(&b, &sum(5, 2)));
+        let want = [&values(16, 0, 3)[..8], &values(16, 1, 3)[8..]];
+        assert!(same_bits(&c, &held(want.concat())));
+        assert_eq!(d, 0.1 + 1.1);
+    }
+}
+
+#[test]
+fn calls_that_do_not_fit_are_refused_together() {
+    let gpu = dry_gpu();
+    let id = UniqueId::from_bytes([0; 128]);
+    let nccl = Communicator::new(gpu, 1, 3, &id, &|| Ok(()), MEET).unwrap();
+    let x = DeviceBuffer::new(gpu, 4 * 30).unwrap();
+    let call = |kind, at, count, element| Collective {
+        kind,
+        values: DevicePtr(&x, at),
+        count,
+        element,
+    };
+    let fits = call(Kind::AllReduce, 0, 30, Element::F32);
+    nccl.together(&[fits, call(Kind::AllGather, 0, 10, Element::F32)])
+        .unwrap();
+    for wrong in [
+        call(Kind::AllGather, 0, 11, Element::F32),
+        call(Kind::AllReduce, 4, 30, Element::F32),
+        call(Kind::AllReduce, 4, 1, Element::F64),
+        call(Kind::AllReduce, 0, usize::MAX, Element::F64),
+    ] {
+        assert!(nccl.together(&[fits, wrong]).is_err(), "{wrong:?}");
+    }
+}
