@@ -1,7 +1,14 @@
 //! Flat parameters: every weight of a model in one buffer, a parameter being a named view of it.
 //!
-//! The optimizer, the gradient norm, clipping, checkpoints and, later, all-reduce and sharding are then each
-//! one pass over a range.
+//! The optimizer, the gradient norm, clipping, checkpoints, sums over processes and sharding are then each one pass over
+//! ranges.
+
+mod grad_buffer;
+mod order;
+mod sharding;
+
+pub use grad_buffer::GradBuffer;
+pub use sharding::{Exchange, Move, Number, Sharding, Values};
 
 use crate::cpu::pool::PoolVec;
 use crate::tape::Origin;
@@ -31,6 +38,8 @@ pub struct ParamInfo {
     pub offset: usize,
     /// How checkpoints order the elements.
     pub layout: Layout,
+    /// Whether only products read it, in their own precision.
+    pub operand: bool,
 }
 
 impl ParamInfo {
@@ -78,8 +87,19 @@ impl ParamsBuilder {
         shape: impl Into<Shape>,
         layout: Layout,
     ) -> ParamId {
-        let name = name.into();
-        let shape = shape.into();
+        self.add_as(name.into(), shape.into(), layout, false)
+    }
+
+    /// Adds a matrix that only products read, in the precision that they run in: where there is a copy in half precision, that is
+    /// all they need of it.
+    ///
+    /// # Panics
+    /// As [`ParamsBuilder::add`].
+    pub fn add_operand(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> ParamId {
+        self.add_as(name.into(), shape.into(), Layout::Same, true)
+    }
+
+    fn add_as(&mut self, name: String, shape: Shape, layout: Layout, operand: bool) -> ParamId {
         let id = self.infos.len();
         assert!(
             self.by_name.insert(name.clone(), id).is_none(),
@@ -92,6 +112,7 @@ impl ParamsBuilder {
             shape,
             offset,
             layout,
+            operand,
         });
         ParamId(id)
     }
@@ -130,6 +151,7 @@ impl ParamsBuilder {
             infos: self.infos,
             by_name: self.by_name,
             cuts: self.cuts,
+            sharding: None,
             token: trainable.then(|| Arc::new(())),
             identity: Arc::new(()),
         }
@@ -144,6 +166,8 @@ pub struct Params {
     infos: Vec<ParamInfo>,
     by_name: HashMap<String, usize>,
     cuts: Vec<usize>,
+    /// Where processes have shares.
+    sharding: Option<Arc<Sharding>>,
     // Present when gradients are wanted; the same Arc as `identity` would do, kept apart for clarity of intent.
     token: Option<Arc<()>>,
     identity: Arc<()>,
@@ -167,6 +191,9 @@ impl Params {
     /// # Errors
     /// When the GPU can't be used or its memory is full.
     pub fn to_device(&mut self, device: Device, half: Option<DType>) -> Result<()> {
+        if self.sharding.is_some() {
+            return Err(Error::Params("parameters that are shared out stay".into()));
+        }
         let moved = self.whole().to(device)?;
         self.flat = moved.storage;
         if let Storage::Cuda(on) = &mut self.flat {
@@ -215,6 +242,15 @@ impl Params {
     /// The parameter as a tensor in the flat buffer's layout (convolutions: `[out, kh, kw, in]`), sharing memory.
     pub fn get(&self, id: ParamId) -> Tensor {
         let info = &self.infos[id.0];
+        let origin = self.token.as_ref().map(|t| Origin::Param(Arc::clone(t)));
+        if let Some(half) = self.half().filter(|_| self.is_alone(info)) {
+            return Tensor {
+                shape: info.shape,
+                offset: info.offset,
+                origin,
+                ..half
+            };
+        }
         let shape = match (info.layout, info.shape.dims()) {
             (Layout::Conv, &[o, i, kh, kw]) => Shape::from([o, kh, kw, i]),
             _ => info.shape,
@@ -223,8 +259,13 @@ impl Params {
             shape,
             storage: self.flat.clone(),
             offset: info.offset,
-            origin: self.token.as_ref().map(|t| Origin::Param(Arc::clone(t))),
+            origin,
         }
+    }
+
+    /// Whether its float32 numbers are with their owners alone.
+    fn is_alone(&self, info: &ParamInfo) -> bool {
+        self.sharding.as_ref().is_some_and(|s| s.is_alone(info))
     }
 
     /// What is known of every parameter, in declaration order (the reference's order of parameters).
@@ -284,40 +325,55 @@ impl Params {
         let holders = match &self.flat {
             Storage::CpuF32(v) => Arc::strong_count(v),
             Storage::CpuI32(v) => Arc::strong_count(v),
-            Storage::Cuda(on) => Arc::strong_count(&on.buffer),
+            Storage::Cuda(on) => {
+                let half = on.half.as_ref().map_or(1, |(b, _)| Arc::strong_count(b));
+                Arc::strong_count(&on.buffer).max(half)
+            }
         };
         if holders == 1 { Ok(()) } else { Err(held()) }
     }
 
-    /// The elements of `name` in the checkpoint's order.
+    /// The elements of `name` in the checkpoint's order. Where processes have shares, all have to ask, in the same order.
     ///
     /// # Errors
-    /// When there is no such parameter, or it can't be brought from the GPU.
+    /// When there is no such parameter, it can't be brought from the GPU, or another process is gone.
     pub fn export(&self, name: &str) -> Result<Vec<f32>> {
         let info = self.known(name)?;
-        export_from(info, &self.whole())
+        let part = match &self.sharding {
+            Some(sharding) if self.is_alone(info) => sharding.gathered(&self.whole(), info)?,
+            _ => self.whole().narrow(info.offset, info.shape.numel())?,
+        };
+        Ok(order::as_saved(info, part.to(Device::Cpu)?.f32()?))
     }
 
-    /// Overwrites `name` with elements in the checkpoint's order.
+    /// Overwrites `name` with elements in the checkpoint's order; where processes have shares, all have to.
     ///
     /// # Errors
     /// When there is no such parameter, the count differs, or the buffer is held.
     pub fn import(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let info = self.known(name)?.clone();
         self.must_be_free()?;
-        if self.device() == Device::Cpu {
-            return import_into(&info, self.flat_mut()?, values);
+        let values = order::as_flat(&info, values)?;
+        let all = info.range();
+        if let Storage::CpuF32(flat) = &mut self.flat {
+            let flat = Arc::get_mut(flat).ok_or_else(held)?;
+            flat[all].copy_from_slice(&values);
+            return Ok(());
         }
-        import_to_gpu(&info, &self.whole(), values)?;
-        if let Some(half) = self.half() {
-            let part = |t: Tensor| t.narrow(info.offset, info.shape.numel());
-            let (whole, half) = (part(self.whole())?, part(half)?);
-            let cast = whole.cast(half.dtype())?;
-            let bytes = half.numel() * half.dtype().bytes();
-            half.gpu()?
-                .copy(cast.device_ptr()?, half.device_ptr()?, bytes)?;
+        let kept = match &self.sharding {
+            Some(sharding) if self.is_alone(&info) => sharding.kept_of(&info),
+            _ => vec![all.clone()],
+        };
+        order::write(&mut self.whole(), &info, &values, &kept)?;
+        let Some(half) = self.half() else {
+            return Ok(());
+        };
+        if !self.is_alone(&info) {
+            return sharding::copy_to_half(&self.whole(), &half, &all);
         }
-        Ok(())
+        let whole = Tensor::from_slice([values.len()], &values).to(half.device())?;
+        let there = half.narrow(info.offset, values.len())?;
+        sharding::copy(&whole.cast(half.dtype())?, &there)
     }
 
     fn known(&self, name: &str) -> Result<&ParamInfo> {
@@ -325,23 +381,28 @@ impl Params {
             .ok_or_else(|| Error::Params(format!("there is none called {name}")))
     }
 
-    /// Exchanges the parameters with a buffer of the same layout, such as their average, copy in half precision included.
+    /// Exchanges the parameters with a buffer of the same layout, such as their average, copy in half precision included. Where
+    /// processes have shares, all have to.
     ///
     /// # Errors
     /// While a tape or tensor still holds a parameter, when the buffer is of another model or device, or the GPU's memory is full;
-    /// nothing is exchanged then.
+    /// nothing is exchanged then. When another process is gone.
     pub fn swap(&mut self, buffer: &mut GradBuffer) -> Result<()> {
         self.must_be_free()?;
         if buffer.len() != self.len || buffer.device() != self.device() {
             return Err(Error::Params("a buffer of another model".into()));
         }
+        if let Some(sharding) = self.sharding.clone() {
+            self.swap_shares(&sharding, buffer)?;
+            return self.publish();
+        }
         // Made first: it is all that can fail.
         let half = match self.half() {
-            Some(half) => Some(buffer.0.cast(half.dtype())?),
+            Some(half) => Some(buffer.flat.cast(half.dtype())?),
             None => None,
         };
-        std::mem::swap(&mut self.flat, &mut buffer.0.storage);
-        if let Storage::Cuda(on) = &mut buffer.0.storage {
+        std::mem::swap(&mut self.flat, &mut buffer.flat.storage);
+        if let Storage::Cuda(on) = &mut buffer.flat.storage {
             on.half = None;
         }
         if let (Storage::Cuda(on), Some(half)) = (&mut self.flat, half) {
@@ -350,13 +411,94 @@ impl Params {
         Ok(())
     }
 
-    /// A zeroed gradient (or moment) buffer of the same layout on the same device.
+    /// Exchanges what this process updates with a buffer of the same.
+    fn swap_shares(&mut self, sharding: &Sharding, buffer: &mut GradBuffer) -> Result<()> {
+        for range in sharding.updated() {
+            if let Storage::CpuF32(flat) = &mut self.flat {
+                let flat = Arc::get_mut(flat).ok_or_else(held)?;
+                flat[range.clone()].swap_with_slice(&mut buffer.cpu_mut()?[range]);
+                continue;
+            }
+            let ours = self.whole().narrow(range.start, range.len())?;
+            let theirs = buffer.tensor()?.narrow(range.start, range.len())?;
+            let kept = ours.copied()?;
+            sharding::copy(&theirs, &ours)?;
+            sharding::copy(&kept, &theirs)?;
+            if let Some(half) = self.half() {
+                sharding::copy_to_half(&self.whole(), &half, &range)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A zeroed buffer of gradients of the same layout on the same device.
     ///
     /// # Errors
     /// When the GPU's memory is full.
     pub fn buffer(&self) -> Result<GradBuffer> {
         let zeros = Tensor::zeros_on(self.device(), [self.len], DType::F32)?;
-        Ok(GradBuffer(zeros))
+        Ok(GradBuffer::new(zeros, None))
+    }
+
+    /// A zeroed buffer for what belongs to an update, such as moments: where processes have shares, of the own alone.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub fn update_buffer(&self) -> Result<GradBuffer> {
+        match &self.sharding {
+            None => self.buffer(),
+            Some(sharding) => {
+                let zeros = sharding.zeros(self.device())?;
+                Ok(GradBuffer::new(zeros, Some(Arc::clone(sharding))))
+            }
+        }
+    }
+
+    /// Shares the parameters out among processes, all of which have the same now. From here on what asks for their numbers, exchanges
+    /// or updates them has to be called by all processes in the same order.
+    ///
+    /// # Errors
+    /// While a tape or tensor still holds a parameter, or when the GPU's memory is full.
+    pub fn share_out(&mut self, exchange: Arc<dyn Exchange>) -> Result<()> {
+        self.must_be_free()?;
+        let half = self.half();
+        let sharding = Sharding::new(&self.infos, self.len, half.is_some(), exchange);
+        if let (Some(_), Some(gpu)) = (&half, self.device().gpu()?) {
+            let kept = sharding.kept();
+            let flat = Tensor::with_gaps(gpu, self.len, &kept)?;
+            for range in kept {
+                let part = |t: &Tensor| t.narrow(range.start, range.len());
+                sharding::copy(&part(&self.whole())?, &part(&flat)?)?;
+            }
+            let mut storage = flat.storage;
+            if let (Storage::Cuda(new), Storage::Cuda(old)) = (&mut storage, &mut self.flat) {
+                new.half = old.half.take();
+            }
+            self.flat = storage;
+        }
+        self.sharding = Some(Arc::new(sharding));
+        Ok(())
+    }
+
+    /// Who has which numbers, where processes have shares.
+    pub fn sharding(&self) -> Option<&Arc<Sharding>> {
+        self.sharding.as_ref()
+    }
+
+    /// Brings weights that their owners have changed to everybody.
+    ///
+    /// # Errors
+    /// When another process is gone or the GPU refuses.
+    pub(crate) fn publish(&mut self) -> Result<()> {
+        let Some(sharding) = self.sharding.clone() else {
+            return Ok(());
+        };
+        let half = self.half();
+        if let Storage::CpuF32(flat) = &mut self.flat {
+            let flat = Arc::get_mut(flat).ok_or_else(held)?;
+            return sharding.publish_on_cpu(flat);
+        }
+        sharding.publish(&self.whole(), half.as_ref())
     }
 }
 
@@ -366,149 +508,6 @@ fn held() -> Error {
 
 fn elsewhere() -> Error {
     Error::Params("they are on a GPU, not in this memory".into())
-}
-
-/// A flat float32 buffer laid out as a [`Params`]: gradients, an optimizer's moments or averaged weights.
-#[derive(Debug)]
-pub struct GradBuffer(Tensor);
-
-impl GradBuffer {
-    /// Where it is.
-    pub fn device(&self) -> Device {
-        self.0.device()
-    }
-
-    /// Its length in floats, gaps included.
-    #[allow(clippy::len_without_is_empty, reason = "a model has parameters")]
-    pub fn len(&self) -> usize {
-        self.0.numel()
-    }
-
-    /// The elements, on the CPU.
-    ///
-    /// # Errors
-    /// When they are on a GPU.
-    pub fn cpu(&self) -> Result<&[f32]> {
-        self.0.f32()
-    }
-
-    /// The elements for writing, on the CPU.
-    ///
-    /// # Errors
-    /// When they are on a GPU.
-    pub fn cpu_mut(&mut self) -> Result<&mut [f32]> {
-        self.0.make_mut()
-    }
-
-    /// The buffer on a GPU as a tensor that shares its memory.
-    ///
-    /// # Errors
-    /// When it is on the CPU: there, a second handle would make the next write a copy.
-    pub(crate) fn tensor(&self) -> Result<Tensor> {
-        self.0.on_gpu()?;
-        Ok(self.0.detach())
-    }
-
-    /// Sets everything to zero.
-    ///
-    /// # Errors
-    /// When the GPU refuses.
-    pub fn zero(&mut self) -> Result<()> {
-        match self.device() {
-            Device::Cpu => crate::cpu::fill_zero(self.0.make_mut()?),
-            Device::Cuda(_) => {
-                let bytes = self.0.numel() * 4;
-                self.0.gpu()?.zero(self.0.device_ptr()?, bytes)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves it to another device.
-    ///
-    /// # Errors
-    /// When the GPU can't be used or its memory is full.
-    pub fn to_device(&mut self, device: Device) -> Result<()> {
-        self.0 = self.0.to(device)?;
-        Ok(())
-    }
-
-    /// The elements of a parameter in the checkpoint's order.
-    ///
-    /// # Errors
-    /// When they can't be brought from the GPU.
-    pub fn export(&self, info: &ParamInfo) -> Result<Vec<f32>> {
-        export_from(info, &self.0)
-    }
-
-    /// Overwrites a parameter's elements, given in the checkpoint's order.
-    ///
-    /// # Errors
-    /// When the count differs.
-    pub fn import(&mut self, info: &ParamInfo, values: &[f32]) -> Result<()> {
-        match self.device() {
-            Device::Cpu => import_into(info, self.0.make_mut()?, values),
-            Device::Cuda(_) => import_to_gpu(info, &self.0, values),
-        }
-    }
-}
-
-fn import_to_gpu(info: &ParamInfo, flat: &Tensor, values: &[f32]) -> Result<()> {
-    // The same code that orders elements in memory, on a buffer that holds this parameter alone.
-    let alone = ParamInfo {
-        offset: 0,
-        ..info.clone()
-    };
-    let mut ordered = vec![0.0; info.shape.numel()];
-    import_into(&alone, &mut ordered, values)?;
-    let bytes: Vec<u8> = ordered.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let part = flat.narrow(info.offset, info.shape.numel())?;
-    Ok(part.gpu()?.upload_to(&bytes, part.device_ptr()?)?)
-}
-
-fn export_from(info: &ParamInfo, flat: &Tensor) -> Result<Vec<f32>> {
-    let part = flat
-        .narrow(info.offset, info.shape.numel())?
-        .to(Device::Cpu)?;
-    let src = part.f32()?;
-    Ok(match (info.layout, info.shape.dims()) {
-        (Layout::Conv, &[o, i, kh, kw]) => {
-            let mut out = vec![0.0; src.len()];
-            for_conv(o, i, kh * kw, |oihw, ohwi| out[oihw] = src[ohwi]);
-            out
-        }
-        _ => src.to_vec(),
-    })
-}
-
-fn import_into(info: &ParamInfo, flat: &mut [f32], values: &[f32]) -> Result<()> {
-    let dst = &mut flat[info.range()];
-    if values.len() != dst.len() {
-        return Err(Error::Params(format!(
-            "{} has {} elements, not {}",
-            info.name,
-            dst.len(),
-            values.len()
-        )));
-    }
-    match (info.layout, info.shape.dims()) {
-        (Layout::Conv, &[o, i, kh, kw]) => {
-            for_conv(o, i, kh * kw, |oihw, ohwi| dst[ohwi] = values[oihw]);
-        }
-        _ => dst.copy_from_slice(values),
-    }
-    Ok(())
-}
-
-/// Visits the pairs (index in `[o, i, k]`, index in `[o, k, i]`).
-fn for_conv(o: usize, i: usize, k: usize, mut f: impl FnMut(usize, usize)) {
-    for a in 0..o {
-        for b in 0..i {
-            for c in 0..k {
-                f((a * i + b) * k + c, (a * k + c) * i + b);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

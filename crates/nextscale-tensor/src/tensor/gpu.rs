@@ -5,6 +5,7 @@ use crate::{DType, Device, Error, Result, Shape};
 use nextscale_cuda::kernel::{MEMORY, Shape as Launch};
 use nextscale_cuda::matmul::DevicePtr;
 use nextscale_cuda::{Arg, DeviceBuffer, Gpu, Work, work};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A tensor's memory on a GPU.
@@ -71,6 +72,16 @@ impl Tensor {
         let shape = shape.into();
         let buffer = DeviceBuffer::new(gpu, shape.numel().saturating_mul(dtype.bytes()))?;
         Ok(Self::over(Arc::new(buffer), shape, dtype))
+    }
+
+    /// Zeros \[n\] of float32 on a GPU that have memory only in the ranges `kept`; nothing may touch the others.
+    ///
+    /// # Errors
+    /// When the GPU's memory is full.
+    pub(crate) fn with_gaps(gpu: &'static Gpu, n: usize, kept: &[Range<usize>]) -> Result<Self> {
+        let bytes: Vec<_> = kept.iter().map(|r| 4 * r.start..4 * r.end).collect();
+        let buffer = DeviceBuffer::with_gaps(gpu, 4 * n, &bytes)?;
+        Ok(Self::over(Arc::new(buffer), Shape::from([n]), DType::F32))
     }
 
     /// Zeros on a device; a CPU holds float32 and integers only.

@@ -7,9 +7,9 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::{Device, Error, GradBuffer, Params, Result};
+use crate::{Device, Error, GradBuffer, Params, Result, Tensor};
 
-/// Moves `average` towards the parameters, of which it keeps the share `decay` (0 to 1) of itself. Nothing waits for a GPU.
+/// Moves `average` towards the parameters, those that this process updates, of which it keeps the share `decay` (0 to 1) of itself. Nothing waits for a GPU.
 ///
 /// # Errors
 /// When the buffer is of another model or on another device, or the GPU refuses.
@@ -18,9 +18,22 @@ pub fn average(average: &mut GradBuffer, params: &Params, decay: f64) -> Result<
         return Err(Error::Params("an average of another model".into()));
     }
     let share = (1.0 - decay) as f32;
-    match params.device() {
-        Device::Cpu => cpu::average(average.cpu_mut()?, params.flat()?, share),
-        Device::Cuda(_) => cuda::average(&average.tensor()?, &params.whole(), share)?,
+    let ranges = match params.sharding() {
+        None => vec![0..params.flat_len()],
+        Some(sharding) => sharding.updated(),
+    };
+    for range in ranges {
+        match params.device() {
+            Device::Cpu => cpu::average(
+                &mut average.cpu_mut()?[range.clone()],
+                &params.flat()?[range],
+                share,
+            ),
+            Device::Cuda(_) => {
+                let part = |t: &Tensor| t.narrow(range.start, range.len());
+                cuda::average(&part(&average.tensor()?)?, &part(&params.whole())?, share)?;
+            }
+        }
     }
     Ok(())
 }

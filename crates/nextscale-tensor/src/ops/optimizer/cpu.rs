@@ -10,8 +10,12 @@ use rayon::prelude::*;
 /// # Errors
 /// When the gradients are on a GPU.
 pub(super) fn grad_norm(grads: &GradBuffer) -> Result<f64> {
+    Ok(squares(grads.cpu()?).sqrt())
+}
+
+/// The sum of squares, in float64 in a fixed order.
+pub(super) fn squares(grads: &[f32]) -> f64 {
     let parts: Vec<f64> = grads
-        .cpu()?
         .par_chunks(CHUNK)
         .map(|c| {
             // Squares of short runs in float32 lose nothing that matters; their sums are kept in float64.
@@ -31,7 +35,7 @@ pub(super) fn grad_norm(grads: &GradBuffer) -> Result<f64> {
                 .sum()
         })
         .collect();
-    Ok(parts.iter().sum::<f64>().sqrt())
+    parts.iter().sum()
 }
 
 /// Update number `step` (from 1) of `params` and the moments, with `grad_scale` on the gradients. `ranges` are checked; what

@@ -1,9 +1,11 @@
 //! Norm, decision and update on a GPU: three passes, of which the last reads and writes everything once.
 
 use super::{AdamW, Decay, Moments, Scaling, StepValues, StepsProgress};
+use crate::params::{Exchange, Number};
 use crate::{DType, Device, Error, GradBuffer, Params, Result, Tensor};
 use nextscale_cuda::kernel::Shape as Launch;
 use nextscale_cuda::{Arg, Gpu, Module, Work, kernels};
+use std::ops::Range;
 
 /// Elements whose squares one block adds.
 const PART: usize = 16384;
@@ -12,7 +14,8 @@ const GROUP: usize = 16;
 /// 32-bit words of the kernels' `State`.
 const STATE: usize = 14;
 
-/// A run of steps: its state, and the factor on the weight decay of every 16 parameters.
+/// A run of steps: its state, and the factor on the weight decay of every 16 parameters, with a sign where another process counts
+/// their gradients.
 #[derive(Debug)]
 pub(super) struct DeviceSteps {
     state: Tensor,
@@ -51,8 +54,8 @@ fn from_words<const N: usize>(x: &Tensor) -> Result<[u64; N]> {
         .map_err(|_| Error::Params("a state of another length".into()))
 }
 
-/// The squares' sums by part, two words each.
-fn sum_squares(grads: &Tensor) -> Result<(Tensor, usize)> {
+/// The squares' sums by part, two words each; of those alone that `factors`, where there are some, has without a sign.
+fn sum_squares(grads: &Tensor, factors: Option<&Tensor>) -> Result<(Tensor, usize)> {
     let (gpu, n) = (grads.gpu()?, grads.numel());
     let parts = n.div_ceil(PART).max(1);
     let partial = Tensor::scratch(gpu, [2 * parts], DType::I32)?;
@@ -64,10 +67,26 @@ fn sum_squares(grads: &Tensor) -> Result<(Tensor, usize)> {
     let args = [
         grads.arg_of("optimizer", DType::F32)?,
         partial.arg()?,
+        factors.map_or(Ok(Arg::Null), Tensor::arg)?,
         Arg::U64(n as u64),
     ];
     gpu.launch(&MODULE, "sum_squares", shape, &args)?;
     Ok((partial, parts))
+}
+
+/// The sum of the squares of all processes, each of which counts its own.
+fn sum_squares_of_all(
+    grads: &Tensor,
+    factors: &Tensor,
+    exchange: &dyn Exchange,
+) -> Result<(Tensor, usize)> {
+    let gpu = grads.gpu()?;
+    let (partial, parts) = sum_squares(grads, Some(factors))?;
+    let sum = Tensor::scratch(gpu, [2], DType::I32)?;
+    let args = [partial.arg()?, sum.arg()?, Arg::Count(parts)];
+    gpu.launch(&MODULE, "add_up", one_block(1024), &args)?;
+    exchange.sum(Number::Gpu(&sum))?;
+    Ok((sum, 1))
 }
 
 /// See [`super::grad_norm`].
@@ -75,7 +94,7 @@ pub(super) fn grad_norm(grads: &GradBuffer) -> Result<f64> {
     let grads = grads.tensor()?;
     let gpu = grads.gpu()?;
     let _scope = gpu.scope("gradient norm", || Work::moving(&[&grads]));
-    let (partial, parts) = sum_squares(&grads)?;
+    let (partial, parts) = sum_squares(&grads, None)?;
     let norm = Tensor::scratch(gpu, [2], DType::I32)?;
     let args = [partial.arg()?, norm.arg()?, Arg::Count(parts)];
     gpu.launch(&MODULE, "grad_norm", one_block(1024), &args)?;
@@ -99,6 +118,7 @@ impl DeviceSteps {
         gpu: &'static Gpu,
         len: usize,
         ranges: &[Decay],
+        counts: impl Fn(&Range<usize>) -> bool,
         progress: StepsProgress,
     ) -> Result<Self> {
         let groups = len.div_ceil(GROUP).max(1);
@@ -118,7 +138,8 @@ impl DeviceSteps {
                 );
                 return Err(Error::Params(what));
             }
-            factors[range.start / GROUP..range.end.div_ceil(GROUP)].fill(*factor);
+            let factor = if counts(range) { *factor } else { -*factor };
+            factors[range.start / GROUP..range.end.div_ceil(GROUP)].fill(factor);
         }
         let device = Device::Cuda(gpu.info().ordinal);
         let mut run = Self {
@@ -178,6 +199,7 @@ impl DeviceSteps {
         hyper: &AdamW,
     ) -> Result<Tensor> {
         params.must_be_free()?;
+        let sharding = params.sharding().cloned();
         let flat = params.whole();
         let (gpu, n) = (flat.gpu()?, flat.numel());
         let grads = buffers.grads.tensor()?;
@@ -192,7 +214,10 @@ impl DeviceSteps {
             let all = Work::moving(&[&flat, &flat, &m, &m, &v, &v, &grads, &grads, &grads]);
             params.half().iter().fold(all, |all, h| all.and(&[h]))
         });
-        let (partial, parts) = sum_squares(&grads)?;
+        let (partial, parts) = match &sharding {
+            None => sum_squares(&grads, None)?,
+            Some(s) => sum_squares_of_all(&grads, &self.factors, s.exchange())?,
+        };
         let decision = Tensor::scratch(gpu, [4], DType::I32)?;
         let numbers = Tensor::scratch(gpu, [8], DType::I32)?;
         let args = [
@@ -239,7 +264,8 @@ pub(crate) static MODULE: Module = Module {
     source: &[include_str!("kernel.cu")],
     specific: false,
     kernels: kernels! {
-        sum_squares: "ppu";
+        sum_squares: "pppu";
+        add_up: "ppi";
         grad_norm: "ppi";
         decide: "ppppiiuuuu";
         seed: "ppi";

@@ -25,8 +25,10 @@ __device__ double block_sum_f64(double x) {
     return x;
 }
 
-// Sums of squares of 16384 elements a block. Eight squares are added in float32, the rest in float64.
-extern "C" __global__ void __launch_bounds__(256) sum_squares(const float* g, double* partial, u64 n) {
+// Sums of squares of 16384 elements a block. Eight squares are added in float32, the rest in float64. With `factors` only those
+// count whose factor (see `update`) is a number without a sign.
+extern "C" __global__ void __launch_bounds__(256) sum_squares(const float* g, double* partial, const float* factors,
+                                                              u64 n) {
     constexpr u64 PART = 16384;
     u64 from = blockIdx.x * PART;
     double sum = 0.0;
@@ -34,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(256) sum_squares(const float* g, do
     for (int i = 0; i < 8; i++) {
         u64 at = from + (i * 256 + threadIdx.x) * 8;
         float a[8];
+        if (factors && (at >= n || !(__float_as_uint(factors[at / 16]) <= 0x7f800000u))) continue;
         if (at + 8 <= n) {
             load8(g + at, a);
         } else {
@@ -52,6 +55,12 @@ __device__ double total(const double* partial, int count) {
     double sum = 0.0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
     return block_sum_f64(sum);
+}
+
+// The same as a number of its own, to be added to those of other processes.
+extern "C" __global__ void add_up(const double* partial, double* sum, int count) {
+    double all = total(partial, count);
+    if (threadIdx.x == 0) *sum = all;
 }
 
 extern "C" __global__ void grad_norm(const double* partial, double* norm, int count) {
@@ -129,7 +138,7 @@ __device__ __forceinline__ void put_some(float* p, const float (&y)[8], int coun
 }
 
 // Eight parameters a thread. `factors` has the factor on the weight decay of every 16 parameters; where it is not a number
-// they are left alone. The gradient is zeroed whatever happens.
+// they are left alone, and a sign says that another process counts their gradients. The gradient is zeroed whatever happens.
 template <typename T>
 __device__ void update(float* p, float* g, float* m, float* v, T* half, const float* factors, const Decision* decision,
                        u64 n, u64 decay, float b1, float c1, float b2, float c2, float eps) {
@@ -140,7 +149,7 @@ __device__ void update(float* p, float* g, float* m, float* v, T* half, const fl
         int count = n - at < 8 ? (int)(n - at) : 8;
         float factor = factors[at / 16], zero[8] = {};
         if (!d.skip && factor == factor) {
-            float keep = (float)(1.0 - number(decay) * factor);
+            float keep = (float)(1.0 - number(decay) * fabsf(factor));
             float a[8], b[8], c[8], e[8];
             get_some(p + at, a, count);
             get_some(g + at, b, count);

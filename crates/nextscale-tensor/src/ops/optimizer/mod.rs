@@ -14,6 +14,7 @@ pub(crate) mod cuda;
 mod tests;
 
 use crate::PendingTensor;
+use crate::params::{Number, Sharding};
 use crate::{Device, Error, GradBuffer, Params, Result, Tensor};
 use std::ops::Range;
 
@@ -197,7 +198,7 @@ enum Backend {
 }
 
 impl Steps {
-    /// For the parameters `params`, on their device. `ranges` are the parameters' places, ascending, with each one's factor on
+    /// For the parameters `params`, on their device; of those that processes have shares of, this one's are updated. `ranges` are the parameters' places, ascending, with each one's factor on
     /// the weight decay; what lies between them is left alone (on a GPU, where ranges begin at multiples of 16, what fills up
     /// the last 16 of a range must be zeros).
     ///
@@ -209,9 +210,23 @@ impl Steps {
         if !ordered || ranges.last().is_some_and(|r| r.0.end > len) {
             return Err(Error::Params("ranges overlap or leave the buffer".into()));
         }
+        let (ranges, counted) = match params.sharding() {
+            None => (ranges, None),
+            Some(sharding) => {
+                let own = within(&ranges, &sharding.updated());
+                (own, Some(sharding.counted()))
+            }
+        };
+        let counts = |range: &Range<usize>| {
+            let Some(counted) = &counted else { return true };
+            counted.binary_search_by_key(&range.start, |c| c.start).is_ok()
+        };
         let backend = match params.device().gpu()? {
             None => Backend::Cpu(progress),
-            Some(gpu) => Backend::Cuda(cuda::DeviceSteps::new(gpu, len, &ranges, progress)?),
+            Some(gpu) => {
+                let steps = cuda::DeviceSteps::new(gpu, len, &ranges, counts, progress)?;
+                Backend::Cuda(steps)
+            }
         };
         Ok(Self {
             ranges,
@@ -276,15 +291,19 @@ impl Steps {
         if params.flat_len() != self.len {
             return Err(Error::Params("ranges of another model".into()));
         }
-        match &mut self.backend {
+        let numbers = match &mut self.backend {
             Backend::Cuda(steps) => {
                 let numbers = steps.step(params, buffers, hyper)?;
-                Ok(StepNumbers(Numbers::There(numbers)))
+                StepNumbers(Numbers::There(numbers))
             }
             Backend::Cpu(progress) => {
-                let flat = params.flat_mut()?;
                 let scale = progress.scaling.map_or(1.0, |s| s.scale);
-                let norm = cpu::grad_norm(buffers.grads)? / scale;
+                let norm = match params.sharding() {
+                    None => cpu::grad_norm(buffers.grads)?,
+                    Some(sharding) => norm_of_all(buffers.grads, sharding)?,
+                };
+                let norm = norm / scale;
+                let flat = params.flat_mut()?;
                 let skipped = progress.scaling.is_some() && !norm.is_finite();
                 if !skipped {
                     // A norm that is not a number must reach the weights' log, not be hidden by the clip.
@@ -305,15 +324,42 @@ impl Steps {
                     s.update(skipped);
                 }
                 buffers.grads.zero()?;
-                Ok(StepNumbers(Numbers::Here(StepValues {
+                StepNumbers(Numbers::Here(StepValues {
                     norm,
                     scale: progress.scaling.map_or(1.0, |s| s.scale),
                     skipped,
                     updates: progress.updates,
-                })))
+                }))
             }
+        };
+        params.publish()?;
+        Ok(numbers)
+    }
+}
+
+/// The parts of `ranges` that lie in those of `own`, both ascending; each of `own` lies in one of `ranges` or in none.
+fn within(ranges: &[Decay], own: &[Range<usize>]) -> Vec<Decay> {
+    let mut ranges = ranges.iter().peekable();
+    let mut out = Vec::with_capacity(own.len());
+    for part in own {
+        while ranges.next_if(|r| r.0.end <= part.start).is_some() {}
+        if let Some((range, factor)) = ranges.peek()
+            && range.start < part.end
+        {
+            let part = part.start.max(range.start)..part.end.min(range.end);
+            out.push((part, *factor));
         }
     }
+    out
+}
+
+/// The norm of the gradients of which each process counts its share.
+fn norm_of_all(grads: &GradBuffer, sharding: &Sharding) -> Result<f64> {
+    let grads = grads.cpu()?;
+    let own = sharding.counted().into_iter();
+    let mut sum = own.map(|range| cpu::squares(&grads[range])).sum();
+    sharding.exchange().sum(Number::Cpu(&mut sum))?;
+    Ok(sum.sqrt())
 }
 
 /// The Euclidean norm of all gradients, summed in a fixed order; waits for it where they are on a GPU.
