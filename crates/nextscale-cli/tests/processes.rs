@@ -136,6 +136,64 @@ fn two_and_three_processes_train_as_one_does() {
 }
 
 #[test]
+fn a_shared_optimizer_trains_as_a_whole_one() {
+    let case = Case::new();
+    let one = case.train("one", &["--ema=0.9"]);
+    let shared = ["--procs=2", "--zero=1", "--ema=0.9"];
+    let two = case.train("two", &shared);
+    two.is_close_to(&one);
+    two.is(&case.train("again", &shared));
+    // Neither does a checkpoint know who had which part of it; the average is in it, too.
+    case.train("mixed", &["--procs=3", "--zero=1", "--ema=0.9", "--stop_after=5"]);
+    case.train("mixed", &["--procs=2", "--ema=0.9", "--stop_after=9"]);
+    case.train("mixed", &["--procs=2", "--zero=1", "--ema=0.9", "--stop_after=13"]);
+    let mixed = case.train("mixed", &["--ema=0.9"]);
+    mixed.is_close_to(&one);
+    assert_eq!(mixed.checkpoint.len(), one.checkpoint.len());
+    // One process has nothing to share.
+    case.train("alone", &["--zero=1", "--ema=0.9"]).is(&one);
+    let args = case.args("wrong", &["--zero=2"]);
+    let text = refused(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(text.contains("--zero=2: it must be 0, or 1"), "{text}");
+}
+
+#[test]
+fn gradients_between_two_updates_are_saved_whole() {
+    let case = Case::new();
+    // Three iterations an epoch, of which two make a step: every other epoch ends between two.
+    let odd = ["--bs=24", "--eval_every=1", "--save_every=0", "--keep=40"];
+    let flags = |more: &[&'static str]| [&odd[..], more].concat();
+    let one = case.train("one", &flags(&[]));
+    for more in [["--procs=3", "--zero=0"], ["--procs=2", "--zero=1"]] {
+        let out = more.concat();
+        let whole = case.train(&out, &flags(&more));
+        whole.is_close_to(&one);
+        // From a checkpoint that it wrote between two updates the run goes on to the same end.
+        let mut between = 0;
+        for n in 1..40 {
+            let kept = format!("ar-ckpt-last.{n}.safetensors");
+            let from = case.root.join(&out).join(kept);
+            if between == 2 || !from.exists() {
+                break;
+            }
+            let bytes = std::fs::read(&from).unwrap();
+            let header = &bytes[..bytes.len() - tensors(&bytes).len()];
+            if !String::from_utf8_lossy(header).contains("var_opt.pending") {
+                continue;
+            }
+            between += 1;
+            let folder = case.root.join(format!("{out}{n}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("ar-ckpt-last.safetensors"), bytes).unwrap();
+            let out = folder.file_name().unwrap().to_str().unwrap();
+            let ended = case.train(out, &flags(&more));
+            assert!(tensors(&ended.checkpoint) == tensors(&whole.checkpoint), "{out}");
+        }
+        assert_eq!(between, 2);
+    }
+}
+
+#[test]
 fn a_tokenizer_too() {
     let dir = tempfile::tempdir().unwrap();
     let data = images(&dir.path().join("images"));

@@ -34,6 +34,9 @@ pub enum Error {
     /// More at once than kernels take, whatever the memory.
     #[error("device: {0}")]
     TooMany(String),
+    /// Numbers that could not be exchanged with other processes.
+    #[error("{0}")]
+    Exchange(String),
     /// Results whose values are no numbers.
     #[error(
         "{bad} of {of} {what} are no numbers (NaN or infinite): weights are too large for the precision or spoilt; nextscale info tells \

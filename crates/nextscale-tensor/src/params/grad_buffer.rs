@@ -29,6 +29,11 @@ impl GradBuffer {
         self.flat.numel()
     }
 
+    /// Whether each process has its share of it alone.
+    pub fn is_shared(&self) -> bool {
+        self.sharding.is_some()
+    }
+
     /// The elements, on the CPU.
     ///
     /// # Errors
@@ -106,9 +111,7 @@ impl GradBuffer {
         let values = order::as_flat(info, values)?;
         let all = [info.range()];
         match &self.sharding {
-            Some(sharding) => {
-                order::write(&mut self.flat, info, &values, &sharding.kept_of(info))
-            }
+            Some(sharding) => order::write(&mut self.flat, info, &values, &sharding.kept_of(info)),
             None => order::write(&mut self.flat, info, &values, &all),
         }
     }

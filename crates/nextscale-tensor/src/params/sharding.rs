@@ -203,7 +203,9 @@ impl Sharding {
     /// How the gradients of a range, in which parameters lie whole, become sums where they are needed.
     pub fn sums(&self, within: Range<usize>) -> Vec<Move> {
         let mut moves: Vec<Move> = Vec::new();
-        let first = self.shares.partition_point(|s| s.range.start < within.start);
+        let first = self
+            .shares
+            .partition_point(|s| s.range.start < within.start);
         let shares = self.shares[first..].iter();
         for share in shares.take_while(|s| s.range.end <= within.end) {
             if share.each > 0 {

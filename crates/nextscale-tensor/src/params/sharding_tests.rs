@@ -278,7 +278,9 @@ fn train(
     for round in ["", "exchanged ", "back "] {
         for info in params.infos() {
             let mut push = |what: &str, values| {
-                after.all.push((format!("{round}{what}{}", info.name), values));
+                after
+                    .all
+                    .push((format!("{round}{what}{}", info.name), values));
             };
             push("", params.export(&info.name).unwrap());
             push("m ", m.export(info).unwrap());
@@ -362,7 +364,9 @@ fn what_is_loaded_comes_out_again() {
 }
 
 fn order_of(info: &ParamInfo, values: &[f32]) -> Vec<f32> {
-    super::super::order::as_flat(info, values).unwrap().into_owned()
+    super::super::order::as_flat(info, values)
+        .unwrap()
+        .into_owned()
 }
 
 #[test]
@@ -384,7 +388,9 @@ fn a_matrix_of_products_works_without_its_float32_numbers() {
                 tf32: true,
             };
             let pass = |(p, w, bias): &(Params, _, _)| {
-                let x = Tensor::from_vec([3, 160], random(480, 2)).to(device).unwrap();
+                let x = Tensor::from_vec([3, 160], random(480, 2))
+                    .to(device)
+                    .unwrap();
                 let tape = Tape::new();
                 let cx = Cx::on(&tape).with(math);
                 let y = ops::linear(
@@ -397,7 +403,9 @@ fn a_matrix_of_products_works_without_its_float32_numbers() {
                 .unwrap();
                 let got = y.to(Device::Cpu).unwrap().f32().unwrap().to_vec();
                 let mut grads = p.buffer().unwrap();
-                let seed = Tensor::from_vec([3, 128], random(384, 3)).to(device).unwrap();
+                let seed = Tensor::from_vec([3, 128], random(384, 3))
+                    .to(device)
+                    .unwrap();
                 let seed = seed.cast(half).unwrap();
                 tape.backward_from(&y, seed, Some((p, &mut grads)), &[])
                     .unwrap();
@@ -423,14 +431,21 @@ fn shares_are_even_and_everything_is_counted_once() {
             let meeting = Arc::clone(&meeting);
             let exchange = Arc::new(Thread { rank, meeting });
             let s = Sharding::new(params.infos(), params.flat_len(), true, exchange);
-            s.counted().into_iter().flatten().for_each(|at| counted[at] += 1);
+            s.counted()
+                .into_iter()
+                .flatten()
+                .for_each(|at| counted[at] += 1);
             let updated: usize = s.updated().iter().map(Range::len).sum();
             assert!(updated <= params.count() / size + 3 * 16 * size + 38);
             assert!(s.updated().iter().all(|r| r.start.is_multiple_of(16)));
             moved = params.parts().flat_map(|part| s.sums(part)).collect();
         }
         for info in params.infos() {
-            assert!(counted[info.range()].iter().all(|n| *n == 1), "{}", info.name);
+            assert!(
+                counted[info.range()].iter().all(|n| *n == 1),
+                "{}",
+                info.name
+            );
         }
         assert_eq!(counted.iter().sum::<i32>() as usize, params.count());
         // Everything is moved once as well.
@@ -445,7 +460,11 @@ fn shares_are_even_and_everything_is_counted_once() {
             range.for_each(|at| touched[at] += 1);
         }
         for info in params.infos() {
-            assert!(touched[info.range()].iter().all(|n| *n == 1), "{}", info.name);
+            assert!(
+                touched[info.range()].iter().all(|n| *n == 1),
+                "{}",
+                info.name
+            );
         }
     }
 }

@@ -4,13 +4,14 @@
 //! ([`RUN_KEY`]) and what each kind of run says of itself.
 
 use super::host::{HostDType, HostTensor};
-use super::safetensors::{Coming, SafetensorsFile, TextMetadata, write_made};
+use super::safetensors::{Coming, SafetensorsFile, TextMetadata, write_made, written_order};
 use super::state_dict::StateDict;
 use super::write_atomic;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -52,6 +53,8 @@ pub struct Part<'a> {
     prefix: Cow<'a, str>,
     /// In words, where a number that is none ends the save.
     checked: Option<&'static str>,
+    /// Whether all processes make its tensors together.
+    shared: bool,
     entries: Vec<Entry<'a>>,
 }
 
@@ -84,6 +87,7 @@ impl<'a> Part<'a> {
         Self {
             prefix: prefix.into(),
             checked: None,
+            shared: false,
             entries: Vec::new(),
         }
     }
@@ -127,6 +131,13 @@ impl<'a> Part<'a> {
     #[must_use]
     pub fn checked(mut self, what: &'static str) -> Self {
         self.checked = Some(what);
+        self
+    }
+
+    /// Processes that have shares of its numbers make its tensors together: while one writes, the others call [`make_along`].
+    #[must_use]
+    pub fn shared(mut self, shared: bool) -> Self {
+        self.shared = shared;
         self
     }
 
@@ -177,33 +188,65 @@ pub fn write_weights(path: &Path, part: &Part<'_>, metadata: TextMetadata) -> Re
 
 fn write_parts(path: &Path, parts: &[Part<'_>], mut metadata: TextMetadata) -> Result<()> {
     metadata.insert("format".into(), "pt".into());
-    let all: Vec<_> = parts
-        .iter()
-        .flat_map(|part| part.entries.iter().map(move |entry| (part, entry)))
-        .collect();
-    let coming: Vec<Coming> = all
-        .iter()
-        .map(|(part, entry)| Coming {
-            name: format!("{}{}", part.prefix, entry.name),
-            dtype: entry.dtype,
-            shape: entry.shape.clone(),
-        })
-        .collect();
+    let all = all_of(parts);
+    let coming = coming(&all);
     // An error of making a tensor is none of the file's.
     let mut failed = None;
+    let mut tried = HashSet::new();
     let written = write_atomic(path, |w| {
         write_made(w, &coming, &metadata, |i| {
             let (part, entry) = all[i];
+            tried.insert(i);
             made(part, entry).map_err(|e| {
                 failed = Some(e);
                 io::Error::other("a tensor can't be made")
             })
         })
     });
+    if written.is_err() {
+        // The other processes make all of them.
+        for i in written_order(&coming) {
+            let (part, entry) = all[i];
+            if part.shared && !tried.contains(&i) {
+                (entry.make)()?;
+            }
+        }
+    }
     match failed {
         Some(e) => Err(e),
         None => written,
     }
+}
+
+/// Makes the tensors that processes make together, in the order in which another one writes the same parts.
+///
+/// # Errors
+/// When one can't be made.
+pub fn make_along(parts: &[Part<'_>]) -> Result<()> {
+    let all = all_of(parts);
+    for i in written_order(&coming(&all)) {
+        let (part, entry) = all[i];
+        if part.shared {
+            (entry.make)()?;
+        }
+    }
+    Ok(())
+}
+
+/// Every tensor with its part.
+fn all_of<'p, 'a>(parts: &'p [Part<'a>]) -> Vec<(&'p Part<'a>, &'p Entry<'a>)> {
+    let of = |part: &'p Part<'a>| part.entries.iter().map(move |entry| (part, entry));
+    parts.iter().flat_map(of).collect()
+}
+
+fn coming(all: &[(&Part<'_>, &Entry<'_>)]) -> Vec<Coming> {
+    all.iter()
+        .map(|(part, entry)| Coming {
+            name: format!("{}{}", part.prefix, entry.name),
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+        })
+        .collect()
 }
 
 fn made<'a>(part: &Part<'_>, entry: &Entry<'a>) -> Result<Cow<'a, [u8]>> {

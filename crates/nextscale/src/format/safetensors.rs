@@ -355,6 +355,13 @@ fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
+/// The order in which [`write_made`] asks for tensors: the widest element types come first.
+pub fn written_order(tensors: &[Coming]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(tensors[i].dtype.size()));
+    order
+}
+
 /// Writes the header; the order in which the tensors' bytes are to follow.
 fn write_header<W: Write + ?Sized>(
     out: &mut W,
@@ -362,8 +369,7 @@ fn write_header<W: Write + ?Sized>(
     last: Option<&Coming>,
     metadata: &TextMetadata,
 ) -> io::Result<Vec<usize>> {
-    let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(tensors[i].dtype.size()));
+    let order = written_order(tensors);
     let mut offsets = vec![(0usize, 0usize); tensors.len()];
     let mut end = 0usize;
     let mut place = |tensor: &Coming| {

@@ -10,7 +10,9 @@ use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, Tokenize
 use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result};
 use nextscale_tensor::cuda::{Gpu, GpuInfo, dry};
+use nextscale_tensor::params::{Exchange, Move, Number, Values};
 use nextscale_tensor::{DType, Device, Math, Params, Tensor, ops};
+use std::sync::Arc;
 
 /// On a CPU operators of the transformer take this part more than a dry run of a GPU's shows: 5 to 9 % of small models.
 const BESIDE: usize = 12;
@@ -20,6 +22,32 @@ const SAVED: usize = 3;
 
 /// Numbers up to which the bytes of a tensor, its copies and the patches of its convolutions can be counted in 64 bits.
 const COUNTABLE: f64 = (1u64 << 50) as f64;
+
+/// The first of several processes, which exchanges nothing.
+#[derive(Debug)]
+struct OneOf(usize);
+
+impl Exchange for OneOf {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        self.0
+    }
+
+    fn exchange(&self, _: Values<'_>, _: &[Move]) -> nextscale_tensor::Result<()> {
+        Ok(())
+    }
+
+    fn join(&self) -> nextscale_tensor::Result<()> {
+        Ok(())
+    }
+
+    fn sum(&self, _: Number<'_>) -> nextscale_tensor::Result<()> {
+        Ok(())
+    }
+}
 
 /// A workload on a dry GPU, or on one that stands for the CPU.
 pub struct Estimate<'a> {
@@ -111,7 +139,8 @@ impl<'a> Estimate<'a> {
                 from_tokens,
                 math,
                 ema,
-            } => self.train((var, vqvae), from_tokens, math, ema, batch),
+                shares,
+            } => self.train((var, vqvae), from_tokens, math, (ema, shares), batch),
             Workload::TrainTokenizer {
                 vqvae,
                 math,
@@ -251,9 +280,13 @@ impl<'a> Estimate<'a> {
         var: &VarConfig,
         vqvae: &VqvaeConfig,
         [var_math, vqvae_math]: [Math; 2],
+        shares: usize,
     ) -> Result<VarTrainer> {
         let vqvae = Vqvae::on(vqvae.clone(), false, self.device, vqvae_math)?;
-        let var = Var::on(var.clone(), true, self.device, var_math)?;
+        let mut var = Var::on(var.clone(), true, self.device, var_math)?;
+        if shares > 1 {
+            var.params.share_out(Arc::new(OneOf(shares)))?;
+        }
         VarTrainer::new(vqvae, var, 0.0, 0)
     }
 
@@ -280,10 +313,10 @@ impl<'a> Estimate<'a> {
         (var, vqvae): (&VarConfig, &VqvaeConfig),
         from_tokens: bool,
         math: [Math; 2],
-        ema: Option<f64>,
+        (ema, shares): (Option<f64>, usize),
         batch: usize,
     ) -> Result<Need> {
-        let mut trainer = self.trainer(var, vqvae, math)?;
+        let mut trainer = self.trainer(var, vqvae, math, shares)?;
         let params = &trainer.var.params;
         trainer.opt.keep_average(params, ema)?;
         let labels = vec![0; batch];

@@ -56,6 +56,7 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
             from_tokens: false,
             math: [math, bf16],
             ema: None,
+            shares: 1,
         };
         let need = Estimate::new(&like(), workload).unwrap().need(96).unwrap();
         assert!(need.least < need.first && need.least <= need.held);
@@ -108,6 +109,7 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
             from_tokens: false,
             math: [math, Math::FULL],
             ema: None,
+            shares: 1,
         },
         Workload::TrainTokenizer {
             vqvae,
@@ -158,6 +160,7 @@ fn steps_from_tokens_take_less() {
             from_tokens,
             math: [Precision::Bf16.math(), Math::FULL],
             ema: None,
+            shares: 1,
         };
         let e = Estimate::new(&like(), workload).unwrap();
         [64, 128].map(|b| e.need(b).unwrap())
@@ -335,6 +338,7 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
             from_tokens: false,
             math: [math; 2],
             ema: None,
+            shares: 1,
         };
         let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
@@ -363,6 +367,7 @@ fn a_model_that_no_machine_holds_is_told_in_one_line() {
         from_tokens: false,
         math: [Math::FULL; 2],
         ema: None,
+        shares: 1,
     };
     let e = Estimate::on_cpu(workload).unwrap();
     let need = e.need(4).unwrap();

@@ -21,6 +21,14 @@ impl Linear {
         }
     }
 
+    /// The same, only ever run in the precision that the model's products have, and never in float32 where that is half.
+    pub fn in_products(b: &mut ParamsBuilder, name: &str, i: usize, o: usize) -> Self {
+        Self {
+            weight: b.add_operand(format!("{name}.weight"), [o, i]),
+            bias: b.add(format!("{name}.bias"), [o], Layout::Same),
+        }
+    }
+
     /// x \[…, in\] to \[…, out\].
     ///
     /// # Errors

@@ -107,7 +107,7 @@ pub fn buffer_part<'a>(
         let shape = info.shape.dims();
         part.push(&info.name, shape, || Ok(buffer.export(info)?));
     }
-    part
+    part.shared(buffer.is_shared())
 }
 
 /// The parameters by name, in the reference's order, as a part of a checkpoint.
@@ -117,7 +117,7 @@ pub fn params_part<'a>(prefix: impl Into<Cow<'a, str>>, params: &'a Params) -> P
         let shape = info.shape.dims();
         part.push(&info.name, shape, || Ok(params.export(&info.name)?));
     }
-    part
+    part.shared(params.sharding().is_some())
 }
 
 /// A tokenizer with the reference's keys in its order, its hit averages \[scales\]\[V\] among them, as a part of a checkpoint.

@@ -81,6 +81,9 @@ options! {
             #[serde(with = "precision_by_name")]
             [value_parser = precision_parser()]
             tokenizer_precision: Option<Precision>;
+            /// 1: several processes share the optimizer's memory: each keeps and updates its part of master weights and moments (ZeRO, stage 1)
+            [value_name = "0|1"]
+            zero: u8 = 0;
         }
         in "Optimization" {
             /// Learning rate for 256 images a step; it is scaled with the batch
@@ -318,6 +321,8 @@ impl TransformerOptions {
     /// Checks what needs no other option, and the few pairs.
     fn check(&self) -> Result<()> {
         check::counts(&[("depth", self.depth)])?;
+        let known = "it must be 0, or 1 to share master weights and moments";
+        check::that(self.zero <= 1, "zero", self.zero, known)?;
         self.schedule.check(true)?;
         self.data.check()?;
         self.output.check()?;

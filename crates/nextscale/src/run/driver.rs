@@ -351,12 +351,28 @@ impl<T: Task> Driver<T> {
 
     /// Has the first process save; all learn what came of it.
     fn save(&mut self, then: Then) -> Result<()> {
+        if !self.progress.it.is_multiple_of(self.cadence.accumulate) {
+            self.task.gather_gradients()?;
+        }
         if self.cx.is_first() {
             self.write(then)?;
+        }
+        if self.task.is_shared() {
+            self.save_along()?;
         }
         let is_saved = world::of_first(&self.cx.team.world, !self.keeper.unsaved)?;
         if is_saved && !self.cx.is_first() {
             self.keeper.is_written(self.progress.it);
+        }
+        Ok(())
+    }
+
+    /// Of processes that have shares: the others make what the first writes, as often as it tries, and the first says that it is done.
+    fn save_along(&mut self) -> Result<()> {
+        let world = &self.cx.team.world;
+        while world::of_first(world, !self.cx.is_first())? {
+            release_free();
+            self.task.save_along(&self.progress)?;
         }
         Ok(())
     }
@@ -366,9 +382,12 @@ impl<T: Task> Driver<T> {
         release_free();
         self.cx.observers.tell(Event::Saving);
         let (task, progress) = (&self.task, &self.progress);
-        let observers = &mut self.cx.observers;
+        let (observers, world) = (&mut self.cx.observers, &self.cx.team.world);
         self.keeper
             .save_then(then, progress.it, observers, |path| {
+                if task.is_shared() {
+                    world::of_first(world, true)?;
+                }
                 task.save(progress, path)
             })?;
         if !self.keeper.unsaved {
@@ -388,6 +407,10 @@ impl<T: Task> Driver<T> {
         // What the first process saves is its own to tell.
         if !self.cx.is_first() {
             return e;
+        }
+        // The others' shares are not to be had any more.
+        if self.task.is_shared() {
+            return self.keeper.explain(e);
         }
         if let Err(found) = self.drain() {
             // What has diverged is not saved; what the device no longer gives can't be.

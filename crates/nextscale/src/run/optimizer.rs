@@ -23,7 +23,7 @@ pub(super) struct SavedOptimizer<'a> {
     pub(super) steps: u64,
 }
 
-/// Puts it into the optimizer of `params`.
+/// Puts it into the optimizer of `params`; gradients since the last update go to the first process.
 ///
 /// # Errors
 /// When it is of another model or holds numbers that are none: one line that names `source`.
@@ -31,6 +31,7 @@ pub(super) fn restore(
     opt: &mut Optimizer,
     params: &Params,
     saved: &SavedOptimizer<'_>,
+    is_first: bool,
     source: &str,
 ) -> Result<()> {
     let [m, v] = saved.moments;
@@ -45,7 +46,7 @@ pub(super) fn restore(
     // A run in another precision than before begins with its own loss scale, or without one, and gradients made with another
     // scale are of no use to it.
     let own = opt.scaler()?;
-    if own.is_some() == saved.scaler.is_some() {
+    if is_first && own.is_some() == saved.scaler.is_some() {
         load_buffer(&mut opt.grads, params, saved.pending)?;
     }
     let scaler = own.map(|own| saved.scaler.map_or(own, Scaling::from));

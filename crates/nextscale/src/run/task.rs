@@ -153,8 +153,17 @@ pub(super) trait Task {
         cx: &mut Context,
     ) -> Result<()>;
 
+    /// Has the first process hold the gradients that all have added up since the last update.
+    fn gather_gradients(&mut self) -> Result<()>;
+
+    /// Whether a save needs all processes, since each has its share of the state.
+    fn is_shared(&self) -> bool;
+
     /// Writes the state to go on from.
     fn save(&self, progress: &Progress, path: &Path) -> Result<()>;
+
+    /// Makes what the first process writes, where that needs all.
+    fn save_along(&self, progress: &Progress) -> Result<()>;
 
     /// What comes after a save that worked.
     fn saved(&mut self, progress: &Progress, cx: &mut Context);

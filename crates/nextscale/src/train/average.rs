@@ -21,7 +21,7 @@ impl Average {
     /// When the GPU's memory is full.
     pub fn new(params: &Params, decay: f64) -> Result<Self> {
         Ok(Self {
-            weights: params.buffer()?,
+            weights: params.update_buffer()?,
             decay,
             steps: 0,
             exchanged: false,

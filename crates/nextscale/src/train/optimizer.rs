@@ -52,8 +52,8 @@ impl Optimizer {
         };
         Ok(Self {
             grads: params.buffer()?,
-            exp_avg: params.buffer()?,
-            exp_avg_sq: params.buffer()?,
+            exp_avg: params.update_buffer()?,
+            exp_avg_sq: params.update_buffer()?,
             average: None,
             steps: Steps::new(params, ranges, start)?,
             betas,

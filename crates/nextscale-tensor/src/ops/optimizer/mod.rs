@@ -219,7 +219,9 @@ impl Steps {
         };
         let counts = |range: &Range<usize>| {
             let Some(counted) = &counted else { return true };
-            counted.binary_search_by_key(&range.start, |c| c.start).is_ok()
+            counted
+                .binary_search_by_key(&range.start, |c| c.start)
+                .is_ok()
         };
         let backend = match params.device().gpu()? {
             None => Backend::Cpu(progress),

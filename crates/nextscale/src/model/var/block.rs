@@ -68,17 +68,14 @@ impl Block {
         });
         let q_bias = b.add(format!("{name}.attn.q_bias"), [c], Layout::Same);
         let v_bias = b.add(format!("{name}.attn.v_bias"), [c], Layout::Same);
-        let mat_qkv = b.add(
-            format!("{name}.attn.mat_qkv.weight"),
-            [3 * c, c],
-            Layout::Same,
-        );
-        let proj = Linear::new(b, &format!("{name}.attn.proj"), c, c);
-        let fc1 = Linear::new(b, &format!("{name}.ffn.fc1"), c, config.hidden());
-        let fc2 = Linear::new(b, &format!("{name}.ffn.fc2"), config.hidden(), c);
+        let mat_qkv = b.add_operand(format!("{name}.attn.mat_qkv.weight"), [3 * c, c]);
+        let mut linear = |part: &str, i, o| Linear::in_products(b, &format!("{name}.{part}"), i, o);
+        let proj = linear("attn.proj", c, c);
+        let fc1 = linear("ffn.fc1", c, config.hidden());
+        let fc2 = linear("ffn.fc2", config.hidden(), c);
         let ada = match shared {
             Some(table) => AdaLn::Shared(table),
-            None => AdaLn::Own(Linear::new(b, &format!("{name}.ada_lin.1"), c, SLOTS * c)),
+            None => AdaLn::Own(linear("ada_lin.1", c, SLOTS * c)),
         };
         Self {
             index,

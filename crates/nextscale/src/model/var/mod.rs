@@ -100,12 +100,12 @@ impl Var {
         );
         let shared_ada_lin = config
             .shared_aln
-            .then(|| Linear::new(&mut b, "shared_ada_lin.1", c, SLOTS * c));
+            .then(|| Linear::in_products(&mut b, "shared_ada_lin.1", c, SLOTS * c));
         let blocks = (0..config.depth)
             .map(|i| Block::new(&mut b, i, &config))
             .collect();
         let end = b.part();
-        let head_ada_lin = Linear::new(&mut b, "head_nm.ada_lin.1", c, 2 * c);
+        let head_ada_lin = Linear::in_products(&mut b, "head_nm.ada_lin.1", c, 2 * c);
         let head = Linear::new(&mut b, "head", c, config.vocab);
         let level_of = (0..config.pyramid.count())
             .flat_map(|k| std::iter::repeat_n(k, config.pyramid.len_of(k)))

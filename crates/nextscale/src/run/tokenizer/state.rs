@@ -176,7 +176,14 @@ pub(super) fn restore(trainer: &mut TokenizerTrainer, found: &Found, path: &Path
         steps: found.progress.it / found.ac as u64,
     };
     let source = path.display().to_string();
-    optimizer::restore(&mut trainer.opt, &trainer.vqvae.params, &saved, &source)
+    let is_first = trainer.sum.world().is_first();
+    optimizer::restore(
+        &mut trainer.opt,
+        &trainer.vqvae.params,
+        &saved,
+        is_first,
+        &source,
+    )
 }
 
 /// Writes the weights alone, averaged where an average is kept, under the reference's names. Beside them stand the tokenizer's

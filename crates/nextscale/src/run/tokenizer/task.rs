@@ -212,6 +212,18 @@ impl Task for TokenizerTask {
         }
     }
 
+    fn gather_gradients(&mut self) -> Result<()> {
+        self.trainer.sum.hand_to_first(&mut self.trainer.opt.grads)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn save_along(&self, _: &Progress) -> Result<()> {
+        Ok(())
+    }
+
     fn save(&self, progress: &Progress, path: &Path) -> Result<()> {
         let ac = self.options.schedule.ac;
         state::save(&self.trainer, progress, &self.state, ac, path)

@@ -9,7 +9,7 @@ use crate::memory::drawn;
 use crate::pictures::grid;
 use crate::run::checkpoints::is_better;
 use crate::run::event::{Epoch, Evaluated, Event, Metrics, Picture};
-use crate::run::task::{Context, Progress};
+use crate::run::task::{Context, Progress, Task};
 use crate::train::report::StepReport;
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +158,9 @@ impl TransformerTask {
             return Ok(());
         }
         self.state.best_tail = Some(tail);
+        if self.is_shared() && !cx.is_first() {
+            return self.save_along(progress);
+        }
         if !cx.written(|| self.save_best(progress), "this best checkpoint")? {
             self.state.best_tail = before;
         }

@@ -174,6 +174,8 @@ pub(super) struct Models {
     world: World,
     /// Decay of the average of the weights, where one is kept.
     ema: Option<f64>,
+    /// Whether processes share master weights and moments.
+    zero: bool,
     /// As given.
     depth: usize,
 }
@@ -188,6 +190,7 @@ impl Models {
                 from_tokens: self.from_tokens,
                 math: self.math,
                 ema: self.ema,
+                shares: if self.zero { self.world.size() } else { 1 },
             },
             device: self.device,
             processes: self.world.size(),
@@ -235,6 +238,7 @@ impl Setup {
             from_tokens: o.tokens.is_some(),
             math: [plan.math, plan.tokenizer_precision.math()],
             ema: o.schedule.ema,
+            zero: o.zero == 1,
             depth: o.depth,
             device,
             world: world.clone(),
@@ -349,16 +353,20 @@ fn trainer(
         };
         var.init(scales, seed)?;
     }
+    let sum = GradientSum::new(&models.world, models.device)?;
     let move_over = || -> Result<VarTrainer> {
         tokenizer.to_device(models.device, models.math[1])?;
         var.to_device(models.device, models.math[0])?;
+        if models.zero && models.world.size() > 1 {
+            var.params.share_out(Arc::new(sum.clone()))?;
+        }
         let mut trainer = VarTrainer::new(tokenizer, var, o.ls as f32, seed)?;
         let params = &trainer.var.params;
         trainer.opt.keep_average(params, models.ema)?;
         Ok(trainer)
     };
     let mut trainer = move_over().map_err(|e| models.fit().explain(e, &o.schedule))?;
-    trainer.sum = GradientSum::new(&models.world, models.device)?;
+    trainer.sum = sum;
     if let Some((saved, path)) = &r.saved {
         state::restore(
             &mut trainer,

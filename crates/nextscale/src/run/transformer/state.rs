@@ -7,7 +7,7 @@ use crate::checkpoint::trainer_state::{AVERAGED, TRANSFORMER_PREFIXES};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
 use crate::format::StateDict;
-use crate::format::run_file::Part;
+use crate::format::run_file::{self, Part};
 use crate::model::state::{buffer_part, load_var, params_part, vqvae_part};
 use crate::model::vqvae::Vqvae;
 use crate::options::TransformerOptions;
@@ -204,7 +204,14 @@ pub(super) fn restore(
         updates: state.adam_step,
         steps,
     };
-    optimizer::restore(&mut trainer.opt, &trainer.var.params, &saved, &source)
+    let is_first = trainer.sum.world().is_first();
+    optimizer::restore(
+        &mut trainer.opt,
+        &trainer.var.params,
+        &saved,
+        is_first,
+        &source,
+    )
 }
 
 /// Refuses to go on with the tokens of another tokenizer than before. `vqvae` is the present one, where there is more of it than a
@@ -254,12 +261,21 @@ pub(super) struct Saving<'a> {
     pub(super) hits: &'a [Vec<f32>],
 }
 
+impl Saving<'_> {
+    /// Whether gradients have been added up since the last update.
+    fn is_pending(&self) -> bool {
+        !self
+            .progress
+            .it
+            .is_multiple_of(self.options.schedule.ac as u64)
+    }
+}
+
 /// Writes a checkpoint.
 ///
 /// # Errors
 /// When writing fails or the weights or moments are no numbers; an existing file is then unchanged.
 pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<()> {
-    let params = &trainer.var.params;
     let now = s.horizon.schedule.at(s.progress.it.saturating_sub(1));
     let mut config = TrainerConfig::new(&s.plan.patch_nums, s.options.ls);
     config.resos = s.plan.resolutions.clone();
@@ -287,7 +303,7 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
     let names = s.progress.data.classes.as_slice();
     extra.insert(CLASSES_KEY.into(), json!(names));
     let its = s.horizon.its_per_epoch;
-    let pending = !s.progress.it.is_multiple_of(s.options.schedule.ac as u64);
+    let pending = s.is_pending();
     let opt = &trainer.opt;
     // Its tensors are taken from the trainer, one by one.
     let state = TrainerState {
@@ -313,6 +329,20 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
         args: reference_args(s)?,
         extra,
     };
+    state.save_parts(path, &parts(trainer, s, pending), pending)
+}
+
+/// Makes what the first process writes, where all have shares of it.
+///
+/// # Errors
+/// When another process is gone.
+pub(super) fn make_along(trainer: &VarTrainer, s: &Saving<'_>) -> Result<()> {
+    run_file::make_along(&parts(trainer, s, s.is_pending()))
+}
+
+/// The tensors of a checkpoint.
+fn parts<'a>(trainer: &'a VarTrainer, s: &Saving<'a>, pending: bool) -> Vec<Part<'a>> {
+    let (params, opt) = (&trainer.var.params, &trainer.opt);
     let [var, vae, m, v, sums] = TRANSFORMER_PREFIXES;
     let mut parts = vec![
         params_part(var, params).checked("the weights"),
@@ -330,7 +360,7 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
     if pending {
         parts.push(buffer_part(sums, &opt.grads, params));
     }
-    state.save_parts(path, &parts, pending)
+    parts
 }
 
 /// The options under the reference's names and in its order, with what it derives from them.

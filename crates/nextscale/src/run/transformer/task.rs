@@ -90,6 +90,19 @@ impl TransformerTask {
         Ok(())
     }
 
+    fn saving<'a>(&'a self, progress: &'a Progress) -> Saving<'a> {
+        Saving {
+            options: &self.options,
+            plan: &self.plan,
+            horizon: &self.horizon,
+            progress,
+            state: &self.state,
+            fingerprint: self.data.fingerprint(),
+            cmd: &self.cmd,
+            hits: &self.hits,
+        }
+    }
+
     /// Writes the state as the best.
     pub(super) fn save_best(&self, progress: &Progress) -> Result<()> {
         let path = transformer_paths(&self.options.output.out).best;
@@ -267,18 +280,20 @@ impl Task for TransformerTask {
         self.tell_epoch(progress, evaluation.flatten(), cx)
     }
 
+    fn gather_gradients(&mut self) -> Result<()> {
+        self.trainer.sum.hand_to_first(&mut self.trainer.opt.grads)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.trainer.var.params.sharding().is_some()
+    }
+
     fn save(&self, progress: &Progress, path: &Path) -> Result<()> {
-        let saving = Saving {
-            options: &self.options,
-            plan: &self.plan,
-            horizon: &self.horizon,
-            progress,
-            state: &self.state,
-            fingerprint: self.data.fingerprint(),
-            cmd: &self.cmd,
-            hits: &self.hits,
-        };
-        state::save(&self.trainer, &saving, path)
+        state::save(&self.trainer, &self.saving(progress), path)
+    }
+
+    fn save_along(&self, progress: &Progress) -> Result<()> {
+        state::make_along(&self.trainer, &self.saving(progress))
     }
 
     fn saved(&mut self, _: &Progress, _: &mut Context) {}
