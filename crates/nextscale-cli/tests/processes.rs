@@ -144,9 +144,15 @@ fn a_shared_optimizer_trains_as_a_whole_one() {
     two.is_close_to(&one);
     two.is(&case.train("again", &shared));
     // Neither does a checkpoint know who had which part of it; the average is in it, too.
-    case.train("mixed", &["--procs=3", "--zero=1", "--ema=0.9", "--stop_after=5"]);
+    case.train(
+        "mixed",
+        &["--procs=3", "--zero=1", "--ema=0.9", "--stop_after=5"],
+    );
     case.train("mixed", &["--procs=2", "--ema=0.9", "--stop_after=9"]);
-    case.train("mixed", &["--procs=2", "--zero=1", "--ema=0.9", "--stop_after=13"]);
+    case.train(
+        "mixed",
+        &["--procs=2", "--zero=1", "--ema=0.9", "--stop_after=13"],
+    );
     let mixed = case.train("mixed", &["--ema=0.9"]);
     mixed.is_close_to(&one);
     assert_eq!(mixed.checkpoint.len(), one.checkpoint.len());
@@ -187,7 +193,10 @@ fn gradients_between_two_updates_are_saved_whole() {
             std::fs::write(folder.join("ar-ckpt-last.safetensors"), bytes).unwrap();
             let out = folder.file_name().unwrap().to_str().unwrap();
             let ended = case.train(out, &flags(&more));
-            assert!(tensors(&ended.checkpoint) == tensors(&whole.checkpoint), "{out}");
+            assert!(
+                tensors(&ended.checkpoint) == tensors(&whole.checkpoint),
+                "{out}"
+            );
         }
         assert_eq!(between, 2);
     }

@@ -268,7 +268,8 @@ impl Params {
         self.sharding.as_ref().is_some_and(|s| s.is_alone(info))
     }
 
-    /// What is known of every parameter, in declaration order (the reference's order of parameters).
+    /// What is known of every parameter, in declaration order (the reference's order of parameters), which is that of their offsets
+    /// unless they are shared out.
     pub fn infos(&self) -> &[ParamInfo] {
         &self.infos
     }
@@ -454,28 +455,65 @@ impl Params {
         }
     }
 
-    /// Shares the parameters out among processes, all of which have the same now. From here on what asks for their numbers, exchanges
-    /// or updates them has to be called by all processes in the same order.
+    /// Shares the parameters out among processes, all of which have the same now, and lays them out anew. From here on what asks for
+    /// their numbers, exchanges or updates them has to be called by all processes in the same order.
     ///
     /// # Errors
-    /// While a tape or tensor still holds a parameter, or when the GPU's memory is full.
+    /// While a tape or tensor still holds a parameter, or when the memory is full; nothing is changed then.
     pub fn share_out(&mut self, exchange: Arc<dyn Exchange>) -> Result<()> {
         self.must_be_free()?;
         let half = self.half();
-        let sharding = Sharding::new(&self.infos, self.len, half.is_some(), exchange);
-        if let (Some(_), Some(gpu)) = (&half, self.device().gpu()?) {
-            let kept = sharding.kept();
-            let flat = Tensor::with_gaps(gpu, self.len, &kept)?;
-            for range in kept {
-                let part = |t: &Tensor| t.narrow(range.start, range.len());
-                sharding::copy(&part(&self.whole())?, &part(&flat)?)?;
-            }
-            let mut storage = flat.storage;
-            if let (Storage::Cuda(new), Storage::Cuda(old)) = (&mut storage, &mut self.flat) {
-                new.half = old.half.take();
-            }
-            self.flat = storage;
+        let parts: Vec<_> = self.parts().collect();
+        let (offsets, len) = sharding::lay_out(&self.infos, &parts, half.is_some());
+        let mut infos = self.infos.clone();
+        for (info, offset) in infos.iter_mut().zip(offsets) {
+            info.offset = offset;
         }
+        let sharding = Sharding::new(&infos, &parts, len, half.is_some(), exchange);
+        let places: Vec<_> = self.infos.iter().map(ParamInfo::range).collect();
+        let moved = || places.iter().cloned().zip(infos.iter().map(|i| i.offset));
+        self.flat = match (&self.flat, half) {
+            (Storage::Cuda(_), half) => {
+                let old = self.whole();
+                let gpu = old.gpu()?;
+                let flat = match &half {
+                    Some(_) => Tensor::with_gaps(gpu, len, &sharding.kept())?,
+                    None => Tensor::zeros_on(old.device(), [len], DType::F32)?,
+                };
+                for (info, (from, to)) in infos.iter().zip(moved()) {
+                    let kept = match sharding.is_alone(info) {
+                        true => sharding.kept_of(info),
+                        false => vec![to..to + from.len()],
+                    };
+                    for range in kept {
+                        let start = from.start + range.start - to;
+                        sharding::copy(
+                            &old.narrow(start, range.len())?,
+                            &flat.narrow(range.start, range.len())?,
+                        )?;
+                    }
+                }
+                let mut on = flat.on_gpu()?.clone();
+                if let Some(old) = half {
+                    let new = Tensor::zeros_on(old.device(), [len], old.dtype())?;
+                    for (from, to) in moved() {
+                        let there = new.narrow(to, from.len())?;
+                        sharding::copy(&old.narrow(from.start, from.len())?, &there)?;
+                    }
+                    on.half = Some((Arc::clone(&new.on_gpu()?.buffer), new.dtype()));
+                }
+                Storage::Cuda(on)
+            }
+            _ => {
+                let old = self.flat()?;
+                let mut flat = PoolVec::zeros(len);
+                for (from, to) in moved() {
+                    flat[to..to + from.len()].copy_from_slice(&old[from]);
+                }
+                Storage::CpuF32(Arc::new(flat))
+            }
+        };
+        (self.infos, self.len) = (infos, len);
         self.sharding = Some(Arc::new(sharding));
         Ok(())
     }

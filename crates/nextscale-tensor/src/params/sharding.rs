@@ -1,14 +1,15 @@
 //! A model's numbers shared out among the processes that train it (ZeRO, stage 1: Rajbhandari and others, 2020).
 //!
-//! Every process computes with all weights, but each of a large parameter's numbers is updated by one process alone, which alone has
-//! its moments: a third of AdamW's memory with three processes. Before an update the gradients' sums go to their owners, after it the
-//! new weights to everybody. On a GPU a matrix that products read in half precision needs no more than its copy in half precision: its
-//! float32 numbers, too, are with their owners alone.
+//! Every process computes with all weights, but most numbers are updated by one process alone, which alone has their moments: a
+//! third of AdamW's memory with three processes. Before an update the gradients' sums go to their owners, after it the new weights to
+//! everybody. On a GPU a matrix that products read in half precision needs no more than its copy in half precision: its float32
+//! numbers, too, are with their owners alone.
 //!
-//! A parameter is cut into equal shares of multiples of 16 numbers. What does not divide, and parameters that are too small to be
-//! worth a message, every process updates for itself, with the same bits.
+//! The flat buffer is laid out anew for it: in every part of a model small parameters come first, then large ones, then the matrices
+//! that only products read, so that a part has few runs to share and to exchange. A run is cut into equal shares of multiples of 16
+//! numbers. What does not divide, and small parameters, every process updates for itself, with the same bits.
 
-use super::ParamInfo;
+use super::{ALIGN, ParamInfo};
 use crate::{Device, Result, Tensor};
 use std::fmt::Debug;
 use std::ops::Range;
@@ -86,9 +87,52 @@ pub enum Move {
     },
 }
 
-/// How one parameter is shared out.
+/// How parameters are treated, in the order in which they lie in a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// Everybody has it and updates it.
+    Small,
+    /// Everybody has it; each updates a share.
+    Large,
+    /// Everybody has it in half precision; each has a share in float32 and updates that.
+    Alone,
+}
+
+impl Class {
+    fn of(info: &ParamInfo, half: bool) -> Self {
+        match info.shape.numel() >= LARGE {
+            true if half && info.operand => Self::Alone,
+            true => Self::Large,
+            false => Self::Small,
+        }
+    }
+}
+
+/// Lays the parameters of each part out by class: their new offsets, and the length of the whole.
+pub(super) fn lay_out(
+    infos: &[ParamInfo],
+    parts: &[Range<usize>],
+    half: bool,
+) -> (Vec<usize>, usize) {
+    let mut offsets = vec![0; infos.len()];
+    let mut len = 0;
+    for part in parts {
+        let inside = (0..infos.len()).filter(|&i| part.contains(&infos[i].offset));
+        let mut inside: Vec<usize> = inside.collect();
+        inside.sort_by_key(|&i| (Class::of(&infos[i], half), infos[i].offset));
+        let mut next = part.start;
+        for i in inside {
+            offsets[i] = next;
+            len = next + infos[i].shape.numel();
+            next = len.next_multiple_of(ALIGN);
+        }
+    }
+    (offsets, len)
+}
+
+/// Parameters of a class that follow one another in a part.
 #[derive(Clone, Debug)]
-struct Share {
+struct Run {
     range: Range<usize>,
     /// Numbers of each process's share; 0 where everybody has all.
     each: usize,
@@ -96,8 +140,8 @@ struct Share {
     alone: bool,
 }
 
-impl Share {
-    /// This process's share.
+impl Run {
+    /// The share of a process.
     fn own(&self, rank: usize) -> Range<usize> {
         let start = self.range.start + rank * self.each;
         start..start + self.each
@@ -113,32 +157,49 @@ impl Share {
 #[derive(Debug)]
 pub struct Sharding {
     exchange: Arc<dyn Exchange>,
-    shares: Vec<Share>,
+    /// In order; what lies between them is zero.
+    runs: Vec<Run>,
     /// Length of the flat buffer.
     len: usize,
 }
 
 impl Sharding {
-    /// For the parameters `infos` of a flat buffer of `len` numbers, which has a copy in half precision or none.
+    /// For the parameters `infos` as [`lay_out`] has put them into the parts of a flat buffer of `len` numbers, which has a copy in
+    /// half precision or none.
     pub(super) fn new(
         infos: &[ParamInfo],
+        parts: &[Range<usize>],
         len: usize,
         half: bool,
         exchange: Arc<dyn Exchange>,
     ) -> Self {
         let size = exchange.size();
-        let share = |info: &ParamInfo| {
-            let n = info.shape.numel();
-            let each = n / (size * GROUP) * GROUP;
-            let each = if n >= LARGE && size > 1 { each } else { 0 };
-            Share {
-                range: info.range(),
+        let mut sorted: Vec<&ParamInfo> = infos.iter().collect();
+        sorted.sort_by_key(|i| i.offset);
+        let part_of = |at: usize| parts.partition_point(|part| part.end <= at);
+        let mut runs: Vec<(usize, Class, Range<usize>)> = Vec::new();
+        for info in sorted {
+            let (part, class) = (part_of(info.offset), Class::of(info, half));
+            match runs.last_mut() {
+                Some((p, c, range)) if (*p, *c) == (part, class) => range.end = info.range().end,
+                _ => runs.push((part, class, info.range())),
+            }
+        }
+        let run = |(_, class, range): (usize, Class, Range<usize>)| {
+            let shared = class != Class::Small && size > 1;
+            let each = if shared {
+                range.len() / (size * GROUP) * GROUP
+            } else {
+                0
+            };
+            Run {
+                range,
                 each,
-                alone: half && info.operand && each > 0,
+                alone: class == Class::Alone && each > 0,
             }
         };
         Self {
-            shares: infos.iter().map(share).collect(),
+            runs: runs.into_iter().map(run).collect(),
             exchange,
             len,
         }
@@ -149,93 +210,84 @@ impl Sharding {
         &*self.exchange
     }
 
-    fn share_of(&self, info: &ParamInfo) -> Option<&Share> {
-        let at = |s: &Share| s.range.start.cmp(&info.offset);
-        let found = self.shares.binary_search_by(at).ok()?;
-        self.shares.get(found)
+    /// The run that a parameter lies in.
+    fn run_of(&self, info: &ParamInfo) -> &Run {
+        let found = self.runs.partition_point(|r| r.range.end <= info.offset);
+        &self.runs[found.min(self.runs.len() - 1)]
     }
 
     /// Whether a parameter is on this GPU in half precision alone.
     pub(super) fn is_alone(&self, info: &ParamInfo) -> bool {
-        self.share_of(info).is_some_and(|s| s.alone)
+        self.run_of(info).alone
     }
 
-    /// What this process updates, ascending; ranges lie each in one parameter.
+    /// Of every run what `of` says, ascending, without what is empty.
+    fn ranges(&self, of: impl Fn(&Run) -> [Range<usize>; 2]) -> Vec<Range<usize>> {
+        let all = self.runs.iter().flat_map(of);
+        all.filter(|r| !r.is_empty()).collect()
+    }
+
+    /// What this process updates, ascending.
     pub(crate) fn updated(&self) -> Vec<Range<usize>> {
         let (rank, size) = (self.exchange.rank(), self.exchange.size());
-        let both = |s: &Share| [s.own(rank), s.rest(size)];
-        let all = self.shares.iter().flat_map(both);
-        all.filter(|r| !r.is_empty()).collect()
+        self.ranges(|run| [run.own(rank), run.rest(size)])
     }
 
     /// What this process adds to the norm of the gradients, so that everything is added once.
     pub(crate) fn counted(&self) -> Vec<Range<usize>> {
         let (rank, size) = (self.exchange.rank(), self.exchange.size());
-        let both = |s: &Share| {
-            let rest = s.rest(size);
+        self.ranges(|run| {
+            let rest = run.rest(size);
             let end = if rank == 0 { rest.end } else { rest.start };
-            [s.own(rank), rest.start..end]
-        };
-        let all = self.shares.iter().flat_map(both);
-        all.filter(|r| !r.is_empty()).collect()
+            [run.own(rank), rest.start..end]
+        })
     }
 
     /// What this process has of the flat float32 weights.
     pub(super) fn kept(&self) -> Vec<Range<usize>> {
         let (rank, size) = (self.exchange.rank(), self.exchange.size());
-        let kept = |s: &Share| match s.alone {
-            true => [s.own(rank), s.rest(size)],
-            false => [s.range.clone(), 0..0],
-        };
-        let all = self.shares.iter().flat_map(kept);
-        all.filter(|r| !r.is_empty()).collect()
+        self.ranges(|run| match run.alone {
+            true => [run.own(rank), run.rest(size)],
+            false => [run.range.clone(), 0..0],
+        })
     }
 
-    /// What this process has of a parameter in a buffer of which it holds its share.
+    /// What this process has of a parameter in a buffer of which it holds what it updates.
     pub(super) fn kept_of(&self, info: &ParamInfo) -> Vec<Range<usize>> {
         let (rank, size) = (self.exchange.rank(), self.exchange.size());
-        match self.share_of(info) {
-            Some(s) if s.each > 0 => vec![s.own(rank), s.rest(size)],
-            _ => vec![info.range()],
-        }
+        let run = self.run_of(info);
+        let both = [run.own(rank), run.rest(size)].into_iter();
+        let both = both.map(|r| common(&r, &info.range()));
+        both.filter(|r| !r.is_empty()).collect()
     }
 
-    /// How the gradients of a range, in which parameters lie whole, become sums where they are needed.
-    pub fn sums(&self, within: Range<usize>) -> Vec<Move> {
-        let mut moves: Vec<Move> = Vec::new();
-        let first = self
-            .shares
-            .partition_point(|s| s.range.start < within.start);
-        let shares = self.shares[first..].iter();
-        for share in shares.take_while(|s| s.range.end <= within.end) {
-            if share.each > 0 {
-                moves.push(Move::SumShares {
-                    from: share.range.start,
-                    each: share.each,
-                });
-            }
-            let rest = share.rest(self.exchange.size());
-            match moves.last_mut() {
-                // What lies between two parameters is zero.
-                Some(Move::Sum(range)) if share.each == 0 => range.end = rest.end,
-                _ if rest.is_empty() => {}
-                _ => moves.push(Move::Sum(rest)),
-            }
-        }
-        moves
+    /// How the gradients of a part become sums where they are needed.
+    pub fn sums(&self, part: Range<usize>) -> Vec<Move> {
+        let first = self.runs.partition_point(|r| r.range.start < part.start);
+        let runs = self.runs[first..].iter();
+        let runs = runs.take_while(|r| r.range.end <= part.end);
+        let moves = runs.flat_map(|run| {
+            let shares = Move::SumShares {
+                from: run.range.start,
+                each: run.each,
+            };
+            let rest = run.rest(self.exchange.size());
+            let shares = (run.each > 0).then_some(shares);
+            let rest = (!rest.is_empty()).then_some(Move::Sum(rest));
+            [shares, rest].into_iter().flatten()
+        });
+        moves.collect()
     }
 
-    /// How updated weights come to everybody: of the copy in half precision, and of float32 numbers.
-    fn publication(&self) -> [Vec<Move>; 2] {
-        [true, false].map(|alone| {
-            let of = self.shares.iter();
-            let of = of.filter(|s| s.each > 0 && s.alone == alone);
-            of.map(|s| Move::GatherShares {
-                from: s.range.start,
-                each: s.each,
-            })
-            .collect()
+    /// How updated weights come to everybody: those of the copy in half precision, or the float32 numbers.
+    fn publication(&self, alone: bool) -> Vec<Move> {
+        let of = self.runs.iter();
+        let of = of.filter(|run| run.each > 0 && run.alone == alone);
+        of.map(|run| Move::GatherShares {
+            from: run.range.start,
+            each: run.each,
         })
+        .collect()
     }
 
     /// Hands out the weights that this process has updated, and takes those of the others.
@@ -243,8 +295,8 @@ impl Sharding {
     /// # Errors
     /// When another process is gone.
     pub(super) fn publish_on_cpu(&self, flat: &mut [f32]) -> Result<()> {
-        let [_, floats] = self.publication();
-        self.exchange.exchange(Values::Cpu(flat), &floats)
+        let moves = self.publication(false);
+        self.exchange.exchange(Values::Cpu(flat), &moves)
     }
 
     /// The same on a GPU.
@@ -252,52 +304,59 @@ impl Sharding {
     /// # Errors
     /// When another process is gone or the GPU refuses.
     pub(super) fn publish(&self, flat: &Tensor, half: Option<&Tensor>) -> Result<()> {
-        let [halves, floats] = self.publication();
         if let Some(half) = half {
-            self.exchange.exchange(Values::Gpu(half), &halves)?;
+            let moves = self.publication(true);
+            self.exchange.exchange(Values::Gpu(half), &moves)?;
         }
-        self.exchange.exchange(Values::Gpu(flat), &floats)?;
+        let moves = self.publication(false);
+        self.exchange.exchange(Values::Gpu(flat), &moves)?;
         self.exchange.join()?;
         let Some(half) = half else { return Ok(()) };
-        for share in self.shares.iter().filter(|s| s.each > 0 && !s.alone) {
-            copy_to_half(flat, half, &share.range)?;
+        for run in self.runs.iter().filter(|run| run.each > 0 && !run.alone) {
+            copy_to_half(flat, half, &run.range)?;
         }
         Ok(())
     }
 
-    /// A whole parameter \[n\], as the flat buffer orders it, of a buffer of which each process holds its share.
+    /// A whole parameter \[n\], as the flat buffer orders it, of a buffer of which each process holds what it updates.
     ///
     /// # Errors
-    /// When another process is gone or the GPU's memory is full.
+    /// When another process is gone or the memory is full.
     pub(super) fn gathered(&self, flat: &Tensor, info: &ParamInfo) -> Result<Tensor> {
         let n = info.shape.numel();
-        let Some(share) = self.share_of(info).filter(|s| s.each > 0) else {
+        let run = self.run_of(info);
+        if run.each == 0 {
             return flat.narrow(info.offset, n);
-        };
+        }
+        // A share may hold the end of one parameter and the beginning of another: the whole run is brought together.
         let moves = [Move::GatherShares {
             from: 0,
-            each: share.each,
+            each: run.each,
         }];
-        let kept = self.kept_of(info);
+        let (start, len) = (run.range.start, run.range.len());
+        let (rank, size) = (self.exchange.rank(), self.exchange.size());
+        let kept = [run.own(rank), run.rest(size)].into_iter();
+        let kept = kept.filter(|r| !r.is_empty());
         if flat.device() == Device::Cpu {
-            let mut whole = vec![0.0; n];
+            let mut whole = vec![0.0; len];
             for range in kept {
-                let to = range.start - info.offset..range.end - info.offset;
+                let to = range.start - start..range.end - start;
                 whole[to].copy_from_slice(&flat.f32()?[range]);
             }
             self.exchange.exchange(Values::Cpu(&mut whole), &moves)?;
-            return Ok(Tensor::from_vec([n], whole));
+            let part = whole[info.offset - start..][..n].to_vec();
+            return Ok(Tensor::from_vec([n], part));
         }
-        let whole = Tensor::scratch(flat.gpu()?, [n], flat.dtype())?;
-        for range in kept.iter().filter(|r| !r.is_empty()) {
+        let whole = Tensor::scratch(flat.gpu()?, [len], flat.dtype())?;
+        for range in kept {
             copy(
                 &flat.narrow(range.start, range.len())?,
-                &whole.narrow(range.start - info.offset, range.len())?,
+                &whole.narrow(range.start - start, range.len())?,
             )?;
         }
         self.exchange.exchange(Values::Gpu(&whole), &moves)?;
         self.exchange.join()?;
-        Ok(whole)
+        whole.narrow(info.offset - start, n)
     }
 
     /// Zeros laid out as the model, of which this process has what it updates.
@@ -311,6 +370,12 @@ impl Sharding {
             Some(gpu) => Tensor::with_gaps(gpu, self.len, &self.updated()),
         }
     }
+}
+
+/// What two ranges have in common.
+fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
 }
 
 /// Copies numbers on a GPU.

@@ -216,11 +216,12 @@ fn train(
     if let Some(exchange) = &exchange {
         params.share_out(Arc::clone(exchange)).unwrap();
     }
-    let decayed: Vec<Decay> = params
+    let mut decayed: Vec<Decay> = params
         .infos()
         .iter()
         .map(|i| (i.range(), if i.shape.dims().len() > 1 { 1.0 } else { 0.0 }))
         .collect();
+    decayed.sort_by_key(|(range, _)| range.start);
     let scaling = (half == Some(DType::F16)).then(|| Scaling {
         scale: 2.0,
         ..Scaling::default()
@@ -423,48 +424,98 @@ fn a_matrix_of_products_works_without_its_float32_numbers() {
 
 #[test]
 fn shares_are_even_and_everything_is_counted_once() {
-    let params = params(Device::Cpu, None);
     for size in [1, 2, 3, 7, 64] {
         let meeting = Meeting::new(size);
-        let (mut counted, mut moved) = (vec![0; params.flat_len()], Vec::new());
+        let (mut counted, mut moved) = (Vec::new(), Vec::new());
         for rank in 0..size {
             let meeting = Arc::clone(&meeting);
-            let exchange = Arc::new(Thread { rank, meeting });
-            let s = Sharding::new(params.infos(), params.flat_len(), true, exchange);
+            let mut params = params(Device::Cpu, None);
+            params
+                .share_out(Arc::new(Thread { rank, meeting }))
+                .unwrap();
+            let s = params.sharding().unwrap();
+            counted.resize(params.flat_len(), 0);
             s.counted()
                 .into_iter()
                 .flatten()
                 .for_each(|at| counted[at] += 1);
             let updated: usize = s.updated().iter().map(Range::len).sum();
-            assert!(updated <= params.count() / size + 3 * 16 * size + 38);
+            let rests = 3 * 16 * size;
+            assert!(updated <= params.flat_len() / size + rests + 60, "{size}");
             assert!(s.updated().iter().all(|r| r.start.is_multiple_of(16)));
             moved = params.parts().flat_map(|part| s.sums(part)).collect();
-        }
-        for info in params.infos() {
-            assert!(
-                counted[info.range()].iter().all(|n| *n == 1),
-                "{}",
-                info.name
-            );
-        }
-        assert_eq!(counted.iter().sum::<i32>() as usize, params.count());
-        // Everything is moved once as well.
-        let mut touched = vec![0; params.flat_len()];
-        for one in &moved {
-            let range = match one {
-                Move::Sum(range) => range.clone(),
-                Move::SumShares { from, each } | Move::GatherShares { from, each } => {
-                    *from..from + size * each
+            // Everything is moved once as well.
+            let mut touched = vec![0; params.flat_len()];
+            for one in &moved {
+                let range = match one {
+                    Move::Sum(range) => range.clone(),
+                    Move::SumShares { from, each } | Move::GatherShares { from, each } => {
+                        *from..from + size * each
+                    }
+                };
+                range.for_each(|at| touched[at] += 1);
+            }
+            for info in params.infos() {
+                let once = touched[info.range()].iter().all(|n| *n == 1);
+                assert!(once, "{}", info.name);
+            }
+            if rank + 1 == size {
+                for info in params.infos() {
+                    let once = counted[info.range()].iter().all(|n| *n == 1);
+                    assert!(once, "{}", info.name);
                 }
-            };
-            range.for_each(|at| touched[at] += 1);
+            }
         }
-        for info in params.infos() {
+        assert!(moved.len() <= 9);
+    }
+}
+
+#[test]
+fn a_part_is_laid_out_by_how_it_is_shared() {
+    let mut b = ParamsBuilder::new();
+    let all: Vec<_> = ["a", "b", "c"]
+        .into_iter()
+        .flat_map(|part| {
+            b.part();
+            [
+                b.add_operand(format!("{part}.m"), [128, 128]),
+                b.add(format!("{part}.s"), [3], Layout::Same),
+                b.add(format!("{part}.l"), [20_000], Layout::Same),
+                b.add_operand(format!("{part}.n"), [128, 129]),
+            ]
+        })
+        .collect();
+    let mut params = b.build(true);
+    let before: Vec<_> = params.parts().collect();
+    for (i, info) in params.infos().to_vec().into_iter().enumerate() {
+        let values = random(info.shape.numel(), i as u64);
+        params.import(&info.name, &values).unwrap();
+    }
+    let parts: Vec<_> = params.parts().collect();
+    for (half, order) in [(true, ["s", "l", "m", "n"]), (false, ["s", "m", "l", "n"])] {
+        let (offsets, len) = lay_out(params.infos(), &parts, half);
+        for (part, name) in ["a", "b", "c"].into_iter().enumerate() {
+            let mut inside: Vec<_> = (0..12).filter(|i| i / 4 == part).collect();
+            inside.sort_by_key(|&i| offsets[i]);
+            let names = inside.iter().map(|&i| &params.infos()[i].name);
             assert!(
-                touched[info.range()].iter().all(|n| *n == 1),
-                "{}",
-                info.name
+                names.eq(order.map(|n| format!("{name}.{n}")).iter()),
+                "{half}"
             );
+            assert!(inside.iter().all(|&i| parts[part].contains(&offsets[i])));
         }
+        assert!(len.abs_diff(params.flat_len()) < 16);
+    }
+    let meeting = Meeting::new(1);
+    params
+        .share_out(Arc::new(Thread { rank: 0, meeting }))
+        .unwrap();
+    let cuts = |parts: &[Range<usize>]| parts.iter().map(|p| p.start).collect::<Vec<_>>();
+    assert_eq!(cuts(&params.parts().collect::<Vec<_>>()), cuts(&before));
+    for (i, id) in all.into_iter().enumerate() {
+        let info = &params.infos()[i];
+        let want = random(info.shape.numel(), i as u64);
+        assert_eq!(params.get(id).f32().unwrap(), want);
+        assert_eq!(params.export(&info.name).unwrap(), want);
     }
 }

@@ -358,6 +358,46 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
 }
 
 #[test]
+fn processes_that_share_the_optimizer_need_less() {
+    let (_, vqvae) = published();
+    let var = &VarConfig::of_depth(30, 1000, vqvae.pyramid.clone());
+    let half = Precision::Bf16.math();
+    let need = |shares, math: Math, ema| {
+        let workload = Workload::Train {
+            var,
+            vqvae: &vqvae,
+            from_tokens: true,
+            math: [math; 2],
+            ema,
+            shares,
+        };
+        Estimate::new(&like(), workload)
+            .unwrap()
+            .need(4)
+            .unwrap()
+            .least as f64
+    };
+    // 2.01 billion numbers, of which the blocks' matrices are 1.99.
+    let n = 2.01e9;
+    for (math, ema, each) in [
+        // Master weights and two moments; in float32 products read the master weights.
+        (half, None, 12.0),
+        (half, Some(0.99), 16.0),
+        (Math::FULL, None, 8.0),
+    ] {
+        let whole = need(1, math, ema);
+        for size in [2, 8] {
+            let saved = whole - need(size, math, ema);
+            let want = each * n * (1.0 - 1.0 / size as f64);
+            assert!(
+                (saved / want - 1.0).abs() < 0.05,
+                "{size}: {saved:e} of {want:e}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_model_that_no_machine_holds_is_told_in_one_line() {
     let (var, vqvae) = published();
     let var = VarConfig::of_depth(200, 1000, var.pyramid);

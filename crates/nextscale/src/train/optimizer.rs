@@ -38,7 +38,7 @@ impl Optimizer {
         decayed: impl Fn(&str, &[usize]) -> bool,
         scaler: Option<Scaling>,
     ) -> Result<Self> {
-        let ranges: Vec<Decay> = params
+        let mut ranges: Vec<Decay> = params
             .infos()
             .iter()
             .map(|i| {
@@ -46,6 +46,7 @@ impl Optimizer {
                 (i.range(), if on { 1.0 } else { 0.0 })
             })
             .collect();
+        ranges.sort_by_key(|(range, _)| range.start);
         let start = StepsProgress {
             updates: 0,
             scaling: scaler,

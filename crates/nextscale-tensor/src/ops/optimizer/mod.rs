@@ -339,17 +339,15 @@ impl Steps {
     }
 }
 
-/// The parts of `ranges` that lie in those of `own`, both ascending; each of `own` lies in one of `ranges` or in none.
+/// What `ranges` and those of `own` have in common; both ascend.
 fn within(ranges: &[Decay], own: &[Range<usize>]) -> Vec<Decay> {
-    let mut ranges = ranges.iter().peekable();
-    let mut out = Vec::with_capacity(own.len());
+    let mut out = Vec::new();
     for part in own {
-        while ranges.next_if(|r| r.0.end <= part.start).is_some() {}
-        if let Some((range, factor)) = ranges.peek()
-            && range.start < part.end
-        {
-            let part = part.start.max(range.start)..part.end.min(range.end);
-            out.push((part, *factor));
+        let first = ranges.partition_point(|r| r.0.end <= part.start);
+        let touched = ranges[first..].iter();
+        for (range, factor) in touched.take_while(|r| r.0.start < part.end) {
+            let both = part.start.max(range.start)..part.end.min(range.end);
+            out.push((both, *factor));
         }
     }
     out
