@@ -148,9 +148,9 @@ impl ParamsBuilder {
         Params {
             flat,
             len: self.len,
-            infos: self.infos,
-            by_name: self.by_name,
-            cuts: self.cuts,
+            infos: Arc::new(self.infos),
+            by_name: Arc::new(self.by_name),
+            cuts: Arc::new(self.cuts),
             sharding: None,
             token: trainable.then(|| Arc::new(())),
             identity: Arc::new(()),
@@ -163,9 +163,9 @@ impl ParamsBuilder {
 pub struct Params {
     flat: Storage,
     len: usize,
-    infos: Vec<ParamInfo>,
-    by_name: HashMap<String, usize>,
-    cuts: Vec<usize>,
+    infos: Arc<Vec<ParamInfo>>,
+    by_name: Arc<HashMap<String, usize>>,
+    cuts: Arc<Vec<usize>>,
     /// Where processes have shares.
     sharding: Option<Arc<Sharding>>,
     // Present when gradients are wanted; the same Arc as `identity` would do, kept apart for clarity of intent.
@@ -176,6 +176,20 @@ pub struct Params {
 impl Params {
     pub(crate) fn token(&self) -> Arc<()> {
         Arc::clone(self.token.as_ref().unwrap_or(&self.identity))
+    }
+
+    /// The same parameters once more, to be read: they can't be changed as long as it is there.
+    pub fn handle(&self) -> Self {
+        Self {
+            flat: self.flat.clone(),
+            len: self.len,
+            infos: Arc::clone(&self.infos),
+            by_name: Arc::clone(&self.by_name),
+            cuts: Arc::clone(&self.cuts),
+            sharding: self.sharding.clone(),
+            token: self.token.clone(),
+            identity: Arc::clone(&self.identity),
+        }
     }
 
     /// Where they are.
@@ -465,7 +479,7 @@ impl Params {
         let half = self.half();
         let parts: Vec<_> = self.parts().collect();
         let (offsets, len) = sharding::lay_out(&self.infos, &parts, half.is_some());
-        let mut infos = self.infos.clone();
+        let mut infos = self.infos.to_vec();
         for (info, offset) in infos.iter_mut().zip(offsets) {
             info.offset = offset;
         }
@@ -513,7 +527,7 @@ impl Params {
                 Storage::CpuF32(Arc::new(flat))
             }
         };
-        (self.infos, self.len) = (infos, len);
+        (self.infos, self.len) = (Arc::new(infos), len);
         self.sharding = Some(Arc::new(sharding));
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! nothing is kept. The backward pass takes the closures from the end, so saved memory is freed as it walks.
 
 mod parts;
+mod recompute;
 #[cfg(test)]
 mod tests;
 
@@ -200,6 +201,8 @@ pub struct Grads<'p> {
     values: HashMap<u64, Tensor>,
     flat: Flat<'p>,
     store: Option<Arc<()>>,
+    /// The next number that no value has.
+    next: u64,
     /// Who is told of parts whose gradients are complete.
     sink: Option<Sink<'p>>,
 }
@@ -426,12 +429,10 @@ impl Tape {
             values: HashMap::from([(id, seed)]),
             flat,
             store,
+            next: 0,
             sink,
         };
-        let mut steps = self.steps.into_inner();
-        while let Some(step) = steps.pop() {
-            step(&mut grads)?;
-        }
+        grads.walk(self)?;
         grads.complete_rest()?;
         Ok(wanted.iter().map(|k| grads.take(*k)).collect())
     }

@@ -81,6 +81,14 @@ fn is_of_the_name(kind: std::io::ErrorKind) -> bool {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// As an error of the tensor floor, for what runs within one of its operators.
+    pub(crate) fn into_tensor(self) -> nextscale_tensor::Error {
+        match self {
+            Self::Tensor(e) => e,
+            other => nextscale_tensor::Error::Params(other.to_string()),
+        }
+    }
+
     /// An [`Error::Field`].
     pub fn field(
         name: impl Into<String>,

@@ -79,6 +79,8 @@ pub enum Workload<'a> {
         math: [Math; 2],
         /// Decay of the average of the weights, where one is kept.
         ema: Option<f64>,
+        /// Of so many blocks one is run again for its gradients; 0: none.
+        recompute: usize,
         /// Processes that share master weights and moments; 1: each has all of them.
         shares: usize,
     },

@@ -128,6 +128,7 @@ fn a_dry_cpu_takes_what_a_cpu_takes() {
         from_tokens: false,
         math: [Math::FULL; 2],
         ema: None,
+        recompute: 0,
         shares: 1,
     };
     let need = Estimate::on_cpu(workload).unwrap().need(96).unwrap();

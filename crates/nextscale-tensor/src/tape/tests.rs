@@ -8,6 +8,12 @@ use std::ops::Range;
 /// Width of the layers: their ends fall between multiples of 16.
 const WIDTH: usize = 5;
 
+/// The CPU, and a GPU where there is one.
+fn devices() -> Vec<Device> {
+    let gpu = (cuda::count() > 0).then_some(Device::Cuda(0));
+    std::iter::once(Device::Cpu).chain(gpu).collect()
+}
+
 /// Layers in a chain, each a part of its own.
 struct Chain {
     params: Params,
@@ -102,9 +108,7 @@ fn order(told: &Told, params: &Params) -> Vec<usize> {
 
 #[test]
 fn parts_are_handed_out_when_their_gradients_are_complete() {
-    let devices = [Device::Cpu, Device::Cuda(0)];
-    let there = if cuda::count() == 0 { 1 } else { 2 };
-    for &device in &devices[..there] {
+    for device in devices() {
         let c = chain(3, device, 0.7);
         let tape = Tape::new();
         let cx = Cx::on(&tape);
@@ -171,6 +175,139 @@ fn a_sink_may_change_its_part_and_end_the_walk() {
     });
     assert!(refused.is_err());
     assert_eq!(calls, 1);
+}
+
+/// How [`doubled`] runs.
+#[derive(Clone, Copy, PartialEq)]
+enum Kept {
+    All,
+    /// Each layer is run again.
+    Layer,
+    /// All together are, and each layer within.
+    Nested,
+}
+
+/// Layers that each hand two values on, both of which depend on both.
+fn doubled(chain: &Rc<Chain>, cx: &Cx<'_>, x: &[Tensor], kept: Kept) -> Result<Vec<Tensor>> {
+    if kept == Kept::Nested {
+        let chain = Rc::clone(chain);
+        return cx.recomputed(x.to_vec(), move |cx, x| doubled(&chain, cx, x, Kept::Layer));
+    }
+    let mut x = x.to_vec();
+    for i in 0..chain.layers.len() {
+        let layer = {
+            let chain = Rc::clone(chain);
+            move |cx: &Cx<'_>, x: &[Tensor]| {
+                let (part, w) = chain.layers[i];
+                cx.first_use(&chain.params, part);
+                let w = chain.params.get(w);
+                let y = ops::linear(cx, &x[0], &w, Bias::None, Activation::None)?;
+                let z = ops::linear(cx, &x[1], &w, Bias::None, Activation::Gelu)?;
+                Ok(vec![z, ops::silu(cx, &y)?])
+            }
+        };
+        x = match kept {
+            Kept::All => layer(cx, &x)?,
+            _ => cx.recomputed(x, layer)?,
+        };
+    }
+    Ok(x)
+}
+
+#[test]
+fn what_is_run_again_has_the_same_gradients() {
+    for device in devices() {
+        let chain = Rc::new(chain(4, device, 0.7));
+        let run = |kept| {
+            let tape = Tape::new();
+            let cx = Cx::on(&tape);
+            let (a, key) = cx.leaf(&input(device));
+            // The second input wants no gradient.
+            let out = doubled(&chain, &cx, &[a, input(device)], kept).unwrap();
+            let first = loss(&cx, &out[0]);
+            // Another use of an output adds to its gradient.
+            let both = [
+                (first, 1.0),
+                (loss(&cx, &out[0]), 0.5),
+                (loss(&cx, &out[1]), 2.0),
+            ];
+            let loss = ops::weighted_sum(&cx, &both).unwrap();
+            drop((out, both));
+            let (mut told, mut grads) = (Vec::new(), chain.params.buffer().unwrap());
+            let mut sink = |part: CompletePart<'_>| {
+                told.push(part.range());
+                Ok(())
+            };
+            let target = (&chain.params, &mut grads);
+            let input = tape
+                .backward_by_parts(&loss, one(device), target, &[key], &mut sink)
+                .unwrap();
+            grads.to_device(Device::Cpu).unwrap();
+            let input = input[0].as_ref().unwrap().to(Device::Cpu).unwrap();
+            let grads = grads.cpu().unwrap().to_vec();
+            (input.f32().unwrap().to_vec(), grads, told)
+        };
+        let want = run(Kept::All);
+        assert!(want.0.iter().chain(&want.1).filter(|g| **g != 0.0).count() > 50);
+        assert_eq!(want.2.len(), 4);
+        for kept in [Kept::Layer, Kept::Nested] {
+            assert!(run(kept) == want);
+        }
+    }
+}
+
+#[test]
+fn of_what_is_run_again_only_the_inputs_are_kept() {
+    let chain = Rc::new(chain(1, Device::Cpu, 0.7));
+    let runs = Rc::new(Cell::new(0));
+    let (seen, inner) = (Rc::clone(&runs), Rc::clone(&chain));
+    let between = Rc::new(RefCell::new(std::sync::Weak::new()));
+    let made = Rc::clone(&between);
+    let tape = Tape::new();
+    let cx = Cx::on(&tape);
+    let x = cx
+        .recomputed(vec![input(Device::Cpu)], move |cx, x| {
+            seen.set(seen.get() + 1);
+            let w = inner.params.get(inner.layers[0].1);
+            let y = ops::linear(cx, &x[0], &w, Bias::None, Activation::None)?;
+            if let crate::tensor::Storage::CpuF32(buffer) = &y.storage {
+                *made.borrow_mut() = Arc::downgrade(buffer);
+            }
+            Ok(vec![ops::silu(cx, &y)?])
+        })
+        .unwrap();
+    assert!(between.borrow().upgrade().is_none());
+    let loss = loss(&cx, &x[0]);
+    assert_eq!(runs.get(), 1);
+    let mut grads = chain.params.buffer().unwrap();
+    tape.backward(&loss, 1.0, Some((&chain.params, &mut grads)), &[])
+        .unwrap();
+    assert_eq!(runs.get(), 2);
+    assert!(grads.cpu().unwrap().iter().any(|g| *g != 0.0));
+    // Without a tape it is run once, as anything else.
+    let plain = Cx::off().recomputed(vec![input(Device::Cpu)], |cx, x| {
+        Ok(vec![ops::silu(cx, &x[0])?])
+    });
+    assert!(!plain.unwrap()[0].wants_grad());
+}
+
+#[test]
+fn what_has_no_gradient_is_not_run_again() {
+    let runs = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&runs);
+    let tape = Tape::new();
+    let cx = Cx::on(&tape);
+    let (x, key) = cx.leaf(&input(Device::Cpu));
+    let _unused = cx
+        .recomputed(vec![x.clone()], move |cx, x| {
+            seen.set(seen.get() + 1);
+            Ok(vec![ops::silu(cx, &x[0])?])
+        })
+        .unwrap();
+    let loss = loss(&cx, &x);
+    let got = tape.backward(&loss, 1.0, None, &[key]).unwrap();
+    assert!(got[0].is_some());
+    assert_eq!(runs.get(), 1);
 }
 
 #[test]

@@ -139,8 +139,12 @@ impl<'a> Estimate<'a> {
                 from_tokens,
                 math,
                 ema,
+                recompute,
                 shares,
-            } => self.train((var, vqvae), from_tokens, math, (ema, shares), batch),
+            } => {
+                let how = (ema, recompute, shares);
+                self.train((var, vqvae), from_tokens, math, how, batch)
+            }
             Workload::TrainTokenizer {
                 vqvae,
                 math,
@@ -313,10 +317,11 @@ impl<'a> Estimate<'a> {
         (var, vqvae): (&VarConfig, &VqvaeConfig),
         from_tokens: bool,
         math: [Math; 2],
-        (ema, shares): (Option<f64>, usize),
+        (ema, recompute, shares): (Option<f64>, usize, usize),
         batch: usize,
     ) -> Result<Need> {
         let mut trainer = self.trainer(var, vqvae, math, shares)?;
+        trainer.var.recompute = recompute;
         let params = &trainer.var.params;
         trainer.opt.keep_average(params, ema)?;
         let labels = vec![0; batch];

@@ -188,6 +188,7 @@ mod tests {
             from_tokens: false,
             math: [Math::FULL, Math::FULL],
             ema: None,
+            recompute: 0,
             shares: 1,
         };
         let tokenizer = Workload::TrainTokenizer {

@@ -56,6 +56,7 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
             from_tokens: false,
             math: [math, bf16],
             ema: None,
+            recompute: 0,
             shares: 1,
         };
         let need = Estimate::new(&like(), workload).unwrap().need(96).unwrap();
@@ -109,6 +110,7 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
             from_tokens: false,
             math: [math, Math::FULL],
             ema: None,
+            recompute: 0,
             shares: 1,
         },
         Workload::TrainTokenizer {
@@ -160,6 +162,7 @@ fn steps_from_tokens_take_less() {
             from_tokens,
             math: [Precision::Bf16.math(), Math::FULL],
             ema: None,
+            recompute: 0,
             shares: 1,
         };
         let e = Estimate::new(&like(), workload).unwrap();
@@ -338,6 +341,7 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
             from_tokens: false,
             math: [math; 2],
             ema: None,
+            recompute: 0,
             shares: 1,
         };
         let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
@@ -369,6 +373,7 @@ fn processes_that_share_the_optimizer_need_less() {
             from_tokens: true,
             math: [math; 2],
             ema,
+            recompute: 0,
             shares,
         };
         Estimate::new(&like(), workload)
@@ -398,6 +403,45 @@ fn processes_that_share_the_optimizer_need_less() {
 }
 
 #[test]
+fn blocks_that_are_run_again_make_room() {
+    let h100 = 79 << 30;
+    let half = Precision::Bf16.math();
+    let of = |sides: &[usize]| Pyramid::square(sides).unwrap();
+    let px256 = of(&[1, 2, 3, 4, 5, 6, 8, 10, 13, 16]);
+    let px512 = of(&[1, 2, 3, 4, 6, 9, 13, 18, 24, 32]);
+    // The published models of depth 30, and of depth 36 for 512 pixels.
+    for (depth, shared_aln, pyramid, batch) in [(30, false, px256, 64), (36, true, px512, 16)] {
+        let vqvae = VqvaeConfig::published(pyramid.clone());
+        let var = VarConfig {
+            shared_aln,
+            ..VarConfig::of_depth(depth, 1000, pyramid)
+        };
+        let need = |recompute| {
+            let workload = Workload::Train {
+                var: &var,
+                vqvae: &vqvae,
+                from_tokens: false,
+                math: [half; 2],
+                ema: None,
+                recompute,
+                shares: 1,
+            };
+            Estimate::new(&like(), workload)
+                .unwrap()
+                .need(batch)
+                .unwrap()
+        };
+        let [none, all, half, third] = [0, 1, 2, 3].map(need);
+        println!(
+            "depth {depth}: {:?}",
+            [none, all, half, third].map(|n| mib(n.bytes()) / 1024.0)
+        );
+        assert!(!none.fits(h100) && all.fits(h100));
+        assert!(all.least < half.least && half.least < third.least && third.least < none.least);
+    }
+}
+
+#[test]
 fn a_model_that_no_machine_holds_is_told_in_one_line() {
     let (var, vqvae) = published();
     let var = VarConfig::of_depth(200, 1000, var.pyramid);
@@ -407,6 +451,7 @@ fn a_model_that_no_machine_holds_is_told_in_one_line() {
         from_tokens: false,
         math: [Math::FULL; 2],
         ema: None,
+        recompute: 0,
         shares: 1,
     };
     let e = Estimate::on_cpu(workload).unwrap();

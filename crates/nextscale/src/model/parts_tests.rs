@@ -92,10 +92,17 @@ fn loss_of(var: &Var, tape: &Tape) -> Tensor {
 fn a_transformer_s_gradients_are_complete_block_by_block() {
     for device in devices() {
         for shared_aln in [false, true] {
-            let var = transformer(device, shared_aln);
+            let mut var = transformer(device, shared_aln);
             let tape = Tape::new();
             let loss = loss_of(&var, &tape);
             let order = handed_out(tape, &loss, &var.params);
+            // Neither does a block change the order that is run again.
+            for recompute in [1, 2] {
+                var.recompute = recompute;
+                let tape = Tape::new();
+                let loss = loss_of(&var, &tape);
+                assert_eq!(handed_out(tape, &loss, &var.params), order);
+            }
             let first = if shared_aln {
                 "ada_gss"
             } else {
@@ -105,6 +112,30 @@ fn a_transformer_s_gradients_are_complete_block_by_block() {
             want.extend((0..DEPTH).rev().map(|i| format!("blocks.{i}.{first}")));
             want.push("pos_start".into());
             assert_eq!(order, want, "{device:?}");
+        }
+    }
+}
+
+#[test]
+fn blocks_that_are_run_again_have_the_same_gradients() {
+    for device in devices() {
+        for shared_aln in [false, true] {
+            let mut var = transformer(device, shared_aln);
+            let mut gradients = |recompute| {
+                var.recompute = recompute;
+                let tape = Tape::new();
+                let loss = loss_of(&var, &tape);
+                let value = loss.scalar().unwrap();
+                let mut grads = var.params.buffer().unwrap();
+                tape.backward(&loss, 1.0, Some((&var.params, &mut grads)), &[])
+                    .unwrap();
+                grads.to_device(Device::Cpu).unwrap();
+                (value, grads.cpu().unwrap().to_vec())
+            };
+            let want = gradients(0);
+            for recompute in [1, 2, 3] {
+                assert!(gradients(recompute) == want, "{device:?} {recompute}");
+            }
         }
     }
 }

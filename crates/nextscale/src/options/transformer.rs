@@ -84,6 +84,9 @@ options! {
             /// 1: several processes share the optimizer's memory: each keeps and updates its part of master weights and moments (ZeRO, stage 1)
             [value_name = "0|1"]
             zero: u8 = 0;
+            /// Save memory: of every Nth block, or of all, keep only what goes in, and run it again for its gradients; 0: none
+            [value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1"]
+            recompute: usize = 0;
         }
         in "Optimization" {
             /// Learning rate for 256 images a step; it is scaled with the batch

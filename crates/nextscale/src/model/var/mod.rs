@@ -6,6 +6,7 @@ mod config;
 mod drop_path;
 mod init;
 pub mod state_dict;
+mod trunk;
 
 pub use block::Attend;
 pub use config::VarConfig;
@@ -15,10 +16,12 @@ pub use init::InitScales;
 use super::layers::Linear;
 use super::{ForwardPass, half_copy, to_device};
 use crate::{Error, Result};
-use block::{Block, SLOTS};
-use nextscale_tensor::ops::{self, KvCache, Modulation};
+use block::SLOTS;
+use nextscale_tensor::ops::{self, KvCache};
 use nextscale_tensor::params::Layout;
 use nextscale_tensor::{Cx, DType, Device, Math, ParamId, Params, ParamsBuilder, PartId, Tensor};
+use std::sync::Arc;
+use trunk::{Activated, Training, Trunk};
 
 /// Added to variances in layer normalisation.
 pub(crate) const EPS: f32 = 1e-6;
@@ -31,6 +34,8 @@ pub struct Var {
     pub params: Params,
     /// Arithmetic of products where no context is given: while sampling and evaluating.
     pub math: Math,
+    /// In training, of so many blocks one keeps no more than what goes into it, and is run again for its gradients; 0: none.
+    pub recompute: usize,
     /// What comes before the blocks.
     embeddings: PartId,
     pos_start: ParamId,
@@ -39,34 +44,13 @@ pub struct Var {
     class_emb: ParamId,
     lvl_embed: ParamId,
     shared_ada_lin: Option<Linear>,
-    blocks: Vec<Block>,
-    /// What comes after them.
-    end: PartId,
-    head_ada_lin: Linear,
-    head: Linear,
+    trunk: Arc<Trunk>,
     /// The scale of every token.
     level_of: Vec<usize>,
 }
 
 /// Modulation tables of all blocks, then the head's, for one batch of conditions.
 pub struct Conditions(Vec<Tensor>);
-
-/// What modulation tables are made of.
-struct Activated {
-    /// SiLU of the conditions, \[B, C\].
-    cond: Tensor,
-    /// The table that all blocks share, in models that have one.
-    shared: Option<Tensor>,
-}
-
-/// Where the trunk has modulation tables from.
-enum Modulations<'a> {
-    /// Made before, as many scales use them.
-    Made(&'a Conditions),
-    /// Made one by one, each just before its first use. Backward, the gradient of a block's own layer is then complete with
-    /// its block: it is a third of all weights.
-    Fresh(&'a Activated),
-}
 
 impl Var {
     /// A transformer with all weights zero: load them or call [`Var::init`].
@@ -101,18 +85,14 @@ impl Var {
         let shared_ada_lin = config
             .shared_aln
             .then(|| Linear::in_products(&mut b, "shared_ada_lin.1", c, SLOTS * c));
-        let blocks = (0..config.depth)
-            .map(|i| Block::new(&mut b, i, &config))
-            .collect();
-        let end = b.part();
-        let head_ada_lin = Linear::in_products(&mut b, "head_nm.ada_lin.1", c, 2 * c);
-        let head = Linear::new(&mut b, "head", c, config.vocab);
+        let trunk = Trunk::new(&mut b, &config);
         let level_of = (0..config.pyramid.count())
             .flat_map(|k| std::iter::repeat_n(k, config.pyramid.len_of(k)))
             .collect();
         Ok(Self {
             params: b.build_on(trainable, device, half_copy(math))?,
             math,
+            recompute: 0,
             embeddings,
             pos_start,
             pos,
@@ -120,10 +100,7 @@ impl Var {
             class_emb,
             lvl_embed,
             shared_ada_lin,
-            blocks,
-            end,
-            head_ada_lin,
-            head,
+            trunk: Arc::new(trunk),
             level_of,
             config,
         })
@@ -177,7 +154,8 @@ impl Var {
     /// When shapes do not fit.
     pub fn conditions(&self, pass: &ForwardPass<'_>, cond: &Tensor) -> Result<Conditions> {
         let activated = self.activate(pass, cond)?;
-        let tables = (0..=self.blocks.len()).map(|i| self.table(pass, &activated, i));
+        let all = 0..=self.trunk.depth();
+        let tables = all.map(|i| self.trunk.table(&pass.cx, &self.params, &activated, i));
         Ok(Conditions(tables.collect::<Result<_>>()?))
     }
 
@@ -195,33 +173,6 @@ impl Var {
             None => None,
         };
         Ok(Activated { cond, shared })
-    }
-
-    /// The table of block `i`, \[B, 6, C\]; after the last block's comes the head's, \[B, 2, C\].
-    fn table(&self, pass: &ForwardPass<'_>, from: &Activated, i: usize) -> Result<Tensor> {
-        // Tables are few numbers with great influence: float32, products read half precision where the rest does.
-        let (cx, p) = (&pass.cx.wide(), &self.params);
-        match self.blocks.get(i) {
-            Some(block) => block.table(cx, p, &from.cond, from.shared.as_ref()),
-            None => {
-                cx.first_use(p, self.end);
-                let (b, c) = (from.cond.dims()[0], self.config.width());
-                let table = self.head_ada_lin.forward(cx, p, &from.cond)?;
-                Ok(table.reshape([b, 2, c])?)
-            }
-        }
-    }
-
-    /// The modulation of the norm before block `i`, or before the head, by its table.
-    fn entry<'a>(&self, i: usize, table: &'a Tensor) -> Modulation<'a> {
-        if i < self.blocks.len() {
-            return block::before_attention(table);
-        }
-        Modulation {
-            table,
-            scale: 0,
-            shift: 1,
-        }
     }
 
     /// Training and evaluation: logits \[B, L′, V\] of the first `active` scales.
@@ -261,9 +212,13 @@ impl Var {
             first,
         )?;
         pass.see(|| "x_embed".into(), &x);
-        let mut attend = Attend::Levels(ends);
-        let modulations = Modulations::Fresh(&activated);
-        self.trunk(pass, x, modulations, &mut attend, drop_path)
+        let training = Training {
+            activated: &activated,
+            ends,
+            drop_path,
+            recompute: self.recompute,
+        };
+        self.trunk.forward(pass, p, x, &training)
     }
 
     /// Sampling: logits \[B, l, V\] of scale `k` whose input embeddings are `x` \[B, l, C\]; keys and values are
@@ -278,44 +233,8 @@ impl Var {
         conditions: &Conditions,
         caches: &mut [KvCache],
     ) -> Result<Tensor> {
-        let modulations = Modulations::Made(conditions);
-        self.trunk(pass, x, modulations, &mut Attend::Cached(caches), None)
-    }
-
-    /// The blocks and the head.
-    fn trunk(
-        &self,
-        pass: &ForwardPass<'_>,
-        x: Tensor,
-        modulations: Modulations<'_>,
-        attend: &mut Attend<'_>,
-        drop_path: Option<&DropPath>,
-    ) -> Result<Tensor> {
-        let (cx, p) = (&pass.cx, &self.params);
-        let table_of = |i: usize| match modulations {
-            Modulations::Made(Conditions(tables)) => Ok(tables[i].clone()),
-            Modulations::Fresh(activated) => self.table(pass, activated, i),
-        };
-        // The head and the norm before it are in float32 whatever the blocks are in.
-        let full = &cx.full();
-        let depth = self.blocks.len();
-        let into = |i: usize| if i < depth { cx } else { full };
-        let mut table = table_of(0)?;
-        let mut y = ops::adaptive_norm(into(0), &x, &self.entry(0, &table), EPS)?;
-        let mut x = x;
-        for (i, block) in self.blocks.iter().enumerate() {
-            let branches = block.forward(pass, p, (x, y), &table, attend, drop_path)?;
-            // No sooner: backward, its rule follows the one of the last operator that reads it.
-            let next_table = table_of(i + 1)?;
-            let next = self.entry(i + 1, &next_table);
-            (x, y) = block.join(into(i + 1), branches, &table, &next, drop_path)?;
-            table = next_table;
-            pass.see(|| format!("block.{i}"), &x);
-        }
-        pass.see(|| "head_nm".into(), &y);
-        let logits = self.head.forward(full, p, &y)?;
-        pass.see(|| "logits".into(), &logits);
-        Ok(logits)
+        self.trunk
+            .forward_cached(pass, &self.params, x, &conditions.0, caches)
     }
 
     /// Input embeddings of the first scale while sampling: \[B, first, C\] from conditions \[B, C\].

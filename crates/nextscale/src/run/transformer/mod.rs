@@ -176,6 +176,8 @@ pub(super) struct Models {
     ema: Option<f64>,
     /// Whether processes share master weights and moments.
     zero: bool,
+    /// Of so many blocks one is run again for its gradients.
+    recompute: usize,
     /// As given.
     depth: usize,
 }
@@ -190,6 +192,7 @@ impl Models {
                 from_tokens: self.from_tokens,
                 math: self.math,
                 ema: self.ema,
+                recompute: self.recompute,
                 shares: if self.zero { self.world.size() } else { 1 },
             },
             device: self.device,
@@ -239,6 +242,7 @@ impl Setup {
             math: [plan.math, plan.tokenizer_precision.math()],
             ema: o.schedule.ema,
             zero: o.zero == 1,
+            recompute: o.recompute,
             depth: o.depth,
             device,
             world: world.clone(),
@@ -353,6 +357,7 @@ fn trainer(
         };
         var.init(scales, seed)?;
     }
+    var.recompute = models.recompute;
     let sum = GradientSum::new(&models.world, models.device)?;
     let move_over = || -> Result<VarTrainer> {
         tokenizer.to_device(models.device, models.math[1])?;
