@@ -45,6 +45,9 @@ pub struct Args {
     /// What `train` starts from: images, or their tokens as a cache of tokens has them
     #[arg(long, value_enum, default_value_t = Source::Images)]
     from: Source,
+    /// In `train`, of every Nth block, or of all, keep only what goes in, and run it again for its gradients; 0: none
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1", default_value_t = 0)]
+    recompute: usize,
     /// Guidance of `sample`
     #[arg(long, value_name = "X", default_value_t = 1.5)]
     cfg: f32,
@@ -190,6 +193,7 @@ fn models(
         ..VarConfig::of_depth(args.depth.unwrap_or(depth), 10, pyramid)
     };
     let mut var = Var::new(config, trainable.1)?;
+    var.recompute = args.recompute;
     let scales = InitScales {
         hd: 1.0,
         alng: 0.1,
