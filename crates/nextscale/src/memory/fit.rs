@@ -149,12 +149,46 @@ impl Fit<'_> {
                 "not even one image at a time fits: use a smaller model ({smaller}), {half} or another GPU"
             ),
         };
+        let room_for_all = match self.makes_room(batch, room) {
+            Some(how) => format!("; {how} makes room for all {batch}"),
+            None => String::new(),
+        };
         Ok(Error::input(format!(
-            "{model} `bs`={} `ac`={}: {}; {what_to_do}",
+            "{model} `bs`={} `ac`={}: {}; {what_to_do}{room_for_all}",
             o.bs,
             o.ac,
             estimate.shortage(batch, room)?
         )))
+    }
+
+    /// What would make so many images at a time fit that is not done yet: shares of the optimizer, blocks that are run again, or both.
+    fn makes_room(&self, batch: usize, room: &Room) -> Option<&'static str> {
+        let Workload::Train {
+            recompute, shares, ..
+        } = self.workload
+        else {
+            return None;
+        };
+        let ways = [
+            ("`zero`=1", recompute, self.processes),
+            ("`recompute`", 1, shares),
+            ("`recompute` with `zero`=1", 1, self.processes),
+        ];
+        ways.into_iter().find_map(|(how, again, among)| {
+            if (again, among) == (recompute, shares) {
+                return None;
+            }
+            let mut workload = self.workload;
+            if let Workload::Train {
+                recompute, shares, ..
+            } = &mut workload
+            {
+                (*recompute, *shares) = (again, among);
+            }
+            let estimate = Estimate::of(self.device, workload).ok()?;
+            let fits = estimate.fits(batch, room.bytes).ok()?;
+            fits.then_some(how)
+        })
     }
 }
 
@@ -167,8 +201,8 @@ mod tests {
     use crate::model::vqvae::VqvaeConfig;
     use crate::options::TransformerOptions;
     use crate::train::tokenizer_trainer::TokenizerSettings;
-    use nextscale_tensor::Math;
     use nextscale_tensor::cuda::{Arch, GpuInfo, dry};
+    use nextscale_tensor::{Math, Precision};
 
     /// Both trainers on a GPU with so many bytes.
     fn each(memory: usize, check: impl Fn(&Fit<'_>)) {
@@ -279,6 +313,63 @@ mod tests {
             assert_eq!(rate(ac), rate(1), "a step has as many images");
             assert!(note.unwrap().starts_with(&format!("`fit`: `ac`={ac}, ")));
         });
+    }
+
+    #[test]
+    fn what_would_make_room_is_told() {
+        let pyramid = Pyramid::square(&[1, 2, 3, 4, 5, 6, 8, 10, 13, 16]).unwrap();
+        let vqvae = VqvaeConfig::published(pyramid.clone());
+        let var = VarConfig::of_depth(30, 1000, pyramid);
+        let text = |gib: usize, processes: usize, recompute: usize| {
+            let device = dry::device(&GpuInfo {
+                ordinal: 0,
+                name: "large".into(),
+                arch: Arch::LEAST,
+                multiprocessors: 132,
+                memory: gib << 30,
+                l2: 50 << 20,
+                shared: 227 << 10,
+            });
+            let fit = Fit {
+                workload: Workload::Train {
+                    var: &var,
+                    vqvae: &vqvae,
+                    from_tokens: true,
+                    math: [Precision::Bf16.math(); 2],
+                    ema: None,
+                    recompute,
+                    shares: 1,
+                },
+                device,
+                processes,
+                local: processes,
+                model: "`depth`=30".to_owned(),
+                smaller: "`depth`",
+                half: "`fp16`=2",
+            };
+            let o = options(64 * processes, false);
+            fit.accumulation(&o).unwrap_err().to_string()
+        };
+        // What is told fits: see `Need` of the same in the tests of memory.
+        for (gib, processes, recompute, want) in [
+            (79, 1, 0, "; `recompute` makes room for all 64"),
+            (85, 8, 0, "; `zero`=1 makes room for all 64"),
+            (
+                40,
+                8,
+                0,
+                "; `recompute` with `zero`=1 makes room for all 64",
+            ),
+            (40, 8, 1, "; `zero`=1 makes room for all 64"),
+        ] {
+            let text = text(gib, processes, recompute);
+            assert!(
+                text.ends_with(want),
+                "{gib} {processes} {recompute}: {text}"
+            );
+        }
+        let text = text(40, 1, 1);
+        assert!(!text.contains("makes room"), "{text}");
     }
 
     #[test]
