@@ -76,6 +76,23 @@ fn all_recipes_are_one_table() {
 }
 
 #[test]
+fn without_a_gpu_the_kinds_that_there_are_are_named() {
+    if nextscale_tensor::cuda::count() > 0 {
+        println!("skipped: there is a GPU to measure");
+        return;
+    }
+    for args in [&["plan"][..], &["plan", "--gpu=this"]] {
+        let line = refused(args);
+        assert!(line.contains("h100-80g, h200-141g"), "{line}");
+    }
+    let text = succeed(&["plan", "--gpu=list"]);
+    assert!(
+        text.lines().count() > 5 && text.contains("data sheet"),
+        "{text}"
+    );
+}
+
+#[test]
 fn bad_input_is_one_line_that_says_what_to_do() {
     for (args, part) in [
         (&["--gpu=h1000"][..], "a100-80g"),

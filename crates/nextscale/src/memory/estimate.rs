@@ -246,7 +246,7 @@ impl<'a> Estimate<'a> {
         Ok(self.needed(self.taken(), first))
     }
 
-    pub(super) fn trainer(
+    fn trainer(
         &self,
         var: &VarConfig,
         vqvae: &VqvaeConfig,

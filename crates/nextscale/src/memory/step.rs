@@ -57,6 +57,7 @@ impl Estimate<'_> {
             from_tokens,
             math,
             ema,
+            ..
         } = self.workload
         else {
             return Err(not_training());
@@ -109,11 +110,14 @@ impl Estimate<'_> {
             from_tokens,
             math,
             ema,
+            ..
         } = self.workload
         else {
             return Err(not_training());
         };
-        let mut trainer = self.trainer(var, vqvae, math)?;
+        let tokenizer = Vqvae::on(vqvae.clone(), false, self.device, math[1])?;
+        let var = Var::on(var.clone(), true, self.device, math[0])?;
+        let mut trainer = VarTrainer::new(tokenizer, var, 0.0, 0)?;
         trainer.opt.keep_average(&trainer.var.params, ema)?;
         let labels = vec![0; batch];
         let mut step = |it| self.train_step(&mut trainer, (vqvae, from_tokens), &labels, it);

@@ -7,7 +7,7 @@ use serde::Serialize;
 pub const CONTEXT: usize = 1 << 29;
 
 /// Numbers from which on a parameter's moments are shared out.
-const LARGE: usize = 65_536;
+const LARGE: usize = 1 << 14;
 
 /// What a process takes of its GPU's memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -123,20 +123,23 @@ pub(super) fn parts(p: &TrainParts, gpus: usize, zero: bool) -> MemoryParts {
     }
 }
 
-/// With `zero`: a formula, as the dry run is that of one process. Every process has the moments of its part of each large parameter, and
-/// in half precision the float32 weights of the blocks' matrices too; all have whole gradients and half-precision copies.
+/// With `zero`: a formula, as the dry run is that of one process. Every process has the moments and the average of its part of each large
+/// parameter, and in half precision the float32 weights of the blocks' matrices too; all have whole gradients and half-precision
+/// copies.
 fn shared_out(whole: MemoryParts, p: &TrainParts, gpus: usize) -> MemoryParts {
     let n = Numbers::of(p);
     let others = |count: usize| count - count / gpus.max(1);
     let moments = (8 * others(n.matrices + n.large)).min(whole.moments);
+    let average = (4 * others(n.matrices + n.large)).min(whole.average);
     let weights = match whole.half > 0 {
         true => (4 * others(n.matrices)).min(whole.weights),
         false => 0,
     };
     MemoryParts {
         moments: whole.moments - moments,
+        average: whole.average - average,
         weights: whole.weights - weights,
-        held: whole.held.saturating_sub(moments + weights),
+        held: whole.held.saturating_sub(moments + average + weights),
         ..whole
     }
 }

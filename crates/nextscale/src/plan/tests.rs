@@ -159,6 +159,20 @@ fn zero_shares_out_what_it_says() {
     let saved = (whole.needed() - shared.needed()) as f64;
     let numbers = with(false).parameters as f64;
     assert!((saved / (12.0 * 7.0 / 8.0 * numbers) - 1.0).abs() < 0.02);
+    // A third as much again where an average is kept.
+    let mut o = m.options.clone();
+    o.schedule.ema = Some(0.99);
+    let averaged = Model::new(&o, (1_281_167, 1000), [160, 4096], Tokens::Tokens).unwrap();
+    let wishes = |zero| Wishes {
+        zero: Some(zero),
+        ..AS_IT_IS
+    };
+    let needed = |zero| on(&averaged, &kind, 8, wishes(zero)).memory.needed();
+    let with_average = (needed(false) - needed(true)) as f64;
+    assert!(
+        (with_average / saved - 4.0 / 3.0).abs() < 0.02,
+        "{with_average}"
+    );
     // In float32 every process keeps all weights.
     let full = model(16, 8, 0, Tokens::Tokens);
     let zero = Some(true);

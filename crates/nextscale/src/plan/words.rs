@@ -146,6 +146,7 @@ impl Plan<'_> {
             gib_of(m.peak_of_steps()),
             "GiB",
         ));
+        out.push(row("what the pool keeps in the end", gib_of(m.held), "GiB"));
         out.push(String::new());
         out.push("step, predicted".into());
         let rows = [

@@ -457,6 +457,29 @@ mod tests {
         assert!((found.latency - 0.08).abs() < 1e-9);
     }
 
+    /// A GPU that computes nothing: its sums are zeros, which is told.
+    #[test]
+    fn a_group_on_a_gpu_is_tried_to_its_check() {
+        let like = nextscale::plan::Kind::named("h100-80g").unwrap().info;
+        let world = World::alone();
+        let trial = Trial {
+            world: &world,
+            device: cuda::dry::device(&like),
+            deadline: Duration::from_secs(60),
+            largest: 1 << 10,
+        };
+        let id = UniqueId::from_bytes([7; 128]);
+        let begun = Instant::now();
+        let e = trial.on_gpus(&[0], &id).unwrap_err().to_string();
+        assert!(e.contains("value 0 of 8 is 0 and should be 1"), "{e}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "nobody is waited for"
+        );
+        let e = trial.on_gpus(&[1], &id).unwrap_err().to_string();
+        assert!(e.contains("not in the group"), "{e}");
+    }
+
     #[test]
     fn a_group_that_failed_names_its_ranks_and_hosts() {
         let world = World::alone();
