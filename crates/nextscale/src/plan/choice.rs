@@ -150,7 +150,8 @@ pub fn plan<'a>(
                 model,
                 kind,
                 cluster,
-                bs,
+                // One GPU's share may be rounded.
+                bs: ac * batch * cluster.gpus,
                 setting,
                 memory,
                 time,

@@ -154,7 +154,7 @@ impl Trial<'_> {
             self.world.all_reduce(&mut values[..n])?;
             own = own.and_then(|()| check(&values[..n], size));
         }
-        let mut seconds = |n: usize, runs: usize| -> Result<f64> {
+        let seconds = |n: usize, runs: usize| -> Result<f64> {
             values[..n].fill(0.0);
             self.world.barrier()?;
             let begun = Instant::now();
@@ -163,7 +163,7 @@ impl Trial<'_> {
             }
             Ok(begun.elapsed().as_secs_f64() / runs as f64)
         };
-        let found = Found::of(size, self.largest, |n, runs| seconds(n, runs))?;
+        let found = Found::of(size, self.largest, seconds)?;
         self.exchange(Some(own.map(|()| found)))
             .map(|told| told.into_iter().flatten().collect())
     }
