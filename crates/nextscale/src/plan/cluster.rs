@@ -35,8 +35,9 @@ impl Cluster {
             return Err(Error::field("gpus", gpus, why));
         }
         for (flag, value) in [("link", given.link), ("network", given.network)] {
-            if let Some(x) = value.filter(|x| !(x.is_finite() && *x > 0.0)) {
-                return Err(Error::field(flag, x, "give GB/s, more than 0"));
+            if let Some(x) = value.filter(|x| !(x.is_finite() && *x >= LEAST_GB)) {
+                let why = format!("give GB/s, at least {LEAST_GB}");
+                return Err(Error::field(flag, x, why));
             }
         }
         let per_host = match (given.hosts, given.per_host) {
@@ -44,8 +45,8 @@ impl Cluster {
             (_, Some(0)) => {
                 return Err(Error::field("gpus_per_host", 0, "it must be at least 1"));
             }
-            (Some(hosts), Some(each)) if hosts * each != gpus => {
-                let why = format!("{hosts} hosts of {each} GPUs are {}", hosts * each);
+            (Some(hosts), Some(each)) if hosts.checked_mul(each) != Some(gpus) => {
+                let why = format!("{hosts} hosts of {each} GPUs have another number of them");
                 return Err(Error::field("gpus", gpus, why));
             }
             (Some(hosts), _) if !gpus.is_multiple_of(hosts) => {
@@ -122,6 +123,9 @@ impl SumTime {
         self.within + self.between
     }
 }
+
+/// GB/s of a link at least.
+const LEAST_GB: f64 = 0.001;
 
 /// GPUs at most that a plan is made for.
 const MOST_GPUS: usize = 1 << 16;

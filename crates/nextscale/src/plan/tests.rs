@@ -232,7 +232,7 @@ fn bad_input_is_one_line_that_says_what_to_do() {
                 link: Some(0.0),
                 ..Given::default()
             },
-            "more than 0",
+            "at least 0.001",
         ),
         (
             8,
@@ -242,6 +242,15 @@ fn bad_input_is_one_line_that_says_what_to_do() {
                 ..Given::default()
             },
             "2 hosts of 2",
+        ),
+        (
+            8,
+            Given {
+                hosts: Some(usize::MAX),
+                per_host: Some(2),
+                ..Given::default()
+            },
+            "another number",
         ),
     ] {
         let e = at(gpus, given).unwrap_err();

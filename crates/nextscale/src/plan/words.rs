@@ -303,6 +303,7 @@ fn images(n: usize) -> String {
 
 fn days(days: f64) -> String {
     match days {
+        d if d < 1.0 / 24.0 => format!("{:.1} minutes", 24.0 * 60.0 * d),
         d if d < 1.0 => format!("{:.1} hours", 24.0 * d),
         d => format!("{d:.1} days"),
     }
