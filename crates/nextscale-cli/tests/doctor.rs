@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::nextscale;
+use common::{nextscale, refused, succeed};
 
 #[test]
 fn libraries_can_be_left_out() {
@@ -27,4 +27,52 @@ fn libraries_can_be_left_out() {
         "{line}"
     );
     assert_eq!(line.lines().count(), 1, "{line}");
+}
+
+/// Sums over TCP, as machines without GPUs have them.
+#[test]
+fn processes_on_cpus_try_their_sums() {
+    for procs in [2, 3] {
+        let flag = format!("--procs={procs}");
+        let args = ["doctor", "--nccl", &flag, "--device=cpu", "--largest=2"];
+        let text = succeed(&args);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        let start = format!("TCP          all {procs} ranks: ok, ");
+        assert!(lines[0].starts_with(&start), "{text}");
+        assert!(lines[0].ends_with(" at 2 MiB"), "{text}");
+    }
+}
+
+#[test]
+fn a_process_that_does_not_come_is_named_in_time() {
+    let begun = std::time::Instant::now();
+    let args = [
+        "doctor",
+        "--nccl",
+        "--device=cpu",
+        "--deadline=2",
+        "--rank=0",
+        "--world_size=2",
+        "--master=127.0.0.1",
+    ];
+    let mut c = nextscale(&args);
+    let out = c.env("NEXTSCALE_JOB", "doctor-alone").output().unwrap();
+    let line = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{line}");
+    assert!(
+        line.contains("rank 1") && line.lines().count() == 1,
+        "{line}"
+    );
+    assert!(begun.elapsed().as_secs() < 30);
+}
+
+#[test]
+fn trying_sums_needs_several_processes_and_only_it_takes_them() {
+    let line = refused(&["doctor", "--nccl", "--device=cpu"]);
+    assert!(line.contains("--procs"), "{line}");
+    let line = refused(&["doctor", "--procs=2"]);
+    assert!(line.contains("--nccl"), "{line}");
+    let line = nextscale(&["doctor", "--deadline=3"]).output().unwrap();
+    assert_eq!(line.status.code(), Some(2));
 }

@@ -342,6 +342,7 @@ impl Gpu {
     pub fn copy(&self, from: DevicePtr<'_>, to: DevicePtr<'_>, bytes: usize) -> Result<()> {
         let from = from.holds(self, "a copy", bytes)?;
         let to = to.holds(self, "a copy", bytes)?;
+        let _scope = (bytes > 0).then(|| self.scope("copy", || Work::of_bytes(2 * bytes)));
         if let Some(dry) = &self.dry {
             dry.copies(bytes);
             return Ok(());
@@ -349,7 +350,6 @@ impl Gpu {
         if bytes == 0 {
             return Ok(());
         }
-        let _scope = self.scope("copy", || Work::of_bytes(2 * bytes));
         let _guard = StreamGuard::take();
         self.bind()?;
         // SAFETY: both ranges are as long as said and stay so for work that was asked for before they were let go.
@@ -362,10 +362,13 @@ impl Gpu {
     /// When they are not all there or the driver refuses.
     pub fn zero(&self, to: DevicePtr<'_>, bytes: usize) -> Result<()> {
         let address = to.holds(self, "zeros", bytes)?;
-        if bytes == 0 || self.dry.is_some() {
+        if bytes == 0 {
             return Ok(());
         }
         let _scope = self.scope("zeros", || Work::of_bytes(bytes));
+        if self.dry.is_some() {
+            return Ok(());
+        }
         let _guard = StreamGuard::take();
         self.bind()?;
         // SAFETY: the range is as long as said.

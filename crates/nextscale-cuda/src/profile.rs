@@ -4,6 +4,8 @@
 //! the function. Outside [`Gpu::profile`] that costs one look at a number. Within it, the scope's ends are marked by events in
 //! the stream; nothing waits for them before the end. An operator that calls another is one operator: only the outermost scope
 //! counts, so that times add up. Scopes of other threads, of other GPUs and within the capture of a graph do nothing.
+//!
+//! On a dry GPU ([`crate::dry`]) a profile has the same rows without times: what there is to do, for a GPU that is not there.
 
 use crate::dtype::Precision;
 use crate::gpu::Gpu;

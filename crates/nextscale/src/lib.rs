@@ -24,6 +24,7 @@ pub mod memory;
 pub mod model;
 pub mod options;
 pub mod pictures;
+pub mod plan;
 pub mod quickstart;
 pub mod run;
 pub mod train;

@@ -6,10 +6,12 @@
 mod estimate;
 mod fit;
 mod room;
+mod step;
 
 pub use estimate::Estimate;
 pub use fit::Fit;
 pub use room::Room;
+pub use step::TrainParts;
 
 use crate::generate::SampleOptions;
 use crate::model::var::VarConfig;

@@ -12,6 +12,7 @@ mod info;
 mod machine;
 mod man;
 mod mask;
+mod plan;
 mod processes;
 mod progress;
 mod quickstart;
@@ -58,6 +59,8 @@ pub enum Command {
     Convert(convert::Args),
     /// Time training, sampling, tokenizing and the data pipeline on this machine
     Bench(bench::Args),
+    /// Say what a training takes on GPUs that need not be there: settings that fit, memory, time of a step, days
+    Plan(plan::Args),
     /// Check this build against recorded numbers of the PyTorch reference
     Verify(verify::Args),
     /// Print the completions of all flags for a shell
@@ -88,10 +91,11 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Reconstruct(a) => return reconstruct::run(&a),
         Command::Tokenize(a) => tokenize::run(&a),
         Command::Eval(a) => return eval::run(&a),
-        Command::Doctor(a) => doctor::run(&a),
+        Command::Doctor(a) => return doctor::run(&a),
         Command::Info(a) => info::run(&a),
         Command::Convert(a) => convert::run(&a),
         Command::Bench(a) => bench::run(&a),
+        Command::Plan(a) => plan::run(&a),
         Command::Verify(a) => return verify::run(&a),
         Command::Completions(a) => completions::run(&a),
         Command::Man(a) => man::run(&a),

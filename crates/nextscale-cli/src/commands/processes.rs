@@ -2,6 +2,7 @@
 
 use nextscale::run::{Outcome, StopSignal, init_threads, threads_of};
 use nextscale::{Error, Result, Team, World, tell};
+use nextscale_tensor::cuda;
 use nextscale_world::launch::Launch;
 use nextscale_world::{Given, Identity, Limits};
 use std::process::ExitCode;
@@ -10,8 +11,8 @@ use std::process::ExitCode;
 #[derive(clap::Args)]
 #[command(rename_all = "snake_case", next_help_heading = "Processes")]
 pub struct ProcessArgs {
-    /// Start N processes on this machine that share the work
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["rank", "world_size", "master", "hosts"])]
+    /// Start N processes on this machine that share the work; all: one for each GPU
+    #[arg(long, value_name = "N|all", value_parser = count, conflicts_with_all = ["rank", "world_size", "master", "hosts"])]
     procs: Option<u16>,
     /// How often --procs starts all again after one has failed
     #[arg(long, value_name = "N", default_value_t = 0, requires = "procs")]
@@ -30,6 +31,20 @@ pub struct ProcessArgs {
     hosts: Vec<String>,
 }
 
+/// The value of `--procs`.
+fn count(text: &str) -> Result<u16, String> {
+    if text == "all" {
+        return match cuda::count() {
+            0 => Err("there is no GPU to count; give a number".into()),
+            gpus => u16::try_from(gpus).map_err(|e| e.to_string()),
+        };
+    }
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("'{text}': give a number from 1 to 65535, or all")),
+        Ok(count) => Ok(count),
+    }
+}
+
 /// Tells a process that the launcher has started it.
 const LAUNCHED: &str = "NEXTSCALE_RANK";
 
@@ -46,7 +61,7 @@ impl ProcessArgs {
         if let Some(count) = self.to_launch() {
             return self.launch(count);
         }
-        let world = self.join()?;
+        let world = self.join(Limits::default())?;
         init_threads(threads_of(&world, threads))?;
         let stop = StopSignal::install()?;
         let team = Team {
@@ -67,16 +82,33 @@ impl ProcessArgs {
     /// # Errors
     /// Bad flags or variables, processes that do not come, and those of `work`.
     pub fn share(&self, work: impl FnOnce(&Team) -> Result<()>) -> Result<ExitCode> {
+        self.share_within(Limits::default(), work)
+    }
+
+    /// The same with other limits on what is waited for.
+    ///
+    /// # Errors
+    /// As [`ProcessArgs::share`].
+    pub fn share_within(
+        &self,
+        limits: Limits,
+        work: impl FnOnce(&Team) -> Result<()>,
+    ) -> Result<ExitCode> {
         if let Some(count) = self.to_launch() {
             return self.launch(count);
         }
         let team = Team {
-            world: self.join()?,
+            world: self.join(limits)?,
             ..Team::alone()
         };
         work(&team).inspect_err(|e| team.world.leave(&e.to_string()))?;
         team.world.finish()?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Whether flags name other processes.
+    pub fn is_given(&self) -> bool {
+        self.procs.is_some() || self.world_size.is_some()
     }
 
     /// How many processes to start; `None` in a process that works itself.
@@ -85,7 +117,7 @@ impl ProcessArgs {
         self.procs.filter(|_| !launched).map(usize::from)
     }
 
-    fn join(&self) -> Result<World> {
+    fn join(&self, limits: Limits) -> Result<World> {
         let given = Given {
             rank: self.rank,
             world_size: self.world_size,
@@ -94,7 +126,7 @@ impl ProcessArgs {
             hosts: self.hosts.clone(),
         };
         let identity = Identity::of_process(&given)?;
-        Ok(World::join(&identity, Limits::default())?)
+        Ok(World::join(&identity, limits)?)
     }
 
     fn launch(&self, count: usize) -> Result<ExitCode> {

@@ -33,3 +33,22 @@ fn spans_are_summed_by_name_arithmetic_and_sizes() {
     let p = Profile::of_spans([("norm", Work::default(), 1.001)], 1.0);
     assert_eq!(p.other_ms(), 0.0);
 }
+
+#[test]
+fn a_dry_profile_says_what_there_is_to_do_and_takes_no_time() {
+    let gpu = crate::dry::tests::dry_gpu();
+    let (p, ()) = gpu
+        .profile(|| {
+            let _outer = gpu.scope("norm", || Work::of_bytes(7));
+            // Within an operator only the operator counts.
+            let buffer = crate::pool::DeviceBuffer::new(gpu, 64)?;
+            gpu.zero(crate::matmul::DevicePtr(&buffer, 0), 64)?;
+            drop(_outer);
+            gpu.zero(crate::matmul::DevicePtr(&buffer, 0), 32)
+        })
+        .unwrap();
+    let mut seen: Vec<_> = p.rows.iter().map(|r| (r.name, r.calls, r.bytes)).collect();
+    seen.sort_by_key(|row| row.0);
+    assert_eq!(seen, [("norm", 1, 7.0), ("zeros", 1, 32.0)]);
+    assert_eq!((p.ms, p.other_ms()), (0.0, 0.0));
+}

@@ -51,11 +51,11 @@ impl Exchange for OneOf {
 
 /// A workload on a dry GPU, or on one that stands for the CPU.
 pub struct Estimate<'a> {
-    device: Device,
+    pub(super) device: Device,
     pub(super) gpu: &'static Gpu,
     /// Whether it stands for the CPU.
     pub(super) cpu: bool,
-    workload: Workload<'a>,
+    pub(super) workload: Workload<'a>,
 }
 
 impl<'a> Estimate<'a> {
@@ -100,12 +100,12 @@ impl<'a> Estimate<'a> {
 
     /// The most that was taken at once since the last [`Estimate::afresh`]: on a GPU what was alive, since what lies free there makes
     /// room when it is wanted, on a CPU all that its pool held.
-    fn taken(&self) -> usize {
+    pub(super) fn taken(&self) -> usize {
         self.gpu.usage().peak
     }
 
     /// Begins another phase: what lies free goes back.
-    fn afresh(&self) -> Result<()> {
+    pub(super) fn afresh(&self) -> Result<()> {
         self.gpu.trim()?;
         self.gpu.reset_peak();
         Ok(())
@@ -312,6 +312,25 @@ impl<'a> Estimate<'a> {
         measures.map(|_| ())
     }
 
+    /// A step of a transformer's training from images or their tokens.
+    pub(super) fn train_step(
+        &self,
+        trainer: &mut VarTrainer,
+        (vqvae, from_tokens): (&VqvaeConfig, bool),
+        labels: &[i32],
+        it: u64,
+    ) -> Result<()> {
+        let plan = TransformerStep::whole(it);
+        let batch = labels.len();
+        let pending = if from_tokens {
+            trainer.step_rows(&self.rows(vqvae, batch)?, labels, &plan)
+        } else {
+            let (images, _slots) = self.images(vqvae, batch)?;
+            trainer.step(&images, labels, &plan)
+        };
+        pending.map(|_| ())
+    }
+
     fn train(
         &self,
         (var, vqvae): (&VarConfig, &VqvaeConfig),
@@ -325,16 +344,8 @@ impl<'a> Estimate<'a> {
         let params = &trainer.var.params;
         trainer.opt.keep_average(params, ema)?;
         let labels = vec![0; batch];
-        let steps = self.repeated(|it| {
-            let plan = TransformerStep::whole(it);
-            let pending = if from_tokens {
-                trainer.step_rows(&self.rows(vqvae, batch)?, &labels, &plan)
-            } else {
-                let (images, _slots) = self.images(vqvae, batch)?;
-                trainer.step(&images, &labels, &plan)
-            };
-            pending.map(|_| ())
-        })?;
+        let steps =
+            self.repeated(|it| self.train_step(&mut trainer, (vqvae, from_tokens), &labels, it))?;
         // An evaluation may give cached memory back, since there are few of them.
         self.afresh()?;
         let saving = self.saving(&trainer.var.params);

@@ -44,6 +44,20 @@ struct Flags {
 }
 
 impl Recipe {
+    /// All of them, from the smallest model on.
+    pub const ALL: [Self; 5] = [Self::D16, Self::D20, Self::D24, Self::D30, Self::D36S];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::D16 => "d16",
+            Self::D20 => "d20",
+            Self::D24 => "d24",
+            Self::D30 => "d30",
+            Self::D36S => "d36-s",
+        }
+    }
+
     fn flags(self) -> Flags {
         let d16 = Flags {
             depth: 16,

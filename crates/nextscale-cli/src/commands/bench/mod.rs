@@ -213,7 +213,7 @@ fn random_images(batch: usize, side: usize, device: Device) -> Result<Tensor> {
 }
 
 /// Normal random numbers, to fill factors of products with.
-fn numbers() -> Vec<f32> {
+pub(super) fn numbers() -> Vec<f32> {
     let mut s = Stream::new(1, Purpose::Test, 0, 0);
     (0..1 << 20).map(|_| s.normal()).collect()
 }

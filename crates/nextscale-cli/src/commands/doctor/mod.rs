@@ -1,9 +1,13 @@
 //! `nextscale doctor`: what this machine can compute on, and what is missing.
 
+mod groups;
+mod nccl;
+
 use nextscale::device::automatic;
 use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::{self, Arch, Library};
 use nextscale_tensor::ops::kernels::modules;
+use std::process::ExitCode;
 use std::time::Instant;
 
 /// What was run, and what should do.
@@ -23,10 +27,26 @@ pub struct Args {
     /// Also compile every kernel, without running any, for these compute capabilities, such as 80,90,100
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     compile: Vec<u32>,
+    #[command(flatten)]
+    nccl: nccl::NcclArgs,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     Library::check_left_out().map_err(Error::input)?;
+    if args.nccl.nccl {
+        return nccl::run(&args.nccl);
+    }
+    if args.nccl.processes.is_given() {
+        return Err(Error::input(
+            "several processes are for doctor --nccl: give it too",
+        ));
+    }
+    machine(args)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What this machine has.
+fn machine(args: &Args) -> Result<()> {
     say!(
         "cpu          {} threads, {}",
         nextscale::compute_threads(),
