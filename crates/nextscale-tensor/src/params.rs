@@ -497,7 +497,7 @@ impl Params {
                 for (info, (from, to)) in infos.iter().zip(moved()) {
                     let kept = match sharding.is_alone(info) {
                         true => sharding.kept_of(info),
-                        false => vec![to..to + from.len()],
+                        false => Vec::from([info.range()]),
                     };
                     for range in kept {
                         let start = from.start + range.start - to;
@@ -535,6 +535,14 @@ impl Params {
     /// Who has which numbers, where processes have shares.
     pub fn sharding(&self) -> Option<&Arc<Sharding>> {
         self.sharding.as_ref()
+    }
+
+    /// What an update of this process changes, ascending.
+    pub(crate) fn updated(&self) -> Vec<std::ops::Range<usize>> {
+        match &self.sharding {
+            None => std::iter::once(0..self.len).collect(),
+            Some(sharding) => sharding.updated(),
+        }
     }
 
     /// Brings weights that their owners have changed to everybody.

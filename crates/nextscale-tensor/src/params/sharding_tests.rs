@@ -65,11 +65,9 @@ impl Thread {
             Move::Sum(_) => (from, (0..each).map(sum).collect()),
             Move::SumShares { .. } => {
                 // Others' shares are spoilt, as they may be.
-                let mut got = vec![f32::NAN; size * each];
-                for at in self.rank * each..(self.rank + 1) * each {
-                    got[at] = sum(at);
-                }
-                (from, got)
+                let own = self.rank * each..(self.rank + 1) * each;
+                let spoilt = |at| if own.contains(&at) { sum(at) } else { f32::NAN };
+                (from, (0..size * each).map(spoilt).collect())
             }
             Move::GatherShares { .. } => {
                 let of = |rank: usize| all[rank][rank * each..][..each].to_vec();

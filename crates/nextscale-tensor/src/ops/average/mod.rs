@@ -18,11 +18,7 @@ pub fn average(average: &mut GradBuffer, params: &Params, decay: f64) -> Result<
         return Err(Error::Params("an average of another model".into()));
     }
     let share = (1.0 - decay) as f32;
-    let ranges = match params.sharding() {
-        None => vec![0..params.flat_len()],
-        Some(sharding) => sharding.updated(),
-    };
-    for range in ranges {
+    for range in params.updated() {
         match params.device() {
             Device::Cpu => cpu::average(
                 &mut average.cpu_mut()?[range.clone()],
