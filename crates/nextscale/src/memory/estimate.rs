@@ -49,6 +49,14 @@ impl Exchange for OneOf {
     }
 }
 
+/// Shares a transformer's optimizer among so many processes, of which this is the first.
+pub(super) fn share_out(var: &mut Var, shares: usize) -> Result<()> {
+    if shares > 1 {
+        var.params.share_out(Arc::new(OneOf(shares)))?;
+    }
+    Ok(())
+}
+
 /// A workload on a dry GPU, or on one that stands for the CPU.
 pub struct Estimate<'a> {
     pub(super) device: Device,
@@ -288,9 +296,7 @@ impl<'a> Estimate<'a> {
     ) -> Result<VarTrainer> {
         let vqvae = Vqvae::on(vqvae.clone(), false, self.device, vqvae_math)?;
         let mut var = Var::on(var.clone(), true, self.device, var_math)?;
-        if shares > 1 {
-            var.params.share_out(Arc::new(OneOf(shares)))?;
-        }
+        share_out(&mut var, shares)?;
         VarTrainer::new(vqvae, var, 0.0, 0)
     }
 

@@ -1,5 +1,6 @@
 //! What a training step of a transformer consists of: its memory by part, and its work by operator.
 
+use super::estimate::share_out;
 use super::{Estimate, Need, Workload};
 use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
@@ -58,7 +59,7 @@ impl Estimate<'_> {
             math,
             ema,
             recompute,
-            ..
+            shares,
         } = self.workload
         else {
             return Err(not_training());
@@ -69,11 +70,19 @@ impl Estimate<'_> {
         let nothing = used();
         let tokenizer = Vqvae::on(vqvae.clone(), false, self.device, math[1])?;
         let with_tokenizer = used();
-        let var = Var::on(var.clone(), true, self.device, math[0])?;
+        let mut var = Var::on(var.clone(), true, self.device, math[0])?;
+        let with_whole_weights = used();
+        let buffer = |var: &Var| -> Result<usize> {
+            let before = used();
+            let buffer = var.params.buffer()?;
+            let bytes = used() - before;
+            drop(buffer);
+            Ok(bytes)
+        };
+        let half = with_whole_weights - with_tokenizer - buffer(&var)?;
+        share_out(&mut var, shares)?;
         let with_weights = used();
-        let gradients = var.params.buffer()?;
-        let one = used() - with_weights;
-        drop(gradients);
+        let one = buffer(&var)?;
         let mut trainer = VarTrainer::new(tokenizer, var, 0.0, 0)?;
         trainer.var.recompute = recompute;
         let with_optimizer = used();
@@ -90,8 +99,8 @@ impl Estimate<'_> {
         let tensors = trainer.var.params.infos().iter();
         Ok(TrainParts {
             tokenizer: with_tokenizer - nothing,
-            weights: one,
-            half: with_weights - with_tokenizer - one,
+            weights: with_weights - with_tokenizer - half,
+            half,
             gradients: one,
             moments: with_optimizer - with_weights - one,
             average: standing - with_optimizer,
@@ -101,7 +110,8 @@ impl Estimate<'_> {
         })
     }
 
-    /// What a step of a transformer's training with `batch` images has to do, by operator: a profile without times.
+    /// What a step of a transformer's training with `batch` images has to do, by operator: a profile without times. The update is that
+    /// of one process that shares nothing.
     ///
     /// # Errors
     /// As [`Estimate::train_parts`].

@@ -7,8 +7,6 @@ use crate::memory::{Estimate, TrainParts};
 use crate::{Error, Result};
 use nextscale_tensor::cuda::gib;
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 /// A setting with more to it has to take less than this share of the time of a plainer one.
 const WORTH: f64 = 0.99;
@@ -129,25 +127,15 @@ pub fn plan<'a>(
         .iter()
         .flat_map(|&r| zeros.iter().map(move |&z| (r, z)));
     let mut least = usize::MAX;
-    let mut dry_run: Option<(usize, Estimate<'_>, BTreeMap<usize, Option<TrainParts>>)> = None;
     for (recompute, zero) in ways {
-        if dry_run.as_ref().is_none_or(|(of, ..)| *of != recompute) {
-            let estimate = model.estimate(&kind.info, recompute)?;
-            dry_run = Some((recompute, estimate, BTreeMap::new()));
-        }
-        let Some((_, estimate, known)) = &mut dry_run else {
-            continue;
-        };
+        let shares = if zero { cluster.gpus } else { 1 };
+        let estimate = model.estimate(&kind.info, recompute, shares)?;
         let mut found = None;
         for &(ac, batch) in &batches {
-            let dry = match known.entry(batch) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(train_parts(estimate, batch)?),
-            };
-            let Some(dry) = dry.clone() else {
+            let Some(dry) = train_parts(&estimate, batch)? else {
                 continue;
             };
-            let memory = parts(&dry, cluster.gpus, zero);
+            let memory = parts(&dry);
             least = least.min(memory.needed());
             let room = kind.info.memory;
             if memory.fits_well(room) {

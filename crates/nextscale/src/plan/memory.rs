@@ -99,11 +99,11 @@ impl Numbers {
     }
 }
 
-/// The parts, with `zero` shared out over `gpus` GPUs.
-pub(super) fn parts(p: &TrainParts, gpus: usize, zero: bool) -> MemoryParts {
+/// The parts by a dry run.
+pub(super) fn parts(p: &TrainParts) -> MemoryParts {
     let steps = p.standing() + p.activations;
     let peak = p.need.least.max(p.need.first);
-    let whole = MemoryParts {
+    MemoryParts {
         tokenizer: p.tokenizer,
         weights: p.weights,
         half: p.half,
@@ -115,31 +115,5 @@ pub(super) fn parts(p: &TrainParts, gpus: usize, zero: bool) -> MemoryParts {
         libraries: RESERVE,
         context: CONTEXT,
         held: p.need.held,
-    };
-    if zero {
-        shared_out(whole, p, gpus)
-    } else {
-        whole
-    }
-}
-
-/// With `zero`: a formula, as the dry run is that of one process. Every process has the moments and the average of its part of each large
-/// parameter, and in half precision the float32 weights of the blocks' matrices too; all have whole gradients and half-precision
-/// copies.
-fn shared_out(whole: MemoryParts, p: &TrainParts, gpus: usize) -> MemoryParts {
-    let n = Numbers::of(p);
-    let others = |count: usize| count - count / gpus.max(1);
-    let moments = (8 * others(n.matrices + n.large)).min(whole.moments);
-    let average = (4 * others(n.matrices + n.large)).min(whole.average);
-    let weights = match whole.half > 0 {
-        true => (4 * others(n.matrices)).min(whole.weights),
-        false => 0,
-    };
-    MemoryParts {
-        moments: whole.moments - moments,
-        average: whole.average - average,
-        weights: whole.weights - weights,
-        held: whole.held.saturating_sub(moments + average + weights),
-        ..whole
     }
 }

@@ -103,11 +103,17 @@ impl Model {
         })
     }
 
-    /// The dry run of it on GPUs like this one, in which of so many blocks one is run again; 0: none.
+    /// The dry run of it on GPUs like this one, in which of so many blocks one is run again (0: none), and of which so many share the
+    /// optimizer.
     ///
     /// # Errors
     /// As [`Estimate::new`].
-    pub(super) fn estimate(&self, info: &GpuInfo, recompute: usize) -> Result<Estimate<'_>> {
+    pub(super) fn estimate(
+        &self,
+        info: &GpuInfo,
+        recompute: usize,
+        shares: usize,
+    ) -> Result<Estimate<'_>> {
         Estimate::new(
             info,
             Workload::Train {
@@ -117,8 +123,7 @@ impl Model {
                 math: self.math,
                 ema: self.options.schedule.ema,
                 recompute,
-                // What processes share is a formula: the dry run is that of one.
-                shares: 1,
+                shares,
             },
         )
     }

@@ -153,14 +153,14 @@ fn zero_shares_out_what_it_says() {
         (whole.gradients, whole.half, whole.activations),
         (shared.gradients, shared.half, shared.activations)
     );
-    // Nearly all of the numbers are in matrices of blocks: an eighth is left, and what is small.
+    // Nearly all of the numbers are in matrices of blocks: an eighth is left, what is small, and the rests of pages.
     let left = |a: usize, b: usize| b as f64 / a as f64;
-    assert!((0.125..0.14).contains(&left(whole.weights, shared.weights)));
+    assert!((0.125..0.15).contains(&left(whole.weights, shared.weights)));
     // With them lies what every process has, a factor for each few numbers.
-    assert!((0.125..0.16).contains(&left(whole.moments, shared.moments)));
+    assert!((0.125..0.19).contains(&left(whole.moments, shared.moments)));
     let saved = (whole.needed() - shared.needed()) as f64;
     let numbers = with(false).parameters as f64;
-    assert!((saved / (12.0 * 7.0 / 8.0 * numbers) - 1.0).abs() < 0.02);
+    assert!((saved / (12.0 * 7.0 / 8.0 * numbers) - 1.0).abs() < 0.05);
     // A third as much again where an average is kept.
     let mut o = m.options.clone();
     o.schedule.ema = Some(0.99);

@@ -269,7 +269,7 @@ impl Plan<'_> {
             ));
         }
         if self.setting.zero {
-            out.push("--zero=1: gradients are shared out instead of summed for all, and weights are collected after each update, with nothing beside; its memory is a formula".into());
+            out.push("--zero=1: gradients are shared out instead of summed for all, and weights are collected after each update, with nothing beside".into());
         }
         if self.model.from == Tokens::Images {
             out.push(format!(
