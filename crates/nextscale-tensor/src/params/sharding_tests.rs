@@ -1,4 +1,5 @@
 use super::*;
+use crate::ops::optimizer::is_within;
 use crate::ops::testing::{self, gpu};
 use crate::ops::{AdamW, Decay, Moments, Scaling, Steps, StepsProgress, average};
 use crate::params::Layout;
@@ -157,9 +158,13 @@ fn params(device: Device, half: Option<DType>) -> Params {
     let mut b = ParamsBuilder::new();
     b.part();
     b.add("small", [5], Layout::Same);
+    // Two in one run: a share ends within one of them.
     b.add_operand("matrix", [160, 128]);
+    b.add_operand("second", [144, 128]);
+    b.add("tiny", [3], Layout::Same);
     b.part();
     b.add("large", [20_003], Layout::Same);
+    b.add("larger", [16_500], Layout::Same);
     b.add("last", [33], Layout::Same);
     b.part();
     b.add("conv", [64, 32, 3, 3], Layout::Conv);
@@ -437,6 +442,22 @@ fn shares_are_even_and_everything_is_counted_once() {
                 .into_iter()
                 .flatten()
                 .for_each(|at| counted[at] += 1);
+            // By parameter, as the optimizer's factors say it.
+            let mut by_parameter = vec![0; params.flat_len()];
+            for own in s.updated() {
+                for info in params.infos() {
+                    let both = common(&own, &info.range());
+                    if !both.is_empty() && is_within(&both, &s.counted()) {
+                        both.for_each(|at| by_parameter[at] += 1);
+                    }
+                }
+            }
+            for info in params.infos() {
+                for at in info.range() {
+                    let is_counted = s.counted().iter().any(|c| c.contains(&at));
+                    assert_eq!(by_parameter[at] == 1, is_counted, "{} {at}", info.name);
+                }
+            }
             let updated: usize = s.updated().iter().map(Range::len).sum();
             let rests = 3 * 16 * size;
             assert!(updated <= params.flat_len() / size + rests + 60, "{size}");

@@ -210,18 +210,15 @@ impl Steps {
         if !ordered || ranges.last().is_some_and(|r| r.0.end > len) {
             return Err(Error::Params("ranges overlap or leave the buffer".into()));
         }
-        let (ranges, counted) = match params.sharding() {
-            None => (ranges, None),
-            Some(sharding) => {
-                let own = within(&ranges, &sharding.updated());
-                (own, Some(sharding.counted()))
-            }
+        let sharding = params.sharding();
+        let ranges = match sharding {
+            None => ranges,
+            Some(sharding) => within(&ranges, &sharding.updated()),
         };
+        let counted = sharding.map(|s| s.counted());
         let counts = |range: &Range<usize>| {
             let Some(counted) = &counted else { return true };
-            counted
-                .binary_search_by_key(&range.start, |c| c.start)
-                .is_ok()
+            is_within(range, counted)
         };
         let backend = match params.device().gpu()? {
             None => Backend::Cpu(progress),
@@ -351,6 +348,12 @@ fn within(ranges: &[Decay], own: &[Range<usize>]) -> Vec<Decay> {
         }
     }
     out
+}
+
+/// Whether one of `all`, which ascend and do not overlap, holds all of `range`.
+pub(crate) fn is_within(range: &Range<usize>, all: &[Range<usize>]) -> bool {
+    let after = all.partition_point(|one| one.start <= range.start);
+    after > 0 && range.end <= all[after - 1].end
 }
 
 /// The norm of the gradients of which each process counts its share.
