@@ -24,6 +24,7 @@ pub mod kernel;
 pub mod libraries;
 pub mod matmul;
 pub mod nccl;
+pub mod peers;
 pub mod pinned;
 pub mod pool;
 pub mod profile;
@@ -54,6 +55,7 @@ pub use kernel::{Arg, Kernel, MOST_COUNT, Module, Name};
 pub use libraries::{Found, Library};
 pub use matmul::DevicePtr;
 pub use nccl::{Communicator, UniqueId};
+pub use peers::Peers;
 pub use pinned::HostCopy;
 pub use pool::{DeviceBuffer, gib};
 pub use profile::{Profile, Row, Scope};
@@ -62,8 +64,9 @@ pub use upload::CopyStream;
 pub use work::{Stored, Work};
 
 /// The modules of kernels of this crate itself.
-pub static MODULES: [&Module; 4] = [
+pub static MODULES: [&Module; 5] = [
     &kernel::MEMORY,
+    &peers::MODULE,
     &conv::MODULE,
     &conv::TILES,
     &conv::WEIGHT_TILES,

@@ -113,15 +113,20 @@ impl Block {
         }
     }
 
+    /// Its parameters.
+    pub(super) fn part(&self) -> PartId {
+        self.part
+    }
+
     /// From the stream x and its modulated norm y (both \[B, L, C\]) to the stream with the attention branch in it, and the
-    /// feed-forward branch, which [`Block::join`] adds.
+    /// feed-forward branch, which [`Block::join`] adds. `next` are the parameters that come after the block's.
     pub(super) fn forward(
         &self,
         pass: &ForwardPass<'_>,
         p: &Params,
         (x, y): (Tensor, Tensor),
         table: &Tensor,
-        attend: &mut Attend<'_>,
+        (attend, next): (&mut Attend<'_>, PartId),
         drop_path: Option<&DropPath>,
     ) -> Result<(Tensor, Tensor)> {
         let cx = &pass.cx;
@@ -136,6 +141,10 @@ impl Block {
                 ops::attention_cached(&qkv, scale_mul.as_ref(), self.heads, &mut caches[i])?
             }
         };
+        // Their gradients are complete when the block's backward pass begins, but what is done with them then, as a sum over GPUs,
+        // takes multiprocessors, and a product whose blocks fill the GPU takes twice as long where a few of these have to wait. The
+        // gradient of attention has many small blocks, which fill what is left.
+        cx.first_use(p, next);
         let a = self.proj.forward(cx, p, &h)?;
         pass.see(|| format!("block.{i}.attn"), &a);
         let middle = Modulation {
