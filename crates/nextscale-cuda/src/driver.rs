@@ -154,56 +154,6 @@ pub(crate) mod memory {
     }
 }
 
-/// Memory of other processes, and numbers in it by which streams of several GPUs wait for each other.
-pub(crate) mod shared {
-    use super::*;
-
-    /// What another process needs to reach a block.
-    pub(crate) unsafe fn offer(address: u64) -> Answer<[u8; 64]> {
-        // SAFETY: a plain array, for which zero is a value.
-        let nothing: sys::CUipcMemHandle = unsafe { std::mem::zeroed() };
-        // SAFETY: the caller's block; the pointer is to a live handle.
-        let handle = written(nothing, |h| unsafe { raw::cuIpcGetMemHandle(h, address) })?;
-        Ok(handle.reserved.map(|c| c as u8))
-    }
-
-    /// Where another process's block is seen here, by GPUs that can reach it.
-    pub(crate) fn open(offer: &[u8; 64]) -> Answer<u64> {
-        let reserved = offer.map(|c| c as std::ffi::c_char);
-        let handle = sys::CUipcMemHandle { reserved };
-        let lazily = sys::CUipcMem_flags::CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS as u32;
-        // SAFETY: the pointer is to a live number; what is no handle is refused.
-        written(0, |at| unsafe {
-            raw::cuIpcOpenMemHandle_v2(at, handle, lazily)
-        })
-    }
-
-    /// What comes next in the stream waits until the number has come to `value` or passed it, counting around.
-    pub(crate) unsafe fn wait(stream: sys::CUstream, address: u64, value: u32) -> Answer<()> {
-        let passed = sys::CUstreamWaitValue_flags::CU_STREAM_WAIT_VALUE_GEQ as u32;
-        // SAFETY: the caller's stream, and a number in memory of its GPU.
-        done(unsafe { raw::cuStreamWaitValue32_v2(stream, address, value, passed) })
-    }
-
-    /// Writes the number once all work before it in the stream can be seen.
-    pub(crate) unsafe fn write(stream: sys::CUstream, address: u64, value: u32) -> Answer<()> {
-        let after = sys::CUstreamWriteValue_flags::CU_STREAM_WRITE_VALUE_DEFAULT as u32;
-        // SAFETY: the caller's stream, and a number that its GPU reaches.
-        done(unsafe { raw::cuStreamWriteValue32_v2(stream, address, value, after) })
-    }
-
-    /// Writes many numbers.
-    pub(crate) unsafe fn fill(
-        address: u64,
-        value: u32,
-        count: usize,
-        stream: sys::CUstream,
-    ) -> Answer<()> {
-        // SAFETY: the range is the caller's.
-        done(unsafe { raw::cuMemsetD32Async(address, value, count, stream) })
-    }
-}
-
 /// Addresses apart from memory (CUDA driver API, "Virtual Memory Management").
 pub(crate) mod mapping {
     use super::*;

@@ -24,7 +24,6 @@ pub mod kernel;
 pub mod libraries;
 pub mod matmul;
 pub mod nccl;
-pub mod peers;
 pub mod pinned;
 pub mod pool;
 pub mod profile;
@@ -55,7 +54,6 @@ pub use kernel::{Arg, Kernel, MOST_COUNT, Module, Name};
 pub use libraries::{Found, Library};
 pub use matmul::DevicePtr;
 pub use nccl::{Communicator, UniqueId};
-pub use peers::Peers;
 pub use pinned::HostCopy;
 pub use pool::{DeviceBuffer, gib};
 pub use profile::{Profile, Row, Scope};
@@ -64,9 +62,8 @@ pub use upload::CopyStream;
 pub use work::{Stored, Work};
 
 /// The modules of kernels of this crate itself.
-pub static MODULES: [&Module; 5] = [
+pub static MODULES: [&Module; 4] = [
     &kernel::MEMORY,
-    &peers::MODULE,
     &conv::MODULE,
     &conv::TILES,
     &conv::WEIGHT_TILES,

@@ -33,7 +33,7 @@
 //! # Profiles
 //!
 //! Times of a profile are those of the GPU's stream and add up, so what a communicator does beside it has no row. What it
-//! costs has: `exchange wait`, the time that `join` makes the GPU's stream wait.
+//! costs has: `nccl wait`, the time that `join` makes the GPU's stream wait.
 
 mod functions;
 #[cfg(test)]
@@ -136,7 +136,7 @@ impl Element {
         }
     }
 
-    pub(crate) fn bytes(self) -> usize {
+    fn bytes(self) -> usize {
         match self {
             Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
@@ -405,7 +405,7 @@ impl Communicator {
         }
         if !self.gpu.is_dry() {
             let _guard = StreamGuard::take();
-            let _scope = self.gpu.scope("exchange wait", Work::default);
+            let _scope = self.gpu.scope("nccl wait", Work::default);
             self.after.record(self.stream.0)?;
             self.after.hold(self.gpu.stream())?;
         }

@@ -387,7 +387,7 @@ fn a_profile_shows_what_is_waited_for() {
         return;
     };
     for names in names {
-        assert_eq!(names, [("exchange wait", 1)]);
+        assert_eq!(names, [("nccl wait", 1)]);
     }
 }
 

@@ -5,7 +5,6 @@ use crate::world::World;
 use crate::{Error, Result};
 use nextscale_tensor::cuda::matmul::DevicePtr;
 use nextscale_tensor::cuda::nccl::{Collective, Communicator, Element, Kind, UniqueId, unique_id};
-use nextscale_tensor::cuda::peers::{self, Inbox, Peers};
 use nextscale_tensor::cuda::{self, Gpu};
 use nextscale_tensor::params::{Exchange, Move, Number, Values};
 use nextscale_tensor::{DType, Device, GradBuffer, Params, Tape, Tensor};
@@ -18,37 +17,11 @@ const MEETING: Duration = Duration::from_secs(600);
 /// How long the word may take that says which process was lost, once GPUs have noticed that one was.
 const WORD: Duration = Duration::from_secs(5);
 
-/// The processes that train one model, and the way in which they add up gradients: around a ring of CPUs, or on GPUs.
+/// The processes that train one model, and the way in which they add up gradients: around a ring of CPUs, or by NCCL.
 #[derive(Clone, Debug)]
 pub struct GradientSum {
     world: World,
-    gpus: Option<Gpus>,
-}
-
-/// The ways between GPUs.
-#[derive(Clone, Debug)]
-struct Gpus {
-    nccl: Arc<Communicator>,
-    /// Between GPUs of one machine that reach each other's memory: for large arrays, since it leaves the multiprocessors alone.
-    peers: Option<Arc<Peers>>,
-}
-
-impl Gpus {
-    fn together(&self, calls: &[Collective<'_>]) -> cuda::Result<()> {
-        let Some(peers) = &self.peers else {
-            return self.nccl.together(calls);
-        };
-        let (large, small): (Vec<_>, Vec<_>) = calls.iter().partition(|c| peers.takes(c));
-        peers.together(&large)?;
-        self.nccl.together(&small)
-    }
-
-    fn join(&self) -> cuda::Result<()> {
-        if let Some(peers) = &self.peers {
-            peers.join()?;
-        }
-        self.nccl.join()
-    }
+    gpus: Option<Arc<Communicator>>,
 }
 
 impl GradientSum {
@@ -235,9 +208,7 @@ impl Exchange for GradientSum {
     }
 }
 
-/// Connects the GPUs of all processes.
-fn meet(world: &World, number: usize) -> Result<Gpus> {
-    let gpu = Gpu::get(number)?;
+fn meet(world: &World, number: usize) -> Result<Arc<Communicator>> {
     let mut id = match world.is_first() {
         true => unique_id()?.bytes().to_vec(),
         false => Vec::new(),
@@ -251,46 +222,17 @@ fn meet(world: &World, number: usize) -> Result<Gpus> {
             .check()
             .map_err(|e| cuda::Error::Device(e.to_string()))
     };
-    let nccl = Communicator::new(
-        gpu,
+    let gpus = Communicator::new(
+        Gpu::get(number)?,
         world.rank(),
         world.size(),
         &UniqueId::from_bytes(id),
         &wait,
         MEETING,
     )?;
-    let gpus = Gpus {
-        nccl: Arc::new(nccl),
-        peers: reach_peers(world, gpu)?.map(Arc::new),
-    };
+    let gpus = Arc::new(gpus);
     // Sums that wait for a lost process would keep the GPU for ever.
-    let given_up = gpus.clone();
-    world.on_loss(move |_| {
-        if let Some(peers) = &given_up.peers {
-            peers.abort();
-        }
-        given_up.nccl.abort();
-    });
+    let given_up = Arc::clone(&gpus);
+    world.on_loss(move |_| given_up.abort());
     Ok(gpus)
-}
-
-/// The memory of all GPUs for each other, where they are of one machine and all can reach all.
-fn reach_peers(world: &World, gpu: &'static Gpu) -> Result<Option<Peers>> {
-    let together = (1..world.size()).all(|rank| world.host(rank) == world.host(0));
-    if !together || world.size() > peers::MOST_MEMBERS {
-        return Ok(None);
-    }
-    // NCCL's own word for it: whoever has set it has a reason.
-    let forbidden = std::env::var_os("NCCL_P2P_DISABLE").is_some_and(|v| v == "1");
-    let inbox = match forbidden {
-        true => None,
-        false => Inbox::new(gpu, world.size()).ok(),
-    };
-    let offers = world.gather(&inbox.as_ref().map(Inbox::offer).unwrap_or_default())?;
-    let opened = inbox
-        .filter(|_| offers.iter().all(|offer| !offer.is_empty()))
-        .and_then(|inbox| Peers::open(&inbox, world.rank(), &offers).ok());
-    // All of them, or none.
-    let all = world.gather(&[u8::from(opened.is_some())])?;
-    Ok(opened.filter(|_| all.iter().all(|one| one == &[1])))
 }

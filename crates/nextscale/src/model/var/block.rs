@@ -113,20 +113,15 @@ impl Block {
         }
     }
 
-    /// Its parameters.
-    pub(super) fn part(&self) -> PartId {
-        self.part
-    }
-
     /// From the stream x and its modulated norm y (both \[B, L, C\]) to the stream with the attention branch in it, and the
-    /// feed-forward branch, which [`Block::join`] adds. `next` are the parameters that come after the block's.
+    /// feed-forward branch, which [`Block::join`] adds.
     pub(super) fn forward(
         &self,
         pass: &ForwardPass<'_>,
         p: &Params,
         (x, y): (Tensor, Tensor),
         table: &Tensor,
-        (attend, next): (&mut Attend<'_>, PartId),
+        attend: &mut Attend<'_>,
         drop_path: Option<&DropPath>,
     ) -> Result<(Tensor, Tensor)> {
         let cx = &pass.cx;
@@ -141,10 +136,6 @@ impl Block {
                 ops::attention_cached(&qkv, scale_mul.as_ref(), self.heads, &mut caches[i])?
             }
         };
-        // Their gradients are complete when the block's backward pass begins, but what is done with them then, as a sum over GPUs,
-        // takes multiprocessors, and a product whose blocks fill the GPU takes twice as long where a few of these have to wait. The
-        // gradient of attention has many small blocks, which fill what is left.
-        cx.first_use(p, next);
         let a = self.proj.forward(cx, p, &h)?;
         pass.see(|| format!("block.{i}.attn"), &a);
         let middle = Modulation {

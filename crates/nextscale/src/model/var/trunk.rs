@@ -152,8 +152,7 @@ impl Trunk {
     ) -> Result<Stream> {
         let cx = &pass.cx;
         let block = &self.blocks[i];
-        let next_part = self.blocks.get(i + 1).map_or(self.end, Block::part);
-        let branches = block.forward(pass, p, (x, y), &table, (attend, next_part), drop_path)?;
+        let branches = block.forward(pass, p, (x, y), &table, attend, drop_path)?;
         // No sooner: backward, its rule follows the one of the last operator that reads it.
         let next_table = self.table_of(cx, p, modulations, i + 1)?;
         let (into, next) = (self.into(cx, i + 1), self.entry(i + 1, &next_table));
