@@ -2,6 +2,7 @@
 
     git clone the FoundationVision/VAR repository somewhere, then
     python benches/pytorch/gpu_step.py --repo=PATH [--cases=eager,compiled,tuned] [--batch=96] [--depth=16] [--steps=10]
+    torchrun --nproc_per_node=2 benches/pytorch/gpu_step.py …    the official cases on two GPUs, in DistributedDataParallel
 
 Case eager: the official trainer's step as published with --fp16=1: tokenizer in TF32 float32, transformer under autocast to
 float16 with a loss scale, clip, fused AdamW. Case compiled: the same with the transformer under torch.compile as the official
@@ -34,6 +35,7 @@ p.add_argument("--tfast", type=int, default=1)
 p.add_argument("--gemm", default="ATEN")
 p.add_argument("--check", type=int, default=0, help="1: compare the tuned version with the official one, float32 or as timed")
 args = p.parse_args()
+args.device = o.join(args.device)
 o.load(args.repo, args.device)
 CLASSES, CLIP = 1000, 2.0
 
@@ -73,7 +75,7 @@ def report(case, step, transformer, tokenizer, final, **more):
     tr, first_tr = o.clock(transformer, args.device, args.steps)
     o.fresh(args.device)
     whole, _ = o.clock(step, args.device, args.steps)
-    o.show(args.device, case=f"step_{case}", batch=args.batch, depth=args.depth, steps=args.steps, step_ms=o.median(whole),
+    o.show(args.device, case=f"step_{case}", processes=o.processes(), batch=args.batch * o.processes(), depth=args.depth, steps=args.steps, step_ms=o.median(whole),
            step_min_ms=round(min(whole), 3), transformer_ms=o.median(tr), tokenizer_ms=o.median(tok),
            first_s={"tokenizer": round(first_tok, 1), "transformer": round(first_tr, 1)}, **o.memory(args.device),
            loss=round(final(), 4), **more)
@@ -87,6 +89,7 @@ def official(compiled):
     if compiled:
         mode = {1: "reduce-overhead", 2: "max-autotune", 3: "default"}[args.tfast]
         forward = torch.compile(var, mode=mode)
+    forward = o.parallel(var if forward is None else forward)
     trainer = o.trainer(vae, var, args.pn, forward, args.fp16)
     fixed = FixedTokens(vae, images)
     log = o.Metrics()
@@ -197,6 +200,8 @@ def tuned():
         opt.zero_grad(set_to_none=True)
         return loss.detach()
 
+    if o.processes() > 1:
+        raise SystemExit("gpu_step.py: the case `tuned` is for one process")
     if args.check:
         check(tokenizer, vae, images)
     fixed = tokenizer(images)
@@ -221,3 +226,4 @@ for case in args.cases.split(","):
     o.fresh(args.device)
     torch._dynamo.reset()
     {"eager": lambda: official(False), "compiled": lambda: official(True), "tuned": tuned}[case]()
+o.leave()

@@ -15,6 +15,7 @@ import types
 import warnings
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 
 PN_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
@@ -27,6 +28,36 @@ def parser(doc, repo=True):
         p.add_argument("--repo", required=True, help="checkout of FoundationVision/VAR")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return p
+
+
+def processes():
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def join(device):
+    """Meets the other processes of torchrun; returns this one's GPU, or `device` where there is one process."""
+    if processes() == 1:
+        return device
+    local = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(local)
+    torch.distributed.init_process_group("nccl", device_id=torch.device("cuda", local))
+    return f"cuda:{local}"
+
+
+def leave():
+    """Ends what `join` began."""
+    if processes() > 1:
+        torch.distributed.destroy_process_group()
+
+
+def parallel(module):
+    """The module as the official trainer has it: in DistributedDataParallel where there are several processes."""
+    if processes() == 1:
+        return module
+    from torch.nn.parallel import DistributedDataParallel
+    return DistributedDataParallel(module, device_ids=[torch.cuda.current_device()], find_unused_parameters=False,
+                                   broadcast_buffers=False)
 
 
 def numbers(text):
@@ -235,6 +266,8 @@ def memory(device):
 
 
 def show(device, **values):
-    """Prints one JSON line."""
+    """Prints one JSON line, in the first process."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
     gpu = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "cpu"
     print(json.dumps({**values, "torch": torch.__version__, "gpu": gpu}), flush=True)

@@ -94,7 +94,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Doctor(a) => return doctor::run(&a),
         Command::Info(a) => info::run(&a),
         Command::Convert(a) => convert::run(&a),
-        Command::Bench(a) => bench::run(&a),
+        Command::Bench(a) => return bench::run(&a),
         Command::Plan(a) => plan::run(&a),
         Command::Verify(a) => return verify::run(&a),
         Command::Completions(a) => completions::run(&a),

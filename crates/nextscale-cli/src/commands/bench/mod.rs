@@ -10,15 +10,17 @@ mod tokenize;
 mod train;
 
 use super::machine::MachineArgs;
+use super::processes::ProcessArgs;
 use nextscale::model::Pyramid;
 use nextscale::model::var::{InitScales, Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
 use nextscale::options::values::parse_pn;
 use nextscale::run::BUILTIN_SHAPES;
-use nextscale::{Error, Result};
+use nextscale::{Error, Result, World};
 use nextscale_tensor::Precision;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Device, Math, Tensor};
+use std::process::ExitCode;
 
 /// Flags of `bench`.
 #[derive(clap::Args)]
@@ -39,7 +41,7 @@ pub struct Args {
     /// Side lengths of the token maps, instead of the preset's
     #[arg(long, value_name = "LIST")]
     pn: Option<String>,
-    /// Images at once, instead of the preset's (16 and 1; sampling 4)
+    /// Images at once, in every process, instead of the preset's (16 and 1; sampling 4)
     #[arg(long, value_name = "N")]
     bs: Option<usize>,
     /// What `train` starts from: images, or their tokens as a cache of tokens has them
@@ -48,6 +50,9 @@ pub struct Args {
     /// In `train`, of every Nth block, or of all, keep only what goes in, and run it again for its gradients; 0: none
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1", default_value_t = 0)]
     recompute: usize,
+    /// In `train` with several processes: 1 shares weights and moments out to them as `train --zero=1` does
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=1), default_value_t = 0)]
+    zero: u8,
     /// Guidance of `sample`
     #[arg(long, value_name = "X", default_value_t = 1.5)]
     cfg: f32,
@@ -71,6 +76,8 @@ pub struct Args {
     workers: usize,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 /// What is timed.
@@ -127,7 +134,14 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args) -> Result<()> {
+impl What {
+    /// Whether several processes can do it together.
+    fn is_shared(self) -> bool {
+        matches!(self, Self::Train | Self::TrainTokenizer)
+    }
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
     if args.steps == 0 || args.bs == Some(0) {
         return Err(Error::input("--steps and --bs must be at least 1"));
     }
@@ -143,14 +157,27 @@ pub fn run(args: &Args) -> Result<()> {
             )));
         }
     }
+    if args.processes.is_given() && !args.what.is_shared() {
+        return Err(Error::input(
+            "only the training steps of both models are timed with several processes; leave out what asks for more than one",
+        ));
+    }
+    if args.what.is_shared() {
+        return args.processes.share(|team| bench(args, &team.world));
+    }
+    bench(args, &World::alone())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench(args: &Args, world: &World) -> Result<()> {
     let usual = match args.what {
         What::TrainTokenizer => Precision::Tf32,
         _ => Precision::Bf16,
     };
-    let target = args.machine.start(usual)?;
+    let target = args.machine.start_in(world, usual)?;
     match args.what {
-        What::Train => train::train(args, target),
-        What::TrainTokenizer => train::train_tokenizer(args, target),
+        What::Train => train::train(args, target, world),
+        What::TrainTokenizer => train::train_tokenizer(args, target, world),
         What::Sample => sample::sample(args, target),
         What::Tokenize => tokenize::tokenize(args, target),
         What::Data => data::data(args),

@@ -2,7 +2,7 @@
 
 use super::table::{self, Detail};
 use super::{Args, Target, numbers};
-use nextscale::{Result, say};
+use nextscale::{Error, Result, World, say};
 use nextscale_tensor::cuda::{Ceilings, Gpu, Profile};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -37,6 +37,8 @@ pub struct Bench<'a> {
     target: Target,
     gpu: Option<(&'static Gpu, Ceilings)>,
     setup_s: f64,
+    /// The processes that make the same passes together.
+    world: World,
 }
 
 impl<'a> Bench<'a> {
@@ -61,7 +63,17 @@ impl<'a> Bench<'a> {
             target,
             gpu,
             setup_s,
+            world: World::alone(),
         })
+    }
+
+    /// The same with passes that several processes make together. What is printed is then the slowest's time; memory and profile are
+    /// the first's.
+    pub fn among(self, world: &World) -> Self {
+        Self {
+            world: world.clone(),
+            ..self
+        }
     }
 
     /// Runs `pass` twice to warm up, then as often as asked for; prints the median with what goes with it and, on a GPU, where
@@ -87,8 +99,10 @@ impl<'a> Bench<'a> {
         }
         let first_s = ms[0] / 1e3;
         let mut ms = ms.split_off(2);
+        let in_order = ms.iter().copied().map(round).collect::<Vec<_>>();
         ms.sort_by(f64::total_cmp);
-        let median = ms[ms.len() / 2];
+        let median = self.of_slowest(ms[ms.len() / 2])?;
+        let images = images * self.world.size();
         let (device, math) = self.target;
         let mut line = json!({
             "bench": name,
@@ -96,10 +110,12 @@ impl<'a> Bench<'a> {
             "device": device.to_string(),
             "operands": self.gpu.map(|_| math.operands.name()),
             "batch": images,
+            "processes": self.world.size(),
             "threads": nextscale::compute_threads(),
             "steps": ms.len(),
             "median_ms": round(median),
             "min_ms": round(ms[0]),
+            "all_ms": in_order,
             "images_per_s": round(images as f64 / median * 1e3),
             "setup_s": round(self.setup_s),
             "first_s": round(first_s),
@@ -109,12 +125,11 @@ impl<'a> Bench<'a> {
             line[*key] = value.clone();
         }
         let Some((gpu, ceilings)) = self.gpu else {
-            say!("{line}")?;
-            return Ok(());
+            return self.tell(&line.to_string());
         };
         line["gpu"] = json!(gpu.info().name);
         line["peak_gpu_mib"] = json!(gpu.usage().peak >> 20);
-        let profile = profile(gpu, median, &mut pass)?;
+        let profile = self.profile(gpu, median, &mut pass)?;
         let (flops, bytes) = (
             profile.flops() / median * 1e3,
             profile.bytes() / median * 1e3,
@@ -126,35 +141,59 @@ impl<'a> Bench<'a> {
         line["bandwidth_share"] = json!(thousandths(bytes / ceilings.bandwidth));
         line["gemm_tflops"] = json!(round(gemm / 1e12));
         line["copy_gb_per_s"] = json!(round(ceilings.bandwidth / 1e9));
-        say!("{line}")?;
+        if self.world.size() > 1 {
+            let waits = profile.rows.iter().filter(|row| row.name == "nccl wait");
+            line["nccl_wait_ms"] = json!(round(waits.map(|row| row.ms).sum()));
+        }
+        self.tell(&line.to_string())?;
         match self.args.table {
-            Some(Detail::None) => {}
+            Some(Detail::None) => Ok(()),
             detail => {
                 let detail = detail.unwrap_or(Detail::Operators);
-                for line in table::of(&profile, &ceilings, detail).trim_end().lines() {
-                    say!("{line}")?;
-                }
+                self.tell(table::of(&profile, &ceilings, detail).trim_end())
+            }
+        }
+    }
+
+    /// Profiles a pass at the GPU's own pace: enough work goes into the stream before it that the CPU stays ahead.
+    fn profile(
+        &self,
+        gpu: &'static Gpu,
+        median: f64,
+        pass: &mut impl FnMut(Pass) -> Result<()>,
+    ) -> Result<Profile> {
+        let start = Instant::now();
+        pass(Pass::Profiled)?;
+        let asked = self.of_slowest(1e3 * start.elapsed().as_secs_f64())?;
+        let ahead = (asked / median).ceil().clamp(0.0, MOST_AHEAD) as usize + 1;
+        gpu.synchronize()?;
+        for _ in 0..ahead {
+            pass(Pass::Ahead)?;
+        }
+        Ok(gpu.profile(|| pass(Pass::Profiled))?.0)
+    }
+
+    /// The longest of all processes' times, so that all make as many passes.
+    fn of_slowest(&self, ms: f64) -> Result<f64> {
+        let all = self.world.gather(&ms.to_le_bytes())?;
+        let all = all.iter().map(|bytes| {
+            let bytes = bytes.as_slice().try_into();
+            bytes.map(f64::from_le_bytes)
+        });
+        let all = all.collect::<std::result::Result<Vec<_>, _>>();
+        let all = all.map_err(|_| Error::failed("another process sent a time that is none"))?;
+        Ok(all.into_iter().fold(ms, f64::max))
+    }
+
+    /// Prints lines, once.
+    fn tell(&self, text: &str) -> Result<()> {
+        if self.world.is_first() {
+            for line in text.lines() {
+                say!("{line}")?;
             }
         }
         Ok(())
     }
-}
-
-/// Profiles a pass at the GPU's own pace: enough work goes into the stream before it that the CPU stays ahead.
-fn profile(
-    gpu: &'static Gpu,
-    median: f64,
-    pass: &mut impl FnMut(Pass) -> Result<()>,
-) -> Result<Profile> {
-    let start = Instant::now();
-    pass(Pass::Profiled)?;
-    let asked = 1e3 * start.elapsed().as_secs_f64();
-    let ahead = (asked / median).ceil().clamp(0.0, MOST_AHEAD) as usize + 1;
-    gpu.synchronize()?;
-    for _ in 0..ahead {
-        pass(Pass::Ahead)?;
-    }
-    Ok(gpu.profile(|| pass(Pass::Profiled))?.0)
 }
 
 fn round(x: f64) -> f64 {

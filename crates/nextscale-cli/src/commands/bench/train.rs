@@ -2,16 +2,22 @@
 
 use super::timing::{Bench, Pass};
 use super::{Args, Source, Target, models, random_images};
-use nextscale::Result;
+use nextscale::train::gradients::GradientSum;
 use nextscale::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
+use nextscale::{Result, World};
 use nextscale_tensor::ops;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The transformer's training step, from images or from their tokens.
-pub fn train(args: &Args, target: Target) -> Result<()> {
+pub fn train(args: &Args, target: Target, world: &World) -> Result<()> {
     let begun = Instant::now();
-    let (vqvae, var, side) = models(args, target, (false, true))?;
+    let (vqvae, mut var, side) = models(args, target, (false, true))?;
+    let sum = GradientSum::new(world, target.0)?;
+    if args.zero == 1 && world.size() > 1 {
+        var.params.share_out(Arc::new(sum.clone()))?;
+    }
     let batch = args.batch();
     let images = random_images(batch, side, target.0)?;
     let labels: Vec<i32> = (0..batch as i32).map(|i| i % 10).collect();
@@ -24,11 +30,16 @@ pub fn train(args: &Args, target: Target) -> Result<()> {
         }
     };
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
-    let bench = Bench::new(args, target, begun)?;
+    trainer.sum = sum;
+    let bench = Bench::new(args, target, begun)?.among(world);
     // To drop a report is to wait for it.
     let mut unread = Vec::new();
-    let from = [("from", args.from.name().into())];
-    bench.run("train", batch, &from, |pass| {
+    let more = [
+        ("from", args.from.name().into()),
+        ("zero", args.zero.into()),
+        ("recompute", args.recompute.into()),
+    ];
+    bench.run("train", batch, &more, |pass| {
         let plan = TransformerStep::whole(pass.number());
         let pending = match &tokens {
             None => trainer.step(&images, &labels, &plan)?,
@@ -45,7 +56,7 @@ pub fn train(args: &Args, target: Target) -> Result<()> {
 }
 
 /// The tokenizer's training step.
-pub fn train_tokenizer(args: &Args, target: Target) -> Result<()> {
+pub fn train_tokenizer(args: &Args, target: Target, world: &World) -> Result<()> {
     let begun = Instant::now();
     let (vqvae, _, side) = models(args, target, (true, false))?;
     let batch = args.batch();
@@ -57,7 +68,8 @@ pub fn train_tokenizer(args: &Args, target: Target) -> Result<()> {
             ..TokenizerSettings::default()
         },
     )?;
-    let bench = Bench::new(args, target, begun)?;
+    trainer.sum = GradientSum::new(world, target.0)?;
+    let bench = Bench::new(args, target, begun)?.among(world);
     let mut unread = Vec::new();
     bench.run("train-tokenizer", batch, &[], |pass| {
         let plan = TokenizerStep::usual(pass.number());
