@@ -403,21 +403,3 @@ fn variables_of_a_launcher_that_contradict_are_refused() {
         assert!(text.contains(found) && text.lines().count() == 1, "{text}");
     }
 }
-
-#[test]
-fn a_training_step_is_timed_by_several_processes_together() {
-    let bench = "bench train --steps=1 --pn=1_2 --threads=1 --bs=2 --procs=2 --zero=1";
-    let out = succeed(&bench.split(' ').collect::<Vec<_>>());
-    let lines: Vec<_> = out.lines().collect();
-    let [line] = lines[..] else {
-        panic!("{out}");
-    };
-    for told in ["\"processes\":2", "\"batch\":4", "\"zero\":1"] {
-        assert!(line.contains(told), "{line}");
-    }
-    let text = refused(&["bench", "sample", "--procs=2"]);
-    assert!(
-        text.contains("only the training steps of both models"),
-        "{text}"
-    );
-}

@@ -21,6 +21,7 @@ mod sample;
 mod tokenize;
 mod train;
 mod train_tokenizer;
+mod turns;
 mod verify;
 mod weights_args;
 
@@ -89,7 +90,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Sample(a) => sample::run(&a),
         Command::Edit(a) => edit::run(&a),
         Command::Reconstruct(a) => return reconstruct::run(&a),
-        Command::Tokenize(a) => tokenize::run(&a),
+        Command::Tokenize(a) => return tokenize::run(&a),
         Command::Eval(a) => return eval::run(&a),
         Command::Doctor(a) => return doctor::run(&a),
         Command::Info(a) => info::run(&a),

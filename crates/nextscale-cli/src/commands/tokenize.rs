@@ -2,21 +2,24 @@
 
 use super::images::{may_write, tell_bad, tell_left_out};
 use super::machine::MachineArgs;
+use super::processes::ProcessArgs;
+use super::turns::Turns;
 use super::weights_args::WeightsArgs;
 use clap::ArgAction;
 use nextscale::checkpoint::open::open_tokenizer;
-use nextscale::data::tokens::{TokenInfo, TokenSet, write_tokens};
+use nextscale::data::tokens::{PutTokens, TokenInfo, TokenSet, write_tokens};
 use nextscale::data::{Feed, LoaderConfig, Readable};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::state::fingerprint;
 use nextscale::options::values::{BadImages, parse_bool, parse_pn};
-use nextscale::run::Dataset;
-use nextscale::{Error, Result, say};
+use nextscale::run::{Dataset, threads_of};
+use nextscale::{Error, Result, Share, Team, say};
 use nextscale_tensor::PendingTensor;
 use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Flags of `tokenize`.
@@ -68,6 +71,8 @@ pub struct Args {
     weights: WeightsArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 /// One of the two halves of a data folder.
@@ -79,14 +84,18 @@ enum Split {
     Val,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    tokenize(args).map_err(|e| e.of_weights(args.tokenizer.display()))
+pub fn run(args: &Args) -> Result<ExitCode> {
+    args.processes
+        .share(|team| tokenize(args, team).map_err(|e| e.of_weights(args.tokenizer.display())))
 }
 
-fn tokenize(args: &Args) -> Result<()> {
-    may_write(&args.out, args.force)?;
+fn tokenize(args: &Args, team: &Team) -> Result<()> {
+    let world = &team.world;
+    if world.is_first() {
+        may_write(&args.out, args.force)?;
+    }
     check(args)?;
-    let (device, math) = args.machine.start(Precision::Tf32)?;
+    let (device, math) = args.machine.start_in(world, Precision::Tf32)?;
     let asked = match &args.pn {
         Some(pn) => Some(Pyramid::square(&parse_pn(pn)?)?),
         None => None,
@@ -102,7 +111,9 @@ fn tokenize(args: &Args) -> Result<()> {
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
     let mut data = Dataset::open(&args.data_path, side, args.mid_reso, args.hflip)?;
-    tell_left_out(&data.left_out);
+    if world.is_first() {
+        tell_left_out(&data.left_out);
+    }
     if args.bad_images == BadImages::Skip {
         // The file begins with the number of images.
         let half = match args.split {
@@ -110,13 +121,18 @@ fn tokenize(args: &Args) -> Result<()> {
             Split::Val => &mut data.val,
         };
         let (good, bad) = Readable::of(Arc::clone(half), args.workers)?;
-        tell_bad(&bad);
+        if world.is_first() {
+            tell_bad(&bad);
+        }
         *half = Arc::new(good);
     }
     let config = LoaderConfig {
         // More than images at once have nothing to do.
-        workers: args.workers.min(args.batch),
+        workers: threads_of(world, args.workers).min(args.batch),
         seed: args.seed,
+        // Batches are then those of one process, whatever their number.
+        share: Share::from(world),
+        in_turn: true,
         ..LoaderConfig::default()
     };
     // All crops of an image come together.
@@ -142,8 +158,14 @@ fn tokenize(args: &Args) -> Result<()> {
     let at_once = args.crops * batch.min(labels.len());
     memory::check(device, "batch", at_once, workload())?;
     let mut feed = Feed::new(device)?;
-    write_tokens(&args.out, &set, |put| {
-        // A batch's tokens are written while the next one is computed.
+    let mut tokens = |put: &mut PutTokens<'_>| -> Result<()> {
+        let mut turns = Turns::new(world, labels.len().div_ceil(batch));
+        let mut hand = |rows: Option<PendingTensor>| -> Result<()> {
+            let own = rows.map(|rows| rows.wait()).transpose()?;
+            let own = own.as_ref().map(|rows| rows.i32()).transpose()?;
+            turns.next(own, &mut |rows| put(rows))
+        };
+        // A batch's tokens are handed on while the next one is computed.
         let mut coming: Option<PendingTensor> = None;
         while let Some(batch) = loader.next_batch()? {
             let count = batch.len() * args.crops;
@@ -154,14 +176,22 @@ fn tokenize(args: &Args) -> Result<()> {
             };
             let rows = rows().map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
             if let Some(before) = coming.replace(rows) {
-                put(before.wait()?.i32()?)?;
+                hand(Some(before))?;
             }
         }
-        match coming {
-            Some(last) => put(last.wait()?.i32()?),
-            None => Ok(()),
+        if let Some(last) = coming {
+            hand(Some(last))?;
         }
-    })?;
+        // Others may have one batch more.
+        while !turns.are_over() {
+            turns.next(None, &mut |rows| put(rows))?;
+        }
+        Ok(())
+    };
+    if !world.is_first() {
+        return tokens(&mut |_| Ok(()));
+    }
+    write_tokens(&args.out, &set, tokens)?;
     let crops = match args.crops {
         1 => String::new(),
         n => format!(", {n} crops of each,"),

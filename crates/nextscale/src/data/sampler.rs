@@ -59,12 +59,21 @@ impl TrainSampler {
     }
 }
 
-/// Every image once, in order: rank r takes the r-th part (parts differ by at most one image).
+/// Every image once, in order: rank r takes the r-th part (parts differ by at most one image), or every batch whose turn it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValSampler {
     len: usize,
-    range: Range<usize>,
+    part: Part,
     batch: usize,
+}
+
+/// What a process takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    /// Images that follow one another.
+    Piece(Range<usize>),
+    /// Whole batches in turn.
+    Turns(Share),
 }
 
 impl ValSampler {
@@ -77,7 +86,20 @@ impl ValSampler {
         let cut = |part: usize| (len as u128 * part as u128 / share.size as u128) as usize;
         Ok(Self {
             len,
-            range: cut(share.rank)..cut(share.rank + 1),
+            part: Part::Piece(cut(share.rank)..cut(share.rank + 1)),
+            batch,
+        })
+    }
+
+    /// The same with the batches of one process, which the processes take in turn.
+    ///
+    /// # Errors
+    /// As [`TrainSampler::new`].
+    pub fn in_turn(len: usize, batch: usize, share: Share) -> Result<Self> {
+        check(len, batch, share)?;
+        Ok(Self {
+            len,
+            part: Part::Turns(share),
             batch,
         })
     }
@@ -89,7 +111,13 @@ impl ValSampler {
 
     /// How many images this rank sees.
     pub fn images(&self) -> usize {
-        self.range.len()
+        match &self.part {
+            Part::Piece(range) => range.len(),
+            Part::Turns(_) => {
+                let last = self.iterations().checked_sub(1);
+                last.map_or(0, |last| last * self.batch + self.indices(last).len())
+            }
+        }
     }
 
     /// Images in a batch but the last.
@@ -99,13 +127,28 @@ impl ValSampler {
 
     /// Batches of this rank; the last may be smaller. Ranks may differ by one.
     pub fn iterations(&self) -> usize {
-        self.images().div_ceil(self.batch)
+        match &self.part {
+            Part::Piece(range) => range.len().div_ceil(self.batch),
+            Part::Turns(share) => {
+                let all = self.len.div_ceil(self.batch);
+                all.saturating_sub(share.rank).div_ceil(share.size)
+            }
+        }
     }
 
     /// The images of batch `iteration`; empty beyond the last.
     pub fn indices(&self, iteration: usize) -> Range<usize> {
-        let from = self.range.start + (iteration * self.batch).min(self.images());
-        from..(from + self.batch).min(self.range.end)
+        let (from, end) = match &self.part {
+            Part::Piece(range) => {
+                let at = (iteration * self.batch).min(range.len());
+                (range.start + at, range.end)
+            }
+            Part::Turns(share) => {
+                let at = (iteration * share.size + share.rank) * self.batch;
+                (at.min(self.len), self.len)
+            }
+        };
+        from..(from + self.batch).min(end)
     }
 }
 

@@ -4,7 +4,7 @@ use super::threads_of;
 use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
     ImageSource, LoaderConfig, Relabelled, ShapesSource, Splits, TrainLoader, TrainSampler,
-    Transform, ValLoader, ValSampler,
+    Transform, ValLoader,
 };
 use crate::options::values::BadImages;
 use crate::{Result, Share, World, data};
@@ -111,7 +111,7 @@ impl Dataset {
     /// # Errors
     /// When threads can't be started.
     pub fn val_loader(&self, batch: usize, config: LoaderConfig) -> Result<ValLoader> {
-        let sampler = ValSampler::new(self.val.len(), batch, config.share)?;
+        let sampler = config.pass_over(self.val.len(), batch)?;
         ValLoader::new(Arc::clone(&self.val), self.transform, sampler, config)
     }
 
@@ -126,7 +126,7 @@ impl Dataset {
         crops: usize,
         config: LoaderConfig,
     ) -> Result<ValLoader> {
-        let sampler = ValSampler::new(self.train.len(), batch, config.share)?;
+        let sampler = config.pass_over(self.train.len(), batch)?;
         let source = Arc::clone(&self.train);
         if crops == 1 {
             return ValLoader::new(source, self.transform, sampler, config);
@@ -157,5 +157,6 @@ pub(crate) fn loader_config(
         seed,
         bad_images: bad.into(),
         share: Share::from(world),
+        in_turn: false,
     }
 }

@@ -36,9 +36,23 @@ pub struct LoaderConfig {
     pub bad_images: BadImages,
     /// The part of the images that this process takes.
     pub share: Share,
+    /// In one pass over all images, whether the process takes whole batches in turn, which are then those of one process alone, and not
+    /// a piece of the images.
+    pub in_turn: bool,
 }
 
 impl LoaderConfig {
+    /// The order of one pass over `len` images.
+    ///
+    /// # Errors
+    /// As [`ValSampler::new`].
+    pub fn pass_over(&self, len: usize, batch: usize) -> Result<ValSampler> {
+        match self.in_turn {
+            true => ValSampler::in_turn(len, batch, self.share),
+            false => ValSampler::new(len, batch, self.share),
+        }
+    }
+
     fn threads(&self) -> usize {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(AUTO_WORKERS)),

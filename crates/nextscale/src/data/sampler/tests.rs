@@ -47,6 +47,23 @@ proptest! {
         }
         prop_assert_eq!(seen, (0..len).collect::<Vec<_>>());
     }
+
+    #[test]
+    fn batches_in_turn_are_those_of_one_process(len in 1usize..500, batch in 1usize..40, size in 1usize..9) {
+        let alone = ValSampler::new(len, batch, Share::WHOLE).unwrap();
+        let all: Vec<_> = (0..alone.iterations()).map(|i| alone.indices(i)).collect();
+        let mut seen = 0;
+        for rank in 0..size {
+            let sampler = ValSampler::in_turn(len, batch, Share { rank, size }).unwrap();
+            let own: Vec<_> = (0..sampler.iterations()).map(|i| sampler.indices(i)).collect();
+            let want: Vec<_> = all.iter().skip(rank).step_by(size).cloned().collect();
+            prop_assert_eq!(&own, &want);
+            prop_assert_eq!(sampler.images(), own.iter().map(ExactSizeIterator::len).sum::<usize>());
+            prop_assert!(sampler.indices(sampler.iterations()).is_empty());
+            seen += sampler.images();
+        }
+        prop_assert_eq!(seen, len);
+    }
 }
 
 #[test]

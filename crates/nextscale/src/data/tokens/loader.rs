@@ -5,7 +5,7 @@
 
 use super::TokenFile;
 use crate::data::loader::order::Order;
-use crate::data::{LoaderConfig, TrainSampler, ValSampler};
+use crate::data::{LoaderConfig, TrainSampler};
 use crate::{Error, Result};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
@@ -61,7 +61,7 @@ impl TokenLoader {
         (batch, vocab): (usize, usize),
         config: LoaderConfig,
     ) -> Result<Self> {
-        let sampler = ValSampler::new(file.len(), batch, config.share)?;
+        let sampler = config.pass_over(file.len(), batch)?;
         Self::start(file, vocab, config.workers, || Order::val(sampler.clone()))
     }
 

@@ -12,7 +12,7 @@ mod write;
 
 pub use loader::{TokenBatch, TokenLoader};
 pub use read::TokenFile;
-pub use write::{TokenSet, write_tokens};
+pub use write::{PutTokens, TokenSet, write_tokens};
 
 use crate::format::HostTensor;
 use crate::format::StateDict;
