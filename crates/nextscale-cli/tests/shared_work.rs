@@ -84,6 +84,62 @@ fn tokens_are_those_of_one_process() {
 }
 
 #[test]
+fn samples_are_those_of_one_process() {
+    let case = Case::new();
+    let train = format!(
+        "train --data_path={} --tokenizer={} --out={} --pn=1_2 --patch_size=16 --depth=2 --bs=4 --stop_after=1 --quiet",
+        case.dir.path().join("images").display(),
+        case.tokenizer.display(),
+        case.dir.path().join("model").display()
+    );
+    succeed(&train.split(' ').collect::<Vec<_>>());
+    let run = |out: &str, more: &str| {
+        let out = case.dir.path().join(out);
+        let model = case.dir.path().join("model/ar-ckpt-last.safetensors");
+        let flags = format!(
+            "sample --model={} --out={} --threads=1 --classes=0,1 --per_class=5 --seed=4 {more}",
+            model.display(),
+            out.display()
+        );
+        let said = succeed(&flags.split_whitespace().collect::<Vec<_>>());
+        let read = |path: PathBuf| std::fs::read(path).unwrap();
+        let files = match out.is_dir() {
+            true => files_of(&out)
+                .into_iter()
+                .map(|f| (f.clone(), read(out.join(f))))
+                .collect(),
+            false => vec![(String::new(), read(out))],
+        };
+        (said, files)
+    };
+    // Four batches, the last of one image.
+    let kinds = [
+        (".npz", "--batch=3"),
+        (".png", "--batch=3 --columns=4"),
+        (".jpg", "--batch=3"),
+        ("", "--batch=3"),
+        ("-scales", "--batch=3 --scales"),
+    ];
+    for (ending, flags) in kinds {
+        let (said, alone) = run(&format!("alone{ending}"), flags);
+        assert_eq!(
+            alone.len(),
+            [1, 10, 30][usize::from(!ending.contains('.')) + usize::from(flags.contains("scales"))]
+        );
+        for processes in [2, 3, 7] {
+            let out = format!("{processes}{ending}");
+            let (told, files) = run(&out, &format!("{flags} --procs={processes}"));
+            assert!(files == alone, "{ending} {processes}");
+            assert_eq!(
+                told,
+                said.replace(&format!("alone{ending}"), &out),
+                "said once"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_image_that_can_t_be_read_ends_all_of_them() {
     let case = Case::new();
     let bad = case.dir.path().join("images/train/c1/09.bmp");

@@ -18,10 +18,11 @@ pub(crate) enum Kind {
     ReduceScatter = 7,
     AllGather = 8,
     Finish = 9,
+    Collect = 10,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Join,
         Self::Sum,
         Self::Broadcast,
@@ -31,6 +32,7 @@ impl Kind {
         Self::ReduceScatter,
         Self::AllGather,
         Self::Finish,
+        Self::Collect,
     ];
 
     /// Whether what members send goes through rank 0.
@@ -84,6 +86,7 @@ impl fmt::Display for Call {
             Kind::Sum => "sum",
             Kind::Broadcast => "broadcast",
             Kind::Gather => "gather",
+            Kind::Collect => "collect",
             Kind::Barrier => "barrier",
             Kind::AllReduce => "all_reduce",
             Kind::ReduceScatter => "reduce_scatter",

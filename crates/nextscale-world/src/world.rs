@@ -236,6 +236,33 @@ impl World {
         parts.ok_or_else(|| shared.lost(0, "it sent what is no message"))
     }
 
+    /// The bytes of all members, in the order of ranks, for rank 0 alone; `None` on the others. Lengths may differ.
+    ///
+    /// # Errors
+    /// When a member is lost, late, or calls another collective.
+    pub fn collect(&self, bytes: Vec<u8>) -> Result<Option<Vec<Vec<u8>>>> {
+        let _turn = self.turn();
+        if self.size() == 1 {
+            return self.check().map(|()| Some(vec![bytes]));
+        }
+        let shared = &self.inner.shared;
+        let call = Call::new(Kind::Collect, 0);
+        let number = shared.begin(call, &bytes)?;
+        let all = if self.is_first() {
+            let theirs = (1..self.size()).map(|rank| shared.payload(number, rank));
+            let all: Vec<_> = std::iter::once(Ok(bytes))
+                .chain(theirs)
+                .collect::<Result<_>>()?;
+            shared.answer(number, false, &[])?;
+            Some(all)
+        } else {
+            shared.answered(number)?;
+            None
+        };
+        shared.end(call);
+        Ok(all)
+    }
+
     /// Waits until every member has come here.
     ///
     /// # Errors

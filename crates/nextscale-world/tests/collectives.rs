@@ -132,6 +132,8 @@ proptest! {
             }
             world.broadcast(&mut bytes).unwrap();
             let all = world.gather(&vec![rank as u8; rank * 2]).unwrap();
+            let collected = world.collect(vec![rank as u8; rank * 2]).unwrap();
+            assert_eq!(collected.as_ref(), world.is_first().then_some(&all));
             world.barrier().unwrap();
             world.check().unwrap();
             world.finish().unwrap();
@@ -219,6 +221,7 @@ fn alone_all_is_as_it_was() {
         ([1.5, -2.0], [1.0, 2.0], &b"ab"[..])
     );
     assert_eq!(world.gather(b"x").unwrap(), [b"x"]);
+    assert_eq!(world.collect(b"x".to_vec()).unwrap().unwrap(), [b"x"]);
     world.clone().finish().unwrap();
 }
 

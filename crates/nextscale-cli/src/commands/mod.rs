@@ -87,7 +87,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Quickstart(a) => return quickstart::run(&a),
         Command::TrainTokenizer(a) => return train_tokenizer::run(&a),
         Command::Train(a) => return train::run(&a),
-        Command::Sample(a) => sample::run(&a),
+        Command::Sample(a) => return sample::run(&a),
         Command::Edit(a) => edit::run(&a),
         Command::Reconstruct(a) => return reconstruct::run(&a),
         Command::Tokenize(a) => return tokenize::run(&a),

@@ -3,16 +3,19 @@
 use super::class_list::class_list;
 use super::images::{in_range, pair};
 use super::machine::MachineArgs;
+use super::processes::ProcessArgs;
+use super::turns::Turns;
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::pictures::{GridFile, NpzImages, Picture, PictureFormat, check_grid, grid};
-use nextscale::{Error, Result, say};
+use nextscale::{Error, Result, Team, say};
 use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// Images of a class at most: what more would take is no file or folder anybody keeps.
 const MOST_OF_A_CLASS: usize = 1 << 16;
@@ -72,6 +75,8 @@ pub struct Args {
     weights: WeightsArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 /// Where the images go.
@@ -91,11 +96,15 @@ struct Whole {
     columns: usize,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    sample(args).map_err(|e| e.of_weights(pair(&args.model, args.tokenizer.as_deref())))
+pub fn run(args: &Args) -> Result<ExitCode> {
+    args.processes.share(|team| {
+        let source = || pair(&args.model, args.tokenizer.as_deref());
+        sample(args, team).map_err(|e| e.of_weights(source()))
+    })
 }
 
-fn sample(args: &Args) -> Result<()> {
+fn sample(args: &Args, team: &Team) -> Result<()> {
+    let world = &team.world;
     in_range("cfg", f64::from(args.cfg), 0.0..=1000.0)?;
     in_range("top_p", f64::from(args.top_p), 0.0..=1.0)?;
     if args.batch == 0 || args.per_class == 0 {
@@ -107,7 +116,7 @@ fn sample(args: &Args) -> Result<()> {
             args.per_class
         )));
     }
-    let (device, math) = args.machine.start(Precision::Bf16)?;
+    let (device, math) = args.machine.start_in(world, Precision::Bf16)?;
     let OpenPair {
         mut var,
         tokenizer: mut tok,
@@ -138,7 +147,11 @@ fn sample(args: &Args) -> Result<()> {
         options: &options,
     };
     memory::check(device, "batch", args.batch.min(labels.len()), workload())?;
-    let mut sink = open_sink(args, labels.len(), (height, width))?;
+    // What comes out is the first process's to write.
+    let mut sink = match world.is_first() {
+        true => Some(open_sink(args, labels.len(), (height, width))?),
+        false => None,
+    };
     let sampler = Sampler {
         var: &var,
         vqvae: &tok.vqvae,
@@ -146,39 +159,61 @@ fn sample(args: &Args) -> Result<()> {
     let mut batches = BatchSampler::new(sampler, options.clone(), args.batch);
     let digits = labels.len().to_string().len();
     let size = (width, height);
-    for (b, batch) in labels.chunks(args.batch).enumerate() {
-        let first = b * args.batch;
-        let name = |i: usize| format!("{:0digits$}_class{}", first + i, batch[i]);
-        let mut steps = Vec::new();
-        let mut watch = |k: usize, _: &nextscale_tensor::Tensor, f: &nextscale_tensor::Tensor| {
-            steps.push((k, ops::to_pixels(&sampler.image(f)?)?));
-            Ok(())
-        };
-        let drawn = if args.scales {
-            sampler.draw(batch, first as u64, &options, None, Some(&mut watch))
-        } else {
-            batches.draw(batch, first as u64)
-        };
-        let drawn = drawn.map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
-        let pixels = drawn.pixels()?;
-        let each = width * height * 3;
-        match &mut sink {
-            Sink::Folder(dir) => {
-                for (i, image) in pixels.chunks_exact(each).enumerate() {
-                    save(&dir.join(format!("{}.png", name(i))), image, size)?;
-                }
-                for (k, pixels) in &steps {
-                    for (i, image) in pixels.chunks_exact(each).enumerate() {
-                        save(&dir.join(format!("{}_scale{k}.png", name(i))), image, size)?;
-                    }
-                }
-            }
-            Sink::Grid(file) => file.append(&pixels)?,
-            Sink::Picture(whole) => whole.tiles.extend_from_slice(&pixels),
-            Sink::Npz(file) => file.append(&pixels)?,
+    let each = width * height * 3;
+    let mut turns = Turns::new(world, labels.len().div_ceil(args.batch));
+    // Whole batches in turn: they are those of one process.
+    let own = labels.chunks(args.batch).enumerate();
+    let mut own = own.skip(world.rank()).step_by(world.size());
+    while !turns.are_over() {
+        let mut made = None;
+        if let Some((b, batch)) = own.next() {
+            let first = (b * args.batch) as u64;
+            let mut steps = Vec::new();
+            let mut watch =
+                |_: usize, _: &nextscale_tensor::Tensor, f: &nextscale_tensor::Tensor| {
+                    steps.extend(ops::to_pixels(&sampler.image(f)?)?);
+                    Ok(())
+                };
+            let drawn = if args.scales {
+                sampler.draw(batch, first, &options, None, Some(&mut watch))
+            } else {
+                batches.draw(batch, first)
+            };
+            let drawn = drawn.map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
+            let mut pixels = drawn.pixels()?;
+            pixels.append(&mut steps);
+            made = Some(pixels);
         }
+        turns.next(made, &mut |b, made| {
+            let first = b * args.batch;
+            let batch = &labels[first..labels.len().min(first + args.batch)];
+            // The pictures, and behind them those after every scale.
+            let mut frames = made.chunks_exact(each * batch.len());
+            let pixels = frames.next().unwrap_or_default();
+            let name = |i: usize| format!("{:0digits$}_class{}", first + i, batch[i]);
+            match &mut sink {
+                Some(Sink::Folder(dir)) => {
+                    for (i, image) in pixels.chunks_exact(each).enumerate() {
+                        save(&dir.join(format!("{}.png", name(i))), image, size)?;
+                    }
+                    for (k, pixels) in frames.enumerate() {
+                        for (i, image) in pixels.chunks_exact(each).enumerate() {
+                            save(&dir.join(format!("{}_scale{k}.png", name(i))), image, size)?;
+                        }
+                    }
+                    Ok(())
+                }
+                Some(Sink::Grid(file)) => file.append(pixels),
+                Some(Sink::Picture(whole)) => {
+                    whole.tiles.extend_from_slice(pixels);
+                    Ok(())
+                }
+                Some(Sink::Npz(file)) => file.append(pixels),
+                None => Ok(()),
+            }
+        })?;
     }
-    finish(sink, labels.len())
+    sink.map_or(Ok(()), |sink| finish(sink, labels.len()))
 }
 
 fn save(path: &Path, rgb: &[u8], (width, height): (usize, usize)) -> Result<()> {

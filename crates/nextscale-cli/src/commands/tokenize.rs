@@ -160,10 +160,19 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
     let mut feed = Feed::new(device)?;
     let mut tokens = |put: &mut PutTokens<'_>| -> Result<()> {
         let mut turns = Turns::new(world, labels.len().div_ceil(batch));
-        let mut hand = |rows: Option<PendingTensor>| -> Result<()> {
+        let mut hand = |rows: Option<PendingTensor>| -> Result<bool> {
             let own = rows.map(|rows| rows.wait()).transpose()?;
             let own = own.as_ref().map(|rows| rows.i32()).transpose()?;
-            turns.next(own, &mut |rows| put(rows))
+            let own = own.map(|rows| {
+                rows.iter()
+                    .flat_map(|n| n.to_le_bytes())
+                    .collect::<Vec<_>>()
+            });
+            turns.next(own, &mut |_, rows| {
+                let rows = rows.as_chunks::<4>().0.iter();
+                put(&rows.map(|n| i32::from_le_bytes(*n)).collect::<Vec<_>>())
+            })?;
+            Ok(turns.are_over())
         };
         // A batch's tokens are handed on while the next one is computed.
         let mut coming: Option<PendingTensor> = None;
@@ -179,13 +188,8 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
                 hand(Some(before))?;
             }
         }
-        if let Some(last) = coming {
-            hand(Some(last))?;
-        }
         // Others may have one batch more.
-        while !turns.are_over() {
-            turns.next(None, &mut |rows| put(rows))?;
-        }
+        while !hand(coming.take())? {}
         Ok(())
     };
     if !world.is_first() {
