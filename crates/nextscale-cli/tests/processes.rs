@@ -163,6 +163,31 @@ fn a_shared_optimizer_trains_as_a_whole_one() {
     assert!(text.contains("--zero=2: it must be 0, or 1"), "{text}");
 }
 
+/// The validation loss of every evaluation.
+fn evaluations(out: &Path) -> Vec<f64> {
+    let lines = std::fs::read_to_string(out.join("log.txt")).unwrap();
+    let lines = lines
+        .lines()
+        .filter_map(|l| serde_json::from_str::<Value>(l).ok());
+    lines.filter_map(|l| l["vL_tail"].as_f64()).collect()
+}
+
+#[test]
+fn a_best_that_can_t_be_written_ends_no_run_of_several() {
+    let case = Case::new();
+    // The loss goes up and down, and nothing is ever the best that is kept.
+    let flags = ["--ac=1", "--eval_every=1", "--tblr=3", "--stop_after=18"];
+    for more in [["--procs=2", "--zero=1"], ["--procs=2", "--zero=0"]] {
+        let out = more.concat();
+        let best = case.root.join(&out).join("ar-ckpt-best.safetensors/taken");
+        std::fs::create_dir_all(best).unwrap();
+        case.train(&out, &[&flags[..], &more[..]].concat());
+        let losses = evaluations(&case.root.join(&out));
+        let worse = losses.windows(2).any(|pair| pair[1] > pair[0]);
+        assert!(losses.len() >= 5 && worse, "{losses:?}");
+    }
+}
+
 #[test]
 fn gradients_between_two_updates_are_saved_whole() {
     let case = Case::new();

@@ -3,14 +3,16 @@
 //! The optimizer, the gradient norm, clipping, checkpoints, sums over processes and sharding are then each one pass over
 //! ranges.
 
+mod builder;
 mod grad_buffer;
 mod order;
 mod sharding;
+mod shared;
 
+pub use builder::ParamsBuilder;
 pub use grad_buffer::GradBuffer;
 pub use sharding::{Exchange, Move, Number, Sharding, Values};
 
-use crate::cpu::pool::PoolVec;
 use crate::tape::Origin;
 use crate::tensor::OnGpu;
 use crate::tensor::Storage;
@@ -59,104 +61,6 @@ pub struct ParamId(usize);
 /// A part of a [`Params`]: parameters that follow one another, such as those of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PartId(pub(crate) usize);
-
-/// Collects parameters before the buffer is made.
-#[derive(Default)]
-pub struct ParamsBuilder {
-    infos: Vec<ParamInfo>,
-    by_name: HashMap<String, usize>,
-    len: usize,
-    /// Where parts begin that are not the first.
-    cuts: Vec<usize>,
-}
-
-impl ParamsBuilder {
-    /// An empty collection.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a parameter. Its offset is rounded up to 16 floats, so that vector loads are aligned; the gaps are
-    /// zero and stay zero.
-    ///
-    /// # Panics
-    /// When the name is taken: a programming error in a model.
-    pub fn add(
-        &mut self,
-        name: impl Into<String>,
-        shape: impl Into<Shape>,
-        layout: Layout,
-    ) -> ParamId {
-        self.add_as(name.into(), shape.into(), layout, false)
-    }
-
-    /// Adds a matrix that only products read, in the precision that they run in: where there is a copy in half precision, that is
-    /// all they need of it.
-    ///
-    /// # Panics
-    /// As [`ParamsBuilder::add`].
-    pub fn add_operand(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> ParamId {
-        self.add_as(name.into(), shape.into(), Layout::Same, true)
-    }
-
-    fn add_as(&mut self, name: String, shape: Shape, layout: Layout, operand: bool) -> ParamId {
-        let id = self.infos.len();
-        assert!(
-            self.by_name.insert(name.clone(), id).is_none(),
-            "parameter {name} is declared twice"
-        );
-        let offset = self.len.next_multiple_of(ALIGN);
-        self.len = offset + shape.numel();
-        self.infos.push(ParamInfo {
-            name,
-            shape,
-            offset,
-            layout,
-            operand,
-        });
-        ParamId(id)
-    }
-
-    /// Begins a part: what is added from here on, until another part begins. A backward pass can hand out the gradients of a part as
-    /// soon as they are complete ([`crate::Cx::first_use`]).
-    pub fn part(&mut self) -> PartId {
-        let here = self.len.next_multiple_of(ALIGN);
-        if here > self.cuts.last().copied().unwrap_or(0) {
-            self.cuts.push(here);
-        }
-        PartId(self.cuts.len())
-    }
-
-    /// Makes the store in the CPU's memory, all zeros, trainable or frozen.
-    pub fn build(self, trainable: bool) -> Params {
-        let zeros = PoolVec::zeros(self.len);
-        self.over(Storage::CpuF32(Arc::new(zeros)), trainable)
-    }
-
-    /// The same on a device at once, with a copy in half precision as [`Params::to_device`] makes it.
-    ///
-    /// # Errors
-    /// When the GPU can't be used or its memory is full.
-    pub fn build_on(self, trainable: bool, device: Device, half: Option<DType>) -> Result<Params> {
-        let zeros = Tensor::zeros_on(device, [self.len], DType::F32)?;
-        let mut params = self.over(zeros.storage, trainable);
-        params.to_device(device, half)?;
-        Ok(params)
-    }
-
-    fn over(self, flat: Storage, trainable: bool) -> Params {
-        Params {
-            flat,
-            len: self.len,
-            infos: Arc::new(self.infos),
-            by_name: Arc::new(self.by_name),
-            cuts: Arc::new(self.cuts),
-            sharding: None,
-            token: trainable.then(|| Arc::new(())),
-            identity: Arc::new(()),
-        }
-    }
-}
 
 /// All parameters of one model in one float32 buffer, on the CPU or a GPU. On a GPU there may be a copy of them in
 /// half precision beside it, for matrix products.
@@ -401,7 +305,7 @@ impl Params {
     ///
     /// # Errors
     /// While a tape or tensor still holds a parameter, when the buffer is of another model or device, or the GPU's memory is full;
-    /// nothing is exchanged then. When another process is gone.
+    /// nothing is exchanged then, but where processes have shares a part may be. When another process is gone.
     pub fn swap(&mut self, buffer: &mut GradBuffer) -> Result<()> {
         self.must_be_free()?;
         if buffer.len() != self.len || buffer.device() != self.device() {
@@ -426,26 +330,6 @@ impl Params {
         Ok(())
     }
 
-    /// Exchanges what this process updates with a buffer of the same.
-    fn swap_shares(&mut self, sharding: &Sharding, buffer: &mut GradBuffer) -> Result<()> {
-        for range in sharding.updated() {
-            if let Storage::CpuF32(flat) = &mut self.flat {
-                let flat = Arc::get_mut(flat).ok_or_else(held)?;
-                flat[range.clone()].swap_with_slice(&mut buffer.cpu_mut()?[range]);
-                continue;
-            }
-            let ours = self.whole().narrow(range.start, range.len())?;
-            let theirs = buffer.tensor()?.narrow(range.start, range.len())?;
-            let kept = ours.copied()?;
-            sharding::copy(&theirs, &ours)?;
-            sharding::copy(&kept, &theirs)?;
-            if let Some(half) = self.half() {
-                sharding::copy_to_half(&self.whole(), &half, &range)?;
-            }
-        }
-        Ok(())
-    }
-
     /// A zeroed buffer of gradients of the same layout on the same device.
     ///
     /// # Errors
@@ -453,112 +337,6 @@ impl Params {
     pub fn buffer(&self) -> Result<GradBuffer> {
         let zeros = Tensor::zeros_on(self.device(), [self.len], DType::F32)?;
         Ok(GradBuffer::new(zeros, None))
-    }
-
-    /// A zeroed buffer for what belongs to an update, such as moments: where processes have shares, of the own alone.
-    ///
-    /// # Errors
-    /// When the GPU's memory is full.
-    pub fn update_buffer(&self) -> Result<GradBuffer> {
-        match &self.sharding {
-            None => self.buffer(),
-            Some(sharding) => {
-                let zeros = sharding.zeros(self.device())?;
-                Ok(GradBuffer::new(zeros, Some(Arc::clone(sharding))))
-            }
-        }
-    }
-
-    /// Shares the parameters out among processes, all of which have the same now, and lays them out anew. From here on what asks for
-    /// their numbers, exchanges or updates them has to be called by all processes in the same order.
-    ///
-    /// # Errors
-    /// While a tape or tensor still holds a parameter, or when the memory is full; nothing is changed then.
-    pub fn share_out(&mut self, exchange: Arc<dyn Exchange>) -> Result<()> {
-        self.must_be_free()?;
-        let half = self.half();
-        let parts: Vec<_> = self.parts().collect();
-        let (offsets, len) = sharding::lay_out(&self.infos, &parts, half.is_some());
-        let mut infos = self.infos.to_vec();
-        for (info, offset) in infos.iter_mut().zip(offsets) {
-            info.offset = offset;
-        }
-        let sharding = Sharding::new(&infos, &parts, len, half.is_some(), exchange);
-        let places: Vec<_> = self.infos.iter().map(ParamInfo::range).collect();
-        let moved = || places.iter().cloned().zip(infos.iter().map(|i| i.offset));
-        self.flat = match (&self.flat, half) {
-            (Storage::Cuda(_), half) => {
-                let old = self.whole();
-                let gpu = old.gpu()?;
-                let flat = match &half {
-                    Some(_) => Tensor::with_gaps(gpu, len, &sharding.kept())?,
-                    None => Tensor::zeros_on(old.device(), [len], DType::F32)?,
-                };
-                for (info, (from, to)) in infos.iter().zip(moved()) {
-                    let kept = match sharding.is_alone(info) {
-                        true => sharding.kept_of(info),
-                        false => Vec::from([info.range()]),
-                    };
-                    for range in kept {
-                        let start = from.start + range.start - to;
-                        sharding::copy(
-                            &old.narrow(start, range.len())?,
-                            &flat.narrow(range.start, range.len())?,
-                        )?;
-                    }
-                }
-                let mut on = flat.on_gpu()?.clone();
-                if let Some(old) = half {
-                    let new = Tensor::zeros_on(old.device(), [len], old.dtype())?;
-                    for (from, to) in moved() {
-                        let there = new.narrow(to, from.len())?;
-                        sharding::copy(&old.narrow(from.start, from.len())?, &there)?;
-                    }
-                    on.half = Some((Arc::clone(&new.on_gpu()?.buffer), new.dtype()));
-                }
-                Storage::Cuda(on)
-            }
-            _ => {
-                let old = self.flat()?;
-                let mut flat = PoolVec::zeros(len);
-                for (from, to) in moved() {
-                    flat[to..to + from.len()].copy_from_slice(&old[from]);
-                }
-                Storage::CpuF32(Arc::new(flat))
-            }
-        };
-        (self.infos, self.len) = (Arc::new(infos), len);
-        self.sharding = Some(Arc::new(sharding));
-        Ok(())
-    }
-
-    /// Who has which numbers, where processes have shares.
-    pub fn sharding(&self) -> Option<&Arc<Sharding>> {
-        self.sharding.as_ref()
-    }
-
-    /// What an update of this process changes, ascending.
-    pub(crate) fn updated(&self) -> Vec<std::ops::Range<usize>> {
-        match &self.sharding {
-            None => std::iter::once(0..self.len).collect(),
-            Some(sharding) => sharding.updated(),
-        }
-    }
-
-    /// Brings weights that their owners have changed to everybody.
-    ///
-    /// # Errors
-    /// When another process is gone or the GPU refuses.
-    pub(crate) fn publish(&mut self) -> Result<()> {
-        let Some(sharding) = self.sharding.clone() else {
-            return Ok(());
-        };
-        let half = self.half();
-        if let Storage::CpuF32(flat) = &mut self.flat {
-            let flat = Arc::get_mut(flat).ok_or_else(held)?;
-            return sharding.publish_on_cpu(flat);
-        }
-        sharding.publish(&self.whole(), half.as_ref())
     }
 }
 

@@ -54,6 +54,15 @@ impl Team {
         }
     }
 
+    /// Refuses processes that were not given the same: facts by name, as every process knows them.
+    ///
+    /// # Errors
+    /// [`Error::Input`], the same on all processes, with the first fact that differs.
+    pub fn compare<const N: usize>(&self, facts: [(&str, String); N]) -> Result<()> {
+        let facts = facts.map(|(name, value)| (name.to_owned(), value));
+        world::compare(&self.world, facts.into())
+    }
+
     /// Whether any process was asked to stop; then all are.
     ///
     /// # Errors

@@ -4,12 +4,13 @@ use super::class_list::class_list;
 use super::images::{in_range, pair};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
-use super::turns::Turns;
+use super::turns::{self, Turns};
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
 use nextscale::generate::{BatchSampler, Noise, SampleOptions, Sampler};
 use nextscale::memory::{self, Workload, advise};
+use nextscale::model::state::fingerprint;
 use nextscale::pictures::{GridFile, NpzImages, Picture, PictureFormat, check_grid, grid};
 use nextscale::{Error, Result, Team, say};
 use nextscale_tensor::Precision;
@@ -97,7 +98,7 @@ struct Whole {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    args.processes.share(|team| {
+    args.processes.share_within(turns::limits(), |team| {
         let source = || pair(&args.model, args.tokenizer.as_deref());
         sample(args, team).map_err(|e| e.of_weights(source()))
     })
@@ -122,6 +123,25 @@ fn sample(args: &Args, team: &Team) -> Result<()> {
         tokenizer: mut tok,
         class_names,
     } = open_pair(&args.model, args.tokenizer.as_deref(), args.weights.kind)?;
+    if world.size() > 1 {
+        let weights = [&var.params, &tok.vqvae.params].map(fingerprint);
+        let [model, tokenizer] = weights;
+        team.compare([
+            (
+                "`model`",
+                format!("with weights {} and {}", model?, tokenizer?),
+            ),
+            ("`classes`", format!("{:?}", args.classes)),
+            ("`per_class`", args.per_class.to_string()),
+            ("`cfg`", args.cfg.to_string()),
+            ("`top_k`", args.top_k.to_string()),
+            ("`top_p`", args.top_p.to_string()),
+            ("`seed`", args.seed.to_string()),
+            ("`more_smooth`", args.more_smooth.to_string()),
+            ("`batch`", args.batch.to_string()),
+            ("`scales`", args.scales.to_string()),
+        ])?;
+    }
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
     let known = ModelClasses {
@@ -188,7 +208,13 @@ fn sample(args: &Args, team: &Team) -> Result<()> {
             let first = b * args.batch;
             let batch = &labels[first..labels.len().min(first + args.batch)];
             // The pictures, and behind them those after every scale.
-            let mut frames = made.chunks_exact(each * batch.len());
+            let whole = each * batch.len();
+            if made.len() < whole || !made.len().is_multiple_of(whole) {
+                return Err(Error::failed(
+                    "another process drew other pictures; give all of them the same files and flags",
+                ));
+            }
+            let mut frames = made.chunks_exact(whole);
             let pixels = frames.next().unwrap_or_default();
             let name = |i: usize| format!("{:0digits$}_class{}", first + i, batch[i]);
             match &mut sink {

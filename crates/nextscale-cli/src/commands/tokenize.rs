@@ -3,7 +3,7 @@
 use super::images::{may_write, tell_bad, tell_left_out};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
-use super::turns::Turns;
+use super::turns::{self, Turns};
 use super::weights_args::WeightsArgs;
 use clap::ArgAction;
 use nextscale::checkpoint::open::open_tokenizer;
@@ -85,8 +85,9 @@ enum Split {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    args.processes
-        .share(|team| tokenize(args, team).map_err(|e| e.of_weights(args.tokenizer.display())))
+    args.processes.share_within(turns::limits(), |team| {
+        tokenize(args, team).map_err(|e| e.of_weights(args.tokenizer.display()))
+    })
 }
 
 fn tokenize(args: &Args, team: &Team) -> Result<()> {
@@ -142,6 +143,23 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
         Split::Val => (&data.val, data.val_loader(batch, config)?),
     };
     let labels: Vec<i32> = (0..images.len()).map(|i| images.label(i) as i32).collect();
+    team.compare([
+        ("`tokenizer`", format!("with weights {}", info.tokenizer)),
+        (
+            "`data_path`",
+            format!(
+                "with {} images of {} classes",
+                labels.len(),
+                images.class_names().len()
+            ),
+        ),
+        ("`pn`", format!("{pyramid:?}")),
+        ("`batch`", args.batch.to_string()),
+        ("`crops`", args.crops.to_string()),
+        ("`hflip`", args.hflip.to_string()),
+        ("`mid_reso`", args.mid_reso.to_string()),
+        ("`seed`", args.seed.to_string()),
+    ])?;
     tok.vqvae.to_device(device, math)?;
     let set = TokenSet {
         vqvae: &tok.vqvae,

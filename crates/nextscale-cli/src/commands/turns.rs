@@ -1,6 +1,20 @@
 //! What processes make of work that they take in turn, brought to the first in its order.
 
-use nextscale::{Result, World};
+use nextscale::{Error, Result, World};
+use nextscale_world::Limits;
+use std::time::Duration;
+
+/// The most bytes that a piece may become.
+const MOST: usize = 1 << 30;
+
+/// How long processes wait that work in turn: a piece may take one hours while another has none left. Whoever is lost is noticed
+/// sooner, by its silence.
+pub fn limits() -> Limits {
+    Limits {
+        collective: Duration::from_secs(24 * 3600),
+        ..Limits::default()
+    }
+}
 
 /// Pieces of work that processes take in turn: the first takes piece 0, the second piece 1, and so on around.
 pub struct Turns<'a> {
@@ -37,6 +51,11 @@ impl<'a> Turns<'a> {
     ) -> Result<()> {
         let first = self.round * self.world.size();
         self.round += 1;
+        if self.world.size() > 1 && own.as_ref().is_some_and(|own| own.len() > MOST) {
+            return Err(Error::input(
+                "a batch becomes more than 1 GiB, which processes do not send each other; give a smaller --batch",
+            ));
+        }
         let Some(all) = self.world.collect(own.unwrap_or_default())? else {
             return Ok(());
         };

@@ -287,17 +287,20 @@ impl<'a> Estimate<'a> {
         Ok(self.needed(self.taken(), first))
     }
 
-    fn trainer(
+    /// A trainer of these models, with an average, recomputation and shares as a run has them.
+    pub(super) fn trainer(
         &self,
-        var: &VarConfig,
-        vqvae: &VqvaeConfig,
+        (var, vqvae): (&VarConfig, &VqvaeConfig),
         [var_math, vqvae_math]: [Math; 2],
-        shares: usize,
+        (ema, recompute, shares): (Option<f64>, usize, usize),
     ) -> Result<VarTrainer> {
         let vqvae = Vqvae::on(vqvae.clone(), false, self.device, vqvae_math)?;
         let mut var = Var::on(var.clone(), true, self.device, var_math)?;
         share_out(&mut var, shares)?;
-        VarTrainer::new(vqvae, var, 0.0, 0)
+        let mut trainer = VarTrainer::new(vqvae, var, 0.0, 0)?;
+        trainer.var.recompute = recompute;
+        trainer.opt.keep_average(&trainer.var.params, ema)?;
+        Ok(trainer)
     }
 
     /// Rows of tokens, as they come from a file.
@@ -342,13 +345,10 @@ impl<'a> Estimate<'a> {
         (var, vqvae): (&VarConfig, &VqvaeConfig),
         from_tokens: bool,
         math: [Math; 2],
-        (ema, recompute, shares): (Option<f64>, usize, usize),
+        settings: (Option<f64>, usize, usize),
         batch: usize,
     ) -> Result<Need> {
-        let mut trainer = self.trainer(var, vqvae, math, shares)?;
-        trainer.var.recompute = recompute;
-        let params = &trainer.var.params;
-        trainer.opt.keep_average(params, ema)?;
+        let mut trainer = self.trainer((var, vqvae), math, settings)?;
         let labels = vec![0; batch];
         let steps =
             self.repeated(|it| self.train_step(&mut trainer, (vqvae, from_tokens), &labels, it))?;

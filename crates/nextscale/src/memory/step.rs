@@ -128,11 +128,7 @@ impl Estimate<'_> {
         else {
             return Err(not_training());
         };
-        let tokenizer = Vqvae::on(vqvae.clone(), false, self.device, math[1])?;
-        let var = Var::on(var.clone(), true, self.device, math[0])?;
-        let mut trainer = VarTrainer::new(tokenizer, var, 0.0, 0)?;
-        trainer.var.recompute = recompute;
-        trainer.opt.keep_average(&trainer.var.params, ema)?;
+        let mut trainer = self.trainer((var, vqvae), math, (ema, recompute, 1))?;
         let labels = vec![0; batch];
         let mut step = |it| self.train_step(&mut trainer, (vqvae, from_tokens), &labels, it);
         // The first of a shape tries algorithms, which is not the step's own work.

@@ -136,7 +136,10 @@ impl<T: Task> Driver<T> {
             Err(e) => {
                 self.told_of_images();
                 let e = self.task.explain(e);
-                return Err(self.rescue(e));
+                let e = self.rescue(e);
+                // Before anything is let go: what waits for the others on a GPU ends so.
+                self.cx.team.world.leave(&e.to_string());
+                return Err(e);
             }
         }
         if self.keeper.unsaved {
@@ -326,8 +329,14 @@ impl<T: Task> Driver<T> {
             release_free();
             self.task.exchange()?;
             let found = caught(|| self.task.evaluate(&self.progress, &mut self.cx));
-            // Back before anything else, whatever came of it.
-            let back = self.task.exchange();
+            // Back before anything else, whatever came of it. Where processes have shares all have to go back, and one that failed is
+            // alone with that.
+            let is_parted = self.task.is_shared()
+                && found.as_ref().is_err_and(|e| !matches!(e, Error::Stopped));
+            let back = match is_parted {
+                true => Ok(()),
+                false => self.task.exchange(),
+            };
             evaluation = Some(found?);
             back?;
             self.progress.evaluation_due = false;

@@ -4,7 +4,7 @@ use super::data_record::DataRecord;
 use super::event::Metrics;
 use super::observers::Observers;
 use crate::data::BadImage;
-use crate::{Error, Result, Team};
+use crate::{Error, Result, Team, world};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
@@ -51,27 +51,31 @@ impl Context {
         self.team.world.is_first()
     }
 
-    /// Has the first process write a file that a run can do without, except for the one at its end: whether it is written.
+    /// Has the first process write a file that a run can do without, except for the one at its end, while the others go `along`:
+    /// whether it is written, the same on all of them.
     ///
     /// # Errors
-    /// At the run's end, and what is no fault of the disk.
+    /// At the run's end, and what is no fault of the disk. When another process is gone.
     pub(super) fn written(
         &mut self,
         write: impl FnOnce() -> Result<()>,
+        along: impl FnOnce() -> Result<()>,
         without: &str,
     ) -> Result<bool> {
-        if !self.is_first() {
-            return Ok(true);
-        }
-        match write() {
-            Ok(()) => Ok(true),
+        let done = match self.is_first() {
+            true => write(),
+            false => along(),
+        };
+        let is_written = match done {
+            Ok(()) => true,
             Err(e @ Error::Io { .. }) if !self.at_end => {
                 self.observers
                     .warn(&format!("{e}; the run goes on without {without}"));
-                Ok(false)
+                false
             }
-            Err(e) => Err(e),
-        }
+            Err(e) => return Err(e),
+        };
+        world::of_first(&self.team.world, is_written)
     }
 }
 

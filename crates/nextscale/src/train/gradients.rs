@@ -115,6 +115,11 @@ impl GradientSum {
         nextscale_tensor::Error::Exchange(known.map_or_else(|| e.to_string(), |e| e.to_string()))
     }
 
+    fn gpus(&self) -> nextscale_tensor::Result<&Communicator> {
+        let none = || nextscale_tensor::Error::Exchange("the GPUs were not connected".into());
+        self.gpus.as_deref().ok_or_else(none)
+    }
+
     fn exchange_on_cpu(&self, values: &mut [f32], one: &Move) -> nextscale_world::Result<()> {
         let size = self.world.size();
         let shares = |each: usize| -> Vec<_> {
@@ -155,9 +160,7 @@ impl Exchange for GradientSum {
             }
             Values::Gpu(values) => values,
         };
-        let Some(gpus) = &self.gpus else {
-            return Ok(());
-        };
+        let gpus = self.gpus()?;
         let element = match values.dtype() {
             DType::F16 => Element::F16,
             DType::Bf16 => Element::Bf16,
@@ -194,9 +197,7 @@ impl Exchange for GradientSum {
             }
             Number::Gpu(number) => number,
         };
-        let Some(gpus) = &self.gpus else {
-            return Ok(());
-        };
+        let gpus = self.gpus()?;
         let call = Collective {
             kind: Kind::AllReduce,
             values: number.device_ptr()?,

@@ -67,8 +67,8 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The same with passes that several processes make together. What is printed is then the slowest's time; memory and profile are
-    /// the first's.
+    /// The same with passes that several processes make together. What is printed is then the slowest's median; memory, profile and
+    /// the single times are the first's.
     pub fn among(self, world: &World) -> Self {
         Self {
             world: world.clone(),

@@ -36,7 +36,7 @@ pub fn train(args: &Args, target: Target, world: &World) -> Result<()> {
     let mut unread = Vec::new();
     let more = [
         ("from", args.from.name().into()),
-        ("zero", args.zero.into()),
+        ("zero", u8::from(args.zero == 1 && world.size() > 1).into()),
         ("recompute", args.recompute.into()),
     ];
     bench.run("train", batch, &more, |pass| {

@@ -53,13 +53,13 @@ pub struct NcclArgs {
 /// Runs all groups; the exit code is 1 where one of them failed.
 pub fn run(args: &NcclArgs) -> Result<ExitCode> {
     let deadline = Duration::from_secs(args.deadline);
-    let alone = match args.device {
+    let on_cpus = match args.device {
         DeviceChoice::Cpu => true,
         DeviceChoice::Auto => cuda::count() == 0,
         DeviceChoice::Cuda(_) => false,
     };
     // Who is in no group waits for those that are, who may take two deadlines.
-    let waits = match alone {
+    let waits = match on_cpus {
         true => deadline,
         false => 2 * deadline + GRACE,
     };

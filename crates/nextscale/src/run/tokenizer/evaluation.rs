@@ -66,9 +66,10 @@ impl TokenizerTask {
         self.state.last_psnr = Some(r.psnr_db);
         let TokenizerPaths { weights, best, .. } = &self.paths;
         let export = || state::export(&self.trainer, progress, weights);
-        if cx.written(export, "the weights of this evaluation")?
+        let nothing = || Ok(());
+        if cx.written(export, nothing, "the weights of this evaluation")?
             && is_better(r.psnr_db, self.state.best_psnr, |a, b| a > b)
-            && cx.written(|| copy_whole(weights, best), "these best weights")?
+            && cx.written(|| copy_whole(weights, best), nothing, "these best weights")?
         {
             self.state.best_psnr = Some(r.psnr_db);
         }

@@ -158,10 +158,12 @@ impl TransformerTask {
             return Ok(());
         }
         self.state.best_tail = Some(tail);
-        if self.is_shared() && !cx.is_first() {
-            return self.save_along(progress);
-        }
-        if !cx.written(|| self.save_best(progress), "this best checkpoint")? {
+        let write = || self.save_best(progress);
+        let along = || match self.is_shared() {
+            true => self.save_along(progress),
+            false => Ok(()),
+        };
+        if !cx.written(write, along, "this best checkpoint")? {
             self.state.best_tail = before;
         }
         Ok(())

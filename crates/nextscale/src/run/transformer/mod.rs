@@ -415,6 +415,11 @@ fn introduce(
         trainer.var.params.count() as f64 / 1e6,
         r.progress.seed,
     ));
+    if models.zero && models.world.size() > 1 && o.output.save_every == 0 {
+        observers.warn(
+            "`zero`=1: whatever ends the run before its end, it goes on from the last save, which comes with evaluations; `save_every`=STEPS saves more often",
+        );
+    }
     if trainer.tokenizer.whole().is_none() {
         observers.note("checkpoints will not hold the tokenizer: to draw images with them its file is needed again (`tokenizer`)");
     }
