@@ -11,10 +11,11 @@ mod train;
 
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
+use clap::ArgAction;
 use nextscale::model::Pyramid;
 use nextscale::model::var::{InitScales, Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
-use nextscale::options::values::parse_pn;
+use nextscale::options::values::{parse_bool, parse_pn};
 use nextscale::run::BUILTIN_SHAPES;
 use nextscale::{Error, Result, World};
 use nextscale_tensor::Precision;
@@ -35,6 +36,9 @@ pub struct Args {
     /// Depth of the transformer, instead of the preset's
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
+    /// One adaptive norm that all blocks of the transformer share, as the published model for 512 px has it
+    #[arg(long, value_name = "0|1", value_parser = parse_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "1", default_value_t = false)]
+    saln: bool,
     /// Base width of the tokenizer, instead of the preset's
     #[arg(long, value_name = "N")]
     ch: Option<usize>,
@@ -217,6 +221,7 @@ fn models(
     vqvae.init(1)?;
     let config = VarConfig {
         vocab,
+        shared_aln: args.saln,
         ..VarConfig::of_depth(args.depth.unwrap_or(depth), 10, pyramid)
     };
     let mut var = Var::new(config, trainable.1)?;
