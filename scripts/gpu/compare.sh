@@ -23,31 +23,10 @@ python=${PYTHON:-python3}
 batch=${BATCH:-96} tokenizer_batch=${TOKENIZER_BATCH:-16} depth=${DEPTH:-16} steps=${STEPS:-10} limit=${LIMIT:-900}
 cases=${CASES:-eager,compiled,tuned} samples=${SAMPLES:-1,16,64}
 
-# program PACKED BUILT: the first that is there.
-program() {
-  if [ -x "$1" ]; then echo "$1"; else echo "$2"; fi
-}
+. "$here/scripts/gpu/take.sh"
 nextscale=${NEXTSCALE:-$(program target/gpu/nextscale target/release/nextscale)}
 attention=${ATTENTION:-$(program target/gpu/attention_speed target/release/examples/attention_speed)}
-if [ ! -x "$nextscale" ]; then
-  echo "compare.sh: there is no $nextscale; build it (cargo build --release) or set NEXTSCALE" >&2
-  exit 2
-fi
-
-failed=0
-# take NAME COMMAND...: runs it within the limit; its output goes to OUT/NAME.out, its errors to OUT/NAME.log.
-take() {
-  local name=$1 begun=$SECONDS code
-  shift
-  timeout -k 10 "$limit" "$@" >"$out/$name.out" 2>"$out/$name.log"
-  code=$?
-  if [ $code -eq 0 ]; then
-    echo "$name: $((SECONDS - begun)) s" >&2
-  else
-    failed=1
-    echo "$name: exit code $code after $((SECONDS - begun)) s: $(tail -n 1 "$out/$name.log")" >&2
-  fi
-}
+needs "$nextscale"
 
 ours=("$nextscale" bench)
 sizes=(--preset=wide --device=cuda --depth="$depth" --steps="$steps")

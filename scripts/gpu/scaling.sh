@@ -14,27 +14,9 @@ repo=${1:-} out=${2:-target/gpu/scaling}
 mkdir -p "$out"
 python=${PYTHON:-python3} limit=${LIMIT:-300} depth=${DEPTH:-16} batch=${BATCH:-96} steps=${STEPS:-10}
 procs=${PROCS:-1 2}
-nextscale=${NEXTSCALE:-target/gpu/nextscale}
-[ -x "$nextscale" ] || nextscale=target/release/nextscale
-if [ ! -x "$nextscale" ]; then
-  echo "scaling.sh: there is no $nextscale; build it (cargo build --release) or set NEXTSCALE" >&2
-  exit 2
-fi
-
-failed=0
-# take NAME COMMAND...: runs it within the limit; its output goes to OUT/NAME.out, its errors to OUT/NAME.log.
-take() {
-  local name=$1 begun=$SECONDS code
-  shift
-  timeout -k 10 "$limit" "$@" >"$out/$name.out" 2>"$out/$name.log"
-  code=$?
-  if [ $code -eq 0 ]; then
-    echo "$name: $((SECONDS - begun)) s" >&2
-  else
-    failed=1
-    echo "$name: exit code $code after $((SECONDS - begun)) s: $(tail -n 1 "$out/$name.log")" >&2
-  fi
-}
+. scripts/gpu/take.sh
+nextscale=${NEXTSCALE:-$(program target/gpu/nextscale target/release/nextscale)}
+needs "$nextscale"
 
 for from in ${FROM:-tokens images}; do
   for n in $procs; do
