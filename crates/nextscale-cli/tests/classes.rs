@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{few_images, refused, run, succeed, tiny_tokenizer};
+use common::{few_images, refused, run, succeed, tiny_tokenizer, tiny_tokenizer_of};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ struct Model {
 fn model() -> Model {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().to_path_buf();
-    let tokenizer = tiny_tokenizer(&dir);
+    let tokenizer = tiny_tokenizer_of(&dir, "7");
     let data = folder(&dir, "data", &[("a", 0), ("b, x", 1), ("c", 2)]);
     let model = Model {
         checkpoint: dir.join("run/ar-ckpt-last.safetensors"),
