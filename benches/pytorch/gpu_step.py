@@ -75,8 +75,8 @@ def report(case, step, transformer, tokenizer, final, **more):
     tr, first_tr = o.clock(transformer, args.device, args.steps)
     o.fresh(args.device)
     whole, _ = o.clock(step, args.device, args.steps)
-    o.show(args.device, case=f"step_{case}", processes=o.processes(), batch=args.batch * o.processes(), depth=args.depth, steps=args.steps, step_ms=o.median(whole),
-           step_min_ms=round(min(whole), 3), transformer_ms=o.median(tr), tokenizer_ms=o.median(tok),
+    o.show(args.device, case=f"step_{case}", processes=o.processes(), batch=args.batch * o.processes(), depth=args.depth,
+           steps=args.steps, step_ms=o.median(whole), step_min_ms=round(min(whole), 3), transformer_ms=o.median(tr), tokenizer_ms=o.median(tok),
            first_s={"tokenizer": round(first_tok, 1), "transformer": round(first_tr, 1)}, **o.memory(args.device),
            loss=round(final(), 4), **more)
 
@@ -170,6 +170,8 @@ def flex_attention_in_place():
 
 
 def tuned():
+    if o.processes() > 1:
+        raise SystemExit("gpu_step.py: the case `tuned` is for one process")
     import torch._inductor.config as inductor
     from models import basic_var
     dense = basic_var.slow_attn
@@ -200,8 +202,6 @@ def tuned():
         opt.zero_grad(set_to_none=True)
         return loss.detach()
 
-    if o.processes() > 1:
-        raise SystemExit("gpu_step.py: the case `tuned` is for one process")
     if args.check:
         check(tokenizer, vae, images)
     fixed = tokenizer(images)

@@ -124,8 +124,7 @@ fn sample(args: &Args, team: &Team) -> Result<()> {
         class_names,
     } = open_pair(&args.model, args.tokenizer.as_deref(), args.weights.kind)?;
     if world.size() > 1 {
-        let weights = [&var.params, &tok.vqvae.params].map(fingerprint);
-        let [model, tokenizer] = weights;
+        let [model, tokenizer] = [&var.params, &tok.vqvae.params].map(fingerprint);
         team.compare([
             (
                 "`model`",

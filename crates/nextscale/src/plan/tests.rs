@@ -51,7 +51,7 @@ fn steps_that_were_measured_are_predicted() {
         ("h100-80g", 1, 96, 2, From::Tokens, 202.2),
         // docs/log.md, 2026-11-26, "one run loop": 64 images.
         ("h100-80g", 1, 64, 2, From::Images, 169.3),
-        // docs/benchmarks.md, "Two GPUs".
+        // docs/log.md, 2026-11-27, "several processes": means of two turns on one and on two GPUs.
         ("h100-80g", 1, 96, 2, From::Tokens, 199.8),
         ("h100-80g", 2, 96, 2, From::Tokens, 204.4),
     ];
