@@ -19,7 +19,8 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn indexed(bytes: &[u8]) -> Result<(ShardContent, Vec<String>)> {
+/// What an index says of a shard, the entries' names, and the images.
+fn read(bytes: &[u8]) -> Result<(ShardContent, Vec<String>, Vec<Vec<u8>>)> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.tar");
     fs::write(&path, bytes).unwrap();
@@ -30,9 +31,18 @@ fn indexed(bytes: &[u8]) -> Result<(ShardContent, Vec<String>)> {
         .iter()
         .map(|e| name(&shard, e.offset, e.skip));
     let names = names.collect::<Result<_>>()?;
-    for entry in &content.entries {
+    let images = content.entries.iter().map(|entry| {
         let mut image = vec![0; entry.length as usize];
         shard.read(entry.offset, &mut image)?;
+        Ok(image)
+    });
+    let images = images.collect::<Result<_>>()?;
+    Ok((content, names, images))
+}
+
+fn indexed(bytes: &[u8]) -> Result<(ShardContent, Vec<String>)> {
+    let (content, names, images) = read(bytes)?;
+    for image in images {
         if image.len() == PPM.len() {
             assert_eq!(image, PPM);
         }
@@ -234,8 +244,8 @@ proptest! {
                 bytes[block..block + 512].copy_from_slice(header.as_bytes());
             }
         }
-        match indexed(&bytes) {
-            Ok((content, names)) => prop_assert_eq!(content.entries.len(), names.len()),
+        match read(&bytes) {
+            Ok((content, names, _)) => prop_assert_eq!(content.entries.len(), names.len()),
             Err(error) => prop_assert_eq!(error.exit_code(), 2),
         }
     }
