@@ -261,12 +261,16 @@ impl Sharding {
         both.filter(|r| !r.is_empty()).collect()
     }
 
+    /// The runs of a part of the model.
+    fn runs_in(&self, part: &Range<usize>) -> &[Run] {
+        let first = self.runs.partition_point(|r| r.range.start < part.start);
+        let end = self.runs.partition_point(|r| r.range.end <= part.end);
+        &self.runs[first..end.max(first)]
+    }
+
     /// How the gradients of a part become sums where they are needed.
     pub fn sums(&self, part: Range<usize>) -> Vec<Move> {
-        let first = self.runs.partition_point(|r| r.range.start < part.start);
-        let runs = self.runs[first..].iter();
-        let runs = runs.take_while(|r| r.range.end <= part.end);
-        let moves = runs.flat_map(|run| {
+        let moves = self.runs_in(&part).iter().flat_map(|run| {
             let shares = Move::SumShares {
                 from: run.range.start,
                 each: run.each,
@@ -279,9 +283,9 @@ impl Sharding {
         moves.collect()
     }
 
-    /// How updated weights come to everybody: those of the copy in half precision, or the float32 numbers.
-    fn publication(&self, alone: bool) -> Vec<Move> {
-        let of = self.runs.iter();
+    /// How updated weights of a part come to everybody: those of the copy in half precision, or the float32 numbers.
+    fn publication(&self, part: &Range<usize>, alone: bool) -> Vec<Move> {
+        let of = self.runs_in(part).iter();
         let of = of.filter(|run| run.each > 0 && run.alone == alone);
         of.map(|run| Move::GatherShares {
             from: run.range.start,
@@ -295,21 +299,33 @@ impl Sharding {
     /// # Errors
     /// When another process is gone.
     pub(super) fn publish_on_cpu(&self, flat: &mut [f32]) -> Result<()> {
-        let moves = self.publication(false);
+        let moves = self.publication(&(0..self.len), false);
         self.exchange.exchange(Values::Cpu(flat), &moves)
     }
 
-    /// The same on a GPU.
+    /// Begins the same on a GPU with a part of the model; it goes on beside the GPU's other work until [`Sharding::published`].
     ///
     /// # Errors
     /// When another process is gone or the GPU refuses.
-    pub(super) fn publish(&self, flat: &Tensor, half: Option<&Tensor>) -> Result<()> {
+    pub(crate) fn publish(
+        &self,
+        part: &Range<usize>,
+        flat: &Tensor,
+        half: Option<&Tensor>,
+    ) -> Result<()> {
         if let Some(half) = half {
-            let moves = self.publication(true);
+            let moves = self.publication(part, true);
             self.exchange.exchange(Values::Gpu(half), &moves)?;
         }
-        let moves = self.publication(false);
-        self.exchange.exchange(Values::Gpu(flat), &moves)?;
+        let moves = self.publication(part, false);
+        self.exchange.exchange(Values::Gpu(flat), &moves)
+    }
+
+    /// What is asked of the GPU from here on finds the weights of all parts.
+    ///
+    /// # Errors
+    /// As [`Sharding::publish`].
+    pub(crate) fn published(&self, flat: &Tensor, half: Option<&Tensor>) -> Result<()> {
         self.exchange.join()?;
         let Some(half) = half else { return Ok(()) };
         for run in self.runs.iter().filter(|run| run.each > 0 && !run.alone) {

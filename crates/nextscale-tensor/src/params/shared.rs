@@ -134,6 +134,8 @@ impl Params {
             let flat = Arc::get_mut(flat).ok_or_else(held)?;
             return sharding.publish_on_cpu(flat);
         }
-        sharding.publish(&self.whole(), half.as_ref())
+        let whole = self.whole();
+        sharding.publish(&(0..self.len), &whole, half.as_ref())?;
+        sharding.published(&whole, half.as_ref())
     }
 }

@@ -24,5 +24,4 @@ fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
 pub use losses::{evaluate_losses, evaluate_token_losses};
 pub use measures::{Measures, PendingMeasures};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};
-pub(crate) use teacher_forcing::Inputs;
-pub use teacher_forcing::TeacherForcing;
+pub use teacher_forcing::{Inputs, TeacherForcing};

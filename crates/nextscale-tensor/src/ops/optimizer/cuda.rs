@@ -208,7 +208,7 @@ impl DeviceSteps {
             let what = "gradients or moments of another model";
             return Err(Error::Params(what.into()));
         }
-        let _scope = gpu.scope("optimizer", || {
+        let scope = gpu.scope("optimizer", || {
             // Weights and moments are read and written; so are gradients, read once more before for their norm, on which
             // every update depends.
             let all = Work::moving(&[&flat, &flat, &m, &m, &v, &v, &grads, &grads, &grads]);
@@ -235,25 +235,42 @@ impl DeviceSteps {
         gpu.launch(&MODULE, "decide", one_block(1024), &args)?;
         let half = params.half();
         let copy = half.as_ref().map_or(DType::F32, Tensor::dtype);
-        let f32 = DType::F32;
-        let args = [
-            flat.arg_of("optimizer", f32)?,
-            grads.arg()?,
-            m.arg_of("optimizer", f32)?,
-            v.arg_of("optimizer", f32)?,
-            half.as_ref().map_or(Ok(Arg::Null), Tensor::arg)?,
-            self.factors.arg()?,
-            decision.arg()?,
-            Arg::U64(n as u64),
-            bits(hyper.lr * hyper.weight_decay),
-            Arg::F32(hyper.beta1 as f32),
-            Arg::F32((1.0 - hyper.beta1) as f32),
-            Arg::F32(hyper.beta2 as f32),
-            Arg::F32((1.0 - hyper.beta2) as f32),
-            Arg::F32(hyper.eps as f32),
-        ];
-        let shape = Launch::pass(gpu, n.div_ceil(8));
-        gpu.launch(&MODULE, ("adamw", copy), shape, &args)?;
+        let update = |part: &Range<usize>| {
+            let of = |t: &Tensor| t.narrow(part.start, part.len());
+            let (p, g, m, v) = (of(&flat)?, of(&grads)?, of(&m)?, of(&v)?);
+            let half = half.as_ref().map(of).transpose()?;
+            let groups = part.len().div_ceil(GROUP);
+            let factors = self.factors.narrow(part.start / GROUP, groups)?;
+            let args = [
+                p.arg_of("optimizer", DType::F32)?,
+                g.arg()?,
+                m.arg_of("optimizer", DType::F32)?,
+                v.arg_of("optimizer", DType::F32)?,
+                half.as_ref().map_or(Ok(Arg::Null), Tensor::arg)?,
+                factors.arg()?,
+                decision.arg()?,
+                Arg::U64(part.len() as u64),
+                bits(hyper.lr * hyper.weight_decay),
+                Arg::F32(hyper.beta1 as f32),
+                Arg::F32((1.0 - hyper.beta1) as f32),
+                Arg::F32(hyper.beta2 as f32),
+                Arg::F32((1.0 - hyper.beta2) as f32),
+                Arg::F32(hyper.eps as f32),
+            ];
+            let shape = Launch::pass(gpu, part.len().div_ceil(8));
+            Ok::<_, Error>(gpu.launch(&MODULE, ("adamw", copy), shape, &args)?)
+        };
+        let Some(sharding) = &sharding else {
+            update(&(0..n))?;
+            return Ok(numbers);
+        };
+        // The weights of a part are on their way to the others while the next part is updated.
+        for part in params.parts().filter(|part| !part.is_empty()) {
+            update(&part)?;
+            sharding.publish(&part, &flat, half.as_ref())?;
+        }
+        drop(scope);
+        sharding.published(&flat, half.as_ref())?;
         Ok(numbers)
     }
 }

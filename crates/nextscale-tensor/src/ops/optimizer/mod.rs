@@ -323,6 +323,7 @@ impl Steps {
                     s.update(skipped);
                 }
                 buffers.grads.zero()?;
+                params.publish()?;
                 StepNumbers(Numbers::Here(StepValues {
                     norm,
                     scale: progress.scaling.map_or(1.0, |s| s.scale),
@@ -331,7 +332,6 @@ impl Steps {
                 }))
             }
         };
-        params.publish()?;
         Ok(numbers)
     }
 }
