@@ -24,4 +24,5 @@ fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
 pub use losses::{evaluate_losses, evaluate_token_losses};
 pub use measures::{Measures, PendingMeasures};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};
-pub use teacher_forcing::{Inputs, TeacherForcing};
+pub(crate) use teacher_forcing::Inputs;
+pub use teacher_forcing::TeacherForcing;

@@ -20,7 +20,7 @@ pub struct TeacherForcing<'a> {
 }
 
 /// What a batch gives the transformer to learn from.
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// The tokens \[B, Σl\] of the scales that take part.
     targets: Tensor,
     /// The transformer's input that they make; `None` where only the first scale takes part.
@@ -84,12 +84,8 @@ impl TeacherForcing<'_> {
         self.var.config.pyramid.count()
     }
 
-    /// Tokens of the first `scales` scales of images \[B, R, R, 3\], and what they make of the transformer's input, in one pass over the
-    /// scales.
-    ///
-    /// # Errors
-    /// When shapes do not fit, or only the tokenizer's codebook is at hand.
-    pub fn of_images(&self, images: &Tensor, scales: usize) -> Result<Inputs> {
+    /// Tokens of the first `scales` scales of images, and what they make of the transformer's input, in one pass over the scales.
+    pub(crate) fn of_images(&self, images: &Tensor, scales: usize) -> Result<Inputs> {
         let (vqvae, pyramid) = (self.tokenizer.for_images()?, &self.var.config.pyramid);
         let pass = ForwardPass::plain(vqvae.math);
         let f = vqvae.features(&pass, images, None)?;
@@ -112,11 +108,8 @@ impl TeacherForcing<'_> {
         })
     }
 
-    /// The same of rows \[B, L\] with the tokens of all scales.
-    ///
-    /// # Errors
-    /// When shapes do not fit or, on a CPU, a token is out of range.
-    pub fn of_rows(&self, tokens: &Tensor, scales: usize) -> Result<Inputs> {
+    /// The same of rows with the tokens of all scales.
+    pub(crate) fn of_rows(&self, tokens: &Tensor, scales: usize) -> Result<Inputs> {
         let pyramid = &self.var.config.pyramid;
         let lengths = (0..pyramid.count()).map(|k| pyramid.range(k).len());
         let maps = ops::split_tokens(tokens, &lengths.collect::<Vec<_>>())?;

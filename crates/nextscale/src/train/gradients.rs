@@ -54,8 +54,8 @@ impl GradientSum {
     }
 
     /// Adds the gradients of `loss` to those of the optimizer, which are the sums of `accumulate` iterations by all processes, of which
-    /// `update` ends the last: then all get the sums of all, bit for bit the same, for what comes after [`Exchange::join`]. On GPUs a part of the
-    /// parameters is on its way as soon as the pass has nothing more to add to it.
+    /// `update` ends the last: then all get the sums of all, bit for bit the same. On GPUs a part of the parameters is on its way as soon
+    /// as the pass has nothing more to add to it.
     ///
     /// # Errors
     /// When the pass fails or another process is gone.
@@ -85,7 +85,7 @@ impl GradientSum {
         tape.backward_by_parts(loss, seed, (params, grads), &[], &mut |part| {
             self.exchange(Values::Gpu(&sums), &moves(part.range()))
         })?;
-        Ok(())
+        Ok(self.join()?)
     }
 
     /// Has the first process alone hold what all processes have added up since the last update: so a checkpoint between two updates

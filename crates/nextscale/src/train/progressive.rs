@@ -80,11 +80,6 @@ impl Stage {
         newest_weight: 1.0,
         ramp: 1.0,
     };
-
-    /// How many scales take part of `all`.
-    pub fn scales(&self, all: usize) -> usize {
-        self.highest.map_or(all, |k| k + 1)
-    }
 }
 
 /// The ramp's first value.

@@ -11,7 +11,6 @@ use crate::world::{self, Number, Summed};
 use crate::{Error, Result};
 use nextscale_tensor::PendingTensor;
 use nextscale_tensor::ops;
-use nextscale_tensor::params::Exchange;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Device, Tape, Tensor};
 
@@ -201,7 +200,6 @@ impl TokenizerTrainer {
         self.sum
             .backward(tape, &loss, model, (plan.accumulate, plan.update))?;
         let numbers = if plan.update {
-            self.sum.join()?;
             let params = &mut self.vqvae.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
             Some(numbers.copy_to_host()?)

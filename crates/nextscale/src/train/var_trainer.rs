@@ -13,7 +13,6 @@ use crate::model::var::state_dict::is_decayed;
 use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
 use nextscale_tensor::ops;
-use nextscale_tensor::params::Exchange;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Device, Math, Shape, Tape, Tensor, Values};
 
@@ -115,8 +114,9 @@ impl VarTrainer {
         labels: &[i32],
         plan: &TransformerStep,
     ) -> Result<PendingReport> {
+        let draws = self.draws(labels, plan.it)?;
         let inputs = self.model().of_images(images, self.active(plan.stage))?;
-        self.step_on(&inputs, labels, plan, |_| ())
+        self.iterate(&inputs, &draws, plan)
     }
 
     /// One iteration on token maps \[B, l\] (at least those of the active scales).
@@ -144,25 +144,9 @@ impl VarTrainer {
         labels: &[i32],
         plan: &TransformerStep,
     ) -> Result<PendingReport> {
-        let inputs = self.model().of_rows(tokens, self.active(plan.stage))?;
-        self.step_on(&inputs, labels, plan, |_| ())
-    }
-
-    /// One iteration on what was made of images or tokens before. `meanwhile` is called once the backward pass has been asked for and
-    /// before the update: what it asks of a GPU has the time that the processes' sums of gradients take. The next iteration's inputs are
-    /// made there, so that a process that is a little behind keeps no other one waiting.
-    ///
-    /// # Errors
-    /// When the inputs are of other scales than the plan's, or a label is out of range.
-    pub fn step_on(
-        &mut self,
-        inputs: &Inputs,
-        labels: &[i32],
-        plan: &TransformerStep,
-        meanwhile: impl FnOnce(TeacherForcing<'_>),
-    ) -> Result<PendingReport> {
         let draws = self.draws(labels, plan.it)?;
-        self.iterate(inputs, &draws, plan, meanwhile)
+        let inputs = self.model().of_rows(tokens, self.active(plan.stage))?;
+        self.iterate(&inputs, &draws, plan)
     }
 
     /// [`VarTrainer::step_tokens`] with the random draws given.
@@ -176,7 +160,7 @@ impl VarTrainer {
         plan: &TransformerStep,
     ) -> Result<PendingReport> {
         let inputs = self.model().of_maps(tokens, self.active(plan.stage))?;
-        self.iterate(&inputs, draws, plan, |_| ())
+        self.iterate(&inputs, draws, plan)
     }
 
     /// One iteration. Nothing waits for a GPU: what was found is read from the report later.
@@ -185,7 +169,6 @@ impl VarTrainer {
         inputs: &Inputs,
         draws: &Draws,
         plan: &TransformerStep,
-        meanwhile: impl FnOnce(TeacherForcing<'_>),
     ) -> Result<PendingReport> {
         let tape = Tape::new();
         let pass = ForwardPass::on(Cx::on(&tape).with(self.var.math));
@@ -203,9 +186,7 @@ impl VarTrainer {
         let model = (&self.var.params, &mut self.opt);
         self.sum
             .backward(tape, &out.loss, model, (plan.accumulate, plan.update))?;
-        meanwhile(self.model());
         let numbers = if plan.update {
-            self.sum.join()?;
             let params = &mut self.var.params;
             let numbers = self.opt.step(params, plan.lr, plan.wd, plan.clip)?;
             Some(numbers.copy_to_host()?)
@@ -230,7 +211,8 @@ impl VarTrainer {
 
     /// Scales that take part.
     fn active(&self, stage: Stage) -> usize {
-        stage.scales(self.var.config.pyramid.count())
+        let all = self.var.config.pyramid.count();
+        stage.highest.map_or(all, |k| k + 1)
     }
 
     /// Weights of the tokens in the loss.

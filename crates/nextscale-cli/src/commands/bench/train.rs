@@ -2,7 +2,6 @@
 
 use super::timing::{Bench, Pass};
 use super::{Args, Source, Target, models, random_images};
-use nextscale::eval::TeacherForcing;
 use nextscale::train::gradients::GradientSum;
 use nextscale::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
@@ -33,12 +32,6 @@ pub fn train(args: &Args, target: Target, world: &World) -> Result<()> {
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
     trainer.sum = sum;
     let bench = Bench::new(args, target, begun)?.among(world);
-    let (several, mut ahead) = (world.size() > 1, None);
-    let scales = trainer.var.config.pyramid.count();
-    let inputs_of = |model: TeacherForcing<'_>| match &tokens {
-        None => model.of_images(&images, scales),
-        Some(rows) => model.of_rows(rows, scales),
-    };
     // To drop a report is to wait for it.
     let mut unread = Vec::new();
     let more = [
@@ -48,14 +41,10 @@ pub fn train(args: &Args, target: Target, world: &World) -> Result<()> {
     ];
     bench.run("train", batch, &more, |pass| {
         let plan = TransformerStep::whole(pass.number());
-        let inputs = match ahead.take() {
-            Some(inputs) => inputs?,
-            None => inputs_of(trainer.model())?,
+        let pending = match &tokens {
+            None => trainer.step(&images, &labels, &plan)?,
+            Some(rows) => trainer.step_rows(rows, &labels, &plan)?,
         };
-        let pending = trainer.step_on(&inputs, &labels, &plan, |model| {
-            // As in a run: several processes make what the next step learns from while they add up gradients.
-            ahead = several.then(|| inputs_of(model));
-        })?;
         match pass {
             Pass::Timed(_) => pending.read().map(|_| ()),
             Pass::Ahead | Pass::Profiled => {

@@ -149,7 +149,6 @@ impl TransformerRun<'_> {
                 stage: restored.state.stage,
                 state: restored.state,
                 source: None,
-                ahead: None,
                 first: true,
                 models,
                 options,

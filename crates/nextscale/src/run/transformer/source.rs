@@ -3,12 +3,14 @@
 
 use crate::data::tokens::{TokenFile, TokenLoader};
 use crate::data::{BadImage, Feed, ImageSource, LoaderConfig, TrainLoader};
-use crate::eval::{Inputs, Measures, TeacherForcing, evaluate_losses, evaluate_token_losses};
+use crate::eval::Measures;
+use crate::eval::{TeacherForcing, evaluate_losses, evaluate_token_losses};
 use crate::options::TransformerOptions;
 use crate::run::Dataset;
 use crate::run::data_record::DataRecord;
 use crate::run::opening::describe;
-use crate::train::var_trainer::VarTrainer;
+use crate::train::report::PendingReport;
+use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result, Team};
 use nextscale_tensor::Tensor;
 use std::sync::Arc;
@@ -146,8 +148,8 @@ impl Data {
     }
 }
 
-/// One iteration's images or tokens.
-pub(super) struct Batch {
+/// One iteration's inputs.
+pub(super) struct Inputs {
     given: Given,
     /// Classes.
     pub(super) labels: Vec<i32>,
@@ -160,7 +162,7 @@ enum Given {
     Tokens(Tensor),
 }
 
-impl Batch {
+impl Inputs {
     /// The images, where they are what is learned from.
     pub(super) fn images(&self) -> Option<&Tensor> {
         match &self.given {
@@ -169,17 +171,16 @@ impl Batch {
         }
     }
 
-    /// What the transformer learns from, of the first `scales` scales, with the classes.
-    pub(super) fn ready(
-        self,
-        model: TeacherForcing<'_>,
-        scales: usize,
-    ) -> Result<(Inputs, Vec<i32>)> {
-        let inputs = match &self.given {
-            Given::Images(x) => model.of_images(x, scales),
-            Given::Tokens(x) => model.of_rows(x, scales),
-        };
-        Ok((inputs?, self.labels))
+    /// An iteration with them.
+    pub(super) fn step(
+        &self,
+        trainer: &mut VarTrainer,
+        plan: &TransformerStep,
+    ) -> Result<PendingReport> {
+        match &self.given {
+            Given::Images(x) => trainer.step(x, &self.labels, plan),
+            Given::Tokens(x) => trainer.step_rows(x, &self.labels, plan),
+        }
     }
 }
 
@@ -219,13 +220,13 @@ impl Source {
         })
     }
 
-    /// The next iteration's batch.
-    pub(super) fn next(&mut self) -> Result<Batch> {
+    /// The next iteration's inputs.
+    pub(super) fn next(&mut self) -> Result<Inputs> {
         match &mut self.loader {
             Loader::Images(loader, side) => {
                 let batch = loader.next_batch()?;
                 let (images, labels) = self.feed.batch(&batch, *side)?;
-                Ok(Batch {
+                Ok(Inputs {
                     given: Given::Images(images),
                     labels,
                 })
@@ -235,7 +236,7 @@ impl Source {
                     .next_batch()?
                     .ok_or_else(|| Error::failed("training batches do not end"))?;
                 let shape = [batch.labels.len(), *row];
-                Ok(Batch {
+                Ok(Inputs {
                     given: Given::Tokens(self.feed.integers(shape, &batch.tokens)?),
                     labels: batch.labels,
                 })

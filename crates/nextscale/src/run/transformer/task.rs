@@ -6,13 +6,13 @@ use super::source::{Data, Source};
 use super::state::{self, Saving};
 use super::{tags, transformer_paths};
 use crate::data::{BadImage, LoaderConfig};
-use crate::eval::{Inputs, Measures};
+use crate::eval::Measures;
 use crate::memory::evaluation_batch;
 use crate::options::TransformerOptions;
 use crate::options::{Horizon, TransformerPlan};
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
-use crate::train::progressive::{Stage, StagePlan, StageState};
+use crate::train::progressive::{StagePlan, StageState};
 use crate::train::report::{PendingReport, StepReport};
 use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result};
@@ -53,8 +53,6 @@ pub(super) struct TransformerTask {
     pub(super) stage: StageState,
     /// Batches, once the run has begun.
     pub(super) source: Option<Source>,
-    /// What the next iteration learns from and its classes, where they were made in advance.
-    pub(super) ahead: Option<Result<(Inputs, Vec<i32>)>>,
     pub(super) loader: LoaderConfig,
     /// Whether no iteration was made yet.
     pub(super) first: bool,
@@ -74,12 +72,6 @@ impl TransformerTask {
     fn source(&mut self) -> Result<&mut Source> {
         let none = || Error::failed("a run loads batches once it has begun");
         self.source.as_mut().ok_or_else(none)
-    }
-
-    /// What the iteration after `it` trains, where its inputs are made during `it`: one process has no sums of others to wait for.
-    fn next_stage(&self, it: u64) -> Option<Stage> {
-        let more = it + 1 < self.horizon.max_it && self.trainer.sum.world().size() > 1;
-        more.then(|| self.stage.clone().advance(self.stages.as_ref(), it + 1))
     }
 
     /// Says what share of tokens the tokenizer's arithmetic changes.
@@ -186,6 +178,7 @@ impl Task for TransformerTask {
     }
 
     fn launch(&mut self, it: u64, update: bool, cx: &mut Context) -> Result<(Pending, u64)> {
+        let inputs = self.source()?.next()?;
         let now = self.horizon.schedule.at(it);
         let stage = self.stage.advance(self.stages.as_ref(), it);
         let step = TransformerStep {
@@ -197,38 +190,17 @@ impl Task for TransformerTask {
             update,
             stage,
         };
-        let scales = self.plan.patch_nums.len();
-        let (inputs, labels) = match self.ahead.take() {
-            Some(ready) => ready?,
-            None => {
-                let batch = self.source()?.next()?;
-                if std::mem::take(&mut self.first)
-                    && let Some(images) = batch.images()
-                {
-                    self.report_tokens(images, cx)?;
-                }
-                batch.ready(self.trainer.model(), stage.scales(scales))?
-            }
-        };
-        let next = self.next_stage(it).map(|stage| stage.scales(scales));
-        let Self {
-            trainer,
-            source,
-            ahead,
-            ..
-        } = self;
-        let report = trainer.step_on(&inputs, &labels, &step, |model| {
-            let (Some(scales), Some(source)) = (next, source) else {
-                return;
-            };
-            *ahead = Some(source.next().and_then(|batch| batch.ready(model, scales)));
-        })?;
+        if std::mem::take(&mut self.first)
+            && let Some(images) = inputs.images()
+        {
+            self.report_tokens(images, cx)?;
+        }
         let pending = Pending {
-            report,
+            report: inputs.step(&mut self.trainer, &step)?,
             step,
             stage: self.stage,
         };
-        Ok((pending, labels.len() as u64))
+        Ok((pending, inputs.labels.len() as u64))
     }
 
     fn read(&mut self, pending: Pending, scale: Option<f64>) -> Result<Report> {
