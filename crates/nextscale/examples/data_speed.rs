@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nextscale::data::{
-    ImageSource, LoadBuffers, LoaderConfig, Resizer, Splits, TrainLoader, TrainSampler, Transform,
+    Cut, ImageSource, LoadBuffers, LoaderConfig, Resizer, Splits, TrainLoader, TrainSampler,
+    Transform,
 };
 use nextscale::{Error, Result, Share};
 use nextscale_tensor::rng::{Purpose, Stream};
@@ -28,7 +29,7 @@ fn main() -> Result<()> {
         .ok_or_else(|| Error::input("usage: data_speed DATA_PATH [WORKERS] [SIDE] [SECONDS]"))?;
     let (workers, side, seconds) = (number(1, 2.0)?, number(2, 256.0)?, number(3, 3.0)?);
     let begun = Instant::now();
-    let source = Splits::open(Path::new(folder))?.train;
+    let source = Splits::open(Path::new(folder), &Cut::default())?.train;
     println!(
         "{} images opened in {:.3} s",
         source.len(),

@@ -195,7 +195,13 @@ impl Quickstart {
             return Ok(None);
         }
         let plan = train.resolve(1)?;
-        let data = Dataset::open(BUILTIN_SHAPES, plan.image_size, train.data.mid_reso, false)?;
+        let data = Dataset::open(
+            BUILTIN_SHAPES,
+            &train.folder,
+            plan.image_size,
+            train.data.mid_reso,
+            false,
+        )?;
         (self.say)("3/4  reconstructing held-out images");
         let tokenizer = tokenizer_paths(&options.output.out).weights;
         let (psnr_db, codebook_usage) = self.reconstruct(&tokenizer, &data)?;

@@ -1,6 +1,7 @@
 //! Which classes `--classes` and `--class` mean.
 
 use nextscale::checkpoint::class_names::{ModelClasses, list_names};
+use nextscale::options::FolderOptions;
 use nextscale::run::Dataset;
 use nextscale::{Error, Result};
 
@@ -42,7 +43,10 @@ struct Named {
 
 fn named(data_path: Option<&str>, model: &ModelClasses<'_>) -> Result<Named> {
     let given = match data_path {
-        Some(path) => Some((path, Dataset::open(path, 64, 1.125, false)?)),
+        Some(path) => Some((
+            path,
+            Dataset::open(path, &FolderOptions::default(), 64, 1.125, false)?,
+        )),
         None => None,
     };
     let names = match (&given, model.names) {

@@ -1,6 +1,6 @@
 //! `nextscale eval`: validation losses by scale.
 
-use super::images::{pair, tell_bad, tell_left_out};
+use super::images::{pair, tell_all, tell_bad};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
 use super::weights_args::WeightsArgs;
@@ -10,6 +10,7 @@ use nextscale::data::LoaderConfig;
 use nextscale::eval::{TeacherForcing, evaluate_losses};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::model::vqvae::codes::Tokenizer;
+use nextscale::options::FolderOptions;
 use nextscale::options::values::BadImages;
 use nextscale::run::Dataset;
 use nextscale::{Error, Result, Share, Team, say};
@@ -27,7 +28,7 @@ pub struct Args {
     /// The tokenizer, where the model's file does not hold it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Folder with train/CLASS/* and val/CLASS/*, tar or Parquet shards, or builtin:shapes; where the model's file holds the names of its classes, a folder
+    /// Folder of images (CLASS/*, or train/CLASS/* and val/CLASS/*), tar or Parquet shards, or builtin:shapes; where the model's file holds the names of its classes, a folder
     /// with some of them will do
     #[arg(long, value_name = "DIR")]
     data_path: String,
@@ -40,6 +41,8 @@ pub struct Args {
     /// What happens to image files that can't be decoded
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
+    #[command(flatten)]
+    folder: FolderOptions,
     #[command(flatten)]
     weights: WeightsArgs,
     #[command(flatten)]
@@ -68,7 +71,7 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
     } = open_pair(&args.model, args.tokenizer.as_deref(), args.weights.kind)?;
     let pyramid = var.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
-    let mut data = Dataset::open(&args.data_path, side, args.mid_reso, false)?;
+    let mut data = Dataset::open(&args.data_path, &args.folder, side, args.mid_reso, false)?;
     let known = ModelClasses {
         file: &args.model.display().to_string(),
         names: class_names.as_deref(),
@@ -86,7 +89,7 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
         var: &var,
     };
     if world.is_first() {
-        tell_left_out(&data.left_out);
+        tell_all(&data.remarks);
     }
     let config = LoaderConfig {
         bad_images: args.bad_images.into(),

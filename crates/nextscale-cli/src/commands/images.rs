@@ -30,8 +30,8 @@ pub fn tell_bad(bad: &[BadImage]) {
     }
 }
 
-/// Says what lies in a data folder and is no image of it.
-pub fn tell_left_out(lines: &[String]) {
+/// Says what there is to say of a data folder.
+pub fn tell_all(lines: &[String]) {
     for line in lines {
         tell!("{line}");
     }

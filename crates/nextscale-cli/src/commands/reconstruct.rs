@@ -1,6 +1,6 @@
 //! `nextscale reconstruct`: images through the tokenizer and back.
 
-use super::images::{check_picture, load, may_write, tell_bad, tell_left_out};
+use super::images::{check_picture, load, may_write, tell_all, tell_bad};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
 use super::weights_args::WeightsArgs;
@@ -9,6 +9,7 @@ use nextscale::data::{BadImage, Feed, LoaderConfig, is_of_the_file};
 use nextscale::eval::{Reconstruction, evaluate_reconstruction, psnr_db};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
+use nextscale::options::FolderOptions;
 use nextscale::options::values::{BadImages, parse_pn};
 use nextscale::pictures::{before_after, check_grid};
 use nextscale::run::Dataset;
@@ -49,6 +50,8 @@ pub struct Args {
     /// What happens to image files that can't be decoded
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
+    #[command(flatten)]
+    folder: FolderOptions,
     #[command(flatten)]
     weights: WeightsArgs,
     #[command(flatten)]
@@ -108,9 +111,9 @@ fn reconstruct(args: &Args, team: &Team) -> Result<()> {
     let mut printed = Ok(());
     match &args.data_path {
         Some(path) => {
-            let data = Dataset::open(path, side, args.mid_reso, false)?;
+            let data = Dataset::open(path, &args.folder, side, args.mid_reso, false)?;
             if world.is_first() {
-                tell_left_out(&data.left_out);
+                tell_all(&data.remarks);
             }
             let config = LoaderConfig {
                 bad_images: args.bad_images.into(),

@@ -1,6 +1,6 @@
 //! `nextscale tokenize`: the tokens of a folder of images.
 
-use super::images::{may_write, tell_bad, tell_left_out};
+use super::images::{may_write, tell_all, tell_bad};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
 use super::turns::{self, Turns};
@@ -12,6 +12,7 @@ use nextscale::data::{Feed, LoaderConfig, Readable};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::state::fingerprint;
+use nextscale::options::FolderOptions;
 use nextscale::options::values::{BadImages, parse_bool, parse_pn};
 use nextscale::run::{Dataset, threads_of};
 use nextscale::{Error, Result, Share, Team, say};
@@ -29,7 +30,7 @@ pub struct Args {
     /// The tokenizer, or a training checkpoint that holds it
     #[arg(long, value_name = "FILE")]
     tokenizer: PathBuf,
-    /// Folder with train/CLASS/* and val/CLASS/*, tar or Parquet shards, or builtin:shapes
+    /// Folder of images (CLASS/*, or train/CLASS/* and val/CLASS/*), tar or Parquet shards, or builtin:shapes
     #[arg(long, value_name = "DIR")]
     data_path: String,
     /// Which images
@@ -67,6 +68,8 @@ pub struct Args {
     /// What happens to image files that can't be decoded
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
+    #[command(flatten)]
+    folder: FolderOptions,
     #[command(flatten)]
     weights: WeightsArgs,
     #[command(flatten)]
@@ -111,9 +114,16 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
     };
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
-    let mut data = Dataset::open(&args.data_path, side, args.mid_reso, args.hflip)?;
+    let mut data = Dataset::open(
+        &args.data_path,
+        &args.folder,
+        side,
+        args.mid_reso,
+        args.hflip,
+    )?;
     if world.is_first() {
-        tell_left_out(&data.left_out);
+        tell_all(&data.remarks);
+        tell_all(data.transparency(&args.folder).as_slice());
     }
     if args.bad_images == BadImages::Skip {
         // The file begins with the number of images.

@@ -2,6 +2,8 @@
 
 use super::{ModelKind, WeightsKind, load_part};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums};
+use crate::format::safetensors::SafetensorsFile;
+use crate::format::sniff::{FileFormat, sniff};
 use crate::model::MAX_SIDE;
 use crate::model::Pyramid;
 use crate::model::state::{fingerprint, hit_averages, load_var, load_vqvae};
@@ -124,6 +126,29 @@ pub fn open_tokenizer_for(
         hits,
         trained_with,
     })
+}
+
+/// The scales that a tokenizer's or a token file was made with, as `--pn` takes them, and the pixels along a side of a token, where the
+/// file says so: the reference's do not. Nothing but its header is read.
+///
+/// # Errors
+/// When it can't be read, or what it says is damaged.
+pub fn sizes_in(path: &Path) -> Result<Option<(String, usize)>> {
+    if sniff(path)? != FileFormat::Safetensors {
+        return Ok(None);
+    }
+    let metadata = SafetensorsFile::open(path)?.metadata();
+    let Some(text) = metadata.get(TOKENIZER_KEY) else {
+        return Ok(None);
+    };
+    let config: VqvaeConfig = serde_json::from_str(text).map_err(|e| {
+        Error::input(format!(
+            "{}: its metadata {TOKENIZER_KEY} is damaged: {e}",
+            path.display()
+        ))
+    })?;
+    let sides = config.pyramid.sides();
+    Ok(sides.map(|sides| (format_patch_nums(&sides), config.downsample())))
 }
 
 /// What is to be said of `--patch_size` where a tokenizer of so many levels has another.

@@ -1,4 +1,4 @@
-//! Images in folders: `data_path/train/<class>/*` and `data_path/val/<class>/*`.
+//! Images in folders: a folder a class, one folder of them all, or named in a file of metadata.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod flat;
+mod listed;
+pub(super) mod metadata;
 
 use super::{ImageSource, LoadBuffers, decode_file};
 use crate::checkpoint::class_names::named_twice;
@@ -25,6 +27,8 @@ const LISTED: usize = 3;
 /// lie in, then by name, as torchvision's `DatasetFolder` orders them.
 #[derive(Debug)]
 pub struct FolderSource {
+    /// What all of them lie in.
+    root: PathBuf,
     classes: Vec<String>,
     folders: Vec<PathBuf>,
     files: Vec<File>,
@@ -39,6 +43,12 @@ struct LeftOut {
     no_files: usize,
     /// Links to folders that lead back to where the search came from.
     circles: usize,
+    /// Images beside class folders, which have no class.
+    beside: usize,
+    /// Folders without an image.
+    empty: usize,
+    /// Images that the file of metadata does not name.
+    unlisted: usize,
     example: Option<PathBuf>,
 }
 
@@ -57,6 +67,30 @@ impl LeftOut {
         self.circles += 1;
         self.example.get_or_insert(path);
     }
+
+    fn beside(&mut self, path: PathBuf) {
+        self.beside += 1;
+        self.example.get_or_insert(path);
+    }
+
+    fn empty(&mut self, path: PathBuf) {
+        self.empty += 1;
+        self.example.get_or_insert(path);
+    }
+
+    fn unlisted(&mut self, path: PathBuf) {
+        self.unlisted += 1;
+        self.example.get_or_insert(path);
+    }
+}
+
+/// What class folders without an image are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Empty {
+    /// An error: somebody has made the folder for a class.
+    Refused,
+    /// No class: the folder is one of whatever lies there.
+    LeftOut,
 }
 
 /// One image: the folder that holds it (a place in `folders`), its name and its class.
@@ -65,54 +99,6 @@ struct File {
     folder: u32,
     label: u32,
     name: OsString,
-}
-
-/// The two splits of a data folder, with the same classes.
-#[derive(Debug)]
-pub struct FolderSplits {
-    /// The images of `train/`.
-    pub train: FolderSource,
-    /// The images of `val/`.
-    pub val: FolderSource,
-}
-
-impl FolderSplits {
-    /// Lists the images of `data_path/train` and `data_path/val`. Nothing is decoded yet.
-    ///
-    /// # Errors
-    /// [`Error::Input`] (one line that says what is missing and where) for a folder that does not exist, without
-    /// `train/` or `val/`, without class folders, with an empty class folder, or where the two splits have
-    /// different classes; [`Error::Io`] where a folder can't be read.
-    pub fn open(data_path: impl AsRef<Path>) -> Result<Self> {
-        let root = data_path.as_ref();
-        let shown = root.display();
-        if !root.is_dir() {
-            let what = if root.exists() {
-                "not a folder"
-            } else {
-                "no such folder"
-            };
-            return Err(Error::field(
-                "data_path",
-                shown,
-                format!("{what}; give the folder that holds train/<class>/ and val/<class>/"),
-            ));
-        }
-        let missing: Vec<&str> = ["train", "val"]
-            .into_iter()
-            .filter(|split| !root.join(split).is_dir())
-            .collect();
-        if !missing.is_empty() {
-            return Err(Error::input(format!(
-                "`data_path`={shown}: there is no {}/ in it; images are expected as train/<class>/* and val/<class>/*",
-                missing.join("/ and no ")
-            )));
-        }
-        let train = FolderSource::open(root.join("train"))?;
-        let val = FolderSource::open(root.join("val"))?;
-        same_classes(root, &train.classes, &val.classes)?;
-        Ok(Self { train, val })
-    }
 }
 
 /// Demands that both splits of a data folder have the same classes.
@@ -150,10 +136,15 @@ impl FolderSource {
     /// [`Error::Input`] without class folders or with an empty one, or beyond `u32::MAX` images; [`Error::Io`]
     /// where a folder can't be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
+        Self::of_classes(folder.as_ref(), Empty::Refused)
+    }
+
+    /// The same, with a choice for class folders without an image.
+    pub(in crate::data) fn of_classes(folder: &Path, empties: Empty) -> Result<Self> {
         let shown = folder.display();
         let mut class_folders = Vec::new();
         let mut source = Self {
+            root: folder.to_path_buf(),
             classes: Vec::new(),
             folders: Vec::new(),
             files: Vec::new(),
@@ -161,10 +152,13 @@ impl FolderSource {
         };
         for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
             let path = entry.map_err(Error::io(folder))?.path();
-            if path.is_dir() && is_hidden(&file_name(&path)) {
+            let name = file_name(&path);
+            if path.is_dir() && is_hidden(&name) {
                 source.left_out.hidden(path);
             } else if path.is_dir() {
                 class_folders.push(path);
+            } else if is_image(&name) && !is_hidden(&name) {
+                source.left_out.beside(path);
             }
         }
         class_folders.sort_by_cached_key(|path| file_name(path).into_encoded_bytes());
@@ -174,14 +168,25 @@ impl FolderSource {
             )));
         }
         let mut empty = Vec::new();
-        for (label, path) in class_folders.into_iter().enumerate() {
+        for path in class_folders {
             let class = class_name(&file_name(&path));
             let before = source.files.len();
-            source.add_class(label as u32, &path)?;
-            if source.files.len() == before {
-                empty.push(class.clone());
+            source.add_class(source.classes.len() as u32, &path)?;
+            match source.files.len() == before {
+                true if empties == Empty::LeftOut => {
+                    source.left_out.empty(path);
+                    continue;
+                }
+                true => empty.push(class.clone()),
+                false => {}
             }
             source.classes.push(class);
+        }
+        if source.classes.is_empty() {
+            return Err(Error::input(format!(
+                "{shown}: no images ({}) in its folders",
+                IMAGE_EXTENSIONS.join(" ")
+            )));
         }
         if !empty.is_empty() {
             let names: Vec<&str> = empty.iter().map(String::as_str).collect();
@@ -232,6 +237,9 @@ impl FolderSource {
             hidden,
             no_files,
             circles,
+            beside,
+            empty,
+            unlisted,
             example,
         } = &self.left_out;
         let example = example.as_ref()?;
@@ -249,6 +257,18 @@ impl FolderSource {
             parts.push(format!(
                 "{circles} {links} to a folder in which they lie (what lies in such a circle is taken once)"
             ));
+        }
+        for (count, what) in [
+            (beside, "beside the class folders"),
+            (unlisted, "that the metadata does not name"),
+        ] {
+            if *count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        if *empty > 0 {
+            let folders = if *empty == 1 { "folder" } else { "folders" };
+            parts.push(format!("{empty} {folders} without an image"));
         }
         Some(format!(
             "left out of the images: {}, for example {}",
@@ -269,6 +289,12 @@ impl ImageSource for FolderSource {
 
     fn label(&self, index: usize) -> u32 {
         self.files.get(index).map_or(0, |file| file.label)
+    }
+
+    fn key(&self, index: usize) -> String {
+        let path = self.path(index).unwrap_or_default();
+        let below = path.strip_prefix(&self.root).unwrap_or(&path);
+        class_name(below.as_os_str())
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {
@@ -423,7 +449,7 @@ pub(super) fn is_image_name(name: &str) -> bool {
 }
 
 /// A folder's name as a class. Bytes that are no UTF-8 are written as `\xff`, so that different folders keep different names.
-fn class_name(folder: &OsStr) -> String {
+pub(super) fn class_name(folder: &OsStr) -> String {
     let mut name = String::new();
     for part in folder.as_encoded_bytes().utf8_chunks() {
         name.push_str(part.valid());

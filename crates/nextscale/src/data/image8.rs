@@ -84,6 +84,11 @@ impl RgbImage8 {
         }
     }
 
+    /// The pixels, taken out; the picture has none then.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(self).into_data()
+    }
+
     /// The pixels, taken out.
     pub fn into_data(self) -> Vec<u8> {
         self.data

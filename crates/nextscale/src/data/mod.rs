@@ -5,6 +5,7 @@
 //! decides which images make a batch, a [`Transform`] makes each R × R pixels, and a [`TrainLoader`] or
 //! [`ValLoader`] does so on threads of its own, ahead of the trainer.
 
+mod canvas;
 pub(crate) mod decode;
 mod feed;
 mod folder;
@@ -19,14 +20,16 @@ mod shapes;
 pub mod shards;
 mod source;
 mod splits;
+mod subset;
 pub mod tokens;
 mod transform;
 
+pub use canvas::{Aspect, Background, Canvas};
 pub use decode::{
     LoadBuffers, MAX_FILE_BYTES, MAX_PIXELS, alpha_of, decode_bytes, decode_file, decode_within,
 };
 pub use feed::Feed;
-pub use folder::{FolderSource, FolderSplits, IMAGE_EXTENSIONS};
+pub use folder::{FolderSource, IMAGE_EXTENSIONS};
 pub use image8::RgbImage8;
 pub use knn::KnnClassifier;
 pub use loader::{
@@ -38,7 +41,8 @@ pub use resize::{CropWindow, Resizer};
 pub use sampler::{TrainSampler, ValSampler};
 pub use shapes::{Class, Form, ShapesSource, ShapesSplit, Texture, classes};
 pub use source::ImageSource;
-pub use splits::Splits;
+pub use splits::{Cut, Splits};
+pub use subset::Subset;
 pub use transform::Transform;
 
 #[cfg(test)]

@@ -99,6 +99,12 @@ impl ImageSource for Readable {
             .map_or_else(|| format!("image {index}"), |&i| self.all.name(i))
     }
 
+    fn key(&self, index: usize) -> String {
+        self.kept
+            .get(index)
+            .map_or_else(String::new, |&i| self.all.key(i))
+    }
+
     fn path(&self, index: usize) -> Option<PathBuf> {
         self.all.path(*self.kept.get(index)?)
     }

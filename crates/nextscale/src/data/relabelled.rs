@@ -41,6 +41,10 @@ impl ImageSource for Relabelled {
         self.inner.name(index)
     }
 
+    fn key(&self, index: usize) -> String {
+        self.inner.key(index)
+    }
+
     fn path(&self, index: usize) -> Option<PathBuf> {
         self.inner.path(index)
     }

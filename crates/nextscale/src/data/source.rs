@@ -25,6 +25,11 @@ pub trait ImageSource: Send + Sync {
     /// What to call image `index` in a message: its path, if it is a file; if it is in one, that with the member or row.
     fn name(&self, index: usize) -> String;
 
+    /// What tells image `index` from the others of the source wherever that lies: what it is called below the source's folder.
+    fn key(&self, index: usize) -> String {
+        self.name(index)
+    }
+
     /// The file of image `index`; `None` where images are no files.
     fn path(&self, index: usize) -> Option<PathBuf> {
         let _ = index;

@@ -3,18 +3,71 @@
 use super::check;
 #[cfg(feature = "cli")]
 use super::values::parse_bool;
-use super::values::{BadImages, DeviceChoice, path_as_text};
+use super::values::{BadImages, DeviceChoice, option_as_text, path_as_text};
 use crate::Result;
+use crate::data::{Aspect, Background, Cut};
 use crate::train::schedule::Curve;
 #[cfg(feature = "cli")]
 use clap::ArgAction;
 use std::path::PathBuf;
 
 options! {
+    /// What the images of a folder are, and how they become squares.
+    pub struct FolderOptions {
+        in "Data" {
+            /// Folder of the validation images, where it is not val/ in the data folder
+            #[serde(serialize_with = "option_as_text")]
+            [value_name = "DIR"]
+            val_path: Option<PathBuf>;
+            /// Share of the images that is taken to validate where there are no validation images, by a hash of their names; without it 0.05
+            [value_name = "X"]
+            val_share: Option<f64>;
+            /// What is seen through transparent parts: white, black, a colour as RRGGBB, or drop, which leaves transparency away as the reference does; without it white, and drop with the recipe of a published model
+            [value_name = "COLOR"]
+            background: Option<Background>;
+            /// How an image that is no square becomes one
+            [value_enum]
+            aspect: Aspect = Aspect::Crop;
+        }
+    }
+}
+
+impl FolderOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        let share = self.val_share.unwrap_or(0.5);
+        let needed = "it must be more than 0 and less than 1, such as 0.05";
+        check::that(share > 0.0 && share < 1.0, "val_share", share, needed)?;
+        check::that(
+            self.val_path.is_none() || self.val_share.is_none(),
+            "val_share",
+            share,
+            "with `val_path` there is nothing to take a share of; leave one of them out",
+        )
+    }
+
+    /// Which images validate.
+    ///
+    /// # Errors
+    /// One line for a share that is none, or that does not go with a folder.
+    pub(crate) fn cut(&self) -> Result<Cut> {
+        self.check()?;
+        Ok(Cut {
+            val_path: self.val_path.clone(),
+            val_share: self.val_share,
+        })
+    }
+
+    /// What is seen through transparent parts.
+    pub fn background(&self) -> Background {
+        self.background.unwrap_or(Background::WHITE)
+    }
+}
+
+options! {
     /// Images and how they are read.
     pub struct DataOptions {
         in "Data" {
-            /// Folder with train/CLASS/* and val/CLASS/*, or with tar or Parquet shards, or builtin:shapes for the images that come with the program
+            /// Folder of images: CLASS/*, or train/CLASS/* and val/CLASS/*, or images of one class, or tar or Parquet shards; or builtin:shapes for the images that come with the program
             [value_name = "DIR"]
             data_path: Option<String>;
             /// Images are resized to this many times their final side before the crop

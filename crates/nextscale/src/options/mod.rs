@@ -93,7 +93,7 @@ mod transformer;
 mod transformer_tests;
 pub mod values;
 
-pub use groups::{DataOptions, MachineOptions, OutputOptions, ScheduleOptions};
+pub use groups::{DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions};
 pub use plan::{Horizon, process_batch};
 pub use recipes::Recipe;
 #[cfg(feature = "cli")]

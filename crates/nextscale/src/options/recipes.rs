@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::TransformerOptions;
+use crate::data::Background;
 
 /// A published set of flags, chosen with `--recipe`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +106,7 @@ impl Recipe {
     }
 
     /// Sets the recipe's flags in `options`, except those that `is_given` knows as given by the user. All
-    /// recipes train in float16.
+    /// recipes train in float16, on images whose transparency is dropped, as the reference does.
     pub fn apply(self, options: &mut TransformerOptions, is_given: impl Fn(&str) -> bool) {
         let flags = self.flags();
         macro_rules! set {
@@ -126,6 +127,7 @@ impl Recipe {
             "alng" => options.alng, flags.alng;
             "wpe" => options.schedule.wpe, flags.wpe;
             "twde" => options.twde, flags.twde;
+            "background" => options.folder.background, Some(Background::Drop);
         );
         options.recipe = Some(self);
     }

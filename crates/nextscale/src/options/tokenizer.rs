@@ -5,7 +5,7 @@ use super::values::training_precision;
 #[cfg(feature = "cli")]
 use super::values::{parse_bool, precision_parser};
 use super::values::{parse_pn, precision_by_name};
-use super::{DataOptions, MachineOptions, OutputOptions, ScheduleOptions, check};
+use super::{DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions, check};
 use crate::model::vqvae::limits;
 use crate::train::schedule::Curve;
 use crate::{Error, Result};
@@ -89,6 +89,8 @@ options! {
         with {
             /// Images and how they are read.
             data: DataOptions;
+            /// What the images of the folder are.
+            folder: FolderOptions;
             /// Steps, their images, and how the learning rate goes.
             schedule: ScheduleOptions = ScheduleOptions {
                 bs: 64,
@@ -208,6 +210,7 @@ impl TokenizerOptions {
         check::counts(&[("cvae", self.cvae), ("num_res_blocks", self.num_res_blocks)])?;
         self.schedule.check(self.steps.is_none())?;
         self.data.check()?;
+        self.folder.check()?;
         self.output.check()?;
         for (flag, value, most) in [
             ("vocab", self.vocab, limits::VOCAB),

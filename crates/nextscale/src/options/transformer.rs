@@ -7,8 +7,12 @@ use super::values::{beside_training, training_precision};
 use super::values::{expand_pn, format_g, option_as_text, parse_pn, precision_by_name};
 #[cfg(feature = "cli")]
 use super::values::{parse_bool, precision_parser};
-use super::{DataOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check};
+use super::{
+    DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
+};
 use crate::Result;
+#[cfg(feature = "cli")]
+use crate::checkpoint::open::sizes_in;
 use crate::train::progressive::StagePlan;
 use crate::train::schedule::Curve;
 #[cfg(feature = "cli")]
@@ -48,10 +52,10 @@ options! {
             /// Blocks of the transformer; its width is 64 for each
             [value_name = "N"]
             depth: usize = 16;
-            /// Side lengths of the token maps: 256, 512, 1024 or a list such as 1_2_3_4
+            /// Side lengths of the token maps: 256, 512, 1024 or a list such as 1_2_3_4; without it those of the file of --tokenizer or --tokens, where that says them
             [value_name = "LIST"]
             pn: String = "256".to_owned();
-            /// Image pixels along a side of one token
+            /// Image pixels along a side of one token; without it as the tokenizer's file says
             [value_name = "N"]
             patch_size: usize = 16;
             /// One adaptive norm shared by all blocks
@@ -134,6 +138,8 @@ options! {
         with {
             /// Images and how they are read.
             data: DataOptions;
+            /// What the images of the folder are.
+            folder: FolderOptions;
             /// Steps, their images, and how the learning rate goes.
             schedule: ScheduleOptions;
             /// Files of the run.
@@ -153,6 +159,36 @@ pub struct TransformerArgs {
     pub options: TransformerOptions,
     /// A line for each flag that was given and does nothing.
     pub does_nothing: Vec<String>,
+    /// Whether `--pn` and `--patch_size` were given, by themselves or by a recipe.
+    sizes_given: [bool; 2],
+}
+
+#[cfg(feature = "cli")]
+impl TransformerArgs {
+    /// The flags, with those of `--pn` and `--patch_size` that were not given taken from the file of the tokenizer or of tokens, where
+    /// that says them.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn completed(&self) -> Result<TransformerOptions> {
+        let mut options = self.options.clone();
+        let [pn_given, patch_given] = self.sizes_given;
+        let Some(path) = options.tokenizer.as_ref().or(options.tokens.as_ref()) else {
+            return Ok(options);
+        };
+        if pn_given && patch_given {
+            return Ok(options);
+        }
+        if let Some((pn, patch)) = sizes_in(path)? {
+            if !pn_given {
+                options.pn = pn;
+            }
+            if !patch_given {
+                options.patch_size = patch;
+            }
+        }
+        Ok(options)
+    }
 }
 
 #[cfg(feature = "cli")]
@@ -170,12 +206,14 @@ impl Args for TransformerArgs {
 impl FromArgMatches for TransformerArgs {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         let mut options = TransformerOptions::from_arg_matches(matches)?;
+        let is_given =
+            |flag: &str| matches.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
         if let Some(recipe) = options.recipe {
-            recipe.apply(&mut options, |flag| {
-                matches.value_source(flag) == Some(clap::parser::ValueSource::CommandLine)
-            });
+            recipe.apply(&mut options, is_given);
         }
+        let by_recipe = options.recipe.is_some();
         Ok(Self {
+            sizes_given: ["pn", "patch_size"].map(|flag| by_recipe || is_given(flag)),
             options,
             does_nothing: reference_flags::told(matches),
         })
@@ -328,6 +366,7 @@ impl TransformerOptions {
         check::that(self.zero <= 1, "zero", self.zero, known)?;
         self.schedule.check(true)?;
         self.data.check()?;
+        self.folder.check()?;
         self.output.check()?;
         // The reference's stochastic depth, 0.1·depth/24, must stay a probability.
         check::that(

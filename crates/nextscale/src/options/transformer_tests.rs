@@ -147,7 +147,7 @@ fn recipes_are_their_published_flags() {
         let by_name = parse(&format!("--recipe={recipe}"));
         let spelled = TransformerOptions {
             recipe: by_name.recipe,
-            ..parse(flags)
+            ..parse(&format!("{flags} --background=drop"))
         };
         assert!(by_name.recipe.is_some());
         assert_eq!(by_name, spelled, "{recipe}");

@@ -2,6 +2,8 @@
 
 use super::Dataset;
 use crate::checkpoint::class_names::first_difference;
+use crate::data::{Aspect, Background};
+use crate::options::{DataOptions, FolderOptions};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,16 +22,22 @@ pub(super) struct DataRecord {
     pub(super) hflip: Option<bool>,
     /// They are resized to this many times their final side.
     pub(super) mid_reso: Option<f64>,
+    /// What is seen through their transparent parts.
+    pub(super) background: Option<Background>,
+    /// How they become squares.
+    pub(super) aspect: Option<Aspect>,
 }
 
 impl DataRecord {
     /// Of images that are read on the way.
-    pub(super) fn of_images(data: &Dataset, hflip: bool, mid_reso: f64) -> Self {
+    pub(super) fn of_images(data: &Dataset, options: &DataOptions, folder: &FolderOptions) -> Self {
         Self {
             classes: Arc::new(data.train.class_names().to_vec()),
             images: Some(data.train.len() as u64),
-            hflip: Some(hflip),
-            mid_reso: Some(mid_reso),
+            hflip: Some(options.hflip),
+            mid_reso: Some(options.mid_reso),
+            background: Some(folder.background()),
+            aspect: Some(folder.aspect),
         }
     }
 
@@ -81,6 +89,24 @@ impl DataRecord {
                 "the run began with `mid_reso`={a} and goes on with `mid_reso`={b}"
             ));
         }
+        // Runs that say nothing of it have dropped transparency and cropped.
+        let known = self.images.is_some();
+        let before = self.background.or(known.then_some(Background::Drop));
+        if let (Some(a), Some(b)) = (before, now.background)
+            && a != b
+        {
+            told.push(format!(
+                "the run began with `background`={a} and goes on with `background`={b}"
+            ));
+        }
+        let before = self.aspect.or(known.then_some(Aspect::Crop));
+        if let (Some(a), Some(b)) = (before, now.aspect)
+            && a != b
+        {
+            told.push(format!(
+                "the run began with `aspect`={a} and goes on with `aspect`={b}"
+            ));
+        }
         Ok(told)
     }
 }
@@ -96,6 +122,8 @@ mod tests {
             images: Some(images),
             hflip: Some(hflip),
             mid_reso: Some(mid_reso),
+            background: None,
+            aspect: None,
         }
     }
 
@@ -122,6 +150,14 @@ mod tests {
                 .against(&record(&["b", "a"], 5, false, 1.125), path)
                 .is_err()
         );
+        let on_white = DataRecord {
+            background: Some(Background::WHITE),
+            aspect: Some(Aspect::Pad),
+            ..before.clone()
+        };
+        let told = before.against(&on_white, path).unwrap();
+        assert!(told[0].contains("`background`=drop and goes on with `background`=white"));
+        assert!(told[1].contains("`aspect`=crop and goes on with `aspect`=pad"));
         // A checkpoint that says nothing is taken as it is.
         let silent = DataRecord::default();
         assert!(silent.against(&before, path).unwrap().is_empty());

@@ -3,16 +3,22 @@
 use super::threads_of;
 use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
-    ImageSource, LoaderConfig, Relabelled, ShapesSource, Splits, TrainLoader, TrainSampler,
-    Transform, ValLoader,
+    Canvas, ImageSource, LoadBuffers, LoaderConfig, Relabelled, ShapesSource, Splits, TrainLoader,
+    TrainSampler, Transform, ValLoader,
 };
+use crate::options::FolderOptions;
 use crate::options::values::BadImages;
 use crate::{Result, Share, World, data};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The value of `--data_path` that stands for the built-in images.
 pub const BUILTIN_SHAPES: &str = "builtin:shapes";
+
+/// Training images whose transparency is looked at, and for how long at most.
+const LOOKED_AT: usize = 400;
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Seed of the built-in images: the same pictures for every run.
 const SHAPES_SEED: u64 = 0;
@@ -28,18 +34,24 @@ pub struct Dataset {
     pub transform: Transform,
     /// Side of the images that come out.
     pub side: usize,
-    /// What lies in the folders and was left out, in words, a line for each half.
-    pub left_out: Vec<String>,
+    /// What was left out of the folder and how it was cut, in words.
+    pub remarks: Vec<String>,
 }
 
 impl Dataset {
-    /// Opens `data_path`, a folder (see [`Splits`]) or [`BUILTIN_SHAPES`], for images of side `side`.
+    /// Opens `data_path`, a folder (see [`Splits`]) that is read as `folder` says, or [`BUILTIN_SHAPES`], for images of side `side`.
     ///
     /// # Errors
     /// One line naming what is wrong with the folder or the flags.
-    pub fn open(data_path: &str, side: usize, mid_reso: f64, hflip: bool) -> Result<Self> {
+    pub fn open(
+        data_path: &str,
+        folder: &FolderOptions,
+        side: usize,
+        mid_reso: f64,
+        hflip: bool,
+    ) -> Result<Self> {
         let transform = Transform::new(side, mid_reso, hflip)?;
-        let mut left_out = Vec::new();
+        let mut remarks = Vec::new();
         let (train, val): (Arc<dyn ImageSource>, Arc<dyn ImageSource>) =
             if data_path == BUILTIN_SHAPES {
                 // Drawn at the size before the crop, so that nothing is resampled.
@@ -47,22 +59,53 @@ impl Dataset {
                 let (a, b) = ShapesSource::splits(drawn, SHAPES_SEED)?;
                 (Arc::new(a), Arc::new(b))
             } else {
-                let splits = Splits::open(Path::new(data_path))?;
-                left_out = splits.left_out;
-                (splits.train, splits.val)
+                let splits = Splits::open(Path::new(data_path), &folder.cut()?)?;
+                remarks = splits.remarks;
+                let on_canvas = |source| -> Arc<dyn ImageSource> {
+                    Arc::new(Canvas::new(source, folder.background(), folder.aspect))
+                };
+                (on_canvas(splits.train), on_canvas(splits.val))
             };
         Ok(Self {
             train,
             val,
             transform,
             side,
-            left_out,
+            remarks,
         })
     }
 
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.train.class_names().len()
+    }
+
+    /// How many training images have transparent parts, in words, where some of those that are looked at have: all of a small folder,
+    /// some of a large one, for a second at most.
+    pub fn transparency(&self, folder: &FolderOptions) -> Option<String> {
+        folder.background().color()?;
+        let (begun, mut buffers) = (Instant::now(), LoadBuffers::default());
+        let step = self.train.len().div_ceil(LOOKED_AT).max(1);
+        let (mut seen, mut transparent) = (0, 0);
+        for index in (0..self.train.len()).step_by(step) {
+            // Whoever trains on it says what is wrong with a bad one.
+            let is_read = self.train.load(index, &mut buffers).is_ok();
+            seen += 1;
+            transparent += usize::from(is_read && buffers.is_transparent);
+            if begun.elapsed() >= LOOK {
+                break;
+            }
+        }
+        (transparent > 0).then(|| {
+            let of = match seen == self.train.len() {
+                true => format!("{seen} training images"),
+                false => format!("{seen} training images that were looked at"),
+            };
+            format!(
+                "{transparent} of {of} have transparent parts; they are laid over {} (--background)",
+                folder.background()
+            )
+        })
     }
 
     /// Gives the images the labels that a model knows their classes by, for any part of its classes; how many of them the images have.

@@ -4,6 +4,7 @@ use super::timing::{Bench, Pass};
 use super::{Args, Preset};
 use nextscale::Result;
 use nextscale::data::LoaderConfig;
+use nextscale::options::FolderOptions;
 use nextscale::run::Dataset;
 use nextscale_tensor::{Device, Math, ops};
 use std::time::Instant;
@@ -15,7 +16,13 @@ pub fn data(args: &Args) -> Result<()> {
         Preset::Small => 64,
         Preset::Wide => 256,
     };
-    let set = Dataset::open(&args.data_path, side, 1.125, false)?;
+    let set = Dataset::open(
+        &args.data_path,
+        &FolderOptions::default(),
+        side,
+        1.125,
+        false,
+    )?;
     let batch = args.bs.unwrap_or(32);
     let config = LoaderConfig {
         workers: args.workers,

@@ -15,8 +15,13 @@ const TABLE: u8 = 0x80;
 /// Decodes into `image`; the text of an error says what is wrong with the file.
 ///
 /// The canvas is enlarged for a frame that does not fit on it. Outside the frame there is the transparent colour where the
-/// frame has one, else the palette's first.
-pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Result<(), String> {
+/// frame has one, else the palette's first. With `over` the transparent colour is that one; whether it is seen anywhere.
+pub(super) fn decode(
+    bytes: &[u8],
+    over: Option<[u8; 3]>,
+    image: &mut RgbImage8,
+    room: &mut Room,
+) -> Result<bool, String> {
     let describe = |e: gif::DecodingError| format!("GIF: {e}");
     let with_grays;
     let bytes = match bytes.get(10) {
@@ -43,7 +48,13 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
         .ok_or("GIF: there is no frame in it")?;
     let (left, top) = (usize::from(frame.left), usize::from(frame.top));
     let (across, down) = (usize::from(frame.width), usize::from(frame.height));
-    let palette = frame.palette.as_deref().map_or(global, triples);
+    let mut palette = frame.palette.as_deref().map_or(global, triples);
+    let through = frame.transparent.filter(|_| over.is_some());
+    if let (Some(index), Some(color)) = (through, over) {
+        let index = usize::from(index);
+        palette.resize(palette.len().max(index + 1), [0; 3]);
+        palette[index] = color;
+    }
     let outside = frame.transparent.unwrap_or(0);
     let interlaced = frame.interlaced;
     let width = screen.0.max(left + across);
@@ -69,7 +80,8 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
         let at = 3 * ((top + y) * width + left);
         colors_of(&palette, row, &mut pixels[at..at + 3 * across]);
     }
-    Ok(())
+    let is_seen = |index| (across, down) != (width, height) || indices.contains(&index);
+    Ok(through.is_some_and(is_seen))
 }
 
 /// The rows of a frame in the order in which they are stored.

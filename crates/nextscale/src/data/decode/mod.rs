@@ -7,6 +7,7 @@
 
 mod alpha;
 mod bmp;
+mod finish;
 mod gif;
 mod jpeg;
 mod png;
@@ -18,6 +19,7 @@ mod tiff;
 mod webp;
 
 pub use alpha::alpha_of;
+pub(super) use finish::Finish;
 
 use std::fmt::Display;
 use std::io::{Read, Seek};
@@ -41,6 +43,9 @@ pub const MAX_FILE_BYTES: u64 = 1 << 30;
 pub struct LoadBuffers {
     /// The picture loaded last.
     pub image: RgbImage8,
+    /// Whether it had transparent parts that were laid over a colour ([`Canvas`](super::Canvas)).
+    pub is_transparent: bool,
+    pub(super) finish: Finish,
     pub(super) bytes: Vec<u8>,
     /// The picture's share of what large ones may take.
     room: Room,
@@ -104,8 +109,15 @@ pub(super) fn decode_read(
                 return Err(error);
             }
         };
-        let LoadBuffers { image, bytes, room } = buffers;
-        let outcome = decode_into(&bytes[file], name, image, room);
+        let LoadBuffers {
+            image,
+            is_transparent,
+            finish,
+            bytes,
+            room,
+        } = buffers;
+        let outcome = decode_into(&bytes[file], *finish, name, image, room);
+        *is_transparent = matches!(outcome, Ok(true));
         if room.wanted().is_some() {
             // Nothing is kept while others need the memory.
             *bytes = Vec::new();
@@ -116,7 +128,7 @@ pub(super) fn decode_read(
         if outcome.is_err() {
             buffers.let_go();
         }
-        return outcome;
+        return outcome.map(drop);
     }
 }
 
@@ -141,24 +153,55 @@ pub fn decode_within(
 ) -> Result<()> {
     let mut room = Room::within(most);
     loop {
-        let outcome = decode_into(bytes, name, image, &mut room);
+        let outcome = decode_into(bytes, Finish::default(), name, image, &mut room);
         if !room.waited() {
-            return outcome;
+            return outcome.map(drop);
         }
     }
 }
 
+/// Decodes and finishes; whether transparent parts were laid over a colour.
 fn decode_into(
     bytes: &[u8],
+    finish: Finish,
     name: &dyn Display,
     image: &mut RgbImage8,
     room: &mut Room,
-) -> Result<()> {
+) -> Result<bool> {
     // The decoders are other people's code: should one panic on a hostile file, the run must go on.
-    let outcome = quiet::caught(|| match bytes {
+    let outcome = quiet::caught(|| {
+        let in_palette = decode_as(bytes, finish, image, room)?;
+        let over = match finish.over {
+            Some(color) => finish::lay_over(bytes, color, image, room)?,
+            None => false,
+        };
+        if let Some(color) = finish.around {
+            finish::set_in_square(color, image, room)?;
+        }
+        Ok(in_palette || over)
+    })
+    .unwrap_or_else(|| Err("the decoder gave up on its content".to_owned()));
+    outcome.map_err(|cause| {
+        // What was half written must not be taken for a picture.
+        *image = RgbImage8::default();
+        let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
+        Error::input(format!(
+            "{name}: can't be decoded: {cause}; replace or remove the file"
+        ))
+    })
+}
+
+/// Decodes by the format that the content begins with; whether transparent parts were laid over a colour already.
+fn decode_as(
+    bytes: &[u8],
+    finish: Finish,
+    image: &mut RgbImage8,
+    room: &mut Room,
+) -> Result<bool, String> {
+    match bytes {
+        [b'G', b'I', b'F', b'8', ..] => return gif::decode(bytes, finish.over, image, room),
         [0xff, 0xd8, ..] => jpeg::decode(bytes, image, room),
         [0x89, b'P', b'N', b'G', ..] => png::decode(bytes, image, room),
-        [b'G', b'I', b'F', b'8', ..] => gif::decode(bytes, image, room),
         [b'B', b'M', ..] => bmp::decode(bytes, image, room),
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => {
             tiff::decode(bytes, image, room)
@@ -181,16 +224,8 @@ fn decode_into(
         [b'P', b'1'..=b'6', ..] => pnm::decode(bytes, image, room),
         [b'P', b'f', ..] => pnm::decode_floats(bytes, image, room),
         _ => Err("its content is none of JPEG, PNG, WebP, GIF, BMP, TIFF and PNM".to_owned()),
-    })
-    .unwrap_or_else(|| Err("the decoder gave up on its content".to_owned()));
-    outcome.map_err(|cause| {
-        // What was half written must not be taken for a picture.
-        *image = RgbImage8::default();
-        let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
-        Error::input(format!(
-            "{name}: can't be decoded: {cause}; replace or remove the file"
-        ))
-    })
+    }?;
+    Ok(false)
 }
 
 /// Refuses an empty picture and one that needs too much memory.

@@ -107,7 +107,7 @@ pub(super) fn decode(bytes: &[u8], image: &mut RgbImage8, room: &mut Room) -> Re
 
 /// The file with its last chunk. A part of a chunk at its end is left out, but of pixel data what is there is taken: all
 /// pixels may be in it.
-fn ended(bytes: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn ended(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut at = 8;
     while let Some(head) = bytes.get(at..at + 8) {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;

@@ -1,6 +1,7 @@
 //! Validation images in one folder, with their labels in a file, as ImageNet's `val` comes.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,8 @@ const NUMBERS: &str = "map_clsloc.txt";
 const MAX_BYTES: u64 = 256 << 20;
 
 impl FolderSource {
-    /// The images that lie in `folder` itself, in the order of their names, with labels from a file in it or beside it.
+    /// The images that lie in `folder` itself, in the order of their names, with labels from a file in it or beside it; of one class none are
+    /// needed.
     ///
     /// A line of the file has the image's name (its ending may be left away) and its class, with blanks or a comma between them and anything
     /// behind a comma's first word; or every line has a class alone, in the order of the images' names. A class is one of the names
@@ -34,25 +36,14 @@ impl FolderSource {
     /// [`Error::Input`] (one line) without such a file, for an image without label, and for a label that is no class.
     pub(in crate::data) fn flat(folder: &Path, classes: &[String]) -> Result<Self> {
         let mut left_out = LeftOut::default();
-        let mut names = Vec::new();
-        for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
-            let entry = entry.map_err(Error::io(folder))?;
-            let name = entry.file_name();
-            if !is_image(&name) {
-                continue;
-            }
-            let kind = entry.file_type().map_err(Error::io(entry.path()))?;
-            if is_hidden(&name) {
-                left_out.hidden(entry.path());
-            } else if is_special(&entry.path(), kind) {
-                left_out.no_file(entry.path());
-            } else {
-                names.push(name);
-            }
-        }
-        names.sort_by(|a, b| text_order(a, b));
-        let labels = Labels::find(folder)?.of(folder, &names, classes)?;
+        let names = images_in(folder, &mut left_out)?;
+        let labels = match classes {
+            // There is nothing to tell.
+            [_] => vec![0; names.len()],
+            _ => Labels::find(folder)?.of(folder, &names, classes)?,
+        };
         Ok(Self {
+            root: folder.to_path_buf(),
             classes: classes.to_vec(),
             folders: vec![folder.to_path_buf()],
             files: names
@@ -67,6 +58,28 @@ impl FolderSource {
             left_out,
         })
     }
+}
+
+/// The images that lie in `folder` itself, in the order of their names.
+pub(super) fn images_in(folder: &Path, left_out: &mut LeftOut) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        let name = entry.file_name();
+        if !is_image(&name) {
+            continue;
+        }
+        let kind = entry.file_type().map_err(Error::io(entry.path()))?;
+        if is_hidden(&name) {
+            left_out.hidden(entry.path());
+        } else if is_special(&entry.path(), kind) {
+            left_out.no_file(entry.path());
+        } else {
+            names.push(name);
+        }
+    }
+    names.sort_by(|a, b| text_order(a, b));
+    Ok(names)
 }
 
 /// A file of labels.
@@ -135,12 +148,7 @@ impl Labels {
     }
 
     /// The label of each image.
-    fn of(
-        &self,
-        folder: &Path,
-        names: &[std::ffi::OsString],
-        classes: &[String],
-    ) -> Result<Vec<u32>> {
+    fn of(&self, folder: &Path, names: &[OsString], classes: &[String]) -> Result<Vec<u32>> {
         let mut lines: Vec<(usize, Option<&str>, &str)> = Vec::new();
         for (number, line) in self.text.lines().enumerate() {
             let line = line.trim();
@@ -204,7 +212,7 @@ impl Labels {
                 return Err(self.bad(number, format!("{name} has had another class before")));
             }
         }
-        let label = |name: &std::ffi::OsString| {
+        let label = |name: &OsString| {
             let whole = name.to_string_lossy();
             let stem = Path::new(name)
                 .file_stem()

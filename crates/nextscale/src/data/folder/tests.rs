@@ -1,5 +1,10 @@
 use super::*;
 use crate::data::fixtures::input;
+use crate::data::{Cut, Splits};
+
+fn opened(root: &Path) -> Result<Splits> {
+    Splits::open(root, &Cut::default())
+}
 
 /// Makes a data folder: each path gets a copy of a small picture (or text, where it does not end in png).
 fn make(paths: &[&str]) -> tempfile::TempDir {
@@ -20,9 +25,20 @@ fn make(paths: &[&str]) -> tempfile::TempDir {
     root
 }
 
+/// Both halves of a data folder.
+struct Halves {
+    train: FolderSource,
+    val: FolderSource,
+}
+
+fn halves(root: &Path) -> Halves {
+    let [train, val] = ["train", "val"].map(|half| FolderSource::open(root.join(half)).unwrap());
+    Halves { train, val }
+}
+
 fn refused(paths: &[&str], parts: &[&str]) {
     let root = make(paths);
-    let error = FolderSplits::open(root.path()).unwrap_err();
+    let error = opened(root.path()).err().unwrap();
     assert_eq!(error.exit_code(), 2, "{error}");
     let text = error.to_string();
     assert!(!text.contains('\n'));
@@ -70,7 +86,7 @@ fn classes_and_files_come_in_order() {
         "val/ant/1.png",
         "val/zebra/2.png",
     ]);
-    let splits = FolderSplits::open(root.path()).unwrap();
+    let splits = halves(root.path());
     let train = &splits.train;
     assert_eq!(train.class_names(), ["ant", "zebra"]);
     let names: Vec<String> = (0..train.len())
@@ -109,7 +125,7 @@ fn classes_and_files_come_in_order() {
 
 #[test]
 fn every_misfit_gets_its_line() {
-    let missing = FolderSplits::open("/no/such/folder").unwrap_err();
+    let missing = opened(Path::new("/no/such/folder")).err().unwrap();
     assert_eq!(missing.exit_code(), 2);
     assert!(
         missing
@@ -118,17 +134,18 @@ fn every_misfit_gets_its_line() {
     );
     let file = input("china.jpg");
     assert!(
-        FolderSplits::open(file)
-            .unwrap_err()
+        opened(&file)
+            .err()
+            .unwrap()
             .to_string()
             .contains("not a folder")
     );
-    refused(&["cat/a.png"], &["no train/ and no val/"]);
-    refused(&["train/cat/a.png"], &["no val/"]);
     refused(&["val/cat/a.png"], &["no train/"]);
+    refused(&["notes.txt", "cat/b.txt"], &["no images"]);
+    refused(&["notes.txt"], &["no class folders"]);
     refused(
         &["train/a.png", "val/cat/a.png"],
-        &["train: no class folders"],
+        &["training images lie in no class folders"],
     );
     refused(
         &["train/cat/a.png", "train/dog/x.txt", "val/cat/a.png"],
@@ -159,7 +176,7 @@ fn every_misfit_gets_its_line() {
 #[test]
 fn a_bad_file_is_named() {
     let root = make(&["train/cat/a.jpg", "val/cat/b.png"]);
-    let splits = FolderSplits::open(root.path()).unwrap();
+    let splits = halves(root.path());
     let error = splits.train.image(0).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("train/cat/a.jpg"), "{error}");
@@ -176,7 +193,7 @@ fn links_are_followed_but_not_in_circles() {
     };
     link("train/cat", "train/cat/again");
     link("elsewhere", "train/cat/more");
-    let splits = FolderSplits::open(root.path()).unwrap();
+    let splits = halves(root.path());
     let names: Vec<String> = (0..splits.train.len())
         .map(|i| splits.train.name(i))
         .collect();
@@ -193,7 +210,7 @@ fn links_that_are_no_circle_count_as_often_as_they_lead() {
     for name in ["train/cat/one", "train/cat/two"] {
         std::os::unix::fs::symlink(root.path().join("elsewhere"), root.path().join(name)).unwrap();
     }
-    let splits = FolderSplits::open(root.path()).unwrap();
+    let splits = halves(root.path());
     let names: Vec<String> = (0..3).map(|i| splits.train.name(i)).collect();
     assert_eq!(splits.train.len(), 3, "{names:?}");
     assert!(names[1].ends_with("one/c.png") && names[2].ends_with("two/c.png"));
@@ -250,7 +267,7 @@ fn hidden_files_and_folders_are_left_out_and_counted() {
         "train/__MACOSX/4.png",
         "val/a/5.png",
     ]);
-    let splits = FolderSplits::open(root.path()).unwrap();
+    let splits = halves(root.path());
     assert_eq!(splits.train.class_names(), ["a"]);
     assert_eq!(splits.train.len(), 1);
     let told = splits.train.left_out().unwrap();
@@ -268,7 +285,7 @@ fn what_is_no_file_is_left_out_of_a_class() {
     let socket = root.path().join("train/a/s.png");
     let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     std::os::unix::fs::symlink(&socket, root.path().join("train/a/link.png")).unwrap();
-    let splits = FolderSplits::open(root.path()).unwrap();
+    let splits = halves(root.path());
     assert_eq!(splits.train.len(), 1);
     let told = splits.train.left_out().unwrap();
     assert!(

@@ -251,6 +251,17 @@ impl ImageSource for ShardSource {
             })
     }
 
+    fn key(&self, index: usize) -> String {
+        let name = self.name(index);
+        let folder = self.place(index).ok();
+        let folder = folder.and_then(|(shard, _)| self.files.path(shard).parent());
+        let folder = folder.map(|folder| folder.display().to_string());
+        match folder.and_then(|folder| Some(name.strip_prefix(&folder)?.to_owned())) {
+            Some(key) => key.trim_start_matches('/').to_owned(),
+            None => name,
+        }
+    }
+
     fn is_stored(&self) -> bool {
         true
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::data::folder::metadata;
 use crate::data::folder::{is_hidden, is_image_name};
 use crate::data::shards::shard_ending;
 use crate::{Error, Result};
@@ -14,6 +15,8 @@ pub(super) enum Part {
     Folders(PathBuf),
     /// A folder of images.
     Flat(PathBuf),
+    /// A folder whose images a file of metadata gives classes.
+    Listed(PathBuf, PathBuf),
     /// Shards, all of one kind.
     Shards(Vec<PathBuf>),
 }
@@ -22,7 +25,10 @@ pub(super) enum Part {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parts {
     pub train: Part,
-    pub val: Part,
+    /// `None` where no name tells of validation images.
+    pub val: Option<Part>,
+    /// Whether the training images lie in the data folder itself, among whatever else is there.
+    pub is_bare: bool,
 }
 
 /// Words in a file's name that tell its split, as the hub has them.
@@ -49,13 +55,23 @@ struct Listing {
     images: usize,
 }
 
-/// The parts of a data folder; `None` where it has class folders for both splits, or nothing at all.
+/// The parts of a data folder.
 ///
 /// # Errors
-/// One line for what can be understood in two ways, and for compressed tar files.
-pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
+/// One line for what can be understood in two ways, for compressed tar files, and where there is no folder or nothing in it.
+pub(super) fn find(root: &Path) -> Result<Parts> {
+    let shown = root.display();
     if !root.is_dir() {
-        return Ok(None);
+        let what = if root.exists() {
+            "not a folder"
+        } else {
+            "no such folder"
+        };
+        return Err(Error::field(
+            "data_path",
+            shown,
+            format!("{what}; give a folder of images: CLASS/*, or train/CLASS/* and val/CLASS/*"),
+        ));
     }
     let loose = list(root)?;
     let data = root.join("data");
@@ -64,20 +80,74 @@ pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
     } else {
         Listing::default()
     };
-    let [train, val] = ["train", "val"].map(|name| root.join(name));
-    if train.is_dir() || val.is_dir() {
-        if let Some(shard) = loose.shards.iter().chain(&below.shards).next() {
-            return Err(ambiguous(
-                root,
-                &format!(
-                    "there are both the folder {}/ and the shard {}",
-                    if train.is_dir() { "train" } else { "val" },
-                    shard.display()
-                ),
-            ));
+    let folders_of = |names: &[&str]| -> Option<PathBuf> {
+        let paths = names.iter().map(|name| root.join(name));
+        paths.into_iter().find(|path| path.is_dir())
+    };
+    let train = folders_of(&TRAIN);
+    let val = folders_of(&VAL).or_else(|| folders_of(&TEST));
+    let Some(train) = train else {
+        if let Some(val) = folders_of(&VAL) {
+            return Err(Error::input(format!(
+                "`data_path`={shown}: there is {}, but no train/ beside it",
+                val.display()
+            )));
         }
-        return in_folders(&train, &val);
+        return bare(root, loose, &data, below);
+    };
+    if let Some(shard) = loose.shards.iter().chain(&below.shards).next() {
+        return Err(ambiguous(
+            root,
+            &format!(
+                "there are both the folder {} and the shard {}",
+                train.display(),
+                shard.display()
+            ),
+        ));
     }
+    if val.is_none()
+        && let Some(other) = beside(root)?
+    {
+        return Err(Error::input(format!(
+            "`data_path`={shown}: there are images in {} and in {}: if one of the classes is called {}, give its folder another name; if it holds all training images, give it as the data folder, or put val/ beside it",
+            train.display(),
+            other.display(),
+            train.file_name().unwrap_or_default().display(),
+        )));
+    }
+    Ok(Parts {
+        train: part(&train, root)?,
+        val: val.map(|val| part(&val, root)).transpose()?,
+        is_bare: false,
+    })
+}
+
+fn ambiguous(root: &Path, what: &str) -> Error {
+    Error::input(format!("`data_path`={}: {what}; leave one", root.display()))
+}
+
+/// A folder beside train/ that holds images or folders and has no split's name.
+fn beside(root: &Path) -> Result<Option<PathBuf>> {
+    let known = [&TRAIN[..], &VAL, &TEST].concat();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).map_err(Error::io(root))? {
+        let path = entry.map_err(Error::io(root))?.path();
+        let name = path.file_name().unwrap_or_default();
+        if path.is_dir() && !is_hidden(name) && !known.iter().any(|word| name == *word) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    for path in found {
+        if list(&path)?.images > 0 {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// A folder without folders for its splits.
+fn bare(root: &Path, loose: Listing, data: &Path, below: Listing) -> Result<Parts> {
     let shards = match (loose.shards.first(), below.shards.first()) {
         (Some(here), Some(there)) => {
             return Err(ambiguous(
@@ -87,48 +157,32 @@ pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
         }
         (Some(_), None) => loose.shards,
         (None, Some(_)) => below.shards,
-        (None, None) => return Ok(None),
-    };
-    by_name(root, shards).map(Some)
-}
-
-fn ambiguous(root: &Path, what: &str) -> Error {
-    Error::input(format!("`data_path`={}: {what}; leave one", root.display()))
-}
-
-fn in_folders(train: &Path, val: &Path) -> Result<Option<Parts>> {
-    // Whoever opens class folders says what is missing.
-    let mut val = val.to_path_buf();
-    if train.is_dir() && !val.is_dir() {
-        let other = val.with_file_name("validation");
-        if !other.is_dir() || list(&other)?.shards.is_empty() {
-            return Ok(None);
+        (None, None) => {
+            // What was unpacked from somewhere may lie one folder down.
+            let is_only = loose.folders == 1 && loose.images == 0;
+            let inner = if is_only && data.is_dir() { data } else { root };
+            return Ok(Parts {
+                train: part(inner, root)?,
+                val: None,
+                is_bare: true,
+            });
         }
-        val = other;
-    }
-    if !train.is_dir() {
-        return Ok(None);
-    }
-    let parts = Parts {
-        train: part(train)?,
-        val: part(&val)?,
     };
-    Ok(match parts {
-        Parts {
-            train: Part::Folders(_) | Part::Flat(_),
-            val: Part::Folders(_),
-        } => None,
-        parts => Some(parts),
-    })
+    by_name(root, shards)
 }
 
-/// What a split's own folder is.
-fn part(folder: &Path) -> Result<Part> {
+/// What a split's own folder is; a file of metadata may also lie in the data folder.
+pub(super) fn part(folder: &Path, root: &Path) -> Result<Part> {
     let found = list(folder)?;
     let Some(shard) = found.shards.first() else {
-        return Ok(match found.folders == 0 && found.images > 0 {
-            true => Part::Flat(folder.to_path_buf()),
-            false => Part::Folders(folder.to_path_buf()),
+        let metadata = match metadata::find(folder)? {
+            None if folder != root => metadata::find(root)?,
+            found => found,
+        };
+        let own = folder.to_path_buf();
+        return Ok(match metadata {
+            Some(metadata) => Part::Listed(own, metadata),
+            None => unlisted(own, &found),
         });
     };
     if found.folders > 0 || found.images > 0 {
@@ -143,6 +197,20 @@ fn part(folder: &Path) -> Result<Part> {
         ));
     }
     one_kind(folder, found.shards).map(Part::Shards)
+}
+
+/// A folder of images or of class folders.
+fn unlisted(folder: PathBuf, found: &Listing) -> Part {
+    match found.folders == 0 && found.images > 0 {
+        true => Part::Flat(folder),
+        false => Part::Folders(folder),
+    }
+}
+
+/// What a folder is when nothing is made of its metadata.
+pub(super) fn without_metadata(folder: PathBuf) -> Result<Part> {
+    let found = list(&folder)?;
+    Ok(unlisted(folder, &found))
 }
 
 /// Demands shards of one kind.
@@ -164,14 +232,24 @@ fn one_kind(folder: &Path, shards: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
 /// Sorts shards into splits by words in their names.
 fn by_name(root: &Path, shards: Vec<PathBuf>) -> Result<Parts> {
     let [mut train, mut val, mut test] = [const { Vec::new() }; 3];
+    let words_of = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.to_lowercase();
+        let words = name.split(|c: char| !c.is_ascii_alphabetic());
+        words.map(String::from).collect::<Vec<_>>()
+    };
+    let known = [&TRAIN[..], &VAL, &TEST].concat();
+    let tells = |path: &PathBuf| words_of(path).iter().any(|w| known.contains(&w.as_str()));
+    if !shards.iter().any(tells) {
+        return Ok(Parts {
+            train: Part::Shards(one_kind(root, shards)?),
+            val: None,
+            is_bare: true,
+        });
+    }
     for path in shards {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase();
-        let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphabetic()).collect();
-        let has = |list: &[&str]| words.iter().any(|word| list.contains(word));
+        let words = words_of(&path);
+        let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
         match (has(&TRAIN), has(&VAL), has(&TEST)) {
             (true, false, false) => train.push(path),
             (false, true, false) => val.push(path),
@@ -193,20 +271,17 @@ fn by_name(root: &Path, shards: Vec<PathBuf>) -> Result<Parts> {
     if val.is_empty() {
         val = test;
     }
-    for (files, what, names) in [
-        (&train, "training", "train-*"),
-        (&val, "validation", "validation-*, val-* or test-*"),
-    ] {
-        if files.is_empty() {
-            return Err(Error::input(format!(
-                "`data_path`={}: there are no shards of {what} images; expected {names}",
-                root.display()
-            )));
-        }
+    if train.is_empty() {
+        return Err(Error::input(format!(
+            "`data_path`={}: there are no shards of training images; expected train-*",
+            root.display()
+        )));
     }
+    let val = (!val.is_empty()).then(|| one_kind(root, val).map(Part::Shards));
     Ok(Parts {
         train: Part::Shards(one_kind(root, train)?),
-        val: Part::Shards(one_kind(root, val)?),
+        val: val.transpose()?,
+        is_bare: false,
     })
 }
 

@@ -1,35 +1,51 @@
 //! The two splits of a data folder, whatever their images lie in.
 
+mod cut;
 mod layout;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::folder::same_classes;
+use super::folder::metadata::Metadata;
+use super::folder::{Empty, class_name, same_classes};
 use super::shards::{Own, ShardSource};
-use super::{FolderSource, FolderSplits, ImageSource, Relabelled};
+use super::{FolderSource, ImageSource, Relabelled};
 use crate::checkpoint::class_names::first_difference;
 use crate::{Error, Result};
+use cut::VAL_SHARE;
 use layout::Part;
 
 /// Files with the classes' names, one a line, for shards that only number them.
 const CLASS_LISTS: [&str; 2] = ["classes.txt", "classnames.txt"];
 
+/// Which images validate, where a folder's names do not say it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cut {
+    /// The folder of the validation images.
+    pub val_path: Option<PathBuf>,
+    /// The share of images that is taken to validate, more than 0 and less than 1.
+    pub val_share: Option<f64>,
+}
+
 /// Training and validation images with the same classes.
 ///
 /// Each split is a folder of class folders, of tar shards (`*.tar`) or of Parquet files (`*.parquet`): `DIR/train` and `DIR/val`. Shards may
 /// also lie in `DIR` or `DIR/data` with names that tell their split, as the Hugging Face hub has them: `train-*`, `validation-*`.
-/// Validation images may lie in `DIR/val` without class folders beside a file of labels, as ImageNet's do.
+/// Validation images may lie in `DIR/val` without class folders beside a file of labels, as ImageNet's do. A file of metadata
+/// (`metadata.jsonl`, `metadata.csv`) in a folder or in `DIR` names classes too.
+///
+/// Where there are no validation images, `DIR` itself may hold class folders, images of one class, or shards, and some of the images are
+/// taken to validate ([`Cut`]).
 pub struct Splits {
     /// Training images.
     pub train: Arc<dyn ImageSource>,
     /// Validation images.
     pub val: Arc<dyn ImageSource>,
-    /// What lies among them and was left out, in words.
-    pub left_out: Vec<String>,
+    /// What was left out, and what was taken to validate, in words.
+    pub remarks: Vec<String>,
 }
 
 impl Splits {
@@ -38,73 +54,162 @@ impl Splits {
     /// # Errors
     /// [`Error::Input`] (one line that says what is missing and where) where there are no such splits, something in them can't be used, or
     /// their classes are not the same; [`Error::Io`] where something can't be read.
-    pub fn open(root: &Path) -> Result<Self> {
-        let Some(parts) = layout::find(root)? else {
-            let FolderSplits { train, val } = FolderSplits::open(root)?;
+    pub fn open(root: &Path, cut: &Cut) -> Result<Self> {
+        let parts = layout::find(root)?;
+        let mut remarks = Vec::new();
+        let empties = match parts.is_bare {
+            true => Empty::LeftOut,
+            false => Empty::Refused,
+        };
+        let is_flat = matches!(parts.train, Part::Flat(_));
+        let train = train_of(root, parts.train, empties, &mut remarks)?;
+        let val = match &cut.val_path {
+            Some(path) if !path.is_dir() => {
+                return Err(Error::field(
+                    "val_path",
+                    path.display(),
+                    "no such folder; give one of class folders as the training images have them",
+                ));
+            }
+            Some(path) => Some(layout::part(path, path)?),
+            None => parts.val,
+        };
+        if let (true, Some(Part::Folders(folder))) = (is_flat, &val) {
+            return Err(Error::input(format!(
+                "`data_path`={}: the training images lie in no class folders, those of {} do; images are expected as <class>/* in both, or in neither",
+                root.display(),
+                folder.display()
+            )));
+        }
+        let Some(val) = val else {
+            let share = cut.val_share.unwrap_or(VAL_SHARE);
+            let all = train.len();
+            let [train, val] = cut::cut(train, share, &root.display().to_string())?;
+            remarks.push(format!(
+                "{} of {all} images are taken to validate, by a hash of their names (--val_share={share}); the others train",
+                val.len()
+            ));
             return Ok(Self {
-                left_out: [train.left_out(), val.left_out()]
-                    .into_iter()
-                    .flatten()
-                    .collect(),
-                train: Arc::new(train),
-                val: Arc::new(val),
+                train,
+                val,
+                remarks,
             });
         };
-        let mut left_out = Vec::new();
-        let train: Arc<dyn ImageSource> = match parts.train {
-            Part::Folders(folder) | Part::Flat(folder) => {
-                let source = FolderSource::open(folder)?;
-                left_out.extend(source.left_out());
-                Arc::new(source)
-            }
-            Part::Shards(files) => {
-                let mut source = ShardSource::raw(root, "train", &files)?;
-                name_classes(root, &mut source)?;
-                left_out.extend(source.left_out());
-                Arc::new(source)
-            }
-        };
-        let classes = train.class_names();
-        let val: Arc<dyn ImageSource> = match parts.val {
-            Part::Folders(folder) => {
-                let source = FolderSource::open(folder)?;
-                left_out.extend(source.left_out());
-                let labels = places(root, classes, source.class_names())?;
-                Arc::new(Relabelled::new(Arc::new(source), labels, classes.into()))
-            }
-            Part::Flat(folder) => {
-                let source = FolderSource::flat(&folder, classes)?;
-                left_out.extend(source.left_out());
-                Arc::new(source)
-            }
-            Part::Shards(files) => {
-                let mut source = ShardSource::raw(root, "val", &files)?;
-                match source.own() {
-                    Own::Names(names) => {
-                        let labels = places(root, classes, names)?;
-                        source.relabel(&labels);
-                    }
-                    Own::Numbers(Some(names)) => {
-                        if let Some(text) = first_difference(classes, names) {
-                            return Err(Error::input(format!(
-                                "`data_path`={}: the classes of training images and of validation images differ: {text}",
-                                root.display()
-                            )));
-                        }
-                    }
-                    Own::Numbers(None) => {}
-                }
-                source.set_classes(classes.to_vec())?;
-                left_out.extend(source.left_out());
-                Arc::new(source)
-            }
-        };
+        if let Some(share) = cut.val_share {
+            return Err(Error::input(format!(
+                "`val_share`={share}: there are validation images; leave the flag out, or give the folder of the training images as `data_path`"
+            )));
+        }
+        let val = val_of(root, val, train.class_names(), &mut remarks)?;
         Ok(Self {
             train,
             val,
-            left_out,
+            remarks,
         })
     }
+}
+
+/// The training images, which say what classes there are.
+fn train_of(
+    root: &Path,
+    part: Part,
+    empties: Empty,
+    remarks: &mut Vec<String>,
+) -> Result<Arc<dyn ImageSource>> {
+    Ok(match part {
+        Part::Folders(folder) => {
+            let source = FolderSource::of_classes(&folder, empties)?;
+            remarks.extend(source.left_out());
+            Arc::new(source)
+        }
+        Part::Flat(folder) => {
+            let class = class_name_of(root);
+            let source = FolderSource::flat(&folder, &[class])?;
+            remarks.extend(source.left_out());
+            Arc::new(source)
+        }
+        Part::Listed(folder, file) => {
+            let metadata = Metadata::read(&file)?;
+            if !metadata.has_classes() {
+                remarks.push(metadata.without_classes());
+                let part = layout::without_metadata(folder)?;
+                return train_of(root, part, empties, remarks);
+            }
+            let source = FolderSource::listed(&folder, &metadata, &metadata.classes())?;
+            remarks.extend(source.left_out());
+            Arc::new(source)
+        }
+        Part::Shards(files) => {
+            let mut source = ShardSource::raw(root, "train", &files)?;
+            name_classes(root, &mut source)?;
+            remarks.extend(source.left_out());
+            Arc::new(source)
+        }
+    })
+}
+
+/// The validation images, with the classes of the training images.
+fn val_of(
+    root: &Path,
+    part: Part,
+    classes: &[String],
+    remarks: &mut Vec<String>,
+) -> Result<Arc<dyn ImageSource>> {
+    Ok(match part {
+        Part::Folders(folder) => {
+            let source = FolderSource::open(folder)?;
+            remarks.extend(source.left_out());
+            let labels = places(root, classes, source.class_names())?;
+            match source.class_names() == classes {
+                true => Arc::new(source),
+                false => Arc::new(Relabelled::new(Arc::new(source), labels, classes.into())),
+            }
+        }
+        Part::Flat(folder) => {
+            let source = FolderSource::flat(&folder, classes)?;
+            remarks.extend(source.left_out());
+            Arc::new(source)
+        }
+        Part::Listed(folder, file) => {
+            let metadata = Metadata::read(&file)?;
+            if !metadata.has_classes() {
+                remarks.push(metadata.without_classes());
+                return val_of(root, layout::without_metadata(folder)?, classes, remarks);
+            }
+            let source = FolderSource::listed(&folder, &metadata, classes)?;
+            remarks.extend(source.left_out());
+            Arc::new(source)
+        }
+        Part::Shards(files) => {
+            let mut source = ShardSource::raw(root, "val", &files)?;
+            match source.own() {
+                Own::Names(names) => {
+                    let labels = places(root, classes, names)?;
+                    source.relabel(&labels);
+                }
+                Own::Numbers(Some(names)) => {
+                    if let Some(text) = first_difference(classes, names) {
+                        return Err(Error::input(format!(
+                            "`data_path`={}: the classes of training images and of validation images differ: {text}",
+                            root.display()
+                        )));
+                    }
+                }
+                Own::Numbers(None) => {}
+            }
+            source.set_classes(classes.to_vec())?;
+            remarks.extend(source.left_out());
+            Arc::new(source)
+        }
+    })
+}
+
+/// What the one class of a folder of images is called: as the folder.
+fn class_name_of(root: &Path) -> String {
+    let whole = std::fs::canonicalize(root);
+    let whole = whole.as_deref().unwrap_or(root);
+    let name = whole.file_name().map(class_name);
+    name.unwrap_or_else(|| "images".to_owned())
 }
 
 /// The place of each of `names` among the classes, which are the same.

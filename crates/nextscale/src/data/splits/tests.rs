@@ -54,7 +54,7 @@ fn labels(source: &dyn ImageSource) -> Vec<u32> {
 }
 
 fn opened(root: &Path) -> (Vec<String>, Vec<u32>, Vec<u32>) {
-    let splits = Splits::open(root).unwrap();
+    let splits = Splits::open(root, &Cut::default()).unwrap();
     assert_eq!(splits.train.class_names(), splits.val.class_names());
     for source in [&splits.train, &splits.val] {
         (0..source.len()).for_each(|i| assert!(source.image(i).is_ok() && source.probe(i).is_ok()));
@@ -67,7 +67,9 @@ fn opened(root: &Path) -> (Vec<String>, Vec<u32>, Vec<u32>) {
 }
 
 fn refused(root: &Path) -> String {
-    let error = Splits::open(root).err().expect("it is refused");
+    let error = Splits::open(root, &Cut::default())
+        .err()
+        .expect("it is refused");
     assert_eq!(error.exit_code(), 2);
     let text = error.to_string();
     assert!(!text.contains('\n'), "{text}");
@@ -174,14 +176,14 @@ fn splits_of_different_kinds_share_their_classes() {
 #[test]
 fn what_can_be_understood_in_two_ways_is_refused() {
     type Make = fn(&Path);
-    let cases: [(Make, &[&str]); 9] = [
+    let cases: [(Make, &[&str]); 8] = [
         (
             |root| numbered(&root.join("train-1.tar"), &["0"]),
-            &["both the folder train/", "train-1.tar"],
+            &["both the folder ", "/train and", "train-1.tar"],
         ),
         (
             |root| numbered(&root.join("data/train-1.tar"), &["0"]),
-            &["both the folder train/", "data/train-1.tar"],
+            &["both the folder ", "/train and", "data/train-1.tar"],
         ),
         (
             |root| image(root.join("train/cat/0.ppm")),
@@ -204,10 +206,6 @@ fn what_can_be_understood_in_two_ways_is_refused() {
             &["1.tar.zst", "unzstd"],
         ),
         (
-            |root| fs::remove_dir_all(root.join("val")).unwrap(),
-            &["there is no val/"],
-        ),
-        (
             |root| fs::write(root.join("val/0.tar"), [0; 1024]).unwrap(),
             &["0.tar", "no image in it"],
         ),
@@ -223,7 +221,6 @@ fn what_can_be_understood_in_two_ways_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     numbered(&root.join("train-0.tar"), &["0"]);
-    assert!(refused(root).contains("no shards of validation images"));
     numbered(&root.join("train-val-0.tar"), &["0"]);
     assert!(refused(root).contains("tells several splits"));
     fs::rename(root.join("train-val-0.tar"), root.join("more.tar")).unwrap();
@@ -235,4 +232,188 @@ fn what_can_be_understood_in_two_ways_is_refused() {
         text.contains("train-0.tar and ") && text.contains("val.tar"),
         "{text}"
     );
+}
+
+/// Names from the data folder on.
+fn names(root: &Path, source: &dyn ImageSource) -> Vec<String> {
+    let below = |i| {
+        let name = source.name(i);
+        let start = root.display().to_string();
+        name.strip_prefix(&start).unwrap()[1..].to_owned()
+    };
+    (0..source.len()).map(below).collect()
+}
+
+#[test]
+fn a_folder_without_validation_images_is_cut() {
+    type Make = fn(&Path, usize);
+    let of_class: Make = |root, i| image(root.join(format!("c{}/{i}.ppm", i % 2)));
+    let in_train: Make = |root, i| image(root.join(format!("train/c{}/{i}.ppm", i % 2)));
+    let below: Make = |root, i| image(root.join(format!("data/c{}/{i}.ppm", i % 2)));
+    let flat: Make = |root, i| image(root.join(format!("{i}.ppm")));
+    let flat_train: Make = |root, i| image(root.join(format!("train/{i}.ppm")));
+    let mut taken = Vec::new();
+    for (make, classes) in [
+        (of_class, 2),
+        (in_train, 2),
+        (below, 2),
+        (flat, 1),
+        (flat_train, 1),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        (0..40).for_each(|i| make(root, i));
+        let splits = Splits::open(root, &Cut::default()).unwrap();
+        assert_eq!(splits.train.class_names().len(), classes);
+        let [train, val] = [&splits.train, &splits.val].map(|s| names(root, s.as_ref()));
+        assert_eq!(train.len() + val.len(), 40);
+        assert!((classes..10).contains(&val.len()), "{val:?}");
+        assert!(val.iter().all(|name| !train.contains(name)));
+        let told = splits.remarks.concat();
+        assert!(
+            told.contains(&format!("{} of 40 images", val.len())),
+            "{told}"
+        );
+        let last = |name: &String| name.rsplit_once('c').map(|c| c.1.to_owned());
+        taken.push(val.iter().map(last).collect::<Vec<_>>());
+        // A larger share of the same images.
+        let cut = Cut {
+            val_share: Some(0.5),
+            ..Cut::default()
+        };
+        let wider = names(root, Splits::open(root, &cut).unwrap().val.as_ref());
+        assert!(val.iter().all(|name| wider.contains(name)) && wider.len() > 10);
+    }
+    // By what an image is called below its own folder.
+    assert_eq!(taken[0], taken[1]);
+    assert_eq!(taken[0], taken[2]);
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    numbered(&root.join("00000.tar"), &["0"; 30]);
+    let splits = Splits::open(root, &Cut::default()).unwrap();
+    assert_eq!(splits.train.len() + splits.val.len(), 30);
+    assert!(splits.val.len() < 8 && splits.val.image(0).is_ok());
+}
+
+#[test]
+fn other_names_and_places_of_validation_images_are_known() {
+    for name in ["val", "validation", "valid", "test"] {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        image(root.join("train/a/0.ppm"));
+        image(root.join(name).join("a/1.ppm"));
+        assert_eq!(opened(root).2, [0], "{name}");
+        let cut = Cut {
+            val_share: Some(0.5),
+            ..Cut::default()
+        };
+        let text = Splits::open(root, &cut).err().unwrap().to_string();
+        assert!(text.contains("there are validation images"), "{text}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    image(root.join("here/b/0.ppm"));
+    image(root.join("here/a/0.ppm"));
+    image(root.join("there/a/1.ppm"));
+    image(root.join("there/b/2.ppm"));
+    let cut = Cut {
+        val_path: Some(root.join("there")),
+        ..Cut::default()
+    };
+    let splits = Splits::open(&root.join("here"), &cut).unwrap();
+    assert_eq!(
+        names(root, splits.val.as_ref()),
+        ["there/a/1.ppm", "there/b/2.ppm"]
+    );
+    assert_eq!(splits.train.len(), 2);
+    let cut = Cut {
+        val_path: Some(root.join("nowhere")),
+        ..Cut::default()
+    };
+    let text = Splits::open(&root.join("here"), &cut)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(text.contains("nowhere: no such folder"), "{text}");
+    // A class called train, or training images beside others?
+    image(root.join("rail/train/0.ppm"));
+    image(root.join("rail/tram/0.ppm"));
+    let text = refused(&root.join("rail"));
+    assert!(
+        text.contains("rail/train and in ") && text.contains("rail/tram"),
+        "{text}"
+    );
+    image(root.join("one/0.ppm"));
+    assert!(refused(&root.join("one")).contains("one image only"));
+}
+
+#[test]
+fn metadata_names_the_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for i in 0..3 {
+        image(root.join(format!("train/{i}.ppm")));
+        image(root.join(format!("train/more/{i}.ppm")));
+    }
+    image(root.join("val/9.ppm"));
+    let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
+    write(
+        "train/metadata.csv",
+        "file_name,label\nmore/1.ppm,dog\n0.ppm,ant\n2.ppm,dog\n",
+    );
+    write(
+        "val/metadata.jsonl",
+        "{\"file_name\": \"9.ppm\", \"label\": \"dog\"}\n",
+    );
+    let (classes, train, val) = opened(root);
+    assert_eq!(classes, ["ant", "dog"]);
+    assert_eq!((train, val), (vec![0, 1, 1], vec![1]));
+    let splits = Splits::open(root, &Cut::default()).unwrap();
+    let told = splits.remarks.concat();
+    assert!(told.contains("3 that the metadata does not name"), "{told}");
+    write(
+        "val/metadata.jsonl",
+        "{\"file_name\": \"9.ppm\", \"label\": \"cow\"}\n",
+    );
+    assert!(refused(root).contains("\"cow\", which is none of the 2 classes"));
+    write("train/metadata.csv", "file_name,label\n../x.ppm,dog\n");
+    assert!(refused(root).contains("../x.ppm is no path below"));
+    write("train/metadata.csv", "file_name,label\n7.ppm,dog\n");
+    assert!(refused(root).contains("7.ppm, and there is no such image"));
+    // One file for both, in the data folder.
+    fs::remove_file(root.join("train/metadata.csv")).unwrap();
+    fs::remove_file(root.join("val/metadata.jsonl")).unwrap();
+    write(
+        "metadata.csv",
+        "file_name,label\ntrain/0.ppm,1\ntrain/1.ppm,0\nval/9.ppm,0\n",
+    );
+    let (classes, train, val) = opened(root);
+    assert_eq!(classes, ["0", "1"]);
+    assert_eq!((train, val), (vec![1, 0], vec![0]));
+    // Captions make no classes.
+    write("metadata.csv", "file_name,text\ntrain/0.ppm,a cat\n");
+    fs::remove_dir_all(root.join("train/more")).unwrap();
+    let splits = Splits::open(root, &Cut::default()).unwrap();
+    assert_eq!(
+        (splits.train.len(), splits.train.class_names().len()),
+        (3, 1)
+    );
+    assert!(splits.remarks.concat().contains("it is not used"));
+}
+
+#[test]
+fn what_lies_beside_class_folders_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for i in 0..6 {
+        image(root.join(format!("a/{i}.ppm")));
+    }
+    image(root.join("cover.ppm"));
+    fs::create_dir(root.join("scripts")).unwrap();
+    fs::write(root.join("scripts/run.sh"), "").unwrap();
+    let splits = Splits::open(root, &Cut::default()).unwrap();
+    assert_eq!(splits.train.class_names(), ["a"]);
+    let told = splits.remarks.concat();
+    assert!(told.contains("1 beside the class folders"), "{told}");
+    assert!(told.contains("1 folder without an image"), "{told}");
 }

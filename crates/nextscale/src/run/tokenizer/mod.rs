@@ -213,11 +213,17 @@ impl Setup {
         let device = device_of(o.machine.device, world)?;
         let Some(data_path) = &o.data.data_path else {
             return Err(Error::input(
-                "`data_path` is missing: give a folder with train/CLASS/* and val/CLASS/* or shards, or builtin:shapes",
+                "`data_path` is missing: give a folder of images (CLASS/*, or train/CLASS/* and val/CLASS/*) or shards, or builtin:shapes",
             ));
         };
         let pyramid = Pyramid::square(&plan.patch_nums)?;
-        let dataset = Dataset::open(data_path, plan.image_size, o.data.mid_reso, o.data.hflip)?;
+        let dataset = Dataset::open(
+            data_path,
+            &o.folder,
+            plan.image_size,
+            o.data.mid_reso,
+            o.data.hflip,
+        )?;
         // Without images there is nothing to plan.
         plan.horizon(dataset.train.len())?;
         let vqvae = VqvaeConfig {
@@ -269,7 +275,7 @@ impl Setup {
         let horizon = plan.horizon(self.dataset.train.len())?;
         let its = horizon.its_per_epoch;
         let path = tokenizer_paths(&o.output.out).state;
-        let record = DataRecord::of_images(&self.dataset, o.data.hflip, o.data.mid_reso);
+        let record = DataRecord::of_images(&self.dataset, &o.data, &o.folder);
         let mut told = Vec::new();
         if let Some(found) = &found {
             let p = &found.progress;
@@ -372,11 +378,14 @@ fn introduce(
             "`precision`={precision}: half precision is for GPUs; this run computes in float32"
         ));
     }
+    let side = r.plan.image_size;
+    let tokens: usize = r.plan.patch_nums.iter().map(|side| side * side).sum();
     observers.note(&format!(
-        "{} training and {} validation images, {} iterations an epoch; {:.2} M parameters; seed {}",
+        "{} training and {} validation images; {side}x{side} pixels, {tokens} tokens an image; {} iterations an epoch, {} in all; {:.2} M parameters; seed {}",
         dataset.train.len(),
         dataset.val.len(),
         r.horizon.its_per_epoch,
+        r.horizon.max_it,
         trainer.vqvae.params.count() as f64 / 1e6,
         r.progress.seed,
     ));
@@ -388,8 +397,7 @@ fn introduce(
         ));
     }
     r.told.iter().for_each(|line| observers.warn(line));
-    dataset
-        .left_out
-        .iter()
-        .for_each(|line| observers.note(line));
+    let transparency = dataset.transparency(&o.folder);
+    let remarks = dataset.remarks.iter().chain(&transparency);
+    remarks.for_each(|line| observers.note(line));
 }

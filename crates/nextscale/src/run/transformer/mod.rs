@@ -399,6 +399,7 @@ fn introduce(
             o.fp16
         ));
     }
+    let side = r.plan.image_size;
     if device.is_async() {
         let name = device.gpu()?.map_or("", |gpu| gpu.info().name.as_str());
         observers.note(&format!(
@@ -408,10 +409,12 @@ fn introduce(
         ));
     }
     observers.note(&format!(
-        "{} of {} classes, {} iterations an epoch; {:.2} M parameters; seed {}",
+        "{} of {} classes; {side}x{side} pixels, {} tokens an image; {} iterations an epoch, {} in all; {:.2} M parameters; seed {}",
         data.describe(),
         data.classes(),
+        r.plan.tokens,
         r.progress.its_per_epoch,
+        r.horizon.max_it,
         trainer.var.params.count() as f64 / 1e6,
         r.progress.seed,
     ));
@@ -431,6 +434,7 @@ fn introduce(
         ));
     }
     r.told.iter().for_each(|line| observers.warn(line));
-    data.left_out().iter().for_each(|line| observers.note(line));
+    let remarks = data.remarks(&o.folder);
+    remarks.iter().for_each(|line| observers.note(line));
     Ok(())
 }

@@ -82,13 +82,14 @@ fn open_data(o: &TransformerOptions, plan: &TransformerPlan, pyramid: &Pyramid) 
             "`tokens` and `data_path`: both are given; leave one out",
         )),
         (None, None) => Err(Error::input(
-            "`data_path` is missing: give a folder with train/CLASS/* and val/CLASS/* or shards, or builtin:shapes; or `tokens`=FILE",
+            "`data_path` is missing: give a folder of images (CLASS/*, or train/CLASS/* and val/CLASS/*) or shards, or builtin:shapes; or `tokens`=FILE",
         )),
         (Some(_), None) if o.val_tokens.is_some() => Err(Error::input(
             "`val_tokens` goes with `tokens`; `data_path` brings its own validation images",
         )),
         (Some(path), None) => Ok(Data::Images(Dataset::open(
             path,
+            &o.folder,
             plan.image_size,
             o.data.mid_reso,
             o.data.hflip,

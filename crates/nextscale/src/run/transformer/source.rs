@@ -5,7 +5,7 @@ use crate::data::tokens::{TokenFile, TokenLoader};
 use crate::data::{BadImage, Feed, ImageSource, LoaderConfig, TrainLoader};
 use crate::eval::Measures;
 use crate::eval::{TeacherForcing, evaluate_losses, evaluate_token_losses};
-use crate::options::TransformerOptions;
+use crate::options::{FolderOptions, TransformerOptions};
 use crate::run::Dataset;
 use crate::run::data_record::DataRecord;
 use crate::run::opening::describe;
@@ -58,12 +58,13 @@ impl Data {
     /// What a run remembers of it.
     pub(super) fn record(&self, o: &TransformerOptions) -> DataRecord {
         match self {
-            Self::Images(d) => DataRecord::of_images(d, o.data.hflip, o.data.mid_reso),
+            Self::Images(d) => DataRecord::of_images(d, &o.data, &o.folder),
             Self::Tokens(t) => DataRecord {
                 classes: Arc::new(t.train.classes().to_vec()),
                 images: Some(t.train.len() as u64),
                 hflip: t.train.info().map(|i| i.hflip),
                 mid_reso: t.train.info().map(|i| i.mid_reso),
+                ..DataRecord::default()
             },
         }
     }
@@ -76,11 +77,14 @@ impl Data {
         }
     }
 
-    /// What lies in the folders and was left out, in words.
-    pub(super) fn left_out(&self) -> &[String] {
+    /// What was left out of the folder, how it was cut and what is transparent, in words.
+    pub(super) fn remarks(&self, folder: &FolderOptions) -> Vec<String> {
         match self {
-            Self::Images(d) => &d.left_out,
-            Self::Tokens(_) => &[],
+            Self::Images(d) => {
+                let transparency = d.transparency(folder);
+                d.remarks.iter().cloned().chain(transparency).collect()
+            }
+            Self::Tokens(_) => Vec::new(),
         }
     }
 

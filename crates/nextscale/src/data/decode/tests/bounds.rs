@@ -113,7 +113,7 @@ fn what_a_file_can_not_hold_is_refused_before_memory_is_taken() {
     for (name, bytes) in files {
         let mut image = RgbImage8::default();
         let mut room = Room::default();
-        let text = decode_into(&bytes, &name, &mut image, &mut room)
+        let text = decode_into(&bytes, Finish::default(), &name, &mut image, &mut room)
             .unwrap_err()
             .to_string();
         assert!(text.contains("ends early"), "{text}");

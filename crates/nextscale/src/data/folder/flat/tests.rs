@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::Splits;
+use crate::data::{Cut, Splits};
 
 /// A data folder with class folders for training, and four validation images without.
 fn root() -> tempfile::TempDir {
@@ -23,9 +23,9 @@ fn labels(root: &Path, files: &[(&str, &str)]) -> Result<Vec<u32>> {
     for (name, text) in files {
         fs::write(root.join(name), text).unwrap();
     }
-    let opened = Splits::open(root).map(|splits| {
+    let opened = Splits::open(root, &Cut::default()).map(|splits| {
         assert_eq!(splits.val.class_names(), ["n1", "n2", "n3"]);
-        assert_eq!(splits.left_out.len(), 1, "{:?}", splits.left_out);
+        assert_eq!(splits.remarks.len(), 1, "{:?}", splits.remarks);
         let val = splits.val;
         assert!(val.name(0).ends_with("V_1.JPEG") && val.image(3).is_ok());
         (0..val.len()).map(|i| val.label(i)).collect()
