@@ -116,7 +116,39 @@ fn a_folder_of_one_kind_is_one_class() {
         &format!("--data_path={}", empty.display()),
     ]);
     assert!(
-        text.contains("scripts") && text.contains("no class folders"),
+        text.contains("scripts") && text.contains("no images in it"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_size_stands_for_its_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("pictures");
+    pictures(&data, 6);
+    let data = format!("--data_path={}", data.display());
+    let out = format!("--out={}", dir.path().join("out").display());
+    let small = ["--ch=32", "--vocab=32", "--bs=4", "--steps=1"];
+    let flags = [
+        &["train-tokenizer", &data[..], &out, "--size=32"],
+        &small[..],
+    ]
+    .concat();
+    let text = told(&run(&flags));
+    assert!(text.contains("32x32 pixels, 130 tokens an image"), "{text}");
+    let text = refused(&[&flags[..], &["--pn=1_2"]].concat());
+    assert!(text.contains("--size") && text.contains("--pn"), "{text}");
+    let text = refused(&["train-tokenizer", "--size=50"]);
+    assert!(
+        text.contains("--size") && text.contains("32, 64, 96, 128"),
+        "{text}"
+    );
+    // A transformer of another size than its tokenizer's.
+    let file = dir.path().join("out/tokenizer.safetensors");
+    let file = format!("--tokenizer={}", file.display());
+    let text = refused(&["train", &data, &file, "--size=64"]);
+    assert!(
+        text.contains("--patch_size=8") && text.contains("--patch_size=4"),
         "{text}"
     );
 }

@@ -21,7 +21,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let options = &args.train.completed()?;
+    let options = &args.train.completed();
     args.processes.train(options.machine.threads, |team| {
         let told = args.train.does_nothing.iter();
         told.filter(|_| team.world.is_first())

@@ -139,7 +139,7 @@ impl ImageSource for Canvas {
         self.inner.name(index)
     }
 
-    fn key(&self, index: usize) -> String {
+    fn key(&self, index: usize) -> Result<String> {
         self.inner.key(index)
     }
 

@@ -291,10 +291,10 @@ impl ImageSource for FolderSource {
         self.files.get(index).map_or(0, |file| file.label)
     }
 
-    fn key(&self, index: usize) -> String {
+    fn key(&self, index: usize) -> Result<String> {
         let path = self.path(index).unwrap_or_default();
         let below = path.strip_prefix(&self.root).unwrap_or(&path);
-        class_name(below.as_os_str())
+        Ok(class_name(below.as_os_str()))
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {

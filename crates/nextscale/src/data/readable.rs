@@ -99,10 +99,8 @@ impl ImageSource for Readable {
             .map_or_else(|| format!("image {index}"), |&i| self.all.name(i))
     }
 
-    fn key(&self, index: usize) -> String {
-        self.kept
-            .get(index)
-            .map_or_else(String::new, |&i| self.all.key(i))
+    fn key(&self, index: usize) -> Result<String> {
+        self.all.key(self.place(index)?)
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {

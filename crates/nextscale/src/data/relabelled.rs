@@ -41,7 +41,7 @@ impl ImageSource for Relabelled {
         self.inner.name(index)
     }
 
-    fn key(&self, index: usize) -> String {
+    fn key(&self, index: usize) -> Result<String> {
         self.inner.key(index)
     }
 

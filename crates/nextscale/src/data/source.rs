@@ -26,8 +26,11 @@ pub trait ImageSource: Send + Sync {
     fn name(&self, index: usize) -> String;
 
     /// What tells image `index` from the others of the source wherever that lies: what it is called below the source's folder.
-    fn key(&self, index: usize) -> String {
-        self.name(index)
+    ///
+    /// # Errors
+    /// When it has to be read and can't.
+    fn key(&self, index: usize) -> Result<String> {
+        Ok(self.name(index))
     }
 
     /// The file of image `index`; `None` where images are no files.

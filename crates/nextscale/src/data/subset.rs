@@ -42,9 +42,8 @@ impl ImageSource for Subset {
             .map_or_else(|_| format!("image {index}"), |i| self.all.name(i))
     }
 
-    fn key(&self, index: usize) -> String {
-        self.place(index)
-            .map_or_else(|_| String::new(), |i| self.all.key(i))
+    fn key(&self, index: usize) -> Result<String> {
+        self.all.key(self.place(index)?)
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {

@@ -85,6 +85,7 @@ mod plan;
 mod recipes;
 #[cfg(feature = "cli")]
 mod reference_flags;
+mod sizes;
 mod tokenizer;
 #[cfg(all(test, feature = "cli"))]
 mod tokenizer_tests;
@@ -96,6 +97,7 @@ pub mod values;
 pub use groups::{DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions};
 pub use plan::{Horizon, process_batch};
 pub use recipes::Recipe;
+pub use sizes::Size;
 #[cfg(feature = "cli")]
 pub use tokenizer::TokenizerArgs;
 pub use tokenizer::{TokenizerOptions, TokenizerPlan};

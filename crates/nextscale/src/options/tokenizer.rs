@@ -6,6 +6,8 @@ use super::values::training_precision;
 use super::values::{parse_bool, precision_parser};
 use super::values::{parse_pn, precision_by_name};
 use super::{DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions, check};
+#[cfg(feature = "cli")]
+use super::{Size, sizes};
 use crate::model::vqvae::limits;
 use crate::train::schedule::Curve;
 use crate::{Error, Result};
@@ -124,20 +126,25 @@ fn with_own_defaults(command: clap::Command) -> clap::Command {
 #[cfg(feature = "cli")]
 impl Args for TokenizerArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        with_own_defaults(TokenizerOptions::augment_args(command))
+        let command = with_own_defaults(TokenizerOptions::augment_args(command));
+        sizes::add(command, ["pn", "ch_mult"])
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        TokenizerOptions::augment_args_for_update(command)
+        let command = TokenizerOptions::augment_args_for_update(command);
+        sizes::add(command, ["pn", "ch_mult"])
     }
 }
 
 #[cfg(feature = "cli")]
 impl FromArgMatches for TokenizerArgs {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self {
-            options: TokenizerOptions::from_arg_matches(matches)?,
-        })
+        let mut options = TokenizerOptions::from_arg_matches(matches)?;
+        if let Some(size) = Size::given(matches) {
+            options.pn = size.pn.to_owned();
+            options.ch_mult = size.ch_mult.to_owned();
+        }
+        Ok(Self { options })
     }
 
     fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
@@ -276,7 +283,7 @@ const MOST_STEPS: u64 = 1 << 40;
 const MOST_LEVELS: usize = 7;
 
 /// Reads `--ch_mult`: a number from 1 to 64 for each level, joined by `_`.
-fn parse_ch_mult(text: &str) -> Result<Vec<usize>> {
+pub(super) fn parse_ch_mult(text: &str) -> Result<Vec<usize>> {
     let widths: Option<Vec<usize>> = text
         .split('_')
         .map(|w| w.parse().ok().filter(|w| (1..=64).contains(w)))

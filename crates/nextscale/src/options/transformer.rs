@@ -10,6 +10,8 @@ use super::values::{parse_bool, precision_parser};
 use super::{
     DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
 };
+#[cfg(feature = "cli")]
+use super::{Size, sizes};
 use crate::Result;
 #[cfg(feature = "cli")]
 use crate::checkpoint::open::sizes_in;
@@ -159,27 +161,25 @@ pub struct TransformerArgs {
     pub options: TransformerOptions,
     /// A line for each flag that was given and does nothing.
     pub does_nothing: Vec<String>,
-    /// Whether `--pn` and `--patch_size` were given, by themselves or by a recipe.
+    /// Whether `--pn` and `--patch_size` were given, by themselves, by a recipe or a size.
     sizes_given: [bool; 2],
 }
 
 #[cfg(feature = "cli")]
 impl TransformerArgs {
     /// The flags, with those of `--pn` and `--patch_size` that were not given taken from the file of the tokenizer or of tokens, where
-    /// that says them.
-    ///
-    /// # Errors
-    /// When the file can't be read.
-    pub fn completed(&self) -> Result<TransformerOptions> {
+    /// that says them. What is wrong with a file is said by whoever opens it.
+    pub fn completed(&self) -> TransformerOptions {
         let mut options = self.options.clone();
         let [pn_given, patch_given] = self.sizes_given;
-        let Some(path) = options.tokenizer.as_ref().or(options.tokens.as_ref()) else {
-            return Ok(options);
-        };
         if pn_given && patch_given {
-            return Ok(options);
+            return options;
         }
-        if let Some((pn, patch)) = sizes_in(path)? {
+        let files = [&self.options.tokenizer, &self.options.tokens]
+            .into_iter()
+            .flatten();
+        let mut said = files.filter_map(|path| sizes_in(path).ok().flatten());
+        if let Some((pn, patch)) = said.next() {
             if !pn_given {
                 options.pn = pn;
             }
@@ -187,18 +187,23 @@ impl TransformerArgs {
                 options.patch_size = patch;
             }
         }
-        Ok(options)
+        options
     }
+}
+
+#[cfg(feature = "cli")]
+fn with_size(command: clap::Command) -> clap::Command {
+    sizes::add(reference_flags::add(command), ["pn", "patch_size"])
 }
 
 #[cfg(feature = "cli")]
 impl Args for TransformerArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        reference_flags::add(TransformerOptions::augment_args(command))
+        with_size(TransformerOptions::augment_args(command))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        reference_flags::add(TransformerOptions::augment_args_for_update(command))
+        with_size(TransformerOptions::augment_args_for_update(command))
     }
 }
 
@@ -211,9 +216,14 @@ impl FromArgMatches for TransformerArgs {
         if let Some(recipe) = options.recipe {
             recipe.apply(&mut options, is_given);
         }
-        let by_recipe = options.recipe.is_some();
+        let size = Size::given(matches);
+        if let Some(size) = size {
+            options.pn = size.pn.to_owned();
+            options.patch_size = size.patch_size;
+        }
+        let both = options.recipe.is_some() || size.is_some();
         Ok(Self {
-            sizes_given: ["pn", "patch_size"].map(|flag| by_recipe || is_given(flag)),
+            sizes_given: ["pn", "patch_size"].map(|flag| both || is_given(flag)),
             options,
             does_nothing: reference_flags::told(matches),
         })

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::Size;
 use crate::{Error, Result};
 use nextscale_tensor::Precision;
 
@@ -120,7 +121,10 @@ pub fn parse_pn(text: &str) -> Result<Vec<usize>> {
     }
     match pn[..] {
         [lone] => Err(Error::input(format!(
-            "`pn`={text}: a lone number must be 256, 512 or 1024 (pixels); give the side lengths of all token maps: {}",
+            "`pn`={text}: a lone number must be 256, 512 or 1024 (pixels); {}give the side lengths of all token maps: {}",
+            Size::of(lone).map_or(String::new(), |_| format!(
+                "train and train-tokenizer take `size`={lone}; or "
+            )),
             instead_of(lone)
         ))),
         _ => Ok(pn),
@@ -339,8 +343,11 @@ mod tests {
             ("1", "for maps up to 2x2 tokens `pn`=1_2"),
         ] {
             let message = parse_pn(text).unwrap_err().to_string();
-            let start = format!(
-                "`pn`={text}: a lone number must be 256, 512 or 1024 (pixels); give the side lengths of all token maps: "
+            let start = format!("`pn`={text}: a lone number must be 256, 512 or 1024 (pixels); ");
+            let sized = format!("take `size`={text}; or give the side lengths of all token maps: ");
+            assert_eq!(
+                message.contains(&sized),
+                Size::of(text.parse().unwrap()).is_some()
             );
             assert!(
                 message.starts_with(&start) && message.contains(advice),

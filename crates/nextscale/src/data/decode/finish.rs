@@ -30,11 +30,11 @@ pub(super) fn lay_over(
         [0x89, b'P', b'N', b'G', ..] => {
             let whole = png::ended(bytes);
             let decoder = PngDecoder::new(Cursor::new(&*whole)).map_err(|e| e.to_string())?;
-            alpha(decoder, image, room)?
+            alpha(decoder, 0, image, room)?
         }
         [b'R', b'I', b'F', b'F', ..] => {
             let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
-            alpha(decoder, image, room)?
+            alpha(decoder, 7, image, room)?
         }
         _ => None,
     };
@@ -64,9 +64,10 @@ pub(super) fn lay_over(
     Ok(is_transparent)
 }
 
-/// The samples of a file that has alpha, and how many bytes a pixel takes of them; alpha comes last.
+/// The samples of a file that has alpha, and how many bytes a pixel takes of them; alpha comes last. The decoder keeps `each` bytes a pixel.
 fn alpha(
     decoder: impl ImageDecoder,
+    each: u64,
     image: &RgbImage8,
     room: &mut Room,
 ) -> Result<Option<(Vec<u8>, usize)>, String> {
@@ -83,8 +84,9 @@ fn alpha(
         return Ok(None);
     }
     let pixels = u64::from(width) * u64::from(height);
-    // Beside the picture: these samples, and what the decoder keeps.
-    room.claim(pixels * (3 + 2 * step as u64))?;
+    // Beside the picture: these samples, and what the decoder keeps of all and of some rows.
+    let rows = 8 * u64::from(width) * step as u64;
+    room.claim(pixels * (3 + step as u64 + each) + rows)?;
     let is_gray16 = decoder.color_type() == ColorType::La16;
     let mut samples = vec![0; pixels as usize * step];
     decoder

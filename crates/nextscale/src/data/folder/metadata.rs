@@ -69,9 +69,10 @@ impl Metadata {
             )));
         }
         let bytes = fs::read(path).map_err(Error::io(path))?;
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let table = match path.extension().is_some_and(|e| e == "csv") {
-            true => of_csv(&bytes),
-            false => of_lines(&bytes),
+            true => of_csv(bytes),
+            false => of_lines(bytes),
         };
         let (columns, table) = table.map_err(|(line, what)| {
             Error::input(format!("{}: line {line}: {what}", path.display()))
@@ -90,14 +91,20 @@ impl Metadata {
         for (line, mut row) in table {
             let text =
                 |what: String| Error::input(format!("{}: line {line}: {what}", path.display()));
-            let Some(file) = row.remove(FILE).filter(|f| !f.is_empty()) else {
+            let file = row.remove(FILE).unwrap_or_default();
+            let file = file.strip_prefix("./").unwrap_or(&file).to_owned();
+            if file.is_empty() {
                 return Err(text(format!("has no {FILE}")));
-            };
+            }
             let class = match class {
                 None => None,
                 Some(column) => match row.remove(*column).filter(|c| !c.is_empty()) {
                     Some(class) => Some(class),
-                    None => return Err(text(format!("{file} has no {column}"))),
+                    None => {
+                        return Err(text(format!(
+                            "{file} has no {column} that is a name or a number"
+                        )));
+                    }
                 },
             };
             rows.push((file, class));
@@ -125,9 +132,14 @@ impl Metadata {
         )
     }
 
-    /// The classes that occur: by number where all are numbers, else by name.
-    pub(in crate::data) fn classes(&self) -> Vec<String> {
-        let mut all: Vec<&String> = self.rows.iter().filter_map(|(_, c)| c.as_ref()).collect();
+    /// The classes of the images in `folder`: by number where all are numbers, else by name.
+    pub(in crate::data) fn classes(&self, folder: &Path) -> Vec<String> {
+        let base = self.path.parent().unwrap_or(Path::new(""));
+        let inside = self
+            .rows
+            .iter()
+            .filter(|(file, _)| base.join(file).starts_with(folder));
+        let mut all: Vec<&String> = inside.filter_map(|(_, c)| c.as_ref()).collect();
         all.sort_unstable();
         all.dedup();
         let number = |class: &String| class.parse::<i64>();
@@ -148,7 +160,6 @@ fn of_csv(bytes: &[u8]) -> Table {
         let line = e.position().map_or(1, csv::Position::line);
         (line, format!("is no CSV: {e}"))
     };
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
         .from_reader(bytes);
@@ -187,7 +198,8 @@ fn of_lines(bytes: &[u8]) -> Table {
             }
             let text = match value {
                 Value::String(text) => text,
-                Value::Null => continue,
+                // Several classes are none.
+                Value::Null | Value::Array(_) | Value::Object(_) => continue,
                 other => other.to_string(),
             };
             row.insert(name, text);
@@ -219,14 +231,14 @@ mod tests {
             let rows = [("a/1.png", "10"), ("b.png", "9")];
             let rows = rows.map(|(f, c)| (f.to_owned(), Some(c.to_owned())));
             assert_eq!(found.rows, rows, "{name}");
-            assert_eq!(found.classes(), ["9", "10"]);
+            assert_eq!(found.classes(Path::new("")), ["9", "10"]);
         }
         let named = read(
             "m.csv",
             "file_name,class\n1.png,zoo\n2.png,ant\n3.png,zoo\n",
         )
         .unwrap();
-        assert_eq!(named.classes(), ["ant", "zoo"]);
+        assert_eq!(named.classes(Path::new("")), ["ant", "zoo"]);
         let captions = read("m.csv", "file_name,text\n1.png,a dog\n").unwrap();
         assert!(!captions.has_classes());
         assert!(captions.without_classes().contains("file_name, text"));
@@ -244,7 +256,7 @@ mod tests {
             (
                 "m.csv",
                 "file_name,label\n1.png,\n",
-                "line 2: 1.png has no label",
+                "line 2: 1.png has no label that is",
             ),
             (
                 "m.jsonl",
@@ -257,6 +269,11 @@ mod tests {
                 "line 1: has no file_name",
             ),
             ("m.jsonl", "{", "line 1: is no JSON"),
+            (
+                "m.jsonl",
+                "\u{feff}{\"file_name\": \"a\", \"label\": [1, 2]}",
+                "line 1: a has no label that is a name or a number",
+            ),
         ] {
             let error = read(name, text).unwrap_err();
             assert_eq!(error.exit_code(), 2);

@@ -142,7 +142,7 @@ fn every_misfit_gets_its_line() {
     );
     refused(&["val/cat/a.png"], &["no train/"]);
     refused(&["notes.txt", "cat/b.txt"], &["no images"]);
-    refused(&["notes.txt"], &["no class folders"]);
+    refused(&["notes.txt"], &["there are no images in it"]);
     refused(
         &["train/a.png", "val/cat/a.png"],
         &["training images lie in no class folders"],

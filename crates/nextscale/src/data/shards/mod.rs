@@ -251,15 +251,20 @@ impl ImageSource for ShardSource {
             })
     }
 
-    fn key(&self, index: usize) -> String {
-        let name = self.name(index);
-        let folder = self.place(index).ok();
-        let folder = folder.and_then(|(shard, _)| self.files.path(shard).parent());
-        let folder = folder.map(|folder| folder.display().to_string());
-        match folder.and_then(|folder| Some(name.strip_prefix(&folder)?.to_owned())) {
-            Some(key) => key.trim_start_matches('/').to_owned(),
-            None => name,
+    /// A member's name, whichever shard it is in; a row by its file and number.
+    fn key(&self, index: usize) -> Result<String> {
+        let (shard, entry) = self.place(index)?;
+        let path = self.files.path(shard);
+        if shard_ending(&path.to_string_lossy()) == Some("parquet") {
+            let file = path.file_name().unwrap_or_default();
+            return Ok(format!(
+                "{}:row {}",
+                file.to_string_lossy(),
+                index - self.first[shard]
+            ));
         }
+        let member = tar::name(&*self.files.get(shard)?, entry.offset, entry.skip)?;
+        Ok(member.strip_prefix("./").unwrap_or(&member).to_owned())
     }
 
     fn is_stored(&self) -> bool {

@@ -13,9 +13,10 @@ pub const VAL_SHARE: f64 = 0.05;
 /// Images of a class from which on one at least is taken.
 const LEAST: usize = 5;
 
-/// Training and validation images of one source. Which are which follows from a hash of what an image is called below its folder: it stays
-/// so when others are added, when the folder is moved, and a larger share holds a smaller one. A class keeps one training image at least
-/// and, of [`LEAST`] images on, one validation image.
+/// Training and validation images of one source. Which are which follows from a hash of what an image is called below its folder: images
+/// whose hash is below the share validate, also when others are added or the folder is moved, and a larger share holds a smaller one. A
+/// class of [`LEAST`] images on that has none of these gives the one with the lowest hash, which may be another when it grows. Every class
+/// keeps one to train with as long as another class can validate.
 ///
 /// # Errors
 /// Where there is one image only.
@@ -33,7 +34,7 @@ pub(super) fn cut(
     for index in 0..all.len() {
         let label = all.label(index) as usize;
         if let Some(images) = of_class.get_mut(label) {
-            images.push((hash(&all.key(index)), index as u32));
+            images.push((hash(&all.key(index)?), index as u32));
         }
     }
     // As a share of all hashes; 1 is never asked for.

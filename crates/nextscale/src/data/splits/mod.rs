@@ -2,6 +2,7 @@
 
 mod cut;
 mod layout;
+mod listing;
 #[cfg(test)]
 mod tests;
 
@@ -55,9 +56,13 @@ impl Splits {
     /// [`Error::Input`] (one line that says what is missing and where) where there are no such splits, something in them can't be used, or
     /// their classes are not the same; [`Error::Io`] where something can't be read.
     pub fn open(root: &Path, cut: &Cut) -> Result<Self> {
-        let parts = layout::find(root)?;
-        let mut remarks = Vec::new();
-        let empties = match parts.is_bare {
+        let parts = layout::find(root, cut.val_path.is_some())?;
+        let mut remarks = parts.remarks;
+        if parts.root != root {
+            remarks.push(format!("images are those of {}", parts.root.display()));
+        }
+        let (root, is_bare) = (&*parts.root, parts.is_bare);
+        let empties = match is_bare {
             true => Empty::LeftOut,
             false => Empty::Refused,
         };
@@ -80,6 +85,9 @@ impl Splits {
                 root.display(),
                 folder.display()
             )));
+        }
+        if is_bare {
+            remarks.push(format!("classes: {}", some_names(train.class_names())));
         }
         let Some(val) = val else {
             let share = cut.val_share.unwrap_or(VAL_SHARE);
@@ -109,6 +117,16 @@ impl Splits {
     }
 }
 
+/// The first names, and how many more there are.
+fn some_names(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// The training images, which say what classes there are.
 fn train_of(
     root: &Path,
@@ -135,7 +153,9 @@ fn train_of(
                 let part = layout::without_metadata(folder)?;
                 return train_of(root, part, empties, remarks);
             }
-            let source = FolderSource::listed(&folder, &metadata, &metadata.classes())?;
+            let classes = metadata.classes(&folder);
+            let source = FolderSource::listed(&folder, &metadata, &classes)?;
+            remarks.push(format!("classes are those of {}", file.display()));
             remarks.extend(source.left_out());
             Arc::new(source)
         }

@@ -417,3 +417,125 @@ fn what_lies_beside_class_folders_is_told() {
     assert!(told.contains("1 beside the class folders"), "{told}");
     assert!(told.contains("1 folder without an image"), "{told}");
 }
+
+/// Class names, and how many images train and validate.
+fn counts(root: &Path, cut: &Cut) -> (Vec<String>, usize, usize) {
+    let splits = Splits::open(root, cut).unwrap();
+    let classes = splits.train.class_names().to_vec();
+    (classes, splits.train.len(), splits.val.len())
+}
+
+#[test]
+fn splits_are_found_however_they_are_written_and_one_folder_down() {
+    for (train, val) in [
+        ("Train", "Val"),
+        ("TRAINING", "Validation"),
+        ("set-1/train", "set-1/val"),
+        ("data/train", "data/test"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["a", "b"] {
+            image(dir.path().join(train).join(class).join("0.ppm"));
+            image(dir.path().join(train).join(class).join("1.ppm"));
+            image(dir.path().join(val).join(class).join("2.ppm"));
+        }
+        let classes = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(
+            counts(dir.path(), &Cut::default()),
+            (classes, 4, 2),
+            "{train}"
+        );
+    }
+    // A folder of class folders alone in another one.
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for i in 0..4 {
+        image(root.join(format!("images/c{}/{i}.ppm", i % 2)));
+    }
+    let splits = Splits::open(root, &Cut::default()).unwrap();
+    assert_eq!(splits.train.class_names(), ["c0", "c1"]);
+    let told = splits.remarks.concat();
+    assert!(
+        told.contains("images are those of ") && told.contains("classes: c0, c1"),
+        "{told}"
+    );
+    // Names that tell splits and are none.
+    let dir = tempfile::tempdir().unwrap();
+    image(dir.path().join("train_images/a/0.ppm"));
+    image(dir.path().join("test_images/a/0.ppm"));
+    let text = refused(dir.path());
+    assert!(
+        text.contains("train_images") && text.contains("`val_path`="),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_lies_around_images_does_not_stop_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for i in 0..6 {
+        image(root.join(format!("train/c{}/{i}.ppm", i % 2)));
+        image(root.join(format!("test/{i}.ppm")));
+    }
+    fs::create_dir(root.join("annotations")).unwrap();
+    fs::write(root.join("annotations/labels.tar.gz"), "").unwrap();
+    fs::write(root.join("all.tgz"), "").unwrap();
+    let splits = Splits::open(root, &Cut::default()).unwrap();
+    assert_eq!(splits.train.len() + splits.val.len(), 6);
+    let told = splits.remarks.concat();
+    assert!(told.contains("test is left out"), "{told}");
+    // Images that lie deeper count too, unless validation images are named.
+    image(root.join("held/more/9.ppm"));
+    let text = refused(root);
+    assert!(
+        text.contains("train and in ") && text.contains("held"),
+        "{text}"
+    );
+    image(root.join("held/c0/9.ppm"));
+    image(root.join("held/c1/9.ppm"));
+    fs::remove_dir_all(root.join("held/more")).unwrap();
+    let cut = Cut {
+        val_path: Some(root.join("held")),
+        ..Cut::default()
+    };
+    assert_eq!(counts(root, &cut).2, 2);
+    // Images beside folders.
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    (0..6).for_each(|i| image(root.join(format!("{i}.ppm"))));
+    fs::create_dir(root.join("scripts")).unwrap();
+    assert_eq!(counts(root, &Cut::default()).0.len(), 1);
+    image(root.join("thumbs/0.ppm"));
+    let text = refused(root);
+    assert!(
+        text.contains("6 images lie beside its folders and 1 in them"),
+        "{text}"
+    );
+    (0..6).for_each(|i| image(root.join(format!("thumbs/{i}.ppm"))));
+    assert_eq!(counts(root, &Cut::default()).0, ["thumbs"]);
+    // A shard among pictures.
+    numbered(&root.join("left.tar"), &["0"]);
+    let text = refused(root);
+    assert!(text.contains("both images and the shard"), "{text}");
+}
+
+#[test]
+fn a_tar_of_a_folder_is_cut_as_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let names: Vec<String> = (0..40).map(|i| format!("c{}/{i}.ppm", i % 2)).collect();
+    names
+        .iter()
+        .for_each(|name| image(root.join("folder").join(name)));
+    let members: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), PPM)).collect();
+    shard(&root.join("tar/000.tar"), &members[..30]);
+    shard(&root.join("tar/001.tar"), &members[30..]);
+    let val = |folder: &str| {
+        let splits = Splits::open(&root.join(folder), &Cut::default()).unwrap();
+        let keys = (0..splits.val.len()).map(|i| splits.val.key(i).unwrap());
+        keys.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert!(!val("folder").is_empty());
+    assert_eq!(val("folder"), val("tar"));
+}
