@@ -122,16 +122,17 @@ mod tests {
             prop_assert_eq!(train.len() + val.len(), sizes.iter().sum::<usize>());
             for (class, size) in sizes.iter().enumerate() {
                 let of = |part: &BTreeSet<String>| part.iter().filter(|n| n.starts_with(&format!("c{class}/"))).count();
-                prop_assert!(*size == 0 || of(&train) > 0);
+                // Of single images one has to validate.
+                prop_assert!(*size == 0 || of(&train) > 0 || sizes.iter().all(|n| *n < 2));
                 prop_assert!(*size < LEAST || of(&val) > 0);
             }
             // Only an image that was taken so that there is one at all may go back when there are others.
             let grown: Vec<usize> = sizes.iter().map(|n| n + more).collect();
             let [_, later] = parts(&grown, share);
             prop_assert!(val.difference(&later).count() <= sizes.len());
-            // A larger share holds the smaller one, but for the one that a class keeps.
+            // A larger share holds the smaller one, where classes are not all too small for it.
             let [_, wider] = parts(&grown, (share * 1.1).min(0.95));
-            prop_assert!(later.is_subset(&wider));
+            prop_assert!(later.is_subset(&wider) || grown.iter().all(|n| *n < LEAST));
         }
     }
 
