@@ -8,7 +8,7 @@ use super::weights_args::WeightsArgs;
 use clap::ArgAction;
 use nextscale::checkpoint::open::open_tokenizer;
 use nextscale::data::tokens::{PutTokens, TokenInfo, TokenSet, write_tokens};
-use nextscale::data::{Feed, LoaderConfig, Readable};
+use nextscale::data::{Feed, LoaderConfig, Subset};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
 use nextscale::model::state::fingerprint;
@@ -131,7 +131,7 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
             Split::Train => &mut data.train,
             Split::Val => &mut data.val,
         };
-        let (good, bad) = Readable::of(Arc::clone(half), args.workers)?;
+        let (good, bad) = Subset::readable(Arc::clone(half), args.workers)?;
         if world.is_first() {
             tell_bad(&bad);
         }

@@ -35,7 +35,6 @@ pub use knn::KnnClassifier;
 pub use loader::{
     BadImage, BadImages, Batch, LoaderConfig, TrainLoader, ValLoader, is_of_the_file,
 };
-pub use readable::Readable;
 pub use relabelled::Relabelled;
 pub use resize::{CropWindow, Resizer};
 pub use sampler::{TrainSampler, ValSampler};

@@ -1,26 +1,19 @@
 //! The images of a set that can be read, for passes that must know beforehand how many there are.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::loader::is_of_the_file;
-use super::{BadImage, ImageSource, LoadBuffers};
+use super::{BadImage, ImageSource, LoadBuffers, Subset};
 use crate::{Error, Result};
 
-/// A set without its bad images, in the same order and with the same classes.
-pub struct Readable {
-    all: Arc<dyn ImageSource>,
-    kept: Vec<usize>,
-}
-
-impl Readable {
-    /// Decodes every image of `all` once on `workers` threads (0: one a core), and gives those that can be decoded, with
+impl Subset {
+    /// A set without its bad images: decodes every image of `all` once on `workers` threads (0: one a core), and gives those that can be decoded, with
     /// the others.
     ///
     /// # Errors
     /// [`Error::Input`] where there is none left; whatever else than a bad file goes wrong.
-    pub fn of(all: Arc<dyn ImageSource>, workers: usize) -> Result<(Self, Vec<BadImage>)> {
+    pub fn readable(all: Arc<dyn ImageSource>, workers: usize) -> Result<(Subset, Vec<BadImage>)> {
         let workers = match workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -58,8 +51,9 @@ impl Readable {
         }
         bad.sort_by_key(|b| b.index);
         let mut left_out = bad.iter().map(|b| b.index).peekable();
-        let kept: Vec<usize> = (0..all.len())
+        let kept: Vec<u32> = (0..all.len())
             .filter(|&index| left_out.next_if_eq(&index).is_none())
+            .map(|index| index as u32)
             .collect();
         if kept.is_empty() {
             let example = bad.first().map_or("there are none", |b| b.reason.as_str());
@@ -68,55 +62,7 @@ impl Readable {
                 all.len()
             )));
         }
-        Ok((Self { all, kept }, bad))
-    }
-}
-
-impl Readable {
-    /// The place of image `index` in the whole set.
-    fn place(&self, index: usize) -> Result<usize> {
-        let place = self.kept.get(index).copied();
-        place.ok_or_else(|| Error::input(format!("there is no image {index} among {}", self.len())))
-    }
-}
-
-impl ImageSource for Readable {
-    fn len(&self) -> usize {
-        self.kept.len()
-    }
-
-    fn class_names(&self) -> &[String] {
-        self.all.class_names()
-    }
-
-    fn label(&self, index: usize) -> u32 {
-        self.kept.get(index).map_or(0, |&i| self.all.label(i))
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.kept
-            .get(index)
-            .map_or_else(|| format!("image {index}"), |&i| self.all.name(i))
-    }
-
-    fn key(&self, index: usize) -> Result<String> {
-        self.all.key(self.place(index)?)
-    }
-
-    fn path(&self, index: usize) -> Option<PathBuf> {
-        self.all.path(*self.kept.get(index)?)
-    }
-
-    fn is_stored(&self) -> bool {
-        self.all.is_stored()
-    }
-
-    fn probe(&self, index: usize) -> Result<()> {
-        self.all.probe(self.place(index)?)
-    }
-
-    fn load(&self, index: usize, buffers: &mut LoadBuffers) -> Result<()> {
-        self.all.load(self.place(index)?, buffers)
+        Ok((Subset::new(all, kept), bad))
     }
 }
 
@@ -140,7 +86,7 @@ mod tests {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }
         let source = || Arc::new(FolderSource::open(dir.path()).unwrap());
-        let (good, bad) = Readable::of(source(), 3).unwrap();
+        let (good, bad) = Subset::readable(source(), 3).unwrap();
         assert_eq!(bad.iter().map(|b| b.index).collect::<Vec<_>>(), [1, 2]);
         assert!(bad[0].reason.contains("2.ppm") && bad[1].reason.contains("3.ppm"));
         assert_eq!((good.len(), good.label(0), good.label(1)), (2, 0, 1));
@@ -151,7 +97,7 @@ mod tests {
         for name in ["a/1.ppm", "b/4.ppm"] {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }
-        let Err(error) = Readable::of(source(), 0) else {
+        let Err(error) = Subset::readable(source(), 0) else {
             panic!("nothing is left")
         };
         assert!(

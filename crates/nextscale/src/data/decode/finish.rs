@@ -38,7 +38,7 @@ pub(super) fn lay_over(
         }
         _ => None,
     };
-    let Some((samples, step)) = read else {
+    let Some((samples, step, is_wide)) = read else {
         return Ok(false);
     };
     let (width, height) = (image.width(), image.height());
@@ -46,10 +46,9 @@ pub(super) fn lay_over(
     let mut is_transparent = false;
     for (rgb, sample) in all.chunks_exact_mut(3).zip(samples.chunks_exact(step)) {
         // Of 16 bits the high byte, as everywhere.
-        let a = match step {
-            2 => u32::from(sample[1]),
-            4 => u32::from(sample[3]),
-            _ => u32::from(u16::from_ne_bytes([sample[step - 2], sample[step - 1]]) >> 8),
+        let a = match is_wide {
+            true => u32::from(u16::from_ne_bytes([sample[step - 2], sample[step - 1]]) >> 8),
+            false => u32::from(sample[step - 1]),
         };
         if a == 255 {
             continue;
@@ -64,19 +63,19 @@ pub(super) fn lay_over(
     Ok(is_transparent)
 }
 
-/// The samples of a file that has alpha, and how many bytes a pixel takes of them; alpha comes last. The decoder keeps `each` bytes a pixel.
+/// The samples of a file that has alpha, how many bytes a pixel takes of them, and whether they have 16 bits; alpha comes last. The decoder
+/// keeps `each` bytes a pixel.
 fn alpha(
     decoder: impl ImageDecoder,
     each: u64,
     image: &RgbImage8,
     room: &mut Room,
-) -> Result<Option<(Vec<u8>, usize)>, String> {
-    let step = match decoder.color_type() {
-        ColorType::La8 => 2,
-        ColorType::Rgba8 => 4,
-        // Told from Rgba8 below by what it takes.
-        ColorType::La16 => 4,
-        ColorType::Rgba16 => 8,
+) -> Result<Option<(Vec<u8>, usize, bool)>, String> {
+    let (step, is_wide) = match decoder.color_type() {
+        ColorType::La8 => (2, false),
+        ColorType::Rgba8 => (4, false),
+        ColorType::La16 => (4, true),
+        ColorType::Rgba16 => (8, true),
         _ => return Ok(None),
     };
     let (width, height) = decoder.dimensions();
@@ -87,17 +86,11 @@ fn alpha(
     // Beside the picture: these samples, and what the decoder keeps of all and of some rows.
     let rows = 8 * u64::from(width) * step as u64;
     room.claim(pixels * (3 + step as u64 + each) + rows)?;
-    let is_gray16 = decoder.color_type() == ColorType::La16;
     let mut samples = vec![0; pixels as usize * step];
     decoder
         .read_image(&mut samples)
         .map_err(|e| e.to_string())?;
-    if is_gray16 {
-        for pixel in samples.chunks_exact_mut(4) {
-            pixel[3] = (u16::from_ne_bytes([pixel[2], pixel[3]]) >> 8) as u8;
-        }
-    }
-    Ok(Some((samples, step)))
+    Ok(Some((samples, step, is_wide)))
 }
 
 /// Sets a picture into the middle of a square.
