@@ -28,13 +28,13 @@ fn main() -> Result<()> {
         pn: "1_2".into(),
         ch: 32,
         vocab: 64,
-        steps: Some(20),
         data: DataOptions {
             data_path: Some(BUILTIN_SHAPES.into()),
             mid_reso: 1.0,
             ..DataOptions::default()
         },
         schedule: ScheduleOptions {
+            steps: Some(20),
             bs: 8,
             ..ScheduleOptions::default()
         },

@@ -58,9 +58,9 @@ fn main() -> Result<()> {
         ch: 32,
         ch_mult: "1_2_2_4".to_owned(),
         vocab: 256,
-        steps: Some(steps),
         data: data.clone(),
         schedule: ScheduleOptions {
+            steps: Some(steps),
             bs: 8,
             seed: Some(1),
             ..ScheduleOptions::default()

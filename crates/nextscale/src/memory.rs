@@ -9,7 +9,7 @@ mod room;
 mod step;
 
 pub use estimate::Estimate;
-pub use fit::Fit;
+pub use fit::{Fit, Fitting};
 pub use room::Room;
 pub use step::TrainParts;
 

@@ -85,7 +85,6 @@ pub fn tokenizer_options(out: &Path, device: DeviceChoice, seed: u64) -> Tokeniz
         num_res_blocks: 1,
         vocab: 256,
         pn: PN.into(),
-        steps: Some(1000),
         // Pictures first: with so few steps the quantizer's terms would hold the encoder back.
         l1: 2.0,
         l2: 20.0,
@@ -94,6 +93,7 @@ pub fn tokenizer_options(out: &Path, device: DeviceChoice, seed: u64) -> Tokeniz
         data: built_in(),
         schedule: ScheduleOptions {
             bs: 8,
+            steps: Some(1000),
             sche: "cos".into(),
             wpe: 0.02,
             seed: Some(seed),

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// The signals that ask for a clean end, by their numbers in POSIX.
 pub(crate) const SIGNALS: [(i32, &str); 3] = [(2, "SIGINT"), (15, "SIGTERM"), (1, "SIGHUP")];
@@ -14,6 +14,8 @@ const BY_PROGRAM: i32 = -1;
 #[derive(Debug, Clone)]
 pub struct StopSignal {
     asked: Arc<AtomicI32>,
+    /// Whether something would be lost if the process ended at once.
+    unsaved: Arc<AtomicBool>,
 }
 
 impl StopSignal {
@@ -21,7 +23,20 @@ impl StopSignal {
     pub fn detached() -> Self {
         Self {
             asked: Arc::new(AtomicI32::new(NONE)),
+            unsaved: Arc::default(),
         }
+    }
+
+    /// Says whether from now on something would be lost if the process ended at once. While nothing would, as before the first step of
+    /// a run, a signal ends it there and then, however long what it is at takes.
+    pub(crate) fn set_unsaved(&self, unsaved: bool) {
+        self.unsaved.store(unsaved, Ordering::SeqCst);
+    }
+
+    /// Whether something would be lost if the process ended at once.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.unsaved.load(Ordering::SeqCst)
     }
 
     /// Asks for the stop, as a signal would.

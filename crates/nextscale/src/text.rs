@@ -23,6 +23,14 @@ pub fn shown(line: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A number of things: "1 step", "2 steps".
+pub(crate) fn counted(n: u64, thing: &str) -> String {
+    match n {
+        1 => format!("1 {thing}"),
+        _ => format!("{n} {thing}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

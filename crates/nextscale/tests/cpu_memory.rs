@@ -45,13 +45,13 @@ fn a_run_of_single_images() {
         pn: "1_2_4_8".into(),
         ch: 32,
         vocab: 256,
-        steps: Some(2),
         data: DataOptions {
             data_path: Some(dir.path().display().to_string()),
             mid_reso: 1.0,
             ..DataOptions::default()
         },
         schedule: ScheduleOptions {
+            steps: Some(2),
             bs: 1,
             ..ScheduleOptions::default()
         },

@@ -4,6 +4,7 @@ mod losses;
 mod measures;
 mod reconstruction;
 mod teacher_forcing;
+mod trend;
 
 use crate::data::ValLoader;
 use crate::{Error, Result};
@@ -26,3 +27,4 @@ pub use measures::{Measures, PendingMeasures};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};
 pub(crate) use teacher_forcing::Inputs;
 pub use teacher_forcing::TeacherForcing;
+pub use trend::Trend;

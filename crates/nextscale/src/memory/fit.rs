@@ -1,10 +1,31 @@
 //! Whether a training run fits into the memory of its device, and with which accumulation it does.
 
-use super::{Estimate, Room, Workload, accumulation, known, largest};
+use super::{Estimate, Need, Room, Workload, accumulation, known, largest};
 use crate::options::{ScheduleOptions, process_batch};
 use crate::{Error, Result};
 use nextscale_tensor::Device;
 use nextscale_tensor::cuda::gib;
+
+/// How a training run fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fitting {
+    /// Accumulated iterations.
+    pub ac: usize,
+    /// What `--fit` has chosen, in words.
+    pub note: Option<String>,
+    /// What an iteration needs and what there is, in words, where it is known.
+    pub memory: Option<String>,
+}
+
+impl Fitting {
+    /// With this accumulation, of a run whose memory nobody has looked at.
+    pub(crate) fn unknown(ac: usize) -> Self {
+        Self {
+            ac,
+            ..Self::default()
+        }
+    }
+}
 
 /// A training run, as far as its memory goes.
 pub struct Fit<'a> {
@@ -46,11 +67,15 @@ impl Fit<'_> {
     ///
     /// # Errors
     /// [`Error::Input`] where it can't fit, or does not without `--fit`.
-    pub fn accumulation(&self, o: &ScheduleOptions) -> Result<(usize, Option<String>)> {
+    pub fn accumulation(&self, o: &ScheduleOptions) -> Result<Fitting> {
         let Some((room, estimate)) = self.estimate()? else {
-            return Ok((o.ac, None));
+            return Ok(Fitting::unknown(o.ac));
         };
         let free = room.bytes;
+        let memory = |need: &Need| {
+            let (need, free) = (gib(need.bytes()), gib(free));
+            Some(format!("needs about {need} of {free} of memory"))
+        };
         if !o.fit {
             let need = match estimate.need(process_batch(o.bs, o.ac, self.processes)?) {
                 Err(e) if e.is_memory() => return Err(self.too_large(o, &room, &estimate)?),
@@ -63,7 +88,11 @@ impl Fit<'_> {
                 _ => need.least <= free,
             };
             return if fits {
-                Ok((o.ac, None))
+                Ok(Fitting {
+                    ac: o.ac,
+                    note: None,
+                    memory: memory(&need),
+                })
             } else {
                 Err(self.too_large(o, &room, &estimate)?)
             };
@@ -77,28 +106,32 @@ impl Fit<'_> {
             return Err(self.too_large(o, &room, &estimate)?);
         };
         let batch = process_batch(o.bs, ac, self.processes)?;
-        let need = gib(estimate.need(batch)?.bytes());
-        let free = gib(free);
-        Ok((
+        let need = estimate.need(batch)?;
+        let (needed, free) = (gib(need.bytes()), gib(free));
+        Ok(Fitting {
             ac,
-            Some(format!(
-                "`fit`: `ac`={ac}, {ac} x {batch} images a step; {batch} at a time need {need} of the {free} that can be had"
+            note: Some(format!(
+                "`fit`: `ac`={ac}, {ac} x {batch} images a step; {batch} at a time need {needed} of the {free} that can be had"
             )),
-        ))
+            memory: memory(&need),
+        })
     }
 
     /// The same of a run that goes on with `--fit`: the accumulation `ac` that it began with.
     ///
     /// # Errors
     /// [`Error::Input`] where it does not fit any more.
-    pub fn kept(&self, o: &ScheduleOptions, ac: usize) -> Result<(usize, Option<String>)> {
+    pub fn kept(&self, o: &ScheduleOptions, ac: usize) -> Result<Fitting> {
         let given = ScheduleOptions {
             ac,
             fit: false,
             ..o.clone()
         };
-        self.accumulation(&given)?;
-        Ok((ac, Some(format!("`fit`: `ac`={ac}, as the run began"))))
+        let now = self.accumulation(&given)?;
+        Ok(Fitting {
+            note: Some(format!("`fit`: `ac`={ac}, as the run began")),
+            ..now
+        })
     }
 
     /// The error to show for one of a run: where the memory is full, what would fit.
@@ -264,8 +297,9 @@ mod tests {
     fn what_fits_is_left_alone() {
         each(100 << 30, |m| {
             for fit in [false, true] {
-                let (ac, note) = m.accumulation(&options(64, fit)).unwrap();
-                assert_eq!((ac, note.is_some()), (1, fit));
+                let fitting = m.accumulation(&options(64, fit)).unwrap();
+                assert_eq!((fitting.ac, fitting.note.is_some()), (1, fit));
+                assert!(fitting.memory.unwrap().starts_with("needs about "));
             }
         });
     }
@@ -300,8 +334,8 @@ mod tests {
                 ac: advised.parse().unwrap(),
                 ..o.clone()
             };
-            assert_eq!(m.accumulation(&advised).unwrap().0, advised.ac);
-            let (ac, note) = m.accumulation(&options(4096, true)).unwrap();
+            assert_eq!(m.accumulation(&advised).unwrap().ac, advised.ac);
+            let Fitting { ac, note, .. } = m.accumulation(&options(4096, true)).unwrap();
             assert!(ac >= advised.ac && 4096 % ac == 0, "{ac}");
             let rate = |ac| {
                 let o = TransformerOptions {

@@ -113,6 +113,9 @@ options! {
             /// Epochs
             [value_name = "N"]
             ep: usize = 250;
+            /// Steps of the whole run, instead of --ep
+            [value_name = "N"]
+            steps: Option<u64>;
             /// Epochs of warm-up; 0: a fiftieth of the run
             [value_name = "X"]
             wp: f64 = 0.0;
@@ -142,9 +145,11 @@ const MOST_IMAGES: usize = 1 << 20;
 /// Epochs at most, so that steps can be counted.
 const MOST_EPOCHS: usize = 1 << 31;
 
+/// Steps at most, so that their iterations can be counted.
+const MOST_STEPS: u64 = 1 << 40;
+
 impl ScheduleOptions {
-    /// `in_epochs` says whether [`ep`](Self::ep) is what the run's length follows from.
-    pub(super) fn check(&self, in_epochs: bool) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         check::counts(&[("bs", self.bs), ("ac", self.ac), ("ep", self.ep)])?;
         for (flag, value, most) in [("bs", self.bs, MOST_IMAGES), ("ep", self.ep, MOST_EPOCHS)] {
             let needed = format!("it must be at most {most}");
@@ -156,11 +161,22 @@ impl ScheduleOptions {
             check::that((0.0..1.0).contains(&decay), "ema", decay, needed)?;
         }
         check::that(
-            !in_epochs || self.wp <= self.ep as f64,
+            self.steps.is_some() || self.wp <= self.ep as f64,
             "wp",
             self.wp,
             &format!("so many epochs of warm-up don't fit into `ep`={}", self.ep),
-        )
+        )?;
+        let steps = self.steps.unwrap_or(1);
+        let needed = format!("it must be from 1 to {MOST_STEPS}");
+        check::that((1..=MOST_STEPS).contains(&steps), "steps", steps, &needed)
+    }
+
+    /// The flag that a run's length follows from.
+    pub(crate) fn length_flag(&self) -> &'static str {
+        match self.steps {
+            Some(_) => "`steps`",
+            None => "`ep`",
+        }
     }
 
     /// The learning rate's curve; `bend` takes the place of the one that is asked for.

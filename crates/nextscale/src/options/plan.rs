@@ -12,6 +12,8 @@ pub struct Horizon {
     pub its_per_epoch: u64,
     /// Iterations of the whole run.
     pub max_it: u64,
+    /// Epochs of the whole run; the last one may be a part.
+    pub epochs: u64,
     /// Iterations of warm-up, not rounded.
     pub warmup_its: f64,
     /// Learning rate and weight decay.
@@ -29,8 +31,19 @@ pub(super) struct Course {
     pub(super) wd: (f64, f64),
 }
 
+impl Horizon {
+    /// Epochs that are done after `it` iterations: whole ones, and the part that a run may end with.
+    pub fn epochs_done(&self, it: u64) -> u64 {
+        match it >= self.max_it {
+            true => it.div_ceil(self.its_per_epoch),
+            false => it / self.its_per_epoch,
+        }
+    }
+}
+
 impl Course {
-    /// `length` gives iterations of the whole run and of warm-up, from those of an epoch.
+    /// The run in iterations for `images` training images. `warmup` gives the iterations of warm-up where no flag does, from those of
+    /// an epoch and of the run; trainers differ in how they round.
     ///
     /// # Errors
     /// [`Error::Input`] without images.
@@ -38,16 +51,24 @@ impl Course {
         &self,
         images: usize,
         options: &ScheduleOptions,
-        length: impl Fn(u64) -> (u64, f64),
+        warmup: impl Fn(u64, u64) -> f64,
     ) -> Result<Horizon> {
         if images == 0 {
             return Err(Error::input("`data_path`: there are no training images"));
         }
         let its_per_epoch = images.div_ceil(self.global_batch) as u64;
-        let (max_it, warmup_its) = length(its_per_epoch);
+        let max_it = match options.steps {
+            Some(steps) => steps.saturating_mul(options.ac as u64),
+            None => its_per_epoch * options.ep as u64,
+        };
+        let warmup_its = match options.wp {
+            0.0 => warmup(its_per_epoch, max_it),
+            epochs => epochs * its_per_epoch as f64,
+        };
         Ok(Horizon {
             its_per_epoch,
             max_it,
+            epochs: max_it.div_ceil(its_per_epoch),
             warmup_its,
             schedule: Schedule {
                 curve: self.curve,

@@ -84,9 +84,6 @@ options! {
             /// Largest global norm of the gradients; 0 or less: no limit
             [value_name = "X", allow_negative_numbers = true]
             clip: f64 = 2.0;
-            /// Steps of the whole run, instead of --ep
-            [value_name = "N"]
-            steps: Option<u64>;
         }
         with {
             /// Images and how they are read.
@@ -215,7 +212,7 @@ impl TokenizerOptions {
 
     fn check(&self) -> Result<()> {
         check::counts(&[("cvae", self.cvae), ("num_res_blocks", self.num_res_blocks)])?;
-        self.schedule.check(self.steps.is_none())?;
+        self.schedule.check()?;
         self.data.check()?;
         self.folder.check()?;
         self.output.check()?;
@@ -268,16 +265,9 @@ impl TokenizerOptions {
             self.l2,
             "with `l1`=0 it must be more than 0: nothing would compare the images",
         )?;
-        if let Some(steps) = self.steps {
-            let needed = format!("it must be from 1 to {MOST_STEPS}");
-            check::that((1..=MOST_STEPS).contains(&steps), "steps", steps, &needed)?;
-        }
         Ok(())
     }
 }
-
-/// Steps at most, so that their iterations can be counted.
-const MOST_STEPS: u64 = 1 << 40;
 
 /// Most levels of a tokenizer: with 7 a token stands for 64×64 pixels.
 const MOST_LEVELS: usize = 7;
@@ -325,11 +315,7 @@ impl TokenizerPlan {
     /// [`Error::Input`] without images.
     pub fn horizon(&self, images: usize) -> Result<Horizon> {
         let TokenizerOptions {
-            lr,
-            wd,
-            steps,
-            schedule,
-            ..
+            lr, wd, schedule, ..
         } = &self.options;
         let course = Course {
             global_batch: self.global_batch,
@@ -337,14 +323,6 @@ impl TokenizerPlan {
             peak_lr: *lr,
             wd: (*wd, *wd),
         };
-        let steps = steps.map(|n| n.saturating_mul(schedule.ac as u64));
-        course.horizon(images, schedule, |its| {
-            let max_it = steps.unwrap_or(its * schedule.ep as u64);
-            let warmup_its = match schedule.wp {
-                0.0 => max_it as f64 / 50.0,
-                epochs => epochs * its as f64,
-            };
-            (max_it, warmup_its)
-        })
+        course.horizon(images, schedule, |_, max_it| max_it as f64 / 50.0)
     }
 }

@@ -258,10 +258,8 @@ pub struct TransformerPlan {
     pub wd_end: f64,
     /// Largest global gradient norm.
     pub clip: Option<f64>,
-    /// Epochs of warm-up.
-    pub warmup_epochs: f64,
-    /// Epochs of a new scale's ramp.
-    pub ramp_epochs: f64,
+    /// Epochs of a new scale's ramp, where they are given.
+    ramp_epochs: Option<f64>,
     /// The learning rate's curve after warm-up.
     pub curve: Curve,
     /// Precision of the transformer's products.
@@ -274,8 +272,6 @@ pub struct TransformerPlan {
     pub workers: usize,
     /// Where the TensorBoard event files go.
     pub tb_dir: PathBuf,
-    /// Epochs.
-    pub epochs: usize,
     schedule: ScheduleOptions,
     pg: f64,
     pg0: usize,
@@ -317,7 +313,6 @@ impl TransformerOptions {
         let curve = schedule.curve(bend)?;
         let batch = process_batch(schedule.bs, schedule.ac, world)?;
         let global_batch = batch * world;
-        let ep = schedule.ep as f64;
         let or = |value: f64, otherwise: f64| if value == 0.0 { otherwise } else { value };
         let tf32 = self.machine.tf32;
         let precision = training_precision(self.fp16, tf32)?;
@@ -331,8 +326,7 @@ impl TransformerOptions {
             wd: self.twd,
             wd_end: or(self.twde, self.twd),
             clip: (self.tclip > 0.0).then_some(self.tclip),
-            warmup_epochs: or(schedule.wp, ep / 50.0),
-            ramp_epochs: or(self.pgwp, ep / 300.0),
+            ramp_epochs: (self.pgwp != 0.0).then_some(self.pgwp),
             curve,
             precision,
             math: precision.beside(tf32),
@@ -342,7 +336,6 @@ impl TransformerOptions {
             workers: self.data.workers_for(batch),
             tb_dir: self.output.out.join(self.tb_name(global_batch)),
             patch_nums,
-            epochs: schedule.ep,
             schedule: schedule.clone(),
             pg: self.pg,
             pg0: self.pg0,
@@ -374,7 +367,7 @@ impl TransformerOptions {
         check::counts(&[("depth", self.depth)])?;
         let known = "it must be 0, or 1 to share master weights and moments";
         check::that(self.zero <= 1, "zero", self.zero, known)?;
-        self.schedule.check(true)?;
+        self.schedule.check()?;
         self.data.check()?;
         self.folder.check()?;
         self.output.check()?;
@@ -444,9 +437,31 @@ impl TransformerPlan {
             peak_lr: self.lr,
             wd: (self.wd, self.wd_end),
         };
-        course.horizon(images, &self.schedule, |its| {
-            (its * self.epochs as u64, self.warmup_epochs * its as f64)
+        course.horizon(images, &self.schedule, |its, max_it| {
+            self.run_epochs(its, max_it) / 50.0 * its as f64
         })
+    }
+
+    /// Epochs of the run, a part of the last one counted as such.
+    fn run_epochs(&self, its_per_epoch: u64, max_it: u64) -> f64 {
+        match self.schedule.steps {
+            Some(_) => max_it as f64 / its_per_epoch as f64,
+            None => self.schedule.ep as f64,
+        }
+    }
+
+    /// Epochs of warm-up.
+    pub(crate) fn warmup_epochs(&self, horizon: &Horizon) -> f64 {
+        match self.schedule.wp {
+            0.0 => self.run_epochs(horizon.its_per_epoch, horizon.max_it) / 50.0,
+            epochs => epochs,
+        }
+    }
+
+    /// Epochs of a new scale's ramp.
+    pub(crate) fn ramp_epochs(&self, horizon: &Horizon) -> f64 {
+        let run = self.run_epochs(horizon.its_per_epoch, horizon.max_it);
+        self.ramp_epochs.unwrap_or(run / 300.0)
     }
 
     /// Stages of progressive training, if there are any.
@@ -457,7 +472,7 @@ impl TransformerPlan {
             scales: self.patch_nums.len(),
             warmup_its: horizon.warmup_its,
             max_it: horizon.max_it,
-            ramp_its: self.ramp_epochs * horizon.its_per_epoch as f64,
+            ramp_its: self.ramp_epochs(horizon) * horizon.its_per_epoch as f64,
         })
     }
 }

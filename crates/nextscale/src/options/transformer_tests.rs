@@ -175,7 +175,6 @@ fn what_follows_from_the_defaults() {
     assert_eq!((plan.batch, plan.global_batch), (96, 768));
     assert_eq!(plan.lr, 1e-4 * 768.0 / 256.0);
     assert_eq!((plan.wd, plan.wd_end), (0.05, 0.05));
-    assert_eq!((plan.warmup_epochs, plan.ramp_epochs), (4.0, 200.0 / 300.0));
     assert_eq!(plan.precision, Precision::Fp16);
     assert_eq!(
         (plan.tokens, plan.image_size, plan.clip),
@@ -192,6 +191,9 @@ fn what_follows_from_the_defaults() {
     let horizon = plan.horizon(1_281_167).unwrap();
     assert_eq!((horizon.its_per_epoch, horizon.max_it), (1669, 333_800));
     assert_eq!(horizon.warmup_its, 4.0 * 1669.0);
+    assert_eq!(plan.warmup_epochs(&horizon), 4.0);
+    assert_eq!(plan.ramp_epochs(&horizon), 200.0 / 300.0);
+    assert_eq!(horizon.epochs, 200);
     assert_eq!(plan.stages(&horizon), None);
 }
 
@@ -203,10 +205,8 @@ fn batches_round_half_to_even_and_scale_the_rate() {
     // 10 / 4 = 2.5 rounds to 2; a step sees 2 images four times.
     assert_eq!((plan.batch, plan.global_batch), (2, 2));
     assert_eq!(plan.lr, 4.0 * 1e-4 * 2.0 / 256.0);
-    assert_eq!(
-        (plan.clip, plan.wd_end, plan.warmup_epochs),
-        (None, 0.08, 1.5)
-    );
+    assert_eq!((plan.clip, plan.wd_end), (None, 0.08));
+    assert_eq!(plan.warmup_epochs(&plan.horizon(20).unwrap()), 1.5);
     assert_eq!(plan.workers, 2);
     // Of several processes each has as many.
     let plan = parse("--bs=24 --ac=2").resolve(4).unwrap();
@@ -355,4 +355,21 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_run_may_be_counted_in_steps() {
+    let plan = parse("--bs=8 --ac=2 --steps=30").resolve(1).unwrap();
+    // 10 images are 3 iterations of 4.
+    let horizon = plan.horizon(10).unwrap();
+    assert_eq!((horizon.its_per_epoch, horizon.max_it), (3, 60));
+    assert_eq!(horizon.epochs, 20);
+    assert!((horizon.warmup_its - 1.2).abs() < 1e-9);
+    let plan = parse("--bs=8 --steps=7").resolve(1).unwrap();
+    let horizon = plan.horizon(20).unwrap();
+    assert_eq!((horizon.its_per_epoch, horizon.max_it), (3, 7));
+    assert_eq!(horizon.epochs, 3);
+    let done: Vec<u64> = (0..=7).map(|it| horizon.epochs_done(it)).collect();
+    assert_eq!(done, [0, 0, 0, 1, 1, 1, 2, 3]);
+    assert!(parse("--steps=0").resolve(1).is_err());
 }

@@ -146,6 +146,7 @@ impl<T: Task> Driver<T> {
             let saved = self.save(Then::Ends);
             saved.map_err(|e| self.keeper.lost(self.progress.it, e))?;
         }
+        self.cx.team.stop.set_unsaved(false);
         self.told_of_images();
         let outcome = self.outcome();
         self.cx.observers.tell(Event::Finished(&outcome));
@@ -178,6 +179,7 @@ impl<T: Task> Driver<T> {
         self.stopping = self.cx.team.is_stop_asked()?;
         while self.progress.it < self.cadence.max_it && !self.is_to_stop() {
             self.iteration()?;
+            self.cx.team.stop.set_unsaved(true);
             self.stopping |= self.cx.team.is_stop_asked()?;
             self.told_of_images();
             let it = self.progress.it;

@@ -28,7 +28,7 @@ pub use dataset::{BUILTIN_SHAPES, Dataset};
 pub use event::{Epoch, Evaluated, Event, Iteration, Metric, Metrics, Picture, Started, Step};
 #[cfg(feature = "cli")]
 pub use observers::Display;
-pub use observers::{Observer, STEPS_FILE};
+pub use observers::{EVALUATIONS_FILE, Observer, STEPS_FILE};
 pub use tokenizer::{TokenizerRun, tokenizer_paths};
 pub use transformer::{TransformerRun, transformer_paths};
 

@@ -4,6 +4,8 @@ use super::lock::RunLock;
 use super::make_folder;
 use crate::data::ImageSource;
 use crate::format::clean_stale;
+use crate::options::{Horizon, ScheduleOptions};
+use crate::text::counted;
 use crate::world::{self, World};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -127,6 +129,46 @@ fn is_seen(path: &Path, note: &str) -> bool {
     }
 }
 
+/// Steps below which a run learns hardly anything.
+const FEW_STEPS: u64 = 500;
+
+/// What of a run's length and batch keeps it from learning much from so many images, a line each.
+pub(super) fn schedule_warnings(
+    o: &ScheduleOptions,
+    horizon: &Horizon,
+    images: usize,
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    if o.bs > images {
+        lines.push(format!(
+            "`bs`={}: there are only {images} training images, so a step takes some of them more than once; give at most `bs`={}",
+            o.bs,
+            (images / 4).max(1)
+        ));
+    }
+    let steps = horizon.max_it / o.ac as u64;
+    if steps < FEW_STEPS {
+        let longer = match o.steps {
+            Some(_) => format!("raise `steps` to {FEW_STEPS} or more"),
+            None => {
+                let epochs = (FEW_STEPS * o.ac as u64).div_ceil(horizon.its_per_epoch);
+                format!("raise `ep` to {epochs} or more, or lower `bs`")
+            }
+        };
+        lines.push(format!(
+            "the whole run has {}, in which a model learns little: {longer}",
+            counted(steps, "step")
+        ));
+    }
+    if horizon.warmup_its >= horizon.max_it as f64 {
+        lines.push(format!(
+            "`wp`={}: the learning rate is still warming up when the run ends; give less, or more epochs",
+            o.wp
+        ));
+    }
+    lines
+}
+
 /// The largest of what all processes found of a number that they have to share.
 ///
 /// # Errors
@@ -151,4 +193,37 @@ pub(super) fn introduction(world: &World, batch: usize) -> Option<String> {
             hosts.join(", ")
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::TokenizerOptions;
+
+    fn warnings(images: usize, change: impl FnOnce(&mut ScheduleOptions)) -> Vec<String> {
+        let mut options = TokenizerOptions::default();
+        options.schedule.ep = 100;
+        change(&mut options.schedule);
+        let horizon = options.resolve(1).unwrap().horizon(images).unwrap();
+        schedule_warnings(&options.schedule, &horizon, images)
+    }
+
+    #[test]
+    fn short_runs_and_large_batches_are_warned_of() {
+        assert!(warnings(6400, |_| ()).is_empty());
+        let lines = warnings(40, |_| ());
+        assert!(lines[0].starts_with("`bs`=64: there are only 40 training images"));
+        assert!(lines[0].ends_with("at most `bs`=10"), "{lines:?}");
+        assert!(lines[1].contains("has 100 steps") && lines[1].contains("`ep` to 500"));
+        let lines = warnings(6400, |o| o.steps = Some(1));
+        assert!(lines[0].contains("has 1 step, ") && lines[0].contains("`steps` to 500"));
+    }
+
+    #[test]
+    fn a_warm_up_to_the_end_is_warned_of() {
+        let lines = warnings(64 * 600, |o| (o.steps, o.wp) = (Some(600), 2.0));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("`wp`=2: the learning rate is still warming up"));
+        assert!(warnings(64 * 600, |o| (o.steps, o.wp) = (Some(600), 0.5)).is_empty());
+    }
 }

@@ -16,7 +16,7 @@ const SAME: Duration = Duration::from_millis(100);
 
 impl StopSignal {
     /// Watches SIGINT, SIGTERM and SIGHUP from now on, for the rest of the process. The first one asks for the stop and is answered on
-    /// standard error; a second SIGINT or SIGTERM ends the process with the shell's code for it (130 or 143) without cleaning up. SIGHUP
+    /// standard error; while nothing would be lost, as before a run's first step, it ends the process. A second SIGINT or SIGTERM ends the process with the shell's code for it (130 or 143) without cleaning up. SIGHUP
     /// is left alone where it is ignored (`nohup`), and never ends the process: a closed terminal sends several.
     ///
     /// # Errors
@@ -30,7 +30,11 @@ impl StopSignal {
             let mut first = None;
             for signal in signals.forever() {
                 if asked.ask_with(signal) {
-                    answer(signal);
+                    if !asked.is_unsaved() {
+                        answer(signal, NOTHING_LOST);
+                        crate::format::atomic::leave(128 + signal);
+                    }
+                    answer(signal, SAVES);
                 }
                 let since = first.get_or_insert_with(Instant::now).elapsed();
                 if signal != SIGHUP && since > SAME {
@@ -46,13 +50,15 @@ impl StopSignal {
     }
 }
 
+const SAVES: &str = "stopping after the step under way, which is saved; again to quit now";
+const NOTHING_LOST: &str =
+    "stopped at once, as there was nothing to save; the same command begins or goes on again";
+
 /// Says that a signal was heard, also while a long step goes on.
-fn answer(signal: i32) {
+fn answer(signal: i32, what: &str) {
     let mut out = std::io::stderr();
     // A bar may stand on this line of a terminal.
     let clear = if out.is_terminal() { "\r\x1b[2K" } else { "" };
-    let what =
-        "saving after the step under way, then stopping; a second signal ends the run at once";
     let _ = writeln!(out, "{clear}{}: {what}", name(signal));
 }
 
@@ -129,6 +135,7 @@ mod tests {
     use signal_hook::consts::SIGINT;
 
     const COUNT: &str = "NEXTSCALE_TEST_SIGNALS";
+    const NOTHING: &str = "NEXTSCALE_TEST_NOTHING_UNSAVED";
 
     /// Not a test of its own: the process that the tests below start and that signals itself. A pause stands between signals
     /// joined by commas, none between those joined by plus signs.
@@ -139,6 +146,7 @@ mod tests {
         };
         let stop = StopSignal::install().unwrap();
         assert!(!stop.is_asked());
+        stop.set_unsaved(std::env::var(NOTHING).is_err());
         for together in signals.split(',') {
             for signal in together.split('+') {
                 raise(signal.parse().unwrap()).unwrap();
@@ -185,8 +193,20 @@ mod tests {
                 text.contains(&format!("asked: true, code {code}")),
                 "{text}"
             );
-            assert!(text.contains(&format!("{name}: saving")), "{text}");
+            assert!(text.contains(&format!("{name}: stopping")), "{text}");
         }
+    }
+
+    #[test]
+    fn a_signal_ends_at_once_what_has_nothing_to_save() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["run::signal::tests::child", "--exact", "--nocapture"])
+            .envs([(COUNT, "2"), (NOTHING, "1")])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{text}");
+        assert!(text.contains("SIGINT: stopped at once"), "{text}");
     }
 
     #[test]

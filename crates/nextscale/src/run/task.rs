@@ -26,6 +26,13 @@ pub(super) struct Progress {
     pub(super) data: DataRecord,
 }
 
+impl Progress {
+    /// Iterations whose evaluation, if one was due, is done too.
+    pub(super) fn evaluated(&self) -> u64 {
+        self.it - u64::from(self.evaluation_due && self.it > 0)
+    }
+}
+
 /// What a task may use of its run.
 pub(super) struct Context {
     pub(super) observers: Observers,

@@ -43,7 +43,6 @@ fn tokenizer_options(out: &Path) -> TokenizerOptions {
         ch: 32,
         vocab: 32,
         pn: "1_2".into(),
-        steps: Some(50),
         // Steps 2, 4 and 6 look for dead codes.
         revive: 2,
         data: DataOptions {
@@ -52,6 +51,7 @@ fn tokenizer_options(out: &Path) -> TokenizerOptions {
         },
         schedule: ScheduleOptions {
             bs: 4,
+            steps: Some(50),
             seed: Some(3),
             ..TokenizerOptions::default().schedule
         },

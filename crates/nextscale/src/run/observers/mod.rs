@@ -3,12 +3,15 @@
 #[cfg(feature = "cli")]
 mod display;
 mod epochs;
+mod evaluations;
 mod steps;
 mod tensorboard;
 
 #[cfg(feature = "cli")]
 pub use display::Display;
 pub(crate) use epochs::{EpochLog, Header};
+pub use evaluations::EVALUATIONS_FILE;
+pub(crate) use evaluations::EvaluationLog;
 pub use steps::STEPS_FILE;
 pub(crate) use steps::StepLog;
 pub(crate) use tensorboard::TensorBoard;

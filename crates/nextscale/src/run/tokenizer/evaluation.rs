@@ -64,6 +64,9 @@ impl TokenizerTask {
         cx: &mut Context,
     ) -> Result<()> {
         self.state.last_psnr = Some(r.psnr_db);
+        self.state
+            .trend
+            .push(self.horizon.epochs_done(progress.it), r.psnr_db);
         let TokenizerPaths { weights, best, .. } = &self.paths;
         let export = || state::export(&self.trainer, progress, weights);
         let nothing = || Ok(());

@@ -9,14 +9,14 @@ use super::data_record::DataRecord;
 use super::dataset::{Dataset, loader_config};
 use super::driver::{Cadence, Driver, Start, begin};
 use super::lock::RunLock;
-use super::observers::{Observer, Observers, StepLog, TensorBoard};
+use super::observers::{EvaluationLog, Observer, Observers, StepLog, TensorBoard};
 use super::opening::{self, describe};
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
 use super::{Outcome, agree_on, average_ends, check_accumulation, check_length, choose_seed};
 use crate::data::Feed;
 use crate::device::device_of;
-use crate::memory::{Fit, Workload};
+use crate::memory::{Fit, Fitting, Workload};
 use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
@@ -75,6 +75,8 @@ impl TokenizerRun<'_> {
     /// best for the device.
     pub(super) fn run_with(self, pipelined: Option<bool>) -> Result<Outcome> {
         let world = self.team.world.clone();
+        // Several processes end together, whatever they have to save.
+        self.team.stop.set_unsaved(world.size() > 1);
         opening::leaving(&world, self.make(pipelined))
     }
 
@@ -83,16 +85,16 @@ impl TokenizerRun<'_> {
         let out = &self.options.output.out;
         let setup = Setup::plan(self.options, world)?;
         world::compare(world, setup.facts(self.options)?)?;
-        let (ac, note) = setup.accumulation(self.options)?;
+        let fitting = setup.accumulation(self.options)?;
         let lock = opening::take_folder(out, world)?;
         let paths = tokenizer_paths(out);
         let found = state::find(&paths.state, &setup.model.vqvae)?;
         let schedule = &self.options.schedule;
-        let (ac, note) = match &found {
+        let fitting = match &found {
             Some(found) if schedule.fit => setup.model.fit().kept(schedule, found.ac)?,
-            _ => (ac, note),
+            _ => fitting,
         };
-        let ac = opening::largest(world, ac)?;
+        let ac = opening::largest(world, fitting.ac)?;
         let mut options = self.options.clone();
         options.schedule.ac = ac;
         let restored = setup.restore(&options, found)?;
@@ -114,8 +116,9 @@ impl TokenizerRun<'_> {
         }
         let processes = opening::introduction(world, restored.plan.batch);
         processes.iter().for_each(|line| observers.note(line));
-        note.iter().for_each(|line| observers.note(line));
-        introduce(&dataset, &options, &restored, &trainer, &mut observers);
+        fitting.note.iter().for_each(|line| observers.note(line));
+        let shown = (&trainer, fitting.memory);
+        introduce(&dataset, &options, &restored, shown, &mut observers);
         let bad_images = options.data.bad_images;
         let last = paths.state.clone();
         let keeper = Keeper::new(last, options.output.keep, "`lr`", ac, resumed);
@@ -262,9 +265,9 @@ impl Setup {
     }
 
     /// The accumulation of a run that begins, and what to tell of it. One that goes on with `--fit` keeps its own.
-    fn accumulation(&self, o: &TokenizerOptions) -> Result<(usize, Option<String>)> {
+    fn accumulation(&self, o: &TokenizerOptions) -> Result<Fitting> {
         if o.schedule.fit && last_is_there(&tokenizer_paths(&o.output.out).state)? {
-            return Ok((o.schedule.ac, None));
+            return Ok(Fitting::unknown(o.schedule.ac));
         }
         self.model.fit().accumulation(&o.schedule)
     }
@@ -287,8 +290,7 @@ impl Setup {
                     p.its_per_epoch,
                 )));
             }
-            let flag = o.steps.map_or("`ep`", |_| "`steps`");
-            check_length(p.it, horizon.max_it, flag, &path)?;
+            check_length(p.it, horizon.max_it, o.schedule.length_flag(), &path)?;
             told = p.data.against(&record, &path)?;
             if o.schedule.ema.is_none() && found.ema {
                 told.push(average_ends(&path));
@@ -319,7 +321,7 @@ impl Restored {
         Cadence {
             its_per_epoch: self.horizon.its_per_epoch,
             max_it: self.horizon.max_it,
-            epochs: self.horizon.max_it.div_ceil(self.horizon.its_per_epoch),
+            epochs: self.horizon.epochs,
             accumulate: o.schedule.ac as u64,
             eval_every: o.output.eval_every,
             save_every: o.output.save_every,
@@ -336,6 +338,7 @@ impl Restored {
         observers.add(TensorBoard::create(&folder, resumed, every)?);
         let steps = it / o.schedule.ac as u64;
         observers.add(StepLog::open(out, steps, o.output.log_every)?);
+        observers.add(EvaluationLog::open(out, self.progress.evaluated())?);
         Ok(())
     }
 }
@@ -369,7 +372,7 @@ fn introduce(
     dataset: &Dataset,
     o: &TokenizerOptions,
     r: &Restored,
-    trainer: &TokenizerTrainer,
+    (trainer, memory): (&TokenizerTrainer, Option<String>),
     observers: &mut Observers,
 ) {
     let precision = r.plan.precision;
@@ -381,14 +384,17 @@ fn introduce(
     let side = r.plan.image_size;
     let tokens: usize = r.plan.patch_nums.iter().map(|side| side * side).sum();
     observers.note(&format!(
-        "{} training and {} validation images; {side}x{side} pixels, {tokens} tokens an image; {} iterations an epoch, {} in all; {:.2} M parameters; seed {}",
+        "{} training and {} validation images; {side}x{side} pixels, {tokens} tokens an image; {} iterations an epoch, {} in all; {:.2} M parameters; {}seed {}",
         dataset.train.len(),
         dataset.val.len(),
         r.horizon.its_per_epoch,
         r.horizon.max_it,
         trainer.vqvae.params.count() as f64 / 1e6,
+        memory.map_or_else(String::new, |memory| format!("{memory}; ")),
         r.progress.seed,
     ));
+    let warnings = opening::schedule_warnings(&o.schedule, &r.horizon, dataset.train.len());
+    warnings.iter().for_each(|line| observers.warn(line));
     if r.found.is_some() {
         observers.note(&format!(
             "resumed from {} after step {}",

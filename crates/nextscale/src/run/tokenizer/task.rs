@@ -2,7 +2,7 @@
 
 use super::{Model, TokenizerPaths, state};
 use crate::data::{BadImage, Feed, LoaderConfig, TrainLoader};
-use crate::eval::{Reconstruction, psnr_db};
+use crate::eval::{Reconstruction, Trend, psnr_db};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
 use crate::run::Dataset;
 use crate::run::event::Metrics;
@@ -25,6 +25,9 @@ pub(super) struct TokenizerState {
     pub(super) best_psnr: Option<f64>,
     /// The last evaluation's PSNR in dB.
     pub(super) last_psnr: Option<f64>,
+    /// The PSNR of all evaluations in dB.
+    #[serde(default, skip_serializing_if = "Trend::is_empty")]
+    pub(super) trend: Trend,
 }
 
 /// The tokenizer in training.
@@ -239,7 +242,9 @@ impl Task for TokenizerTask {
 
     fn done(&self, steps: u64, _: &Path) -> String {
         let psnr = self.state.last_psnr;
-        let psnr = psnr.map(|p| format!(" ({p:.2} dB on validation images)"));
+        let words = self.state.trend.of_psnr();
+        let words = words.map_or_else(String::new, |w| format!(", {w}"));
+        let psnr = psnr.map(|p| format!(" ({p:.2} dB on validation images{words})"));
         let weights = self.paths.weights.display();
         format!(
             "done after {steps} steps: {weights}{}",

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::eval::Measures;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::memory::drawn;
+use crate::options::Horizon;
 use crate::pictures::grid;
 use crate::run::checkpoints::is_better;
 use crate::run::event::{Epoch, Evaluated, Event, Metrics, Picture};
@@ -28,9 +29,10 @@ pub(super) struct EpochSums {
 
 impl EpochSums {
     /// Whether they are of an epoch whose iterations are done, but not what comes at its end: the evaluation and the epoch's line.
-    pub(super) fn is_open(&self, progress: &Progress) -> bool {
-        let (it, its) = (progress.it, progress.its_per_epoch);
-        it > 0 && it.is_multiple_of(its) && self.iterations > 0
+    pub(super) fn is_open(&self, progress: &Progress, horizon: &Horizon) -> bool {
+        let it = progress.it;
+        let ends = it.is_multiple_of(progress.its_per_epoch) || it == horizon.max_it;
+        it > 0 && ends && self.iterations > 0
     }
 
     pub(super) fn add(&mut self, report: &StepReport, last: usize) {
@@ -54,6 +56,11 @@ fn mean(sum: f64, n: u64) -> Option<f64> {
 }
 
 impl TransformerTask {
+    /// The loss of a model that knows nothing: every code is as likely.
+    pub(super) fn chance(&self) -> f64 {
+        (self.trainer.var.config.vocab as f64).ln()
+    }
+
     /// Tells what an epoch adds up to, and what its evaluation found; keeps the best checkpoint.
     pub(super) fn tell_epoch(
         &mut self,
@@ -62,7 +69,7 @@ impl TransformerTask {
         cx: &mut Context,
     ) -> Result<()> {
         let iterations = self.horizon.its_per_epoch;
-        let epoch = progress.it / iterations;
+        let epoch = self.horizon.epochs_done(progress.it);
         let now = self.horizon.schedule.at(progress.it - 1);
         let sums = std::mem::take(&mut self.state.epoch);
         let last = self.plan.patch_nums.len() - 1;
@@ -112,29 +119,46 @@ impl TransformerTask {
             metrics.push(name, value);
             scalars.push(tag, value);
         }
+        if let Some(m) = &val {
+            for (k, &reso) in self.plan.resolutions.iter().enumerate() {
+                scalars.push(tags::val_loss_at(reso), m.loss_of(k));
+            }
+            scalars.push(tags::CHANCE, self.chance());
+        }
         let rest_hours = cx.remaining.map(|t| t.as_secs_f64() / 3600.0);
         scalars.push(tags::REST_HOURS, rest_hours);
         cx.observers.tell(Event::Epoch(Epoch {
             number: epoch,
-            epochs: self.plan.epochs as u64,
+            epochs: self.horizon.epochs,
             iterations,
             metrics: &metrics,
             scalars: &scalars,
             remaining: cx.remaining,
         }));
         if let Some(m) = &val {
+            let by_scale =
+                (0..=last).map(|k| m.loss_of(k).map_or("-".into(), |l| format!("{l:.2}")));
             let text = format!(
-                "epoch {epoch}: validation loss {:.4} (last scale {:.4}), accuracy {:.2} % ({:.2} %)",
+                "epoch {epoch}: validation loss {:.4} (last scale {:.4}), accuracy {:.2} % ({:.2} %); chance {:.4}; by scale: {}",
                 m.loss_mean(),
                 val_loss_tail.unwrap_or(f64::NAN),
                 m.acc_mean(),
                 val_acc_tail.unwrap_or(f64::NAN),
+                self.chance(),
+                by_scale.collect::<Vec<_>>().join(" "),
             );
-            let metrics = Metrics::new()
+            let mut metrics = Metrics::new()
+                .with("epoch", epoch as f64)
                 .with("loss", m.loss_mean())
                 .with("loss_tail", val_loss_tail)
                 .with("accuracy", m.acc_mean())
-                .with("accuracy_tail", val_acc_tail);
+                .with("accuracy_tail", val_acc_tail)
+                .with("chance", self.chance());
+            for (k, reso) in self.plan.resolutions.iter().enumerate() {
+                metrics.push(format!("loss_{reso}"), m.loss_of(k));
+                metrics.push(format!("accuracy_{reso}"), m.acc_of(k));
+            }
+            self.state.trend.push(epoch, m.loss_mean());
             cx.observers.tell(Event::Evaluated(Evaluated {
                 iteration: progress.it,
                 metrics: &metrics,
@@ -177,7 +201,7 @@ impl TransformerTask {
         };
         let picture = grid(&pixels, self.plan.image_size, 4);
         cx.observers.tell(Event::Picture(Picture {
-            at: progress.it / self.horizon.its_per_epoch,
+            at: self.horizon.epochs_done(progress.it),
             name: "samples",
             width: picture.width,
             height: picture.height,

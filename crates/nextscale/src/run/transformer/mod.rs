@@ -13,13 +13,15 @@ use super::checkpoints::Keeper;
 use super::dataset::loader_config;
 use super::driver::{Cadence, Driver, Start, begin};
 use super::lock::RunLock;
-use super::observers::{EpochLog, Header, Observer, Observers, StepLog, TensorBoard};
+use super::observers::{
+    EpochLog, EvaluationLog, Header, Observer, Observers, StepLog, TensorBoard,
+};
 use super::task::{Context, Progress};
 use super::val_check::ValCheck;
 use super::{Outcome, agree_on, average_ends, choose_seed, opening};
 use crate::checkpoint::TrainerState;
 use crate::device::device_of;
-use crate::memory::{Fit, Workload};
+use crate::memory::{Fit, Fitting, Workload};
 use crate::model::Pyramid;
 use crate::model::var::{InitScales, Var, VarConfig};
 use crate::model::vqvae::VqvaeConfig;
@@ -62,6 +64,8 @@ impl TransformerRun<'_> {
     /// best for the device.
     pub(super) fn run_with(self, pipelined: Option<bool>) -> Result<Outcome> {
         let world = self.team.world.clone();
+        // Several processes end together, whatever they have to save.
+        self.team.stop.set_unsaved(world.size() > 1);
         opening::leaving(&world, self.make(pipelined))
     }
 
@@ -70,19 +74,19 @@ impl TransformerRun<'_> {
         let out = &self.options.output.out;
         let setup = Setup::plan(self.options, world)?;
         world::compare(world, setup.facts(self.options)?)?;
-        let (ac, note) = setup.accumulation(self.options)?;
+        let fitting = setup.accumulation(self.options)?;
         let lock = opening::take_folder(out, world)?;
         let found = state::find(out)?;
         let schedule = &self.options.schedule;
-        let (ac, note) = match &found {
+        let fitting = match &found {
             Some((saved, _)) if schedule.fit => match state::own_accumulation(saved) {
                 Some(ac) => setup.models.fit().kept(schedule, ac)?,
                 None => setup.models.fit().accumulation(schedule)?,
             },
-            _ => (ac, note),
+            _ => fitting,
         };
         let mut options = self.options.clone();
-        options.schedule.ac = opening::largest(world, ac)?;
+        options.schedule.ac = opening::largest(world, fitting.ac)?;
         let restored = setup.restore(&options, found)?;
         let Setup { given, models, .. } = setup;
         let trainer = trainer(&models, given.tokenizer, &options, &restored)?;
@@ -104,13 +108,12 @@ impl TransformerRun<'_> {
         }
         let processes = opening::introduction(world, restored.plan.batch);
         processes.iter().for_each(|line| observers.note(line));
-        note.iter().for_each(|line| observers.note(line));
+        fitting.note.iter().for_each(|line| observers.note(line));
         introduce(
-            &given.data,
-            &models,
+            (&given.data, &models),
             &options,
             &restored,
-            &trainer,
+            (&trainer, fitting.memory),
             &mut observers,
         )?;
         let last = transformer_paths(&options.output.out).last;
@@ -256,9 +259,9 @@ impl Setup {
     }
 
     /// The accumulation of a run that begins, and what to tell of it. One that goes on with `--fit` keeps its own.
-    fn accumulation(&self, o: &TransformerOptions) -> Result<(usize, Option<String>)> {
+    fn accumulation(&self, o: &TransformerOptions) -> Result<Fitting> {
         if o.schedule.fit && state::is_there(&o.output.out)? {
-            return Ok((o.schedule.ac, None));
+            return Ok(Fitting::unknown(o.schedule.ac));
         }
         self.models.fit().accumulation(&o.schedule)
     }
@@ -278,7 +281,8 @@ impl Setup {
             Some((found, path)) => {
                 state::check_accumulation(found, path, o.schedule.ac)?;
                 state::check_tokenizer(found, path, (tokenizer.whole(), data.fingerprint()), o)?;
-                let (progress, state) = state::progress(found, &horizon, path)?;
+                let (progress, state) =
+                    state::progress(found, &horizon, o.schedule.length_flag(), path)?;
                 saved_seed = state::saved_seed(found, &progress);
                 told = state::data_record(found, &progress, o).against(&record, path)?;
                 if o.schedule.ema.is_none() && state::averaged(found).is_some() {
@@ -312,7 +316,7 @@ impl Restored {
         Cadence {
             its_per_epoch: self.horizon.its_per_epoch,
             max_it: self.horizon.max_it,
-            epochs: self.plan.epochs as u64,
+            epochs: self.horizon.epochs,
             accumulate: o.schedule.ac as u64,
             eval_every: o.output.eval_every,
             save_every: o.output.save_every,
@@ -324,8 +328,9 @@ impl Restored {
     fn add_logs(&self, o: &TransformerOptions, cmd: &str, observers: &mut Observers) -> Result<()> {
         let it = self.progress.it;
         // The line of an epoch that ended without its evaluation is written again.
-        let open = self.progress.evaluation_due || self.state.epoch.is_open(&self.progress);
-        let epochs_done = it / self.progress.its_per_epoch - u64::from(open);
+        let open =
+            self.progress.evaluation_due || self.state.epoch.is_open(&self.progress, &self.horizon);
+        let epochs_done = self.horizon.epochs_done(it) - u64::from(open);
         let header = Header::new(&o.exp_name, cmd, &self.plan.tb_dir);
         let resumed = self.saved.is_some().then_some(it);
         observers.add(TensorBoard::create(&self.plan.tb_dir, resumed, None)?);
@@ -335,6 +340,8 @@ impl Restored {
             o.output.log_every,
         )?);
         observers.add(EpochLog::open(&o.output.out, &header, epochs_done)?);
+        let evaluated = self.progress.evaluated();
+        observers.add(EvaluationLog::open(&o.output.out, evaluated)?);
         Ok(())
     }
 }
@@ -385,11 +392,10 @@ fn trainer(
 
 /// Tells what the run is.
 fn introduce(
-    data: &Data,
-    models: &Models,
+    (data, models): (&Data, &Models),
     o: &TransformerOptions,
     r: &Restored,
-    trainer: &VarTrainer,
+    (trainer, memory): (&VarTrainer, Option<String>),
     observers: &mut Observers,
 ) -> Result<()> {
     let device = models.device;
@@ -409,15 +415,19 @@ fn introduce(
         ));
     }
     observers.note(&format!(
-        "{} of {} classes; {side}x{side} pixels, {} tokens an image; {} iterations an epoch, {} in all; {:.2} M parameters; seed {}",
+        "{} of {} classes; {side}x{side} pixels, {} tokens an image; {} iterations an epoch, {} in all; {:.2} M parameters; {}seed {}",
         data.describe(),
         data.classes(),
         r.plan.tokens,
         r.progress.its_per_epoch,
         r.horizon.max_it,
         trainer.var.params.count() as f64 / 1e6,
+        memory.map_or_else(String::new, |memory| format!("{memory}; ")),
         r.progress.seed,
     ));
+    let horizon = &r.horizon;
+    let warnings = opening::schedule_warnings(&o.schedule, horizon, data.images());
+    warnings.iter().for_each(|line| observers.warn(line));
     if models.zero && models.world.size() > 1 && o.output.save_every == 0 {
         observers.warn(
             "`zero`=1: whatever ends the run before its end, it goes on from the last save, which comes with evaluations; `save_every`=STEPS saves more often",

@@ -6,6 +6,7 @@ use crate::checkpoint::class_names::{CLASSES_KEY, names_of_extra};
 use crate::checkpoint::trainer_state::{AVERAGED, TRANSFORMER_PREFIXES};
 use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
+use crate::eval::Trend;
 use crate::format::StateDict;
 use crate::format::run_file::{self, Part};
 use crate::model::state::{buffer_part, load_var, params_part, vqvae_part};
@@ -39,6 +40,9 @@ struct Kept {
     best_tail: Option<f64>,
     /// Losses of the epoch so far.
     epoch: EpochSums,
+    /// Validation losses.
+    #[serde(default, skip_serializing_if = "Trend::is_empty")]
+    trend: Trend,
 }
 
 /// The files of a run.
@@ -81,6 +85,7 @@ pub(super) fn find(out: &Path) -> Result<Option<(TrainerState, PathBuf)>> {
 pub(super) fn progress(
     saved: &TrainerState,
     horizon: &Horizon,
+    flag: &str,
     path: &Path,
 ) -> Result<(Progress, TransformerState)> {
     let its = horizon.its_per_epoch;
@@ -99,7 +104,7 @@ pub(super) fn progress(
         first_prog: saved.config.first_prog,
     };
     let Some(kept) = saved.extra.get(PROGRESS_KEY) else {
-        check_length(it, horizon.max_it, "`ep`", path)?;
+        check_length(it, horizon.max_it, flag, path)?;
         let progress = Progress {
             it,
             its_per_epoch: its,
@@ -121,11 +126,12 @@ pub(super) fn progress(
             progress.its_per_epoch
         )));
     }
-    check_length(progress.it, horizon.max_it, "`ep`", path)?;
+    check_length(progress.it, horizon.max_it, flag, path)?;
     let state = TransformerState {
         best_tail: kept.best_tail,
         epoch: kept.epoch,
         stage,
+        trend: kept.trend,
     };
     Ok((progress, state))
 }
@@ -294,6 +300,7 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
             progress: s.progress.clone(),
             best_tail: s.state.best_tail,
             epoch: s.state.epoch.clone(),
+            trend: s.state.trend.clone(),
         })
         .map_err(json)?,
     );
@@ -418,8 +425,8 @@ fn reference_args(s: &Saving<'_>) -> Result<Map<String, Value>> {
             "twde" => json!(s.plan.wd_end),
             "bs" | "glb_batch_size" => json!(s.plan.global_batch),
             "batch_size" => json!(s.plan.batch),
-            "wp" => json!(s.plan.warmup_epochs),
-            "pgwp" => json!(s.plan.ramp_epochs),
+            "wp" => json!(s.plan.warmup_epochs(s.horizon)),
+            "pgwp" => json!(s.plan.ramp_epochs(s.horizon)),
             "sche" => json!(s.plan.curve),
             "patch_nums" => json!(s.plan.patch_nums),
             "resos" => json!(s.plan.resolutions),

@@ -38,12 +38,19 @@ pub(super) const VAL_LOSS_TAIL: &str = "AR_ep_loss/vL_tail";
 pub(super) const VAL_ACC_MEAN: &str = "AR_ep_loss/vacc_mean";
 /// Validation accuracy over the last scale in percent, by epoch.
 pub(super) const VAL_ACC_TAIL: &str = "AR_ep_loss/vacc_tail";
+/// Loss of a model that knows nothing, by epoch.
+pub(super) const CHANCE: &str = "AR_ep_loss/chance";
 /// Hours that the rest of the run will take, by epoch.
 pub(super) const REST_HOURS: &str = "AR_z_burnout/rest_hours";
 
 /// Loss of the scale that stands for images of side `resolution`.
 pub(super) fn loss_at(resolution: usize) -> String {
     format!("AR_iter_loss/L_{resolution}")
+}
+
+/// Validation loss of the scale that stands for images of side `resolution`, by epoch.
+pub(super) fn val_loss_at(resolution: usize) -> String {
+    format!("AR_ep_loss/vL_{resolution}")
 }
 
 /// Accuracy in percent of the scale that stands for images of side `resolution`.

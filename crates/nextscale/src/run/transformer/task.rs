@@ -6,7 +6,7 @@ use super::source::{Data, Source};
 use super::state::{self, Saving};
 use super::{tags, transformer_paths};
 use crate::data::{BadImage, LoaderConfig};
-use crate::eval::Measures;
+use crate::eval::{Measures, Trend};
 use crate::memory::evaluation_batch;
 use crate::options::TransformerOptions;
 use crate::options::{Horizon, TransformerPlan};
@@ -33,6 +33,8 @@ pub(super) struct TransformerState {
     pub(super) epoch: EpochSums,
     /// Stage of progressive training.
     pub(super) stage: StageState,
+    /// Validation losses.
+    pub(super) trend: Trend,
 }
 
 /// The transformer in training.
@@ -245,7 +247,7 @@ impl Task for TransformerTask {
     }
 
     fn epoch_is_open(&self, progress: &Progress) -> bool {
-        self.state.epoch.is_open(progress)
+        self.state.epoch.is_open(progress, &self.horizon)
     }
 
     fn exchange(&mut self) -> Result<()> {
@@ -303,6 +305,10 @@ impl Task for TransformerTask {
     }
 
     fn done(&self, steps: u64, last: &Path) -> String {
-        format!("done after {steps} steps: {}", last.display())
+        let done = format!("done after {steps} steps: {}", last.display());
+        match self.state.trend.of_losses(self.chance()) {
+            Some(words) => format!("{done}\n{words}"),
+            None => done,
+        }
     }
 }
