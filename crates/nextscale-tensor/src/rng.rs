@@ -39,6 +39,8 @@ pub enum Purpose {
     Shapes = 8,
     /// Dropout inside the tokenizer; the step is the training step, the lane the layer.
     Dropout = 9,
+    /// Codes that are drawn with equal probability; the step is 0, the lane the image.
+    Noise = 11,
     /// Anything drawn by tests and benchmarks.
     Test = 10,
 }

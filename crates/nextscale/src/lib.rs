@@ -10,6 +10,7 @@
 // Printing with the macros of the standard library panics where the line can't be written.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod advice;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod console;
@@ -19,6 +20,7 @@ pub mod eval;
 pub mod format;
 pub mod generate;
 pub mod input;
+pub mod learn;
 pub mod log;
 pub mod memory;
 pub mod model;

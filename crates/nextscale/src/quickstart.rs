@@ -1,25 +1,23 @@
 //! Everything once on built-in data: a small tokenizer, a small transformer, their figures and pictures.
 
-use crate::checkpoint::open::{OpenPair, open_pair, open_tokenizer};
-use crate::data::{Feed, KnnClassifier, LoaderConfig};
+use crate::data::LoaderConfig;
 use crate::device::resolve_device;
-use crate::eval::evaluate_reconstruction;
+use crate::eval::Judge;
 use crate::format::write_atomic;
-use crate::generate::{BatchSampler, Noise, SampleOptions, Sampler};
+use crate::generate::{Noise, SampleOptions};
+use crate::learn::show;
 use crate::options::values::DeviceChoice;
 use crate::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
     TransformerOptions,
 };
-use crate::pictures::{before_after, grid, labelled_rows};
+use crate::pictures::{grid, labelled_rows};
 use crate::run::{
     BUILTIN_SHAPES, Dataset, TokenizerRun, TransformerRun, make_folder, tokenizer_paths,
     transformer_paths,
 };
 use crate::run::{Observer, StopSignal};
 use crate::{Error, Result, Team};
-use nextscale_tensor::Precision;
-use nextscale_tensor::ops;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -35,12 +33,8 @@ const PATCH_SIZE: usize = 8;
 const JUDGED: usize = 200;
 /// Real images that the classifier learns from.
 const LEARNT: usize = 2400;
-/// Neighbours that vote.
-const NEIGHBOURS: usize = 5;
 /// Samples of each class in the picture.
 const SHOWN: usize = 8;
-/// Images drawn or sent through the tokenizer at once.
-const BATCH: usize = 25;
 
 /// A quickstart in a folder.
 pub struct Quickstart {
@@ -204,13 +198,15 @@ impl Quickstart {
         )?;
         (self.say)("3/4  reconstructing held-out images");
         let tokenizer = tokenizer_paths(&options.output.out).weights;
-        let (psnr_db, codebook_usage) = self.reconstruct(&tokenizer, &data)?;
+        let picture = self.out.join("reconstruction.png");
+        let device = resolve_device(self.device)?;
+        let back = show::reconstruct(&tokenizer, &data, device, &picture, &self.stop)?;
         (self.say)("4/4  drawing and judging samples");
         let (real_accuracy, sample_accuracy) = self.judge(&train, &data)?;
         let summary = Summary {
             seconds: start.elapsed().as_secs_f64(),
-            psnr_db,
-            codebook_usage,
+            psnr_db: back.psnr_db,
+            codebook_usage: back.codebook_usage,
             real_accuracy,
             sample_accuracy,
             samples: JUDGED,
@@ -224,65 +220,22 @@ impl Quickstart {
         Ok(Some(summary))
     }
 
-    fn reconstruct(&self, tokenizer: &Path, data: &Dataset) -> Result<(f64, f64)> {
-        let device = resolve_device(self.device)?;
-        let mut tok = open_tokenizer(tokenizer, None, None)?;
-        tok.vqvae.to_device(device, Precision::Tf32.math())?;
-        let pyramid = tok.vqvae.config.pyramid.clone();
-        let side = data.side;
-        let mut all = data.val_loader(BATCH, LoaderConfig::default())?;
-        let team = Team::of_one(self.stop.clone());
-        let r = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, &team)?;
-        let mut first = data.val_loader(24, LoaderConfig::default())?;
-        if let Some(batch) = first.next_batch()? {
-            let (x, _) = Feed::new(device)?.batch(&batch, side)?;
-            let (back, _) = tok.vqvae.reconstruct(&x, &pyramid)?;
-            let back = ops::to_pixels(&ops::to_unit_range(&back)?);
-            let back = back.map_err(|e| Error::from(e).of_run())?;
-            let path = self.out.join("reconstruction.png");
-            before_after(&batch.images, &back, side, 12).save(&path)?;
-        }
-        Ok((r.psnr_db, r.codebook_usage))
-    }
-
     /// Accuracy of a nearest-neighbour classifier on held-out real images and on samples.
     fn judge(&self, train: &TransformerOptions, data: &Dataset) -> Result<(f64, f64)> {
         let side = data.side;
         let pixels = side * side * 3;
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        let mut loader = data.train_loader(BATCH, (0, 0), LoaderConfig::default())?;
-        while labels.len() < LEARNT {
-            self.stop.check()?;
-            let batch = loader.next_batch()?;
-            images.extend_from_slice(&batch.images);
-            labels.extend_from_slice(&batch.labels);
-        }
-        drop(loader);
-        let knn = KnnClassifier::fit(images, labels, pixels, NEIGHBOURS)?;
-        let right = |images: &[u8], labels: &[u32]| -> Result<usize> {
-            let named = knn.predict(images)?;
-            Ok(named.iter().zip(labels).filter(|(a, b)| a == b).count())
-        };
+        let (images, labels) =
+            show::some_images(data, LEARNT, LoaderConfig::default(), &self.stop)?;
+        let judge = Judge::fit(&images, &labels, &[], side)?;
         let (mut hits, mut n) = (0, 0);
-        let mut val = data.val_loader(BATCH, LoaderConfig::default())?;
+        let mut val = data.val_loader(show::BATCH, LoaderConfig::default())?;
         while let Some(batch) = val.next_batch()? {
             self.stop.check()?;
-            hits += right(&batch.images, &batch.labels)?;
+            hits += judge.right(&batch.images, &batch.labels)?;
             n += batch.len();
         }
         let real = hits as f64 / n.max(1) as f64;
         let device = resolve_device(self.device)?;
-        let OpenPair {
-            mut var,
-            tokenizer: mut tok,
-            ..
-        } = open_pair(&transformer_paths(&train.output.out).last, None, None)?;
-        var.to_device(device, Precision::Tf32.math())?;
-        tok.vqvae.to_device(device, Precision::Tf32.math())?;
-        let sampler = Sampler {
-            var: &var,
-            vqvae: &tok.vqvae,
-        };
         let options = SampleOptions {
             cfg: 2.0,
             top_k: 0,
@@ -290,23 +243,28 @@ impl Quickstart {
             more_smooth: false,
             noise: Noise::Seed(self.seed),
         };
-        let mut batches = BatchSampler::new(sampler, options, BATCH);
-        let classes = var.config.classes;
+        let model = transformer_paths(&train.output.out).last;
+        let classes = data.classes();
         let wanted: Vec<i32> = (0..JUDGED).map(|i| (i % classes) as i32).collect();
         let mut hits = 0;
         let mut shown = vec![Vec::new(); classes];
-        for (b, labels) in wanted.chunks(BATCH).enumerate() {
-            self.stop.check()?;
-            let drawn = batches.draw(labels, (b * BATCH) as u64)?;
-            let images = drawn.pixels().map_err(Error::of_run)?;
-            let plain: Vec<u32> = labels.iter().map(|&l| l as u32).collect();
-            hits += right(&images, &plain)?;
-            for (image, &l) in images.chunks_exact(pixels).zip(labels) {
-                if shown[l as usize].len() < SHOWN * pixels {
-                    shown[l as usize].extend_from_slice(image);
+        show::draw(
+            &model,
+            &wanted,
+            options,
+            device,
+            &self.stop,
+            |images, labels| {
+                let plain: Vec<u32> = labels.iter().map(|&l| l as u32).collect();
+                hits += judge.right(images, &plain)?;
+                for (image, &l) in images.chunks_exact(pixels).zip(labels) {
+                    if shown[l as usize].len() < SHOWN * pixels {
+                        shown[l as usize].extend_from_slice(image);
+                    }
                 }
-            }
-        }
+                Ok(())
+            },
+        )?;
         self.draw_grid(&shown, data)?;
         Ok((real, hits as f64 / JUDGED as f64))
     }

@@ -23,10 +23,11 @@ pub fn shown(line: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A number of things: "1 step", "2 steps".
+/// A number of things: "1 step", "2 steps", "3 classes".
 pub(crate) fn counted(n: u64, thing: &str) -> String {
     match n {
         1 => format!("1 {thing}"),
+        _ if thing.ends_with('s') => format!("{n} {thing}es"),
         _ => format!("{n} {thing}s"),
     }
 }

@@ -9,6 +9,7 @@ mod edit;
 mod eval;
 mod images;
 mod info;
+mod learn;
 mod machine;
 mod man;
 mod mask;
@@ -38,6 +39,8 @@ use std::process::ExitCode;
 pub enum Command {
     /// Try everything on built-in data: train small models, evaluate them, draw images
     Quickstart(quickstart::Args),
+    /// From a folder of pictures to samples in a given time: choose options, train both models, judge and draw
+    Learn(learn::Args),
     /// Train the tokenizer (VQVAE) on a folder of images
     TrainTokenizer(train_tokenizer::Args),
     /// Train the transformer (VAR) on a folder of images with a trained tokenizer
@@ -77,7 +80,7 @@ pub enum Command {
 pub fn run(command: Command) -> Result<ExitCode> {
     let trains = matches!(
         command,
-        Command::Train(_) | Command::TrainTokenizer(_) | Command::Quickstart(_)
+        Command::Train(_) | Command::TrainTokenizer(_) | Command::Quickstart(_) | Command::Learn(_)
     );
     if !trains {
         nextscale::run::signal::end_with_the_reader()?;
@@ -85,6 +88,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Quickstart(a) => return quickstart::run(&a),
+        Command::Learn(a) => return learn::run(&a),
         Command::TrainTokenizer(a) => return train_tokenizer::run(&a),
         Command::Train(a) => return train::run(&a),
         Command::Sample(a) => return sample::run(&a),

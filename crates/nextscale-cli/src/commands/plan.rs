@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let kind = args.kind()?;
     let recipes: Vec<Option<Recipe>> = match (args.all, args.recipe.is_empty()) {
-        (true, _) => Recipe::ALL.into_iter().map(Some).collect(),
+        (true, _) => Recipe::PUBLISHED.into_iter().map(Some).collect(),
         (_, true) => vec![None],
         (_, false) => args.recipe.iter().copied().map(Some).collect(),
     };

@@ -21,9 +21,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let options = &args.train.completed();
+    let (options, chosen) = &args.train.completed()?;
     args.processes.train(options.machine.threads, |team| {
-        let told = args.train.does_nothing.iter();
+        let told = args.train.does_nothing.iter().chain(chosen);
         told.filter(|_| team.world.is_first())
             .for_each(|line| nextscale::tell!("nextscale: {line}"));
         TransformerRun {

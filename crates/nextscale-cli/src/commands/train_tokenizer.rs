@@ -21,8 +21,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let options = &args.train.options;
+    let (options, chosen) = &args.train.completed()?;
     args.processes.train(options.machine.threads, |team| {
+        let told = chosen.iter().filter(|_| team.world.is_first());
+        told.for_each(|line| nextscale::tell!("nextscale: {line}"));
         TokenizerRun {
             options,
             cmd: command_line(),

@@ -21,6 +21,7 @@ pub mod shards;
 mod source;
 mod splits;
 mod subset;
+mod survey;
 pub mod tokens;
 mod transform;
 
@@ -42,6 +43,7 @@ pub use shapes::{Class, Form, ShapesSource, ShapesSplit, Texture, classes};
 pub use source::ImageSource;
 pub use splits::{Cut, Splits};
 pub use subset::Subset;
+pub use survey::{Look, SplitSurvey, Survey};
 pub use transform::Transform;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! How good a model is: reconstructions and losses over a whole set of images.
 
+mod judge;
 mod losses;
 mod measures;
 mod reconstruction;
@@ -22,6 +23,7 @@ fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
     )))
 }
 
+pub use judge::Judge;
 pub use losses::{evaluate_losses, evaluate_token_losses};
 pub use measures::{Measures, PendingMeasures};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};

@@ -94,6 +94,22 @@ mod transformer;
 mod transformer_tests;
 pub mod values;
 
+/// Whether a flag was given on the command line.
+#[cfg(feature = "cli")]
+fn is_given(matches: &clap::ArgMatches, flag: &str) -> bool {
+    let source = matches.try_contains_id(flag).ok().filter(|there| *there);
+    source.and_then(|_| matches.value_source(flag)) == Some(clap::parser::ValueSource::CommandLine)
+}
+
+/// The flags that were given on the command line.
+#[cfg(feature = "cli")]
+fn given(matches: &clap::ArgMatches) -> std::collections::BTreeSet<String> {
+    let ids = matches.ids().map(|id| id.as_str());
+    ids.filter(|id| is_given(matches, id))
+        .map(str::to_owned)
+        .collect()
+}
+
 pub use groups::{DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions};
 pub use plan::{Horizon, process_batch};
 pub use recipes::Recipe;

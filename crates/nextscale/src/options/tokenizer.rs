@@ -5,15 +5,23 @@ use super::values::training_precision;
 #[cfg(feature = "cli")]
 use super::values::{parse_bool, precision_parser};
 use super::values::{parse_pn, precision_by_name};
-use super::{DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions, check};
+use super::{
+    DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
+};
 #[cfg(feature = "cli")]
-use super::{Size, sizes};
-use crate::model::vqvae::limits;
+use super::{Size, given, is_given, sizes};
+#[cfg(feature = "cli")]
+use crate::advice;
+use crate::model::Pyramid;
+use crate::model::vqvae::{VqvaeConfig, limits};
 use crate::train::schedule::Curve;
+use crate::train::tokenizer_trainer::TokenizerSettings;
 use crate::{Error, Result};
 #[cfg(feature = "cli")]
 use clap::{ArgAction, Args, FromArgMatches};
 use nextscale_tensor::Precision;
+#[cfg(feature = "cli")]
+use std::collections::BTreeSet;
 
 options! {
     /// The options of `train-tokenizer`. Every field is the flag of the same name.
@@ -28,6 +36,10 @@ options! {
             precision: Option<Precision>;
         }
         in "Model" {
+            /// A set of flags for small data, for those that are not given: small-32, small-64, small-128 or medium-256; auto: the one
+            /// for this folder and machine
+            [value_enum, hide_possible_values = true]
+            recipe: Option<Recipe>;
             /// Base width of the encoder and the decoder, a multiple of 32
             [value_name = "N"]
             ch: usize = 160;
@@ -110,6 +122,27 @@ options! {
 pub struct TokenizerArgs {
     /// The options.
     pub options: TokenizerOptions,
+    /// The flags that were given.
+    given: BTreeSet<String>,
+}
+
+#[cfg(feature = "cli")]
+impl TokenizerArgs {
+    /// The flags, with those of `--recipe=auto` chosen, and what was chosen, in words.
+    ///
+    /// # Errors
+    /// When the recipe is to be chosen for a folder that can't be used.
+    pub fn completed(&self) -> Result<(TokenizerOptions, Option<String>)> {
+        let mut options = self.options.clone();
+        let chosen = match options.recipe {
+            Some(Recipe::Auto) => {
+                let is_given = |flag: &str| self.given.contains(flag);
+                Some(advice::choose_tokenizer(&mut options, is_given)?)
+            }
+            _ => None,
+        };
+        Ok((options, chosen))
+    }
 }
 
 #[cfg(feature = "cli")]
@@ -137,11 +170,15 @@ impl Args for TokenizerArgs {
 impl FromArgMatches for TokenizerArgs {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         let mut options = TokenizerOptions::from_arg_matches(matches)?;
+        if let Some(recipe) = options.recipe {
+            recipe.apply_to_tokenizer(&mut options, |flag| is_given(matches, flag));
+        }
         if let Some(size) = Size::given(matches) {
             options.pn = size.pn.to_owned();
             options.ch_mult = size.ch_mult.to_owned();
         }
-        Ok(Self { options })
+        let given = given(matches);
+        Ok(Self { options, given })
     }
 
     fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
@@ -212,6 +249,9 @@ impl TokenizerOptions {
 
     fn check(&self) -> Result<()> {
         check::counts(&[("cvae", self.cvae), ("num_res_blocks", self.num_res_blocks)])?;
+        if let Some(recipe) = self.recipe {
+            recipe.check(true)?;
+        }
         self.schedule.check()?;
         self.data.check()?;
         self.folder.check()?;
@@ -309,6 +349,38 @@ pub(super) fn parse_betas(text: &str) -> Result<(f64, f64)> {
 }
 
 impl TokenizerPlan {
+    /// The model.
+    ///
+    /// # Errors
+    /// When the scales make no pyramid.
+    pub fn model(&self) -> Result<VqvaeConfig> {
+        let o = &self.options;
+        Ok(VqvaeConfig {
+            vocab: o.vocab,
+            cvae: o.cvae,
+            ch: o.ch,
+            ch_mult: self.ch_mult.clone(),
+            num_res_blocks: o.num_res_blocks,
+            dropout: o.dropout as f32,
+            beta: o.beta as f32,
+            using_znorm: o.znorm,
+            quant_resi: o.quant_resi as f32,
+            share_quant_resi: o.share_quant_resi,
+            ..VqvaeConfig::published(Pyramid::square(&self.patch_nums)?)
+        })
+    }
+
+    /// How it is trained; the seed is the run's own.
+    pub fn settings(&self) -> TokenizerSettings {
+        TokenizerSettings {
+            betas: self.betas,
+            l1: self.options.l1 as f32,
+            l2: self.options.l2 as f32,
+            ema: self.options.schedule.ema,
+            ..TokenizerSettings::default()
+        }
+    }
+
     /// The run in iterations for `images` training images.
     ///
     /// # Errors

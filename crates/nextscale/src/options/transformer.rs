@@ -11,15 +11,22 @@ use super::{
     DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
 };
 #[cfg(feature = "cli")]
-use super::{Size, sizes};
+use super::{Size, given, is_given, sizes};
 use crate::Result;
 #[cfg(feature = "cli")]
+use crate::advice;
+#[cfg(feature = "cli")]
 use crate::checkpoint::open::sizes_in;
+use crate::model::Pyramid;
+use crate::model::var::{InitScales, VarConfig};
+use crate::model::vqvae::VqvaeConfig;
 use crate::train::progressive::StagePlan;
 use crate::train::schedule::Curve;
 #[cfg(feature = "cli")]
 use clap::{ArgAction, Args, FromArgMatches};
 use nextscale_tensor::{Math, Precision};
+#[cfg(feature = "cli")]
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 options! {
@@ -44,8 +51,9 @@ options! {
             exp_name: String = "text".to_owned();
         }
         in "Model" {
-            /// Flags of a published model, for those that are not given: d16, d20, d24, d30 or d36-s
-            [value_enum]
+            /// A set of flags, for those that are not given: of a published model (d16, d20, d24, d30, d36-s) or for small data
+            /// (small-32, small-64, small-128, medium-256; auto: the one for this folder and machine)
+            [value_enum, hide_possible_values = true]
             recipe: Option<Recipe>;
             /// Weights of the tokenizer (VQVAE): .safetensors or the published .pth; with --tokens it may be left out, and is needed again to sample
             #[serde(serialize_with = "option_as_text")]
@@ -161,19 +169,37 @@ pub struct TransformerArgs {
     pub options: TransformerOptions,
     /// A line for each flag that was given and does nothing.
     pub does_nothing: Vec<String>,
-    /// Whether `--pn` and `--patch_size` were given, by themselves, by a recipe or a size.
+    /// Whether `--pn` and `--patch_size` were given, by themselves, by a published model's recipe or a size.
     sizes_given: [bool; 2],
+    /// The flags that were given.
+    given: BTreeSet<String>,
 }
 
 #[cfg(feature = "cli")]
 impl TransformerArgs {
-    /// The flags, with those of `--pn` and `--patch_size` that were not given taken from the file of the tokenizer or of tokens, where
-    /// that says them. What is wrong with a file is said by whoever opens it.
-    pub fn completed(&self) -> TransformerOptions {
+    /// The flags, with those of `--recipe=auto` chosen, and `--pn` and `--patch_size`, where they were not given, taken from the file of
+    /// the tokenizer or of tokens, where that says them; with what was chosen, in words. What is wrong with a file is said by whoever
+    /// opens it.
+    ///
+    /// # Errors
+    /// When the recipe is to be chosen for a folder that can't be used.
+    pub fn completed(&self) -> Result<(TransformerOptions, Option<String>)> {
         let mut options = self.options.clone();
+        let chosen = match options.recipe {
+            Some(Recipe::Auto) => {
+                let is_given = |flag: &str| self.given.contains(flag);
+                Some(advice::choose_transformer(&mut options, is_given)?)
+            }
+            _ => None,
+        };
+        self.sizes(&mut options);
+        Ok((options, chosen))
+    }
+
+    fn sizes(&self, options: &mut TransformerOptions) {
         let [pn_given, patch_given] = self.sizes_given;
         if pn_given && patch_given {
-            return options;
+            return;
         }
         let files = [&self.options.tokenizer, &self.options.tokens]
             .into_iter()
@@ -187,7 +213,6 @@ impl TransformerArgs {
                 options.patch_size = patch;
             }
         }
-        options
     }
 }
 
@@ -211,8 +236,7 @@ impl Args for TransformerArgs {
 impl FromArgMatches for TransformerArgs {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         let mut options = TransformerOptions::from_arg_matches(matches)?;
-        let is_given =
-            |flag: &str| matches.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
+        let is_given = |flag: &str| is_given(matches, flag);
         if let Some(recipe) = options.recipe {
             recipe.apply(&mut options, is_given);
         }
@@ -221,9 +245,13 @@ impl FromArgMatches for TransformerArgs {
             options.pn = size.pn.to_owned();
             options.patch_size = size.patch_size;
         }
-        let both = options.recipe.is_some() || size.is_some();
+        let published = options
+            .recipe
+            .is_some_and(|r| Recipe::PUBLISHED.contains(&r));
+        let both = published || size.is_some();
         Ok(Self {
             sizes_given: ["pn", "patch_size"].map(|flag| both || is_given(flag)),
+            given: given(matches),
             options,
             does_nothing: reference_flags::told(matches),
         })
@@ -342,6 +370,27 @@ impl TransformerOptions {
         })
     }
 
+    /// The model of so many classes, over the tokens of `vqvae` on these scales.
+    pub fn model(&self, vqvae: &VqvaeConfig, classes: usize, pyramid: Pyramid) -> VarConfig {
+        VarConfig {
+            vocab: vqvae.vocab,
+            cvae: vqvae.cvae,
+            shared_aln: self.saln,
+            attn_l2_norm: self.anorm,
+            ..VarConfig::of_depth(self.depth, classes, pyramid)
+        }
+    }
+
+    /// What initial weights are scaled by.
+    pub fn init_scales(&self) -> InitScales {
+        InitScales {
+            ini: self.ini as f32,
+            hd: self.hd as f32,
+            aln: self.aln as f32,
+            alng: self.alng as f32,
+        }
+    }
+
     /// The TensorBoard folder's name.
     fn tb_name(&self, global_batch: usize) -> String {
         let opt: String = self.opt.chars().take(4).collect();
@@ -367,6 +416,9 @@ impl TransformerOptions {
         check::counts(&[("depth", self.depth)])?;
         let known = "it must be 0, or 1 to share master weights and moments";
         check::that(self.zero <= 1, "zero", self.zero, known)?;
+        if let Some(recipe) = self.recipe {
+            recipe.check(false)?;
+        }
         self.schedule.check()?;
         self.data.check()?;
         self.folder.check()?;

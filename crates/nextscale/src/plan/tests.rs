@@ -86,7 +86,7 @@ fn the_peak_that_was_measured_is_predicted() {
 
 #[test]
 fn what_is_chosen_fits_and_is_the_first_that_does() {
-    for recipe in Recipe::ALL.map(recipe) {
+    for recipe in Recipe::PUBLISHED.map(recipe) {
         for name in ["h100-80g", "a100-80g", "h200-141g"] {
             for gpus in [8, 64, 512] {
                 let kind = Kind::named(name).unwrap();

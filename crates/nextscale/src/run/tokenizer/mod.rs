@@ -17,7 +17,6 @@ use super::{Outcome, agree_on, average_ends, check_accumulation, check_length, c
 use crate::data::Feed;
 use crate::device::device_of;
 use crate::memory::{Fit, Fitting, Workload};
-use crate::model::Pyramid;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
 use crate::train::gradients::GradientSum;
@@ -219,7 +218,6 @@ impl Setup {
                 "`data_path` is missing: give a folder of images (CLASS/*, or train/CLASS/* and val/CLASS/*) or shards, or builtin:shapes",
             ));
         };
-        let pyramid = Pyramid::square(&plan.patch_nums)?;
         let dataset = Dataset::open(
             data_path,
             &o.folder,
@@ -229,31 +227,12 @@ impl Setup {
         )?;
         // Without images there is nothing to plan.
         plan.horizon(dataset.train.len())?;
-        let vqvae = VqvaeConfig {
-            vocab: o.vocab,
-            cvae: o.cvae,
-            ch: o.ch,
-            ch_mult: plan.ch_mult.clone(),
-            num_res_blocks: o.num_res_blocks,
-            dropout: o.dropout as f32,
-            beta: o.beta as f32,
-            using_znorm: o.znorm,
-            quant_resi: o.quant_resi as f32,
-            share_quant_resi: o.share_quant_resi,
-            ..VqvaeConfig::published(pyramid)
-        };
         let model = Model {
-            vqvae,
+            vqvae: plan.model()?,
             math: plan.precision.math(),
             device,
             world: world.clone(),
-            settings: TokenizerSettings {
-                betas: plan.betas,
-                l1: o.l1 as f32,
-                l2: o.l2 as f32,
-                ema: o.schedule.ema,
-                ..TokenizerSettings::default()
-            },
+            settings: plan.settings(),
             ch: o.ch,
         };
         Ok(Self { dataset, model })

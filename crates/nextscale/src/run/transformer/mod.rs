@@ -23,7 +23,7 @@ use crate::checkpoint::TrainerState;
 use crate::device::device_of;
 use crate::memory::{Fit, Fitting, Workload};
 use crate::model::Pyramid;
-use crate::model::var::{InitScales, Var, VarConfig};
+use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::VqvaeConfig;
 use crate::model::vqvae::codes::Tokenizer;
 use crate::options::TransformerOptions;
@@ -233,13 +233,7 @@ impl Setup {
         let given = open::open(o, &plan, &pyramid)?;
         let vqvae = given.tokenizer.config().clone();
         let models = Models {
-            var: VarConfig {
-                vocab: vqvae.vocab,
-                cvae: vqvae.cvae,
-                shared_aln: o.saln,
-                attn_l2_norm: o.anorm,
-                ..VarConfig::of_depth(o.depth, given.data.classes(), pyramid)
-            },
+            var: o.model(&vqvae, given.data.classes(), pyramid),
             vqvae,
             from_tokens: o.tokens.is_some(),
             math: [plan.math, plan.tokenizer_precision.math()],
@@ -356,13 +350,7 @@ fn trainer(
     let seed = r.progress.seed;
     let mut var = Var::new(models.var.clone(), true)?;
     if r.saved.is_none() {
-        let scales = InitScales {
-            ini: o.ini as f32,
-            hd: o.hd as f32,
-            aln: o.aln as f32,
-            alng: o.alng as f32,
-        };
-        var.init(scales, seed)?;
+        var.init(o.init_scales(), seed)?;
     }
     var.recompute = models.recompute;
     let sum = GradientSum::new(&models.world, models.device)?;

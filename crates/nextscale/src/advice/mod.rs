@@ -1,0 +1,11 @@
+//! What goes with a folder of pictures and a machine: which recipe, how long a step takes here, how many steps fit into a time.
+
+mod choice;
+mod facts;
+mod timing;
+
+pub use choice::recipe;
+#[cfg(feature = "cli")]
+pub(crate) use choice::{choose_tokenizer, choose_transformer};
+pub use facts::Facts;
+pub use timing::{StepTime, time_tokenizer, time_transformer};
