@@ -200,7 +200,13 @@ impl Quickstart {
         let tokenizer = tokenizer_paths(&options.output.out).weights;
         let picture = self.out.join("reconstruction.png");
         let device = resolve_device(self.device)?;
-        let back = show::reconstruct(&tokenizer, &data, device, &picture, &self.stop)?;
+        let back = show::reconstruct(
+            &tokenizer,
+            (&data, LoaderConfig::default()),
+            device,
+            &picture,
+            &self.stop,
+        )?;
         (self.say)("4/4  drawing and judging samples");
         let (real_accuracy, sample_accuracy) = self.judge(&train, &data)?;
         let summary = Summary {

@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod bench;
+mod check;
 mod class_list;
 mod completions;
 mod convert;
@@ -39,6 +40,8 @@ use std::process::ExitCode;
 pub enum Command {
     /// Try everything on built-in data: train small models, evaluate them, draw images
     Quickstart(quickstart::Args),
+    /// Look at a folder of pictures: counts, sizes, what is bad or there twice; suggest commands for this machine
+    Check(check::Args),
     /// From a folder of pictures to samples in a given time: choose options, train both models, judge and draw
     Learn(learn::Args),
     /// Train the tokenizer (VQVAE) on a folder of images
@@ -88,6 +91,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Quickstart(a) => return quickstart::run(&a),
+        Command::Check(a) => check::run(&a),
         Command::Learn(a) => return learn::run(&a),
         Command::TrainTokenizer(a) => return train_tokenizer::run(&a),
         Command::Train(a) => return train::run(&a),

@@ -123,7 +123,7 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
     )?;
     if world.is_first() {
         tell_all(&data.remarks);
-        tell_all(data.transparency(&args.folder).as_slice());
+        tell_all(&data.glance(&args.folder));
     }
     if args.bad_images == BadImages::Skip {
         // The file begins with the number of images.

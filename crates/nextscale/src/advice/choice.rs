@@ -32,8 +32,7 @@ pub fn recipe(facts: &Facts) -> Recipe {
 }
 
 /// Epochs in which a transformer of this recipe sees about as many pictures as it can learn from before it knows them by heart.
-#[cfg(feature = "cli")]
-fn epochs(recipe: Recipe, images: usize) -> usize {
+pub fn epochs(recipe: Recipe, images: usize) -> usize {
     let seen = match recipe {
         Recipe::Small32 | Recipe::Small64 => 100_000,
         Recipe::Small128 => 600_000,
@@ -137,7 +136,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "cli")]
     #[test]
     fn more_images_are_seen_less_often() {
         assert_eq!(epochs(Recipe::Small64, 100), 200);

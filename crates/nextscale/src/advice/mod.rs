@@ -3,9 +3,12 @@
 mod choice;
 mod facts;
 mod timing;
+mod words;
 
-pub use choice::recipe;
 #[cfg(feature = "cli")]
 pub(crate) use choice::{choose_tokenizer, choose_transformer};
+pub use choice::{epochs, recipe};
 pub use facts::Facts;
 pub use timing::{StepTime, time_tokenizer, time_transformer};
+pub(crate) use words::at_start;
+pub use words::{describe, expected, for_whom};

@@ -39,14 +39,16 @@ const JUDGED: usize = 200;
 /// Real images that the judge learns from, and pictures of noise.
 const LEARNT: usize = 2400;
 const NOISE: usize = 200;
-/// Classes in the picture of samples; of each so many real images and so many samples.
+/// Classes in the picture of samples, and rows at least; in a row so many real images and so many samples.
 const CLASSES: usize = 24;
+const ROWS: usize = 4;
 const REAL: usize = 3;
 const SAMPLES: usize = 7;
-/// How long a step of each trainer is timed for.
-const TIMED: Duration = Duration::from_secs(6);
+/// How long a step of each trainer is timed for, as a share of all, and at most.
+const TIMED: f64 = 0.01;
+const TIMED_AT_MOST: Duration = Duration::from_secs(6);
 /// Minutes that hold more than starting and judging.
-const LEAST_MINUTES: f64 = 1.0;
+const LEAST_MINUTES: f64 = 0.1;
 
 /// Learns a folder in a folder.
 pub struct Learn {
@@ -80,7 +82,7 @@ impl Learn {
         let start = Instant::now();
         let minutes = self.asked.minutes;
         if !(LEAST_MINUTES..=60.0 * 24.0 * 30.0).contains(&minutes) {
-            let why = format!("give {LEAST_MINUTES} minute or more");
+            let why = format!("give from {LEAST_MINUTES} minutes to a month");
             return Err(Error::field("minutes", minutes, why));
         }
         let found = Plan::find(&self.out, &self.asked)?;
@@ -146,7 +148,13 @@ impl Learn {
         }
         (self.say)("4/5  reconstructing validation images");
         let picture = self.out.join("reconstruction.png");
-        let back = show::reconstruct(&tokenizer, &dataset, device, &picture, &self.stop)?;
+        let back = show::reconstruct(
+            &tokenizer,
+            (&dataset, patient()),
+            device,
+            &picture,
+            &self.stop,
+        )?;
         (self.say)("5/5  drawing and judging samples");
         let model = best_or_last(&train.output.out);
         let judged = self.judge(&tokenizer, &model, &dataset, device)?;
@@ -181,6 +189,10 @@ impl Learn {
             options.data.mid_reso,
             self.asked.hflip,
         )
+    }
+
+    fn timed(&self) -> Duration {
+        Duration::from_secs_f64(TIMED * 60.0 * self.asked.minutes).min(TIMED_AT_MOST)
     }
 
     fn data(&self) -> DataOptions {
@@ -228,7 +240,7 @@ impl Learn {
             options.precision = None;
         }
         let dataset = self.dataset(&options)?;
-        let time = time_tokenizer(&options, &dataset, TIMED, &self.stop)?;
+        let time = time_tokenizer(&options, &dataset, self.timed(), &self.stop)?;
         let images = Images {
             batch: options.schedule.bs,
             train: dataset.train.len(),
@@ -286,7 +298,7 @@ impl Learn {
         }
         let vqvae = open_tokenizer(tokenizer, None, None)?.vqvae;
         let began = Instant::now();
-        let time = time_transformer(&options, vqvae, dataset, TIMED, &self.stop)?;
+        let time = time_transformer(&options, vqvae, dataset, self.timed(), &self.stop)?;
         let all = 60.0 * self.asked.minutes;
         // A call that went on with a tokenizer half trained has all of the other half's time.
         let spent = spent.max(budget::of_tokenizer(all)) + began.elapsed().as_secs_f64();
@@ -313,10 +325,7 @@ impl Learn {
         data: &Dataset,
         device: Device,
     ) -> Result<Judged> {
-        let config = LoaderConfig {
-            bad_images: BadImages::Skip,
-            ..LoaderConfig::default()
-        };
+        let config = patient();
         let count = LEARNT.min(4 * data.train.len());
         let (images, labels) = show::some_images(data, count, config, &self.stop)?;
         let mut vqvae = open_tokenizer(tokenizer, None, None)?.vqvae;
@@ -339,8 +348,8 @@ impl Learn {
         let spread = |i: usize| wanted[i * wanted.len() / JUDGED];
         let wanted: Vec<u32> = (0..JUDGED).map(spread).collect();
         let noise_hits = judge.right(unknown, &wanted)?;
-        let shown = most_frequent(&labels, data.classes());
-        let drawn = shown.iter().flat_map(|&class| [class as i32; SAMPLES]);
+        let shown = rows(&labels, data.classes());
+        let drawn = shown.iter().flat_map(|&(class, _)| [class as i32; SAMPLES]);
         let asked: Vec<i32> = drawn.chain(wanted.iter().map(|&l| l as i32)).collect();
         let options = SampleOptions {
             cfg: 2.0,
@@ -361,11 +370,12 @@ impl Learn {
         let rows: Vec<(String, Vec<u8>)> = shown
             .iter()
             .zip(pictures.chunks_exact(SAMPLES * pixels))
-            .map(|(&class, drawn)| {
-                let mut tiles = real(&images, &labels, class, pixels);
+            .map(|(&(class, row), drawn)| {
+                let mut tiles = real(&images, &labels, (class, row), pixels);
                 tiles.extend(vec![255; pixels]);
                 tiles.extend_from_slice(drawn);
-                (names[class as usize].clone(), tiles)
+                let name = names[class as usize].clone();
+                (if row == 0 { name } else { String::new() }, tiles)
             })
             .collect();
         let rows: Vec<(&str, &[u8])> = rows.iter().map(|(n, t)| (n.as_str(), &t[..])).collect();
@@ -377,6 +387,14 @@ impl Learn {
             noise: share(noise_hits, JUDGED),
             judged: JUDGED,
         })
+    }
+}
+
+/// Bad images are left out.
+fn patient() -> LoaderConfig {
+    LoaderConfig {
+        bad_images: BadImages::Skip,
+        ..LoaderConfig::default()
     }
 }
 
@@ -395,8 +413,8 @@ fn best_or_last(out: &Path) -> PathBuf {
     }
 }
 
-/// The classes with the most images, in the order of their labels.
-fn most_frequent(labels: &[u32], classes: usize) -> Vec<u32> {
+/// The rows of the picture: classes with the most images, in the order of their labels, and the number of the row within the class.
+fn rows(labels: &[u32], classes: usize) -> Vec<(u32, usize)> {
     let mut counts = vec![0usize; classes];
     for &label in labels {
         if let Some(count) = counts.get_mut(label as usize) {
@@ -407,13 +425,16 @@ fn most_frequent(labels: &[u32], classes: usize) -> Vec<u32> {
     all.sort_by_key(|&class| std::cmp::Reverse(counts[class as usize]));
     all.truncate(CLASSES);
     all.sort_unstable();
-    all
+    let each = ROWS.div_ceil(all.len().max(1));
+    let rows = |class| (0..each).map(move |row| (class, row));
+    all.into_iter().flat_map(rows).collect()
 }
 
-/// The first real images of a class, filled up with white.
-fn real(images: &[u8], labels: &[u32], class: u32, pixels: usize) -> Vec<u8> {
+/// Real images of a class, for a row of it, filled up with white.
+fn real(images: &[u8], labels: &[u32], (class, row): (u32, usize), pixels: usize) -> Vec<u8> {
     let own = images.chunks_exact(pixels).zip(labels);
-    let own = own.filter(|(_, label)| **label == class).take(REAL);
+    let own = own.filter(|(_, label)| **label == class);
+    let own = own.skip(row * REAL).take(REAL);
     let mut tiles: Vec<u8> = own.flat_map(|(image, _)| image).copied().collect();
     tiles.resize(REAL * pixels, 255);
     tiles
@@ -425,12 +446,13 @@ mod tests {
 
     #[test]
     fn the_most_frequent_classes_are_shown_in_order() {
-        assert_eq!(most_frequent(&[2, 2, 0, 1, 1, 9], 3), [0, 1, 2]);
+        assert_eq!(rows(&[2, 2, 0, 1, 1, 9], 3).len(), 6);
+        assert_eq!(rows(&[0], 1), [(0, 0), (0, 1), (0, 2), (0, 3)]);
         let labels: Vec<u32> = (0..40).chain(10..30).collect();
-        let shown = most_frequent(&labels, 40);
+        let shown = rows(&labels, 40);
         assert_eq!(shown.len(), CLASSES);
-        assert!(shown.is_sorted() && (10..30).all(|class| shown.contains(&class)));
-        let tiles = real(&[1, 2, 3, 4], &[0, 1, 1, 0], 1, 1);
-        assert_eq!(tiles, [2, 3, 255]);
+        assert!(shown.is_sorted() && (10..30).all(|class| shown.contains(&(class, 0))));
+        let tiles = |row| real(&[1, 2, 3, 4, 5], &[0, 1, 1, 1, 1], (1, row), 1);
+        assert_eq!((tiles(0), tiles(1)), (vec![2, 3, 4], vec![5, 255, 255]));
     }
 }

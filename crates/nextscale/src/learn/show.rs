@@ -24,7 +24,7 @@ const ROW: usize = 12;
 /// When a file can't be read or written, or a stop was asked for.
 pub(crate) fn reconstruct(
     tokenizer: &Path,
-    data: &Dataset,
+    (data, config): (&Dataset, LoaderConfig),
     device: Device,
     picture: &Path,
     stop: &StopSignal,
@@ -33,10 +33,10 @@ pub(crate) fn reconstruct(
     tok.vqvae.to_device(device, Precision::Tf32.math())?;
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = data.side;
-    let mut all = data.val_loader(BATCH, LoaderConfig::default())?;
+    let mut all = data.val_loader(BATCH, config)?;
     let team = Team::of_one(stop.clone());
     let figures = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, &team)?;
-    let mut first = data.val_loader(SHOWN, LoaderConfig::default())?;
+    let mut first = data.val_loader(SHOWN, config)?;
     if let Some(batch) = first.next_batch()? {
         let (x, _) = Feed::new(device)?.batch(&batch, side)?;
         let (back, _) = tok.vqvae.reconstruct(&x, &pyramid)?;

@@ -1,24 +1,20 @@
 //! Where a run's images come from.
 
 use super::threads_of;
+use crate::advice::at_start;
 use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
-    Canvas, ImageSource, LoadBuffers, LoaderConfig, Relabelled, ShapesSource, Splits, TrainLoader,
-    TrainSampler, Transform, ValLoader,
+    Canvas, ImageSource, LoaderConfig, Look, Relabelled, Resizer, ShapesSource, SplitSurvey,
+    Splits, TrainLoader, TrainSampler, Transform, ValLoader,
 };
 use crate::options::FolderOptions;
 use crate::options::values::BadImages;
 use crate::{Result, Share, World, data};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// The value of `--data_path` that stands for the built-in images.
 pub const BUILTIN_SHAPES: &str = "builtin:shapes";
-
-/// Training images whose transparency is looked at, and for how long at most.
-const LOOKED_AT: usize = 400;
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Seed of the built-in images: the same pictures for every run.
 const SHAPES_SEED: u64 = 0;
@@ -80,32 +76,18 @@ impl Dataset {
         self.train.class_names().len()
     }
 
-    /// How many training images have transparent parts, in words, where some of those that are looked at have: all of a small folder,
-    /// some of a large one, for a second at most.
-    pub fn transparency(&self, folder: &FolderOptions) -> Option<String> {
-        folder.background().color()?;
-        let (begun, mut buffers) = (Instant::now(), LoadBuffers::default());
-        let step = self.train.len().div_ceil(LOOKED_AT).max(1);
-        let (mut seen, mut transparent) = (0, 0);
-        for index in (0..self.train.len()).step_by(step) {
-            // Whoever trains on it says what is wrong with a bad one.
-            let is_read = self.train.load(index, &mut buffers).is_ok();
-            seen += 1;
-            transparent += usize::from(is_read && buffers.is_transparent);
-            if begun.elapsed() >= LOOK {
-                break;
-            }
+    /// What to know of the training images, of some that are looked at for a second at most: transparency, what a square leaves out,
+    /// small ones.
+    pub fn glance(&self, folder: &FolderOptions) -> Vec<String> {
+        if !self.train.is_stored() {
+            return Vec::new();
         }
-        (transparent > 0).then(|| {
-            let of = match seen == self.train.len() {
-                true => format!("{seen} training images"),
-                false => format!("{seen} training images that were looked at"),
-            };
-            format!(
-                "{transparent} of {of} have transparent parts; they are laid over {} (--background)",
-                folder.background()
-            )
-        })
+        // Whoever trains on it says what is wrong with a bad one.
+        let survey = SplitSurvey::of(&*self.train, Look::SHORT);
+        survey.map_or_else(
+            |_| Vec::new(),
+            |survey| at_start(&survey, self.side, folder),
+        )
     }
 
     /// Gives the images the labels that a model knows their classes by, for any part of its classes; how many of them the images have.
@@ -127,6 +109,34 @@ impl Dataset {
             ));
         }
         Ok(places.len())
+    }
+
+    /// The first images of a class, validation images before others, as they validate (`[n, side, side, 3]`): `count` of them, or fewer
+    /// where there are no more that can be read.
+    pub fn first_of(&self, class: u32, count: usize) -> Vec<u8> {
+        let mut pixels = Vec::new();
+        let mut resizer = Resizer::default();
+        for source in [&self.val, &self.train] {
+            let own = (0..source.len()).filter(|&index| source.label(index) == class);
+            // A bad one is told of where it is trained on.
+            for index in own.take(2 * count) {
+                let start = pixels.len();
+                if start >= count * self.transform.bytes() {
+                    return pixels;
+                }
+                let Ok(image) = source.image(index) else {
+                    continue;
+                };
+                pixels.resize(start + self.transform.bytes(), 0);
+                let made = self
+                    .transform
+                    .center(&image, &mut resizer, &mut pixels[start..]);
+                if made.is_err() {
+                    pixels.truncate(start);
+                }
+            }
+        }
+        pixels
     }
 
     /// Training batches from (epoch, iteration) `start` on.

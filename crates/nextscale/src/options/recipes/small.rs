@@ -39,8 +39,8 @@ fn flags(recipe: Recipe) -> Option<Flags> {
             ch: 32,
             num_res_blocks: 1,
             vocab: 512,
-            bs: 16,
-            steps: 4000,
+            bs: 8,
+            steps: 8000,
             lr: 1e-3,
         },
         transformer: Transformer {

@@ -23,6 +23,7 @@ pub struct Display {
     loss: Smoothed,
     accuracy: Smoothed,
     usage: Smoothed,
+    psnr: Smoothed,
     images: Smoothed,
     step_seconds: Smoothed,
     data_seconds: Smoothed,
@@ -100,6 +101,7 @@ impl Display {
             loss: Smoothed::default(),
             accuracy: Smoothed::default(),
             usage: Smoothed::default(),
+            psnr: Smoothed::default(),
             images: Smoothed::default(),
             step_seconds: Smoothed::default(),
             data_seconds: Smoothed::default(),
@@ -111,6 +113,7 @@ impl Display {
             ("loss", &mut self.loss),
             ("accuracy", &mut self.accuracy),
             ("usage", &mut self.usage),
+            ("psnr_db", &mut self.psnr),
         ] {
             if let Some(value) = step.metrics.get(name) {
                 smoothed.push(value);
@@ -143,6 +146,9 @@ impl Display {
         }
         if let Some(accuracy) = self.accuracy.median() {
             words.push(format!("acc {accuracy:.2} %"));
+        }
+        if let Some(psnr) = self.psnr.median() {
+            words.push(format!("{psnr:.1} dB"));
         }
         if let Some(usage) = self.usage.median() {
             words.push(format!("codes in use {usage:.1} %"));
@@ -416,11 +422,12 @@ mod tests {
     #[test]
     fn a_tokenizers_line_tells_how_much_of_the_codebook_is_in_use() {
         let (mut display, paper) = plain(10);
-        let metrics = Metrics::new().with("loss", 8.0).with("usage", 42.5);
+        let metrics = Metrics::new().with("loss", 8.0);
+        let metrics = metrics.with("usage", 42.5).with("psnr_db", 21.25);
         display.step(Duration::ZERO, &step(1, &metrics));
         let line = &paper.lines()[0];
         assert!(
-            line.contains("  codes in use 42.5 %  ") && !line.contains("acc"),
+            line.contains("  21.2 dB  codes in use 42.5 %  ") && !line.contains("acc"),
             "{line}"
         );
     }

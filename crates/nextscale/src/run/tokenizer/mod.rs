@@ -382,7 +382,7 @@ fn introduce(
         ));
     }
     r.told.iter().for_each(|line| observers.warn(line));
-    let transparency = dataset.transparency(&o.folder);
-    let remarks = dataset.remarks.iter().chain(&transparency);
+    let glance = dataset.glance(&o.folder);
+    let remarks = dataset.remarks.iter().chain(&glance);
     remarks.for_each(|line| observers.note(line));
 }

@@ -7,12 +7,15 @@ use crate::eval::Measures;
 use crate::generate::{Noise, SampleOptions, Sampler};
 use crate::memory::drawn;
 use crate::options::Horizon;
-use crate::pictures::grid;
+use crate::pictures::{Picture as Picture8, labelled_rows};
 use crate::run::checkpoints::is_better;
 use crate::run::event::{Epoch, Evaluated, Event, Metrics, Picture};
 use crate::run::task::{Context, Progress, Task};
 use crate::train::report::StepReport;
 use serde::{Deserialize, Serialize};
+
+/// Real images beside those that are drawn.
+const REAL: usize = 2;
 
 /// Sums over the iterations of an epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -199,7 +202,7 @@ impl TransformerTask {
         let Some(pixels) = cx.observers.picture(drawn)?.flatten() else {
             return Ok(());
         };
-        let picture = grid(&pixels, self.plan.image_size, 4);
+        let picture = self.rows(&self.labels(), &pixels);
         cx.observers.tell(Event::Picture(Picture {
             at: self.horizon.epochs_done(progress.it),
             name: "samples",
@@ -208,6 +211,33 @@ impl TransformerTask {
             rgb: &picture.rgb,
         }));
         Ok(())
+    }
+
+    /// The classes of images that are drawn.
+    fn labels(&self) -> Vec<i32> {
+        let classes = self.trainer.var.config.classes;
+        (0..drawn(classes)).map(|i| (i % classes) as i32).collect()
+    }
+
+    /// Drawn images of these classes, a class a row, with its name and real images beside them where there are some.
+    fn rows(&self, labels: &[i32], pixels: &[u8]) -> Picture8 {
+        let side = self.plan.image_size;
+        let (names, bytes) = (self.data.class_names(), side * side * 3);
+        let classes = labels.iter().max().map_or(0, |last| last + 1);
+        let rows: Vec<(&str, Vec<u8>)> = (0..classes)
+            .map(|class| {
+                let mut tiles = self.data.real(class as u32, REAL);
+                if !tiles.is_empty() {
+                    tiles.resize((REAL + 1) * bytes, 255);
+                }
+                let drawn = labels.iter().zip(pixels.chunks_exact(bytes));
+                let own = drawn.filter(|(label, _)| **label == class);
+                tiles.extend(own.flat_map(|(_, tile)| tile));
+                (names.get(class as usize).map_or("", String::as_str), tiles)
+            })
+            .collect();
+        let rows: Vec<(&str, &[u8])> = rows.iter().map(|(n, t)| (*n, &t[..])).collect();
+        labelled_rows(&rows, side)
     }
 
     /// Drawn images, where there is a decoder.
@@ -219,8 +249,7 @@ impl TransformerTask {
             return Ok(None);
         };
         // The same images every time, one class after the other, so that progress is seen.
-        let classes = self.trainer.var.config.classes;
-        let labels: Vec<i32> = (0..drawn(classes)).map(|i| (i % classes) as i32).collect();
+        let labels = self.labels();
         let sampler = Sampler {
             var: &self.trainer.var,
             vqvae,

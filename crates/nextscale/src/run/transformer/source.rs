@@ -55,6 +55,22 @@ impl Data {
         }
     }
 
+    /// The classes' names.
+    pub(super) fn class_names(&self) -> &[String] {
+        match self {
+            Self::Images(d) => d.train.class_names(),
+            Self::Tokens(t) => t.train.classes(),
+        }
+    }
+
+    /// The first images of a class, as they validate: `count` of them or fewer; none where there are tokens alone.
+    pub(super) fn real(&self, class: u32, count: usize) -> Vec<u8> {
+        match self {
+            Self::Images(d) => d.first_of(class, count),
+            Self::Tokens(_) => Vec::new(),
+        }
+    }
+
     /// What a run remembers of it.
     pub(super) fn record(&self, o: &TransformerOptions) -> DataRecord {
         match self {
@@ -77,12 +93,12 @@ impl Data {
         }
     }
 
-    /// What was left out of the folder, how it was cut and what is transparent, in words.
+    /// What was left out of the folder, how it was cut and what its images are like, in words.
     pub(super) fn remarks(&self, folder: &FolderOptions) -> Vec<String> {
         match self {
             Self::Images(d) => {
-                let transparency = d.transparency(folder);
-                d.remarks.iter().cloned().chain(transparency).collect()
+                let glance = d.glance(folder);
+                d.remarks.iter().cloned().chain(glance).collect()
             }
             Self::Tokens(_) => Vec::new(),
         }
