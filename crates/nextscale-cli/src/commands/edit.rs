@@ -132,7 +132,7 @@ fn edit(args: &Args) -> Result<()> {
                 names: class_names.as_deref(),
                 count: var.config.classes,
             };
-            one_class(class, args.data_path.as_deref(), &known)?
+            one_class(class, args.data_path.as_deref(), &known)?.0
         }
         None => var.no_class(),
     };

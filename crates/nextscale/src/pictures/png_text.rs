@@ -1,0 +1,90 @@
+//! Texts in PNG files (the chunk iTXt): what a picture says of how it was made.
+
+use crate::input::open_input;
+use crate::{Error, Result};
+use std::io::BufReader;
+use std::path::Path;
+
+/// A keyword and its text.
+pub type PngText = (String, String);
+
+/// Adds texts to a picture that is to be written.
+pub(super) fn add<W: std::io::Write>(
+    encoder: &mut png::Encoder<'_, W>,
+    texts: &[PngText],
+) -> Result<(), png::EncodingError> {
+    texts
+        .iter()
+        .try_for_each(|(keyword, text)| encoder.add_itxt_chunk(keyword.clone(), text.clone()))
+}
+
+/// The text that stands under a keyword in a PNG file before its pixels; `None` where there is none.
+///
+/// # Errors
+/// One line naming the file when it can't be read, is no PNG file, or is damaged.
+pub fn read_png_text(path: &Path, keyword: &str) -> Result<Option<String>> {
+    let bad = |e: png::DecodingError| {
+        Error::input(format!(
+            "{}: it can't be read as a PNG file: {e}",
+            path.display()
+        ))
+    };
+    let (file, _) = open_input(path)?;
+    let reader = png::Decoder::new(BufReader::new(file))
+        .read_info()
+        .map_err(bad)?;
+    let info = reader.info();
+    if let Some(chunk) = info.utf8_text.iter().find(|t| t.keyword == keyword) {
+        return chunk.get_text().map(Some).map_err(bad);
+    }
+    let latin = info.uncompressed_latin1_text.iter();
+    Ok(latin
+        .filter(|t| t.keyword == keyword)
+        .map(|t| t.text.clone())
+        .next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pictures::Picture;
+
+    #[test]
+    fn texts_come_back_and_pixels_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        let picture = Picture {
+            width: 3,
+            height: 2,
+            rgb: (0..18).collect(),
+        };
+        let text = "{\"name\":\"é\\n漢\"}".to_owned();
+        let texts = [
+            ("k".to_owned(), text.clone()),
+            ("Description".to_owned(), "d".into()),
+        ];
+        picture.save_with(&path, &texts).unwrap();
+        assert_eq!(read_png_text(&path, "k").unwrap(), Some(text));
+        assert_eq!(
+            read_png_text(&path, "Description").unwrap().as_deref(),
+            Some("d")
+        );
+        assert_eq!(read_png_text(&path, "other").unwrap(), None);
+        assert_eq!(
+            image::open(&path).unwrap().into_rgb8().into_raw(),
+            picture.rgb
+        );
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        for bytes in [&b""[..], b"GIF89a", b"\x89PNG\r\n\x1a\n\0\0"] {
+            std::fs::write(&path, bytes).unwrap();
+            let text = read_png_text(&path, "k").unwrap_err().to_string();
+            assert!(text.contains("a.png") && text.contains("PNG"), "{text}");
+        }
+        assert!(read_png_text(&dir.path().join("none"), "k").is_err());
+    }
+}
