@@ -1,9 +1,11 @@
 //! What a PNG file says of how it was drawn: one JSON value under a keyword, and a description to read.
 
-use nextscale::Error;
-use nextscale::Result;
 use nextscale::checkpoint::WeightsKind;
+use nextscale::checkpoint::open::OpenPair;
+use nextscale::model::state::fingerprint;
 use nextscale::pictures::{PngText, read_png_text};
+use nextscale::{Error, Result};
+use nextscale_tensor::{Device, Precision};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,6 +26,36 @@ pub struct Origin {
     pub device: String,
     /// The precision of products.
     pub precision: String,
+}
+
+impl Origin {
+    /// Of a pair of models that is still on the CPU; `kind` are the weights that were asked for.
+    ///
+    /// # Errors
+    /// When weights can't be read.
+    pub fn of(
+        pair: &OpenPair,
+        (model, tokenizer): (&Path, Option<&Path>),
+        kind: Option<WeightsKind>,
+        (device, precision): (Device, Precision),
+    ) -> Result<Self> {
+        Ok(Self {
+            software: "nextscale".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: Weights {
+                file: Some(model.display().to_string()),
+                fingerprint: fingerprint(&pair.var.params)?,
+                weights: kind.map(kind_text),
+            },
+            tokenizer: Weights {
+                file: tokenizer.map(|file| file.display().to_string()),
+                fingerprint: fingerprint(&pair.tokenizer.vqvae.params)?,
+                weights: None,
+            },
+            device: if device.is_async() { "cuda" } else { "cpu" }.into(),
+            precision: precision.name().into(),
+        })
+    }
 }
 
 /// Weights and the file that they came from.

@@ -165,7 +165,7 @@ mod tests {
     fn batches_are_of_one_value_and_numbers_in_order() {
         let of = |call: &Call, most| batches(&call.tiles(), most).collect::<Vec<_>>();
         let plain = call();
-        assert_eq!(of(&plain, 16), [0..4]);
+        assert!(of(&plain, 16).into_iter().eq(std::iter::once(0..4)));
         assert_eq!(of(&plain, 3), [0..3, 3..4]);
         let sweep = Some(Sweep::parse("cfg=1,2").unwrap());
         let swept = Call { sweep, ..call() };

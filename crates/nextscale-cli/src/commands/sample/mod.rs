@@ -11,7 +11,7 @@ pub use args::Args;
 
 use super::class_list::Named;
 use super::images::pair;
-use super::record::{self, Origin, Record, Weights, kind_text};
+use super::record::{self, Origin, Record};
 use super::turns;
 use args::Past;
 use call::Call;
@@ -19,7 +19,6 @@ use draw::Drawing;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
 use nextscale::generate::Sampler;
-use nextscale::model::state::fingerprint;
 use nextscale::{Error, Result, Team, tell};
 use nextscale_tensor::Precision;
 use shown::Shown;
@@ -59,27 +58,14 @@ fn draw_with(
     let usual = precision_of(past)?;
     let (device, math) = args.machine.start_in(world, usual)?;
     let kind = args.kind(past)?;
+    let opened = open_pair(model, tokenizer, kind)?;
+    let precision = args.machine.chosen(device, usual);
+    let origin = Origin::of(&opened, (model, tokenizer), kind, (device, precision))?;
     let OpenPair {
         mut var,
         tokenizer: mut tok,
         class_names,
-    } = open_pair(model, tokenizer, kind)?;
-    let origin = Origin {
-        software: "nextscale".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        model: Weights {
-            file: Some(model.display().to_string()),
-            fingerprint: fingerprint(&var.params)?,
-            weights: kind.map(kind_text),
-        },
-        tokenizer: Weights {
-            file: tokenizer.map(|file| file.display().to_string()),
-            fingerprint: fingerprint(&tok.vqvae.params)?,
-            weights: None,
-        },
-        device: if device.is_async() { "cuda" } else { "cpu" }.into(),
-        precision: args.machine.chosen(device, usual).name().into(),
-    };
+    } = opened;
     if let Some(past) = past {
         compare(args, past, &origin)?;
     }

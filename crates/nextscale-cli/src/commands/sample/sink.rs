@@ -1,6 +1,6 @@
 //! Where the images of `sample` go.
 
-use super::super::images::may_write;
+use super::super::images::{check_parent, is_folder, looks_like_a_file, may_write, open_folder};
 use super::call::{Call, Scales, Tile};
 use super::shown::Shown;
 use nextscale::pictures::{GridFile, NpzImages, Picture, PictureFormat, Sheet, save_gif};
@@ -86,19 +86,10 @@ impl<'a> Opening<'a> {
                 out.display()
             )));
         }
-        let taken = out
-            .read_dir()
-            .is_ok_and(|mut entries| entries.next().is_some());
-        if taken && !self.force {
-            return Err(Error::input(format!(
-                "--out={}: the folder is not empty; choose another one or add --force",
-                out.display()
-            )));
-        }
         if self.call.scales == Some(Scales::Strip) {
             self.check_square("a strip")?;
         }
-        std::fs::create_dir_all(out).map_err(Error::io(out))?;
+        open_folder(out, self.force)?;
         Ok(Sink::Folder(out.to_path_buf(), self.shown))
     }
 
@@ -119,14 +110,7 @@ impl<'a> Opening<'a> {
         let out = self.out;
         may_write(out, self.force)?;
         // Found out now rather than after the drawing.
-        let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|f| !f.is_dir()) {
-            return Err(Error::input(format!(
-                "--out={}: there is no folder {}",
-                out.display(),
-                folder.display()
-            )));
-        }
+        check_parent(out)?;
         let format = PictureFormat::of(out);
         let is_gif = has_ending(out, "gif");
         let one = self.tiles.len() == 1;
@@ -331,21 +315,4 @@ impl Shown<'_> {
         let frames: Vec<Picture> = drawn.scales.iter().map(|f| self.picture(f)).collect();
         save_gif(path, &frames, hundredths(self.frame_ms))
     }
-}
-
-/// Whether `out` is a folder, or to be one by the slash at its end.
-fn is_folder(out: &Path) -> bool {
-    out.as_os_str().as_encoded_bytes().ends_with(b"/") || out.is_dir()
-}
-
-/// Whether a name seems to mean a file: a short word with a letter stands behind its last dot. (`run-1.5` and `.samples` are folders like
-/// others.)
-fn looks_like_a_file(out: &Path) -> bool {
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.trim_end_matches([' ', '.']);
-    name.rsplit_once('.').is_some_and(|(_, ending)| {
-        let short = ending.len() <= 5 || ending.eq_ignore_ascii_case("safetensors");
-        let word = ending.chars().all(char::is_alphanumeric);
-        short && word && ending.chars().any(char::is_alphabetic)
-    })
 }
