@@ -236,6 +236,14 @@ fn names_go_with_the_weights() {
         &["--classes=c", &whole, &tokenizer],
     )));
     assert!(pixels(&out) == as_is);
+    // The picture knows them still, with their place beside the grid.
+    let again = m.dir.join("again.png");
+    let (from, to) = (
+        format!("--again={}", out.display()),
+        format!("--out={}", again.display()),
+    );
+    succeed(&["sample", "--device=cpu", &from, &to]);
+    assert!(fs::read(&again).unwrap() == fs::read(&out).unwrap());
     let part = folder(&m.dir, "part", &[("b, x", 1), ("c", 2)]);
     let part = format!("--data_path={}", part.display());
     let text = refused(&texts(&sample(

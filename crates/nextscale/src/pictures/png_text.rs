@@ -5,6 +5,9 @@ use crate::{Error, Result};
 use std::io::BufReader;
 use std::path::Path;
 
+/// Bytes of a text that is read at most.
+const MOST_BYTES: usize = 1 << 24;
+
 /// A keyword and its text.
 pub type PngText = (String, String);
 
@@ -35,6 +38,11 @@ pub fn read_png_text(path: &Path, keyword: &str) -> Result<Option<String>> {
         .map_err(bad)?;
     let info = reader.info();
     if let Some(chunk) = info.utf8_text.iter().find(|t| t.keyword == keyword) {
+        // A compressed one could become as large as it likes.
+        let mut chunk = chunk.clone();
+        chunk
+            .decompress_text_with_limit(MOST_BYTES)
+            .map_err(bad)?;
         return chunk.get_text().map(Some).map_err(bad);
     }
     let latin = info.uncompressed_latin1_text.iter();
@@ -74,6 +82,24 @@ mod tests {
             image::open(&path).unwrap().into_rgb8().into_raw(),
             picture.rgb
         );
+    }
+
+    #[test]
+    fn a_compressed_text_is_read_up_to_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        for (length, fits) in [(100, true), (MOST_BYTES + 1, false)] {
+            let mut chunk = png::text_metadata::ITXtChunk::new("k", "x".repeat(length));
+            chunk.compressed = true;
+            let encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 1, 1);
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_text_chunk(&chunk).unwrap();
+            writer.write_image_data(&[0]).unwrap();
+            writer.finish().unwrap();
+            assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
+            let read = read_png_text(&path, "k");
+            assert_eq!(read.is_ok_and(|t| t.unwrap().len() == length), fits);
+        }
     }
 
     #[test]

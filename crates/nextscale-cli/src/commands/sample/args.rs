@@ -194,7 +194,10 @@ impl Args {
                 "--{flag} and --sweep={sweep}: both say what {flag} is; give one of them"
             )));
         }
+        let all = names.all();
+        let known = |&class: &i32| all.as_ref()?.get(usize::try_from(class).ok()?).cloned();
         Ok(Call {
+            names: classes.iter().map(known).collect(),
             classes,
             interpolate,
             per_class: self.per_class,
@@ -270,6 +273,7 @@ impl Args {
         let before = call.clone();
         if ["classes", "interpolate"].iter().any(|f| self.given.has(f)) {
             call.classes = own.classes;
+            call.names = own.names;
             call.interpolate = own.interpolate;
             if (&call.classes, &call.interpolate) != (&before.classes, &before.interpolate) {
                 tell!(

@@ -43,6 +43,9 @@ pub fn check_count(per_class: usize) -> Result<()> {
 pub struct Call {
     /// Labels, in order.
     pub classes: Vec<i32>,
+    /// What these classes are called, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<String>>,
     /// How far from the first of two classes to the second each image lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interpolate: Option<Vec<f32>>,
@@ -192,11 +195,13 @@ impl Call {
     pub fn of_tile(&self, tile: &Tile) -> Self {
         let options = self.options(tile.value);
         let Blend { from, to, share } = tile.condition;
+        let name = |class: i32| self.name(class).map(str::to_owned);
         let (classes, interpolate) = match tile.is_of_label() {
             true => (vec![from], None),
             false => (vec![from, to], Some(vec![share])),
         };
         Self {
+            names: classes.iter().map(|&class| name(class)).collect(),
             classes,
             interpolate,
             per_class: 1,
@@ -213,6 +218,12 @@ impl Call {
             labels: false,
             alone: true,
         }
+    }
+
+    /// What a class of the call is called.
+    pub fn name(&self, class: i32) -> Option<&str> {
+        let place = self.classes.iter().position(|&c| c == class)?;
+        Some(self.names.as_ref()?.get(place)?.as_str())
     }
 
     /// Images a row of a grid.
@@ -251,12 +262,15 @@ impl Call {
 
     /// The flags in words.
     pub fn in_words(&self) -> String {
-        let mut words = vec![
-            format!("--seed={}", self.seed),
-            format!("--cfg={}", self.cfg),
-            format!("--top_k={}", self.top_k),
-            format!("--top_p={}", self.top_p),
+        let swept = self.sweep.as_ref().map(|sweep| sweep.flag.name());
+        let flags = [
+            ("seed", self.seed.to_string()),
+            ("cfg", self.cfg.to_string()),
+            ("top_k", self.top_k.to_string()),
+            ("top_p", self.top_p.to_string()),
         ];
+        let flags = flags.iter().filter(|(name, _)| Some(*name) != swept);
+        let mut words: Vec<String> = flags.map(|(n, v)| format!("--{n}={v}")).collect();
         if self.more_smooth {
             words.push("--more_smooth".into());
         }
@@ -286,6 +300,7 @@ pub mod tests {
     pub fn call() -> Call {
         Call {
             classes: vec![4, 2],
+            names: Some(["four", "two"].map(str::to_owned).into()),
             interpolate: None,
             per_class: 2,
             seed: 3,
@@ -325,6 +340,8 @@ pub mod tests {
                 let (a, b) = (alone.options(0), call.options(tile.value));
                 assert_eq!((a.cfg, a.top_k, a.top_p), (b.cfg, b.top_k, b.top_p));
                 assert_eq!(alone.of_tile(own), alone);
+                let class = tile.condition.from;
+                assert!(alone.name(class).is_some() && alone.name(class) == call.name(class));
             }
             let text = serde_json::to_string(&call).unwrap();
             assert_eq!(serde_json::from_str::<Call>(&text).unwrap(), call);

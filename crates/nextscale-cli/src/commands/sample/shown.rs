@@ -10,8 +10,6 @@ use std::collections::HashMap;
 /// What is known of all images of a call.
 pub struct Shown<'a> {
     origin: &'a Origin,
-    /// Names of all classes, where they are known.
-    classes: Option<&'a [String]>,
     /// The name of every image's files, without an ending.
     names: Vec<String>,
     /// Height and width of an image.
@@ -21,17 +19,16 @@ pub struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// For these images.
+    /// For these images; `classes` are the names of all classes, where they are known.
     pub fn new(
         origin: &'a Origin,
-        classes: Option<&'a [String]>,
+        classes: Option<&[String]>,
         tiles: &[Tile],
         extent: (usize, usize),
         frame_ms: u32,
     ) -> Self {
         Self {
             origin,
-            classes,
             names: names_of(tiles, classes),
             extent,
             frame_ms,
@@ -62,27 +59,27 @@ impl<'a> Shown<'a> {
         }
         if let Some(sweep) = &call.sweep {
             let rows: Vec<String> = (0..sweep.values.len()).map(|i| sweep.label(i)).collect();
-            let heads: Vec<String> = call.classes.iter().map(|&c| self.label(c)).collect();
+            let heads: Vec<String> = call.classes.iter().map(|&c| label(call, c)).collect();
             return sheet.with_rows(&rows).with_heads(&heads, call.per_class);
         }
         if call.interpolate.is_some() {
             let end = |tile: &Tile| match tile.class() {
-                Some(class) if self.classes.is_some() => self.label(class),
-                _ => String::new(),
+                Some(class) => call.name(class).unwrap_or_default().to_owned(),
+                None => String::new(),
             };
             let heads: Vec<String> = tiles.iter().take(columns).map(end).collect();
             return sheet.with_heads(&heads, 1);
         }
-        if self.classes.is_none() {
+        if call.names.is_none() {
             return sheet;
         }
         let row = |tiles: &[Tile]| {
             let classes: Vec<i32> = tiles.iter().filter_map(Tile::class).collect();
             match (classes.first(), classes.last()) {
                 (Some(first), Some(last)) if first != last => {
-                    format!("{} .. {}", self.label(*first), self.label(*last))
+                    format!("{} .. {}", label(call, *first), label(call, *last))
                 }
-                (Some(one), _) => self.label(*one),
+                (Some(one), _) => label(call, *one),
                 _ => String::new(),
             }
         };
@@ -98,7 +95,7 @@ impl<'a> Shown<'a> {
     pub fn texts(&self, call: &Call, tile: Option<&Tile>) -> Result<Vec<PngText>> {
         let image = tile.map(|tile| Image {
             class: tile.class(),
-            class_name: tile.class().and_then(|c| self.class_name(c)),
+            class_name: tile.class().and_then(|c| call.name(c)).map(str::to_owned),
             number: tile.number,
         });
         let record = Record {
@@ -109,16 +106,12 @@ impl<'a> Shown<'a> {
         };
         record.texts(&call.in_words())
     }
+}
 
-    fn class_name(&self, class: i32) -> Option<String> {
-        let names = self.classes?;
-        names.get(usize::try_from(class).ok()?).cloned()
-    }
-
-    fn label(&self, class: i32) -> String {
-        let name = self.class_name(class);
-        name.unwrap_or_else(|| format!("class {class}"))
-    }
+/// A class as people read it.
+fn label(call: &Call, class: i32) -> String {
+    let name = call.name(class).map(str::to_owned);
+    name.unwrap_or_else(|| format!("class {class}"))
 }
 
 /// Names of files: the class and a number within it where classes have names, else the number of all and the class's.
