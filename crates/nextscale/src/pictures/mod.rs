@@ -133,6 +133,8 @@ impl Picture {
         let mut encoder = png::Encoder::new(out, width, height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::Fast);
+        encoder.set_filter(png::Filter::Adaptive);
         png_text::add(&mut encoder, texts)?;
         let mut writer = encoder.write_header()?;
         writer.write_image_data(&self.rgb)?;

@@ -40,9 +40,7 @@ pub fn read_png_text(path: &Path, keyword: &str) -> Result<Option<String>> {
     if let Some(chunk) = info.utf8_text.iter().find(|t| t.keyword == keyword) {
         // A compressed one could become as large as it likes.
         let mut chunk = chunk.clone();
-        chunk
-            .decompress_text_with_limit(MOST_BYTES)
-            .map_err(bad)?;
+        chunk.decompress_text_with_limit(MOST_BYTES).map_err(bad)?;
         return chunk.get_text().map(Some).map_err(bad);
     }
     let latin = info.uncompressed_latin1_text.iter();
@@ -82,6 +80,30 @@ mod tests {
             image::open(&path).unwrap().into_rgb8().into_raw(),
             picture.rgb
         );
+    }
+
+    #[test]
+    fn a_picture_without_texts_is_the_usual_file_and_texts_are_all_that_they_add() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        let rgb: Vec<u8> = (0..40 * 30 * 3).map(|i| (i * i / 7 % 256) as u8).collect();
+        let mut want = Vec::new();
+        let encoder = image::codecs::png::PngEncoder::new(&mut want);
+        image::ImageEncoder::write_image(encoder, &rgb, 40, 30, image::ExtendedColorType::Rgb8)
+            .unwrap();
+        let (width, height) = (40, 30);
+        let picture = Picture { width, height, rgb };
+        picture.save(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), want);
+        picture
+            .save_with(&path, &[("k".into(), "text".into())])
+            .unwrap();
+        // Length, name, sum, and what is before the text.
+        let added = 12 + "k".len() + 5 + "text".len();
+        let got = std::fs::read(&path).unwrap();
+        let header = 8 + 25;
+        assert_eq!(got[..header], want[..header]);
+        assert_eq!(got[header + added..], want[header..]);
     }
 
     #[test]
