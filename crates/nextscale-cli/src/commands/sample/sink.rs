@@ -238,7 +238,8 @@ impl Sink<'_> {
             }
             Self::Npz(file) => file.finish()?,
         };
-        say!("{n} images in {}", path.display())
+        let images = if n == 1 { "image" } else { "images" };
+        say!("{n} {images} in {}", path.display())
     }
 }
 
