@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{few_images, refused, run, succeed, tiny_tokenizer, tiny_tokenizer_of};
+use common::{few_images, pixels, refused, run, succeed, tiny_tokenizer, tiny_tokenizer_of};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -109,7 +109,7 @@ fn sample(checkpoint: &Path, out: &Path, more: &[&str]) -> Vec<String> {
 fn drawn(m: &Model, more: &[&str]) -> Vec<u8> {
     let out = m.dir.join("picture.png");
     succeed(&texts(&sample(&m.checkpoint, &out, more)));
-    fs::read(out).unwrap()
+    pixels(&out)
 }
 
 /// Loss and number of tokens that `eval` prints over all scales.
@@ -220,7 +220,7 @@ fn names_go_with_the_weights() {
     ] {
         let (path, _) = convert(file, &more);
         succeed(&texts(&sample(&path, &out, &["--classes=c", &tokenizer])));
-        assert!(fs::read(&out).unwrap() == as_is, "{file}");
+        assert!(pixels(&out) == as_is, "{file}");
     }
     // Bare weights as .pth have no place for them: told, and only a folder with all classes gives names.
     let (bare, told) = convert("var.pth", &["--part=var"]);
@@ -235,7 +235,15 @@ fn names_go_with_the_weights() {
         &out,
         &["--classes=c", &whole, &tokenizer],
     )));
-    assert!(fs::read(&out).unwrap() == as_is);
+    assert!(pixels(&out) == as_is);
+    // The picture knows them still, with their place beside the grid.
+    let again = m.dir.join("again.png");
+    let (from, to) = (
+        format!("--again={}", out.display()),
+        format!("--out={}", again.display()),
+    );
+    succeed(&["sample", "--device=cpu", &from, &to]);
+    assert!(fs::read(&again).unwrap() == fs::read(&out).unwrap());
     let part = folder(&m.dir, "part", &[("b, x", 1), ("c", 2)]);
     let part = format!("--data_path={}", part.display());
     let text = refused(&texts(&sample(

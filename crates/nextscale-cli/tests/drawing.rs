@@ -37,7 +37,7 @@ fn a_name_is_a_picture_a_folder_or_refused() {
         assert!(line.contains("give a name ending in .png"), "{line}");
     }
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
-    // 1,000 images in rows of 8 are 4,252 pixels high, 4,000 are 17,002.
+    // 1,000 images in rows of 8 are 4,252 pixels high, 4,000 are 17,002; the class's name takes 56 across.
     let line = refused(
         &[
             &base[..],
@@ -45,11 +45,11 @@ fn a_name_is_a_picture_a_folder_or_refused() {
         ]
         .concat(),
     );
-    assert!(line.contains("274 by 17002 pixels"), "{line}");
+    assert!(line.contains("330 by 17002 pixels"), "{line}");
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
     for name in ["run-1.5", "model.d16/", "plain"] {
         succeed(&[&base[..], &[&to(name)]].concat());
-        assert!(out.join(name).join("0_class0.png").is_file(), "{name}");
+        assert!(out.join(name).join("class0-0.png").is_file(), "{name}");
     }
     succeed(&[&base[..], &["--force", &to("model.d16")]].concat());
     for (name, magic) in [

@@ -117,6 +117,7 @@ fn samples_are_those_of_one_process() {
         (".npz", "--batch=3"),
         (".png", "--batch=3 --columns=4"),
         (".jpg", "--batch=3"),
+        ("-sweep.png", "--batch=3 --sweep=cfg=0,1.5"),
         ("", "--batch=3"),
         ("-scales", "--batch=3 --scales"),
     ];

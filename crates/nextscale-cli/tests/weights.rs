@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{few_images, refused, succeed, tiny_tokenizer};
+use common::{few_images, pixels, refused, succeed, tiny_tokenizer};
 use nextscale::checkpoint::TrainerState;
 use nextscale::format::StateDict;
 use nextscale::format::safetensors::{TextMetadata, read_safetensors, write_safetensors};
@@ -85,7 +85,7 @@ fn wrapped_weights_draw_the_same_pictures() {
             &format!("--tokenizer={}", r.tokenizer.display()),
             &format!("--out={}", out.display()),
         ]);
-        fs::read(out).unwrap()
+        pixels(out)
     };
     let want = draw(&weights);
     for prefix in [

@@ -12,6 +12,7 @@ use nextscale::checkpoint::inspect::describe;
 use nextscale::checkpoint::{ModelKind, WeightsKind, load_part, load_weights};
 use nextscale::data::tokens::TokenFile;
 use nextscale::data::{RgbImage8, alpha_of, decode_within};
+use nextscale::pictures::read_png_text;
 use torch_pth::{PthFile, TensorRef, Value, pickle as pickles};
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
@@ -24,7 +25,7 @@ pub use shards::{index, parquet, tar};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("pickle", pickle),
     ("zip", zip),
     ("pth", pth),
@@ -36,6 +37,7 @@ pub const TARGETS: [Target; 11] = [
     ("tar", tar),
     ("parquet", parquet),
     ("index", index),
+    ("png_text", png_text),
 ];
 
 /// A pickle alone. What is read can be written, and comes back as the same bytes.
@@ -50,6 +52,13 @@ pub fn pickle(data: &[u8]) {
     if let Ok(again) = pickles::from_bytes(&bytes) {
         assert_eq!(pickles::to_bytes(&again).as_ref(), Ok(&bytes));
     }
+}
+
+/// A PNG file that may say how it was drawn.
+pub fn png_text(data: &[u8]) {
+    with_file(data, |path| {
+        let _ = read_png_text(path, "nextscale");
+    });
 }
 
 /// The bytes of a `.pth` file.

@@ -5,74 +5,81 @@ use nextscale::options::FolderOptions;
 use nextscale::run::Dataset;
 use nextscale::{Error, Result};
 
-/// Labels of classes given by name or number, separated by commas; without a list every class once. Names are those that the model's
-/// file holds, else those of the folders of `data_path`.
-pub(super) fn class_list(
-    list: Option<&str>,
-    data_path: Option<&str>,
-    model: &ModelClasses<'_>,
-) -> Result<Vec<i32>> {
-    let Some(list) = list else {
-        return Ok((0..model.count as i32).collect());
-    };
-    let labels = named(data_path, model)?.labels(list);
-    labels.map_err(|e| Error::input(format!("--classes={list}: {e}")))
-}
-
-/// The label of the one class that `text` names.
+/// The label of the one class that `text` names, and the names of all, where they are known.
 pub(super) fn one_class(
     text: &str,
     data_path: Option<&str>,
     model: &ModelClasses<'_>,
-) -> Result<i32> {
-    let label = match named(data_path, model)?.labels(text).as_deref() {
+) -> Result<(i32, Option<Vec<String>>)> {
+    let named = Named::of(data_path, model)?;
+    let label = match named.labels(text).as_deref() {
         Ok([label]) => Ok(*label),
         Ok(several) => Err(format!("expected one class, not {}", several.len())),
         Err(e) => Err(e.clone()),
     };
-    label.map_err(|e| Error::input(format!("--class={text}: {e}")))
+    let label = label.map_err(|e| Error::input(format!("--class={text}: {e}")))?;
+    Ok((label, named.all()))
 }
 
 /// Names, and the model's class of each.
-struct Named {
+pub struct Named {
     names: Vec<(String, usize)>,
     count: usize,
     /// The model's file, for messages.
     file: String,
 }
 
-fn named(data_path: Option<&str>, model: &ModelClasses<'_>) -> Result<Named> {
-    let given = match data_path {
-        Some(path) => Some((
-            path,
-            Dataset::open(path, &FolderOptions::default(), 64, 1.125, false)?,
-        )),
-        None => None,
-    };
-    let names = match (&given, model.names) {
-        (Some((path, data)), known) => {
-            let own = data.train.class_names();
-            let places = model.of(own, &format!("--data_path={path}"))?;
-            let known = known.unwrap_or_default().iter().cloned().zip(0..);
-            let own = own.iter().cloned().zip(places);
-            // All that the model knows, not only what the folder has.
-            if model.names.is_some() {
-                known.collect()
-            } else {
-                own.collect()
-            }
-        }
-        (None, Some(names)) => names.iter().cloned().zip(0..).collect(),
-        (None, None) => Vec::new(),
-    };
-    Ok(Named {
-        names,
-        count: model.count,
-        file: model.file.to_owned(),
-    })
-}
-
 impl Named {
+    /// Names are those that the model's file holds, else those of the folders of `data_path`.
+    pub(super) fn of(data_path: Option<&str>, model: &ModelClasses<'_>) -> Result<Self> {
+        let given = match data_path {
+            Some(path) => Some((
+                path,
+                Dataset::open(path, &FolderOptions::default(), 64, 1.125, false)?,
+            )),
+            None => None,
+        };
+        let names = match (&given, model.names) {
+            (Some((path, data)), known) => {
+                let own = data.train.class_names();
+                let places = model.of(own, &format!("--data_path={path}"))?;
+                let known = known.unwrap_or_default().iter().cloned().zip(0..);
+                let own = own.iter().cloned().zip(places);
+                // All that the model knows, not only what the folder has.
+                if model.names.is_some() {
+                    known.collect()
+                } else {
+                    own.collect()
+                }
+            }
+            (None, Some(names)) => names.iter().cloned().zip(0..).collect(),
+            (None, None) => Vec::new(),
+        };
+        Ok(Self {
+            names,
+            count: model.count,
+            file: model.file.to_owned(),
+        })
+    }
+
+    /// Labels of classes given by name or number, separated by commas; without a list every class once. `flag` is the list's.
+    pub(super) fn list(&self, flag: &str, list: Option<&str>) -> Result<Vec<i32>> {
+        let Some(list) = list else {
+            return Ok((0..self.count as i32).collect());
+        };
+        let labels = self.labels(list);
+        labels.map_err(|e| Error::input(format!("--{flag}={list}: {e}")))
+    }
+
+    /// The names of all classes in class order, where they are known.
+    pub(super) fn all(&self) -> Option<Vec<String>> {
+        let mut all = vec![None; self.count];
+        for (name, label) in &self.names {
+            *all.get_mut(*label)? = Some(name.clone());
+        }
+        all.into_iter().collect()
+    }
+
     /// The labels that a list means; an error completes a sentence that begins with the flag.
     fn labels(&self, list: &str) -> Result<Vec<i32>, String> {
         // A list that is a name as it stands, commas and all.
@@ -180,27 +187,40 @@ mod tests {
             names: Some(&names),
             count: 4,
         };
-        let of = |list| class_list(Some(list), None, &model);
+        let class_list =
+            |list, model: &ModelClasses<'_>| Named::of(None, model)?.list("classes", list);
+        let of = |list| class_list(Some(list), &model);
         assert_eq!(of("0,1,2,b").unwrap(), [1, 0, 2, 3]);
         assert_eq!(of("a, x").unwrap(), [2]);
         assert_eq!(of("b,\"a, x\",3").unwrap(), [3, 2, 3]);
-        assert_eq!(class_list(None, None, &model).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(class_list(None, &model).unwrap(), [0, 1, 2, 3]);
         let text = of("a").unwrap_err().to_string();
         assert!(
             text.contains("\"a, x\"") && text.contains("double quotes"),
             "{text}"
         );
         assert!(of("4").unwrap_err().to_string().contains("0 to 3"));
-        assert_eq!(one_class("b", None, &model).unwrap(), 3);
+        let (label, all) = one_class("b", None, &model).unwrap();
+        assert_eq!((label, all.as_deref()), (3, Some(&names[..])));
+        assert_eq!(
+            Named::of(
+                None,
+                &ModelClasses {
+                    names: None,
+                    ..model
+                }
+            )
+            .unwrap()
+            .all(),
+            None
+        );
         let text = one_class("b,1", None, &model).unwrap_err().to_string();
         assert_eq!(text, "--class=b,1: expected one class, not 2");
         let silent = ModelClasses {
             names: None,
             ..model
         };
-        let text = class_list(Some("b"), None, &silent)
-            .unwrap_err()
-            .to_string();
+        let text = class_list(Some("b"), &silent).unwrap_err().to_string();
         assert!(text.contains("--data_path"), "{text}");
     }
 
@@ -216,7 +236,7 @@ mod tests {
         fn any_list_is_read_or_refused(list in "[a-b\", 0-9-]{0,16}") {
             let names = ["a", "a b", "1"].map(str::to_owned);
             let model = ModelClasses { file: "m", names: Some(&names), count: 3 };
-            match class_list(Some(&list), None, &model) {
+            match Named::of(None, &model).and_then(|named| named.list("classes", Some(&list))) {
                 Ok(labels) => prop_assert!(labels.iter().all(|label| (0..3).contains(label))),
                 Err(e) => { let begin = format!("--classes={list}: "); prop_assert!(e.to_string().starts_with(&begin)) }
             }

@@ -68,6 +68,50 @@ pub fn may_write(path: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a file in a folder that is not there.
+pub fn check_parent(out: &Path) -> Result<()> {
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
+    match folder.filter(|f| !f.is_dir()) {
+        Some(folder) => Err(Error::input(format!(
+            "--out={}: there is no folder {}",
+            out.display(),
+            folder.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Makes a folder for many files, or takes one that is empty, or any if `force`.
+pub fn open_folder(out: &Path, force: bool) -> Result<()> {
+    let taken = out
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some());
+    if taken && !force {
+        return Err(Error::input(format!(
+            "--out={}: the folder is not empty; choose another one or add --force",
+            out.display()
+        )));
+    }
+    std::fs::create_dir_all(out).map_err(Error::io(out))
+}
+
+/// Whether `out` is a folder, or to be one by the slash at its end.
+pub fn is_folder(out: &Path) -> bool {
+    out.as_os_str().as_encoded_bytes().ends_with(b"/") || out.is_dir()
+}
+
+/// Whether a name seems to mean a file: a short word with a letter stands behind its last dot. (`run-1.5` and `.samples` are folders like
+/// others.)
+pub fn looks_like_a_file(out: &Path) -> bool {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_end_matches([' ', '.']);
+    name.rsplit_once('.').is_some_and(|(_, ending)| {
+        let short = ending.len() <= 5 || ending.eq_ignore_ascii_case("safetensors");
+        let word = ending.chars().all(char::is_alphanumeric);
+        short && word && ending.chars().any(char::is_alphabetic)
+    })
+}
+
 /// Checks that `flag` is in `range`.
 pub fn in_range(flag: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<()> {
     if range.contains(&value) {

@@ -39,4 +39,13 @@ impl MachineArgs {
         }
         Ok((device, self.precision.unwrap_or(usual).math()))
     }
+
+    /// The precision that products have on `device`.
+    pub fn chosen(&self, device: Device, usual: Precision) -> Precision {
+        if device.is_async() {
+            self.precision.unwrap_or(usual)
+        } else {
+            Precision::Fp32
+        }
+    }
 }

@@ -101,3 +101,8 @@ pub fn bitmap(side: u32, seed: u64) -> Vec<u8> {
     ];
     [&header.concat(), &pixels[..]].concat()
 }
+
+/// The pixels of a picture, without what its file says of itself.
+pub fn pixels(path: impl AsRef<Path>) -> Vec<u8> {
+    image::open(path).unwrap().into_rgb8().into_raw()
+}

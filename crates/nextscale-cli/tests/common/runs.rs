@@ -144,3 +144,11 @@ pub fn assert_same_end(trainer: Trainer, whole: &Path, other: &Path) {
         );
     }
 }
+
+/// A folder of images, a tokenizer and a model of two classes, class0 and class1, that has hardly learnt anything; and its file.
+pub fn with_model() -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = prepared();
+    super::succeed(&texts(&Transformer.flags(dir.path(), "run", &["--ep=1"])));
+    let model = dir.path().join("run").join(Transformer.last());
+    (dir, model)
+}

@@ -5,6 +5,7 @@
 //! known beside each model (`state_dict.rs` there), and what a file is, in [`checkpoint`](crate::checkpoint).
 
 pub mod atomic;
+mod digest;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod host;
@@ -16,5 +17,6 @@ pub mod sniff;
 pub mod state_dict;
 
 pub use atomic::{clean_stale, write_atomic};
+pub use digest::sha256_of;
 pub use host::{HostDType, HostTensor};
 pub use state_dict::StateDict;

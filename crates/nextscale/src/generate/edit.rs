@@ -63,6 +63,16 @@ impl Region {
 
     /// Which tokens of a `ph`×`pw` map are drawn anew: those whose area lies in the region by half or more.
     pub fn tokens(&self, ph: usize, pw: usize) -> Vec<bool> {
+        self.cells(ph, pw, |sum, n| sum >= 0.5 * n)
+    }
+
+    /// The share of every pixel of an image of `height`×`width` that lies in the region.
+    pub fn shares(&self, height: usize, width: usize) -> Vec<f32> {
+        self.cells(height, width, |sum, n| (sum / n) as f32)
+    }
+
+    /// What `of` makes of the sum and the count of the mask's values under each of `ph`×`pw` cells.
+    fn cells<T>(&self, ph: usize, pw: usize, of: impl Fn(f64, f64) -> T) -> Vec<T> {
         let mut out = Vec::with_capacity(ph * pw);
         for y in 0..ph {
             for x in 0..pw {
@@ -75,7 +85,7 @@ impl Region {
                         n += 1;
                     }
                 }
-                out.push(sum >= 0.5 * n as f64);
+                out.push(of(sum, n as f64));
             }
         }
         out

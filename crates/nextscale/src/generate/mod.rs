@@ -2,8 +2,10 @@
 
 mod batches;
 mod edit;
+mod keep;
 mod sample;
 
 pub use batches::BatchSampler;
 pub use edit::{Edit, Region, Selected};
-pub use sample::{Noise, SampleOptions, Sampled, Sampler, ScaleNoise, Watch};
+pub use keep::Seam;
+pub use sample::{Blend, Noise, SampleOptions, Sampled, Sampler, ScaleNoise, Watch};

@@ -126,6 +126,17 @@ impl Numbers<'_> {
     }
 }
 
+/// A condition between two classes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Blend {
+    /// The class where `share` is 0.
+    pub from: i32,
+    /// The class where `share` is 1.
+    pub to: i32,
+    /// How far from the one to the other, 0 to 1: class embeddings are blended linearly.
+    pub share: f32,
+}
+
 /// A transformer with the tokenizer it was trained on.
 #[derive(Clone, Copy)]
 pub struct Sampler<'a> {
@@ -177,6 +188,38 @@ impl Sampler<'_> {
         self.pass(&rows, numbers, options, None, None, each)
     }
 
+    /// Draws one image a blend of classes, as [`Sampler::draw`] does of labels; where a share is 0 or 1 it is the image of that class. The
+    /// pass is never recorded as a graph.
+    ///
+    /// # Errors
+    /// When a label or a share is out of range or the models do not fit each other.
+    pub fn draw_between(
+        &self,
+        blends: &[Blend],
+        first: u64,
+        options: &SampleOptions,
+        watch: Option<&mut Watch<'_>>,
+    ) -> Result<Sampled> {
+        if let Some(b) = blends.iter().find(|b| !(0.0..=1.0).contains(&b.share)) {
+            return Err(Error::input(format!(
+                "a share of {} between two classes: expected a number from 0 to 1",
+                b.share
+            )));
+        }
+        let side = |of: fn(&Blend) -> i32| -> Result<Tensor> {
+            let labels: Vec<i32> = blends.iter().map(of).collect();
+            let rows = self.rows(&labels, options)?;
+            Ok(Tensor::from_i32([rows.len()], rows).to(self.var.device())?)
+        };
+        let (from, to) = (side(|b| b.from)?, side(|b| b.to)?);
+        let mut shares: Vec<f32> = blends.iter().map(|b| b.share).collect();
+        // Of rows without a class both sides are the same.
+        shares.resize(from.numel(), 0.0);
+        let cond = self.var.blended_condition(&from, &to, &shares)?;
+        let numbers = Numbers::Host(&options.noise, first);
+        self.pass_of(&cond, numbers, options, None, watch, &mut || Ok(()))
+    }
+
     /// Labels of all rows of the batch: the images', then "no class" as often where there is guidance, without which a
     /// second half would have no influence.
     pub(super) fn rows(&self, labels: &[i32], options: &SampleOptions) -> Result<Vec<i32>> {
@@ -195,6 +238,21 @@ impl Sampler<'_> {
         numbers: Numbers<'_>,
         options: &SampleOptions,
         edit: Option<&Edit>,
+        watch: Option<&mut Watch<'_>>,
+        each: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Sampled> {
+        let pass = ForwardPass::plain(self.var.math);
+        let cond = self.var.condition(&pass.cx.full(), rows)?;
+        self.pass_of(&cond, numbers, options, edit, watch, each)
+    }
+
+    /// The same for conditions \[rows, C\].
+    fn pass_of(
+        &self,
+        cond: &Tensor,
+        numbers: Numbers<'_>,
+        options: &SampleOptions,
+        edit: Option<&Edit>,
         mut watch: Option<&mut Watch<'_>>,
         each: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Sampled> {
@@ -202,11 +260,10 @@ impl Sampler<'_> {
         let pass = ForwardPass::plain(var.math);
         let guided = options.cfg != 0.0;
         let copies = if guided { 2 } else { 1 };
-        let cond = var.condition(&pass.cx.full(), rows)?;
-        let conditions = var.conditions(&pass, &cond)?;
-        let mut caches = var.caches(rows.numel())?;
+        let conditions = var.conditions(&pass, cond)?;
+        let mut caches = var.caches(cond.dims()[0])?;
         let codebook = self.vqvae.quantizer.codebook(&self.vqvae.params);
-        let mut x = var.embed_first(&cond)?;
+        let mut x = var.embed_first(cond)?;
         let mut f_hat: Option<Tensor> = None;
         let mut tokens = Vec::new();
         let last = pyramid.count() - 1;

@@ -199,13 +199,17 @@ pub fn load_var(model: &mut Var, dict: &StateDict, source: &str) -> Result<()> {
     load_params(&mut model.params, dict, source)
 }
 
-/// A short text that differs between tokenizers with different weights: CRC-32C of names and float32 values.
+/// A short text that differs between models with different weights: CRC-32C of names and float32 values.
 ///
 /// # Errors
 /// When the weights can't be read from their device.
 pub fn fingerprint(params: &Params) -> Result<String> {
-    let crc = params_state(params)?.iter().fold(0, |crc, (name, t)| {
-        crc32c::crc32c_append(crc32c::crc32c_append(crc, name.as_bytes()), &t.data)
-    });
+    let mut crc = 0;
+    // One after the other: no copy of all weights is made.
+    for info in params.infos() {
+        let values = params.export(&info.name)?;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, info.name.as_bytes()), &bytes);
+    }
     Ok(format!("{crc:08x}"))
 }

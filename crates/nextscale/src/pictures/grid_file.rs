@@ -1,6 +1,7 @@
 //! A grid of images as one PNG file, written a row of images at a time: memory does not grow with the number of images.
 
-use super::{GAP, grid_size};
+use super::png_text::{self, PngText};
+use super::{GAP, Picture, Sheet};
 use crate::format::atomic::Unfinished;
 use crate::{Error, Result};
 use png::{BitDepth, ColorType, Encoder, StreamWriter};
@@ -12,28 +13,28 @@ use std::path::{Path, PathBuf};
 pub struct GridFile {
     lines: StreamWriter<'static, File>,
     file: Unfinished,
-    side: usize,
-    columns: usize,
+    sheet: Sheet,
     missing: usize,
-    /// The row of images being filled, with the gap above it, and how many it holds.
-    row: Vec<u8>,
+    /// The row of images being filled, its number, and how many it holds.
+    band: Picture,
+    row: usize,
     held: usize,
 }
 
 impl GridFile {
-    /// Starts a grid of `n` square images, `columns` a row, white between them.
+    /// Starts the grid that `sheet` describes, with texts.
     ///
     /// # Errors
     /// When the folder can't be written to or the picture would be too large for PNG.
-    pub fn create(path: &Path, n: usize, side: usize, columns: usize) -> Result<Self> {
+    pub fn create(path: &Path, sheet: Sheet, texts: &[PngText]) -> Result<Self> {
         let file = Unfinished::create(path)?;
-        let columns = columns.clamp(1, n.max(1));
-        let (width, height) = grid_size(n, side, columns);
+        let (width, height) = sheet.size();
         let extent = |pixels: usize| {
             u32::try_from(pixels).map_err(|_| {
                 Error::input(format!(
-                    "{}: a grid of {n} images is too large for one picture; write to a folder",
-                    path.display()
+                    "{}: a grid of {} images is too large for one picture; write to a folder",
+                    path.display(),
+                    sheet.count()
                 ))
             })
         };
@@ -42,17 +43,21 @@ impl GridFile {
         encoder.set_color(ColorType::Rgb);
         encoder.set_depth(BitDepth::Eight);
         let failed = |e: png::EncodingError| Error::failed(format!("{}: {e}", path.display()));
-        let lines = encoder
+        png_text::add(&mut encoder, texts).map_err(failed)?;
+        let mut lines = encoder
             .write_header()
             .and_then(png::Writer::into_stream_writer)
             .map_err(failed)?;
+        lines
+            .write_all(&sheet.head().rgb)
+            .map_err(Error::io(path))?;
         Ok(Self {
             lines,
             file,
-            side,
-            columns,
-            missing: n,
-            row: vec![255; width * 3 * (side + GAP)],
+            missing: sheet.count(),
+            band: sheet.band(0),
+            sheet,
+            row: 0,
             held: 0,
         })
     }
@@ -62,24 +67,20 @@ impl GridFile {
     /// # Errors
     /// When there are more than announced, or writing fails.
     pub fn append(&mut self, pixels: &[u8]) -> Result<()> {
-        let line = self.side * 3;
-        let width = (self.columns * (self.side + GAP) + GAP) * 3;
-        for image in pixels.chunks_exact(line * self.side) {
+        let side = self.sheet.side();
+        for image in pixels.chunks_exact(side * side * 3) {
             self.missing = self
                 .missing
                 .checked_sub(1)
                 .ok_or_else(|| Error::failed("more images than announced"))?;
-            let left = (GAP + self.held * (self.side + GAP)) * 3;
-            let rows = self.row.chunks_exact_mut(width).skip(GAP);
-            for (to, from) in rows.zip(image.chunks_exact(line)) {
-                to[left..left + line].copy_from_slice(from);
-            }
+            self.sheet.set(&mut self.band, self.held, image);
             self.held += 1;
-            if self.held == self.columns || self.missing == 0 {
+            if self.held == self.sheet.columns() || self.missing == 0 {
                 self.lines
-                    .write_all(&self.row)
+                    .write_all(&self.band.rgb)
                     .map_err(Error::io(self.file.path()))?;
-                self.row.fill(255);
+                self.row += 1;
+                self.band = self.sheet.band(self.row);
                 self.held = 0;
             }
         }
@@ -94,9 +95,9 @@ impl GridFile {
         if self.missing > 0 {
             return Err(Error::failed("fewer images than announced"));
         }
-        let gap = (self.columns * (self.side + GAP) + GAP) * 3 * GAP;
+        let gap = vec![255; self.sheet.size().0 * 3 * GAP];
         self.lines
-            .write_all(&self.row[..gap])
+            .write_all(&gap)
             .map_err(Error::io(self.file.path()))?;
         self.lines
             .finish()
@@ -121,27 +122,40 @@ impl GridFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pictures::grid;
+    use crate::pictures::{grid, read_png_text};
+
+    fn written(path: &Path, sheet: Sheet, tiles: &[u8]) -> Picture {
+        let texts = [("k".to_owned(), "text".to_owned())];
+        let mut file = GridFile::create(path, sheet, &texts).unwrap();
+        for part in tiles.chunks(2 * 4 * 4 * 3) {
+            file.append(part).unwrap();
+        }
+        assert!(!path.exists());
+        file.finish().unwrap();
+        assert_eq!(read_png_text(path, "k").unwrap().as_deref(), Some("text"));
+        let got = image::open(path).unwrap().into_rgb8();
+        Picture {
+            width: got.width() as usize,
+            height: got.height() as usize,
+            rgb: got.into_raw(),
+        }
+    }
 
     #[test]
     fn equals_the_grid_made_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let tiles: Vec<u8> = (0..7 * 4 * 4 * 3).map(|i| (i * 37 % 251) as u8).collect();
         for columns in [1, 3, 7, 20] {
+            let sheet = Sheet::new(7, 4, columns);
             let path = dir.path().join(format!("{columns}.png"));
-            let mut file = GridFile::create(&path, 7, 4, columns).unwrap();
-            for part in tiles.chunks(2 * 4 * 4 * 3) {
-                file.append(part).unwrap();
-            }
-            assert!(!path.exists());
-            file.finish().unwrap();
-            let got = image::open(&path).unwrap().into_rgb8();
-            let want = grid(&tiles, 4, columns);
             assert_eq!(
-                (got.width() as usize, got.height() as usize),
-                (want.width, want.height)
+                written(&path, sheet.clone(), &tiles),
+                grid(&tiles, 4, columns)
             );
-            assert_eq!(got.into_raw(), want.rgb);
+            let names: Vec<String> = ["a", "bc", "d"].map(str::to_owned).into();
+            let sheet = sheet.with_rows(&names).with_heads(&names, 1);
+            let path = dir.path().join(format!("{columns}-named.png"));
+            assert_eq!(written(&path, sheet.clone(), &tiles), sheet.picture(&tiles));
         }
     }
 
@@ -149,10 +163,9 @@ mod tests {
     fn the_count_must_fit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.png");
-        let mut file = GridFile::create(&path, 1, 4, 8).unwrap();
-        assert!(file.append(&[0; 2 * 4 * 4 * 3]).is_err());
-        let file = GridFile::create(&path, 1, 4, 8).unwrap();
-        assert!(file.finish().is_err());
+        let create = || GridFile::create(&path, Sheet::new(1, 4, 8), &[]).unwrap();
+        assert!(create().append(&[0; 2 * 4 * 4 * 3]).is_err());
+        assert!(create().finish().is_err());
         assert!(!path.exists());
     }
 }

@@ -1,17 +1,17 @@
 //! Rows of tiles with a name before each, for pictures of samples by class.
 
 use super::Picture;
-use font8x8::legacy::BASIC_LEGACY;
+use font8x8::legacy::{BASIC_LEGACY, GREEK_LEGACY, LATIN_LEGACY};
 
 /// Side of a letter in pixels.
-const LETTER: usize = 8;
+pub(super) const LETTER: usize = 8;
 /// Space between tiles and around names.
 const GAP: usize = 4;
 
 /// A picture of rows: a name, then its square tiles of side `side` (`[n, side, side, 3]`).
 pub fn labelled_rows(rows: &[(&str, &[u8])], side: usize) -> Picture {
     let bytes = (side * side * 3).max(1);
-    let longest = rows.iter().map(|r| r.0.len()).max().unwrap_or(0);
+    let longest = rows.iter().map(|r| r.0.chars().count()).max().unwrap_or(0);
     let most = rows.iter().map(|r| r.1.len() / bytes).max().unwrap_or(0);
     let left = longest * LETTER + 2 * GAP;
     let mut out = Picture::filled(
@@ -29,23 +29,60 @@ pub fn labelled_rows(rows: &[(&str, &[u8])], side: usize) -> Picture {
     out
 }
 
-/// Writes ASCII text in black; other characters show as a question mark.
-fn write(out: &mut Picture, text: &str, (x, y): (usize, usize)) {
+/// Writes text in black; letters that the font lacks show as a question mark.
+pub(super) fn write(out: &mut Picture, text: &str, (x, y): (usize, usize)) {
     for (i, c) in text.chars().enumerate() {
-        let code = if c.is_ascii() {
-            c as usize
-        } else {
-            '?' as usize
-        };
-        for (row, bits) in BASIC_LEGACY[code].iter().enumerate() {
-            for col in 0..LETTER {
-                let (px, py) = (x + i * LETTER + col, y + row);
-                if bits >> col & 1 == 1 && px < out.width && py < out.height {
-                    let at = (py * out.width + px) * 3;
-                    out.rgb[at..at + 3].fill(0);
-                }
-            }
+        for (row, col) in dots(c) {
+            dot(out, Some(x + i * LETTER + col), Some(y + row));
         }
+    }
+}
+
+/// The same from (`x`, `bottom`) upwards, turned to the left.
+pub(super) fn write_upwards(out: &mut Picture, text: &str, (x, bottom): (usize, usize)) {
+    for (i, c) in text.chars().enumerate() {
+        for (row, col) in dots(c) {
+            dot(out, Some(x + row), bottom.checked_sub(i * LETTER + col + 1));
+        }
+    }
+}
+
+/// A text of at most so many letters; of a longer one the beginning with two dots.
+pub(super) fn cut(text: &str, letters: usize) -> String {
+    if text.chars().count() <= letters {
+        return text.to_owned();
+    }
+    let begin: String = text.chars().take(letters.saturating_sub(2)).collect();
+    format!("{begin}..")
+}
+
+/// Row and column of the black pixels of a letter.
+fn dots(c: char) -> impl Iterator<Item = (usize, usize)> {
+    let letter = glyph(c).unwrap_or(BASIC_LEGACY[usize::from(b'?')]);
+    let all = (0..LETTER).flat_map(|row| (0..LETTER).map(move |col| (row, col)));
+    all.filter(move |&(row, col)| letter[row] >> col & 1 == 1)
+}
+
+/// ASCII, the letters of western Europe and Greek.
+fn glyph(c: char) -> Option<[u8; LETTER]> {
+    let code = c as usize;
+    let of = |table: &[[u8; LETTER]], first: usize| table.get(code.checked_sub(first)?).copied();
+    match code {
+        0..0x80 => of(&BASIC_LEGACY, 0),
+        0xa0..0x100 => of(&LATIN_LEGACY, 0xa0),
+        0x390.. => of(&GREEK_LEGACY, 0x390),
+        _ => None,
+    }
+}
+
+/// Blackens a pixel, if it lies in the picture.
+fn dot(out: &mut Picture, x: Option<usize>, y: Option<usize>) {
+    if let (Some(x), Some(y)) = (x, y)
+        && x < out.width
+        && y < out.height
+    {
+        let at = (y * out.width + x) * 3;
+        out.rgb[at..at + 3].fill(0);
     }
 }
 
@@ -67,5 +104,19 @@ mod tests {
         assert!(black(0, 24) > 10, "letters are drawn");
         assert_eq!(black(24, p.width), 0);
         assert_eq!(p.rgb[(4 * p.width + 24) * 3], 7);
+    }
+
+    #[test]
+    fn letters_beyond_ascii_are_their_own_and_unknown_ones_are_question_marks() {
+        let drawn = |text: &str| labelled_rows(&[(text, &[])], 16).rgb;
+        for (known, plain) in [("é", "e"), ("ß", "s"), ("Ω", "O")] {
+            assert!(glyph(known.chars().next().unwrap()).is_some());
+            assert!(drawn(known) != drawn("?") && drawn(known) != drawn(plain));
+        }
+        for unknown in ['漢', '\u{10ffff}', '\u{85}'] {
+            assert_eq!(glyph(unknown), None);
+        }
+        assert_eq!(cut("abcdef", 6), "abcdef");
+        assert_eq!(cut("abcdefg", 6), "abcd..");
     }
 }

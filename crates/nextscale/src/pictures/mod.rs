@@ -1,16 +1,22 @@
-//! Pictures and files of many images that commands and runs write: grids, before/after pairs, labelled rows, `.npz`.
+//! Pictures and files of many images that commands and runs write: grids, before/after pairs, labelled rows, animations, `.npz`.
 
+mod animation;
 mod grid_file;
 mod labels;
 mod npz;
+mod png_text;
+mod sheet;
 
+pub use animation::save_gif;
 pub use grid_file::GridFile;
 pub use labels::labelled_rows;
 pub use npz::NpzImages;
+pub use png_text::{PngText, read_png_text};
+pub use sheet::Sheet;
 
 use crate::format::write_atomic;
 use crate::{Error, Result};
-use image::codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder};
+use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use std::path::Path;
 
@@ -53,32 +59,12 @@ impl PictureFormat {
 /// Most pixels of a picture that is held whole in memory: those of the largest WebP file.
 const MOST_HELD: usize = 16_384 * 16_384;
 
-/// Width and height of a [`grid`] of `n` tiles.
-fn grid_size(n: usize, side: usize, columns: usize) -> (usize, usize) {
-    let columns = columns.clamp(1, n.max(1));
-    let along = |tiles: usize| tiles.saturating_mul(side + GAP).saturating_add(GAP);
-    (along(columns), along(n.div_ceil(columns)))
-}
-
 /// Checks, before anything is drawn, that a [`grid`] of `n` tiles can be held and written to `path`. `advice` ends the message.
 ///
 /// # Errors
-/// When a side is longer than the file's format has it, or the picture is too large to hold.
+/// As [`Sheet::check`].
 pub fn check_grid(path: &Path, n: usize, side: usize, columns: usize, advice: &str) -> Result<()> {
-    let format = PictureFormat::of(path).unwrap_or(PictureFormat::Png);
-    let (width, height) = grid_size(n, side, columns);
-    let most = format.most_side();
-    let limit = if width.max(height) > most {
-        format!("{format:?} has at most {most} along a side")
-    } else if width.saturating_mul(height) > MOST_HELD {
-        format!("at most {MOST_HELD} in all are held in memory")
-    } else {
-        return Ok(());
-    };
-    Err(Error::input(format!(
-        "`out`={}: a picture of {n} images has {width} by {height} pixels, and {limit}; give {advice}",
-        path.display()
-    )))
+    Sheet::new(n, side, columns).check(path, advice)
 }
 
 /// An 8-bit RGB picture, row-major.
@@ -116,21 +102,43 @@ impl Picture {
     /// # Errors
     /// When the picture is too large for the format, or the file can't be written.
     pub fn save(&self, path: &Path) -> Result<()> {
+        self.save_with(path, &[])
+    }
+
+    /// The same with texts, which PNG files carry and others do not.
+    ///
+    /// # Errors
+    /// As [`Picture::save`].
+    pub fn save_with(&self, path: &Path, texts: &[PngText]) -> Result<()> {
         let mut bytes = Vec::new();
+        let failed = |e: String| Error::failed(format!("{}: {e}", path.display()));
         let (width, height) = (self.width as u32, self.height as u32);
         let (rgb, color) = (&self.rgb, ExtendedColorType::Rgb8);
         match PictureFormat::of(path).unwrap_or(PictureFormat::Png) {
-            PictureFormat::Png => {
-                PngEncoder::new(&mut bytes).write_image(rgb, width, height, color)
-            }
+            PictureFormat::Png => self
+                .write_png(&mut bytes, texts)
+                .map_err(|e| failed(e.to_string()))?,
             PictureFormat::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
-                .write_image(rgb, width, height, color),
-            PictureFormat::WebP => {
-                WebPEncoder::new_lossless(&mut bytes).write_image(rgb, width, height, color)
-            }
+                .write_image(rgb, width, height, color)
+                .map_err(|e| failed(e.to_string()))?,
+            PictureFormat::WebP => WebPEncoder::new_lossless(&mut bytes)
+                .write_image(rgb, width, height, color)
+                .map_err(|e| failed(e.to_string()))?,
         }
-        .map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
         write_atomic(path, |w| w.write_all(&bytes))
+    }
+
+    fn write_png(&self, out: &mut Vec<u8>, texts: &[PngText]) -> Result<(), png::EncodingError> {
+        let (width, height) = (self.width as u32, self.height as u32);
+        let mut encoder = png::Encoder::new(out, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::Fast);
+        encoder.set_filter(png::Filter::Adaptive);
+        png_text::add(&mut encoder, texts)?;
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&self.rgb)?;
+        writer.finish()
     }
 }
 
@@ -139,19 +147,8 @@ const GAP: usize = 2;
 
 /// Square tiles of side `side` (`[n, side, side, 3]`) in rows of `columns`.
 pub fn grid(tiles: &[u8], side: usize, columns: usize) -> Picture {
-    let bytes = side * side * 3;
-    let n = tiles.len() / bytes.max(1);
-    let columns = columns.clamp(1, n.max(1));
-    let (width, height) = grid_size(n, side, columns);
-    let mut out = Picture::filled(width, height, [255; 3]);
-    for (i, tile) in tiles.chunks_exact(bytes.max(1)).enumerate() {
-        let at = (
-            GAP + i % columns * (side + GAP),
-            GAP + i / columns * (side + GAP),
-        );
-        out.paste(tile, (side, side), at);
-    }
-    out
+    let count = tiles.len() / (side * side * 3).max(1);
+    Sheet::new(count, side, columns).picture(tiles)
 }
 
 /// Originals above their reconstructions, in pairs of rows of `columns`.

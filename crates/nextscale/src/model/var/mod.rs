@@ -148,6 +148,29 @@ impl Var {
         Ok(ops::gather_rows(cx, &table, labels)?)
     }
 
+    /// Conditions \[B, C\] between classes: those of `from` moved towards those of `to`, labels \[B\] on the model's device, by shares
+    /// from 0 to 1 along a straight line. Made on the CPU.
+    ///
+    /// # Errors
+    /// When shapes do not fit or, on a CPU, a label is out of range.
+    pub fn blended_condition(&self, from: &Tensor, to: &Tensor, shares: &[f32]) -> Result<Tensor> {
+        let here = |labels: &Tensor| -> Result<Tensor> {
+            let rows = self.condition(&Cx::off().with(self.math).full(), labels)?;
+            Ok(rows.to(Device::Cpu)?)
+        };
+        let (a, b) = (here(from)?, here(to)?);
+        if a.dims() != b.dims() || a.dims()[0] != shares.len() {
+            return Err(Error::failed("as many classes and shares are blended"));
+        }
+        let width = self.config.width();
+        let pairs = a.f32()?.iter().zip(b.f32()?).enumerate();
+        let mixed = pairs.map(|(i, (a, b))| {
+            let share = shares[i / width];
+            a * (1.0 - share) + b * share
+        });
+        Ok(Tensor::from_vec(a.shape(), mixed.collect()).to(self.device())?)
+    }
+
     /// The modulation of every block and of the head for conditions \[B, C\].
     ///
     /// # Errors

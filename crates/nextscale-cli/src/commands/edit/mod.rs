@@ -1,23 +1,35 @@
 //! `nextscale edit`: redraw a part of an image.
 
+mod results;
+
 use super::class_list::one_class;
-use super::images::{check_picture, in_range, load, may_write, pair};
+use super::images::{
+    check_parent, check_picture, in_range, is_folder, load, looks_like_a_file, may_write,
+    open_folder, pair,
+};
 use super::machine::MachineArgs;
 use super::mask;
+use super::record::Origin;
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
-use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler, Selected};
+use nextscale::format::sha256_of;
+use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler, Seam, Selected};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
-use nextscale::pictures::{check_grid, grid};
-use nextscale::{Error, Result, say, tell};
+use nextscale::pictures::{PictureFormat, check_grid};
+use nextscale::{Error, Result, tell};
 use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
+use results::{Flags, Mask, Results};
 use std::path::PathBuf;
 
 /// Results that one picture holds.
 const MOST_RESULTS: usize = 256;
+/// Results that a folder holds.
+const MOST_FILES: usize = 1 << 16;
+/// Which part of an image's side --keep_original blends over, where nothing is said.
+const FEATHER: usize = 32;
 
 /// Flags of `edit`.
 #[derive(clap::Args)]
@@ -64,10 +76,18 @@ pub struct Args {
     /// Seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The picture to write: the source, its reconstruction, then the results
-    #[arg(long, value_name = "FILE", default_value = "edit.png")]
+    /// Put the image's own pixels back outside the region, with a soft edge around it
+    #[arg(long)]
+    keep_original: bool,
+    /// Pixels around the region over which --keep_original goes from what was drawn to the image's own; 0: none; without it 1/32 of the
+    /// side
+    #[arg(long, value_name = "N", requires = "keep_original")]
+    feather: Option<usize>,
+    /// Output: a picture ending in .png, .jpg or .webp with the source, its reconstruction, then the results; or a folder for a PNG
+    /// file a result. PNG files say how they were drawn
+    #[arg(long, value_name = "PATH", default_value = "edit.png")]
     out: PathBuf,
-    /// Overwrite an existing file
+    /// Overwrite existing files
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -100,23 +120,38 @@ fn edit(args: &Args) -> Result<()> {
     if args.count == 0 {
         return Err(Error::input("--count=0: expected at least 1"));
     }
-    if args.count > MOST_RESULTS {
+    let to_folder = is_folder(&args.out)
+        || PictureFormat::of(&args.out).is_none() && !looks_like_a_file(&args.out);
+    let (most, why) = match to_folder {
+        true => (MOST_FILES, ""),
+        false => (MOST_RESULTS, ", as all are in one picture"),
+    };
+    if args.count > most {
         return Err(Error::input(format!(
-            "--count={}: it must be at most {MOST_RESULTS}, as all are in one picture",
+            "--count={}: it must be at most {most}{why}",
             args.count
         )));
     }
     if args.mode == Mode::Reclass && args.class.is_none() {
         return Err(Error::input("--mode=reclass needs --class"));
     }
-    check_picture(&args.out)?;
-    may_write(&args.out, args.force)?;
-    let (device, math) = args.machine.start(Precision::Bf16)?;
+    if !to_folder {
+        check_picture(&args.out)?;
+        may_write(&args.out, args.force)?;
+        check_parent(&args.out)?;
+    }
+    let usual = Precision::Bf16;
+    let (device, math) = args.machine.start(usual)?;
+    let (tokenizer, kind) = (args.tokenizer.as_deref(), args.weights.kind);
+    let opened = open_pair(&args.model, tokenizer, kind)?;
+    let precision = args.machine.chosen(device, usual);
+    let files = (args.model.as_path(), tokenizer);
+    let origin = Origin::of(&opened, files, kind, (device, precision))?;
     let OpenPair {
         mut var,
         tokenizer: mut tok,
         class_names,
-    } = open_pair(&args.model, args.tokenizer.as_deref(), args.weights.kind)?;
+    } = opened;
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
     let pyramid = &var.config.pyramid;
@@ -125,7 +160,7 @@ fn edit(args: &Args) -> Result<()> {
         return Err(Error::input("edit works on square images"));
     }
     let side = h * tok.vqvae.config.downsample();
-    let label = match &args.class {
+    let (label, names) = match &args.class {
         Some(class) => {
             let known = ModelClasses {
                 file: &args.model.display().to_string(),
@@ -134,10 +169,12 @@ fn edit(args: &Args) -> Result<()> {
             };
             one_class(class, args.data_path.as_deref(), &known)?
         }
-        None => var.no_class(),
+        None => (var.no_class(), None),
     };
     let all = args.count + 2;
-    check_grid(&args.out, all, side, all, "a smaller --count")?;
+    if !to_folder {
+        check_grid(&args.out, all, side, all, "a smaller --count")?;
+    }
     let (image, pixels) = load(&args.image, side, 1.0)?;
     let region = region(args, side)?;
     check_region(args, &region, pyramid)?;
@@ -156,6 +193,10 @@ fn edit(args: &Args) -> Result<()> {
     };
     memory::check(device, "count", args.count.min(AT_ONCE), workload())?;
     let (back, tokens) = tok.vqvae.reconstruct(&image.to(device)?, pyramid)?;
+    let feather = args.feather.unwrap_or((side / FEATHER).max(1));
+    let seam = args
+        .keep_original
+        .then(|| Seam::around(&region, (side, side), feather));
     let edit = Edit {
         source: tokens,
         region,
@@ -164,17 +205,57 @@ fn edit(args: &Args) -> Result<()> {
         var: &var,
         vqvae: &tok.vqvae,
     };
-    let mut all = pixels;
-    all.extend(ops::to_pixels(&ops::to_unit_range(&back)?)?);
+    let class = args.class.is_some().then_some(label);
+    let flags = args.flags(class, seam.is_some().then_some(feather))?;
+    if to_folder {
+        open_folder(&args.out, args.force)?;
+    }
+    let mut results = Results::new(&args.out, to_folder, side, flags, origin, names);
+    if !to_folder {
+        results.begin(&pixels, &ops::to_pixels(&ops::to_unit_range(&back)?)?);
+    }
     for first in (0..args.count).step_by(AT_ONCE) {
         let labels = vec![label; AT_ONCE.min(args.count - first)];
         let drawn = sampler.draw(&labels, first as u64, &options, Some(&edit), None);
         let drawn = drawn.map_err(|e| advise(e, device, "count", labels.len(), workload()))?;
-        all.extend(drawn.pixels()?);
+        let mut drawn = drawn.pixels()?;
+        for image in drawn.chunks_exact_mut(pixels.len()) {
+            if let Some(seam) = &seam {
+                seam.put_back(image, &pixels)?;
+            }
+            results.take(image)?;
+        }
     }
-    grid(&all, side, args.count + 2).save(&args.out)?;
-    say!("{} results in {}", args.count, args.out.display())?;
-    Ok(())
+    results.finish(args.count)
+}
+
+impl Args {
+    /// The flags that decide the pixels.
+    fn flags(&self, class: Option<i32>, feather: Option<usize>) -> Result<Flags> {
+        let mode = clap::ValueEnum::to_possible_value(&self.mode);
+        let mask = match &self.mask {
+            Some(file) => Some(Mask {
+                file: file.display().to_string(),
+                sha256: sha256_of(file)?,
+            }),
+            None => None,
+        };
+        Ok(Flags {
+            image: self.image.display().to_string(),
+            image_sha256: sha256_of(&self.image)?,
+            mode: mode.map_or_else(String::new, |m| m.get_name().to_owned()),
+            r#box: self.r#box.clone(),
+            mask,
+            class,
+            count: self.count,
+            seed: self.seed,
+            cfg: self.cfg,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            keep_original: self.keep_original,
+            feather,
+        })
+    }
 }
 
 /// Refuses a region that changes nothing, and tells of one that keeps nothing: at a model's few tokens either comes easily.
