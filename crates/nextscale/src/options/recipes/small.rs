@@ -45,9 +45,9 @@ fn flags(recipe: Recipe) -> Option<Flags> {
         },
         transformer: Transformer {
             depth: 4,
-            bs: 32,
+            bs: 16,
             ep: 60,
-            tblr: 8e-3,
+            tblr: 16e-3,
         },
         for_gpu: false,
     };
