@@ -6,6 +6,7 @@ use crate::device::resolve_device;
 use crate::eval::evaluate_reconstruction;
 use crate::format::write_atomic;
 use crate::generate::{BatchSampler, Noise, SampleOptions, Sampler};
+use crate::options::precision::in_reference_flags;
 use crate::options::values::DeviceChoice;
 use crate::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
@@ -18,8 +19,8 @@ use crate::run::{
 };
 use crate::run::{Observer, StopSignal};
 use crate::{Error, Result, Team};
-use nextscale_tensor::Precision;
 use nextscale_tensor::ops;
+use nextscale_tensor::{Math, Precision};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ pub struct Quickstart {
     pub out: PathBuf,
     /// Where to compute.
     pub device: DeviceChoice,
+    /// Precision of products on a GPU; without it TF32.
+    pub precision: Option<Precision>,
     /// Seed of all random draws.
     pub seed: u64,
     /// Asks for an early end.
@@ -171,7 +174,8 @@ impl Quickstart {
         make_folder(&self.out)?;
         let cmd = "quickstart".to_owned();
         (self.say)("1/4  training a tokenizer on built-in images");
-        let options = tokenizer_options(&self.out, self.device, self.seed);
+        let mut options = tokenizer_options(&self.out, self.device, self.seed);
+        options.precision = self.precision;
         let outcome = TokenizerRun {
             options: &options,
             cmd: cmd.clone(),
@@ -183,7 +187,11 @@ impl Quickstart {
             return Ok(None);
         }
         (self.say)("2/4  training a transformer on its tokens");
-        let train = transformer_options(&self.out, self.device, self.seed);
+        let mut train = transformer_options(&self.out, self.device, self.seed);
+        if let Some((fp16, tf32)) = self.precision.map(in_reference_flags) {
+            train.fp16 = fp16;
+            train.machine.tf32 = tf32.unwrap_or(train.machine.tf32);
+        }
         let outcome = TransformerRun {
             options: &train,
             cmd,
@@ -224,10 +232,14 @@ impl Quickstart {
         Ok(Some(summary))
     }
 
+    fn math(&self) -> Math {
+        self.precision.unwrap_or(Precision::Tf32).math()
+    }
+
     fn reconstruct(&self, tokenizer: &Path, data: &Dataset) -> Result<(f64, f64)> {
         let device = resolve_device(self.device)?;
         let mut tok = open_tokenizer(tokenizer, None, None)?;
-        tok.vqvae.to_device(device, Precision::Tf32.math())?;
+        tok.vqvae.to_device(device, self.math())?;
         let pyramid = tok.vqvae.config.pyramid.clone();
         let side = data.side;
         let mut all = data.val_loader(BATCH, LoaderConfig::default())?;
@@ -277,8 +289,8 @@ impl Quickstart {
             tokenizer: mut tok,
             ..
         } = open_pair(&transformer_paths(&train.output.out).last, None, None)?;
-        var.to_device(device, Precision::Tf32.math())?;
-        tok.vqvae.to_device(device, Precision::Tf32.math())?;
+        var.to_device(device, self.math())?;
+        tok.vqvae.to_device(device, self.math())?;
         let sampler = Sampler {
             var: &var,
             vqvae: &tok.vqvae,

@@ -7,7 +7,7 @@ use super::values::{parse_bool, precision_parser};
 use super::values::{parse_pn, precision_by_name};
 use super::{DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions, check};
 #[cfg(feature = "cli")]
-use super::{Size, sizes};
+use super::{Size, precision, sizes};
 use crate::model::vqvae::limits;
 use crate::train::schedule::Curve;
 use crate::{Error, Result};
@@ -140,6 +140,8 @@ impl Args for TokenizerArgs {
 impl FromArgMatches for TokenizerArgs {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         let mut options = TokenizerOptions::from_arg_matches(matches)?;
+        // Refused where --tf32 says something else.
+        precision::given(matches)?;
         if let Some(size) = Size::given(matches) {
             options.pn = size.pn.to_owned();
             options.ch_mult = size.ch_mult.to_owned();
