@@ -1,9 +1,11 @@
 //! Using a trained model: drawing images and changing parts of given ones.
 
 mod batches;
+mod draw;
 mod edit;
 mod sample;
 
 pub use batches::BatchSampler;
+pub use draw::{Class, Draw, DrawnImage, draw};
 pub use edit::{Edit, Region, Selected};
 pub use sample::{Noise, SampleOptions, Sampled, Sampler, ScaleNoise, Watch};
