@@ -4,6 +4,7 @@ use super::lock::RunLock;
 use super::make_folder;
 use crate::data::ImageSource;
 use crate::format::clean_stale;
+use crate::text::counted;
 use crate::world::{self, World};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -147,8 +148,9 @@ pub(super) fn introduction(world: &World, batch: usize) -> Option<String> {
         let mut hosts: Vec<&str> = (0..size).map(|rank| world.host(rank)).collect();
         hosts.dedup();
         format!(
-            "{size} processes on {}, {batch} images of each at a time",
-            hosts.join(", ")
+            "{size} processes on {}, {} of each at a time",
+            hosts.join(", "),
+            counted(batch, "image", "images")
         )
     })
 }
