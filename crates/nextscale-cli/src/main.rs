@@ -5,6 +5,7 @@
 
 mod commands;
 mod home;
+mod spellings;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use nextscale::console::printed;
@@ -17,7 +18,8 @@ use std::process::ExitCode;
     name = "nextscale",
     version,
     args_override_self = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "Flags may be written with dashes or underscores: --data-path is --data_path."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -26,7 +28,7 @@ struct Cli {
 
 /// The program with all of its subcommands and flags.
 fn program() -> clap::Command {
-    home::expanded(Cli::command())
+    home::expanded(spellings::added(Cli::command()))
 }
 
 fn main() -> ExitCode {

@@ -76,3 +76,31 @@ fn trying_sums_needs_several_processes_and_only_it_takes_them() {
     let line = nextscale(&["doctor", "--deadline=3"]).output().unwrap();
     assert_eq!(line.status.code(), Some(2));
 }
+
+/// A machine without a GPU is told what it can do; where it has no use for NVIDIA's libraries none is called missing.
+#[test]
+fn cores_vectors_and_memory_are_told_and_only_what_is_wanted_is_missing() {
+    let text = succeed(&["doctor"]);
+    let line = |start: &str| {
+        let found = text.lines().find(|l| l.starts_with(start));
+        found.unwrap_or_else(|| panic!("{start}: {text}"))
+    };
+    let cpu = line("cpu          ");
+    assert!(cpu.contains("core") && cpu.ends_with(" at once"), "{cpu}");
+    if cfg!(target_os = "linux") {
+        let memory = line("memory       ");
+        assert!(memory.contains(" GiB can be had of the "), "{memory}");
+    }
+    let missing = text.lines().any(|l| l.starts_with("missing "));
+    match text.contains("gpu          none, and nothing is missing") {
+        true => {
+            assert!(!missing, "{text}");
+            assert!(line("gpu ").contains("32 to 64 pixels"), "{text}");
+            line("with a GPU   CUDA 12");
+        }
+        false => {
+            line("gpu ");
+            line("supported    CUDA 12");
+        }
+    }
+}

@@ -4,6 +4,7 @@
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 
+pub use crate::text::counted;
 use crate::text::shown;
 use crate::{Error, Result};
 

@@ -1,8 +1,9 @@
 //! nextscale: training and sampling of visual autoregressive models by next-scale prediction.
 //!
 //! A run of a trainer is [`run::TokenizerRun`] or [`run::TransformerRun`], made of [`options`] and watched by observers
-//! ([`run::Observer`]). Trained models are opened by [`checkpoint::open`], drawn from by [`generate`], measured by [`eval`]. The example
-//! `train_your_own` has all of it in one program, `sample` draws from a file, `custom_observer` watches a run.
+//! ([`run::Observer`]). Images of a trained model are one call, [`draw()`]; what is behind it is [`checkpoint::open`], which opens models,
+//! and [`generate`]. [`eval`] measures them. The example `train_your_own` has all of it in one program, `sample` draws from a file,
+//! `custom_observer` watches a run.
 //!
 //! The library prints nothing and handles no signals. The feature `cli`, on by default, adds what a command needs beside it: flags
 //! (clap), a display (indicatif), signals; without it there is less to compile.
@@ -38,6 +39,7 @@ mod team;
 mod text;
 mod world;
 pub use error::{Error, ErrorKind, Result};
+pub use generate::draw;
 /// Tensors, devices and operators, in the version that this crate is built with.
 pub use nextscale_tensor as tensor;
 pub use remark::on_remark;

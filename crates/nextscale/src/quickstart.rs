@@ -6,6 +6,7 @@ use crate::eval::Judge;
 use crate::format::write_atomic;
 use crate::generate::{Noise, SampleOptions};
 use crate::learn::show;
+use crate::options::precision::in_reference_flags;
 use crate::options::values::DeviceChoice;
 use crate::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
@@ -18,6 +19,7 @@ use crate::run::{
 };
 use crate::run::{Observer, StopSignal};
 use crate::{Error, Result, Team};
+use nextscale_tensor::{Math, Precision};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -42,6 +44,8 @@ pub struct Quickstart {
     pub out: PathBuf,
     /// Where to compute.
     pub device: DeviceChoice,
+    /// Precision of products on a GPU; without it TF32.
+    pub precision: Option<Precision>,
     /// Seed of all random draws.
     pub seed: u64,
     /// Asks for an early end.
@@ -165,7 +169,8 @@ impl Quickstart {
         make_folder(&self.out)?;
         let cmd = "quickstart".to_owned();
         (self.say)("1/4  training a tokenizer on built-in images");
-        let options = tokenizer_options(&self.out, self.device, self.seed);
+        let mut options = tokenizer_options(&self.out, self.device, self.seed);
+        options.precision = self.precision;
         let outcome = TokenizerRun {
             options: &options,
             cmd: cmd.clone(),
@@ -177,7 +182,11 @@ impl Quickstart {
             return Ok(None);
         }
         (self.say)("2/4  training a transformer on its tokens");
-        let train = transformer_options(&self.out, self.device, self.seed);
+        let mut train = transformer_options(&self.out, self.device, self.seed);
+        if let Some((fp16, tf32)) = self.precision.map(in_reference_flags) {
+            train.fp16 = fp16;
+            train.machine.tf32 = tf32.unwrap_or(train.machine.tf32);
+        }
         let outcome = TransformerRun {
             options: &train,
             cmd,
@@ -203,7 +212,7 @@ impl Quickstart {
         let back = show::reconstruct(
             &tokenizer,
             (&data, LoaderConfig::default()),
-            device,
+            (device, self.math()),
             &picture,
             &self.stop,
         )?;
@@ -224,6 +233,10 @@ impl Quickstart {
             w.write_all(text.as_bytes())
         })?;
         Ok(Some(summary))
+    }
+
+    fn math(&self) -> Math {
+        self.precision.unwrap_or(Precision::Tf32).math()
     }
 
     /// Accuracy of a nearest-neighbour classifier on held-out real images and on samples.
@@ -258,7 +271,7 @@ impl Quickstart {
             &model,
             &wanted,
             options,
-            device,
+            (device, self.math()),
             &self.stop,
             |images, labels| {
                 let plain: Vec<u32> = labels.iter().map(|&l| l as u32).collect();

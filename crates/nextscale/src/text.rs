@@ -23,18 +23,22 @@ pub fn shown(line: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A number of things: "1 step", "2 steps", "3 classes".
-pub(crate) fn counted(n: u64, thing: &str) -> String {
-    match n {
-        1 => format!("1 {thing}"),
-        _ if thing.ends_with('s') => format!("{n} {thing}es"),
-        _ => format!("{n} {thing}s"),
-    }
+/// So many of something: `counted(1, "step", "steps")` is "1 step".
+pub fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
+    // What does not fit is many.
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        let images = |n: usize| counted(n, "image", "images");
+        assert_eq!([0, 1, 2].map(images), ["0 images", "1 image", "2 images"]);
+    }
 
     #[test]
     fn only_what_is_strange_is_written_out() {

@@ -8,13 +8,14 @@ use nextscale::device::resolve_device;
 use nextscale::memory::{Workload, known};
 use nextscale::model::Pyramid;
 use nextscale::model::vqvae::Vqvae;
-use nextscale::options::values::DeviceChoice;
+use nextscale::options::precision::in_reference_flags;
+use nextscale::options::values::{DeviceChoice, precision_parser};
 use nextscale::options::{FolderOptions, Recipe, TokenizerOptions, TransformerOptions};
 use nextscale::pictures::labelled_rows;
 use nextscale::run::{Dataset, StopSignal, init_threads};
 use nextscale::{Error, Result, say};
-use nextscale_tensor::Device;
 use nextscale_tensor::cuda::gib;
+use nextscale_tensor::{Device, Precision};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,9 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is a usable one
     #[arg(long, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
+    /// Precision of products on a GPU, for times and memory; without it what goes with the images
+    #[arg(long, value_parser = precision_parser())]
+    precision: Option<Precision>,
     /// Threads that read images and compute on the CPU; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -132,6 +136,11 @@ fn suggest(args: &Args, folder: &str, facts: &Facts, recipe: Recipe) -> Result<(
     if device == Device::Cpu {
         tokenizer.precision = None;
         train.fp16 = 0;
+    } else if let Some(precision) = args.precision {
+        tokenizer.precision = Some(precision);
+        let (fp16, tf32) = in_reference_flags(precision);
+        train.fp16 = fp16;
+        train.machine.tf32 = tf32.unwrap_or(train.machine.tf32);
     }
     let (a, b) = (tokenizer.resolve(1)?, train.resolve(1)?);
     let dataset = Dataset::open(

@@ -6,6 +6,7 @@ use super::processes::ProcessArgs;
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
+use nextscale::console::counted;
 use nextscale::data::LoaderConfig;
 use nextscale::eval::{TeacherForcing, evaluate_losses};
 use nextscale::memory::{self, Workload, advise};
@@ -79,7 +80,10 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
     };
     let present = data.label_as(&known, &format!("--data_path={}", args.data_path))?;
     if world.is_first() && present < known.count {
-        say!("{present} of the model's {} classes", known.count)?;
+        say!(
+            "{present} of the model's {}",
+            counted(known.count, "class", "classes")
+        )?;
     }
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;

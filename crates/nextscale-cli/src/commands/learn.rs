@@ -2,10 +2,11 @@
 
 use super::progress::shown;
 use nextscale::learn::{Asked, Learn, report};
-use nextscale::options::values::{DeviceChoice, parse_bool};
+use nextscale::options::values::{DeviceChoice, parse_bool, precision_parser};
 use nextscale::options::{FolderOptions, Recipe};
 use nextscale::run::{StopSignal, init_threads};
 use nextscale::{Error, Result, tell};
+use nextscale_tensor::Precision;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +35,9 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is a usable one
     #[arg(long, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
+    /// Precision of products on a GPU; without it what goes with the images, and tf32 to measure and draw
+    #[arg(long, value_parser = precision_parser())]
+    precision: Option<Precision>,
     /// Threads that compute on the CPU; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -75,6 +79,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         },
         out: args.out.clone(),
         device: args.device,
+        precision: args.precision,
         stop: stop.clone(),
         say: |line| tell!("{line}"),
         observers: || shown(false),

@@ -61,7 +61,7 @@ pub enum Command {
     Tokenize(tokenize::Args),
     /// Validation losses and accuracies of a transformer, by scale
     Eval(eval::Args),
-    /// List devices, NVIDIA's libraries with versions and paths, and what is missing
+    /// Say what this machine can compute on: cores, memory, GPUs, NVIDIA's libraries, and what is missing
     Doctor(doctor::Args),
     /// Say what a checkpoint is
     Info(info::Args),

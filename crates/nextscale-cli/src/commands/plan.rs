@@ -1,13 +1,14 @@
 //! `nextscale plan`: what a training takes on GPUs that need not be there.
 
 use super::bench;
-use nextscale::options::values::parse_bool;
+use nextscale::options::precision::agreed;
+use nextscale::options::values::{parse_bool, precision_parser};
 use nextscale::options::{Recipe, TransformerOptions};
 use nextscale::plan::cluster::Given;
 use nextscale::plan::{Cluster, Kind, Model, Plan, Tokens, Wishes, kinds, plan, table};
 use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::{self, Ceilings, Gpu};
-use nextscale_tensor::{DType, Device};
+use nextscale_tensor::{DType, Device, Precision};
 
 /// Images of ImageNet's training set.
 const IMAGENET: usize = 1_281_167;
@@ -61,7 +62,10 @@ pub struct Args {
     /// One adaptive norm shared by all blocks
     #[arg(long, value_name = "0|1", value_parser = parse_bool, help_heading = "Model")]
     saln: Option<bool>,
-    /// Precision: 0 float32 or TF32, 1 float16, 2 bfloat16
+    /// Precision of products
+    #[arg(long, value_parser = precision_parser(), help_heading = "Model")]
+    precision: Option<Precision>,
+    /// The same as the reference's flag says it: 0 TF32, 1 float16, 2 bfloat16
     #[arg(long, value_name = "0|1|2", help_heading = "Model")]
     fp16: Option<u8>,
     /// Base width of the tokenizer
@@ -233,6 +237,11 @@ impl Args {
         options.pn = self.pn.clone().unwrap_or(options.pn);
         options.saln = self.saln.unwrap_or(options.saln);
         options.fp16 = self.fp16.unwrap_or(options.fp16);
+        if let Some(precision) = self.precision {
+            let (fp16, tf32) = agreed(precision, self.fp16, None)?;
+            options.fp16 = fp16;
+            options.machine.tf32 = tf32.unwrap_or(options.machine.tf32);
+        }
         options.schedule.ema = self.ema;
         let set = (self.images, self.classes);
         let mut model = Model::new(&options, set, [self.ch, self.vocab], self.from)?;

@@ -1,11 +1,12 @@
 //! `nextscale quickstart`: everything once, on built-in data.
 
 use super::progress::shown;
-use nextscale::options::values::DeviceChoice;
+use nextscale::options::values::{DeviceChoice, precision_parser};
 use nextscale::quickstart::{Quickstart, report};
 use nextscale::run::StopSignal;
 use nextscale::run::init_threads;
 use nextscale::{Result, tell};
+use nextscale_tensor::Precision;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,6 +20,9 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is a usable one
     #[arg(long, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
+    /// Precision of products on a GPU; without it tf32
+    #[arg(long, value_parser = precision_parser())]
+    precision: Option<Precision>,
     /// Threads that compute on the CPU; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -33,6 +37,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let summary = Quickstart {
         out: args.out.clone(),
         device: args.device,
+        precision: args.precision,
         seed: args.seed,
         stop: stop.clone(),
         say: |line| tell!("{line}"),

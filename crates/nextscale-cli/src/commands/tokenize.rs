@@ -7,6 +7,7 @@ use super::turns::{self, Turns};
 use super::weights_args::WeightsArgs;
 use clap::ArgAction;
 use nextscale::checkpoint::open::open_tokenizer;
+use nextscale::console::counted;
 use nextscale::data::tokens::{PutTokens, TokenInfo, TokenSet, write_tokens};
 use nextscale::data::{Feed, LoaderConfig, Subset};
 use nextscale::memory::{self, Workload, advise};
@@ -229,9 +230,9 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
         n => format!(", {n} crops of each,"),
     };
     say!(
-        "{} images{crops} of {} tokens in {}",
-        labels.len(),
-        pyramid.total(),
+        "{}{crops} of {} in {}",
+        counted(labels.len(), "image", "images"),
+        counted(pyramid.total(), "token", "tokens"),
         args.out.display()
     )
 }

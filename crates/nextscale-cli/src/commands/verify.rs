@@ -1,8 +1,10 @@
 //! `nextscale verify`: this build beside recorded numbers of the reference.
 
 use nextscale::device::resolve_device;
-use nextscale::options::values::{DeviceChoice, training_precision};
+use nextscale::options::precision::agreed;
+use nextscale::options::values::{DeviceChoice, precision_parser, training_precision};
 use nextscale::{Error, Result, say};
+use nextscale_tensor::Precision;
 use nextscale_verify::{Bundle, Counts, Machine};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,9 +20,12 @@ pub struct Args {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
-    /// Precision on a GPU: 0 float32 (without TF32), 1 float16, 2 bfloat16; with 1 and 2 only losses are judged
-    #[arg(long, value_name = "0|1|2", default_value_t = 0)]
-    fp16: u8,
+    /// Precision on a GPU; without it fp32; in half precision only losses are judged
+    #[arg(long, value_parser = precision_parser())]
+    precision: Option<Precision>,
+    /// The same as the reference's flag says it: 0 float32 (without TF32), 1 float16, 2 bfloat16
+    #[arg(long, value_name = "0|1|2")]
+    fp16: Option<u8>,
     /// Also write logits and all gradients of the recorded forward passes to this file (safetensors), to compare elsewhere
     #[arg(long, value_name = "FILE")]
     dump_grads: Option<PathBuf>,
@@ -29,18 +34,36 @@ pub struct Args {
     quiet: bool,
 }
 
+impl Args {
+    fn asked_precision(&self) -> Result<Precision> {
+        match self.precision {
+            None => training_precision(self.fp16.unwrap_or(0), false),
+            Some(Precision::Tf32) => Err(Error::field(
+                "precision",
+                Precision::Tf32,
+                "the recorded numbers are float32's; give fp32, or bf16 or fp16, which only losses are judged in",
+            )),
+            Some(precision) => agreed(precision, self.fp16, None).map(|_| precision),
+        }
+    }
+}
+
 /// Checks every bundle: 0 when all pass, 1 when a quantity fails, 2 when something can't be used.
 ///
 /// # Errors
 /// When a folder is missing or no bundle, before anything is checked.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let device = resolve_device(args.device)?;
-    let precision = training_precision(args.fp16, false)?;
+    let precision = args.asked_precision()?;
     if !device.is_async() && precision.is_half() {
-        return Err(Error::input(format!(
-            "--fp16={}: half precision is for GPUs; use --fp16=0 on the CPU",
-            args.fp16
-        )));
+        return Err(Error::input(match args.fp16 {
+            Some(fp16) => {
+                format!("--fp16={fp16}: half precision is for GPUs; use --fp16=0 on the CPU")
+            }
+            None => format!(
+                "--precision={precision}: half precision is for GPUs; use --precision=fp32 on the CPU"
+            ),
+        }));
     }
     let machine = Machine::new(device, precision);
     let mut bundles = Vec::new();

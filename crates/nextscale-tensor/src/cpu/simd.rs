@@ -10,8 +10,8 @@ pub fn arch() -> Arch {
     *ARCH
 }
 
-/// The name of the instruction set that was found.
-pub fn arch_name() -> &'static str {
+/// How many float32 numbers one instruction works on.
+pub fn lanes() -> usize {
     struct Lanes;
     impl pulp::WithSimd for Lanes {
         type Output = usize;
@@ -20,7 +20,12 @@ pub fn arch_name() -> &'static str {
             S::F32_LANES
         }
     }
-    match ARCH.dispatch(Lanes) {
+    ARCH.dispatch(Lanes)
+}
+
+/// The name of the instruction set that was found.
+pub fn arch_name() -> &'static str {
+    match lanes() {
         16 => "AVX-512",
         8 => "AVX2 with FMA",
         4 => "128-bit vectors",

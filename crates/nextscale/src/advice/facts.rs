@@ -72,7 +72,7 @@ impl Facts {
     pub fn machine(&self) -> String {
         match &self.gpu {
             Some((name, bytes)) => format!("a GPU ({name}, {})", gib(*bytes)),
-            None => format!("a CPU with {}", counted(self.cores as u64, "core")),
+            None => format!("a CPU with {}", counted(self.cores, "core", "cores")),
         }
     }
 }

@@ -185,7 +185,7 @@ pub fn expected(memory: Option<String>, time: StepTime, steps: u64) -> String {
     let memory = memory.map_or_else(String::new, |memory| format!("{memory}, "));
     format!(
         "{memory}{} of {:.3} s: {all}",
-        counted(steps, "step"),
+        counted(steps, "step", "steps"),
         time.seconds
     )
 }

@@ -51,7 +51,7 @@ pub struct PartSummary {
     pub name: String,
     /// Number of tensors.
     pub tensors: usize,
-    /// Number of elements in them, without buffers.
+    /// Number of elements in them, without buffers; of a model's weights (`var`, `vae`) these are its parameters.
     pub parameters: u64,
     /// Bytes of all of them.
     pub bytes: u64,

@@ -51,6 +51,18 @@ pub(super) fn length(seconds: f64, step: f64, images: Images) -> Length {
     }
 }
 
+/// The same with so many epochs at most.
+pub(super) fn at_most(epochs: u64, length: Length, images: Images) -> Length {
+    let its = (images.train.div_ceil(images.batch.max(1)) as u64).max(1);
+    if length.steps <= epochs * its {
+        return length;
+    }
+    Length {
+        steps: epochs * its,
+        eval_every: length.eval_every.min(epochs.div_ceil(EVALUATIONS)),
+    }
+}
+
 /// Seconds of the tokenizer's training, of all.
 pub(super) fn of_tokenizer(all: f64) -> f64 {
     TOKENIZER * all
@@ -92,6 +104,15 @@ mod tests {
             ..images
         };
         assert_eq!(length(600.0, 0.8, few).eval_every, 12);
+        let short = at_most(10, length(600.0, 0.8, few), few);
+        assert_eq!(
+            short,
+            Length {
+                steps: 130,
+                eval_every: 2
+            }
+        );
+        assert_eq!(at_most(1000, found, images), found);
         assert!(of_tokenizer(100.0) + of_transformer(100.0, 58.0) <= 92.0 + 1e-9);
     }
 }

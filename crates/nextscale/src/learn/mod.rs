@@ -17,6 +17,7 @@ use crate::device::resolve_device;
 use crate::eval::Judge;
 use crate::format::write_atomic;
 use crate::generate::{Noise, SampleOptions};
+use crate::options::precision::in_reference_flags;
 use crate::options::values::{BadImages as BadImagesFlag, DeviceChoice};
 use crate::options::{
     DataOptions, MachineOptions, OutputOptions, TokenizerOptions, TransformerOptions,
@@ -29,7 +30,7 @@ use crate::run::{
 use crate::text::counted;
 use crate::{Error, Result, Team};
 use budget::Images;
-use nextscale_tensor::{Device, Precision};
+use nextscale_tensor::{Device, Math, Precision};
 use plan::Plan;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ const CLASSES: usize = 24;
 const ROWS: usize = 4;
 const REAL: usize = 3;
 const SAMPLES: usize = 7;
+/// Epochs of the transformer at most: so few images are then known by heart, and time is better spent elsewhere.
+const MOST_EPOCHS: u64 = 200;
 /// How long a step of each trainer is timed for, as a share of all, and at most.
 const TIMED: f64 = 0.01;
 const TIMED_AT_MOST: Duration = Duration::from_secs(6);
@@ -58,6 +61,8 @@ pub struct Learn {
     pub out: PathBuf,
     /// Where to compute.
     pub device: DeviceChoice,
+    /// Precision of products on a GPU; without it as the recipe says, and TF32 to measure and draw.
+    pub precision: Option<Precision>,
     /// Asks for an early end.
     pub stop: StopSignal,
     /// Told what comes next.
@@ -86,7 +91,7 @@ impl Learn {
             return Err(Error::field("minutes", minutes, why));
         }
         let found = Plan::find(&self.out, &self.asked)?;
-        let device = resolve_device(self.device)?;
+        let target = self.target()?;
         let mut plan = match found {
             Some(plan) => {
                 (self.say)(&format!(
@@ -151,13 +156,13 @@ impl Learn {
         let back = show::reconstruct(
             &tokenizer,
             (&dataset, patient()),
-            device,
+            target,
             &picture,
             &self.stop,
         )?;
         (self.say)("5/5  drawing and judging samples");
         let model = best_or_last(&train.output.out);
-        let judged = self.judge(&tokenizer, &model, &dataset, device)?;
+        let judged = self.judge(&tokenizer, &model, &dataset, target)?;
         let summary = Summary {
             seconds: start.elapsed().as_secs_f64(),
             recipe: plan.recipe,
@@ -189,6 +194,12 @@ impl Learn {
             options.data.mid_reso,
             self.asked.hflip,
         )
+    }
+
+    /// Where models are measured and drawn from, and how precisely.
+    fn target(&self) -> Result<(Device, Math)> {
+        let precision = self.precision.unwrap_or(Precision::Tf32);
+        Ok((resolve_device(self.device)?, precision.math()))
     }
 
     fn timed(&self) -> Duration {
@@ -236,9 +247,10 @@ impl Learn {
         recipe.apply_to_tokenizer(&mut options, |_| false);
         options.schedule.seed = Some(self.asked.seed);
         options.schedule.fit = true;
-        if facts.gpu.is_none() {
-            options.precision = None;
-        }
+        options.precision = match facts.gpu {
+            Some(_) => self.precision.or(options.precision),
+            None => None,
+        };
         let dataset = self.dataset(&options)?;
         let time = time_tokenizer(&options, &dataset, self.timed(), &self.stop)?;
         let images = Images {
@@ -253,8 +265,8 @@ impl Learn {
         options.output.save_every = (length.steps / 10).max(10);
         (self.say)(&format!(
             "     {} of {} in {}, of about {} pixels; {}: recipe {}",
-            counted(facts.images as u64, "training image"),
-            counted(dataset.classes() as u64, "class"),
+            counted(facts.images, "training image", "training images"),
+            counted(dataset.classes(), "class", "classes"),
             self.asked.data_path,
             facts.side,
             facts.machine(),
@@ -295,6 +307,10 @@ impl Learn {
         options.schedule.fit = true;
         if resolve_device(self.device)? == Device::Cpu {
             options.fp16 = 0;
+        } else if let Some(precision) = self.precision {
+            let (fp16, tf32) = in_reference_flags(precision);
+            options.fp16 = fp16;
+            options.machine.tf32 = tf32.unwrap_or(options.machine.tf32);
         }
         let vqvae = open_tokenizer(tokenizer, None, None)?.vqvae;
         let began = Instant::now();
@@ -308,9 +324,12 @@ impl Learn {
             val: dataset.val.len(),
         };
         let seconds = budget::of_transformer(all, all - spent);
-        let length = budget::length(seconds, time.seconds, images);
+        let length = budget::at_most(
+            MOST_EPOCHS,
+            budget::length(seconds, time.seconds, images),
+            images,
+        );
         options.schedule.steps = Some(length.steps);
-        options.schedule.wp = 0.0;
         options.output.eval_every = length.eval_every;
         options.output.save_every = (length.steps / 10).max(10);
         (self.say)(&told("transformer", time.seconds, length.steps));
@@ -323,13 +342,13 @@ impl Learn {
         tokenizer: &Path,
         model: &Path,
         data: &Dataset,
-        device: Device,
+        target: (Device, Math),
     ) -> Result<Judged> {
         let config = patient();
         let count = LEARNT.min(4 * data.train.len());
         let (images, labels) = show::some_images(data, count, config, &self.stop)?;
         let mut vqvae = open_tokenizer(tokenizer, None, None)?.vqvae;
-        vqvae.to_device(device, Precision::Tf32.math())?;
+        vqvae.to_device(target.0, target.1)?;
         let noise = show::noise(&vqvae, 2 * NOISE, self.asked.seed, &self.stop)?;
         drop(vqvae);
         let pixels = data.side * data.side * 3;
@@ -363,7 +382,7 @@ impl Learn {
             samples.extend_from_slice(images);
             Ok(())
         };
-        show::draw(model, &asked, options, device, &self.stop, keep)?;
+        show::draw(model, &asked, options, target, &self.stop, keep)?;
         let (pictures, judged) = samples.split_at(shown.len() * SAMPLES * pixels);
         let sample_hits = judge.right(judged, &wanted)?;
         let names = data.train.class_names();

@@ -9,7 +9,7 @@ use crate::pictures::before_after;
 use crate::run::{Dataset, StopSignal};
 use crate::{Error, Result, Team};
 use nextscale_tensor::rng::{Purpose, Stream};
-use nextscale_tensor::{Device, Precision, Tensor, ops};
+use nextscale_tensor::{Device, Math, Tensor, ops};
 use std::path::Path;
 
 /// Images drawn or sent through the tokenizer at once.
@@ -25,12 +25,12 @@ const ROW: usize = 12;
 pub(crate) fn reconstruct(
     tokenizer: &Path,
     (data, config): (&Dataset, LoaderConfig),
-    device: Device,
+    (device, math): (Device, Math),
     picture: &Path,
     stop: &StopSignal,
 ) -> Result<Reconstruction> {
     let mut tok = open_tokenizer(tokenizer, None, None)?;
-    tok.vqvae.to_device(device, Precision::Tf32.math())?;
+    tok.vqvae.to_device(device, math)?;
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = data.side;
     let mut all = data.val_loader(BATCH, config)?;
@@ -76,7 +76,7 @@ pub(crate) fn draw(
     model: &Path,
     labels: &[i32],
     options: SampleOptions,
-    device: Device,
+    (device, math): (Device, Math),
     stop: &StopSignal,
     mut each: impl FnMut(&[u8], &[i32]) -> Result<()>,
 ) -> Result<()> {
@@ -85,8 +85,8 @@ pub(crate) fn draw(
         tokenizer: mut tok,
         ..
     } = open_pair(model, None, None)?;
-    var.to_device(device, Precision::Tf32.math())?;
-    tok.vqvae.to_device(device, Precision::Tf32.math())?;
+    var.to_device(device, math)?;
+    tok.vqvae.to_device(device, math)?;
     let sampler = Sampler {
         var: &var,
         vqvae: &tok.vqvae,

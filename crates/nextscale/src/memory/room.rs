@@ -54,6 +54,13 @@ impl Room {
     }
 }
 
+/// What can be had, and of what.
+impl std::fmt::Display for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} can be had of {}", gib(self.bytes), self.whole)
+    }
+}
+
 #[cfg(not(target_os = "linux"))]
 mod machine {
     /// Not known here.
@@ -310,7 +317,10 @@ mod machine {
             );
             let r = room_in(root(&[MEMINFO, STATUS, ("proc/self/limits", &text)]).path()).unwrap();
             assert_eq!(r.bytes, 4 * GIB);
-            assert_eq!(r.whole, "the 5.0 GiB that ulimit gives the program");
+            assert_eq!(
+                r.to_string(),
+                "4.0 GiB can be had of the 5.0 GiB that ulimit gives the program"
+            );
         }
 
         #[cfg(target_os = "linux")]

@@ -82,6 +82,7 @@ pub(crate) use {or_default, or_none};
 pub(crate) mod check;
 mod groups;
 mod plan;
+pub mod precision;
 mod recipes;
 #[cfg(feature = "cli")]
 mod reference_flags;

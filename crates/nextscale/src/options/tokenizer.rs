@@ -9,7 +9,7 @@ use super::{
     DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
 };
 #[cfg(feature = "cli")]
-use super::{Size, given, is_given, sizes};
+use super::{Size, given, is_given, precision, sizes};
 #[cfg(feature = "cli")]
 use crate::advice;
 use crate::model::Pyramid;
@@ -170,6 +170,8 @@ impl Args for TokenizerArgs {
 impl FromArgMatches for TokenizerArgs {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         let mut options = TokenizerOptions::from_arg_matches(matches)?;
+        // Refused where --tf32 says something else.
+        precision::given(matches)?;
         if let Some(recipe) = options.recipe {
             recipe.apply_to_tokenizer(&mut options, |flag| is_given(matches, flag));
         }

@@ -11,7 +11,7 @@ use super::{
     DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
 };
 #[cfg(feature = "cli")]
-use super::{Size, given, is_given, sizes};
+use super::{Size, given, is_given, precision, sizes};
 use crate::Result;
 #[cfg(feature = "cli")]
 use crate::advice;
@@ -88,10 +88,10 @@ options! {
             alng: f64 = 1e-5;
         }
         in "Machine" {
-            /// Precision: 0 float32 or TF32, 1 float16 with a loss scale, 2 bfloat16
+            /// Precision as the reference's flag says it: 0 float32 or TF32 (--tf32), 1 float16 with a loss scale, 2 bfloat16
             [value_name = "0|1|2"]
             fp16: u8 = 0;
-            /// Precision of the tokenizer on a GPU; without it bf16 with --fp16=1 or 2, else as --tf32 says
+            /// Precision of the tokenizer on a GPU; without it bf16 beside a transformer in half precision, else the transformer's
             #[serde(with = "precision_by_name")]
             [value_parser = precision_parser()]
             tokenizer_precision: Option<Precision>;
@@ -218,7 +218,8 @@ impl TransformerArgs {
 
 #[cfg(feature = "cli")]
 fn with_size(command: clap::Command) -> clap::Command {
-    sizes::add(reference_flags::add(command), ["pn", "patch_size"])
+    let command = precision::add(reference_flags::add(command));
+    sizes::add(command, ["pn", "patch_size"])
 }
 
 #[cfg(feature = "cli")]
@@ -236,9 +237,14 @@ impl Args for TransformerArgs {
 impl FromArgMatches for TransformerArgs {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         let mut options = TransformerOptions::from_arg_matches(matches)?;
+        let precision = precision::given(matches)?;
         let is_given = |flag: &str| is_given(matches, flag);
         if let Some(recipe) = options.recipe {
             recipe.apply(&mut options, is_given);
+        }
+        if let Some((fp16, tf32)) = precision {
+            options.fp16 = fp16;
+            options.machine.tf32 = tf32.unwrap_or(options.machine.tf32);
         }
         let size = Size::given(matches);
         if let Some(size) = size {

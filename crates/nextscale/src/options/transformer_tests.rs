@@ -373,3 +373,30 @@ fn a_run_may_be_counted_in_steps() {
     assert_eq!(done, [0, 0, 0, 1, 1, 1, 2, 3]);
     assert!(parse("--steps=0").resolve(1).is_err());
 }
+
+#[test]
+fn a_precision_in_words_is_the_flags_of_the_reference() {
+    for (words, reference) in [
+        ("--precision=fp32", "--fp16=0 --tf32=0"),
+        ("--precision=tf32", "--fp16=0 --tf32=1"),
+        ("--precision=fp16", "--fp16=1"),
+        ("--precision=bf16 --tf32=0", "--fp16=2 --tf32=0"),
+        ("--precision=bf16 --fp16=2", "--fp16=2"),
+        ("--recipe=d16 --precision=bf16", "--recipe=d16 --fp16=2"),
+        ("--recipe=d16 --precision=tf32", "--recipe=d16 --fp16=0"),
+    ] {
+        assert_eq!(parse(words), parse(reference), "{words}");
+    }
+    for (line, part) in [
+        (
+            "--precision=bf16 --fp16=1",
+            "`precision`=bf16 is `fp16`=2; give one",
+        ),
+        ("--precision=fp32 --tf32=1", "`precision`=fp32 is `tf32`=0"),
+        ("--precision=half", "half"),
+    ] {
+        let words = line.split_whitespace();
+        let text = Cli::try_parse_from(words).err().unwrap().to_string();
+        assert!(text.contains(part), "{text}");
+    }
+}

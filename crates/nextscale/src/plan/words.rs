@@ -5,6 +5,7 @@ use super::gpus::{COPIES, LINKS, PRODUCTS};
 use super::step::{CONTENTION, HELD, IMAGES_A_CORE, SPREAD};
 use super::{Kind, Plan, Tokens};
 use crate::options::TransformerOptions;
+use crate::text::counted;
 use nextscale_tensor::cuda::gib;
 use serde_json::{Value, json};
 
@@ -57,6 +58,7 @@ impl Plan<'_> {
         say("pn", o.pn.clone(), usual.pn.clone());
         say("saln", bit(o.saln), bit(usual.saln));
         say("fp16", o.fp16.to_string(), usual.fp16.to_string());
+        say("tf32", bit(o.machine.tf32), bit(usual.machine.tf32));
         let (s, usual) = (&o.schedule, &usual.schedule);
         say("bs", self.bs.to_string(), usual.bs.to_string());
         say("ac", self.setting.ac.to_string(), "1".into());
@@ -175,10 +177,10 @@ impl Plan<'_> {
             }
         ));
         out.push(format!(
-            "training   {} steps ({} epochs of {} images): {}, {:.0} GPU-hours",
-            self.steps(),
-            o.schedule.ep,
-            self.model.images,
+            "training   {} ({} of {}): {}, {:.0} GPU-hours",
+            counted(self.steps(), "step", "steps"),
+            counted(o.schedule.ep, "epoch", "epochs"),
+            counted(self.model.images, "image", "images"),
             days(self.days()),
             self.gpu_hours()
         ));

@@ -9,6 +9,7 @@ use super::task::{Context, Progress, Report, Task};
 use super::val_check::ValCheck;
 use super::{Outcome, not_a_number, stopped};
 use crate::memory::caught;
+use crate::text::counted;
 use crate::train::loss_scale;
 use crate::{Error, Result, world};
 use nextscale_tensor::cpu::pool::release_free;
@@ -206,7 +207,8 @@ impl<T: Task> Driver<T> {
         if !bad.is_empty() {
             let count = bad.len();
             self.cx.observers.warn(&format!(
-                "{count} images could not be read and were replaced:"
+                "{} could not be read, and others took their place:",
+                counted(count, "image", "images")
             ));
             bad.iter().for_each(|reason| self.cx.observers.warn(reason));
         }

@@ -157,7 +157,7 @@ pub(super) fn schedule_warnings(
         };
         lines.push(format!(
             "the whole run has {}, in which a model learns little: {longer}",
-            counted(steps, "step")
+            counted(steps, "step", "steps")
         ));
     }
     if horizon.warmup_its >= horizon.max_it as f64 {
@@ -189,8 +189,9 @@ pub(super) fn introduction(world: &World, batch: usize) -> Option<String> {
         let mut hosts: Vec<&str> = (0..size).map(|rank| world.host(rank)).collect();
         hosts.dedup();
         format!(
-            "{size} processes on {}, {batch} images of each at a time",
-            hosts.join(", ")
+            "{size} processes on {}, {} of each at a time",
+            hosts.join(", "),
+            counted(batch, "image", "images")
         )
     })
 }

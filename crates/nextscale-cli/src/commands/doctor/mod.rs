@@ -1,5 +1,6 @@
 //! `nextscale doctor`: what this machine can compute on, and what is missing.
 
+mod cpu;
 mod groups;
 mod nccl;
 
@@ -47,15 +48,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// What this machine has.
 fn machine(args: &Args) -> Result<()> {
-    say!(
-        "cpu          {} threads, {}",
-        nextscale::compute_threads(),
-        nextscale_tensor::cpu::simd::arch_name()
-    )?;
-    say!("supported    {SUPPORTED}")?;
+    cpu::print()?;
+    let wanted = cpu::wants_libraries();
+    if wanted {
+        say!("supported    {SUPPORTED}")?;
+    }
     let missing = libraries()?;
     gpus()?;
-    kernels()?;
+    if wanted {
+        kernels()?;
+    }
     let (device, passed_over) = automatic();
     say!("device       --device=auto computes on {device}")?;
     for why in passed_over {
@@ -66,12 +68,17 @@ fn machine(args: &Args) -> Result<()> {
             say!("left out     {} by NEXTSCALE_WITHOUT", library.name())?;
             continue;
         }
-        say!(
-            "missing      {} ({}): {}",
-            library.name(),
-            library.purpose(),
-            library.missing()
-        )?;
+        if wanted {
+            say!(
+                "missing      {} ({}): {}",
+                library.name(),
+                library.purpose(),
+                library.missing()
+            )?;
+        }
+    }
+    if !wanted {
+        say!("with a GPU   {SUPPORTED}")?;
     }
     for &number in &args.compile {
         compile(number)?;
@@ -124,7 +131,7 @@ fn gpus() -> Result<()> {
         }
     }
     if there == 0 {
-        say!("gpu          none")?;
+        cpu::without_gpu()?;
     }
     Ok(())
 }

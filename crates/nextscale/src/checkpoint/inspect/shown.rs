@@ -4,7 +4,7 @@ use super::super::class_names::list_names;
 use super::super::weights::format_patch_nums;
 use super::{Description, FileKind};
 use crate::model::vqvae::state_dict::PhiKind;
-use crate::text::shown;
+use crate::text::{counted, shown};
 use std::fmt;
 
 /// Several lines for people.
@@ -25,10 +25,19 @@ impl fmt::Display for Description {
             self.format, self.file_bytes
         )?;
         for p in &self.parts {
+            // Moments, averages, tokens and labels are numbers, and no weights of a model.
+            let of_a_model = matches!(p.name.as_str(), "var" | "vae");
+            let [one, many] = match of_a_model {
+                true => ["parameter", "parameters"],
+                false => ["number", "numbers"],
+            };
             writeln!(
                 f,
-                "  {:<10} {} tensors, {} parameters, {} bytes",
-                p.name, p.tensors, p.parameters, p.bytes
+                "  {:<10} {}, {}, {}",
+                p.name,
+                counted(p.tensors, "tensor", "tensors"),
+                counted(p.parameters, one, many),
+                counted(p.bytes, "byte", "bytes")
             )?;
         }
         if let Some(v) = &self.var {
@@ -79,7 +88,10 @@ impl fmt::Display for Description {
         if let Some([images, crops, row]) = self.tokens.filter(|_| self.kind == FileKind::Tokens) {
             writeln!(
                 f,
-                "  tokens     {images} images, {crops} crops of each, {row} tokens a crop"
+                "  tokens     {}, {} of each, {} a crop",
+                counted(images, "image", "images"),
+                counted(crops, "crop", "crops"),
+                counted(row, "token", "tokens")
             )?;
         }
         match &self.class_names {
@@ -99,11 +111,13 @@ impl fmt::Display for Description {
         if let Some(p) = &self.progress {
             write!(
                 f,
-                "  progress   epoch {}, iteration {}, {} optimizer steps",
-                p.epoch, p.iter, p.adam_step
+                "  progress   epoch {}, iteration {}, {}",
+                p.epoch,
+                p.iter,
+                counted(p.adam_step, "optimizer step", "optimizer steps")
             )?;
             if let Some(g) = p.g_it {
-                write!(f, ", {g} iterations in all")?;
+                write!(f, ", {} in all", counted(g, "iteration", "iterations"))?;
             }
             if let Some(s) = &p.scaler {
                 write!(f, ", loss scale {}", s.scale)?;

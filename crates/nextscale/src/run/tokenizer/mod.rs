@@ -19,6 +19,7 @@ use crate::device::device_of;
 use crate::memory::{Fit, Fitting, Workload};
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
+use crate::text::counted;
 use crate::train::gradients::GradientSum;
 use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerTrainer};
 use crate::{Error, Result, Team, World, world};
@@ -363,10 +364,10 @@ fn introduce(
     let side = r.plan.image_size;
     let tokens: usize = r.plan.patch_nums.iter().map(|side| side * side).sum();
     observers.note(&format!(
-        "{} training and {} validation images; {side}x{side} pixels, {tokens} tokens an image; {} iterations an epoch, {} in all; {:.2} M parameters; {}seed {}",
+        "{} training and {}; {side}x{side} pixels, {tokens} tokens an image; {} an epoch, {} in all; {:.2} M parameters; {}seed {}",
         dataset.train.len(),
-        dataset.val.len(),
-        r.horizon.its_per_epoch,
+        counted(dataset.val.len(), "validation image", "validation images"),
+        counted(r.horizon.its_per_epoch, "iteration", "iterations"),
         r.horizon.max_it,
         trainer.vqvae.params.count() as f64 / 1e6,
         memory.map_or_else(String::new, |memory| format!("{memory}; ")),

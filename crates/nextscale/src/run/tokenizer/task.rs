@@ -7,6 +7,7 @@ use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
 use crate::run::Dataset;
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
+use crate::text::counted;
 use crate::train::tokenizer_trainer::{PendingTokenizerReport, TokenizerStep, TokenizerTrainer};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -247,7 +248,8 @@ impl Task for TokenizerTask {
         let psnr = psnr.map(|p| format!(" ({p:.2} dB on validation images{words})"));
         let weights = self.paths.weights.display();
         format!(
-            "done after {steps} steps: {weights}{}",
+            "done after {}: {weights}{}",
+            counted(steps, "step", "steps"),
             psnr.unwrap_or_default()
         )
     }

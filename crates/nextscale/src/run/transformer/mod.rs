@@ -28,6 +28,7 @@ use crate::model::vqvae::VqvaeConfig;
 use crate::model::vqvae::codes::Tokenizer;
 use crate::options::TransformerOptions;
 use crate::options::{Horizon, TransformerPlan};
+use crate::text::counted;
 use crate::train::gradients::GradientSum;
 use crate::train::var_trainer::VarTrainer;
 use crate::{Result, Team, World, world};
@@ -389,8 +390,8 @@ fn introduce(
     let device = models.device;
     if !device.is_async() && r.plan.precision.is_half() {
         observers.warn(&format!(
-            "`fp16`={}: half precision is for GPUs; this run computes in float32",
-            o.fp16
+            "`precision`={} (`fp16`={}): half precision is for GPUs; this run computes in float32",
+            r.plan.precision, o.fp16
         ));
     }
     let side = r.plan.image_size;
@@ -403,11 +404,11 @@ fn introduce(
         ));
     }
     observers.note(&format!(
-        "{} of {} classes; {side}x{side} pixels, {} tokens an image; {} iterations an epoch, {} in all; {:.2} M parameters; {}seed {}",
+        "{} of {}; {side}x{side} pixels, {} tokens an image; {} an epoch, {} in all; {:.2} M parameters; {}seed {}",
         data.describe(),
-        data.classes(),
+        counted(data.classes(), "class", "classes"),
         r.plan.tokens,
-        r.progress.its_per_epoch,
+        counted(r.progress.its_per_epoch, "iteration", "iterations"),
         r.horizon.max_it,
         trainer.var.params.count() as f64 / 1e6,
         memory.map_or_else(String::new, |memory| format!("{memory}; ")),

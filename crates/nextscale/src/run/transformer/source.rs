@@ -9,6 +9,7 @@ use crate::options::{FolderOptions, TransformerOptions};
 use crate::run::Dataset;
 use crate::run::data_record::DataRecord;
 use crate::run::opening::describe;
+use crate::text::counted;
 use crate::train::report::PendingReport;
 use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result, Team};
@@ -121,19 +122,19 @@ impl Data {
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Images(d) => format!(
-                "{} training and {} validation images",
+                "{} training and {}",
                 d.train.len(),
-                d.val.len()
+                counted(d.val.len(), "validation image", "validation images")
             ),
             Self::Tokens(t) => format!(
-                "tokens of {} training images, {}, and {}",
-                t.train.len(),
+                "tokens of {}, {}, and {}",
+                counted(t.train.len(), "training image", "training images"),
                 match t.train.crops() {
                     1 => "one crop of each".into(),
                     n => format!("{n} crops of each, epoch by epoch in turn"),
                 },
                 match &t.val {
-                    Some(v) => format!("{} validation images", v.len()),
+                    Some(v) => counted(v.len(), "validation image", "validation images"),
                     None => "no validation images (`val_tokens`)".into(),
                 }
             ),

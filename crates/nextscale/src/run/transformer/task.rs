@@ -12,6 +12,7 @@ use crate::options::TransformerOptions;
 use crate::options::{Horizon, TransformerPlan};
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
+use crate::text::counted;
 use crate::train::progressive::{StagePlan, StageState};
 use crate::train::report::{PendingReport, StepReport};
 use crate::train::var_trainer::{TransformerStep, VarTrainer};
@@ -305,7 +306,8 @@ impl Task for TransformerTask {
     }
 
     fn done(&self, steps: u64, last: &Path) -> String {
-        let done = format!("done after {steps} steps: {}", last.display());
+        let steps = counted(steps, "step", "steps");
+        let done = format!("done after {steps}: {}", last.display());
         match self.state.trend.of_losses(self.chance()) {
             Some(words) => format!("{done}\n{words}"),
             None => done,
