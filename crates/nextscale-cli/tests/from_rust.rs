@@ -47,7 +47,7 @@ fn the_library_draws_what_the_command_draws() {
         let label = usize::from(i < 3);
         assert_eq!(image.label, label);
         assert_eq!(image.class.as_deref(), Some(names[label].as_str()));
-        let there = image::open(out.join(format!("{i}_class{label}.png")))
+        let there = image::open(out.join(format!("class{label}-{}.png", i % 3)))
             .unwrap()
             .to_rgb8();
         let side = image.picture.width;

@@ -374,7 +374,10 @@ fn introduce(
         r.progress.seed,
     ));
     let warnings = opening::schedule_warnings(&o.schedule, &r.horizon, dataset.train.len());
-    warnings.iter().for_each(|line| observers.warn(line));
+    // Advice, which a quiet run does without.
+    warnings
+        .iter()
+        .for_each(|line| observers.note(&format!("warning: {line}")));
     if r.found.is_some() {
         observers.note(&format!(
             "resumed from {} after step {}",

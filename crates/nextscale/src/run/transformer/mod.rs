@@ -416,7 +416,10 @@ fn introduce(
     ));
     let horizon = &r.horizon;
     let warnings = opening::schedule_warnings(&o.schedule, horizon, data.images());
-    warnings.iter().for_each(|line| observers.warn(line));
+    // Advice, which a quiet run does without.
+    warnings
+        .iter()
+        .for_each(|line| observers.note(&format!("warning: {line}")));
     if models.zero && models.world.size() > 1 && o.output.save_every == 0 {
         observers.warn(
             "`zero`=1: whatever ends the run before its end, it goes on from the last save, which comes with evaluations; `save_every`=STEPS saves more often",
