@@ -3,7 +3,7 @@
 mod common;
 
 use common::runs::{Transformer, prepared, texts};
-use common::{bitmap, nextscale, refused, succeed};
+use common::{bitmap, nextscale, refused, succeed, tiny_tokenizer_of};
 use std::fs;
 use std::path::Path;
 
@@ -20,6 +20,26 @@ fn model(dir: &Path) -> String {
 
 fn flag(name: &str, path: &Path) -> String {
     format!("--{name}={}", path.display())
+}
+
+#[test]
+fn a_tokenizer_with_other_codes_than_the_models_own_is_refused() {
+    let tmp = with_model();
+    let model = model(tmp.path());
+    let other = tempfile::tempdir().unwrap();
+    let other = flag("tokenizer", &tiny_tokenizer_of(other.path(), "9"));
+    let out = flag("out", &tmp.path().join("out"));
+    let base = ["sample", "--device=cpu", "--classes=0", &model, &out];
+    let line = refused(&[&base[..], &[&other]].concat());
+    assert!(
+        line.contains("trained on the codes of another tokenizer"),
+        "{line}"
+    );
+    let own = flag(
+        "tokenizer",
+        &tmp.path().join("tokenizer/tokenizer.safetensors"),
+    );
+    succeed(&[&base[..], &[&own]].concat());
 }
 
 #[test]

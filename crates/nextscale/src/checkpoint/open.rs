@@ -272,6 +272,9 @@ pub fn open_pair(
         )));
     }
     // One that lies in the model's own file is the one that it was trained with.
+    if let (None, Some(given)) = (&trained_on, tokenizer) {
+        refuse_other_codes(model, given, &tok.vqvae)?;
+    }
     if let (Some(expected), Some(_)) = (trained_on, tokenizer) {
         let found = fingerprint(&tok.vqvae.params)?;
         if found != expected {
@@ -287,4 +290,22 @@ pub fn open_pair(
         tokenizer: tok,
         class_names,
     })
+}
+
+/// Refuses a tokenizer whose codes are not those of the one that lies in the model's own file, where one does. Another decoder for the
+/// same codes is welcome.
+fn refuse_other_codes(model: &Path, given: &Path, vqvae: &Vqvae) -> Result<()> {
+    let Ok(own) = open_tokenizer(model, Some(&vqvae.config.pyramid), None) else {
+        return Ok(());
+    };
+    let codes = |vqvae: &Vqvae| vqvae.quantizer.codebook(&vqvae.params);
+    let (own, other) = (codes(&own.vqvae), codes(vqvae));
+    if own.f32()? == other.f32()? {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "`tokenizer`={}: {} was trained on the codes of another tokenizer, which it holds itself; leave the flag out",
+        given.display(),
+        model.display()
+    )))
 }
