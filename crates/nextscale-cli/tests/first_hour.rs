@@ -35,7 +35,7 @@ fn told(out: &Output) -> String {
 #[test]
 fn check_tells_what_a_folder_is_like_and_suggests_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("pictures");
+    let data = dir.path().join("my pictures");
     pictures(&data);
     let picture = dir.path().join("seen.png");
     let out = format!("--out={}", picture.display());
@@ -48,7 +48,8 @@ fn check_tells_what_a_folder_is_like_and_suggests_commands() {
         "are no squares; cut to one, an image loses",
         "1 can't be read; --bad_images=skip",
         "damaged.png",
-        "nextscale learn ",
+        "/my pictures' --size=32 --minutes=30 --device=cpu\n",
+        "train-tokenizer --recipe=small-32 ",
         "train-tokenizer --recipe=small-32 ",
         "train --recipe=small-32 --ep=200 ",
         "8000 steps of ",
@@ -58,6 +59,19 @@ fn check_tells_what_a_folder_is_like_and_suggests_commands() {
     }
     let seen = image::open(&picture).unwrap();
     assert!(seen.height() > 64 && seen.width() > 8 * 32);
+    // What is there stays, and what can't be written is known before all images are looked at.
+    let text = refused(&["check", &folder, &out]);
+    assert!(
+        text.contains("exists already") && text.contains("--force"),
+        "{text}"
+    );
+    for wrong in ["seen.gif", "nowhere/seen.png"] {
+        let text = refused(&["check", &folder, &format!("--out={wrong}")]);
+        assert!(text.contains(&format!("--out={wrong}: ")), "{text}");
+    }
+    let padded = ["check", &folder, &out, "--force", "--only_look"];
+    told(&run(&[&padded[..], &["--size=32", "--aspect=pad"]].concat()));
+    assert_ne!(image::open(&picture).unwrap(), seen);
 
     let only = told(&run(&["check", &folder, "--only_look", "--aspect=pad"]));
     assert!(only.contains("laid on one (--aspect=pad)"), "{only}");
@@ -99,7 +113,7 @@ fn recipes_are_taken_by_both_trainers_and_chosen_by_themselves() {
         &file,
     ];
     let text = told(&run(&[&train[..], &shared[..], &[&at("model")]].concat()));
-    assert!(text.contains("as --recipe=small-32 "), "{text}");
+    assert!(text.contains("as --recipe=small-32 --steps=1"), "{text}");
     assert!(text.contains("chance 6.2383; by scale: "), "{text}");
     assert!(
         text.contains("warning: the whole run has 1 step, "),
@@ -108,6 +122,16 @@ fn recipes_are_taken_by_both_trainers_and_chosen_by_themselves() {
     assert!(text.contains("needs about "), "{text}");
     let lines = std::fs::read_to_string(dir.path().join("model/evaluations.jsonl")).unwrap();
     assert!(lines.contains("\"chance\":6.238"), "{lines}");
+    // Beside flags that say how many threads and processes there are.
+    for (i, flag) in ["--threads=1", "--procs=2"].into_iter().enumerate() {
+        let out = at(&format!("with{i}"));
+        let text = told(&run(&[&auto[..], &shared[..], &[flag, &out]].concat()));
+        assert_eq!(
+            text.matches("as --recipe=small-32 --steps=1").count(),
+            1,
+            "{text}"
+        );
+    }
     let text = refused(&["train-tokenizer", "--recipe=d16", &data]);
     assert!(
         text.contains("--recipe=d16: it is a transformer's"),
@@ -154,6 +178,25 @@ fn learn_goes_from_a_folder_to_samples_and_is_done_once() {
         "{text}"
     );
     assert!(!text.contains("\nstep 1/"), "{text}");
+    // Nor where the folder was moved meanwhile.
+    let moved = dir.path().join("moved");
+    std::fs::rename(&learnt, &moved).unwrap();
+    let there = format!("--out={}", moved.display());
+    let flags_there = [
+        "learn",
+        &folder,
+        &there,
+        "--size=32",
+        "--device=cpu",
+        "--minutes=0.1",
+    ];
+    let text = told(&run(&flags_there));
+    assert!(
+        text.contains("learnt in ") && !text.contains("\nstep 1/"),
+        "{text}"
+    );
+    assert!(!learnt.exists());
+    std::fs::rename(&moved, &learnt).unwrap();
     let other = [&flags[..], &["--minutes=0.2"]].concat();
     let text = refused(&other);
     assert!(

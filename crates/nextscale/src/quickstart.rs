@@ -346,14 +346,7 @@ pub fn report(s: &Summary, out: &Path) -> String {
         model.display(),
         s.classes.first().map_or("0", String::as_str)
     );
-    // Small models of 64 pixels, which a CPU can train.
-    let _ = writeln!(
-        t,
-        "  nextscale train-tokenizer --data_path=YOUR_FOLDER --out=my_tokenizer --pn=1_2_4_8 --ch_mult=1_1_2_2 --ch=32 --num_res_blocks=1 --vocab=512 --bs=8 --ep=9 --lr=1e-3 --wd=0 --sche=cos"
-    );
-    let _ = writeln!(
-        t,
-        "  nextscale train --data_path=YOUR_FOLDER --tokenizer=my_tokenizer/tokenizer.safetensors --out=my_model --pn=1_2_4_8 --patch_size=8 --depth=4 --bs=32 --ep=15 --tblr=6e-3"
-    );
+    let _ = writeln!(t, "  nextscale check YOUR_FOLDER");
+    let _ = writeln!(t, "  nextscale learn YOUR_FOLDER --minutes=30");
     t
 }

@@ -30,9 +30,37 @@ pub fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// A word of a command line as a shell reads it back.
+pub fn shell_word(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_reads_words_back() {
+        assert!(matches!(shell_word("a/b-c_1.png"), Cow::Borrowed(_)));
+        for word in [
+            "my pictures",
+            "children's toys",
+            "a\"b",
+            "$HOME",
+            "",
+            "*",
+            "~",
+        ] {
+            let out = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", shell_word(word))])
+                .output();
+            assert_eq!(String::from_utf8(out.unwrap().stdout).unwrap(), word);
+        }
+    }
 
     #[test]
     fn one_is_no_plural() {

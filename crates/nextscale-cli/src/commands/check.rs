@@ -1,9 +1,10 @@
 //! `nextscale check`: what a folder of pictures is like, and what to do with it on this machine.
 
+use super::images::{check_parent, check_picture, may_write};
 use nextscale::advice::{
-    self, Facts, describe, expected, for_whom, time_tokenizer, time_transformer,
+    self, Facts, describe, expected, for_whom, shell_word, time_tokenizer, time_transformer,
 };
-use nextscale::data::{Aspect, Canvas, ImageSource, Look, Resizer, Survey, Transform};
+use nextscale::data::{Aspect, Look, Resizer, Survey, Transform};
 use nextscale::device::resolve_device;
 use nextscale::memory::{Workload, known};
 use nextscale::model::Pyramid;
@@ -11,13 +12,12 @@ use nextscale::model::vqvae::Vqvae;
 use nextscale::options::precision::in_reference_flags;
 use nextscale::options::values::{DeviceChoice, precision_parser};
 use nextscale::options::{FolderOptions, Recipe, TokenizerOptions, TransformerOptions};
-use nextscale::pictures::labelled_rows;
+use nextscale::pictures::{Picture, labelled_rows};
 use nextscale::run::{Dataset, StopSignal, init_threads};
 use nextscale::{Error, Result, say};
 use nextscale_tensor::cuda::gib;
 use nextscale_tensor::{Device, Precision};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Classes and images of each in the picture.
@@ -44,6 +44,9 @@ pub struct Args {
     /// Write a picture of images as a model would see them, a class a row: .png, .jpg or .webp
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Overwrite the picture
+    #[arg(long)]
+    force: bool,
     /// Only look at the images: time no steps, suggest nothing
     #[arg(long)]
     only_look: bool,
@@ -62,6 +65,11 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     init_threads(args.threads)?;
+    if let Some(out) = &args.out {
+        check_picture(out)?;
+        check_parent(out)?;
+        may_write(out, args.force)?;
+    }
     let folder = args.folder.as_ref().or(args.data_path.as_ref());
     let folder = folder.map_or("", String::as_str);
     let recipe = args.recipe()?;
@@ -82,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
         say!("{name:<NAME$} {text}")?;
     }
     if let Some(path) = &args.out {
-        thumbnails(args, &raw, side)?.save(path)?;
+        thumbnails(args, folder, side)?.save(path)?;
         say!("{:<NAME$} {}", "picture", path.display())?;
     }
     match args.only_look {
@@ -102,13 +110,13 @@ impl Args {
             .ok_or_else(|| Error::field("size", size, "give 32, 64, 128 or 256"))
     }
 
-    /// The flags of the folder that were given, as they are written.
+    /// The flags of the folder and the machine that were given, as they are written.
     fn given(&self) -> String {
         let o = &self.images;
         let mut words = String::new();
         let mut add = |flag: &str, value: Option<String>| {
             if let Some(value) = value {
-                words.push_str(&format!(" --{flag}={value}"));
+                words.push_str(&format!(" --{flag}={}", shell_word(&value)));
             }
         };
         add(
@@ -118,6 +126,9 @@ impl Args {
         add("val_share", o.val_share.map(|x| x.to_string()));
         add("background", o.background.map(|b| b.to_string()));
         add("aspect", (o.aspect == Aspect::Pad).then(|| "pad".into()));
+        let device = (self.device != DeviceChoice::Auto).then(|| self.device.to_string());
+        add("device", device);
+        add("precision", self.precision.map(|p| p.to_string()));
         words
     }
 }
@@ -166,37 +177,42 @@ fn suggest(args: &Args, folder: &str, facts: &Facts, recipe: Recipe) -> Result<(
         recompute: 0,
         shares: 1,
     };
-    let need = |workload, batch| -> Result<Option<String>> {
+    let need = |workload, bs: usize, ac| -> Result<Option<String>> {
         let Some((_, estimate)) = known(device, workload)? else {
             return Ok(None);
         };
-        Ok(Some(format!(
-            "about {}",
-            gib(estimate.need(batch)?.bytes())
-        )))
+        let need = estimate.need(bs.div_ceil(ac))?;
+        Ok(Some(format!("about {}", gib(need.bytes()))))
     };
-    let memory = [need(of_tokenizer, a.batch)?, need(of_transformer, b.batch)?];
+    let fit = |ac| if ac > 1 { " --fit" } else { "" };
     let time = time_tokenizer(&tokenizer, &dataset, TIMED, &stop)?;
-    let [of_tokenizer, of_transformer] = memory;
-    let steps = a.horizon(facts.images)?.max_it;
-    let first = expected(of_tokenizer, time, steps);
-    let time = time_transformer(&train, Vqvae::new(vqvae, false)?, &dataset, TIMED, &stop)?;
-    let second = expected(of_transformer, time, b.horizon(facts.images)?.max_it);
+    let memory = need(of_tokenizer, tokenizer.schedule.bs, time.ac)?;
+    let first = expected(memory, time, a.horizon(facts.images)?.max_it);
+    let fit_first = fit(time.ac);
+    let untrained = Vqvae::new(vqvae.clone(), false)?;
+    let time = time_transformer(&train, untrained, &dataset, TIMED, &stop)?;
+    let memory = need(of_transformer, train.schedule.bs, time.ac)?;
+    let second = expected(memory, time, b.horizon(facts.images)?.max_it);
+    let fit_second = fit(time.ac);
     let (name, given) = (recipe.name(), args.given());
+    let size = args
+        .size
+        .map_or_else(String::new, |n| format!(" --size={n}"));
     let vocab = tokenizer.vocab;
+    let folder = shell_word(folder);
     say!("")?;
     say!(
         "{}: everything at once, in a time that you give",
         for_whom(facts)
     )?;
-    say!("  nextscale learn {folder} --minutes=30{given}")?;
+    say!("  nextscale learn {folder}{size} --minutes=30{given}")?;
     say!("or one after the other")?;
     say!(
-        "  nextscale train-tokenizer --recipe={name} --data_path={folder}{given} --out=tokenizer"
+        "  nextscale train-tokenizer --recipe={name} --data_path={folder}{given}{fit_first} --out=tokenizer"
     )?;
     say!("      {first}")?;
     say!(
-        "  nextscale train --recipe={name} --ep={} --data_path={folder}{given} --tokenizer=tokenizer/tokenizer.safetensors --out=model",
+        "  nextscale train --recipe={name} --ep={} --data_path={folder}{given}{fit_second} --tokenizer=tokenizer/tokenizer.safetensors --out=model",
         train.schedule.ep
     )?;
     say!("      {second}")?;
@@ -207,15 +223,8 @@ fn suggest(args: &Args, folder: &str, facts: &Facts, recipe: Recipe) -> Result<(
 }
 
 /// Images of each class as a model would see them.
-fn thumbnails(args: &Args, raw: &Dataset, side: usize) -> Result<nextscale::pictures::Picture> {
-    let source: Arc<dyn ImageSource> = match raw.train.is_stored() {
-        true => Arc::new(Canvas::new(
-            Arc::clone(&raw.train),
-            args.images.background(),
-            args.images.aspect,
-        )),
-        false => Arc::clone(&raw.train),
-    };
+fn thumbnails(args: &Args, folder: &str, side: usize) -> Result<Picture> {
+    let source = Dataset::open(folder, &args.images, side, 1.0, false)?.train;
     let transform = Transform::new(side, 1.0, false)?;
     let names = source.class_names();
     let mut rows = vec![Vec::new(); names.len().min(CLASSES)];

@@ -21,8 +21,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let (options, chosen) = &args.train.completed()?;
-    args.processes.train(options.machine.threads, |team| {
+    let threads = args.train.options.machine.threads;
+    args.processes.train(threads, |team| {
+        let (options, chosen) = &args.train.completed(&team.world)?;
         let told = chosen.iter().filter(|_| team.world.is_first());
         told.for_each(|line| nextscale::tell!("nextscale: {line}"));
         TokenizerRun {

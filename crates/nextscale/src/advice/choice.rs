@@ -6,8 +6,9 @@ use crate::options::Recipe;
 use crate::{
     Error, Result,
     checkpoint::open::sizes_in,
-    options::values::parse_pn,
-    options::{DataOptions, TokenizerOptions, TransformerOptions},
+    options::values::{DeviceChoice, parse_pn},
+    options::{DataOptions, FolderOptions, ScheduleOptions, TokenizerOptions, TransformerOptions},
+    world::{World, of_first, on_first},
 };
 
 /// An image may be enlarged by this much: more shows only blur.
@@ -49,16 +50,17 @@ pub fn epochs(recipe: Recipe, images: usize) -> usize {
 pub(crate) fn choose_tokenizer(
     options: &mut TokenizerOptions,
     is_given: impl Fn(&str) -> bool,
+    world: &World,
 ) -> Result<String> {
-    let folder = folder(&options.data)?;
-    let facts = Facts::of_folder(folder, &options.folder, options.machine.device)?;
+    let facts = facts(
+        &options.data,
+        &options.folder,
+        options.machine.device,
+        world,
+    )?;
     let recipe = recipe(&facts);
     recipe.apply_to_tokenizer(options, &is_given);
-    let length = match options.schedule.steps {
-        Some(steps) => format!("--steps={steps}"),
-        None => format!("--ep={}", options.schedule.ep),
-    };
-    Ok(chosen(&facts, recipe, &length))
+    Ok(chosen(&facts, recipe, &options.schedule))
 }
 
 /// The same for a transformer, whose tokenizer says how large pictures are where there is one.
@@ -69,9 +71,14 @@ pub(crate) fn choose_tokenizer(
 pub(crate) fn choose_transformer(
     options: &mut TransformerOptions,
     is_given: impl Fn(&str) -> bool,
+    world: &World,
 ) -> Result<String> {
-    let folder = folder(&options.data)?;
-    let facts = Facts::of_folder(folder, &options.folder, options.machine.device)?;
+    let facts = facts(
+        &options.data,
+        &options.folder,
+        options.machine.device,
+        world,
+    )?;
     let of_tokenizer = options.tokenizer.as_deref().and_then(|path| {
         let (pn, patch_size) = sizes_in(path).ok().flatten()?;
         let side = parse_pn(&pn).ok()?.last()? * patch_size;
@@ -84,20 +91,32 @@ pub(crate) fn choose_transformer(
     if !is_given("ep") && !is_given("steps") {
         options.schedule.ep = epochs(recipe, facts.images);
     }
-    let length = format!("--ep={}", options.schedule.ep);
-    Ok(chosen(&facts, recipe, &length))
+    Ok(chosen(&facts, recipe, &options.schedule))
 }
 
+/// What the first process sees of the folder and its machine, on all processes.
 #[cfg(feature = "cli")]
-fn folder(data: &DataOptions) -> Result<&str> {
-    data.data_path.as_deref().ok_or_else(|| {
+fn facts(
+    data: &DataOptions,
+    folder: &FolderOptions,
+    device: DeviceChoice,
+    world: &World,
+) -> Result<Facts> {
+    let path = data.data_path.as_deref().ok_or_else(|| {
         let why = "it is chosen by looking at the images, and `data_path` is missing; give that, or one of the other recipes";
         Error::field("recipe", Recipe::Auto.name(), why)
-    })
+    })?;
+    let seen = on_first(world, || Facts::of_folder(path, folder, device))?;
+    of_first(world, seen)?.ok_or_else(|| Error::failed("the first process saw no images"))
 }
 
+/// What was chosen, so that it can be written down.
 #[cfg(feature = "cli")]
-fn chosen(facts: &Facts, recipe: Recipe, length: &str) -> String {
+fn chosen(facts: &Facts, recipe: Recipe, schedule: &ScheduleOptions) -> String {
+    let length = match schedule.steps {
+        Some(steps) => format!("--steps={steps}"),
+        None => format!("--ep={}", schedule.ep),
+    };
     format!(
         "--recipe=auto: {} training images of about {} pixels and {}: as --recipe={} {length}",
         facts.images,

@@ -9,9 +9,10 @@ use crate::run::Dataset;
 use crate::text::counted;
 use nextscale_tensor::Device;
 use nextscale_tensor::cuda::gib;
+use serde::{Deserialize, Serialize};
 
 /// A data folder and a machine, as far as a choice depends on them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Training images.
     pub images: usize,
@@ -24,12 +25,12 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Of some images, which are looked at for a second, and of what `device` comes to on this machine.
+    /// Of some images, always the same ones, and of what `device` comes to on this machine.
     ///
     /// # Errors
     /// When the images or the device can't be used.
     pub fn of(train: &dyn ImageSource, device: DeviceChoice) -> Result<Self> {
-        let survey = SplitSurvey::of(train, Look::SHORT)?;
+        let survey = SplitSurvey::of(train, Look::SOME)?;
         Self::of_survey(&survey, device)
     }
 

@@ -5,6 +5,7 @@ mod facts;
 mod timing;
 mod words;
 
+pub use crate::text::shell_word;
 #[cfg(feature = "cli")]
 pub(crate) use choice::{choose_tokenizer, choose_transformer};
 pub use choice::{epochs, recipe};

@@ -3,11 +3,11 @@
 use crate::Result;
 use crate::data::{BadImages, Feed, LoaderConfig};
 use crate::device::resolve_device;
-use crate::memory::caught;
+use crate::memory::{Fit, Workload, caught};
 use crate::model::Pyramid;
 use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
-use crate::options::{TokenizerOptions, TransformerOptions};
+use crate::options::{ScheduleOptions, TokenizerOptions, TransformerOptions, process_batch};
 use crate::run::Dataset;
 use crate::stop::StopSignal;
 use crate::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
@@ -30,16 +30,18 @@ fn patient() -> LoaderConfig {
 /// What was timed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepTime {
-    /// Seconds of one iteration, the middle one of those that were timed.
+    /// Seconds of one step: of all its iterations, each as long as the middle one of those that were timed.
     pub seconds: f64,
     /// Iterations that were timed.
     pub timed: usize,
+    /// Iterations of a step: more than one where its images do not fit into the memory at once.
+    pub ac: usize,
 }
 
-/// Times iterations of a tokenizer for about as long as `budget`.
+/// Times steps of a tokenizer for about as long as `budget`, with as many images at a time as fit into the memory.
 ///
 /// # Errors
-/// When options or images can't be used, or a stop was asked for.
+/// When options or images can't be used, not even one image fits, or a stop was asked for.
 pub fn time_tokenizer(
     options: &TokenizerOptions,
     dataset: &Dataset,
@@ -48,13 +50,28 @@ pub fn time_tokenizer(
 ) -> Result<StepTime> {
     let plan = options.resolve(1)?;
     let device = resolve_device(options.machine.device)?;
-    let mut vqvae = Vqvae::new(plan.model()?, true)?;
+    let config = plan.model()?;
+    let fit = Fit {
+        model: format!("`ch`={}", options.ch),
+        smaller: "`ch`",
+        half: "`precision`=bf16",
+        ..Fit::alone(
+            device,
+            Workload::TrainTokenizer {
+                vqvae: &config,
+                math: plan.precision.math(),
+                settings: plan.settings(),
+            },
+        )
+    };
+    let (ac, batch) = at_once(&fit, &options.schedule)?;
+    let mut vqvae = Vqvae::new(config.clone(), true)?;
     vqvae.init(1)?;
     vqvae.to_device(device, plan.precision.math())?;
     let mut trainer = TokenizerTrainer::new(vqvae, plan.settings())?;
-    let mut batches = dataset.train_loader(plan.batch, (0, 0), patient())?;
+    let mut batches = dataset.train_loader(batch, (0, 0), patient())?;
     let mut feed = Feed::new(device)?;
-    timed(budget, stop, |it| {
+    timed(budget, ac, stop, |it| {
         let batch = batches.next_batch()?;
         let (images, _) = feed.batch(&batch, dataset.side)?;
         drop(batch);
@@ -63,10 +80,10 @@ pub fn time_tokenizer(
     })
 }
 
-/// Times iterations of a transformer over the tokens of `vqvae` for about as long as `budget`.
+/// The same of a transformer over the tokens of `vqvae`.
 ///
 /// # Errors
-/// When options or images can't be used, or a stop was asked for.
+/// As [`time_tokenizer`].
 pub fn time_transformer(
     options: &TransformerOptions,
     mut vqvae: Vqvae,
@@ -78,14 +95,32 @@ pub fn time_transformer(
     let device = resolve_device(options.machine.device)?;
     let pyramid = Pyramid::square(&plan.patch_nums)?;
     let config = options.model(&vqvae.config, dataset.classes(), pyramid);
-    let mut var = Var::new(config, true)?;
+    let fit = Fit {
+        model: format!("`depth`={}", options.depth),
+        smaller: "`depth`",
+        half: "`fp16`=2",
+        ..Fit::alone(
+            device,
+            Workload::Train {
+                var: &config,
+                vqvae: &vqvae.config,
+                from_tokens: false,
+                math: [plan.math, plan.tokenizer_precision.math()],
+                ema: None,
+                recompute: 0,
+                shares: 1,
+            },
+        )
+    };
+    let (ac, batch) = at_once(&fit, &options.schedule)?;
+    let mut var = Var::new(config.clone(), true)?;
     var.init(options.init_scales(), 1)?;
     var.to_device(device, plan.math)?;
     vqvae.to_device(device, plan.tokenizer_precision.math())?;
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
-    let mut batches = dataset.train_loader(plan.batch, (0, 0), patient())?;
+    let mut batches = dataset.train_loader(batch, (0, 0), patient())?;
     let mut feed = Feed::new(device)?;
-    timed(budget, stop, |it| {
+    timed(budget, ac, stop, |it| {
         let batch = batches.next_batch()?;
         let (images, labels) = feed.batch(&batch, dataset.side)?;
         drop(batch);
@@ -94,8 +129,19 @@ pub fn time_transformer(
     })
 }
 
+/// Iterations of a step, and images of one.
+fn at_once(fit: &Fit<'_>, schedule: &ScheduleOptions) -> Result<(usize, usize)> {
+    let schedule = ScheduleOptions {
+        fit: true,
+        ..schedule.clone()
+    };
+    let ac = fit.accumulation(&schedule)?.ac;
+    Ok((ac, process_batch(schedule.bs, ac, 1)?))
+}
+
 fn timed(
     budget: Duration,
+    ac: usize,
     stop: &StopSignal,
     mut step: impl FnMut(u64) -> Result<()>,
 ) -> Result<StepTime> {
@@ -117,8 +163,9 @@ fn timed(
     let mut late = all.split_off(all.len() / 2);
     late.sort_by(f64::total_cmp);
     Ok(StepTime {
-        seconds: late[late.len() / 2],
+        seconds: late[late.len() / 2] * ac as f64,
         timed: late.len(),
+        ac,
     })
 }
 

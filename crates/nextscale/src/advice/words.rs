@@ -204,7 +204,11 @@ mod tests {
         let told = |seconds, steps| {
             expected(
                 Some("about 1.0 GiB".into()),
-                StepTime { seconds, timed: 3 },
+                StepTime {
+                    seconds,
+                    timed: 3,
+                    ac: 1,
+                },
                 steps,
             )
         };

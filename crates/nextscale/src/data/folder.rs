@@ -101,32 +101,38 @@ struct File {
     name: OsString,
 }
 
-/// Demands that both splits of a data folder have the same classes.
-///
-/// # Errors
-/// One line that names those that only one has.
-pub(super) fn same_classes(root: &Path, train: &[String], val: &[String]) -> Result<()> {
-    let [in_train, in_val] = [train, val].map(|names| names.iter().collect::<BTreeSet<_>>());
-    if in_train == in_val {
-        return Ok(());
+/// What the two parts of the images are called in messages, which begin with `head`.
+pub(super) struct Sides<'a> {
+    pub(super) head: String,
+    pub(super) train: &'a str,
+    pub(super) val: &'a str,
+}
+
+impl Sides<'_> {
+    /// Demands that both parts have the same classes.
+    ///
+    /// # Errors
+    /// One line that names those that only one has.
+    pub(super) fn same_classes(&self, train: &[String], val: &[String]) -> Result<()> {
+        let [in_train, in_val] = [train, val].map(|names| names.iter().collect::<BTreeSet<_>>());
+        if in_train == in_val {
+            return Ok(());
+        }
+        let only = |a: &BTreeSet<&String>, b: &BTreeSet<&String>, side: &str| {
+            let names: Vec<&str> = a.difference(b).map(|name| name.as_str()).collect();
+            (!names.is_empty()).then(|| format!("only {side} has {}", list(&names)))
+        };
+        let parts = [
+            only(&in_train, &in_val, self.train),
+            only(&in_val, &in_train, self.val),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let Self { head, train, val } = self;
+        Err(Error::input(format!(
+            "{head}: {train} and {val} must hold the same classes, but {}",
+            parts.join(" and ")
+        )))
     }
-    let only = |a: &BTreeSet<&String>, b: &BTreeSet<&String>, split: &str| {
-        let names: Vec<&str> = a.difference(b).map(|name| name.as_str()).collect();
-        (!names.is_empty()).then(|| format!("only {split}/ has {}", list(&names)))
-    };
-    let parts = [
-        only(&in_train, &in_val, "train"),
-        only(&in_val, &in_train, "val"),
-    ];
-    Err(Error::input(format!(
-        "`data_path`={}: train/ and val/ must hold the same classes, but {}",
-        root.display(),
-        parts
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" and ")
-    )))
 }
 
 impl FolderSource {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How much of a folder is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Images of a split at most, spread over all of it.
+    /// Images of a split at most, spread over all of it where time is enough.
     pub most: usize,
     /// For how long at most.
     pub time: Duration,
@@ -22,6 +22,11 @@ impl Look {
     pub const SHORT: Self = Self {
         most: 400,
         time: Duration::from_secs(1),
+    };
+    /// Always the same ones, for what must not depend on the machine's speed.
+    pub const SOME: Self = Self {
+        most: 100,
+        time: Duration::MAX,
     };
     /// All of an ordinary folder, a part of a very large one.
     pub const LONG: Self = Self {

@@ -19,10 +19,13 @@ pub struct Trend {
 }
 
 impl Trend {
-    /// Takes the evaluation after so many epochs in; one that is made again takes the place of the first.
+    /// Takes the evaluation after so many epochs in; one that is made again takes the place of the first. What is no number says
+    /// nothing of a trend and is left out.
     pub fn push(&mut self, epoch: u64, value: f64) {
-        self.points
-            .retain(|&(before, _)| before < epoch && value.is_finite());
+        self.points.retain(|&(before, _)| before < epoch);
+        if !value.is_finite() {
+            return;
+        }
         self.points.push((epoch, value));
         if self.points.len() > KEPT {
             // The last one stays.
@@ -108,6 +111,19 @@ mod tests {
             trend.push(epoch as u64 + 1, *loss);
         }
         trend
+    }
+
+    #[test]
+    fn what_is_no_number_is_left_out() {
+        let seen = trend(&[5.2, f64::NAN, 4.6, f64::INFINITY]);
+        assert_eq!(seen, {
+            let mut without = Trend::default();
+            without.push(1, 5.2);
+            without.push(3, 4.6);
+            without
+        });
+        let text = serde_json::to_string(&seen).unwrap();
+        assert_eq!(serde_json::from_str::<Trend>(&text).unwrap(), seen);
     }
 
     #[test]

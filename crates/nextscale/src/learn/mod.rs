@@ -47,9 +47,15 @@ const REAL: usize = 3;
 const SAMPLES: usize = 7;
 /// Epochs of the transformer at most: so few images are then known by heart, and time is better spent elsewhere.
 const MOST_EPOCHS: u64 = 200;
+/// Validation images that the tokenizer and the samples' judge are measured on, for each minute, and at least and at most: all of
+/// a large folder would take longer than there is.
+const MEASURED: (f64, f64, f64) = (50.0, 200.0, 2000.0);
 /// How long a step of each trainer is timed for, as a share of all, and at most.
 const TIMED: f64 = 0.01;
 const TIMED_AT_MOST: Duration = Duration::from_secs(6);
+/// Folders of the two trainings.
+const TOKENIZER: &str = "tokenizer";
+const MODEL: &str = "model";
 /// Minutes that hold more than starting and judging.
 const LEAST_MINUTES: f64 = 0.1;
 
@@ -77,14 +83,20 @@ impl Learn {
     /// # Errors
     /// When the folder can't be used or a run fails.
     pub fn run(&self) -> Result<Option<Summary>> {
-        match self.all_parts() {
+        let start = Instant::now();
+        let done = match self.all_parts(start) {
             Err(Error::Stopped) => Ok(None),
             other => other,
+        };
+        // What this call took counts for the next one, as far as it can be told.
+        if let (Ok(None), Ok(Some(mut plan))) = (&done, Plan::find(&self.out, &self.asked)) {
+            plan.spent += start.elapsed().as_secs_f64();
+            plan.save(&self.out)?;
         }
+        done
     }
 
-    fn all_parts(&self) -> Result<Option<Summary>> {
-        let start = Instant::now();
+    fn all_parts(&self, start: Instant) -> Result<Option<Summary>> {
         let minutes = self.asked.minutes;
         if !(LEAST_MINUTES..=60.0 * 24.0 * 30.0).contains(&minutes) {
             let why = format!("give from {LEAST_MINUTES} minutes to a month");
@@ -108,8 +120,9 @@ impl Learn {
                 plan
             }
         };
-        // A plan is for any device.
+        // A plan is for any device and any place.
         plan.tokenizer.machine.device = self.device;
+        plan.tokenizer.output.out = self.out.join(TOKENIZER);
         let dataset = self.dataset(&plan.tokenizer)?;
         (self.say)("2/5  training the tokenizer");
         let run = TokenizerRun {
@@ -125,18 +138,22 @@ impl Learn {
         let train = match plan.transformer.clone() {
             Some(train) => train,
             None => {
-                let spent = start.elapsed().as_secs_f64();
+                let spent = plan.spent + start.elapsed().as_secs_f64();
                 let train = self.second_plan(&plan, &tokenizer, &dataset, spent)?;
                 plan.transformer = Some(train.clone());
-                plan.spent = spent;
                 plan.save(&self.out)?;
                 train
             }
         };
         let train = TransformerOptions {
+            tokenizer: Some(tokenizer.clone()),
             machine: MachineOptions {
                 device: self.device,
                 ..train.machine
+            },
+            output: OutputOptions {
+                out: self.out.join(MODEL),
+                ..train.output
             },
             ..train
         };
@@ -153,18 +170,21 @@ impl Learn {
         }
         (self.say)("4/5  reconstructing validation images");
         let picture = self.out.join("reconstruction.png");
+        let (each, least, most) = MEASURED;
+        let measured = (each * minutes).clamp(least, most) as usize;
+        let measured = dataset.with_fewer_to_validate(measured);
         let back = show::reconstruct(
             &tokenizer,
-            (&dataset, patient()),
+            (&measured, patient()),
             target,
             &picture,
             &self.stop,
         )?;
         (self.say)("5/5  drawing and judging samples");
         let model = best_or_last(&train.output.out);
-        let judged = self.judge(&tokenizer, &model, &dataset, target)?;
+        let judged = self.judge(&tokenizer, &model, &measured, target)?;
         let summary = Summary {
-            seconds: start.elapsed().as_secs_f64(),
+            seconds: plan.spent + start.elapsed().as_secs_f64(),
             recipe: plan.recipe,
             images: dataset.train.len(),
             side: dataset.side,
@@ -182,6 +202,8 @@ impl Learn {
         write_atomic(self.out.join("summary.json"), |w| {
             w.write_all(text.as_bytes())
         })?;
+        plan.spent = summary.seconds;
+        plan.save(&self.out)?;
         Ok(Some(summary))
     }
 
@@ -239,7 +261,7 @@ impl Learn {
             folder: self.asked.folder.clone(),
             machine: self.machine(),
             output: OutputOptions {
-                out: self.out.join("tokenizer"),
+                out: self.out.join(TOKENIZER),
                 ..OutputOptions::default()
             },
             ..TokenizerOptions::default()
@@ -297,7 +319,7 @@ impl Learn {
             folder: self.asked.folder.clone(),
             machine: self.machine(),
             output: OutputOptions {
-                out: self.out.join("model"),
+                out: self.out.join(MODEL),
                 ..OutputOptions::default()
             },
             ..TransformerOptions::default()

@@ -35,7 +35,7 @@ pub(super) struct Plan {
     pub(super) tokenizer: TokenizerOptions,
     /// Once the tokenizer is trained.
     pub(super) transformer: Option<TransformerOptions>,
-    /// Seconds that calls before this one have taken, as far as they came.
+    /// Seconds that calls before this one have taken, as far as they could tell.
     pub(super) spent: f64,
 }
 

@@ -3,6 +3,7 @@
 use crate::input::open_input;
 use crate::options::Recipe;
 use crate::run::EVALUATIONS_FILE;
+use crate::text::shell_word;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -117,20 +118,19 @@ pub fn report(s: &Summary, out: &Path) -> String {
     ] {
         let _ = writeln!(t, "  {dir}/{file:<20} {what}");
     }
-    let _ = writeln!(t, "  tensorboard --logdir={dir}");
+    let _ = writeln!(t, "  tensorboard --logdir={}", shell_word(&dir.to_string()));
     let _ = writeln!(t, "\ngo on with");
     let class = s.classes.first().map_or("0", String::as_str);
-    let quoted = match class
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    {
+    let simple = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let class = match class.chars().all(simple) {
         true => class.to_owned(),
-        false => format!("'\"{class}\"'"),
+        false => format!("\"{}\"", class.replace('"', "\"\"")),
     };
     let _ = writeln!(
         t,
-        "  nextscale sample --model={} --classes={quoted} --per_class=16 --out=mine.png",
-        s.model.display()
+        "  nextscale sample --model={} --classes={} --per_class=16 --out=mine.png",
+        shell_word(&s.model.display().to_string()),
+        shell_word(&class)
     );
     let _ = writeln!(
         t,

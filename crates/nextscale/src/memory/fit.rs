@@ -45,6 +45,21 @@ pub struct Fit<'a> {
     pub half: &'static str,
 }
 
+impl<'a> Fit<'a> {
+    /// Of one process; what its messages name is for the caller to say.
+    pub fn alone(device: Device, workload: Workload<'a>) -> Self {
+        Self {
+            workload,
+            device,
+            processes: 1,
+            local: 1,
+            model: String::new(),
+            smaller: "",
+            half: "",
+        }
+    }
+}
+
 impl Fit<'_> {
     /// What there is and what is needed; `None` where the system does not tell what there is.
     fn estimate(&self) -> Result<Option<(Room, Estimate<'_>)>> {

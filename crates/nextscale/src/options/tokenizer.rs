@@ -16,6 +16,8 @@ use crate::model::Pyramid;
 use crate::model::vqvae::{VqvaeConfig, limits};
 use crate::train::schedule::Curve;
 use crate::train::tokenizer_trainer::TokenizerSettings;
+#[cfg(feature = "cli")]
+use crate::world::World;
 use crate::{Error, Result};
 #[cfg(feature = "cli")]
 use clap::{ArgAction, Args, FromArgMatches};
@@ -128,16 +130,16 @@ pub struct TokenizerArgs {
 
 #[cfg(feature = "cli")]
 impl TokenizerArgs {
-    /// The flags, with those of `--recipe=auto` chosen, and what was chosen, in words.
+    /// The flags, with those of `--recipe=auto` chosen, and what was chosen, in words. Of several processes the first one chooses.
     ///
     /// # Errors
-    /// When the recipe is to be chosen for a folder that can't be used.
-    pub fn completed(&self) -> Result<(TokenizerOptions, Option<String>)> {
+    /// When the recipe is to be chosen for a folder that can't be used, or another process is gone.
+    pub fn completed(&self, world: &World) -> Result<(TokenizerOptions, Option<String>)> {
         let mut options = self.options.clone();
         let chosen = match options.recipe {
             Some(Recipe::Auto) => {
                 let is_given = |flag: &str| self.given.contains(flag);
-                Some(advice::choose_tokenizer(&mut options, is_given)?)
+                Some(advice::choose_tokenizer(&mut options, is_given, world)?)
             }
             _ => None,
         };

@@ -23,6 +23,8 @@ use crate::model::vqvae::VqvaeConfig;
 use crate::train::progressive::StagePlan;
 use crate::train::schedule::Curve;
 #[cfg(feature = "cli")]
+use crate::world::World;
+#[cfg(feature = "cli")]
 use clap::{ArgAction, Args, FromArgMatches};
 use nextscale_tensor::{Math, Precision};
 #[cfg(feature = "cli")]
@@ -179,21 +181,27 @@ pub struct TransformerArgs {
 impl TransformerArgs {
     /// The flags, with those of `--recipe=auto` chosen, and `--pn` and `--patch_size`, where they were not given, taken from the file of
     /// the tokenizer or of tokens, where that says them; with what was chosen, in words. What is wrong with a file is said by whoever
-    /// opens it.
+    /// opens it. Of several processes the first one chooses.
     ///
     /// # Errors
-    /// When the recipe is to be chosen for a folder that can't be used.
-    pub fn completed(&self) -> Result<(TransformerOptions, Option<String>)> {
+    /// When the recipe is to be chosen for a folder that can't be used, or another process is gone.
+    pub fn completed(&self, world: &World) -> Result<(TransformerOptions, Option<String>)> {
         let mut options = self.options.clone();
         let chosen = match options.recipe {
             Some(Recipe::Auto) => {
-                let is_given = |flag: &str| self.given.contains(flag);
-                Some(advice::choose_transformer(&mut options, is_given)?)
+                let was_given = |flag: &str| self.was_given(flag);
+                let chosen = advice::choose_transformer(&mut options, was_given, world)?;
+                Some(chosen)
             }
             _ => None,
         };
         self.sizes(&mut options);
         Ok((options, chosen))
+    }
+
+    /// Whether a flag has a value from the command line; `--precision` gives the reference's flag for it.
+    pub(super) fn was_given(&self, flag: &str) -> bool {
+        self.given.contains(flag) || (flag == "fp16" && self.given.contains("precision"))
     }
 
     fn sizes(&self, options: &mut TransformerOptions) {

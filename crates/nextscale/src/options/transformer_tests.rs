@@ -170,6 +170,17 @@ fn given_flags_win_over_the_recipe() {
 }
 
 #[test]
+fn a_precision_that_was_given_is_kept_by_a_recipe_that_is_chosen_later() {
+    let args = |line: &str| Cli::try_parse_from(line.split_whitespace()).unwrap().args;
+    let given = args("--recipe=auto --precision=fp32");
+    assert!(given.was_given("fp16") && !given.was_given("depth"));
+    assert!(!args("--recipe=auto").was_given("fp16"));
+    let mut options = given.options.clone();
+    Recipe::Small128.apply(&mut options, |flag| given.was_given(flag));
+    assert_eq!((options.fp16, options.depth), (0, 8));
+}
+
+#[test]
 fn what_follows_from_the_defaults() {
     let plan = parse("--recipe=d16").resolve(8).unwrap();
     assert_eq!((plan.batch, plan.global_batch), (96, 768));

@@ -5,7 +5,7 @@ use crate::advice::at_start;
 use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
     Canvas, ImageSource, LoaderConfig, Look, Relabelled, Resizer, ShapesSource, SplitSurvey,
-    Splits, TrainLoader, TrainSampler, Transform, ValLoader,
+    Splits, Subset, TrainLoader, TrainSampler, Transform, ValLoader,
 };
 use crate::options::FolderOptions;
 use crate::options::values::BadImages;
@@ -69,6 +69,25 @@ impl Dataset {
             side,
             remarks,
         })
+    }
+
+    /// The same with at most so many images to validate with, spread over all of them.
+    pub(crate) fn with_fewer_to_validate(&self, most: usize) -> Self {
+        let (all, most) = (self.val.len(), most.max(1));
+        let val: Arc<dyn ImageSource> = match all > most {
+            true => {
+                let spread = (0..most).map(|i| (i * all / most) as u32);
+                Arc::new(Subset::new(Arc::clone(&self.val), spread.collect()))
+            }
+            false => Arc::clone(&self.val),
+        };
+        Self {
+            train: Arc::clone(&self.train),
+            val,
+            transform: self.transform,
+            side: self.side,
+            remarks: self.remarks.clone(),
+        }
     }
 
     /// Number of classes.

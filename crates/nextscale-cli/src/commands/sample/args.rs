@@ -9,6 +9,7 @@ use super::super::record::{Record, kind_text};
 use super::super::weights_args::WeightsArgs;
 use super::call::{Call, MOST_FRAMES, Scales, check_count};
 use super::sweep;
+use clap::builder::ArgPredicate::IsPresent;
 use nextscale::checkpoint::WeightsKind;
 use nextscale::options::values::parse_bool;
 use nextscale::{Error, Result, tell};
@@ -83,7 +84,11 @@ pub struct Args {
         long,
         value_name = "PATH",
         default_value = "samples",
-        default_value_if("again", clap::builder::ArgPredicate::IsPresent, "again.png")
+        default_value_ifs([
+            ("again", IsPresent, "again.png"),
+            ("sweep", IsPresent, "sweep.png"),
+            ("interpolate", IsPresent, "between.png"),
+        ])
     )]
     pub out: PathBuf,
     /// Also write the picture after every scale, as files, as a strip or as an animated GIF for each image (to a folder; of one image
@@ -169,14 +174,17 @@ impl Args {
         }
     }
 
-    /// What is to be drawn; `names` knows the model's classes.
-    pub fn call(&self, past: Option<Past<'_>>, names: &Named) -> Result<Call> {
+    /// What is to be drawn; `names` knows the model's classes. Where flags take the place of an earlier picture's, `tells` decides
+    /// whether that is said.
+    pub fn call(&self, past: Option<Past<'_>>, names: &Named, tells: bool) -> Result<Call> {
         let mut call = match past {
             Some((file, record)) => self.past_call(file, record)?,
             None => self.flags(names)?,
         };
         if let Some((file, _)) = past {
-            self.overrule(&mut call, file, names)?;
+            let given = &self.given;
+            let rule = Overrule { given, file, tells };
+            self.overrule(&mut call, &rule, names)?;
         }
         call.check()?;
         Ok(call)
@@ -264,11 +272,7 @@ impl Args {
     }
 
     /// Puts flags that were given in place of an earlier picture's, and says so.
-    fn overrule(&self, call: &mut Call, file: &Path, names: &Named) -> Result<()> {
-        let rule = Overrule {
-            given: &self.given,
-            file,
-        };
+    fn overrule(&self, call: &mut Call, rule: &Overrule<'_>, names: &Named) -> Result<()> {
         let own = self.flags(names)?;
         let before = call.clone();
         if ["classes", "interpolate"].iter().any(|f| self.given.has(f)) {
@@ -276,10 +280,7 @@ impl Args {
             call.names = own.names;
             call.interpolate = own.interpolate;
             if (&call.classes, &call.interpolate) != (&before.classes, &before.interpolate) {
-                tell!(
-                    "--again={}: other classes are drawn, as the command line has them",
-                    file.display()
-                );
+                rule.say("other classes are drawn, as the command line has them");
             }
         }
         rule.take("per_class", &mut call.per_class, own.per_class);
@@ -292,19 +293,30 @@ impl Args {
         rule.take("labels", &mut call.labels, own.labels);
         for flag in ["cfg", "top_k", "top_p"] {
             if self.given.has(flag) && call.sweep.as_ref().is_some_and(|s| s.flag.name() == flag) {
-                tell!(
-                    "--again={}: its rows of --{flag} are left out",
-                    file.display()
-                );
+                rule.say(&format!("its rows of --{flag} are left out"));
                 call.sweep = None;
             }
         }
         if self.given.has("sweep") {
             call.sweep = own.sweep;
+            if call.interpolate.take().is_some() {
+                rule.say("its two classes are drawn, and nothing between them");
+            }
+        } else if self.given.has("interpolate") && call.sweep.take().is_some() {
+            rule.say("its rows of --sweep are left out");
         }
         if self.given.has("scales") {
             call.scales = own.scales;
             call.scale = None;
+        }
+        // What was one image has become several.
+        if call.tiles().len() > 1 {
+            call.alone = false;
+            if let Some(scale) = call.scale.take() {
+                rule.say(&format!(
+                    "it was the picture after scale {scale}; whole ones are drawn"
+                ));
+            }
         }
         Ok(())
     }
@@ -314,17 +326,24 @@ impl Args {
 struct Overrule<'a> {
     given: &'a Given,
     file: &'a Path,
+    /// Whether this process is the one that tells of it.
+    tells: bool,
 }
 
 impl Overrule<'_> {
+    fn say(&self, what: &str) {
+        if self.tells {
+            tell!("--again={}: {what}", self.file.display());
+        }
+    }
+
     fn take<T: PartialEq + Display>(&self, flag: &str, value: &mut T, own: T) {
         if !self.given.has(flag) || *value == own {
             return;
         }
-        tell!(
-            "--again={}: it was drawn with {flag}={value}; --{flag}={own} is taken",
-            self.file.display()
-        );
+        self.say(&format!(
+            "it was drawn with {flag}={value}; --{flag}={own} is taken"
+        ));
         *value = own;
     }
 }

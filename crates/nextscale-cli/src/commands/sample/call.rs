@@ -213,7 +213,8 @@ impl Call {
             more_smooth: self.more_smooth,
             sweep: None,
             scales: None,
-            scale: None,
+            // A picture that is one image already is the same image.
+            scale: self.scale.filter(|_| self.alone),
             columns: 0,
             labels: false,
             alone: true,

@@ -146,10 +146,14 @@ fn batches(tiles: &[Tile], most: usize) -> impl Iterator<Item = Range<usize>> + 
             labels && pair[0].value == pair[1].value && pair[0].number + 1 == pair[1].number
         };
         let more = match first.is_of_label() {
-            true => tiles[start..].windows(2).take_while(|p| follows(p)).count(),
+            true => tiles[start..]
+                .windows(2)
+                .take(most.saturating_sub(1))
+                .take_while(|p| follows(p))
+                .count(),
             false => 0,
         };
-        let range = start..start + (more + 1).min(most);
+        let range = start..start + more + 1;
         start = range.end;
         Some(range)
     })

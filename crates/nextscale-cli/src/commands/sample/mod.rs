@@ -67,7 +67,7 @@ fn draw_with(
         class_names,
     } = opened;
     if let Some(past) = past {
-        compare(args, past, &origin)?;
+        compare(args, past, &origin, world.is_first())?;
     }
     let known = ModelClasses {
         file: &model.display().to_string(),
@@ -80,7 +80,7 @@ fn draw_with(
         let facts = [("`model`", format!("with weights {model} and {tokenizer}"))];
         team.compare(facts)?;
     }
-    let call = args.call(past, &names)?;
+    let call = args.call(past, &names, world.is_first())?;
     if world.size() > 1 {
         let facts = call.facts(args.classes.as_deref(), args.batch);
         team.compare(facts)?;
@@ -143,7 +143,12 @@ fn precision_of(past: Option<Past<'_>>) -> Result<Precision> {
 }
 
 /// Refuses other weights than those of an earlier picture, unless they are asked for, and tells what else makes other pixels.
-fn compare(args: &Args, (file, record): Past<'_>, origin: &Origin) -> Result<()> {
+fn compare(args: &Args, (file, record): Past<'_>, origin: &Origin, tells: bool) -> Result<()> {
+    let say = |line: String| {
+        if tells {
+            tell!("{line}");
+        }
+    };
     let past = &record.origin;
     for (what, flag, now, then) in [
         ("model", "model", &origin.model, &past.model),
@@ -165,24 +170,24 @@ fn compare(args: &Args, (file, record): Past<'_>, origin: &Origin) -> Result<()>
                 "{found}; give the file with --{flag}, or add --other_weights"
             )));
         }
-        tell!("{found}");
+        say(found);
     }
     if (&past.device, &past.precision) != (&origin.device, &origin.precision) {
-        tell!(
+        say(format!(
             "--again={}: it was drawn on {} in {}; on {} in {} pixels may differ",
             file.display(),
             past.device,
             past.precision,
             origin.device,
             origin.precision
-        );
+        ));
     } else if past.device != "cpu" || past.version != origin.version {
-        tell!(
+        say(format!(
             "--again={}: it was drawn on {} by version {}; pixels may differ where the machine or the version is another",
             file.display(),
             past.device,
             past.version
-        );
+        ));
     }
     Ok(())
 }

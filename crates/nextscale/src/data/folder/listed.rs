@@ -1,6 +1,6 @@
 //! Images whose classes are named in a file of metadata.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
@@ -23,9 +23,9 @@ impl FolderSource {
         let base = metadata.path.parent().unwrap_or(Path::new(""));
         let by_name: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
         let mut left_out = LeftOut::default();
-        let mut there: HashMap<PathBuf, ()> = HashMap::new();
+        let mut there: HashSet<PathBuf> = HashSet::new();
         for (folder, names) in walk(folder, &mut left_out)? {
-            there.extend(names.iter().map(|name| (folder.join(name), ())));
+            there.extend(names.iter().map(|name| folder.join(name)));
         }
         let mut found: BTreeMap<PathBuf, u32> = BTreeMap::new();
         for (file, class) in &metadata.rows {
@@ -49,7 +49,7 @@ impl FolderSource {
                     classes.len()
                 ))
             })?;
-            if there.remove(&path).is_none() && !found.contains_key(&path) {
+            if !there.remove(&path) && !found.contains_key(&path) {
                 return Err(Error::input(format!(
                     "{shown}: names {file}, and there is no such image"
                 )));
@@ -63,7 +63,7 @@ impl FolderSource {
                 )));
             }
         }
-        let mut rest: Vec<PathBuf> = there.into_keys().collect();
+        let mut rest: Vec<PathBuf> = there.into_iter().collect();
         rest.sort();
         rest.into_iter().for_each(|path| left_out.unlisted(path));
         let mut by_folder: BTreeMap<PathBuf, Vec<(OsString, u32)>> = BTreeMap::new();

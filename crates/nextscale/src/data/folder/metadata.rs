@@ -78,11 +78,11 @@ impl Metadata {
             Error::input(format!("{}: line {line}: {what}", path.display()))
         })?;
         if !columns.iter().any(|c| c == FILE) {
-            return Err(Error::input(format!(
-                "{}: has no column {FILE}, which names the images; it has {}",
-                path.display(),
-                columns.join(", ")
-            )));
+            return Ok(Self {
+                path: path.to_path_buf(),
+                rows: Vec::new(),
+                columns,
+            });
         }
         let class = CLASSES
             .iter()
@@ -121,15 +121,29 @@ impl Metadata {
         self.rows.iter().any(|(_, class)| class.is_some())
     }
 
+    /// Whether a column names images.
+    pub(in crate::data) fn names_images(&self) -> bool {
+        self.columns.iter().any(|c| c == FILE)
+    }
+
+    /// The file.
+    pub(in crate::data) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What to say of a file without classes.
     pub(in crate::data) fn without_classes(&self) -> String {
         let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
-        format!(
-            "{}: none of its columns ({}) is called {}: it is not used",
-            self.path.display(),
-            list(&columns),
-            CLASSES.join(" or ")
-        )
+        let (path, columns) = (self.path.display(), list(&columns));
+        match self.names_images() {
+            true => format!(
+                "{path}: none of its columns ({columns}) is called {}",
+                CLASSES.join(" or ")
+            ),
+            false => format!(
+                "{path}: none of its columns ({columns}) is called {FILE}, which names the images"
+            ),
+        }
     }
 
     /// The classes of the images in `folder`: by number where all are numbers, else by name.
@@ -242,12 +256,18 @@ mod tests {
         let captions = read("m.csv", "file_name,text\n1.png,a dog\n").unwrap();
         assert!(!captions.has_classes());
         assert!(captions.without_classes().contains("file_name, text"));
+        let other = read("m.csv", "image_id,label\n1,2\n").unwrap();
+        assert!(captions.names_images() && !other.names_images() && !other.has_classes());
+        assert!(
+            other
+                .without_classes()
+                .ends_with("(image_id, label) is called file_name, which names the images")
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (name, text, part) in [
-            ("m.csv", "a,b\n1,2\n", "no column file_name"),
             (
                 "m.csv",
                 "file_name,label\n1.png,a\n2.png\n",

@@ -77,7 +77,7 @@ fn find_in(root: &Path, has_val: bool, depth: usize) -> Result<Parts> {
     let Some(train) = train else {
         if let Some(val) = val {
             return Err(Error::input(format!(
-                "`data_path`={shown}: there is {}, but no train/ beside it",
+                "`data_path`={shown}: there is {}, but no train/ beside it: if it is one of the classes, give its folder another name; if it holds validation images, put train/ beside it, or give `data_path` and `val_path`",
                 val.display()
             )));
         }

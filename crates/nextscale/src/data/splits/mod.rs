@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::folder::metadata::Metadata;
-use super::folder::{Empty, class_name, same_classes};
+use super::folder::{Empty, Sides, class_name};
 use super::shards::{Own, ShardSource};
 use super::{FolderSource, ImageSource, Relabelled};
 use crate::checkpoint::class_names::first_difference;
@@ -66,8 +66,9 @@ impl Splits {
             true => Empty::LeftOut,
             false => Empty::Refused,
         };
-        let is_flat = matches!(parts.train, Part::Flat(_));
-        let train = train_of(root, parts.train, empties, &mut remarks)?;
+        let part = settled(parts.train, &mut remarks)?;
+        let is_flat = matches!(part, Settled::Flat(_));
+        let train = train_of(root, part, empties, &mut remarks)?;
         let val = match &cut.val_path {
             Some(path) if !path.is_dir() => {
                 return Err(Error::field(
@@ -78,6 +79,18 @@ impl Splits {
             }
             Some(path) => Some(layout::part(path, path)?),
             None => parts.val,
+        };
+        let sides = match &cut.val_path {
+            Some(path) => Sides {
+                head: format!("`val_path`={}", path.display()),
+                train: "the training images",
+                val: "this folder",
+            },
+            None => Sides {
+                head: format!("`data_path`={}", root.display()),
+                train: "train/",
+                val: "val/",
+            },
         };
         if let (true, Some(Part::Folders(folder))) = (is_flat, &val) {
             return Err(Error::input(format!(
@@ -108,7 +121,8 @@ impl Splits {
                 "`val_share`={share}: there are validation images; leave the flag out, or give the folder of the training images as `data_path`"
             )));
         }
-        let val = val_of(root, val, train.class_names(), &mut remarks)?;
+        let val = settled(val, &mut remarks)?;
+        let val = val_of((root, &sides), val, train.class_names(), &mut remarks)?;
         Ok(Self {
             train,
             val,
@@ -127,39 +141,69 @@ fn some_names(names: &[String]) -> String {
     }
 }
 
+/// Where images are, once it is known whether a table names their classes.
+enum Settled {
+    Folders(PathBuf),
+    Flat(PathBuf),
+    /// Those of the folder, of the classes that the table has.
+    Listed(PathBuf, Metadata),
+    Shards(Vec<PathBuf>),
+}
+
+/// A table without classes does not count.
+fn settled(part: Part, remarks: &mut Vec<String>) -> Result<Settled> {
+    let (folder, file) = match part {
+        Part::Folders(folder) => return Ok(Settled::Folders(folder)),
+        Part::Flat(folder) => return Ok(Settled::Flat(folder)),
+        Part::Shards(files) => return Ok(Settled::Shards(files)),
+        Part::Listed(folder, file) => (folder, file),
+    };
+    let metadata = Metadata::read(&file)?;
+    if metadata.has_classes() {
+        return Ok(Settled::Listed(folder, metadata));
+    }
+    let part = layout::without_metadata(folder)?;
+    let remark = metadata.without_classes();
+    // Beside images in no class folders it was meant to name their classes.
+    if matches!(part, Part::Flat(_)) && !metadata.names_images() {
+        return Err(Error::input(format!(
+            "{remark}; rename the column that does, or the file if it is about something else"
+        )));
+    }
+    remarks.push(format!("{remark}: it is not used"));
+    settled(part, remarks)
+}
+
 /// The training images, which say what classes there are.
 fn train_of(
     root: &Path,
-    part: Part,
+    part: Settled,
     empties: Empty,
     remarks: &mut Vec<String>,
 ) -> Result<Arc<dyn ImageSource>> {
     Ok(match part {
-        Part::Folders(folder) => {
+        Settled::Folders(folder) => {
             let source = FolderSource::of_classes(&folder, empties)?;
             remarks.extend(source.left_out());
             Arc::new(source)
         }
-        Part::Flat(folder) => {
+        Settled::Flat(folder) => {
             let class = class_name_of(root);
             let source = FolderSource::flat(&folder, &[class])?;
             remarks.extend(source.left_out());
             Arc::new(source)
         }
-        Part::Listed(folder, file) => {
-            let metadata = Metadata::read(&file)?;
-            if !metadata.has_classes() {
-                remarks.push(metadata.without_classes());
-                let part = layout::without_metadata(folder)?;
-                return train_of(root, part, empties, remarks);
-            }
+        Settled::Listed(folder, metadata) => {
             let classes = metadata.classes(&folder);
             let source = FolderSource::listed(&folder, &metadata, &classes)?;
-            remarks.push(format!("classes are those of {}", file.display()));
+            remarks.push(format!(
+                "classes are those of {}",
+                metadata.path().display()
+            ));
             remarks.extend(source.left_out());
             Arc::new(source)
         }
-        Part::Shards(files) => {
+        Settled::Shards(files) => {
             let mut source = ShardSource::raw(root, "train", &files)?;
             name_classes(root, &mut source)?;
             remarks.extend(source.left_out());
@@ -170,41 +214,36 @@ fn train_of(
 
 /// The validation images, with the classes of the training images.
 fn val_of(
-    root: &Path,
-    part: Part,
+    (root, sides): (&Path, &Sides<'_>),
+    part: Settled,
     classes: &[String],
     remarks: &mut Vec<String>,
 ) -> Result<Arc<dyn ImageSource>> {
     Ok(match part {
-        Part::Folders(folder) => {
+        Settled::Folders(folder) => {
             let source = FolderSource::open(folder)?;
             remarks.extend(source.left_out());
-            let labels = places(root, classes, source.class_names())?;
+            let labels = places(sides, classes, source.class_names())?;
             match source.class_names() == classes {
                 true => Arc::new(source),
                 false => Arc::new(Relabelled::new(Arc::new(source), labels, classes.into())),
             }
         }
-        Part::Flat(folder) => {
+        Settled::Flat(folder) => {
             let source = FolderSource::flat(&folder, classes)?;
             remarks.extend(source.left_out());
             Arc::new(source)
         }
-        Part::Listed(folder, file) => {
-            let metadata = Metadata::read(&file)?;
-            if !metadata.has_classes() {
-                remarks.push(metadata.without_classes());
-                return val_of(root, layout::without_metadata(folder)?, classes, remarks);
-            }
+        Settled::Listed(folder, metadata) => {
             let source = FolderSource::listed(&folder, &metadata, classes)?;
             remarks.extend(source.left_out());
             Arc::new(source)
         }
-        Part::Shards(files) => {
+        Settled::Shards(files) => {
             let mut source = ShardSource::raw(root, "val", &files)?;
             match source.own() {
                 Own::Names(names) => {
-                    let labels = places(root, classes, names)?;
+                    let labels = places(sides, classes, names)?;
                     source.relabel(&labels);
                 }
                 Own::Numbers(Some(names)) => {
@@ -233,8 +272,8 @@ fn class_name_of(root: &Path) -> String {
 }
 
 /// The place of each of `names` among the classes, which are the same.
-fn places(root: &Path, classes: &[String], names: &[String]) -> Result<Vec<u32>> {
-    same_classes(root, classes, names)?;
+fn places(sides: &Sides<'_>, classes: &[String], names: &[String]) -> Result<Vec<u32>> {
+    sides.same_classes(classes, names)?;
     let by_name: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
     Ok(names
         .iter()

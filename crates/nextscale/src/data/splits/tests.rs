@@ -399,6 +399,52 @@ fn metadata_names_the_classes() {
         (3, 1)
     );
     assert!(splits.remarks.concat().contains("it is not used"));
+    // A table that names no images stands for nothing where folders say the classes, and is asked about where they don't.
+    write("metadata.csv", "image_id,label\n0,cat\n");
+    let text = refused(root);
+    assert!(
+        text.contains("is called file_name, which names the images; rename"),
+        "{text}"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    for name in [
+        "train/a/0.ppm",
+        "train/b/1.ppm",
+        "val/a/2.ppm",
+        "val/b/3.ppm",
+    ] {
+        image(dir.path().join(name));
+    }
+    fs::write(
+        dir.path().join("train/metadata.csv"),
+        "image_id,label\n0,cat\n",
+    )
+    .unwrap();
+    let splits = Splits::open(dir.path(), &Cut::default()).unwrap();
+    assert_eq!(splits.train.class_names(), ["a", "b"]);
+    assert!(splits.remarks.concat().contains("it is not used"));
+    // Other classes beside are told with the names of the folders that are meant.
+    let val = tempfile::tempdir().unwrap();
+    image(val.path().join("c/0.ppm"));
+    let cut = Cut {
+        val_path: Some(val.path().to_path_buf()),
+        ..Cut::default()
+    };
+    let text = Splits::open(dir.path(), &cut).err().unwrap().to_string();
+    assert!(
+        text.starts_with("`val_path`=") && text.contains("only this folder has c"),
+        "{text}"
+    );
+    // A class that is called as validation images are.
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["valid/0.ppm", "invalid/1.ppm"] {
+        image(dir.path().join(name));
+    }
+    let text = refused(dir.path());
+    assert!(
+        text.contains("if it is one of the classes, give its folder another name"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -145,7 +145,7 @@ mod tests {
             );
             assert_eq!(Some(a.image_size), recipe.side());
             assert_eq!((a.image_size, &a.patch_nums), (b.image_size, &b.patch_nums));
-            assert!(b.lr >= 3e-4 && b.lr <= 1e-3 + 1e-12, "{}", b.lr);
+            assert!(b.lr >= 3e-4 && b.lr <= 1.5e-3 + 1e-12, "{}", b.lr);
             assert_eq!(
                 recipe.name(),
                 serde_json::to_value(recipe).unwrap().as_str().unwrap()

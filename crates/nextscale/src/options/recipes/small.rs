@@ -18,6 +18,9 @@ struct Flags {
 
 struct Tokenizer {
     ch: usize,
+    ch_mult: &'static str,
+    /// Weight of the squared error; that of the absolute one is a tenth of it.
+    l2: f64,
     num_res_blocks: usize,
     vocab: usize,
     bs: usize,
@@ -33,10 +36,12 @@ struct Transformer {
 }
 
 fn flags(recipe: Recipe) -> Option<Flags> {
-    let for_cpu = |side| Flags {
+    let for_cpu = |side, ch_mult| Flags {
         side,
         tokenizer: Tokenizer {
             ch: 32,
+            ch_mult,
+            l2: 20.0,
             num_res_blocks: 1,
             vocab: 512,
             bs: 8,
@@ -47,17 +52,19 @@ fn flags(recipe: Recipe) -> Option<Flags> {
             depth: 4,
             bs: 16,
             ep: 60,
-            tblr: 16e-3,
+            tblr: 24e-3,
         },
         for_gpu: false,
     };
     Some(match recipe {
-        Recipe::Small32 => for_cpu(32),
-        Recipe::Small64 => for_cpu(64),
+        Recipe::Small32 => for_cpu(32, "1_2_4"),
+        Recipe::Small64 => for_cpu(64, "1_1_2_4"),
         Recipe::Small128 => Flags {
             side: 128,
             tokenizer: Tokenizer {
                 ch: 64,
+                ch_mult: "1_1_2_2",
+                l2: 60.0,
                 num_res_blocks: 1,
                 vocab: 1024,
                 bs: 16,
@@ -76,6 +83,8 @@ fn flags(recipe: Recipe) -> Option<Flags> {
             side: 256,
             tokenizer: Tokenizer {
                 ch: 96,
+                ch_mult: "1_1_2_2_4",
+                l2: 60.0,
                 num_res_blocks: 2,
                 vocab: 4096,
                 bs: 32,
@@ -110,16 +119,17 @@ pub(super) fn tokenizer(
     if let Some(size) = Size::of(flags.side).filter(|_| !is_given("size")) {
         set!(is_given;
             "pn" => options.pn, size.pn.to_owned();
-            "ch_mult" => options.ch_mult, size.ch_mult.to_owned();
+            "ch_mult" => options.ch_mult, own.ch_mult.to_owned();
         );
     }
-    // Pictures first: with few steps the quantizer's terms would hold the encoder back.
+    // Pictures first: with few steps the quantizer's terms would hold the encoder back. Where steps are very few, codes of the coarse
+    // scales must still be learnable by a small transformer, which larger weights cost.
     set!(is_given;
         "ch" => options.ch, own.ch;
         "num_res_blocks" => options.num_res_blocks, own.num_res_blocks;
         "vocab" => options.vocab, own.vocab;
-        "l1" => options.l1, 2.0;
-        "l2" => options.l2, 20.0;
+        "l1" => options.l1, own.l2 / 10.0;
+        "l2" => options.l2, own.l2;
         "lr" => options.lr, own.lr;
         "wd" => options.wd, 0.0;
         "bs" => options.schedule.bs, own.bs;

@@ -4,12 +4,12 @@ use super::source::{Data, TokenData};
 use crate::checkpoint::class_names::first_difference;
 use crate::checkpoint::open::{open_tokenizer_for, other_patch, refuse_all};
 use crate::checkpoint::weights::format_patch_nums;
+use crate::data::Aspect;
 use crate::data::tokens::TokenFile;
 use crate::model::Pyramid;
 use crate::model::state::fingerprint;
 use crate::model::vqvae::codes::Tokenizer;
-use crate::options::TransformerOptions;
-use crate::options::TransformerPlan;
+use crate::options::{Recipe, TransformerOptions, TransformerPlan};
 use crate::run::Dataset;
 use crate::{Error, Result};
 
@@ -105,6 +105,7 @@ fn open_data(o: &TransformerOptions, plan: &TransformerPlan, pyramid: &Pyramid) 
                     path.display()
                 ));
             }
+            wrong.extend(of_images_alone(o));
             if let Some(codes) = train.codes()? {
                 let levels = codes.config.ch_mult.len();
                 wrong.extend(other_patch(path, levels, Some(o.patch_size)));
@@ -118,6 +119,33 @@ fn open_data(o: &TransformerOptions, plan: &TransformerPlan, pyramid: &Pyramid) 
             Ok(Data::Tokens(Box::new(TokenData { train, val })))
         }
     }
+}
+
+/// What is to be said of flags that only the images of a folder have.
+fn of_images_alone(o: &TransformerOptions) -> Vec<String> {
+    let folder = &o.folder;
+    // Recipes of published models say what becomes of transparency, whatever they are trained from.
+    let by_recipe = o.recipe.is_some_and(|r| Recipe::PUBLISHED.contains(&r));
+    let background = folder.background.filter(|_| !by_recipe);
+    let given = [
+        (
+            "aspect",
+            (folder.aspect != Aspect::Crop).then(|| folder.aspect.to_string()),
+        ),
+        ("background", background.map(|b| b.to_string())),
+        ("val_share", folder.val_share.map(|x| x.to_string())),
+        (
+            "val_path",
+            folder.val_path.as_ref().map(|p| p.display().to_string()),
+        ),
+    ];
+    let refuse = |(flag, value): (&str, Option<String>)| {
+        let value = value?;
+        Some(format!(
+            "`{flag}`={value}: tokens are made of images before; give it to nextscale tokenize, or leave it out here"
+        ))
+    };
+    given.into_iter().filter_map(refuse).collect()
 }
 
 /// What is to be said of a token file of other scales than the run's.
