@@ -160,7 +160,7 @@ fn what_is_printed_is_quoted() {
         ),
         (
             train(&[&format!("--data_path={}", uneven.display())]),
-            "--data_path=…: train/ and val/",
+            "--data_path=…: … and … must hold the same classes",
         ),
         (
             own(&["eval", &model, "--data_path=builtin:shapes", "--device=cpu"]),
