@@ -52,6 +52,7 @@ fn check_tells_what_a_folder_is_like_and_suggests_commands() {
         "train-tokenizer --recipe=small-32 ",
         "train-tokenizer --recipe=small-32 ",
         "train --recipe=small-32 --ep=200 ",
+        "--device=cpu --bad_images=skip --out=tokenizer\n",
         "8000 steps of ",
         "a loss of 6.24",
     ] {

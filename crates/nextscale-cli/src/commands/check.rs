@@ -95,7 +95,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     match args.only_look {
         true => Ok(()),
-        false => suggest(args, folder, &facts, recipe),
+        false => {
+            let has_bad = !survey.train.bad.is_empty() || !survey.val.bad.is_empty();
+            suggest(args, folder, (&facts, has_bad), recipe)
+        }
     }
 }
 
@@ -134,7 +137,12 @@ impl Args {
 }
 
 /// Commands for these images and this machine, with what they take.
-fn suggest(args: &Args, folder: &str, facts: &Facts, recipe: Recipe) -> Result<()> {
+fn suggest(
+    args: &Args,
+    folder: &str,
+    (facts, has_bad): (&Facts, bool),
+    recipe: Recipe,
+) -> Result<()> {
     let stop = StopSignal::detached();
     let device = resolve_device(args.device)?;
     let mut tokenizer = TokenizerOptions::default();
@@ -195,6 +203,8 @@ fn suggest(args: &Args, folder: &str, facts: &Facts, recipe: Recipe) -> Result<(
     let second = expected(memory, time, b.horizon(facts.images)?.max_it);
     let fit_second = fit(time.ac);
     let (name, given) = (recipe.name(), args.given());
+    // `learn` leaves them out by itself.
+    let skip = if has_bad { " --bad_images=skip" } else { "" };
     let size = args
         .size
         .map_or_else(String::new, |n| format!(" --size={n}"));
@@ -208,11 +218,11 @@ fn suggest(args: &Args, folder: &str, facts: &Facts, recipe: Recipe) -> Result<(
     say!("  nextscale learn {folder}{size} --minutes=30{given}")?;
     say!("or one after the other")?;
     say!(
-        "  nextscale train-tokenizer --recipe={name} --data_path={folder}{given}{fit_first} --out=tokenizer"
+        "  nextscale train-tokenizer --recipe={name} --data_path={folder}{given}{skip}{fit_first} --out=tokenizer"
     )?;
     say!("      {first}")?;
     say!(
-        "  nextscale train --recipe={name} --ep={} --data_path={folder}{given}{fit_second} --tokenizer=tokenizer/tokenizer.safetensors --out=model",
+        "  nextscale train --recipe={name} --ep={} --data_path={folder}{given}{skip}{fit_second} --tokenizer=tokenizer/tokenizer.safetensors --out=model",
         train.schedule.ep
     )?;
     say!("      {second}")?;

@@ -27,6 +27,14 @@ pub fn is_of_the_file(e: &Error) -> bool {
     }
 }
 
+/// The error of an image that ends a run, with the flag that would have left it out.
+pub(super) fn how_to_go_on(e: Error) -> Error {
+    match e {
+        Error::Input(text) => Error::input(format!("{text}, or give `bad_images`=skip")),
+        other => other,
+    }
+}
+
 /// An image that was skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadImage {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nextscale_tensor::rng::{Purpose, Stream};
 
-use super::bad::BadList;
+use super::bad::{BadList, how_to_go_on};
 use super::order::Order;
 use super::{BadImage, BadImages, Batch, LoaderConfig};
 use crate::data::{ImageSource, LoadBuffers, Resizer, Transform};
@@ -313,7 +313,7 @@ impl Shared {
         let buffers = &mut worker.buffers;
         let index = match (self.config.bad_images, self.crops == Crops::OfEpoch) {
             (BadImages::Stop, _) => {
-                source.load(wanted, buffers)?;
+                source.load(wanted, buffers).map_err(how_to_go_on)?;
                 wanted
             }
             (BadImages::Skip, true) => self.bad.load_next(source, wanted, buffers)?,

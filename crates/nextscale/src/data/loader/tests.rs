@@ -209,7 +209,10 @@ fn errors_come_with_their_batch() {
         let mut loader = val(&source, 4, config(workers));
         assert_eq!(loader.next_batch().unwrap().unwrap().indices, [0, 1, 2, 3]);
         let error = loader.next_batch().unwrap_err();
-        assert_eq!(error.to_string(), "number 5 is bad");
+        assert_eq!(
+            error.to_string(),
+            "number 5 is bad, or give `bad_images`=skip"
+        );
         assert_eq!(error.exit_code(), 2);
         assert_eq!(
             loader.next_batch().unwrap().unwrap().indices,
