@@ -101,6 +101,10 @@ fn report_usage(e: &clap::Error) -> ExitCode {
         .collect();
     let text = lines.join(" ");
     let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let text = text
+        .replace(" tip: ", "; ")
+        .replace("invalid float literal", "give a number")
+        .replace("invalid digit found in string", "give a whole number");
     tell!("nextscale: {text} (see nextscale {}--help)", subcommand());
     ExitCode::from(2)
 }

@@ -157,7 +157,7 @@ fn names_draw_their_own_class() {
     let out = m.dir.join("none.png");
     let text = refused(&texts(&sample(&m.checkpoint, &out, &["--classes=d"])));
     assert!(
-        text.contains("\"d\" is neither") && text.contains("\"b, x\""),
+        text.contains("\"d\" is no number") && text.contains("\"b, x\""),
         "{text}"
     );
     let other = folder(&m.dir, "other", &[("a", 0), ("d", 1), ("c", 2)]);

@@ -75,7 +75,7 @@ fn official_lines_are_the_recipes() {
         own.resolve(8).unwrap();
         let mut of_recipe = options(&[&format!("--recipe={}", recipe.name())]);
         of_recipe.recipe = None;
-        of_recipe.folder.background = None;
+        of_recipe.folder.canvas.background = None;
         assert_eq!(own, of_recipe, "{}", recipe.name());
     }
 }

@@ -155,7 +155,9 @@ fn a_shared_optimizer_trains_as_a_whole_one() {
     );
     let mixed = case.train("mixed", &["--ema=0.9"]);
     mixed.is_close_to(&one);
-    assert_eq!(mixed.checkpoint.len(), one.checkpoint.len());
+    // But for the digits of losses in its header.
+    let sizes = [mixed.checkpoint.len(), one.checkpoint.len()];
+    assert!(sizes[0].abs_diff(sizes[1]) < 256, "{sizes:?}");
     // One process has nothing to share.
     case.train("alone", &["--zero=1", "--ema=0.9"]).is(&one);
     let args = case.args("wrong", &["--zero=2"]);

@@ -146,7 +146,7 @@ fn sweeps_ways_and_animations() {
         "from 2 to 1024",
         &["--interpolate=0,1", "--frames=1", &never],
     );
-    not("\"x\" is neither", &["--interpolate=0,x", &never]);
+    not("\"x\" is no number", &["--interpolate=0,x", &never]);
     not(
         "--per_class=2: a GIF shows one row",
         &[

@@ -187,7 +187,7 @@ fn what_is_printed_is_quoted() {
         ),
         (
             own(&["sample", &model, "--classes=dog", "--device=cpu"]),
-            "--classes=…: … is neither",
+            "--classes=…: … is no number",
         ),
         (
             own(&["sample", &model, "--classes=7", "--device=cpu"]),

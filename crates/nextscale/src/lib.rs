@@ -32,6 +32,7 @@ pub mod quickstart;
 pub mod run;
 pub mod train;
 
+mod canvas;
 mod error;
 mod remark;
 mod stop;

@@ -214,7 +214,7 @@ impl Quickstart {
             (&data, LoaderConfig::default()),
             (device, self.math()),
             &picture,
-            &self.stop,
+            (&self.stop, self.say),
         )?;
         (self.say)("4/4  drawing and judging samples");
         let (real_accuracy, sample_accuracy) = self.judge(&train, &data)?;
@@ -246,14 +246,9 @@ impl Quickstart {
         let (images, labels) =
             show::some_images(data, LEARNT, LoaderConfig::default(), &self.stop)?;
         let judge = Judge::fit(&images, &labels, &[], side)?;
-        let (mut hits, mut n) = (0, 0);
-        let mut val = data.val_loader(show::BATCH, LoaderConfig::default())?;
-        while let Some(batch) = val.next_batch()? {
-            self.stop.check()?;
-            hits += judge.right(&batch.images, &batch.labels)?;
-            n += batch.len();
-        }
-        let real = hits as f64 / n.max(1) as f64;
+        let config = LoaderConfig::default();
+        let (hits, of) = show::judge_real(&judge, data, config, &self.stop)?;
+        let real = hits as f64 / of.len().max(1) as f64;
         let device = resolve_device(self.device)?;
         let options = SampleOptions {
             cfg: 2.0,

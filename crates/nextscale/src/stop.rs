@@ -1,8 +1,8 @@
 //! Asking a run to stop: it ends after the step under way, with everything saved.
 
 use crate::{Error, Result};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The signals that ask for a clean end, by their numbers in POSIX.
 pub(crate) const SIGNALS: [(i32, &str); 3] = [(2, "SIGINT"), (15, "SIGTERM"), (1, "SIGHUP")];
@@ -15,7 +15,7 @@ const BY_PROGRAM: i32 = -1;
 pub struct StopSignal {
     asked: Arc<AtomicI32>,
     /// Whether something would be lost if the process ended at once.
-    unsaved: Arc<AtomicBool>,
+    unsaved: Arc<Mutex<bool>>,
 }
 
 impl StopSignal {
@@ -30,13 +30,20 @@ impl StopSignal {
     /// Says whether from now on something would be lost if the process ended at once. While nothing would, as before the first step of
     /// a run, a signal ends it there and then, however long what it is at takes.
     pub(crate) fn set_unsaved(&self, unsaved: bool) {
-        self.unsaved.store(unsaved, Ordering::SeqCst);
+        *self.locked() = unsaved;
     }
 
-    /// Whether something would be lost if the process ended at once.
+    /// Calls `f` if nothing would be lost were the process to end now. Nothing comes to be unsaved before it returns.
     #[cfg(feature = "cli")]
-    pub(crate) fn is_unsaved(&self) -> bool {
-        self.unsaved.load(Ordering::SeqCst)
+    pub(crate) fn if_all_is_saved(&self, f: impl FnOnce()) {
+        let unsaved = self.locked();
+        if !*unsaved {
+            f();
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, bool> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for the stop, as a signal would.

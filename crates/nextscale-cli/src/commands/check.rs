@@ -1,21 +1,21 @@
 //! `nextscale check`: what a folder of pictures is like, and what to do with it on this machine.
 
+use super::folder_args::FolderArgs;
 use super::images::{check_parent, check_picture, may_write};
 use nextscale::advice::{
     self, Facts, describe, expected, for_whom, shell_word, time_tokenizer, time_transformer,
 };
 use nextscale::data::{Aspect, Look, Resizer, Survey, Transform};
 use nextscale::device::resolve_device;
-use nextscale::memory::{Workload, known};
-use nextscale::model::Pyramid;
 use nextscale::model::vqvae::Vqvae;
 use nextscale::options::precision::in_reference_flags;
 use nextscale::options::values::{DeviceChoice, precision_parser};
-use nextscale::options::{FolderOptions, Recipe, TokenizerOptions, TransformerOptions};
+use nextscale::options::{
+    CanvasOptions, FolderOptions, Recipe, TokenizerOptions, TransformerOptions,
+};
 use nextscale::pictures::{Picture, labelled_rows};
 use nextscale::run::{Dataset, StopSignal, init_threads};
-use nextscale::{Error, Result, say};
-use nextscale_tensor::cuda::gib;
+use nextscale::{Result, say};
 use nextscale_tensor::{Device, Precision};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,14 +30,13 @@ const NAME: usize = 12;
 
 /// Flags of `check`.
 #[derive(clap::Args)]
-#[command(rename_all = "snake_case")]
+#[command(
+    rename_all = "snake_case",
+    override_usage = "nextscale check <FOLDER> [OPTIONS]"
+)]
 pub struct Args {
-    /// Folder of images: CLASS/*, or train/CLASS/* and val/CLASS/*, or images of one class, or tar or Parquet shards; or builtin:shapes
-    #[arg(value_name = "FOLDER", required_unless_present = "data_path")]
-    folder: Option<String>,
-    /// The same
-    #[arg(long, value_name = "DIR", conflicts_with = "folder", hide = true)]
-    data_path: Option<String>,
+    #[command(flatten)]
+    folder: FolderArgs,
     /// Side of the images that are to be made: 32, 64, 128 or 256; without it what goes with the images and the machine
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
@@ -64,18 +63,24 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    look(args).map_err(|e| args.folder.explain(e))
+}
+
+fn look(args: &Args) -> Result<()> {
     init_threads(args.threads)?;
     if let Some(out) = &args.out {
         check_picture(out)?;
         check_parent(out)?;
         may_write(out, args.force)?;
     }
-    let folder = args.folder.as_ref().or(args.data_path.as_ref());
-    let folder = folder.map_or("", String::as_str);
-    let recipe = args.recipe()?;
+    let folder = args.folder.path();
+    let recipe = args.size.map(Recipe::for_size).transpose()?;
     // Sizes are those of the images, whatever becomes of them.
     let as_they_are = FolderOptions {
-        aspect: Aspect::Crop,
+        canvas: CanvasOptions {
+            aspect: Some(Aspect::Crop),
+            ..args.images.canvas.clone()
+        },
         ..args.images.clone()
     };
     let raw = Dataset::open(folder, &as_they_are, 64, 1.0, false)?;
@@ -103,16 +108,6 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    fn recipe(&self) -> Result<Option<Recipe>> {
-        let Some(size) = self.size else {
-            return Ok(None);
-        };
-        let found = Recipe::SMALL.into_iter().find(|r| r.side() == Some(size));
-        found
-            .map(Some)
-            .ok_or_else(|| Error::field("size", size, "give 32, 64, 128 or 256"))
-    }
-
     /// The flags of the folder and the machine that were given, as they are written.
     fn given(&self) -> String {
         let o = &self.images;
@@ -127,8 +122,8 @@ impl Args {
             o.val_path.as_ref().map(|p| p.display().to_string()),
         );
         add("val_share", o.val_share.map(|x| x.to_string()));
-        add("background", o.background.map(|b| b.to_string()));
-        add("aspect", (o.aspect == Aspect::Pad).then(|| "pad".into()));
+        add("background", o.canvas.background.map(|b| b.to_string()));
+        add("aspect", o.canvas.aspect.map(|a| a.to_string()));
         let device = (self.device != DeviceChoice::Auto).then(|| self.device.to_string());
         add("device", device);
         add("precision", self.precision.map(|p| p.to_string()));
@@ -169,38 +164,13 @@ fn suggest(
         tokenizer.data.mid_reso,
         false,
     )?;
-    let vqvae = a.model()?;
-    let var = train.model(&vqvae, dataset.classes(), Pyramid::square(&b.patch_nums)?);
-    let of_tokenizer = Workload::TrainTokenizer {
-        vqvae: &vqvae,
-        math: a.precision.math(),
-        settings: a.settings(),
-    };
-    let of_transformer = Workload::Train {
-        var: &var,
-        vqvae: &vqvae,
-        from_tokens: false,
-        math: [b.math, b.tokenizer_precision.math()],
-        ema: None,
-        recompute: 0,
-        shares: 1,
-    };
-    let need = |workload, bs: usize, ac| -> Result<Option<String>> {
-        let Some((_, estimate)) = known(device, workload)? else {
-            return Ok(None);
-        };
-        let need = estimate.need(bs.div_ceil(ac))?;
-        Ok(Some(format!("about {}", gib(need.bytes()))))
-    };
     let fit = |ac| if ac > 1 { " --fit" } else { "" };
     let time = time_tokenizer(&tokenizer, &dataset, TIMED, &stop)?;
-    let memory = need(of_tokenizer, tokenizer.schedule.bs, time.ac)?;
-    let first = expected(memory, time, a.horizon(facts.images)?.max_it);
+    let first = expected(time, a.horizon(facts.images)?.max_it);
     let fit_first = fit(time.ac);
-    let untrained = Vqvae::new(vqvae.clone(), false)?;
+    let untrained = Vqvae::new(a.model()?, false)?;
     let time = time_transformer(&train, untrained, &dataset, TIMED, &stop)?;
-    let memory = need(of_transformer, train.schedule.bs, time.ac)?;
-    let second = expected(memory, time, b.horizon(facts.images)?.max_it);
+    let second = expected(time, b.horizon(facts.images)?.max_it);
     let fit_second = fit(time.ac);
     let (name, given) = (recipe.name(), args.given());
     // `learn` leaves them out by itself.

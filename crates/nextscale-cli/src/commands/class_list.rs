@@ -1,6 +1,6 @@
 //! Which classes `--classes` and `--class` mean.
 
-use nextscale::checkpoint::class_names::{ModelClasses, list_names};
+use nextscale::checkpoint::class_names::{ModelClasses, known_classes};
 use nextscale::options::FolderOptions;
 use nextscale::run::Dataset;
 use nextscale::{Error, Result};
@@ -107,8 +107,9 @@ impl Named {
             None => {
                 let names: Vec<String> = self.names.iter().map(|(n, _)| n.clone()).collect();
                 Err(format!(
-                    "{word:?} is neither a number nor one of the model's classes ({}); a name with a comma goes in double quotes",
-                    list_names(&names)
+                    "{word:?} is no number and none of the model's classes {} (`nextscale info {}` lists them; a name with a comma goes in double quotes)",
+                    known_classes(word, &names),
+                    self.file
                 ))
             }
         }

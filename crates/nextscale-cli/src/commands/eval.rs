@@ -1,8 +1,10 @@
 //! `nextscale eval`: validation losses by scale.
 
+use super::folder_args::FolderArgs;
 use super::images::{pair, tell_all, tell_bad};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
+use super::progress::progress;
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
@@ -29,10 +31,9 @@ pub struct Args {
     /// The tokenizer, where the model's file does not hold it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Folder of images (CLASS/*, or train/CLASS/* and val/CLASS/*), tar or Parquet shards, or builtin:shapes; where the model's file holds the names of its classes, a folder
-    /// with some of them will do
-    #[arg(long, value_name = "DIR")]
-    data_path: String,
+    // Where the model's file holds the names of its classes, a folder with some of them will do.
+    #[command(flatten)]
+    data: FolderArgs,
     /// Images are resized to this many times their final side before the centre crop
     #[arg(long, value_name = "X", default_value_t = 1.125)]
     mid_reso: f64,
@@ -55,7 +56,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     args.processes.share(|team| {
         let source = || pair(&args.model, args.tokenizer.as_deref());
-        evaluate(args, team).map_err(|e| e.of_weights(source()))
+        evaluate(args, team).map_err(|e| args.data.explain(e).of_weights(source()))
     })
 }
 
@@ -69,16 +70,18 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
         mut var,
         tokenizer: mut tok,
         class_names,
+        canvas,
     } = open_pair(&args.model, args.tokenizer.as_deref(), args.weights.kind)?;
     let pyramid = var.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
-    let mut data = Dataset::open(&args.data_path, &args.folder, side, args.mid_reso, false)?;
+    let folder = args.folder.or_as(canvas);
+    let mut data = Dataset::open(args.data.path(), &folder, side, args.mid_reso, false)?;
     let known = ModelClasses {
         file: &args.model.display().to_string(),
         names: class_names.as_deref(),
         count: var.config.classes,
     };
-    let present = data.label_as(&known, &format!("--data_path={}", args.data_path))?;
+    let present = data.label_as(&known, args.data.path())?;
     if world.is_first() && present < known.count {
         say!(
             "{present} of the model's {}",
@@ -107,7 +110,9 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
     };
     memory::check(device, "batch", args.batch.min(data.val.len()), workload())?;
     let mut loader = data.val_loader(args.batch, config)?;
-    let m = evaluate_losses(model, &mut loader, side, team)
+    let own = data.val.len().div_ceil(world.size());
+    let mut seen = progress(own, world.is_first());
+    let m = evaluate_losses(model, &mut loader, side, team, &mut seen)
         .map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
     tell_bad(&loader.bad_images());
     m.check()?;

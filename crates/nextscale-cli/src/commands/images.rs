@@ -1,15 +1,15 @@
 //! What commands share about images: reading single ones, and names of output files.
 
-use nextscale::data::{BadImage, LoadBuffers, Resizer, Transform, decode_file};
+use nextscale::data::{BadImage, Canvas, LoadBuffers, Resizer, Transform};
 use nextscale::pictures::PictureFormat;
 use nextscale::{Error, Result, tell};
 use nextscale_tensor::{Tensor, ops};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// An image file, resized and centre-cropped to `side`: \[1, side, side, 3\] in \[−1, 1\], with its pixels.
-pub fn load(path: &Path, side: usize, mid_reso: f64) -> Result<(Tensor, Vec<u8>)> {
+/// An image file, laid on a canvas, resized and centre-cropped to `side`: \[1, side, side, 3\] in \[−1, 1\], with its pixels.
+pub fn load(path: &Path, side: usize, mid_reso: f64, canvas: Canvas) -> Result<(Tensor, Vec<u8>)> {
     let mut buffers = LoadBuffers::default();
-    decode_file(path, &mut buffers)?;
+    canvas.decode(path, &mut buffers)?;
     let transform = Transform::new(side, mid_reso, false)?;
     let mut pixels = vec![0; transform.bytes()];
     transform.center(&buffers.image, &mut Resizer::default(), &mut pixels)?;
@@ -88,11 +88,19 @@ pub fn open_folder(out: &Path, force: bool) -> Result<()> {
         .is_ok_and(|mut entries| entries.next().is_some());
     if taken && !force {
         return Err(Error::input(format!(
-            "--out={}: the folder is not empty; choose another one or add --force",
-            out.display()
+            "--out={}: the folder is not empty; choose another one, such as --out={}, or add --force",
+            out.display(),
+            free_name(out).display()
         )));
     }
     std::fs::create_dir_all(out).map_err(Error::io(out))
+}
+
+/// A name like that of a folder that nothing has yet.
+fn free_name(out: &Path) -> PathBuf {
+    let name = out.components().as_path().as_os_str().to_string_lossy();
+    let mut names = (2..).map(|n| PathBuf::from(format!("{name}-{n}")));
+    names.find(|path| !path.exists()).unwrap_or_default()
 }
 
 /// Whether `out` is a folder, or to be one by the slash at its end.

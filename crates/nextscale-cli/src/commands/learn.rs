@@ -1,29 +1,29 @@
 //! `nextscale learn`: from a folder of pictures to samples, in a given time.
 
-use super::progress::shown;
+use super::folder_args::FolderArgs;
+use super::progress::without_advice;
 use nextscale::learn::{Asked, Learn, report};
 use nextscale::options::values::{DeviceChoice, parse_bool, precision_parser};
 use nextscale::options::{FolderOptions, Recipe};
 use nextscale::run::{StopSignal, init_threads};
-use nextscale::{Error, Result, tell};
+use nextscale::{Result, tell};
 use nextscale_tensor::Precision;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Flags of `learn`.
 #[derive(clap::Args)]
-#[command(rename_all = "snake_case")]
+#[command(
+    rename_all = "snake_case",
+    override_usage = "nextscale learn <FOLDER> [OPTIONS]"
+)]
 pub struct Args {
-    /// Folder of images: CLASS/*, or train/CLASS/* and val/CLASS/*, or images of one class, or tar or Parquet shards; or builtin:shapes
-    #[arg(value_name = "FOLDER", required_unless_present = "data_path")]
-    folder: Option<String>,
-    /// The same
-    #[arg(long, value_name = "DIR", conflicts_with = "folder", hide = true)]
-    data_path: Option<String>,
+    #[command(flatten)]
+    folder: FolderArgs,
     /// Time for everything, in minutes
     #[arg(long, value_name = "X", default_value_t = 30.0)]
     minutes: f64,
-    /// Side of the images in pixels: 32, 64, 128 or 256; without it what goes with the images and the machine
+    /// Side of the images in pixels: 32, 64, 128 or 256; without it what goes with the images, the machine and the time
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// Folder for checkpoints, logs, pictures and summary.json; an interrupted call goes on in it
@@ -48,33 +48,16 @@ pub struct Args {
     images: FolderOptions,
 }
 
-impl Args {
-    fn recipe(&self) -> Result<Option<Recipe>> {
-        let Some(size) = self.size else {
-            return Ok(None);
-        };
-        let found = Recipe::SMALL.into_iter().find(|r| r.side() == Some(size));
-        found.map(Some).ok_or_else(|| {
-            Error::field(
-                "size",
-                size,
-                "give 32, 64, 128 or 256; train-tokenizer and train have more",
-            )
-        })
-    }
-}
-
 pub fn run(args: &Args) -> Result<ExitCode> {
     init_threads(args.threads)?;
     let stop = StopSignal::install()?;
-    let folder = args.folder.as_ref().or(args.data_path.as_ref());
     let summary = Learn {
         asked: Asked {
-            data_path: folder.cloned().unwrap_or_default(),
+            data_path: args.folder.path().to_owned(),
             folder: args.images.clone(),
             hflip: args.hflip,
             minutes: args.minutes,
-            recipe: args.recipe()?,
+            recipe: args.size.map(Recipe::for_size).transpose()?,
             seed: args.seed,
         },
         out: args.out.clone(),
@@ -82,13 +65,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         precision: args.precision,
         stop: stop.clone(),
         say: |line| tell!("{line}"),
-        observers: || shown(false),
+        observers: without_advice,
     }
-    .run()?;
+    .run()
+    .map_err(|e| args.folder.explain(e))?;
     match summary {
         Some(s) => super::ended(&report(&s, &args.out), 0),
         None => super::ended(
-            "stopped; run the same command again to go on",
+            &format!(
+                "stopped; run the same command again to go on: {} keeps what is done",
+                args.out.display()
+            ),
             stop.exit_code(),
         ),
     }

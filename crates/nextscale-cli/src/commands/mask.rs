@@ -1,14 +1,20 @@
 //! Pictures as masks.
 
-use nextscale::data::{LoadBuffers, Resizer, RgbImage8, Transform, alpha_of, decode_file};
-use nextscale::{Result, tell};
+use nextscale::data::{
+    Aspect, LoadBuffers, MAX_PIXELS, Resizer, RgbImage8, Transform, alpha_of, decode_file,
+};
+use nextscale::{Error, Result, tell};
 use std::path::Path;
 
 /// The mask in `path` at `side` × `side`: 1 where the image is drawn anew. `outside` turns it round.
-pub fn read(path: &Path, side: usize, outside: bool) -> Result<Vec<f32>> {
+/// One that is no square becomes one as the image does: what `aspect` sets around it is not selected.
+pub fn read(path: &Path, side: usize, outside: bool, aspect: Aspect) -> Result<Vec<f32>> {
     let mut buffers = LoadBuffers::default();
     decode_file(path, &mut buffers)?;
-    let image = selection(path, std::mem::take(&mut buffers.image))?;
+    let mut image = selection(path, std::mem::take(&mut buffers.image))?;
+    if aspect == Aspect::Pad {
+        image = in_black_square(path, &image)?;
+    }
     let transform = Transform::new(side, 1.0, false)?;
     let mut pixels = vec![0; transform.bytes()];
     transform.center(&image, &mut Resizer::default(), &mut pixels)?;
@@ -45,6 +51,26 @@ fn selection(path: &Path, image: RgbImage8) -> Result<RgbImage8> {
     Ok(image)
 }
 
+/// The picture in the middle of a black square.
+fn in_black_square(path: &Path, image: &RgbImage8) -> Result<RgbImage8> {
+    let (width, height) = (image.width(), image.height());
+    let side = width.max(height);
+    let bytes = side.checked_mul(side).filter(|n| *n as u64 <= MAX_PIXELS);
+    let Some(pixels) = bytes else {
+        return Err(Error::input(format!(
+            "--mask={}: a square around its {width}x{height} pixels is too large; cut it",
+            path.display()
+        )));
+    };
+    let mut square = vec![0; 3 * pixels];
+    let (left, top) = ((side - width) / 2, (side - height) / 2);
+    for y in 0..height {
+        let at = 3 * ((top + y) * side + left);
+        square[at..at + 3 * width].copy_from_slice(image.row(y));
+    }
+    RgbImage8::new(side, side, square)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,7 +87,16 @@ mod tests {
         let mut writer = encoder.write_header().unwrap();
         writer.write_image_data(&row.repeat(4)).unwrap();
         writer.finish().unwrap();
-        read(&path, 4, outside)
+        read(&path, 4, outside, Aspect::Crop)
+    }
+
+    #[test]
+    fn what_is_set_around_a_mask_is_not_selected() {
+        let white = RgbImage8::new(4, 2, vec![255; 24]).unwrap();
+        let square = in_black_square(Path::new("m.png"), &white).unwrap();
+        assert_eq!((square.width(), square.height()), (4, 4));
+        let rows: Vec<u8> = (0..4).map(|y| square.row(y)[5]).collect();
+        assert_eq!(rows, [0, 255, 255, 0]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod doctor;
 mod edit;
 mod eval;
 mod file_names;
-mod given;
+mod folder_args;
 mod images;
 mod info;
 mod learn;

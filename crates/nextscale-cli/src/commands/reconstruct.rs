@@ -3,6 +3,7 @@
 use super::images::{check_picture, load, may_write, tell_all, tell_bad};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
+use super::progress::progress;
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::open::open_tokenizer;
 use nextscale::data::{BadImage, Feed, LoaderConfig, is_of_the_file};
@@ -87,6 +88,7 @@ fn reconstruct(args: &Args, team: &Team) -> Result<()> {
     };
     let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), args.weights.kind)?;
     tok.vqvae.to_device(device, math)?;
+    let folder = args.folder.or_as(tok.canvas);
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
     let shown = match args.images.len() {
@@ -111,7 +113,7 @@ fn reconstruct(args: &Args, team: &Team) -> Result<()> {
     let mut printed = Ok(());
     match &args.data_path {
         Some(path) => {
-            let data = Dataset::open(path, &args.folder, side, args.mid_reso, false)?;
+            let data = Dataset::open(path, &folder, side, args.mid_reso, false)?;
             if world.is_first() {
                 tell_all(&data.remarks);
             }
@@ -133,7 +135,10 @@ fn reconstruct(args: &Args, team: &Team) -> Result<()> {
             }
             let share = Share::from(world);
             let mut loader = data.val_loader(args.batch, LoaderConfig { share, ..config })?;
-            let all = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut loader, side, team);
+            let own = data.val.len().div_ceil(world.size());
+            let mut seen = progress(own, world.is_first());
+            let vqvae = &tok.vqvae;
+            let all = evaluate_reconstruction(vqvae, &pyramid, &mut loader, side, team, &mut seen);
             let all = all.map_err(full)?;
             tell_bad(&loader.bad_images());
             check_numbers(&all)?;
@@ -146,7 +151,13 @@ fn reconstruct(args: &Args, team: &Team) -> Result<()> {
         None => {
             let mut left_out = Vec::new();
             for path in &args.images {
-                let (x, pixels) = match load(path, side, args.mid_reso) {
+                if path.is_dir() {
+                    return Err(Error::input(format!(
+                        "{path}: is a folder; give image files, or --data_path={path} to measure on its validation images",
+                        path = path.display()
+                    )));
+                }
+                let (x, pixels) = match load(path, side, args.mid_reso, folder.canvas.chosen()) {
                     Err(e) if args.bad_images == BadImages::Skip && is_of_the_file(&e) => {
                         let reason = e.to_string();
                         left_out.push(BadImage {

@@ -158,7 +158,7 @@ pub fn read<F: DeserializeOwned>(path: &Path, flag: &str, command: &str) -> Resu
     let bad = |why: String| Error::input(format!("--{flag}={}: {why}", path.display()));
     let Some(text) = read_png_text(path, KEYWORD)? else {
         return Err(bad(
-            "it does not say how it was drawn: PNG files of sample and edit do, until another program takes it out; give the flags themselves"
+            "it does not say how it was drawn: PNG files of sample and edit do, until another program takes it out, those of learn and the trainers do not; give the flags themselves"
                 .into(),
         ));
     };

@@ -1,5 +1,6 @@
 //! `nextscale tokenize`: the tokens of a folder of images.
 
+use super::folder_args::FolderArgs;
 use super::images::{may_write, tell_all, tell_bad};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
@@ -31,9 +32,8 @@ pub struct Args {
     /// The tokenizer, or a training checkpoint that holds it
     #[arg(long, value_name = "FILE")]
     tokenizer: PathBuf,
-    /// Folder of images (CLASS/*, or train/CLASS/* and val/CLASS/*), tar or Parquet shards, or builtin:shapes
-    #[arg(long, value_name = "DIR")]
-    data_path: String,
+    #[command(flatten)]
+    data: FolderArgs,
     /// Which images
     #[arg(long, value_enum, default_value_t = Split::Train)]
     split: Split,
@@ -90,7 +90,7 @@ enum Split {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     args.processes.share_within(turns::limits(), |team| {
-        tokenize(args, team).map_err(|e| e.of_weights(args.tokenizer.display()))
+        tokenize(args, team).map_err(|e| args.data.explain(e).of_weights(args.tokenizer.display()))
     })
 }
 
@@ -115,16 +115,11 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
     };
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
-    let mut data = Dataset::open(
-        &args.data_path,
-        &args.folder,
-        side,
-        args.mid_reso,
-        args.hflip,
-    )?;
+    let folder = args.folder.or_as(tok.canvas);
+    let mut data = Dataset::open(args.data.path(), &folder, side, args.mid_reso, args.hflip)?;
     if world.is_first() {
         tell_all(&data.remarks);
-        tell_all(&data.glance(&args.folder));
+        tell_all(&data.glance(&folder));
     }
     if args.bad_images == BadImages::Skip {
         // The file begins with the number of images.

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::data::{BadImages, Feed, LoaderConfig};
 use crate::device::resolve_device;
-use crate::memory::{Fit, Workload, caught};
+use crate::memory::{Fit, Fitting, Workload, caught};
 use crate::model::Pyramid;
 use crate::model::var::Var;
 use crate::model::vqvae::Vqvae;
@@ -34,6 +34,8 @@ pub struct StepTime {
     pub seconds: f64,
     /// Iterations that were timed.
     pub timed: usize,
+    /// Bytes that an iteration needs, where the machine says what there is.
+    pub memory: Option<usize>,
     /// Iterations of a step: more than one where its images do not fit into the memory at once.
     pub ac: usize,
 }
@@ -51,27 +53,20 @@ pub fn time_tokenizer(
     let plan = options.resolve(1)?;
     let device = resolve_device(options.machine.device)?;
     let config = plan.model()?;
-    let fit = Fit {
-        model: format!("`ch`={}", options.ch),
-        smaller: "`ch`",
-        half: "`precision`=bf16",
-        ..Fit::alone(
-            device,
-            Workload::TrainTokenizer {
-                vqvae: &config,
-                math: plan.precision.math(),
-                settings: plan.settings(),
-            },
-        )
+    let workload = Workload::TrainTokenizer {
+        vqvae: &config,
+        math: plan.precision.math(),
+        settings: plan.settings(),
     };
-    let (ac, batch) = at_once(&fit, &options.schedule)?;
+    let fit = Fit::of_tokenizer(options.ch, device, workload);
+    let (fitting, batch) = at_once(&fit, &options.schedule)?;
     let mut vqvae = Vqvae::new(config.clone(), true)?;
     vqvae.init(1)?;
     vqvae.to_device(device, plan.precision.math())?;
     let mut trainer = TokenizerTrainer::new(vqvae, plan.settings())?;
     let mut batches = dataset.train_loader(batch, (0, 0), patient())?;
     let mut feed = Feed::new(device)?;
-    timed(budget, ac, stop, |it| {
+    timed(budget, &fitting, stop, |it| {
         let batch = batches.next_batch()?;
         let (images, _) = feed.batch(&batch, dataset.side)?;
         drop(batch);
@@ -95,24 +90,17 @@ pub fn time_transformer(
     let device = resolve_device(options.machine.device)?;
     let pyramid = Pyramid::square(&plan.patch_nums)?;
     let config = options.model(&vqvae.config, dataset.classes(), pyramid);
-    let fit = Fit {
-        model: format!("`depth`={}", options.depth),
-        smaller: "`depth`",
-        half: "`fp16`=2",
-        ..Fit::alone(
-            device,
-            Workload::Train {
-                var: &config,
-                vqvae: &vqvae.config,
-                from_tokens: false,
-                math: [plan.math, plan.tokenizer_precision.math()],
-                ema: None,
-                recompute: 0,
-                shares: 1,
-            },
-        )
+    let workload = Workload::Train {
+        var: &config,
+        vqvae: &vqvae.config,
+        from_tokens: false,
+        math: [plan.math, plan.tokenizer_precision.math()],
+        ema: None,
+        recompute: 0,
+        shares: 1,
     };
-    let (ac, batch) = at_once(&fit, &options.schedule)?;
+    let fit = Fit::of_transformer(options.depth, device, workload);
+    let (fitting, batch) = at_once(&fit, &options.schedule)?;
     let mut var = Var::new(config.clone(), true)?;
     var.init(options.init_scales(), 1)?;
     var.to_device(device, plan.math)?;
@@ -120,7 +108,7 @@ pub fn time_transformer(
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
     let mut batches = dataset.train_loader(batch, (0, 0), patient())?;
     let mut feed = Feed::new(device)?;
-    timed(budget, ac, stop, |it| {
+    timed(budget, &fitting, stop, |it| {
         let batch = batches.next_batch()?;
         let (images, labels) = feed.batch(&batch, dataset.side)?;
         drop(batch);
@@ -129,19 +117,20 @@ pub fn time_transformer(
     })
 }
 
-/// Iterations of a step, and images of one.
-fn at_once(fit: &Fit<'_>, schedule: &ScheduleOptions) -> Result<(usize, usize)> {
+/// As many iterations of a step as its memory needs, and images of one.
+fn at_once(fit: &Fit<'_>, schedule: &ScheduleOptions) -> Result<(Fitting, usize)> {
     let schedule = ScheduleOptions {
         fit: true,
         ..schedule.clone()
     };
-    let ac = fit.accumulation(&schedule)?.ac;
-    Ok((ac, process_batch(schedule.bs, ac, 1)?))
+    let fitting = fit.accumulation(&schedule)?;
+    let batch = process_batch(schedule.bs, fitting.ac, 1)?;
+    Ok((fitting, batch))
 }
 
 fn timed(
     budget: Duration,
-    ac: usize,
+    fitting: &Fitting,
     stop: &StopSignal,
     mut step: impl FnMut(u64) -> Result<()>,
 ) -> Result<StepTime> {
@@ -163,9 +152,10 @@ fn timed(
     let mut late = all.split_off(all.len() / 2);
     late.sort_by(f64::total_cmp);
     Ok(StepTime {
-        seconds: late[late.len() / 2] * ac as f64,
+        seconds: late[late.len() / 2] * fitting.ac as f64,
         timed: late.len(),
-        ac,
+        memory: fitting.need,
+        ac: fitting.ac,
     })
 }
 

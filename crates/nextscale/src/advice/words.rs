@@ -4,6 +4,7 @@ use super::{Facts, StepTime};
 use crate::data::{Aspect, SplitSurvey, Survey};
 use crate::options::FolderOptions;
 use crate::text::counted;
+use nextscale_tensor::cuda::gib;
 
 /// Classes that are named with their numbers of images.
 const NAMED: usize = 12;
@@ -30,13 +31,13 @@ pub(crate) fn at_start(survey: &SplitSurvey, side: usize, folder: &FolderOptions
     let mut lines = Vec::new();
     let transparent = survey.transparent();
     if transparent > 0 {
-        let over = folder.background();
+        let over = folder.canvas.chosen().background;
         lines.push(format!(
             "{transparent} of {of} have transparent parts; they are laid over {over} (--background)"
         ));
     }
     let (_, left_out, _) = survey.beyond_square();
-    if folder.aspect == Aspect::Crop && left_out >= LEFT_OUT {
+    if folder.canvas.chosen().aspect == Aspect::Crop && left_out >= LEFT_OUT {
         lines.push(format!(
             "a square leaves out {} of an image on average (--aspect=pad keeps all of it)",
             percent(left_out)
@@ -95,19 +96,20 @@ pub fn describe(
     let (odd, mean, most) = train.beyond_square();
     out.push((
         "shapes",
-        match (odd, folder.aspect) {
+        match (odd, folder.canvas.chosen().aspect) {
             (0, _) => "all are squares".to_owned(),
             (_, Aspect::Pad) => format!("{odd} are no squares; they are laid on one (--aspect=pad)"),
             (_, Aspect::Crop) => format!(
-                "{odd} are no squares; cut to one, an image loses {} on average and {} at most (--aspect=pad keeps all of it)",
+                "{odd} are no squares; cut to one, an image loses {} on average and {} at most{} (--aspect=pad keeps all of it)",
                 percent(mean),
-                percent(most)
+                percent(most),
+                survey.longest().map_or_else(String::new, |name| format!(", {name}"))
             ),
         },
     ));
     let transparent = all(SplitSurvey::transparent);
     if transparent > 0 {
-        let over = folder.background();
+        let over = folder.canvas.chosen().background;
         out.push((
             "transparent",
             format!(
@@ -131,11 +133,14 @@ pub fn describe(
         let named = bad.iter().take(BAD).map(|b| ("", b.reason.clone()));
         out.extend(named);
     }
-    let repeated = train.repeated();
-    if repeated > 0 {
+    if let Some((count, [first, again])) = survey.twins() {
+        let have = match count {
+            1 => "1 training image has".to_owned(),
+            n => format!("{n} training images have"),
+        };
         out.push((
             "twice",
-            format!("{repeated} training images have the same pixels as another"),
+            format!("{have} the same pixels as another; {again} is {first}"),
         ));
     }
     if let Some((count, [val, train])) = survey.in_both() {
@@ -174,7 +179,7 @@ fn classes(survey: &Survey) -> String {
 }
 
 /// What a training takes, in words: memory, a step, all of them.
-pub fn expected(memory: Option<String>, time: StepTime, steps: u64) -> String {
+pub fn expected(time: StepTime, steps: u64) -> String {
     let all = time.seconds * steps as f64;
     let all = match all {
         ..90.0 => format!("{all:.0} s"),
@@ -182,7 +187,8 @@ pub fn expected(memory: Option<String>, time: StepTime, steps: u64) -> String {
         ..172_800.0 => format!("{:.1} hours", all / 3600.0),
         _ => format!("{:.1} days", all / 86_400.0),
     };
-    let memory = memory.map_or_else(String::new, |memory| format!("{memory}, "));
+    let memory = time.memory.map(|bytes| format!("about {}, ", gib(bytes)));
+    let memory = memory.unwrap_or_default();
     format!(
         "{memory}{} of {:.3} s: {all}",
         counted(steps, "step", "steps"),
@@ -202,15 +208,13 @@ mod tests {
     #[test]
     fn times_are_told_in_units_that_fit() {
         let told = |seconds, steps| {
-            expected(
-                Some("about 1.0 GiB".into()),
-                StepTime {
-                    seconds,
-                    timed: 3,
-                    ac: 1,
-                },
-                steps,
-            )
+            let time = StepTime {
+                seconds,
+                timed: 3,
+                memory: Some(1 << 30),
+                ac: 1,
+            };
+            expected(time, steps)
         };
         assert_eq!(told(0.5, 100), "about 1.0 GiB, 100 steps of 0.500 s: 50 s");
         assert!(told(0.5, 1200).ends_with("10 minutes"));

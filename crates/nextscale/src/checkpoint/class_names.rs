@@ -9,6 +9,8 @@ use crate::{Error, Result};
 /// The metadata key, and the key among a training checkpoint's extras, of the classes' names.
 pub const CLASSES_KEY: &str = "nextscale.classes";
 
+/// How alike two names are that may be one, 0 to 1.
+const ALIKE: f64 = 0.6;
 /// How many names a message lists.
 const LISTED: usize = 5;
 
@@ -45,15 +47,38 @@ pub fn names_of_metadata(metadata: &TextMetadata) -> Option<Vec<String>> {
 
 /// The first few names, in quotes, and how many more there are.
 pub fn list_names(names: &[String]) -> String {
-    let shown: Vec<String> = names
-        .iter()
-        .take(LISTED)
-        .map(|n| format!("{n:?}"))
-        .collect();
-    match names.len().saturating_sub(LISTED) {
+    list_some(names, LISTED)
+}
+
+/// The first `most` names, in quotes, and how many more there are.
+pub(super) fn list_some(names: &[String], most: usize) -> String {
+    let shown: Vec<String> = names.iter().take(most).map(|n| format!("{n:?}")).collect();
+    match names.len().saturating_sub(most) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+/// The name that one may have meant by `word`, where one is much like it.
+pub fn nearest<'a>(word: &str, names: &'a [String]) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let likeness = |name: &str| {
+        let name = name.to_lowercase();
+        let part = !word.is_empty() && (name.contains(&word) || word.contains(&name));
+        let same = strsim::normalized_damerau_levenshtein(&word, &name);
+        if part { same.max(ALIKE) } else { same }
+    };
+    let all = names.iter().filter(|name| !name.is_empty());
+    let all = all.map(|name| (likeness(name), name.as_str()));
+    let (likeness, name) = all.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (likeness >= ALIKE).then_some(name)
+}
+
+/// What is said after a word that is no class: which there are, in brackets, and what may have been meant.
+pub fn known_classes(word: &str, names: &[String]) -> String {
+    let meant = nearest(word, names);
+    let meant = meant.map_or_else(String::new, |name| format!("; did you mean {name:?}?"));
+    format!("({}){meant}", list_names(names))
 }
 
 /// The first name that stands twice.
@@ -148,6 +173,22 @@ mod tests {
         assert_eq!(names_to_text(&names(&["a", "b"])), "a\nb");
         assert_eq!(names_from_text(""), None);
         assert_eq!(names_from_text("[]"), None);
+    }
+
+    #[test]
+    fn what_may_have_been_meant_is_named() {
+        let all = names(&["animals", "people", "signs_and_symbols", ""]);
+        for (word, meant) in [
+            ("animal", Some("animals")),
+            ("Peopel", Some("people")),
+            ("symbols", Some("signs_and_symbols")),
+            ("vehicles", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, &all), meant, "{word}");
+        }
+        let text = known_classes("Animals", &all);
+        assert!(text.ends_with("); did you mean \"animals\"?"), "{text}");
     }
 
     #[test]

@@ -7,8 +7,10 @@ use super::class_names::{CLASSES_KEY, names_of_extra, names_of_metadata};
 use super::places::{Place, Tree, open_pth, places};
 use super::trainer_state::{self, ScalerState};
 use super::weights::{
-    MODULE_VERSIONS_KEY, ModelKind, PATCH_NUMS_KEY, format_patch_nums, parse_patch_nums,
+    CANVAS_KEY, MODULE_VERSIONS_KEY, ModelKind, PATCH_NUMS_KEY, TOKENIZER_KEY, format_patch_nums,
+    parse_patch_nums,
 };
+use crate::canvas::Canvas;
 use crate::format::host::{HostDType, checked_numel, count_non_finite};
 use crate::format::outline::Outline;
 use crate::format::pth::PthFile;
@@ -18,6 +20,7 @@ use crate::format::sniff::{FileFormat, sniff};
 use crate::model::load_into::{NonFinite, may_be_infinite};
 use crate::model::var::state_dict::VarShape;
 use crate::model::var::state_dict::is_buffer;
+use crate::model::vqvae::VqvaeConfig;
 use crate::model::vqvae::state_dict::{HITS, VaeShape};
 use crate::{Error, Result};
 use torch_pth::{Dict, Value};
@@ -110,6 +113,10 @@ pub struct Description {
     pub roots: Vec<String>,
     /// The names of the classes, in class order.
     pub class_names: Option<Vec<String>>,
+    /// Side of the images, patch numbers and pixels along a side of a token, where the file states them.
+    pub sizes: Option<(usize, Vec<usize>, usize)>,
+    /// What the images were laid on that the model was trained with.
+    pub canvas: Option<Canvas>,
     /// Values that are no finite numbers.
     pub non_finite: NonFinite,
     /// Free text in the file, without what is told above.
@@ -136,6 +143,8 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description> {
         tokens: None,
         roots: vec![],
         class_names: None,
+        sizes: None,
+        canvas: None,
         non_finite: NonFinite::default(),
         metadata: TextMetadata::new(),
     };
@@ -149,6 +158,13 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description> {
     Ok(d)
 }
 
+/// Side of the images, patch numbers and pixels along a side of a token.
+fn sizes_of(config: VqvaeConfig) -> Option<(usize, Vec<usize>, usize)> {
+    let sides = config.pyramid.sides()?;
+    let patch = config.downsample();
+    Some((sides.last()? * patch, sides, patch))
+}
+
 impl Description {
     fn read_safetensors(&mut self, mut file: SafetensorsFile) -> Result<()> {
         if trainer_state::is_native_trainer(&file) {
@@ -157,6 +173,16 @@ impl Description {
             self.metadata = file.metadata();
             self.class_names = names_of_metadata(&self.metadata);
             self.metadata.remove(CLASSES_KEY);
+            let text = self.metadata.get(TOKENIZER_KEY);
+            self.sizes = text.and_then(|text| sizes_of(serde_json::from_str(text).ok()?));
+            if self.sizes.is_some() {
+                self.metadata.remove(TOKENIZER_KEY);
+            }
+            let text = self.metadata.get(CANVAS_KEY);
+            self.canvas = text.and_then(|text| serde_json::from_str(text).ok());
+            if self.canvas.is_some() {
+                self.metadata.remove(CANVAS_KEY);
+            }
             let sized = |shape: &[usize]| match *shape {
                 [n, row] => Some([n, 1, row]),
                 [n, crops, row] => Some([n, crops, row]),
@@ -188,6 +214,9 @@ impl Description {
     fn read_native_trainer(&mut self, file: &mut SafetensorsFile) -> Result<()> {
         let h = trainer_state::read_native_header(file)?;
         self.class_names = names_of_extra(&h.extra);
+        let json = |key| h.extra.get(key).cloned();
+        self.sizes = json(TOKENIZER_KEY).and_then(|v| sizes_of(serde_json::from_value(v).ok()?));
+        self.canvas = json(CANVAS_KEY).and_then(|v| serde_json::from_value(v).ok());
         self.progress = Some(SavedProgress {
             epoch: h.epoch,
             iter: h.iter,

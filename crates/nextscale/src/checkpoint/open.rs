@@ -1,7 +1,10 @@
 //! Models from files: what to build is read off the file itself.
 
 use super::{ModelKind, WeightsKind, load_part};
-use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums};
+use crate::canvas::Canvas;
+use crate::checkpoint::weights::{
+    CANVAS_KEY, FINGERPRINT_KEY, TOKENIZER_KEY, format_patch_nums, understood,
+};
 use crate::format::safetensors::SafetensorsFile;
 use crate::format::sniff::{FileFormat, sniff};
 use crate::model::MAX_SIDE;
@@ -12,6 +15,7 @@ use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::state_dict::{PhiKind, VaeShape};
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::{Error, Result};
+use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// A tokenizer from a file.
@@ -20,6 +24,8 @@ pub struct OpenTokenizer {
     pub vqvae: Vqvae,
     /// Hit averages \[scales\]\[V\].
     pub hits: Vec<Vec<f32>>,
+    /// What the images were laid on that it was trained with, where the file says it.
+    pub canvas: Option<Canvas>,
     /// The scales that it was trained with, where the file states them (the reference's files do not).
     pub trained_with: Option<Pyramid>,
 }
@@ -75,11 +81,7 @@ pub fn open_tokenizer_for(
     let shape = weights.vae_shape(path)?;
     let recorded: Option<VqvaeConfig> = match weights.metadata.get(TOKENIZER_KEY) {
         None => None,
-        Some(text) => Some(serde_json::from_str(text).map_err(|e| {
-            Error::input(format!(
-                "{name}: its metadata {TOKENIZER_KEY} is damaged: {e}"
-            ))
-        })?),
+        Some(text) => Some(understood(path, TOKENIZER_KEY, text)?),
     };
     let trained_with = match (&recorded, &weights.patch_nums) {
         (Some(c), _) => Some(c.pyramid.clone()),
@@ -118,12 +120,14 @@ pub fn open_tokenizer_for(
             "{name}: with these scales (`pn`) images would have {side} pixels a side; at most {MAX_SIDE} can be made"
         )));
     }
+    let canvas = weights.canvas(path)?;
     let hits = hit_averages(&weights.tensors, config.pyramid.count(), config.vocab);
     let mut vqvae = Vqvae::new(config, false)?;
     load_vqvae(&mut vqvae, &weights.tensors, &name.to_string())?;
     Ok(OpenTokenizer {
         vqvae,
         hits,
+        canvas,
         trained_with,
     })
 }
@@ -134,21 +138,29 @@ pub fn open_tokenizer_for(
 /// # Errors
 /// When it can't be read, or what it says is damaged.
 pub fn sizes_in(path: &Path) -> Result<Option<(String, usize)>> {
+    let config: Option<VqvaeConfig> = stated(path, TOKENIZER_KEY)?;
+    Ok(config.and_then(|config| {
+        let sides = config.pyramid.sides()?;
+        Some((format_patch_nums(&sides), config.downsample()))
+    }))
+}
+
+/// What the images were laid on that a tokenizer was trained with, where its file says it. Nothing but its header is read.
+///
+/// # Errors
+/// As [`sizes_in`].
+pub fn canvas_in(path: &Path) -> Result<Option<Canvas>> {
+    stated(path, CANVAS_KEY)
+}
+
+/// What a file states as JSON beside its tensors.
+fn stated<T: DeserializeOwned>(path: &Path, key: &str) -> Result<Option<T>> {
     if sniff(path)? != FileFormat::Safetensors {
         return Ok(None);
     }
     let metadata = SafetensorsFile::open(path)?.metadata();
-    let Some(text) = metadata.get(TOKENIZER_KEY) else {
-        return Ok(None);
-    };
-    let config: VqvaeConfig = serde_json::from_str(text).map_err(|e| {
-        Error::input(format!(
-            "{}: its metadata {TOKENIZER_KEY} is damaged: {e}",
-            path.display()
-        ))
-    })?;
-    let sides = config.pyramid.sides();
-    Ok(sides.map(|sides| (format_patch_nums(&sides), config.downsample())))
+    let text = metadata.get(key).map(String::as_str);
+    text.map(|text| understood(path, key, text)).transpose()
 }
 
 /// What is to be said of `--patch_size` where a tokenizer of so many levels has another.
@@ -212,6 +224,7 @@ struct OpenVar {
     /// The fingerprint of its tokenizer.
     trained_on: Option<String>,
     class_names: Option<Vec<String>>,
+    canvas: Option<Canvas>,
 }
 
 fn open_var_of(path: &Path, kind: Option<WeightsKind>) -> Result<OpenVar> {
@@ -219,12 +232,14 @@ fn open_var_of(path: &Path, kind: Option<WeightsKind>) -> Result<OpenVar> {
     let mut weights = load_part(path, ModelKind::Var, kind)?;
     let shape = weights.var_shape(path)?;
     let class_names = weights.class_names(path, shape.num_classes)?;
+    let canvas = weights.canvas(path)?;
     let mut var = Var::new(var_config(&shape, &name)?, false)?;
     load_var(&mut var, &weights.tensors, &name)?;
     Ok(OpenVar {
         var,
         trained_on: weights.metadata.remove(FINGERPRINT_KEY),
         class_names,
+        canvas,
     })
 }
 
@@ -236,6 +251,8 @@ pub struct OpenPair {
     pub tokenizer: OpenTokenizer,
     /// The names of the classes, in class order, where the file holds them.
     pub class_names: Option<Vec<String>>,
+    /// What the images were laid on that they were trained with, where a file says it.
+    pub canvas: Option<Canvas>,
 }
 
 /// A transformer with its tokenizer: from one training checkpoint, or the tokenizer from a file of its own. `kind` chooses the
@@ -252,6 +269,7 @@ pub fn open_pair(
         var,
         trained_on,
         class_names,
+        canvas,
     } = open_var_of(model, kind)?;
     let source = tokenizer.unwrap_or(model);
     let tok =
@@ -287,6 +305,7 @@ pub fn open_pair(
     }
     Ok(OpenPair {
         var,
+        canvas: canvas.or(tok.canvas),
         tokenizer: tok,
         class_names,
     })

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::class_names::{
@@ -9,6 +10,7 @@ use super::class_names::{
 };
 use super::places::{self, Place, Tree};
 use super::trainer_state::{self, AVERAGED, TrainerState};
+use crate::canvas::Canvas;
 use crate::format::outline::Outline;
 use crate::format::pth::PthFile;
 use crate::format::run_file;
@@ -28,6 +30,9 @@ pub const MODULE_VERSIONS_KEY: &str = "nextscale.module_versions";
 
 /// The metadata key, and the key among a training checkpoint's extras, of a tokenizer's settings as JSON.
 pub const TOKENIZER_KEY: &str = "nextscale.tokenizer";
+
+/// The same of what the images were laid on that a model was trained with ([`Canvas`]), as JSON.
+pub const CANVAS_KEY: &str = "nextscale.canvas";
 
 /// The same of the fingerprint of the tokenizer that made the tokens a transformer was trained on.
 pub const FINGERPRINT_KEY: &str = "nextscale.tokenizer_fingerprint";
@@ -273,6 +278,9 @@ fn metadata_of(extra: &Map<String, Json>, part: ModelKind) -> TextMetadata {
     if let Some(settings) = extra.get(TOKENIZER_KEY) {
         out.insert(TOKENIZER_KEY.into(), settings.to_string());
     }
+    if let Some(canvas) = extra.get(CANVAS_KEY) {
+        out.insert(CANVAS_KEY.into(), canvas.to_string());
+    }
     if let Some(text) = extra.get(FINGERPRINT_KEY).and_then(Json::as_str) {
         out.insert(FINGERPRINT_KEY.into(), text.into());
     }
@@ -320,13 +328,7 @@ impl Weights {
         others: usize,
     ) -> Result<Self> {
         if let Some(text) = metadata.get(MODULE_VERSIONS_KEY) {
-            let versions = serde_json::from_str(text).map_err(|e| {
-                Error::input(format!(
-                    "{}: its metadata {MODULE_VERSIONS_KEY} is damaged: {e}",
-                    path.display()
-                ))
-            })?;
-            tensors.module_versions = Some(versions);
+            tensors.module_versions = Some(understood(path, MODULE_VERSIONS_KEY, text)?);
         }
         let outline = Outline::from(&tensors);
         let part = which(&outline);
@@ -372,6 +374,16 @@ impl Weights {
             metadata: metadata_of(extra, part),
             others: 0,
         }
+    }
+
+    /// What the images were laid on that the model was trained with, where the file says it.
+    ///
+    /// # Errors
+    /// When it can't be understood. `path` is named in the message.
+    pub fn canvas(&self, path: &Path) -> Result<Option<Canvas>> {
+        let text = self.metadata.get(CANVAS_KEY);
+        text.map(|text| understood(path, CANVAS_KEY, text))
+            .transpose()
     }
 
     /// The names of a transformer's classes, where the file holds them.
@@ -420,6 +432,16 @@ impl Weights {
         VaeShape::infer(&Outline::from(&self.tensors))
             .map_err(|e| Error::input(format!("{}: {e}", path.as_ref().display())))
     }
+}
+
+/// What a file states under `key` as JSON.
+pub(super) fn understood<T: DeserializeOwned>(path: &Path, key: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| {
+        Error::input(format!(
+            "{}: its metadata {key} is damaged: {e}",
+            path.display()
+        ))
+    })
 }
 
 /// Which model has tensors of these names.

@@ -1,128 +1,51 @@
-//! What pictures are laid on before they are resized: a colour behind their transparent parts, a square around them.
+//! Pictures laid on a canvas as they are read.
 
-use super::decode::Finish;
+use super::decode::{Finish, decode_file};
 use super::{ImageSource, LoadBuffers};
 use crate::Result;
-use serde::{Deserialize, Serialize};
-use std::fmt::{self, Display};
-use std::path::PathBuf;
-use std::str::FromStr;
+use crate::canvas::{Aspect, Canvas};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What becomes of transparent parts (PNG, WebP and GIF).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum Background {
-    /// Transparency is left away: whatever colour lies under it is seen, as in the reference.
-    Drop,
-    /// They are laid over this colour: red, green, blue.
-    Color([u8; 3]),
-}
+impl Canvas {
+    /// Reads and decodes `path` into `buffers.image`, laid on this canvas.
+    ///
+    /// # Errors
+    /// As [`decode_file`].
+    pub fn decode(self, path: &Path, buffers: &mut LoadBuffers) -> Result<()> {
+        let before = std::mem::replace(&mut buffers.finish, self.finish());
+        let decoded = decode_file(path, buffers);
+        buffers.finish = before;
+        decoded
+    }
 
-impl Background {
-    /// White, on which most pictures with transparent parts are meant to be seen.
-    pub const WHITE: Self = Self::Color([255; 3]);
-    /// Black.
-    pub const BLACK: Self = Self::Color([0; 3]);
-
-    /// The colour, where there is one.
-    pub fn color(self) -> Option<[u8; 3]> {
-        match self {
-            Self::Drop => None,
-            Self::Color(color) => Some(color),
+    /// With [`Background::Drop`] what is set around pictures is black.
+    fn finish(self) -> Finish {
+        let around = self.background.color().unwrap_or([0; 3]);
+        Finish {
+            over: self.background.color(),
+            around: (self.aspect == Aspect::Pad).then_some(around),
         }
-    }
-}
-
-impl Display for Background {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Drop => f.write_str("drop"),
-            Self::WHITE => f.write_str("white"),
-            Self::BLACK => f.write_str("black"),
-            Self::Color([r, g, b]) => write!(f, "{r:02x}{g:02x}{b:02x}"),
-        }
-    }
-}
-
-impl FromStr for Background {
-    type Err = String;
-
-    /// Reads `white`, `black`, `drop` or a colour's six hexadecimal digits.
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "drop" => return Ok(Self::Drop),
-            "white" => return Ok(Self::WHITE),
-            "black" => return Ok(Self::BLACK),
-            _ => {}
-        }
-        let digits = text.strip_prefix('#').unwrap_or(text);
-        let is_color = digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        match u32::from_str_radix(digits, 16) {
-            Ok(n) if is_color => {
-                let [_, r, g, b] = n.to_be_bytes();
-                Ok(Self::Color([r, g, b]))
-            }
-            _ => Err("give white, black, drop or a colour as RRGGBB".into()),
-        }
-    }
-}
-
-impl From<Background> for String {
-    fn from(background: Background) -> Self {
-        background.to_string()
-    }
-}
-
-impl TryFrom<String> for Background {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        text.parse()
-    }
-}
-
-/// How a picture that is no square becomes one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "cli", value(rename_all = "snake_case"))]
-pub enum Aspect {
-    /// What is beyond a square is cut off.
-    #[default]
-    Crop,
-    /// It is set in the middle of a square of the background's colour.
-    Pad,
-}
-
-impl Display for Aspect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Crop => "crop",
-            Self::Pad => "pad",
-        })
     }
 }
 
 /// A source's images on a canvas.
-pub struct Canvas {
+pub struct OnCanvas {
     inner: Arc<dyn ImageSource>,
     finish: Finish,
 }
 
-impl Canvas {
-    /// Lays the images of `inner` on a canvas. With [`Background::Drop`] what is set around them is black.
-    pub fn new(inner: Arc<dyn ImageSource>, background: Background, aspect: Aspect) -> Self {
-        let around = background.color().unwrap_or([0; 3]);
-        let finish = Finish {
-            over: background.color(),
-            around: (aspect == Aspect::Pad).then_some(around),
-        };
-        Self { inner, finish }
+impl OnCanvas {
+    /// Lays the images of `inner` on `canvas`.
+    pub fn new(inner: Arc<dyn ImageSource>, canvas: Canvas) -> Self {
+        Self {
+            inner,
+            finish: canvas.finish(),
+        }
     }
 }
 
-impl ImageSource for Canvas {
+impl ImageSource for OnCanvas {
     fn len(&self) -> usize {
         self.inner.len()
     }
@@ -166,25 +89,9 @@ impl ImageSource for Canvas {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::canvas::Background;
     use crate::data::FolderSource;
     use image::{ImageBuffer, Rgba};
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn backgrounds_are_read_as_they_are_written(color in any::<[u8; 3]>()) {
-            for background in [Background::Color(color), Background::Drop] {
-                prop_assert_eq!(background.to_string().parse::<Background>(), Ok(background));
-            }
-        }
-
-        #[test]
-        fn other_words_are_refused(text in "[^#]{0,9}") {
-            let digits = text.len() == 6 && text.bytes().all(|b| b.is_ascii_hexdigit());
-            let known = ["white", "black", "drop"].contains(&text.as_str());
-            prop_assert_eq!(text.parse::<Background>().is_ok(), digits || known);
-        }
-    }
 
     /// Three pixels in a row, red: opaque, half and not at all.
     fn source(ending: &str) -> (tempfile::TempDir, Arc<dyn ImageSource>) {
@@ -206,7 +113,7 @@ mod tests {
             let (_dir, source) = source(ending);
             let mut buffers = LoadBuffers::default();
             let mut on = |background, aspect| {
-                let canvas = Canvas::new(Arc::clone(&source), background, aspect);
+                let canvas = OnCanvas::new(Arc::clone(&source), Canvas { background, aspect });
                 canvas.load(0, &mut buffers).unwrap();
                 (buffers.image.clone(), buffers.is_transparent)
             };
@@ -221,6 +128,17 @@ mod tests {
             assert_eq!(blue.row(0), [0, 0, 255].repeat(3));
             assert_eq!(blue.row(1), [200, 0, 0, 100, 0, 127, 0, 0, 255]);
             assert_eq!(blue.row(2), blue.row(0));
+            // A file by itself is read in the same way.
+            let name = PathBuf::from(source.name(0));
+            let path = source.path(0).unwrap_or(name);
+            let canvas = Canvas {
+                background: Background::WHITE,
+                aspect: Aspect::Pad,
+            };
+            let mut single = LoadBuffers::default();
+            canvas.decode(&path, &mut single).unwrap();
+            assert_eq!(single.image.row(1), white.row(0));
+            assert_eq!(single.image.row(0), [255; 9]);
             // The source itself is as it was.
             assert_eq!(source.image(0).unwrap(), dropped);
         }
@@ -245,7 +163,11 @@ mod tests {
         let dropped = source.image(0).unwrap();
         assert_eq!(dropped.data(), [9, 9, 9, 50, 60, 70, 50, 60, 70]);
         let mut buffers = LoadBuffers::default();
-        let canvas = Canvas::new(source, Background::BLACK, Aspect::Crop);
+        let on_black = Canvas {
+            background: Background::BLACK,
+            aspect: Aspect::Crop,
+        };
+        let canvas = OnCanvas::new(source, on_black);
         canvas.load(0, &mut buffers).unwrap();
         assert_eq!(buffers.image.data(), [9, 9, 9, 0, 0, 0, 0, 0, 0]);
         assert!(buffers.is_transparent);

@@ -6,12 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod flat;
+mod left_out;
 mod listed;
 pub(super) mod metadata;
+
+pub(super) use left_out::foreign_ending;
 
 use super::{ImageSource, LoadBuffers, decode_file};
 use crate::checkpoint::class_names::named_twice;
 use crate::{Error, Result};
+use left_out::LeftOut;
 
 /// The endings (in any case) of files that count as images.
 pub const IMAGE_EXTENSIONS: [&str; 10] = [
@@ -33,55 +37,6 @@ pub struct FolderSource {
     folders: Vec<PathBuf>,
     files: Vec<File>,
     left_out: LeftOut,
-}
-
-/// What lies in the folders and is no image: names that begin with a dot, `__MACOSX` (programs keep copies and notes there
-/// that only look like images), and pipes, sockets and devices named as images are.
-#[derive(Clone, Debug, Default)]
-struct LeftOut {
-    hidden: usize,
-    no_files: usize,
-    /// Links to folders that lead back to where the search came from.
-    circles: usize,
-    /// Images beside class folders, which have no class.
-    beside: usize,
-    /// Folders without an image.
-    empty: usize,
-    /// Images that the file of metadata does not name.
-    unlisted: usize,
-    example: Option<PathBuf>,
-}
-
-impl LeftOut {
-    fn hidden(&mut self, path: PathBuf) {
-        self.hidden += 1;
-        self.example.get_or_insert(path);
-    }
-
-    fn no_file(&mut self, path: PathBuf) {
-        self.no_files += 1;
-        self.example.get_or_insert(path);
-    }
-
-    fn circle(&mut self, path: PathBuf) {
-        self.circles += 1;
-        self.example.get_or_insert(path);
-    }
-
-    fn beside(&mut self, path: PathBuf) {
-        self.beside += 1;
-        self.example.get_or_insert(path);
-    }
-
-    fn empty(&mut self, path: PathBuf) {
-        self.empty += 1;
-        self.example.get_or_insert(path);
-    }
-
-    fn unlisted(&mut self, path: PathBuf) {
-        self.unlisted += 1;
-        self.example.get_or_insert(path);
-    }
 }
 
 /// What class folders without an image are.
@@ -189,9 +144,11 @@ impl FolderSource {
             source.classes.push(class);
         }
         if source.classes.is_empty() {
+            let others = source.left_out.foreign_in_words();
             return Err(Error::input(format!(
-                "{shown}: no images ({}) in its folders",
-                IMAGE_EXTENSIONS.join(" ")
+                "{shown}: no images ({}) in its folders{}",
+                IMAGE_EXTENSIONS.join(" "),
+                others.map_or_else(String::new, |others| format!(", but {others}"))
             )));
         }
         if !empty.is_empty() {
@@ -239,48 +196,7 @@ impl FolderSource {
 impl FolderSource {
     /// What was left out of the folder, in words; `None` where that is nothing.
     pub fn left_out(&self) -> Option<String> {
-        let LeftOut {
-            hidden,
-            no_files,
-            circles,
-            beside,
-            empty,
-            unlisted,
-            example,
-        } = &self.left_out;
-        let example = example.as_ref()?;
-        let mut parts = Vec::new();
-        if *hidden > 0 {
-            parts.push(format!("{hidden} hidden"));
-        }
-        if *no_files > 0 {
-            parts.push(format!(
-                "{no_files} that can't be opened as a file (pipe, socket, device)"
-            ));
-        }
-        if *circles > 0 {
-            let links = if *circles == 1 { "link" } else { "links" };
-            parts.push(format!(
-                "{circles} {links} to a folder in which they lie (what lies in such a circle is taken once)"
-            ));
-        }
-        for (count, what) in [
-            (beside, "beside the class folders"),
-            (unlisted, "that the metadata does not name"),
-        ] {
-            if *count > 0 {
-                parts.push(format!("{count} {what}"));
-            }
-        }
-        if *empty > 0 {
-            let folders = if *empty == 1 { "folder" } else { "folders" };
-            parts.push(format!("{empty} {folders} without an image"));
-        }
-        Some(format!(
-            "left out of the images: {}, for example {}",
-            parts.join(" and "),
-            example.display()
-        ))
+        self.left_out.in_words()
     }
 }
 
@@ -409,8 +325,9 @@ impl Walk<'_> {
             let entry = entry.map_err(Error::io(folder))?;
             let kind = entry.file_type().map_err(Error::io(entry.path()))?;
             let is_dir = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-            let counts = is_dir || is_image(&entry.file_name());
-            if !counts {
+            let name = entry.file_name();
+            if !is_dir && !is_image(&name) {
+                self.left_out.other(&name, entry.path());
                 continue;
             }
             if is_hidden(&entry.file_name()) {

@@ -25,7 +25,8 @@ mod survey;
 pub mod tokens;
 mod transform;
 
-pub use canvas::{Aspect, Background, Canvas};
+pub use crate::canvas::{Aspect, Background, Canvas};
+pub use canvas::OnCanvas;
 pub use decode::{
     LoadBuffers, MAX_FILE_BYTES, MAX_PIXELS, alpha_of, decode_bytes, decode_file, decode_within,
 };

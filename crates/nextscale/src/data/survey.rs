@@ -4,6 +4,7 @@ use super::{BadImage, ImageSource, LoadBuffers, is_of_the_file};
 use crate::Result;
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -199,12 +200,25 @@ impl SplitSurvey {
         (odd, mean, shares.iter().copied().fold(0.0, f64::max))
     }
 
-    /// Images that have the same pixels as one before them.
-    pub fn repeated(&self) -> usize {
-        let mut hashes: Vec<u64> = self.seen.iter().map(|s| s.hash).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        self.seen.len() - hashes.len()
+    /// Places of images that have the same pixels as one before them, with those of the first ones.
+    pub fn repeated(&self) -> Vec<(usize, usize)> {
+        let mut first = HashMap::new();
+        let seen = self.seen.iter();
+        seen.filter_map(|s| match first.entry(s.hash) {
+            Entry::Occupied(before) => Some((s.index, *before.get())),
+            Entry::Vacant(place) => {
+                place.insert(s.index);
+                None
+            }
+        })
+        .collect()
+    }
+
+    /// The place of the image that a square leaves most out of.
+    fn longest(&self) -> Option<usize> {
+        let all = self.seen.iter();
+        let longest = all.max_by(|a, b| a.beyond_square().total_cmp(&b.beyond_square()))?;
+        Some(longest.index)
     }
 
     /// Places of images that `other` has too, here and there.
@@ -248,6 +262,19 @@ impl Survey {
         self.sources[0].class_names()
     }
 
+    /// Training images with the same pixels as another: how many there are, and the first such pair.
+    pub fn twins(&self) -> Option<(usize, [String; 2])> {
+        let repeated = self.train.repeated();
+        let &(again, first) = repeated.first()?;
+        let names = [first, again].map(|index| self.sources[0].name(index));
+        Some((repeated.len(), names))
+    }
+
+    /// The training image that a square leaves most out of.
+    pub fn longest(&self) -> Option<String> {
+        Some(self.sources[0].name(self.train.longest()?))
+    }
+
     /// A pair of names for images that validate and train: the first found, and how many there are.
     pub fn in_both(&self) -> Option<(usize, [String; 2])> {
         let shared = self.val.shared_with(&self.train);
@@ -289,8 +316,11 @@ mod tests {
         assert_eq!(train.by_class, [2, 2]);
         assert_eq!(
             (train.gray(), train.transparent(), train.repeated()),
-            (2, 0, 1)
+            (2, 0, vec![(2, 0)])
         );
+        let (count, [first, again]) = survey.twins().unwrap();
+        assert!(count == 1 && first.contains("1.ppm") && again.contains("3.ppm"));
+        assert!(survey.longest().unwrap().contains("2.ppm"));
         assert_eq!(train.bad.len(), 1);
         assert!(train.bad[0].index == 3 && train.bad[0].reason.contains("4.ppm"));
         assert_eq!(train.beyond_square(), (1, 0.5 / 3.0, 0.5));

@@ -75,15 +75,30 @@ impl Transform {
         resizer: &mut Resizer,
         out: &mut [u8],
     ) -> Result<()> {
+        let mirrored = self.mirrors(stream);
+        let size = self.resized(image.width(), image.height());
+        let window = self.anywhere(size, stream);
+        resizer.resize_crop(image, size, window, mirrored, out)
+    }
+
+    /// The first draw of a training transform: whether the image is mirrored.
+    pub(super) fn mirrors(&self, stream: &mut Stream) -> bool {
         let mirrored = stream.uniform() < 0.5;
-        let (width, height) = self.resized(image.width(), image.height());
+        self.hflip && mirrored
+    }
+
+    /// Its further draws: the crop of a picture that was resized to this size.
+    pub(super) fn anywhere(
+        &self,
+        (width, height): (usize, usize),
+        stream: &mut Stream,
+    ) -> CropWindow {
         let mut draw = |side: usize| {
             let room = side.saturating_sub(self.side);
             stream.below(u32::try_from(room + 1).unwrap_or(u32::MAX)) as usize
         };
         let (top, left) = (draw(height), draw(width));
-        let window = self.window(left, top);
-        resizer.resize_crop(image, (width, height), window, self.hflip && mirrored, out)
+        self.window(left, top)
     }
 
     /// The validation transform of `image` into `out` (`[R, R, 3]`): the crop in the middle, halves of a pixel

@@ -7,7 +7,8 @@ use crate::world;
 use crate::{Result, Team};
 use nextscale_tensor::Values;
 
-/// Losses and accuracies by scale over all images of the loaders of a team.
+/// Losses and accuracies by scale over all images of the loaders of a team. `seen` is told after every batch how many images this
+/// process has seen.
 ///
 /// # Errors
 /// When an image can't be loaded or shapes do not fit; [`Stopped`](crate::Error::Stopped) where a stop was asked for.
@@ -16,7 +17,9 @@ pub fn evaluate_losses(
     loader: &mut ValLoader,
     side: usize,
     team: &Team,
+    seen: &mut dyn FnMut(usize),
 ) -> Result<Measures> {
+    let mut done = 0;
     let mut feed = Feed::new(model.var.device())?;
     let measures = sum(model, team, || {
         let Some(batch) = loader.next_batch()? else {
@@ -26,6 +29,8 @@ pub fn evaluate_losses(
         model.var.check_labels(&labels)?;
         let [images, labels] = feed.labelled(&batch, side)?;
         let pending = model.measure(&images, &labels)?;
+        done += batch.len();
+        seen(done);
         Ok(Some(pending))
     })?;
     super::some_images(measures.tokens[0] as usize, loader)?;
@@ -40,7 +45,9 @@ pub fn evaluate_token_losses(
     model: TeacherForcing<'_>,
     loader: &mut TokenLoader,
     team: &Team,
+    seen: &mut dyn FnMut(usize),
 ) -> Result<Measures> {
+    let mut done = 0;
     let mut feed = Feed::new(model.var.device())?;
     let row = model.var.config.pyramid.total();
     sum(model, team, || {
@@ -54,6 +61,8 @@ pub fn evaluate_token_losses(
             ([b].into(), Values::Integers(&batch.labels)),
         ])?;
         let pending = model.measure_rows(&tokens, &labels)?;
+        done += b;
+        seen(done);
         Ok(Some(pending))
     })
 }

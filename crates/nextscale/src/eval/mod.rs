@@ -29,4 +29,5 @@ pub use measures::{Measures, PendingMeasures};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};
 pub(crate) use teacher_forcing::Inputs;
 pub use teacher_forcing::TeacherForcing;
-pub use trend::Trend;
+pub(crate) use trend::FEW_STEPS;
+pub use trend::{Tendency, Trend, Verdict};

@@ -120,7 +120,7 @@ impl Tally {
     }
 }
 
-/// Reconstructs all images of the loaders of a team.
+/// Reconstructs all images of the loaders of a team. `seen` is told after every batch how many images this process has seen.
 ///
 /// # Errors
 /// When an image can't be loaded or shapes do not fit; [`Stopped`](crate::Error::Stopped) where a stop was asked for.
@@ -130,7 +130,9 @@ pub fn evaluate_reconstruction(
     loader: &mut ValLoader,
     side: usize,
     team: &Team,
+    seen: &mut dyn FnMut(usize),
 ) -> Result<Reconstruction> {
+    let mut done = 0;
     let mut own = || -> Result<Tally> {
         let mut tally = Tally::new(pyramid.count(), vqvae.config.vocab);
         let mut feed = Feed::new(vqvae.device())?;
@@ -138,6 +140,8 @@ pub fn evaluate_reconstruction(
             let (images, _) = feed.batch(&batch, side)?;
             let (back, tokens) = vqvae.reconstruct(&images, pyramid)?;
             tally.add(&images, &back, &tokens)?;
+            done += batch.len();
+            seen(done);
             team.stop.check()?;
         }
         Ok(tally)

@@ -1,6 +1,7 @@
 //! How a run's evaluations went, in words: whether it still learns, has learnt what it can, or learns its images by heart.
 
 use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display};
 
 /// A change of the loss that is taken for one, as a share of it.
 const NOTICED: f64 = 0.005;
@@ -16,6 +17,67 @@ const KEPT: usize = 512;
 #[serde(transparent)]
 pub struct Trend {
     points: Vec<(u64, f64)>,
+}
+
+/// Steps below which a run learns hardly anything.
+pub(crate) const FEW_STEPS: u64 = 500;
+
+/// How a loss went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tendency {
+    /// It was measured once, or the run was too short to tell.
+    Unknown,
+    /// It is hardly better than chance.
+    HardlyBetter,
+    /// It has risen since it was lowest.
+    Rising {
+        /// Epochs done when it was lowest.
+        epoch: u64,
+        /// The lowest.
+        best: f64,
+    },
+    /// It still falls.
+    Falling,
+    /// It falls no longer.
+    Level,
+}
+
+/// What the validation losses of a run say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// The last one.
+    pub loss: f64,
+    /// That of a model that knows nothing.
+    pub chance: f64,
+    /// How they went.
+    pub tendency: Tendency,
+}
+
+/// In words, with the options that would help, in backticks.
+impl Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "validation loss {:.2}, chance {:.2}",
+            self.loss, self.chance
+        )?;
+        match self.tendency {
+            Tendency::Unknown => f.write_str(
+                "; whether it still falls can't be told of so short a run: more epochs (`ep`) or evaluations (`eval_every`) would show it",
+            ),
+            Tendency::HardlyBetter => f.write_str(
+                ": hardly better than chance; train for longer (`ep`) or with a higher learning rate (`tblr`)",
+            ),
+            Tendency::Rising { epoch, best } => write!(
+                f,
+                ", rising since epoch {epoch} ({best:.2}): overfitting; more images, `hflip`=1 or fewer epochs (`ep`={epoch}) would help",
+            ),
+            Tendency::Falling => f.write_str(", still falling: more epochs would help (`ep`)"),
+            Tendency::Level => f.write_str(
+                ", no longer falling: a deeper model (`depth`) or more images would help more than epochs",
+            ),
+        }
+    }
 }
 
 impl Trend {
@@ -55,35 +117,32 @@ impl Trend {
         Some(self.points.get(n.checked_sub(1 + back)?)?.1)
     }
 
-    /// What validation losses say, where there are some: `chance` is the loss of a model that knows nothing, the logarithm of the
-    /// number of codes. Options are named in backticks.
-    pub fn of_losses(&self, chance: f64) -> Option<String> {
+    /// What the validation losses of a run of so many steps say, where there are some: `chance` is the loss of a model that knows
+    /// nothing, the logarithm of the number of codes.
+    pub fn of_losses(&self, chance: f64, steps: u64) -> Option<Verdict> {
         let last = self.last()?;
-        let head = format!("validation loss {last:.2}, chance {chance:.2}");
-        if last >= HARDLY * chance {
-            return Some(format!(
-                "{head}: hardly better than chance; train for longer (`ep`) or with a higher learning rate (`tblr`)"
-            ));
-        }
-        let best = self
+        let (epoch, best) = self
             .points
             .iter()
             .copied()
             .min_by(|a, b| a.1.total_cmp(&b.1))?;
-        if last > best.1 * (1.0 + RISEN) {
-            return Some(format!(
-                "{head}, rising since epoch {} ({:.2}): overfitting; more images, `hflip`=1 or fewer epochs (`ep`={}) would help",
-                best.0, best.1, best.0
-            ));
-        }
-        Some(match self.before() {
-            None => head,
-            Some(before) if before - last > NOTICED * last => {
-                format!("{head}, still falling: more epochs would help (`ep`)")
+        let tendency = if last >= HARDLY * chance {
+            Tendency::HardlyBetter
+        } else if last > best * (1.0 + RISEN) {
+            Tendency::Rising { epoch, best }
+        } else {
+            match self.before() {
+                None => Tendency::Unknown,
+                Some(before) if before - last > NOTICED * last => Tendency::Falling,
+                // So few steps say nothing of what more would do.
+                Some(_) if steps < FEW_STEPS => Tendency::Unknown,
+                Some(_) => Tendency::Level,
             }
-            Some(_) => format!(
-                "{head}, no longer falling: a deeper model (`depth`) or more images would help more than epochs"
-            ),
+        };
+        Some(Verdict {
+            loss: last,
+            chance,
+            tendency,
         })
     }
 
@@ -128,11 +187,19 @@ mod tests {
 
     #[test]
     fn words_follow_the_losses() {
-        let says = |losses: &[f64]| trend(losses).of_losses(5.55).unwrap();
-        assert_eq!(trend(&[]).of_losses(5.55), None);
-        assert_eq!(says(&[4.41]), "validation loss 4.41, chance 5.55");
+        let after = |losses: &[f64], steps| trend(losses).of_losses(5.55, steps);
+        let says = |losses: &[f64]| after(losses, 5000).unwrap().to_string();
+        assert_eq!(after(&[], 5000), None);
+        let one = says(&[4.41]);
+        assert!(
+            one.starts_with("validation loss 4.41, chance 5.55; whether"),
+            "{one}"
+        );
         assert!(says(&[5.2, 4.8, 4.6, 4.41]).contains("still falling"));
-        assert!(says(&[5.2, 4.42, 4.41, 4.41]).contains("no longer falling"));
+        let level = [5.2, 4.42, 4.41, 4.41];
+        assert!(says(&level).contains("no longer falling"));
+        let short = after(&level, FEW_STEPS - 1).unwrap();
+        assert_eq!(short.tendency, Tendency::Unknown);
         let over = says(&[5.2, 4.41, 4.5, 4.7]);
         assert!(
             over.contains("rising since epoch 2 (4.41): overfitting"),

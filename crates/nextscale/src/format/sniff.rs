@@ -1,7 +1,7 @@
 //! What kind of file something is, told by its first bytes and not by its name.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::input::open_input;
 use crate::{Error, Result};
@@ -37,12 +37,21 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
     let bad = |why: &str| Error::input(format!("{}: {why}", path.display()));
     let meta = match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(bad("there is no such file"));
+            let folder = path.parent().filter(|folder| folder.is_dir());
+            let beside = folder.map(files_in).unwrap_or_default();
+            return Err(bad(&match beside.is_empty() {
+                true => "there is no such file".to_owned(),
+                false => format!("there is no such file; there are {}", beside.join(", ")),
+            }));
         }
         other => other.map_err(Error::io(path))?,
     };
     if meta.is_dir() {
-        return Err(bad("is a folder; name a .safetensors or .pth file in it"));
+        let files = files_in(path);
+        return Err(bad(&match files.is_empty() {
+            true => "is a folder, and no .safetensors or .pth file lies in it".to_owned(),
+            false => format!("is a folder; name a file in it: {}", files.join(", ")),
+        }));
     }
     let mut head = Vec::new();
     let (file, _) = open_input(path)?;
@@ -77,6 +86,48 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
     }))
 }
 
+/// Files of a folder, and of the folders in it, that may be meant, those first that one most often wants; a few of them.
+fn files_in(folder: &Path) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let list = |folder: &Path| -> Vec<PathBuf> {
+        let entries = folder.read_dir().into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    };
+    let (folders, mut files): (Vec<_>, Vec<_>) =
+        list(folder).into_iter().partition(|path| path.is_dir());
+    files.extend(folders.iter().flat_map(|folder| list(folder)));
+    let ends = |path: &PathBuf| {
+        let ending = path.extension().and_then(|e| e.to_str());
+        matches!(ending, Some("safetensors" | "pth" | "pt"))
+    };
+    files.retain(|path| path.is_file() && ends(path));
+    let name = |path: &PathBuf| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    files.sort_by_key(|path| {
+        let place = USUAL.iter().position(|usual| *usual == name(path));
+        place.unwrap_or(USUAL.len())
+    });
+    files.truncate(SHOWN);
+    files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+/// Names that runs give to what one draws from or goes on with.
+const USUAL: [&str; 4] = [
+    "ar-ckpt-best.safetensors",
+    "ar-ckpt-last.safetensors",
+    "tokenizer-best.safetensors",
+    "tokenizer.safetensors",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +159,25 @@ mod tests {
             sniff(dir.path())
                 .unwrap_err()
                 .to_string()
-                .contains("folder")
+                .contains("is a folder; name a file in it: ")
+        );
+        let empty = tempfile::tempdir().unwrap();
+        assert!(
+            sniff(empty.path())
+                .unwrap_err()
+                .to_string()
+                .contains("no .safetensors or .pth file lies in it")
+        );
+        let below = dir.path().join("model");
+        std::fs::create_dir(&below).unwrap();
+        for name in ["a.pth", "model/ar-ckpt-best.safetensors", "model/x.txt"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let told = sniff(dir.path()).unwrap_err().to_string();
+        let best = told.find("ar-ckpt-best").unwrap();
+        assert!(
+            best < told.find("a.pth").unwrap() && !told.contains("x.txt"),
+            "{told}"
         );
         let err = sniff(dir.path().join("none.pth")).unwrap_err();
         assert!(err.exit_code() == 2 && err.to_string().contains("no such file"));

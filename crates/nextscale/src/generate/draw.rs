@@ -1,7 +1,7 @@
 //! Images from the file of a model in one call.
 
 use super::{BatchSampler, Noise, SampleOptions, Sampler};
-use crate::checkpoint::class_names::list_names;
+use crate::checkpoint::class_names::known_classes;
 use crate::checkpoint::open::{OpenPair, open_pair};
 use crate::checkpoint::weights::WeightsKind;
 use crate::device::resolve_device;
@@ -304,30 +304,31 @@ impl Draw {
 fn labels(classes: Option<&[Class]>, per_class: usize, pair: &OpenPair) -> Result<Vec<i32>> {
     let count = pair.var.config.classes;
     let names = pair.class_names.as_deref();
-    let label = |class: &Class| match class {
-        Class::Number(n) => usize::try_from(*n)
-            .ok()
-            .filter(|n| *n < count)
-            .ok_or_else(|| {
-                let why = format!("the model has classes 0 to {}", count.saturating_sub(1));
-                Error::field("classes", n, why)
-            }),
-        Class::Name(name) => {
-            let place = names.and_then(|names| names.iter().position(|n| n == name));
-            place.ok_or_else(|| {
-                let why = match names {
+    let label =
+        |class: &Class| match class {
+            Class::Number(n) => usize::try_from(*n)
+                .ok()
+                .filter(|n| *n < count)
+                .ok_or_else(|| {
+                    let why = format!("the model has classes 0 to {}", count.saturating_sub(1));
+                    Error::field("classes", n, why)
+                }),
+            Class::Name(name) => {
+                let place = names.and_then(|names| names.iter().position(|n| n == name));
+                place.ok_or_else(|| {
+                    let why = match names {
                     Some(names) => {
-                        format!("it is none of the model's classes ({})", list_names(names))
+                        format!("it is none of the model's classes {}", known_classes(name, names))
                     }
                     None => {
                         "the model's file does not say what its classes are called; give numbers"
                             .to_owned()
                     }
                 };
-                Error::field("classes", format!("{name:?}"), why)
-            })
-        }
-    };
+                    Error::field("classes", format!("{name:?}"), why)
+                })
+            }
+        };
     let labels: Vec<usize> = match classes {
         Some(classes) => classes.iter().map(label).collect::<Result<_>>()?,
         None => (0..count).collect(),

@@ -1,5 +1,7 @@
 //! What came of it, in figures and in words.
 
+use super::{PLAN_FILE, RECONSTRUCTION, SAMPLES_FILE, SUMMARY_FILE};
+use crate::eval::{Tendency, Trend};
 use crate::input::open_input;
 use crate::options::Recipe;
 use crate::run::EVALUATIONS_FILE;
@@ -19,6 +21,8 @@ pub struct Judged {
     pub samples: f64,
     /// Of what the tokenizer's decoder makes of random codes, taken for the same classes.
     pub noise: f64,
+    /// Of real images, where all are taken for the most frequent class.
+    pub guessed: f64,
     /// Samples, and pictures of noise.
     pub judged: usize,
 }
@@ -44,7 +48,7 @@ pub struct Summary {
     pub judged: Judged,
     /// Classes of the data.
     pub classes: Vec<String>,
-    /// What the transformer's run said of itself at its end.
+    /// What would make it better.
     pub said: Vec<String>,
     /// Weights of the tokenizer.
     pub tokenizer: PathBuf,
@@ -52,21 +56,65 @@ pub struct Summary {
     pub model: PathBuf,
 }
 
-/// Loss and chance of the last evaluation in a run's folder.
-pub(super) fn validation(out: &Path) -> Result<Option<[f64; 2]>> {
+/// The losses of a run's evaluations, and chance.
+pub(super) fn validation(out: &Path) -> Result<(Trend, f64)> {
     #[derive(Deserialize)]
     struct Line {
+        iteration: u64,
         loss: Option<f64>,
         chance: Option<f64>,
     }
     let path = out.join(EVALUATIONS_FILE);
-    let mut text = String::new();
-    let (mut file, _) = open_input(&path)?;
-    file.read_to_string(&mut text).map_err(Error::io(&path))?;
-    let mut lines = text.lines().rev();
-    let last: Option<Line> = lines.find_map(|line| serde_json::from_str(line).ok());
-    Ok(last.and_then(|line| Some([line.loss?, line.chance?])))
+    let (mut trend, mut last) = (Trend::default(), f64::INFINITY);
+    for line in text_of(&path)?.lines() {
+        let Ok(line) = serde_json::from_str::<Line>(line) else {
+            continue;
+        };
+        if let (Some(loss), Some(chance)) = (line.loss, line.chance) {
+            trend.push(line.iteration, loss);
+            last = chance;
+        }
+    }
+    Ok((trend, last))
 }
+
+fn text_of(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let (mut file, _) = open_input(path)?;
+    file.read_to_string(&mut text).map_err(Error::io(path))?;
+    Ok(text)
+}
+
+/// What an earlier call came to, where it was finished and its files are still there.
+pub(super) fn finished(out: &Path) -> Result<Option<Summary>> {
+    let path = out.join(SUMMARY_FILE);
+    let pictures = [SAMPLES_FILE, RECONSTRUCTION].map(|name| out.join(name));
+    if !path.is_file() || !pictures.iter().all(|picture| picture.is_file()) {
+        return Ok(None);
+    }
+    // What can't be read is made again.
+    let summary: Option<Summary> = serde_json::from_str(&text_of(&path)?).ok();
+    Ok(summary.filter(|s| s.tokenizer.is_file() && s.model.is_file()))
+}
+
+/// What would help a transformer whose validation loss went so.
+pub(super) fn advice(tendency: Tendency) -> String {
+    match tendency {
+        Tendency::Unknown => "too few steps to tell whether it still falls: give more `minutes`",
+        Tendency::HardlyBetter => {
+            "hardly better than chance: give more `minutes`, or a smaller `size`"
+        }
+        Tendency::Rising { .. } => {
+            "rising again, as it learns the images by heart; its best state is kept. More images or `hflip`=1 would help more than time"
+        }
+        Tendency::Falling => "still falling: more `minutes` would help",
+        Tendency::Level => "no longer falling: more images would help more than time",
+    }
+    .to_owned()
+}
+
+/// A PSNR below which pictures are hardly recognised, in dB.
+const BLOBS: f64 = 18.0;
 
 /// What the command prints in the end.
 pub fn report(s: &Summary, out: &Path) -> String {
@@ -80,6 +128,16 @@ pub fn report(s: &Summary, out: &Path) -> String {
         s.psnr_db,
         percent(s.codebook_usage)
     );
+    if s.psnr_db < BLOBS {
+        let smaller = match s.recipe.smaller().and_then(Recipe::side) {
+            Some(side) => format!(", or --size={side}"),
+            None => String::new(),
+        };
+        let _ = writeln!(
+            t,
+            "               pictures lose their details below about {BLOBS} dB: give more --minutes{smaller}"
+        );
+    }
     if let Some([loss, chance]) = s.validation {
         let below = percent(1.0 - loss / chance);
         let _ = writeln!(
@@ -90,31 +148,33 @@ pub fn report(s: &Summary, out: &Path) -> String {
     for line in &s.said {
         let _ = writeln!(t, "               {line}");
     }
-    let Judged {
-        real,
-        samples,
-        noise,
-        judged,
-    } = &s.judged;
-    let _ = writeln!(
-        t,
-        "  classifier   names {} of real images, {} of {judged} samples and {} of noise as intended",
-        percent(*real),
-        percent(*samples),
-        percent(*noise)
-    );
+    let j = &s.judged;
+    let [real, samples, noise] = [j.real, j.samples, j.noise].map(percent);
+    let _ = match s.classes.len() {
+        1 => writeln!(
+            t,
+            "  classifier   tells {real} of real images, {samples} of {} samples and {noise} of noise from other noise",
+            j.judged
+        ),
+        _ => writeln!(
+            t,
+            "  classifier   names {real} of real images, {samples} of {} samples and {noise} of noise as intended; {} would be the most frequent class always",
+            j.judged,
+            percent(j.guessed)
+        ),
+    };
     let _ = writeln!(t, "\nlook at");
     for (file, what) in [
         (
-            "samples.png",
+            SAMPLES_FILE,
             "real images at the left, samples at the right, a class a row",
         ),
         (
-            "reconstruction.png",
+            RECONSTRUCTION,
             "validation images, and what the tokenizer makes of them",
         ),
-        ("summary.json", "these figures"),
-        ("learn.json", "the options of both trainings"),
+        (SUMMARY_FILE, "these figures"),
+        (PLAN_FILE, "the options of both trainings"),
     ] {
         let _ = writeln!(t, "  {dir}/{file:<20} {what}");
     }
@@ -148,14 +208,51 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(EVALUATIONS_FILE);
         std::fs::write(&path, "{\"iteration\":3,\"loss\":5.0,\"chance\":6.0}\n{\"iteration\":6,\"loss\":4.5,\"chance\":6.0}\n").unwrap();
-        assert_eq!(validation(dir.path()).unwrap(), Some([4.5, 6.0]));
+        let (trend, chance) = validation(dir.path()).unwrap();
+        assert_eq!((trend.last(), chance), (Some(4.5), 6.0));
         std::fs::write(&path, "").unwrap();
-        assert_eq!(validation(dir.path()).unwrap(), None);
+        assert_eq!(validation(dir.path()).unwrap().0.last(), None);
     }
 
     #[test]
-    fn figures_and_the_next_command_are_told() {
+    fn a_finished_folder_is_known_by_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
         let summary = Summary {
+            tokenizer: at("t"),
+            model: at("m"),
+            ..summary()
+        };
+        std::fs::write(at(SUMMARY_FILE), serde_json::to_string(&summary).unwrap()).unwrap();
+        for name in [SAMPLES_FILE, RECONSTRUCTION, "t", "m"] {
+            assert_eq!(finished(dir.path()).unwrap(), None, "{name}");
+            std::fs::write(at(name), "").unwrap();
+        }
+        assert_eq!(finished(dir.path()).unwrap(), Some(summary));
+        std::fs::write(at(SUMMARY_FILE), "{").unwrap();
+        assert_eq!(finished(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn low_figures_are_told_with_what_helps() {
+        let blobs = Summary {
+            psnr_db: 15.7,
+            classes: vec!["all".into()],
+            said: vec![advice(Tendency::Falling)],
+            ..summary()
+        };
+        let text = report(&blobs, Path::new("out"));
+        for part in [
+            "below about 18 dB: give more --minutes, or --size=32",
+            "still falling: more `minutes` would help",
+            "tells 50.0 % of real images, 25.0 % of 200 samples",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    fn summary() -> Summary {
+        Summary {
             seconds: 90.0,
             recipe: Recipe::Small64,
             images: 10,
@@ -167,18 +264,25 @@ mod tests {
                 real: 0.5,
                 samples: 0.25,
                 noise: 0.0,
+                guessed: 0.375,
                 judged: 200,
             },
-            classes: vec!["big cats".into()],
+            classes: vec!["big cats".into(), "dogs".into()],
             said: vec!["validation loss 3.00".into()],
             tokenizer: "t".into(),
             model: "m".into(),
-        };
+        }
+    }
+
+    #[test]
+    fn figures_and_the_next_command_are_told() {
+        let summary = summary();
         let text = report(&summary, Path::new("out"));
         for part in [
             "learnt in 1.5 minutes",
             "50.0 % below chance (6.00)",
             "names 50.0 % of real images, 25.0 % of 200 samples and 0.0 % of noise",
+            "37.5 % would be the most frequent class always",
             "--classes='\"big cats\"'",
             "out/samples.png",
         ] {

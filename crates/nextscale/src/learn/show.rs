@@ -2,8 +2,9 @@
 
 use crate::checkpoint::open::{OpenPair, open_pair, open_tokenizer};
 use crate::data::{Feed, LoaderConfig};
-use crate::eval::{Reconstruction, evaluate_reconstruction};
+use crate::eval::{Judge, Reconstruction, evaluate_reconstruction};
 use crate::generate::{BatchSampler, SampleOptions, Sampler};
+use crate::log::LongWork;
 use crate::model::vqvae::Vqvae;
 use crate::pictures::before_after;
 use crate::run::{Dataset, StopSignal};
@@ -27,7 +28,7 @@ pub(crate) fn reconstruct(
     (data, config): (&Dataset, LoaderConfig),
     (device, math): (Device, Math),
     picture: &Path,
-    stop: &StopSignal,
+    (stop, say): (&StopSignal, fn(&str)),
 ) -> Result<Reconstruction> {
     let mut tok = open_tokenizer(tokenizer, None, None)?;
     tok.vqvae.to_device(device, math)?;
@@ -35,7 +36,13 @@ pub(crate) fn reconstruct(
     let side = data.side;
     let mut all = data.val_loader(BATCH, config)?;
     let team = Team::of_one(stop.clone());
-    let figures = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, &team)?;
+    let mut work = LongWork::new(data.val.len());
+    let mut seen = |done| {
+        if let Some(line) = work.line(done) {
+            say(&format!("     {line}"));
+        }
+    };
+    let figures = evaluate_reconstruction(&tok.vqvae, &pyramid, &mut all, side, &team, &mut seen)?;
     let mut first = data.val_loader(SHOWN, config)?;
     if let Some(batch) = first.next_batch()? {
         let (x, _) = Feed::new(device)?.batch(&batch, side)?;
@@ -66,6 +73,26 @@ pub(crate) fn some_images(
         labels.extend_from_slice(&batch.labels);
     }
     Ok((images, labels))
+}
+
+/// How many validation images a judge names as their labels do, and these labels.
+///
+/// # Errors
+/// When images can't be read, or a stop was asked for.
+pub(crate) fn judge_real(
+    judge: &Judge,
+    data: &Dataset,
+    config: LoaderConfig,
+    stop: &StopSignal,
+) -> Result<(usize, Vec<u32>)> {
+    let (mut hits, mut labels) = (0, Vec::new());
+    let mut val = data.val_loader(BATCH, config)?;
+    while let Some(batch) = val.next_batch()? {
+        stop.check()?;
+        hits += judge.right(&batch.images, &batch.labels)?;
+        labels.extend_from_slice(&batch.labels);
+    }
+    Ok((hits, labels))
 }
 
 /// Draws an image a label from the checkpoint `model`, numbered from 0 on; `each` takes them, batch by batch, with their labels.

@@ -2,6 +2,7 @@
 
 use super::{Estimate, Need, Room, Workload, accumulation, known, largest};
 use crate::options::{ScheduleOptions, process_batch};
+use crate::world::World;
 use crate::{Error, Result};
 use nextscale_tensor::Device;
 use nextscale_tensor::cuda::gib;
@@ -13,7 +14,9 @@ pub struct Fitting {
     pub ac: usize,
     /// What `--fit` has chosen, in words.
     pub note: Option<String>,
-    /// What an iteration needs and what there is, in words, where it is known.
+    /// Bytes that an iteration needs, where it is known.
+    pub need: Option<usize>,
+    /// The same and what there is, in words.
     pub memory: Option<String>,
 }
 
@@ -46,16 +49,39 @@ pub struct Fit<'a> {
 }
 
 impl<'a> Fit<'a> {
-    /// Of one process; what its messages name is for the caller to say.
-    pub fn alone(device: Device, workload: Workload<'a>) -> Self {
+    /// Of one process that trains a tokenizer of this width.
+    pub fn of_tokenizer(ch: usize, device: Device, workload: Workload<'a>) -> Self {
         Self {
             workload,
             device,
             processes: 1,
             local: 1,
-            model: String::new(),
-            smaller: "",
-            half: "",
+            model: format!("`ch`={ch}"),
+            smaller: "`ch`",
+            half: "`precision`=bf16",
+        }
+    }
+
+    /// Of one process that trains a transformer of this depth.
+    pub fn of_transformer(depth: usize, device: Device, workload: Workload<'a>) -> Self {
+        Self {
+            workload,
+            device,
+            processes: 1,
+            local: 1,
+            model: format!("`depth`={depth}"),
+            smaller: "`depth`",
+            half: "`fp16`=2",
+        }
+    }
+
+    /// The same of as many processes as `world` has.
+    #[must_use]
+    pub fn shared(self, world: &World) -> Self {
+        Self {
+            processes: world.size(),
+            local: world.local_size(),
+            ..self
         }
     }
 }
@@ -106,6 +132,7 @@ impl Fit<'_> {
                 Ok(Fitting {
                     ac: o.ac,
                     note: None,
+                    need: Some(need.bytes()),
                     memory: memory(&need),
                 })
             } else {
@@ -128,6 +155,7 @@ impl Fit<'_> {
             note: Some(format!(
                 "`fit`: `ac`={ac}, {ac} x {batch} images a step; {batch} at a time need {needed} of the {free} that can be had"
             )),
+            need: Some(need.bytes()),
             memory: memory(&need),
         })
     }

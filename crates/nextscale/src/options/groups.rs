@@ -5,14 +5,50 @@ use super::check;
 use super::values::parse_bool;
 use super::values::{BadImages, DeviceChoice, option_as_text, path_as_text};
 use crate::Result;
-use crate::data::{Aspect, Background, Cut};
+use crate::data::{Aspect, Background, Canvas, Cut};
 use crate::train::schedule::Curve;
 #[cfg(feature = "cli")]
 use clap::ArgAction;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 options! {
+    /// What images are laid on before they are resized.
+    pub struct CanvasOptions {
+        in "Data" {
+            /// What is seen through transparent parts: white, black, a colour as RRGGBB, or drop, which leaves transparency away as the reference does; without it what the model's or tokenizer's file says, else white, and drop with the recipe of a published model
+            [value_name = "COLOR"]
+            background: Option<Background>;
+            /// How an image that is no square becomes one; without it what the model's or tokenizer's file says, else crop
+            [value_enum]
+            aspect: Option<Aspect>;
+        }
+    }
+}
+
+impl CanvasOptions {
+    /// What was chosen, or the usual.
+    pub fn chosen(&self) -> Canvas {
+        let usual = Canvas::default();
+        Canvas {
+            background: self.background.unwrap_or(usual.background),
+            aspect: self.aspect.unwrap_or(usual.aspect),
+        }
+    }
+
+    /// The same with what was not given taken from what a model was trained with.
+    #[must_use]
+    pub fn or_as(&self, trained: Option<Canvas>) -> Self {
+        Self {
+            background: self.background.or(trained.map(|c| c.background)),
+            aspect: self.aspect.or(trained.map(|c| c.aspect)),
+        }
+    }
+}
+
+options! {
     /// What the images of a folder are, and how they become squares.
+    #[serde(from = "FolderNames", into = "FolderNames")]
     pub struct FolderOptions {
         in "Data" {
             /// Folder of the validation images, where it is not val/ in the data folder
@@ -22,12 +58,52 @@ options! {
             /// Share of the images that is taken to validate where there are no validation images, by a hash of their names; without it 0.05
             [value_name = "X"]
             val_share: Option<f64>;
-            /// What is seen through transparent parts: white, black, a colour as RRGGBB, or drop, which leaves transparency away as the reference does; without it white, and drop with the recipe of a published model
-            [value_name = "COLOR"]
-            background: Option<Background>;
-            /// How an image that is no square becomes one
-            [value_enum]
-            aspect: Aspect = Aspect::Crop;
+        }
+        with {
+            /// What images are laid on.
+            canvas: CanvasOptions;
+        }
+    }
+}
+
+/// [`FolderOptions`] as files keep them, all at one level: serde knows no group within a group where names that it does not know are
+/// refused.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct FolderNames {
+    #[serde(serialize_with = "option_as_text")]
+    val_path: Option<PathBuf>,
+    val_share: Option<f64>,
+    background: Option<Background>,
+    aspect: Option<Aspect>,
+}
+
+impl Default for FolderNames {
+    fn default() -> Self {
+        FolderOptions::default().into()
+    }
+}
+
+impl From<FolderOptions> for FolderNames {
+    fn from(o: FolderOptions) -> Self {
+        Self {
+            val_path: o.val_path,
+            val_share: o.val_share,
+            background: o.canvas.background,
+            aspect: o.canvas.aspect,
+        }
+    }
+}
+
+impl From<FolderNames> for FolderOptions {
+    fn from(names: FolderNames) -> Self {
+        Self {
+            val_path: names.val_path,
+            val_share: names.val_share,
+            canvas: CanvasOptions {
+                background: names.background,
+                aspect: names.aspect,
+            },
         }
     }
 }
@@ -57,9 +133,13 @@ impl FolderOptions {
         })
     }
 
-    /// What is seen through transparent parts.
-    pub fn background(&self) -> Background {
-        self.background.unwrap_or(Background::WHITE)
+    /// The same with what was not given of the canvas taken from what a model was trained with.
+    #[must_use]
+    pub fn or_as(&self, trained: Option<Canvas>) -> Self {
+        Self {
+            canvas: self.canvas.or_as(trained),
+            ..self.clone()
+        }
     }
 }
 

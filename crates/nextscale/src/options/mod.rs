@@ -80,6 +80,8 @@ macro_rules! or_default {
 pub(crate) use {or_default, or_none};
 
 pub(crate) mod check;
+#[cfg(feature = "cli")]
+mod given;
 mod groups;
 mod plan;
 pub mod precision;
@@ -88,36 +90,28 @@ mod recipes;
 mod reference_flags;
 mod sizes;
 mod tokenizer;
+#[cfg(feature = "cli")]
+mod tokenizer_args;
 #[cfg(all(test, feature = "cli"))]
 mod tokenizer_tests;
 mod transformer;
+#[cfg(feature = "cli")]
+mod transformer_args;
 #[cfg(all(test, feature = "cli"))]
 mod transformer_tests;
 pub mod values;
 
-/// Whether a flag was given on the command line.
 #[cfg(feature = "cli")]
-fn is_given(matches: &clap::ArgMatches, flag: &str) -> bool {
-    let source = matches.try_contains_id(flag).ok().filter(|there| *there);
-    source.and_then(|_| matches.value_source(flag)) == Some(clap::parser::ValueSource::CommandLine)
-}
-
-/// The flags that were given on the command line.
-#[cfg(feature = "cli")]
-fn given(matches: &clap::ArgMatches) -> std::collections::BTreeSet<String> {
-    let ids = matches.ids().map(|id| id.as_str());
-    ids.filter(|id| is_given(matches, id))
-        .map(str::to_owned)
-        .collect()
-}
-
-pub use groups::{DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions};
+pub use given::Given;
+pub use groups::{
+    CanvasOptions, DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions,
+};
 pub use plan::{Horizon, process_batch};
 pub use recipes::Recipe;
 pub use sizes::Size;
-#[cfg(feature = "cli")]
-pub use tokenizer::TokenizerArgs;
 pub use tokenizer::{TokenizerOptions, TokenizerPlan};
 #[cfg(feature = "cli")]
-pub use transformer::TransformerArgs;
+pub use tokenizer_args::TokenizerArgs;
 pub use transformer::{TransformerOptions, TransformerPlan};
+#[cfg(feature = "cli")]
+pub use transformer_args::TransformerArgs;

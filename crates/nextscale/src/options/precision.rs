@@ -45,11 +45,10 @@ pub(super) use flag::{add, given};
 #[cfg(feature = "cli")]
 mod flag {
     use super::agreed;
+    use crate::options::given::given_value;
     use crate::options::values::precision_parser;
-    use clap::parser::ValueSource;
     use clap::{Arg, ArgMatches, Command};
     use nextscale_tensor::Precision;
-    use std::any::Any;
 
     /// Adds `--precision` to a command that has the reference's flags.
     pub(in crate::options) fn add(command: Command) -> Command {
@@ -72,21 +71,12 @@ mod flag {
         };
         let said = agreed(
             *precision,
-            by_hand(matches, "fp16"),
-            by_hand(matches, "tf32"),
+            given_value(matches, "fp16"),
+            given_value(matches, "tf32"),
         );
         let refuse =
             |e: crate::Error| clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, e);
         said.map(Some).map_err(refuse)
-    }
-
-    /// A flag's value where the command line has it.
-    fn by_hand<T: Any + Clone + Send + Sync>(matches: &ArgMatches, flag: &str) -> Option<T> {
-        let has_it = matches.try_contains_id(flag).unwrap_or(false)
-            && matches.value_source(flag) == Some(ValueSource::CommandLine);
-        has_it
-            .then(|| matches.get_one::<T>(flag).cloned())
-            .flatten()
     }
 }
 

@@ -8,22 +8,14 @@ use super::values::{parse_pn, precision_by_name};
 use super::{
     DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
 };
-#[cfg(feature = "cli")]
-use super::{Size, given, is_given, precision, sizes};
-#[cfg(feature = "cli")]
-use crate::advice;
 use crate::model::Pyramid;
 use crate::model::vqvae::{VqvaeConfig, limits};
 use crate::train::schedule::Curve;
 use crate::train::tokenizer_trainer::TokenizerSettings;
-#[cfg(feature = "cli")]
-use crate::world::World;
 use crate::{Error, Result};
 #[cfg(feature = "cli")]
-use clap::{ArgAction, Args, FromArgMatches};
+use clap::ArgAction;
 use nextscale_tensor::Precision;
-#[cfg(feature = "cli")]
-use std::collections::BTreeSet;
 
 options! {
     /// The options of `train-tokenizer`. Every field is the flag of the same name.
@@ -115,78 +107,6 @@ options! {
             /// What the run computes on.
             machine: MachineOptions;
         }
-    }
-}
-
-/// [`TokenizerOptions`] as read from a command line: shared flags that are not given have this trainer's defaults.
-#[cfg(feature = "cli")]
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenizerArgs {
-    /// The options.
-    pub options: TokenizerOptions,
-    /// The flags that were given.
-    given: BTreeSet<String>,
-}
-
-#[cfg(feature = "cli")]
-impl TokenizerArgs {
-    /// The flags, with those of `--recipe=auto` chosen, and what was chosen, in words. Of several processes the first one chooses.
-    ///
-    /// # Errors
-    /// When the recipe is to be chosen for a folder that can't be used, or another process is gone.
-    pub fn completed(&self, world: &World) -> Result<(TokenizerOptions, Option<String>)> {
-        let mut options = self.options.clone();
-        let chosen = match options.recipe {
-            Some(Recipe::Auto) => {
-                let is_given = |flag: &str| self.given.contains(flag);
-                Some(advice::choose_tokenizer(&mut options, is_given, world)?)
-            }
-            _ => None,
-        };
-        Ok((options, chosen))
-    }
-}
-
-#[cfg(feature = "cli")]
-fn with_own_defaults(command: clap::Command) -> clap::Command {
-    let own = TokenizerOptions::default().schedule;
-    command
-        .mut_arg("bs", |arg| arg.default_value(own.bs.to_string()))
-        .mut_arg("ep", |arg| arg.default_value(own.ep.to_string()))
-}
-
-#[cfg(feature = "cli")]
-impl Args for TokenizerArgs {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        let command = with_own_defaults(TokenizerOptions::augment_args(command));
-        sizes::add(command, ["pn", "ch_mult"])
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        let command = TokenizerOptions::augment_args_for_update(command);
-        sizes::add(command, ["pn", "ch_mult"])
-    }
-}
-
-#[cfg(feature = "cli")]
-impl FromArgMatches for TokenizerArgs {
-    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
-        let mut options = TokenizerOptions::from_arg_matches(matches)?;
-        // Refused where --tf32 says something else.
-        precision::given(matches)?;
-        if let Some(recipe) = options.recipe {
-            recipe.apply_to_tokenizer(&mut options, |flag| is_given(matches, flag));
-        }
-        if let Some(size) = Size::given(matches) {
-            options.pn = size.pn.to_owned();
-            options.ch_mult = size.ch_mult.to_owned();
-        }
-        let given = given(matches);
-        Ok(Self { options, given })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
-        self.options.update_from_arg_matches(matches)
     }
 }
 

@@ -4,7 +4,8 @@ use crate::console::on_terminal;
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::tokenizer::{TokenizerArgs, TokenizerOptions, parse_betas};
+use super::TokenizerArgs;
+use super::tokenizer::{TokenizerOptions, parse_betas};
 use nextscale_tensor::Precision;
 
 #[derive(Parser)]

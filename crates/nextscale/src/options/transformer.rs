@@ -1,8 +1,6 @@
 //! The options of `train`: names and defaults as the reference has them, and nextscale's own.
 
 use super::plan::{Course, Horizon, check_side, process_batch};
-#[cfg(feature = "cli")]
-use super::reference_flags;
 use super::values::{beside_training, training_precision};
 use super::values::{expand_pn, format_g, option_as_text, parse_pn, precision_by_name};
 #[cfg(feature = "cli")]
@@ -10,25 +8,15 @@ use super::values::{parse_bool, precision_parser};
 use super::{
     DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
 };
-#[cfg(feature = "cli")]
-use super::{Size, given, is_given, precision, sizes};
 use crate::Result;
-#[cfg(feature = "cli")]
-use crate::advice;
-#[cfg(feature = "cli")]
-use crate::checkpoint::open::sizes_in;
 use crate::model::Pyramid;
 use crate::model::var::{InitScales, VarConfig};
 use crate::model::vqvae::VqvaeConfig;
 use crate::train::progressive::StagePlan;
 use crate::train::schedule::Curve;
 #[cfg(feature = "cli")]
-use crate::world::World;
-#[cfg(feature = "cli")]
-use clap::{ArgAction, Args, FromArgMatches};
+use clap::ArgAction;
 use nextscale_tensor::{Math, Precision};
-#[cfg(feature = "cli")]
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 options! {
@@ -159,121 +147,6 @@ options! {
             /// What the run computes on.
             machine: MachineOptions;
         }
-    }
-}
-
-/// [`TransformerOptions`] as read from a command line: `--recipe` has filled the flags that were not given, and the reference's other
-/// flags are taken.
-#[cfg(feature = "cli")]
-#[derive(Debug, Clone, PartialEq)]
-pub struct TransformerArgs {
-    /// The flags.
-    pub options: TransformerOptions,
-    /// A line for each flag that was given and does nothing.
-    pub does_nothing: Vec<String>,
-    /// Whether `--pn` and `--patch_size` were given, by themselves, by a published model's recipe or a size.
-    sizes_given: [bool; 2],
-    /// The flags that were given.
-    given: BTreeSet<String>,
-}
-
-#[cfg(feature = "cli")]
-impl TransformerArgs {
-    /// The flags, with those of `--recipe=auto` chosen, and `--pn` and `--patch_size`, where they were not given, taken from the file of
-    /// the tokenizer or of tokens, where that says them; with what was chosen, in words. What is wrong with a file is said by whoever
-    /// opens it. Of several processes the first one chooses.
-    ///
-    /// # Errors
-    /// When the recipe is to be chosen for a folder that can't be used, or another process is gone.
-    pub fn completed(&self, world: &World) -> Result<(TransformerOptions, Option<String>)> {
-        let mut options = self.options.clone();
-        let chosen = match options.recipe {
-            Some(Recipe::Auto) => {
-                let was_given = |flag: &str| self.was_given(flag);
-                let chosen = advice::choose_transformer(&mut options, was_given, world)?;
-                Some(chosen)
-            }
-            _ => None,
-        };
-        self.sizes(&mut options);
-        Ok((options, chosen))
-    }
-
-    /// Whether a flag has a value from the command line; `--precision` gives the reference's flag for it.
-    pub(super) fn was_given(&self, flag: &str) -> bool {
-        self.given.contains(flag) || (flag == "fp16" && self.given.contains("precision"))
-    }
-
-    fn sizes(&self, options: &mut TransformerOptions) {
-        let [pn_given, patch_given] = self.sizes_given;
-        if pn_given && patch_given {
-            return;
-        }
-        let files = [&self.options.tokenizer, &self.options.tokens]
-            .into_iter()
-            .flatten();
-        let mut said = files.filter_map(|path| sizes_in(path).ok().flatten());
-        if let Some((pn, patch)) = said.next() {
-            if !pn_given {
-                options.pn = pn;
-            }
-            if !patch_given {
-                options.patch_size = patch;
-            }
-        }
-    }
-}
-
-#[cfg(feature = "cli")]
-fn with_size(command: clap::Command) -> clap::Command {
-    let command = precision::add(reference_flags::add(command));
-    sizes::add(command, ["pn", "patch_size"])
-}
-
-#[cfg(feature = "cli")]
-impl Args for TransformerArgs {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        with_size(TransformerOptions::augment_args(command))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        with_size(TransformerOptions::augment_args_for_update(command))
-    }
-}
-
-#[cfg(feature = "cli")]
-impl FromArgMatches for TransformerArgs {
-    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
-        let mut options = TransformerOptions::from_arg_matches(matches)?;
-        let precision = precision::given(matches)?;
-        let is_given = |flag: &str| is_given(matches, flag);
-        if let Some(recipe) = options.recipe {
-            recipe.apply(&mut options, is_given);
-        }
-        if let Some((fp16, tf32)) = precision {
-            options.fp16 = fp16;
-            options.machine.tf32 = tf32.unwrap_or(options.machine.tf32);
-        }
-        let size = Size::given(matches);
-        if let Some(size) = size {
-            options.pn = size.pn.to_owned();
-            options.patch_size = size.patch_size;
-        }
-        let published = options
-            .recipe
-            .is_some_and(|r| Recipe::PUBLISHED.contains(&r));
-        let both = published || size.is_some();
-        Ok(Self {
-            sizes_given: ["pn", "patch_size"].map(|flag| both || is_given(flag)),
-            given: given(matches),
-            options,
-            does_nothing: reference_flags::told(matches),
-        })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
-        self.does_nothing = reference_flags::told(matches);
-        self.options.update_from_arg_matches(matches)
     }
 }
 

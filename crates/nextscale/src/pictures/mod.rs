@@ -9,10 +9,9 @@ mod sheet;
 
 pub use animation::save_gif;
 pub use grid_file::GridFile;
-pub use labels::labelled_rows;
 pub use npz::NpzImages;
 pub use png_text::{PngText, read_png_text};
-pub use sheet::Sheet;
+pub use sheet::{Sheet, labelled_rows};
 
 use crate::format::write_atomic;
 use crate::{Error, Result};

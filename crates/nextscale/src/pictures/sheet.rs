@@ -173,6 +173,21 @@ impl Sheet {
     }
 }
 
+/// A picture of rows: a name, then its square tiles of side `side` (`[n, side, side, 3]`), which may be more in one row than in another.
+pub fn labelled_rows(rows: &[(&str, &[u8])], side: usize) -> Picture {
+    let bytes = (side * side * 3).max(1);
+    let most = rows.iter().map(|(_, tiles)| tiles.len() / bytes).max();
+    let columns = most.unwrap_or(0).max(1);
+    let mut all = vec![255; rows.len() * columns * bytes];
+    for (row, (_, tiles)) in all.chunks_exact_mut(columns * bytes).zip(rows) {
+        let own = tiles.len() / bytes * bytes;
+        row[..own].copy_from_slice(&tiles[..own]);
+    }
+    let names: Vec<String> = rows.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let sheet = Sheet::new(rows.len() * columns, side, columns);
+    sheet.with_rows(&names).picture(&all)
+}
+
 fn longest(names: &[String]) -> usize {
     names.iter().map(|n| n.chars().count()).max().unwrap_or(0)
 }
@@ -191,6 +206,28 @@ mod tests {
         inside
             .filter(|&(x, y)| p.rgb[(y * p.width + x) * 3] == 0)
             .count()
+    }
+
+    #[test]
+    fn rows_of_different_lengths_have_their_names_at_the_left() {
+        let tile = vec![7u8; 16 * 16 * 3];
+        let two = [&tile[..], &tile].concat();
+        let p = labelled_rows(&[("ab", &tile), ("é", &two), ("", &[])], 16);
+        assert_eq!(
+            (p.width, p.height),
+            (2 * 8 + 2 * SPACE + 2 * 18 + GAP, 3 * 18 + GAP)
+        );
+        let left = 2 * 8 + 2 * SPACE;
+        assert!(black(&p, 0..left, 0..p.height) > 10, "letters are drawn");
+        assert_eq!(black(&p, left..p.width, 0..p.height), 0);
+        let at = |x: usize, y: usize| p.rgb[(y * p.width + x) * 3];
+        assert_eq!(at(left + GAP, GAP), 7);
+        assert_eq!(
+            (at(left + GAP + 18, GAP), at(left + GAP + 18, GAP + 18)),
+            (255, 7)
+        );
+        let none = labelled_rows(&[], 16);
+        assert_eq!((none.width, none.height), (18 + GAP, GAP));
     }
 
     #[test]

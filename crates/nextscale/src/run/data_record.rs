@@ -2,7 +2,7 @@
 
 use super::Dataset;
 use crate::checkpoint::class_names::first_difference;
-use crate::data::{Aspect, Background};
+use crate::data::{Aspect, Background, Canvas};
 use crate::options::{DataOptions, FolderOptions};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -36,9 +36,17 @@ impl DataRecord {
             images: Some(data.train.len() as u64),
             hflip: Some(options.hflip),
             mid_reso: Some(options.mid_reso),
-            background: Some(folder.background()),
-            aspect: Some(folder.aspect),
+            background: Some(folder.canvas.chosen().background),
+            aspect: Some(folder.canvas.chosen().aspect),
         }
+    }
+
+    /// What they are laid on, where that is known.
+    pub(super) fn canvas(&self) -> Option<Canvas> {
+        Some(Canvas {
+            background: self.background?,
+            aspect: self.aspect?,
+        })
     }
 
     /// What is not known is taken from a run's options, where they hold it.

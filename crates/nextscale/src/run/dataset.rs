@@ -4,12 +4,14 @@ use super::threads_of;
 use crate::advice::at_start;
 use crate::checkpoint::class_names::ModelClasses;
 use crate::data::{
-    Canvas, ImageSource, LoaderConfig, Look, Relabelled, Resizer, ShapesSource, SplitSurvey,
+    ImageSource, LoaderConfig, Look, OnCanvas, Relabelled, Resizer, ShapesSource, SplitSurvey,
     Splits, Subset, TrainLoader, TrainSampler, Transform, ValLoader,
 };
+use crate::memory::Room;
 use crate::options::FolderOptions;
 use crate::options::values::BadImages;
 use crate::{Result, Share, World, data};
+use nextscale_tensor::Device;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,7 +60,7 @@ impl Dataset {
                 let splits = Splits::open(Path::new(data_path), &folder.cut()?)?;
                 remarks = splits.remarks;
                 let on_canvas = |source| -> Arc<dyn ImageSource> {
-                    Arc::new(Canvas::new(source, folder.background(), folder.aspect))
+                    Arc::new(OnCanvas::new(source, folder.canvas.chosen()))
                 };
                 (on_canvas(splits.train), on_canvas(splits.val))
             };
@@ -216,16 +218,29 @@ impl From<BadImages> for data::BadImages {
     }
 }
 
-/// The loader's settings for these flags.
+/// Memory for resized pictures: a share of what the machine has left, and bytes at most.
+const KEPT_SHARE: usize = 8;
+const KEPT_AT_MOST: usize = 2 << 30;
+
+/// Bytes that a process may keep pictures in, beside the `need` of its training in the machine's memory.
+fn room_to_keep(world: &World, need: usize) -> usize {
+    let room = Room::of(Device::Cpu).ok().flatten();
+    let own = room.map_or(0, |room| room.bytes / world.local_size().max(1));
+    (own.saturating_sub(need) / KEPT_SHARE).min(KEPT_AT_MOST)
+}
+
+/// The loader's settings for these flags. `need` is what training needs of the machine's memory.
 pub(crate) fn loader_config(
     workers: usize,
     seed: u64,
     bad: BadImages,
     world: &World,
+    need: Option<usize>,
 ) -> LoaderConfig {
     LoaderConfig {
         workers: threads_of(world, workers),
         prefetch: 0,
+        keep: room_to_keep(world, need.unwrap_or(0)),
         seed,
         bad_images: bad.into(),
         share: Share::from(world),

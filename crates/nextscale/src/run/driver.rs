@@ -1,10 +1,13 @@
 //! The loop of a run, whatever it trains: iterations, whose reports are read one behind where the device works by itself; epochs and
-//! evaluations; when the state is saved, and what a failed save means.
+//! evaluations; when the state is saved.
+
+mod saving;
 
 use super::checkpoints::{Keeper, Then};
 use super::clock::{Pace, StepClock};
 use super::event::{Event, Iteration, Started, Step};
 use super::observers::Observers;
+use super::opening;
 use super::task::{Context, Progress, Report, Task};
 use super::val_check::ValCheck;
 use super::{Outcome, not_a_number, stopped};
@@ -87,6 +90,8 @@ pub(super) struct Driver<T: Task> {
     images: u64,
     clock: StepClock,
     pace: Pace,
+    /// Whether it was looked at how long the run takes.
+    length_is_told: bool,
     /// Until the first evaluation.
     val_check: Option<ValCheck>,
 }
@@ -125,6 +130,7 @@ impl<T: Task> Driver<T> {
             images: 0,
             clock: StepClock::new(Duration::ZERO),
             pace: Pace::default(),
+            length_is_told: false,
             val_check: start.val_check,
         })
     }
@@ -180,7 +186,6 @@ impl<T: Task> Driver<T> {
         self.stopping = self.cx.team.is_stop_asked()?;
         while self.progress.it < self.cadence.max_it && !self.is_to_stop() {
             self.iteration()?;
-            self.cx.team.stop.set_unsaved(true);
             self.stopping |= self.cx.team.is_stop_asked()?;
             self.told_of_images();
             let it = self.progress.it;
@@ -226,6 +231,8 @@ impl<T: Task> Driver<T> {
         self.images += images * self.cx.team.world.size() as u64;
         self.progress.it += 1;
         self.keeper.unsaved = true;
+        // Before anybody is told of it: what was told must not be lost.
+        self.cx.team.stop.set_unsaved(true);
         let launched = InFlight {
             pending,
             it,
@@ -287,6 +294,15 @@ impl<T: Task> Driver<T> {
     fn tell_of_step(&mut self, it: u64, number: u64, images: u64, report: &Report) {
         let time = self.clock.lap(self.task.waited(), images);
         self.pace.push(time.seconds);
+        // Once it can be known; a GPU's runs have plans for it.
+        if !self.pipelined
+            && !self.length_is_told
+            && let Some(remaining) = self.remaining(number)
+        {
+            self.length_is_told = true;
+            let line = opening::long_warning(remaining);
+            line.iter().for_each(|line| self.cx.observers.remark(line));
+        }
         self.cx.observers.tell(Event::Step(Step {
             number,
             epoch: it / self.cadence.its_per_epoch + 1,
@@ -359,90 +375,6 @@ impl<T: Task> Driver<T> {
     fn told_of_images(&mut self) {
         if let Some(check) = &self.val_check {
             check.tell(&mut self.cx.observers);
-        }
-    }
-
-    /// Has the first process save; all learn what came of it.
-    fn save(&mut self, then: Then) -> Result<()> {
-        if !self.progress.it.is_multiple_of(self.cadence.accumulate) {
-            self.task.gather_gradients()?;
-        }
-        if self.cx.is_first() {
-            self.write(then)?;
-        }
-        if self.task.is_shared() {
-            self.save_along()?;
-        }
-        let is_saved = world::of_first(&self.cx.team.world, !self.keeper.unsaved)?;
-        if is_saved && !self.cx.is_first() {
-            self.keeper.is_written(self.progress.it);
-        }
-        Ok(())
-    }
-
-    /// Of processes that have shares: the others make what the first writes, as often as it tries, and the first says that it is done.
-    fn save_along(&mut self) -> Result<()> {
-        let world = &self.cx.team.world;
-        while world::of_first(world, !self.cx.is_first())? {
-            release_free();
-            self.task.save_along(&self.progress)?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, then: Then) -> Result<()> {
-        // The copies that are written take the place of what steps left free.
-        release_free();
-        self.cx.observers.tell(Event::Saving);
-        let (task, progress) = (&self.task, &self.progress);
-        let (observers, world) = (&mut self.cx.observers, &self.cx.team.world);
-        self.keeper
-            .save_then(then, progress.it, observers, |path| {
-                if task.is_shared() {
-                    world::of_first(world, true)?;
-                }
-                task.save(progress, path)
-            })?;
-        if !self.keeper.unsaved {
-            let step = self.steps();
-            let path = self.keeper.last();
-            self.cx.observers.tell(Event::Saved { step, path });
-            self.task.saved(&self.progress, &mut self.cx);
-        }
-        Ok(())
-    }
-
-    /// Saves the last whole step after an error, where its state is still there; the error with where the run can go on from.
-    fn rescue(&mut self, e: Error) -> Error {
-        if matches!(e, Error::Diverged(_)) {
-            return e;
-        }
-        // What the first process saves is its own to tell.
-        if !self.cx.is_first() {
-            return e;
-        }
-        // The others' shares are not to be had any more.
-        if self.task.is_shared() {
-            return self.keeper.explain(e);
-        }
-        if let Err(found) = self.drain() {
-            // What has diverged is not saved; what the device no longer gives can't be.
-            return match found {
-                Error::Diverged(_) => found,
-                _ => self.keeper.explain(e),
-            };
-        }
-        let intact = self.task.is_intact() && self.task.updates().ok() == Some(self.updates_made);
-        let lacks = |it: u64| self.keeper.unsaved && !self.keeper.holds(it);
-        let whole = self.whole.take();
-        let Some((progress, state)) = whole.filter(|(p, _)| intact && lacks(p.it)) else {
-            return self.keeper.explain(e);
-        };
-        self.progress = progress;
-        self.task.set_state(state);
-        match caught(|| self.write(Then::Ends)) {
-            Ok(()) => self.keeper.explain(e),
-            Err(more) => e.and(&self.keeper.lost(self.progress.it, more).to_string()),
         }
     }
 

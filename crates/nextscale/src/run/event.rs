@@ -83,6 +83,13 @@ pub enum Event<'a> {
     Step(Step<'a>),
     /// An epoch has ended.
     Epoch(Epoch<'a>),
+    /// An evaluation goes on.
+    Evaluating {
+        /// Validation images of this process that were seen.
+        done: usize,
+        /// All of them.
+        of: usize,
+    },
     /// The model was evaluated.
     Evaluated(Evaluated<'a>),
     /// A picture of what the model can do.
@@ -98,6 +105,9 @@ pub enum Event<'a> {
     },
     /// Something to know.
     Note(&'a str),
+    /// Advice for whoever chose the images and the options: what the images are like, what was made to fit the machine, whether the run
+    /// is too short. A program that chooses them itself has its own words for it.
+    Remark(&'a str),
     /// Something that must not be missed.
     Warning(&'a str),
     /// The run has ended, or was stopped and saved. A run that ends by an error sends no such event.
@@ -158,6 +168,8 @@ pub struct Epoch<'a> {
     pub epochs: u64,
     /// Iterations of an epoch.
     pub iterations: u64,
+    /// How many of them were made: fewer where the run ends within it.
+    pub made: u64,
     /// Figures, those of an evaluation included.
     pub metrics: &'a Metrics,
     /// Figures under their names in TensorBoard.

@@ -3,6 +3,7 @@
 use super::lock::RunLock;
 use super::make_folder;
 use crate::data::ImageSource;
+use crate::eval::FEW_STEPS;
 use crate::format::clean_stale;
 use crate::options::{Horizon, ScheduleOptions};
 use crate::text::counted;
@@ -129,9 +130,6 @@ fn is_seen(path: &Path, note: &str) -> bool {
     }
 }
 
-/// Steps below which a run learns hardly anything.
-const FEW_STEPS: u64 = 500;
-
 /// What of a run's length and batch keeps it from learning much from so many images, a line each.
 pub(super) fn schedule_warnings(
     o: &ScheduleOptions,
@@ -167,6 +165,19 @@ pub(super) fn schedule_warnings(
         ));
     }
     lines
+}
+
+/// A run on a CPU that takes longer than this is told of.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
+/// What to tell once it is known that a run on a CPU takes so long.
+pub(super) fn long_warning(remaining: Duration) -> Option<String> {
+    (remaining >= LONG).then(|| {
+        format!(
+            "warning: at this speed the run takes about {:.1} days; fewer epochs (`ep`), smaller images (`size`) or a smaller model take less, and nextscale learn chooses what a given time allows",
+            remaining.as_secs_f64() / 86_400.0
+        )
+    })
 }
 
 /// The largest of what all processes found of a number that they have to share.
@@ -218,6 +229,13 @@ mod tests {
         assert!(lines[1].contains("has 100 steps") && lines[1].contains("`ep` to 500"));
         let lines = warnings(6400, |o| o.steps = Some(1));
         assert!(lines[0].contains("has 1 step, ") && lines[0].contains("`steps` to 500"));
+    }
+
+    #[test]
+    fn runs_of_days_are_warned_of() {
+        let days = |days: f64| long_warning(LONG.mul_f64(days));
+        assert_eq!(days(0.9), None);
+        assert!(days(12.34).unwrap().contains("about 12.3 days"));
     }
 
     #[test]

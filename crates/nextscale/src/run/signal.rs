@@ -30,10 +30,10 @@ impl StopSignal {
             let mut first = None;
             for signal in signals.forever() {
                 if asked.ask_with(signal) {
-                    if !asked.is_unsaved() {
+                    asked.if_all_is_saved(|| {
                         answer(signal, NOTHING_LOST);
                         crate::format::atomic::leave(128 + signal);
-                    }
+                    });
                     answer(signal, SAVES);
                 }
                 let since = first.get_or_insert_with(Instant::now).elapsed();

@@ -18,6 +18,9 @@ pub(super) struct Progress {
     pub(super) it: u64,
     /// Iterations of an epoch.
     pub(super) its_per_epoch: u64,
+    /// Iterations of the whole run, as it was planned last; 0 where that is not known.
+    #[serde(default)]
+    pub(super) max_it: u64,
     /// Whether an evaluation is still to be made after these iterations.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) evaluation_due: bool,
@@ -27,6 +30,16 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// What to tell of a run that goes on with another length than it had, in steps of `ac` iterations; `flag` says it.
+    pub(super) fn other_length(&self, now: u64, ac: usize, flag: &str) -> Option<String> {
+        let [before, after] = [self.max_it, now].map(|its| its / ac.max(1) as u64);
+        (self.max_it != 0 && before != after).then(|| {
+            format!(
+                "`{flag}`: the run was begun for {before} steps and goes on for {after}; the learning rate follows the new length from here on"
+            )
+        })
+    }
+
     /// Iterations whose evaluation, if one was due, is done too.
     pub(super) fn evaluated(&self) -> u64 {
         self.it - u64::from(self.evaluation_due && self.it > 0)

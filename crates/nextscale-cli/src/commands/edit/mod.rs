@@ -13,10 +13,12 @@ use super::record::Origin;
 use super::weights_args::WeightsArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
+use nextscale::data::{Aspect, Canvas};
 use nextscale::format::sha256_of;
 use nextscale::generate::{Edit, Noise, Region, SampleOptions, Sampler, Seam, Selected};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::model::Pyramid;
+use nextscale::options::CanvasOptions;
 use nextscale::pictures::{PictureFormat, check_grid};
 use nextscale::{Error, Result, tell};
 use nextscale_tensor::Precision;
@@ -44,10 +46,12 @@ pub struct Args {
     /// The image to start from
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
+    #[command(flatten)]
+    canvas: CanvasOptions,
     /// What to do: redraw inside the region (inpaint, or reclass with another --class), or around it (outpaint)
     #[arg(long, value_enum, default_value_t = Mode::Inpaint)]
     mode: Mode,
-    /// The region as x0,y0,x1,y1 in shares of the image's width and height
+    /// The region as x0,y0,x1,y1 in shares of the width and height of the square that the image becomes
     #[arg(long, value_name = "X0,Y0,X1,Y1", conflicts_with = "mask")]
     r#box: Option<String>,
     /// The region as a picture: white is in it, black is not. A picture of 0 and 1 is read as black and white, and one of a
@@ -56,7 +60,7 @@ pub struct Args {
     mask: Option<PathBuf>,
     /// Class to draw: a name, as the model's file or the folders under --data_path have it, or a number from 0 on; without it no class
     /// (no guidance towards one)
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", alias = "classes")]
     class: Option<String>,
     /// A data folder whose class folders give names to the classes where the model's file does not, or builtin:shapes
     #[arg(long, value_name = "DIR")]
@@ -151,6 +155,7 @@ fn edit(args: &Args) -> Result<()> {
         mut var,
         tokenizer: mut tok,
         class_names,
+        canvas,
     } = opened;
     var.to_device(device, math)?;
     tok.vqvae.to_device(device, math)?;
@@ -175,8 +180,9 @@ fn edit(args: &Args) -> Result<()> {
     if !to_folder {
         check_grid(&args.out, all, side, all, "a smaller --count")?;
     }
-    let (image, pixels) = load(&args.image, side, 1.0)?;
-    let region = region(args, side)?;
+    let canvas = args.canvas.or_as(canvas).chosen();
+    let (image, pixels) = load(&args.image, side, 1.0, canvas)?;
+    let region = region(args, side, canvas.aspect)?;
     check_region(args, &region, pyramid)?;
     let options = SampleOptions {
         cfg: args.cfg,
@@ -206,7 +212,7 @@ fn edit(args: &Args) -> Result<()> {
         vqvae: &tok.vqvae,
     };
     let class = args.class.is_some().then_some(label);
-    let flags = args.flags(class, seam.is_some().then_some(feather))?;
+    let flags = args.flags(class, seam.is_some().then_some(feather), canvas)?;
     if to_folder {
         open_folder(&args.out, args.force)?;
     }
@@ -231,7 +237,7 @@ fn edit(args: &Args) -> Result<()> {
 
 impl Args {
     /// The flags that decide the pixels.
-    fn flags(&self, class: Option<i32>, feather: Option<usize>) -> Result<Flags> {
+    fn flags(&self, class: Option<i32>, feather: Option<usize>, canvas: Canvas) -> Result<Flags> {
         let mode = clap::ValueEnum::to_possible_value(&self.mode);
         let mask = match &self.mask {
             Some(file) => Some(Mask {
@@ -243,6 +249,7 @@ impl Args {
         Ok(Flags {
             image: self.image.display().to_string(),
             image_sha256: sha256_of(&self.image)?,
+            canvas,
             mode: mode.map_or_else(String::new, |m| m.get_name().to_owned()),
             r#box: self.r#box.clone(),
             mask,
@@ -284,10 +291,10 @@ fn check_region(args: &Args, region: &Region, pyramid: &Pyramid) -> Result<()> {
     }
 }
 
-fn region(args: &Args, side: usize) -> Result<Region> {
+fn region(args: &Args, side: usize, aspect: Aspect) -> Result<Region> {
     let outside = args.mode == Mode::Outpaint;
     if let Some(mask) = &args.mask {
-        let values = mask::read(mask, side, outside)?;
+        let values = mask::read(mask, side, outside, aspect)?;
         return Region::from_mask(side, side, values);
     }
     let Some(text) = &args.r#box else {

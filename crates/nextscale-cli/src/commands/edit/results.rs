@@ -2,6 +2,7 @@
 
 use super::super::file_names::file_names;
 use super::super::record::{Image, Origin, Record};
+use nextscale::data::Canvas;
 use nextscale::pictures::{Picture, PngText, grid};
 use nextscale::{Result, say};
 use serde::Serialize;
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 pub struct Flags {
     pub image: String,
     pub image_sha256: String,
+    /// What it was laid on.
+    #[serde(flatten)]
+    pub canvas: Canvas,
     pub mode: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#box: Option<String>,
@@ -50,8 +54,15 @@ impl Flags {
             None => String::new(),
         };
         format!(
-            "--image={} --mode={} {region} --seed={} --cfg={} --top_k={} --top_p={}{kept}",
-            self.image, self.mode, self.seed, self.cfg, self.top_k, self.top_p
+            "--image={} --background={} --aspect={} --mode={} {region} --seed={} --cfg={} --top_k={} --top_p={}{kept}",
+            self.image,
+            self.canvas.background,
+            self.canvas.aspect,
+            self.mode,
+            self.seed,
+            self.cfg,
+            self.top_k,
+            self.top_p
         )
     }
 }

@@ -1,7 +1,6 @@
 //! The flags of `sample`, and the call that they make with what an earlier picture says.
 
 use super::super::class_list::Named;
-use super::super::given::Given;
 use super::super::images::in_range;
 use super::super::machine::MachineArgs;
 use super::super::processes::ProcessArgs;
@@ -11,6 +10,7 @@ use super::call::{Call, MOST_FRAMES, Scales, check_count};
 use super::sweep;
 use clap::builder::ArgPredicate::IsPresent;
 use nextscale::checkpoint::WeightsKind;
+use nextscale::options::Given;
 use nextscale::options::values::parse_bool;
 use nextscale::{Error, Result, tell};
 use std::fmt::Display;
@@ -41,7 +41,7 @@ pub struct Args {
     /// Classes, separated by commas: names, as the model's file or the folders under --data_path have them, or numbers from 0 on (a
     /// class whose name is a number goes by its name); a name with a comma in double quotes: '"a, x",b'. Without it one image
     /// of each
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", alias = "class")]
     pub classes: Option<String>,
     /// A data folder whose class folders give names to the classes where the model's file does not, or builtin:shapes
     #[arg(long, value_name = "DIR")]
@@ -78,8 +78,9 @@ pub struct Args {
     /// Images drawn at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub batch: usize,
-    /// Output: a folder for PNG files, or a file ending in .png, .jpg or .webp (one grid) or .npz (all images, as FID tools read them).
-    /// PNG files say how they were drawn
+    /// Output: a folder for PNG files, or a file ending in .png, .jpg or .webp (one grid), .npz (all images, as FID tools read them) or,
+    /// with --interpolate or --scales=gif, .gif. PNG files say how they were drawn. Where it is not given with --again again.png, with
+    /// --sweep sweep.png, with --interpolate between.png
     #[arg(
         long,
         value_name = "PATH",

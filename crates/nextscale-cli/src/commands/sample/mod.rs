@@ -65,6 +65,7 @@ fn draw_with(
         mut var,
         tokenizer: mut tok,
         class_names,
+        ..
     } = opened;
     if let Some(past) = past {
         compare(args, past, &origin, world.is_first())?;

@@ -64,6 +64,10 @@ impl<'a> Opening<'a> {
         match known {
             Some("gif") if self.makes_gif() => self.file(),
             Some("png" | "jpg" | "jpeg" | "webp" | "npz") => self.file(),
+            Some("gif") => Err(Error::input(format!(
+                "--out={}: a GIF shows one image scale by scale (--scales=gif, one image) or goes from class to class (--interpolate=A,B): add one of these flags, or give a name ending in .png",
+                out.display()
+            ))),
             _ if !folder && looks_like_a_file(out) => Err(Error::input(format!(
                 "--out={}: give a name ending in .png, .jpg, .webp or .npz, or a folder (with / at its end, where its name has a dot)",
                 out.display()

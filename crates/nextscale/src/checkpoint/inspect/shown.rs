@@ -1,11 +1,14 @@
 //! A description as `info` prints it.
 
-use super::super::class_names::list_names;
+use super::super::class_names::list_some;
 use super::super::weights::format_patch_nums;
 use super::{Description, FileKind};
 use crate::model::vqvae::state_dict::PhiKind;
 use crate::text::{counted, shown};
 use std::fmt;
+
+/// Classes that are named, at most.
+const LISTED: usize = 100;
 
 /// Several lines for people.
 impl fmt::Display for Description {
@@ -94,8 +97,21 @@ impl fmt::Display for Description {
                 counted(row, "token", "tokens")
             )?;
         }
+        if let Some((side, scales, patch)) = &self.sizes {
+            let scales = format_patch_nums(scales);
+            let on = self.canvas.map_or_else(String::new, |c| format!("; {c}"));
+            writeln!(
+                f,
+                "  images     {side}x{side} pixels, {patch}x{patch} a token, scales {scales}{on}"
+            )?;
+        }
         match &self.class_names {
-            Some(names) => writeln!(f, "  classes    {}: {}", names.len(), list_names(names))?,
+            Some(names) => writeln!(
+                f,
+                "  classes    {}: {}",
+                names.len(),
+                list_some(names, LISTED)
+            )?,
             None if self.var.is_some() => {
                 writeln!(f, "  classes    the file does not say what they are called")?;
             }

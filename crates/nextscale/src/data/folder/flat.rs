@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{File, FolderSource, LeftOut, is_hidden, is_image, is_special, list, text_order};
+use super::left_out::LeftOut;
+use super::{File, FolderSource, is_hidden, is_image, is_special, list, text_order};
 use crate::input::open_input;
 use crate::{Error, Result};
 
@@ -67,6 +68,7 @@ pub(super) fn images_in(folder: &Path, left_out: &mut LeftOut) -> Result<Vec<OsS
         let entry = entry.map_err(Error::io(folder))?;
         let name = entry.file_name();
         if !is_image(&name) {
+            left_out.other(&name, entry.path());
             continue;
         }
         let kind = entry.file_type().map_err(Error::io(entry.path()))?;

@@ -13,10 +13,14 @@ use std::time::{Duration, Instant};
 use nextscale_tensor::rng::{Purpose, Stream};
 
 use super::bad::{BadList, how_to_go_on};
+use super::kept::{Kept, cut};
 use super::order::Order;
 use super::{BadImage, BadImages, Batch, LoaderConfig};
-use crate::data::{ImageSource, LoadBuffers, Resizer, Transform};
+use crate::data::{CropWindow, ImageSource, LoadBuffers, Resizer, RgbImage8, Transform};
 use crate::{Error, Result};
+
+/// Pictures that are so many times as large as a crop are not kept.
+const LONG: usize = 8;
 
 /// What is cut out of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +114,7 @@ struct Shared {
     depth: usize,
     transform: Transform,
     crops: Crops,
+    kept: Option<Kept>,
     config: LoaderConfig,
 }
 
@@ -136,8 +141,11 @@ impl Engine {
             )));
         }
         let depth = config.depth(order.batch());
+        // What is looked at once is not worth it.
+        let keeps = config.keep > 0 && crops == Crops::OfEpoch;
         let shared = Arc::new(Shared {
             crops,
+            kept: keeps.then(|| Kept::within(config.keep)),
             state: Mutex::new(State {
                 order,
                 queue: VecDeque::new(),
@@ -310,6 +318,9 @@ impl Shared {
         worker: &mut Worker,
     ) -> Result<Option<(u32, u32)>> {
         let wanted = slot.wanted[place] as usize;
+        if self.crop_kept(slot.epoch, wanted, &mut worker.pixels) {
+            return Ok(Some((wanted as u32, source.label(wanted))));
+        }
         let buffers = &mut worker.buffers;
         let index = match (self.config.bad_images, self.crops == Crops::OfEpoch) {
             (BadImages::Stop, _) => {
@@ -327,19 +338,68 @@ impl Shared {
         let (image, out) = (&buffers.image, &mut worker.pixels);
         let each = out.chunks_exact_mut(self.transform.bytes());
         for (number, out) in (0u64..).zip(each) {
-            let epoch = match self.crops {
-                Crops::OfEpoch => slot.epoch,
-                Crops::Drawn(_) => number,
-                Crops::Center => {
-                    self.transform.center(image, &mut worker.resizer, out)?;
-                    continue;
+            let resizer = &mut worker.resizer;
+            match self.crops {
+                Crops::Center => self.transform.center(image, resizer, out)?,
+                Crops::OfEpoch => self.crop_once(slot.epoch, (index, image), resizer, out)?,
+                Crops::Drawn(_) => {
+                    let mut stream = self.stream(number, index);
+                    self.transform.random(image, &mut stream, resizer, out)?;
                 }
-            };
-            let mut stream = Stream::new(self.config.seed, Purpose::Augment, epoch, index as u64);
-            self.transform
-                .random(image, &mut stream, &mut worker.resizer, out)?;
+            }
         }
         Ok(Some((index as u32, source.label(index))))
+    }
+
+    /// What is random about an image in an epoch.
+    fn stream(&self, epoch: u64, index: usize) -> Stream {
+        Stream::new(self.config.seed, Purpose::Augment, epoch, index as u64)
+    }
+
+    /// The crop of an epoch of a picture that was kept; whether it was there.
+    fn crop_kept(&self, epoch: u64, index: usize, out: &mut [u8]) -> bool {
+        let Some(kept) = &self.kept else {
+            return false;
+        };
+        let mut stream = self.stream(epoch, index);
+        let mirrored = self.transform.mirrors(&mut stream);
+        let Some(picture) = kept.get(index, mirrored) else {
+            return false;
+        };
+        let size = (picture.width(), picture.height());
+        cut(&picture, self.transform.anywhere(size, &mut stream), out);
+        true
+    }
+
+    /// The crop of an epoch of an image that was decoded, which is kept resized where there is room.
+    fn crop_once(
+        &self,
+        epoch: u64,
+        (index, image): (usize, &RgbImage8),
+        resizer: &mut Resizer,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let mut stream = self.stream(epoch, index);
+        let (width, height) = self.transform.resized(image.width(), image.height());
+        // A very long picture takes more work than its crops.
+        let is_long = 3 * width * height > LONG * self.transform.bytes();
+        let kept = self.kept.as_ref().filter(|_| !is_long);
+        let Some(kept) = kept.filter(|kept| kept.claim((width, height))) else {
+            return self.transform.random(image, &mut stream, resizer, out);
+        };
+        let mirrored = self.transform.mirrors(&mut stream);
+        let mut pixels = vec![0; 3 * width * height];
+        let whole = CropWindow {
+            left: 0,
+            top: 0,
+            width,
+            height,
+        };
+        resizer.resize_crop(image, (width, height), whole, mirrored, &mut pixels)?;
+        let picture = kept.put(index, mirrored, RgbImage8::new(width, height, pixels)?);
+        let window = self.transform.anywhere((width, height), &mut stream);
+        cut(&picture, window, out);
+        Ok(())
     }
 
     /// Counts one place of a batch as done.

@@ -5,6 +5,7 @@
 
 mod bad;
 mod engine;
+mod kept;
 pub(in crate::data) mod order;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,8 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// What to do with images that can't be decoded.
     pub bad_images: BadImages,
+    /// Bytes of memory for resized pictures that later epochs of training take their crops from; 0 keeps none.
+    pub keep: usize,
     /// The part of the images that this process takes.
     pub share: Share,
     /// In one pass over all images, whether the process takes whole batches in turn, which are then those of one process alone, and not

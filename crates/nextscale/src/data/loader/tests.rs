@@ -345,3 +345,43 @@ fn a_sampler_of_another_set_is_refused() {
     let made = TrainLoader::new(source, transform, sampler, (0, 0), config(1));
     assert_eq!(made.unwrap_err().exit_code(), 2);
 }
+
+#[test]
+fn kept_pictures_give_the_same_crops_and_are_decoded_once() {
+    let shapes = |keep: usize, side: usize| {
+        let source = Arc::new(ShapesSource::new(20, ShapesSplit::Train, 50, 0).unwrap());
+        let sampler = TrainSampler::new(50, 8, Share::WHOLE, 9).unwrap();
+        let transform = Transform::new(side, 1.125, true).unwrap();
+        let config = LoaderConfig { keep, ..config(3) };
+        let mut loader = TrainLoader::new(source, transform, sampler, (0, 0), config).unwrap();
+        (0..28)
+            .map(|_| content(&loader.next_batch().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    // Shrunk and enlarged; room for all, for some, for none.
+    for side in [7, 16, 33] {
+        let base = shapes(0, side);
+        for keep in [1 << 30, 20_000, 1] {
+            assert!(shapes(keep, side) == base, "{side} {keep}");
+        }
+    }
+    let loads = |keep: usize| {
+        let mut source = Numbers::new(20);
+        source.bad = vec![3];
+        let source = Arc::new(source);
+        let config = LoaderConfig {
+            keep,
+            ..skipping(2)
+        };
+        let mut loader = train(&source, 5, (0, 0), config);
+        let seen: Vec<_> = (0..40)
+            .map(|_| content(&loader.next_batch().unwrap()))
+            .collect();
+        (seen, source.loads.load(Ordering::Relaxed))
+    };
+    let (without, all) = loads(0);
+    let (with, few) = loads(1 << 20);
+    assert!(with == without);
+    // Ten epochs: each of 19 pictures as it is and mirrored, and what stands in for the bad one.
+    assert!(all >= 200 && few < 80, "{all} {few}");
+}

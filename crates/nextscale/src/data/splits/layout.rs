@@ -199,8 +199,14 @@ fn bare(
 /// A folder of class folders or of images.
 fn of_pictures(root: &Path, loose: &Listing, (has_val, depth): (bool, usize)) -> Result<Parts> {
     if loose.images == 0 && loose.folders.is_empty() {
+        let foreign = loose.foreign.as_ref().map_or_else(String::new, |path| {
+            format!(
+                " (pictures as {} are of a format that is not read; as PNG they would be)",
+                path.display()
+            )
+        });
         return Err(Error::input(format!(
-            "`data_path`={}: there are no images in it; give a folder with CLASS/*, or train/CLASS/* and val/CLASS/*, or images of one class",
+            "`data_path`={}: there are no images in it{foreign}; give a folder with CLASS/*, or train/CLASS/* and val/CLASS/*, or images of one class",
             root.display()
         )));
     }

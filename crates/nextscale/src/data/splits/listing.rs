@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::data::folder::{is_hidden, is_image_name};
+use crate::data::folder::{foreign_ending, is_hidden, is_image_name};
 use crate::data::shards::shard_ending;
 use crate::{Error, Result};
 
@@ -27,6 +27,8 @@ pub(super) struct Listing {
     pub(super) shards: Vec<PathBuf>,
     pub(super) folders: Vec<PathBuf>,
     pub(super) images: usize,
+    /// A picture whose format is not read.
+    pub(super) foreign: Option<PathBuf>,
     /// A compressed tar file, and what unpacks it.
     compressed: Option<(PathBuf, &'static str)>,
 }
@@ -58,6 +60,8 @@ impl Listing {
                 .find(|(end, _)| name.to_lowercase().ends_with(end))
             {
                 found.compressed = Some((entry.path(), tool));
+            } else if foreign_ending(&entry.file_name()).is_some() {
+                found.foreign = Some(entry.path());
             }
         }
         found.shards.sort();

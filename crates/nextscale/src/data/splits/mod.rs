@@ -99,7 +99,12 @@ impl Splits {
                 folder.display()
             )));
         }
-        if is_bare {
+        if is_bare && is_flat {
+            remarks.push(format!(
+                "all images are of one class, {}; for several put them into a folder each, or name them in metadata.csv (columns file_name and label)",
+                some_names(train.class_names())
+            ));
+        } else if is_bare {
             remarks.push(format!("classes: {}", some_names(train.class_names())));
         }
         let Some(val) = val else {

@@ -75,6 +75,24 @@ impl Recipe {
         Self::Medium256,
     ];
 
+    /// The one for small data whose images have so many pixels a side.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn for_size(side: usize) -> Result<Self> {
+        let found = Self::SMALL.into_iter().find(|r| r.side() == Some(side));
+        found.ok_or_else(|| {
+            let why = "give 32, 64, 128 or 256; train-tokenizer and train have more";
+            Error::field("size", side, why)
+        })
+    }
+
+    /// Of those for small data the one for smaller pictures.
+    pub(crate) fn smaller(self) -> Option<Self> {
+        let place = Self::SMALL.into_iter().position(|recipe| recipe == self)?;
+        Self::SMALL.get(place.checked_sub(1)?).copied()
+    }
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -134,6 +152,13 @@ mod tests {
 
     #[test]
     fn small_recipes_of_both_trainers_go_together() {
+        assert_eq!(Recipe::for_size(128).unwrap(), Recipe::Small128);
+        assert!(Recipe::for_size(96).is_err());
+        assert_eq!(Recipe::Small64.smaller(), Some(Recipe::Small32));
+        assert_eq!(
+            (Recipe::Small32.smaller(), Recipe::D16.smaller()),
+            (None, None)
+        );
         for recipe in Recipe::SMALL {
             let (mut tokenizer, mut transformer) =
                 (TokenizerOptions::default(), TransformerOptions::default());

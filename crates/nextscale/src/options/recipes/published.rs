@@ -84,6 +84,6 @@ pub(super) fn apply(
         "alng" => options.alng, flags.alng;
         "wpe" => options.schedule.wpe, flags.wpe;
         "twde" => options.twde, flags.twde;
-        "background" => options.folder.background, Some(Background::Drop);
+        "background" => options.folder.canvas.background, Some(Background::Drop);
     );
 }

@@ -6,6 +6,7 @@
 use super::Observer;
 use crate::Result;
 use crate::console::on_terminal;
+use crate::log::LongWork;
 use crate::log::clock::format_duration;
 use crate::log::meters::Smoothed;
 use crate::run::event::{Event, Step};
@@ -27,6 +28,8 @@ pub struct Display {
     images: Smoothed,
     step_seconds: Smoothed,
     data_seconds: Smoothed,
+    /// The evaluation that goes on.
+    evaluation: Option<LongWork>,
 }
 
 #[derive(Debug)]
@@ -105,6 +108,7 @@ impl Display {
             images: Smoothed::default(),
             step_seconds: Smoothed::default(),
             data_seconds: Smoothed::default(),
+            evaluation: None,
         }
     }
 
@@ -202,8 +206,17 @@ impl Observer for Display {
                 }
             }
             Event::Step(step) => self.step(self.started.elapsed(), step),
-            Event::Evaluated(evaluated) => self.note(evaluated.text),
-            Event::Note(line) => self.note(line),
+            Event::Evaluating { done, of } => {
+                let work = self.evaluation.get_or_insert_with(|| LongWork::new(*of));
+                if let Some(line) = work.line(*done) {
+                    self.note(&format!("evaluating: {line}"));
+                }
+            }
+            Event::Evaluated(evaluated) => {
+                self.evaluation = None;
+                self.note(evaluated.text);
+            }
+            Event::Note(line) | Event::Remark(line) => self.note(line),
             Event::Warning(line) => self.warn(line),
             // The last step stays in sight.
             Event::Finished(_) => match &mut self.sink {

@@ -53,8 +53,7 @@ impl Serialize for Line<'_> {
         let epoch = self.0;
         let remaining = epoch.remaining;
         let mut map = serializer.serialize_map(None)?;
-        let its = epoch.iterations;
-        map.serialize_entry("it", &format!("{its}/{its}"))?;
+        map.serialize_entry("it", &format!("{}/{}", epoch.made, epoch.iterations))?;
         map.serialize_entry("ep", &format!("{}/{}", epoch.number, epoch.epochs))?;
         for metric in epoch.metrics.iter() {
             map.serialize_entry(&metric.name, &finite(metric.value))?;
@@ -142,6 +141,7 @@ mod tests {
             number,
             epochs: 20,
             iterations: 50,
+            made: 50,
             metrics: &metrics,
             scalars: &Metrics::new(),
             remaining,

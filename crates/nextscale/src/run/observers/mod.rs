@@ -90,6 +90,11 @@ impl Observers {
         self.tell(Event::Note(line));
     }
 
+    /// Advice for whoever chose images and options.
+    pub(crate) fn remark(&mut self, line: &str) {
+        self.tell(Event::Remark(line));
+    }
+
     /// Something that must not be missed.
     pub(crate) fn warn(&mut self, line: &str) {
         self.tell(Event::Warning(line));

@@ -28,7 +28,11 @@ impl TokenizerTask {
         let pyramid = self.trainer.vqvae.config.pyramid.clone();
         let side = self.dataset.side;
         let mut val = self.dataset.val_loader(self.plan.batch, self.loader)?;
-        let r = evaluate_reconstruction(&self.trainer.vqvae, &pyramid, &mut val, side, &cx.team)?;
+        let of = self.dataset.val.len().div_ceil(cx.team.world.size());
+        let (team, observers) = (&cx.team, &mut cx.observers);
+        let mut seen = |done| observers.tell(Event::Evaluating { done, of });
+        let vqvae = &self.trainer.vqvae;
+        let r = evaluate_reconstruction(vqvae, &pyramid, &mut val, side, team, &mut seen)?;
         for bad in val.bad_images() {
             cx.observers.warn(&bad.reason);
         }

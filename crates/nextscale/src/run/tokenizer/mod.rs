@@ -116,10 +116,12 @@ impl TokenizerRun<'_> {
         }
         let processes = opening::introduction(world, restored.plan.batch);
         processes.iter().for_each(|line| observers.note(line));
-        fitting.note.iter().for_each(|line| observers.note(line));
+        fitting.note.iter().for_each(|line| observers.remark(line));
         let shown = (&trainer, fitting.memory);
         introduce(&dataset, &options, &restored, shown, &mut observers);
         let bad_images = options.data.bad_images;
+        // A GPU's training needs its own memory.
+        let host_need = fitting.need.filter(|_| model.device == Device::Cpu);
         let last = paths.state.clone();
         let keeper = Keeper::new(last, options.output.keep, "`lr`", ac, resumed);
         if lock.is_some() {
@@ -140,6 +142,7 @@ impl TokenizerRun<'_> {
                     restored.progress.seed,
                     bad_images,
                     world,
+                    host_need,
                 ),
                 plan: restored.plan,
                 horizon: restored.horizon,
@@ -178,19 +181,12 @@ pub(super) struct Model {
 impl Model {
     /// For questions of memory.
     pub(super) fn fit(&self) -> Fit<'_> {
-        Fit {
-            workload: Workload::TrainTokenizer {
-                vqvae: &self.vqvae,
-                math: self.math,
-                settings: self.settings,
-            },
-            device: self.device,
-            processes: self.world.size(),
-            local: self.world.local_size(),
-            model: format!("`ch`={}", self.ch),
-            smaller: "`ch`",
-            half: "`precision`=bf16",
-        }
+        let workload = Workload::TrainTokenizer {
+            vqvae: &self.vqvae,
+            math: self.math,
+            settings: self.settings,
+        };
+        Fit::of_tokenizer(self.ch, self.device, workload).shared(&self.world)
     }
 }
 
@@ -272,6 +268,7 @@ impl Setup {
             }
             check_length(p.it, horizon.max_it, o.schedule.length_flag(), &path)?;
             told = p.data.against(&record, &path)?;
+            told.extend(p.other_length(horizon.max_it, o.schedule.ac, o.schedule.length_flag()));
             if o.schedule.ema.is_none() && found.ema {
                 told.push(average_ends(&path));
             }
@@ -287,6 +284,7 @@ impl Setup {
             progress: Progress {
                 seed,
                 its_per_epoch: its,
+                max_it: horizon.max_it,
                 data: record,
                 ..before.unwrap_or_default()
             },
@@ -377,7 +375,7 @@ fn introduce(
     // Advice, which a quiet run does without.
     warnings
         .iter()
-        .for_each(|line| observers.note(&format!("warning: {line}")));
+        .for_each(|line| observers.remark(&format!("warning: {line}")));
     if r.found.is_some() {
         observers.note(&format!(
             "resumed from {} after step {}",
@@ -388,5 +386,5 @@ fn introduce(
     r.told.iter().for_each(|line| observers.warn(line));
     let glance = dataset.glance(&o.folder);
     let remarks = dataset.remarks.iter().chain(&glance);
-    remarks.for_each(|line| observers.note(line));
+    remarks.for_each(|line| observers.remark(line));
 }

@@ -3,7 +3,7 @@
 use super::task::TokenizerState;
 use crate::checkpoint::ScalerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_metadata, names_to_text};
-use crate::checkpoint::weights::TOKENIZER_KEY;
+use crate::checkpoint::weights::{CANVAS_KEY, TOKENIZER_KEY};
 use crate::format::run_file::{TOKENIZER_RUN, TOKENIZER_WEIGHTS};
 use crate::format::safetensors::{SafetensorsFile, TextMetadata};
 use crate::format::{StateDict, run_file};
@@ -80,12 +80,8 @@ pub(super) fn save(
     };
     let text = serde_json::to_string(&kept)
         .map_err(|e| Error::failed(format!("describing the run: {e}")))?;
-    let metadata: TextMetadata = [
-        (TOKENIZER_RUN.into(), text),
-        (TOKENIZER_KEY.into(), settings(trainer)?),
-        (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
-    ]
-    .into();
+    let mut metadata = of_weights(trainer, progress)?;
+    metadata.insert(TOKENIZER_RUN.into(), text);
     let (params, opt) = (&trainer.vqvae.params, &trainer.opt);
     let [weights, m, v, sums, averaged] = PREFIXES;
     let mut parts = vec![
@@ -101,6 +97,22 @@ pub(super) fn save(
         parts.push(part.checked("the averaged weights"));
     }
     run_file::write(path, "tokenizer", &parts, metadata)
+}
+
+/// What is kept beside the weights for whoever uses them: the tokenizer's settings, and what images it saw.
+fn of_weights(trainer: &TokenizerTrainer, progress: &Progress) -> Result<TextMetadata> {
+    let data = &progress.data;
+    let mut metadata: TextMetadata = [
+        (TOKENIZER_KEY.into(), settings(trainer)?),
+        (CLASSES_KEY.into(), names_to_text(&data.classes)),
+    ]
+    .into();
+    if let Some(canvas) = data.canvas() {
+        let text = serde_json::to_string(&canvas)
+            .map_err(|e| Error::failed(format!("describing the images: {e}")))?;
+        metadata.insert(CANVAS_KEY.into(), text);
+    }
+    Ok(metadata)
 }
 
 /// Reads a training checkpoint's progress, if `path` is there. It has to be of a tokenizer like `config`, but for what only training
@@ -186,17 +198,13 @@ pub(super) fn restore(trainer: &mut TokenizerTrainer, found: &Found, path: &Path
     )
 }
 
-/// Writes the weights alone, averaged where an average is kept, under the reference's names. Beside them stand the tokenizer's
-/// settings and the names of the classes that it saw.
+/// Writes the weights alone, averaged where an average is kept, under the reference's names. Beside them stands
+/// what is kept for whoever uses them.
 ///
 /// # Errors
 /// When writing fails; an existing file is then unchanged.
 pub(super) fn export(trainer: &TokenizerTrainer, progress: &Progress, path: &Path) -> Result<()> {
-    let metadata: TextMetadata = [
-        (TOKENIZER_KEY.into(), settings(trainer)?),
-        (CLASSES_KEY.into(), names_to_text(&progress.data.classes)),
-    ]
-    .into();
+    let metadata = of_weights(trainer, progress)?;
     let average = trainer.opt.averaged();
     let weights = vqvae_part_of("", &trainer.vqvae, average, &trainer.hits.ema);
     run_file::write_weights(path, &weights, metadata)

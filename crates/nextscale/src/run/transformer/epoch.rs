@@ -134,6 +134,7 @@ impl TransformerTask {
             number: epoch,
             epochs: self.horizon.epochs,
             iterations,
+            made: progress.it.saturating_sub(1) % iterations.max(1) + 1,
             metrics: &metrics,
             scalars: &scalars,
             remaining: cx.remaining,

@@ -109,7 +109,7 @@ impl TransformerRun<'_> {
         }
         let processes = opening::introduction(world, restored.plan.batch);
         processes.iter().for_each(|line| observers.note(line));
-        fitting.note.iter().for_each(|line| observers.note(line));
+        fitting.note.iter().for_each(|line| observers.remark(line));
         introduce(
             (&given.data, &models),
             &options,
@@ -121,6 +121,8 @@ impl TransformerRun<'_> {
         let resumed = restored.saved.filter(|(_, path)| *path == last);
         let held = resumed.map(|_| it);
         let bad_images = options.data.bad_images;
+        // A GPU's training needs its own memory.
+        let host_need = fitting.need.filter(|_| models.device == Device::Cpu);
         let keep = options.output.keep;
         let keeper = Keeper::new(last, keep, "`tblr`", options.schedule.ac, held);
         // Only of the process that writes.
@@ -142,6 +144,7 @@ impl TransformerRun<'_> {
                     restored.progress.seed,
                     bad_images,
                     world,
+                    host_need,
                 ),
                 cmd: self.cmd,
                 data: given.data,
@@ -189,23 +192,16 @@ pub(super) struct Models {
 impl Models {
     /// For questions of memory.
     pub(super) fn fit(&self) -> Fit<'_> {
-        Fit {
-            workload: Workload::Train {
-                var: &self.var,
-                vqvae: &self.vqvae,
-                from_tokens: self.from_tokens,
-                math: self.math,
-                ema: self.ema,
-                recompute: self.recompute,
-                shares: if self.zero { self.world.size() } else { 1 },
-            },
-            device: self.device,
-            processes: self.world.size(),
-            local: self.world.local_size(),
-            model: format!("`depth`={}", self.depth),
-            smaller: "`depth`",
-            half: "`fp16`=2",
-        }
+        let workload = Workload::Train {
+            var: &self.var,
+            vqvae: &self.vqvae,
+            from_tokens: self.from_tokens,
+            math: self.math,
+            ema: self.ema,
+            recompute: self.recompute,
+            shares: if self.zero { self.world.size() } else { 1 },
+        };
+        Fit::of_transformer(self.depth, self.device, workload).shared(&self.world)
     }
 }
 
@@ -280,6 +276,8 @@ impl Setup {
                     state::progress(found, &horizon, o.schedule.length_flag(), path)?;
                 saved_seed = state::saved_seed(found, &progress);
                 told = state::data_record(found, &progress, o).against(&record, path)?;
+                let flag = o.schedule.length_flag();
+                told.extend(progress.other_length(horizon.max_it, o.schedule.ac, flag));
                 if o.schedule.ema.is_none() && state::averaged(found).is_some() {
                     told.push(average_ends(path));
                 }
@@ -292,6 +290,7 @@ impl Setup {
         let progress = Progress {
             seed,
             its_per_epoch: horizon.its_per_epoch,
+            max_it: horizon.max_it,
             data: record,
             ..progress
         };
@@ -419,7 +418,7 @@ fn introduce(
     // Advice, which a quiet run does without.
     warnings
         .iter()
-        .for_each(|line| observers.note(&format!("warning: {line}")));
+        .for_each(|line| observers.remark(&format!("warning: {line}")));
     if models.zero && models.world.size() > 1 && o.output.save_every == 0 {
         observers.warn(
             "`zero`=1: whatever ends the run before its end, it goes on from the last save, which comes with evaluations; `save_every`=STEPS saves more often",
@@ -437,6 +436,6 @@ fn introduce(
     }
     r.told.iter().for_each(|line| observers.warn(line));
     let remarks = data.remarks(&o.folder);
-    remarks.iter().for_each(|line| observers.note(line));
+    remarks.iter().for_each(|line| observers.remark(line));
     Ok(())
 }

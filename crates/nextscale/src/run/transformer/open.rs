@@ -4,7 +4,6 @@ use super::source::{Data, TokenData};
 use crate::checkpoint::class_names::first_difference;
 use crate::checkpoint::open::{open_tokenizer_for, other_patch, refuse_all};
 use crate::checkpoint::weights::format_patch_nums;
-use crate::data::Aspect;
 use crate::data::tokens::TokenFile;
 use crate::model::Pyramid;
 use crate::model::state::fingerprint;
@@ -126,12 +125,9 @@ fn of_images_alone(o: &TransformerOptions) -> Vec<String> {
     let folder = &o.folder;
     // Recipes of published models say what becomes of transparency, whatever they are trained from.
     let by_recipe = o.recipe.is_some_and(|r| Recipe::PUBLISHED.contains(&r));
-    let background = folder.background.filter(|_| !by_recipe);
+    let background = folder.canvas.background.filter(|_| !by_recipe);
     let given = [
-        (
-            "aspect",
-            (folder.aspect != Aspect::Crop).then(|| folder.aspect.to_string()),
-        ),
+        ("aspect", folder.canvas.aspect.map(|a| a.to_string())),
         ("background", background.map(|b| b.to_string())),
         ("val_share", folder.val_share.map(|x| x.to_string())),
         (

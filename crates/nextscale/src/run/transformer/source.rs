@@ -40,6 +40,14 @@ impl Data {
         }
     }
 
+    /// Number of validation images.
+    pub(super) fn val_count(&self) -> usize {
+        match self {
+            Self::Images(d) => d.val.len(),
+            Self::Tokens(t) => t.val.as_ref().map_or(0, TokenFile::len),
+        }
+    }
+
     /// Number of training images.
     pub(super) fn images(&self) -> usize {
         match self {
@@ -149,11 +157,12 @@ impl Data {
         batch: usize,
         config: LoaderConfig,
         team: &Team,
+        seen: &mut dyn FnMut(usize),
     ) -> Result<(Option<Measures>, Vec<BadImage>)> {
         match self {
             Self::Images(d) => {
                 let mut val = d.val_loader(batch, config)?;
-                let measures = evaluate_losses(model, &mut val, d.side, team)?;
+                let measures = evaluate_losses(model, &mut val, d.side, team, seen)?;
                 Ok((Some(measures), val.bad_images()))
             }
             Self::Tokens(t) => {
@@ -162,7 +171,7 @@ impl Data {
                 };
                 let size = (batch, model.var.config.vocab);
                 let mut val = TokenLoader::val(v, size, config)?;
-                let measures = evaluate_token_losses(model, &mut val, team)?;
+                let measures = evaluate_token_losses(model, &mut val, team, seen)?;
                 Ok((Some(measures), Vec::new()))
             }
         }

@@ -4,7 +4,7 @@ use super::epoch::EpochSums;
 use super::task::TransformerState;
 use crate::checkpoint::class_names::{CLASSES_KEY, names_of_extra};
 use crate::checkpoint::trainer_state::{AVERAGED, TRANSFORMER_PREFIXES};
-use crate::checkpoint::weights::{FINGERPRINT_KEY, TOKENIZER_KEY};
+use crate::checkpoint::weights::{CANVAS_KEY, FINGERPRINT_KEY, TOKENIZER_KEY};
 use crate::checkpoint::{AdamSettings, ScalerState, TrainerConfig, TrainerState};
 use crate::eval::Trend;
 use crate::format::StateDict;
@@ -309,6 +309,12 @@ pub(super) fn save(trainer: &VarTrainer, s: &Saving<'_>, path: &Path) -> Result<
     }
     let names = s.progress.data.classes.as_slice();
     extra.insert(CLASSES_KEY.into(), json!(names));
+    if let Some(canvas) = s.progress.data.canvas() {
+        extra.insert(
+            CANVAS_KEY.into(),
+            serde_json::to_value(canvas).map_err(json)?,
+        );
+    }
     let its = s.horizon.its_per_epoch;
     let pending = s.is_pending();
     let opt = &trainer.opt;

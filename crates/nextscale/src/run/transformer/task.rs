@@ -10,7 +10,7 @@ use crate::eval::{Measures, Trend};
 use crate::memory::evaluation_batch;
 use crate::options::TransformerOptions;
 use crate::options::{Horizon, TransformerPlan};
-use crate::run::event::Metrics;
+use crate::run::event::{Event, Metrics};
 use crate::run::task::{Context, Progress, Report, Task};
 use crate::text::counted;
 use crate::train::progressive::{StagePlan, StageState};
@@ -258,9 +258,13 @@ impl Task for TransformerTask {
     /// Validation losses, where there are validation images, and drawn images, where there is a decoder.
     fn evaluate(&mut self, progress: &Progress, cx: &mut Context) -> Result<Option<Measures>> {
         let batch = evaluation_batch(self.plan.batch);
-        let (measures, bad) =
-            self.data
-                .evaluate(self.trainer.model(), batch, self.loader, &cx.team)?;
+        let of = self.data.val_count().div_ceil(cx.team.world.size());
+        let (team, observers) = (&cx.team, &mut cx.observers);
+        let mut seen = |done| observers.tell(Event::Evaluating { done, of });
+        let model = self.trainer.model();
+        let (measures, bad) = self
+            .data
+            .evaluate(model, batch, self.loader, team, &mut seen)?;
         for bad in bad {
             cx.observers.warn(&bad.reason);
         }
@@ -306,10 +310,13 @@ impl Task for TransformerTask {
     }
 
     fn done(&self, steps: u64, last: &Path) -> String {
-        let steps = counted(steps, "step", "steps");
-        let done = format!("done after {steps}: {}", last.display());
-        match self.state.trend.of_losses(self.chance()) {
-            Some(words) => format!("{done}\n{words}"),
+        let done = format!(
+            "done after {}: {}",
+            counted(steps, "step", "steps"),
+            last.display()
+        );
+        match self.state.trend.of_losses(self.chance(), steps) {
+            Some(verdict) => format!("{done}\n{verdict}"),
             None => done,
         }
     }

@@ -2,28 +2,45 @@
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, Error};
-use std::collections::HashSet;
+use std::any::Any;
+use std::collections::BTreeSet;
 
 /// The names of the flags that were given. As the first field of a command's flags it sees them all: others take theirs out.
-pub struct Given(HashSet<String>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given(BTreeSet<String>);
 
 impl Given {
     /// Whether a flag was given.
     pub fn has(&self, flag: &str) -> bool {
         self.0.contains(flag)
     }
+
+    /// Those of a command line.
+    pub(super) fn of(matches: &ArgMatches) -> Self {
+        let ids = matches.ids().map(|id| id.as_str());
+        let given = ids.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
+        Self(given.map(str::to_owned).collect())
+    }
+}
+
+/// A flag's value where the command line has it.
+pub(super) fn given_value<T: Any + Clone + Send + Sync>(
+    matches: &ArgMatches,
+    flag: &str,
+) -> Option<T> {
+    match Given::of(matches).has(flag) {
+        true => matches.get_one::<T>(flag).cloned(),
+        false => None,
+    }
 }
 
 impl clap::FromArgMatches for Given {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let given =
-            |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-        let ids = matches.ids().filter(given);
-        Ok(Self(ids.map(|id| id.as_str().to_owned()).collect()))
+        Ok(Self::of(matches))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        *self = Self::from_arg_matches(matches)?;
+        *self = Self::of(matches);
         Ok(())
     }
 }
@@ -41,7 +58,7 @@ impl clap::Args for Given {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     #[derive(Parser)]
     struct Flags {
@@ -59,5 +76,10 @@ mod tests {
         assert!(flags.given.has("a") && !flags.given.has("b"));
         let flags = Flags::parse_from(["x", "--b"]);
         assert!(!flags.given.has("a") && flags.given.has("b") && flags.b && flags.a == 1);
+        let matches = Flags::command().get_matches_from(["x", "--a=7"]);
+        assert_eq!(given_value::<u8>(&matches, "a"), Some(7));
+        let matches = Flags::command().get_matches_from(["x"]);
+        assert_eq!(given_value::<u8>(&matches, "a"), None);
+        assert_eq!(given_value::<u8>(&matches, "none"), None);
     }
 }
