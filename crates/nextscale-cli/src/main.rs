@@ -99,12 +99,25 @@ fn report_usage(e: &clap::Error) -> ExitCode {
             !l.is_empty() && !l.starts_with("Usage:") && !l.starts_with("For more information")
         })
         .collect();
-    let text = lines.join(" ");
+    let mut text = String::new();
+    for line in lines {
+        let (between, line) = match line.strip_prefix("tip: ") {
+            Some(tip) => ("; ", tip),
+            None => (" ", line),
+        };
+        text.push_str(if text.is_empty() { "" } else { between });
+        text.push_str(line);
+    }
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let text = text
-        .replace(" tip: ", "; ")
-        .replace("invalid float literal", "give a number")
-        .replace("invalid digit found in string", "give a whole number");
+    let in_words = [
+        ("invalid float literal", "give a number"),
+        ("invalid digit found in string", "give a whole number"),
+    ];
+    let known = in_words.iter().find_map(|(std, own)| {
+        let before = text.strip_suffix(std)?;
+        Some(format!("{before}{own}"))
+    });
+    let text = known.as_deref().unwrap_or(text);
     tell!("nextscale: {text} (see nextscale {}--help)", subcommand());
     ExitCode::from(2)
 }

@@ -175,7 +175,7 @@ fn learn_goes_from_a_folder_to_samples_and_is_done_once() {
     // Nothing is trained again.
     let text = told(&run(&short));
     assert!(
-        text.contains("going on as ") && text.contains("learnt in "),
+        text.contains("finished before, ") && text.contains("learnt in "),
         "{text}"
     );
     assert!(!text.contains("\nstep 1/"), "{text}");
@@ -193,11 +193,27 @@ fn learn_goes_from_a_folder_to_samples_and_is_done_once() {
     ];
     let text = told(&run(&flags_there));
     assert!(
-        text.contains("learnt in ") && !text.contains("\nstep 1/"),
+        text.contains("finished before, ") && !text.contains("\nstep 1/"),
         "{text}"
     );
     assert!(!learnt.exists());
+    // Without the pictures what is left is done again.
+    std::fs::remove_file(moved.join("samples.png")).unwrap();
+    let text = told(&run(&flags_there));
+    assert!(
+        text.contains("going on as ") && !text.contains("\nstep 1/"),
+        "{text}"
+    );
+    assert!(moved.join("samples.png").is_file());
     std::fs::rename(&moved, &learnt).unwrap();
+    let file = folder.clone() + "/blue/0.png";
+    let text = refused(&["learn", &folder, &format!("--out={file}")]);
+    assert!(text.contains("0.png: is a file; "), "{text}");
+    let text = refused(&["learn", "nowhere-at-all"]);
+    assert!(
+        text.contains(": nowhere-at-all: no such folder") && !text.contains("--data_path"),
+        "{text}"
+    );
     let other = [&flags[..], &["--minutes=0.2"]].concat();
     let text = refused(&other);
     assert!(
@@ -206,4 +222,119 @@ fn learn_goes_from_a_folder_to_samples_and_is_done_once() {
     );
     let text = refused(&[&flags[..], &["--minutes=0"]].concat());
     assert!(text.contains("--minutes=0: "), "{text}");
+}
+
+/// The first pixel of a picture.
+fn corner(path: &Path) -> [u8; 3] {
+    image::open(path).unwrap().into_rgb8().get_pixel(2, 2).0
+}
+
+#[test]
+fn what_pictures_are_laid_on_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for class in ["a", "b"] {
+        std::fs::create_dir_all(at(&format!("data/{class}"))).unwrap();
+        for i in 0..6u8 {
+            // Nothing of it is to be seen.
+            let clear = image::RgbaImage::from_pixel(40, 60, image::Rgba([200, i, 9, 0]));
+            clear.save(at(&format!("data/{class}/{i}.png"))).unwrap();
+        }
+    }
+    let data = format!("--data_path={}", at("data").display());
+    let small = ["--size=32", "--vocab=32", "--ch=32", "--bs=2", "--steps=1"];
+    let shared = [&data[..], "--device=cpu", "--seed=1"];
+    let out = |name: &str| format!("--out={}", at(name).display());
+    let black = ["--background=0000ff", "--aspect=pad"];
+    let tokenizer = [&["train-tokenizer"][..], &small, &shared, &black];
+    told(&run(
+        &[&tokenizer.concat()[..], &[&out("tokenizer")]].concat()
+    ));
+    let file = at("tokenizer/tokenizer.safetensors").display().to_string();
+    let file = format!("--tokenizer={file}");
+    let train = ["train", "--depth=1", "--bs=2", "--steps=1", &file];
+    told(&run(&[&train[..], &shared, &[&out("model")]].concat()));
+    let model = at("model/ar-ckpt-last.safetensors").display().to_string();
+    let info = told(&run(&["info", &model]));
+    assert!(info.contains("laid over 0000ff, set in squares"), "{info}");
+
+    let image = at("data/a/0.png").display().to_string();
+    let picture = at("seen.png");
+    let seen = format!("--out={}", picture.display());
+    let back = [
+        "reconstruct",
+        &image,
+        &file,
+        &seen,
+        "--force",
+        "--device=cpu",
+    ];
+    for (more, want) in [
+        (&[][..], [0, 0, 255]),
+        (&["--background=white"], [255, 255, 255]),
+        (&["--background=drop", "--aspect=crop"], [200, 0, 9]),
+    ] {
+        told(&run(&[&back[..], more].concat()));
+        assert_eq!(corner(&picture), want, "{more:?}");
+    }
+    let (model, image) = (format!("--model={model}"), format!("--image={image}"));
+    let edit = ["edit", &model, &image, "--box=0,0,0.5,0.5", "--count=1"];
+    let edit = [&edit[..], &[&seen, "--force", "--device=cpu"]].concat();
+    told(&run(&edit));
+    assert_eq!(corner(&picture), [0, 0, 255]);
+    told(&run(&[&edit[..], &["--background=white"]].concat()));
+    assert_eq!(corner(&picture), [255, 255, 255]);
+    // And where tokens were made on the way.
+    let tokens = at("t.safetensors").display().to_string();
+    let made = [
+        "tokenize",
+        &file,
+        shared[0],
+        "--device=cpu",
+        "--background=black",
+    ];
+    told(&run(&[&made[..], &[&out("t.safetensors")]].concat()));
+    let tokens = format!("--tokens={tokens}");
+    let train = [
+        "train",
+        "--depth=1",
+        "--bs=2",
+        "--steps=1",
+        &tokens,
+        "--device=cpu",
+    ];
+    told(&run(&[&train[..], &[&out("of_tokens")]].concat()));
+    let info = told(&run(&[
+        "info",
+        &at("of_tokens/ar-ckpt-last.safetensors")
+            .display()
+            .to_string(),
+    ]));
+    assert!(info.contains("laid over black, set in squares"), "{info}");
+}
+
+#[test]
+fn a_run_that_goes_on_with_another_length_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = format!("--out={}", dir.path().join("run").display());
+    let flags = [
+        "train-tokenizer",
+        "--data_path=builtin:shapes",
+        "--size=32",
+        "--vocab=32",
+        "--ch=32",
+    ];
+    let flags = [&flags[..], &["--bs=2", "--device=cpu", "--threads=1", &out]].concat();
+    told(&run(
+        &[&flags[..], &["--steps=3", "--stop_after=1"]].concat()
+    ));
+    let text = told(&run(
+        &[&flags[..], &["--steps=3", "--stop_after=2"]].concat()
+    ));
+    assert!(!text.contains("was planned for"), "{text}");
+    let text = told(&run(&[&flags[..], &["--steps=4"]].concat()));
+    assert!(
+        text.contains("--steps: the run was planned for 3 steps and goes on for 4"),
+        "{text}"
+    );
 }

@@ -27,6 +27,8 @@ pub struct Named {
     count: usize,
     /// The model's file, for messages.
     file: String,
+    /// Whether the names are in it.
+    in_file: bool,
 }
 
 impl Named {
@@ -59,6 +61,7 @@ impl Named {
             names,
             count: model.count,
             file: model.file.to_owned(),
+            in_file: model.names.is_some(),
         })
     }
 
@@ -106,10 +109,13 @@ impl Named {
             )),
             None => {
                 let names: Vec<String> = self.names.iter().map(|(n, _)| n.clone()).collect();
+                let list = match self.in_file {
+                    true => format!("`nextscale info {}` lists them; ", self.file),
+                    false => String::new(),
+                };
                 Err(format!(
-                    "{word:?} is no number and none of the model's classes {} (`nextscale info {}` lists them; a name with a comma goes in double quotes)",
+                    "{word:?} is no number and none of the model's classes {} ({list}a name with a comma goes in double quotes)",
                     known_classes(word, &names),
-                    self.file
                 ))
             }
         }

@@ -50,6 +50,11 @@ pub fn run(args: &Args) -> Result<()> {
         report.tensors,
         report.bytes as f64 / (1 << 20) as f64
     )?;
+    if report.trainer {
+        say!(
+            "all of the training checkpoint, the optimizer's state included; --part=var takes the transformer's weights alone, --part=vae the tokenizer's"
+        )?;
+    }
     for note in &report.notes {
         say!("note: {note}")?;
     }

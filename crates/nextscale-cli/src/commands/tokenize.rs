@@ -106,16 +106,17 @@ fn tokenize(args: &Args, team: &Team) -> Result<()> {
         None => None,
     };
     let mut tok = open_tokenizer(&args.tokenizer, asked.as_ref(), args.weights.kind)?;
+    let folder = args.folder.or_as(tok.canvas);
     let info = TokenInfo {
         crops: args.crops,
         hflip: args.hflip,
         mid_reso: args.mid_reso,
         seed: args.seed,
+        canvas: Some(folder.canvas.chosen()),
         tokenizer: fingerprint(&tok.vqvae.params)?,
     };
     let pyramid = tok.vqvae.config.pyramid.clone();
     let side = pyramid.finest().0 * tok.vqvae.config.downsample();
-    let folder = args.folder.or_as(tok.canvas);
     let mut data = Dataset::open(args.data.path(), &folder, side, args.mid_reso, args.hflip)?;
     if world.is_first() {
         tell_all(&data.remarks);

@@ -11,6 +11,8 @@ pub const CLASSES_KEY: &str = "nextscale.classes";
 
 /// How alike two names are that may be one, 0 to 1.
 const ALIKE: f64 = 0.6;
+/// Letters of a part of a name that may stand for it.
+const PART: usize = 3;
 /// How many names a message lists.
 const LISTED: usize = 5;
 
@@ -64,7 +66,11 @@ pub fn nearest<'a>(word: &str, names: &'a [String]) -> Option<&'a str> {
     let word = word.to_lowercase();
     let likeness = |name: &str| {
         let name = name.to_lowercase();
-        let part = !word.is_empty() && (name.contains(&word) || word.contains(&name));
+        let [short, long] = match word.len() < name.len() {
+            true => [&word, &name],
+            false => [&name, &word],
+        };
+        let part = short.chars().count() >= PART && long.contains(short.as_str());
         let same = strsim::normalized_damerau_levenshtein(&word, &name);
         if part { same.max(ALIKE) } else { same }
     };
@@ -187,6 +193,8 @@ mod tests {
         ] {
             assert_eq!(nearest(word, &all), meant, "{word}");
         }
+        assert_eq!(nearest("cat", &names(&["a", "b", "c"])), None);
+        assert_eq!(nearest("12x", &names(&["1", "2"])), None);
         let text = known_classes("Animals", &all);
         assert!(text.ends_with("); did you mean \"animals\"?"), "{text}");
     }

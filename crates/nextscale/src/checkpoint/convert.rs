@@ -99,9 +99,7 @@ fn write_trainer(state: &TrainerState, output: &Path, target: FileFormat) -> Res
         FileFormat::Pth => state.to_reference_pth(output)?,
     }
     let mut parts = vec![&state.var, &state.vae, &state.exp_avg, &state.exp_avg_sq];
-    let mut notes = vec![
-        "all of the training checkpoint, the optimizer's state included; `part`=var takes the transformer's weights alone, `part`=vae the tokenizer's".to_owned(),
-    ];
+    let mut notes = Vec::new();
     let others = state.others.values();
     let all: Vec<&StateDict> = parts.iter().copied().chain(others).collect();
     warn_of_values(&all, &mut notes);

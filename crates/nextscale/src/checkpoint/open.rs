@@ -1,5 +1,6 @@
 //! Models from files: what to build is read off the file itself.
 
+use super::trainer_state::{is_native_trainer, read_native_header};
 use super::{ModelKind, WeightsKind, load_part};
 use crate::canvas::Canvas;
 use crate::checkpoint::weights::{
@@ -158,9 +159,15 @@ fn stated<T: DeserializeOwned>(path: &Path, key: &str) -> Result<Option<T>> {
     if sniff(path)? != FileFormat::Safetensors {
         return Ok(None);
     }
-    let metadata = SafetensorsFile::open(path)?.metadata();
-    let text = metadata.get(key).map(String::as_str);
-    text.map(|text| understood(path, key, text)).transpose()
+    let file = SafetensorsFile::open(path)?;
+    let text = match is_native_trainer(&file) {
+        true => {
+            let header = read_native_header(&file)?;
+            header.extra.get(key).map(ToString::to_string)
+        }
+        false => file.metadata().get(key).cloned(),
+    };
+    text.map(|text| understood(path, key, &text)).transpose()
 }
 
 /// What is to be said of `--patch_size` where a tokenizer of so many levels has another.

@@ -7,7 +7,7 @@ use crate::world;
 use crate::{Result, Team};
 use nextscale_tensor::Values;
 
-/// Losses and accuracies by scale over all images of the loaders of a team. `seen` is told after every batch how many images this
+/// Losses and accuracies by scale over all images of the loaders of a team. `seen` is told at first and after every batch how many images this
 /// process has seen.
 ///
 /// # Errors
@@ -20,6 +20,7 @@ pub fn evaluate_losses(
     seen: &mut dyn FnMut(usize),
 ) -> Result<Measures> {
     let mut done = 0;
+    seen(done);
     let mut feed = Feed::new(model.var.device())?;
     let measures = sum(model, team, || {
         let Some(batch) = loader.next_batch()? else {
@@ -48,6 +49,7 @@ pub fn evaluate_token_losses(
     seen: &mut dyn FnMut(usize),
 ) -> Result<Measures> {
     let mut done = 0;
+    seen(done);
     let mut feed = Feed::new(model.var.device())?;
     let row = model.var.config.pyramid.total();
     sum(model, team, || {

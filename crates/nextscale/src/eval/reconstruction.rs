@@ -120,7 +120,7 @@ impl Tally {
     }
 }
 
-/// Reconstructs all images of the loaders of a team. `seen` is told after every batch how many images this process has seen.
+/// Reconstructs all images of the loaders of a team. `seen` is told at first and after every batch how many images this process has seen.
 ///
 /// # Errors
 /// When an image can't be loaded or shapes do not fit; [`Stopped`](crate::Error::Stopped) where a stop was asked for.
@@ -133,6 +133,7 @@ pub fn evaluate_reconstruction(
     seen: &mut dyn FnMut(usize),
 ) -> Result<Reconstruction> {
     let mut done = 0;
+    seen(done);
     let mut own = || -> Result<Tally> {
         let mut tally = Tally::new(pyramid.count(), vqvae.config.vocab);
         let mut feed = Feed::new(vqvae.device())?;

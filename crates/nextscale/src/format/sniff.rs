@@ -1,5 +1,6 @@
 //! What kind of file something is, told by its first bytes and not by its name.
 
+use std::fs::DirEntry;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -37,8 +38,12 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
     let bad = |why: &str| Error::input(format!("{}: {why}", path.display()));
     let meta = match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| folder.is_dir());
-            let beside = folder.map(files_in).unwrap_or_default();
+            let folder = match path.parent() {
+                Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+                Some(folder) => folder,
+                None => path,
+            };
+            let beside = files_in(folder, false);
             return Err(bad(&match beside.is_empty() {
                 true => "there is no such file".to_owned(),
                 false => format!("there is no such file; there are {}", beside.join(", ")),
@@ -47,7 +52,7 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
         other => other.map_err(Error::io(path))?,
     };
     if meta.is_dir() {
-        let files = files_in(path);
+        let files = files_in(path, true);
         return Err(bad(&match files.is_empty() {
             true => "is a folder, and no .safetensors or .pth file lies in it".to_owned(),
             false => format!("is a folder; name a file in it: {}", files.join(", ")),
@@ -86,38 +91,44 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
     }))
 }
 
-/// Files of a folder, and of the folders in it, that may be meant, those first that one most often wants; a few of them.
-fn files_in(folder: &Path) -> Vec<String> {
+/// Files of a folder, and with `below` of the folders in it, that may be meant, those first that one most often wants; a few of them.
+fn files_in(folder: &Path, below: bool) -> Vec<String> {
     const SHOWN: usize = 3;
-    let list = |folder: &Path| -> Vec<PathBuf> {
+    /// Folders in it that are looked into: runs have few.
+    const FOLDERS: usize = 100;
+    let list = |folder: &Path| -> Vec<DirEntry> {
         let entries = folder.read_dir().into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        paths.sort();
-        paths
+        let mut entries: Vec<DirEntry> = entries.collect();
+        entries.sort_by_key(DirEntry::file_name);
+        entries
     };
-    let (folders, mut files): (Vec<_>, Vec<_>) =
-        list(folder).into_iter().partition(|path| path.is_dir());
-    files.extend(folders.iter().flat_map(|folder| list(folder)));
-    let ends = |path: &PathBuf| {
-        let ending = path.extension().and_then(|e| e.to_str());
-        matches!(ending, Some("safetensors" | "pth" | "pt"))
-    };
-    files.retain(|path| path.is_file() && ends(path));
-    let name = |path: &PathBuf| {
+    let is_dir = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let (folders, mut entries): (Vec<_>, Vec<_>) = list(folder).into_iter().partition(is_dir);
+    if below {
+        let folders = folders.iter().take(FOLDERS);
+        entries.extend(folders.flat_map(|folder| list(&folder.path())));
+    }
+    let name = |path: &Path| {
         path.file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned()
     };
+    let ends = |path: &PathBuf| {
+        let name = name(path).to_lowercase();
+        [".safetensors", ".pth", ".pt"]
+            .iter()
+            .any(|end| name.ends_with(end))
+    };
+    let paths = entries.iter().map(DirEntry::path);
+    let mut files: Vec<PathBuf> = paths.filter(|path| ends(path) && path.is_file()).collect();
     files.sort_by_key(|path| {
         let place = USUAL.iter().position(|usual| *usual == name(path));
         place.unwrap_or(USUAL.len())
     });
     files.truncate(SHOWN);
-    files
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect()
+    let shown = |path: &PathBuf| path.strip_prefix(".").unwrap_or(path).display().to_string();
+    files.iter().map(shown).collect()
 }
 
 /// Names that runs give to what one draws from or goes on with.
@@ -180,6 +191,14 @@ mod tests {
             "{told}"
         );
         let err = sniff(dir.path().join("none.pth")).unwrap_err();
-        assert!(err.exit_code() == 2 && err.to_string().contains("no such file"));
+        let told = err.to_string();
+        assert!(
+            err.exit_code() == 2 && told.contains("no such file; there are "),
+            "{told}"
+        );
+        assert!(
+            told.contains("a.pth") && !told.contains("ar-ckpt-best"),
+            "{told}"
+        );
     }
 }

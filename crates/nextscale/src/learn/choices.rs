@@ -83,6 +83,7 @@ impl Learn {
             1.0,
             self.asked.hflip,
         )?;
+        (self.say)("1/5  looking at the images, and timing some steps on this machine");
         let survey = SplitSurvey::of(&*at_any_side.train, Look::SHORT)?;
         let facts = Facts::of_survey(&survey, self.device)?;
         (self.say)(&format!(

@@ -91,7 +91,7 @@ impl Learn {
             && let Some(summary) = report::finished(&self.out)?
         {
             (self.say)(
-                "finished before, with what follows; another `out` begins anew, and with more `minutes` learns more",
+                "finished before, with what follows; with another `out` and more `minutes` more is learnt",
             );
             return Ok(Some(summary));
         }
@@ -105,7 +105,6 @@ impl Learn {
                 plan
             }
             None => {
-                (self.say)("1/5  looking at the images, and timing some steps on this machine");
                 let plan = self.first_plan()?;
                 make_folder(&self.out)?;
                 plan.save(&self.out)?;

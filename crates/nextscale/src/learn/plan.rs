@@ -1,5 +1,6 @@
 //! What a folder is learnt with, decided once and kept in `learn.json`, so that an interrupted call goes on with the same.
 
+use crate::canvas::Canvas;
 use crate::format::write_atomic;
 use crate::options::{FolderOptions, Recipe, TokenizerOptions, TransformerOptions};
 use crate::{Error, Result};
@@ -61,7 +62,12 @@ impl Plan {
                 path.display()
             ))
         })?;
-        match plan.asked.difference(asked) {
+        // Older plans have every flag, also those that were not given.
+        let [before, now] = [&plan.asked, asked].map(|asked| Asked {
+            folder: asked.folder.or_as(Some(Canvas::default())),
+            ..asked.clone()
+        });
+        match before.difference(&now) {
             None => Ok(Some(plan)),
             Some((flag, before, now)) => Err(Error::input(format!(
                 "{}: was begun with {flag}={before}, not {now}; give the same to go on with it, or choose another `out`",

@@ -1,10 +1,12 @@
 //! What came of it, in figures and in words.
 
-use super::{PLAN_FILE, RECONSTRUCTION, SAMPLES_FILE, SUMMARY_FILE};
+use super::{
+    MODEL, PLAN_FILE, RECONSTRUCTION, SAMPLES_FILE, SUMMARY_FILE, TOKENIZER, best_or_last,
+};
 use crate::eval::{Tendency, Trend};
 use crate::input::open_input;
 use crate::options::Recipe;
-use crate::run::EVALUATIONS_FILE;
+use crate::run::{EVALUATIONS_FILE, tokenizer_paths};
 use crate::text::shell_word;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -94,6 +96,12 @@ pub(super) fn finished(out: &Path) -> Result<Option<Summary>> {
     }
     // What can't be read is made again.
     let summary: Option<Summary> = serde_json::from_str(&text_of(&path)?).ok();
+    // The folder may have been moved since.
+    let summary = summary.map(|s| Summary {
+        tokenizer: tokenizer_paths(&out.join(TOKENIZER)).weights,
+        model: best_or_last(&out.join(MODEL)),
+        ..s
+    });
     Ok(summary.filter(|s| s.tokenizer.is_file() && s.model.is_file()))
 }
 
@@ -218,17 +226,21 @@ mod tests {
     fn a_finished_folder_is_known_by_its_files() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let summary = Summary {
-            tokenizer: at("t"),
-            model: at("m"),
-            ..summary()
-        };
+        let (tokenizer, model) = (
+            "tokenizer/tokenizer.safetensors",
+            "model/ar-ckpt-last.safetensors",
+        );
+        for folder in [TOKENIZER, MODEL] {
+            std::fs::create_dir(at(folder)).unwrap();
+        }
+        let summary = summary();
         std::fs::write(at(SUMMARY_FILE), serde_json::to_string(&summary).unwrap()).unwrap();
-        for name in [SAMPLES_FILE, RECONSTRUCTION, "t", "m"] {
+        for name in [SAMPLES_FILE, RECONSTRUCTION, tokenizer, model] {
             assert_eq!(finished(dir.path()).unwrap(), None, "{name}");
             std::fs::write(at(name), "").unwrap();
         }
-        assert_eq!(finished(dir.path()).unwrap(), Some(summary));
+        let found = finished(dir.path()).unwrap().unwrap();
+        assert_eq!((found.tokenizer, found.model), (at(tokenizer), at(model)));
         std::fs::write(at(SUMMARY_FILE), "{").unwrap();
         assert_eq!(finished(dir.path()).unwrap(), None);
     }

@@ -85,12 +85,17 @@ impl Default for FolderNames {
 }
 
 impl From<FolderOptions> for FolderNames {
-    fn from(o: FolderOptions) -> Self {
+    fn from(options: FolderOptions) -> Self {
+        let FolderOptions {
+            val_path,
+            val_share,
+            canvas: CanvasOptions { background, aspect },
+        } = options;
         Self {
-            val_path: o.val_path,
-            val_share: o.val_share,
-            background: o.canvas.background,
-            aspect: o.canvas.aspect,
+            val_path,
+            val_share,
+            background,
+            aspect,
         }
     }
 }

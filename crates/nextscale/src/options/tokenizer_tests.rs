@@ -124,8 +124,9 @@ fn each_bad_flag_is_named() {
 
 #[test]
 fn options_read_back_from_json() {
-    let options =
-        parse("--lr=1e-3 --steps=7 --device=cuda:1 --seed=5 --bad_images=fail --precision=bf16");
+    let options = parse(
+        "--lr=1e-3 --steps=7 --device=cuda:1 --seed=5 --bad_images=fail --precision=bf16 --val_share=0.1 --background=black --aspect=pad",
+    );
     let text = serde_json::to_string(&options).unwrap();
     assert_eq!(
         serde_json::from_str::<TokenizerOptions>(&text).unwrap(),

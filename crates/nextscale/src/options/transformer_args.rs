@@ -73,7 +73,7 @@ impl TransformerArgs {
         let side = parse_pn(&options.pn).ok()?.last()? * options.patch_size;
         (recipe.side()? != side).then(|| {
             format!(
-                "`recipe`={}: the tokenizer makes pictures of {side} pixels, and these are learnt",
+                "`recipe`={}: the tokenizer or tokens given are of pictures of {side} pixels, and these are learnt",
                 recipe.name()
             )
         })

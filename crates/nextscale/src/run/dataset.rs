@@ -229,18 +229,22 @@ fn room_to_keep(world: &World, need: usize) -> usize {
     (own.saturating_sub(need) / KEPT_SHARE).min(KEPT_AT_MOST)
 }
 
-/// The loader's settings for these flags. `need` is what training needs of the machine's memory.
+/// The loader's settings for these flags, of a run of so many epochs that needs so much of the machine's memory.
 pub(crate) fn loader_config(
     workers: usize,
     seed: u64,
     bad: BadImages,
     world: &World,
-    need: Option<usize>,
+    (epochs, need): (u64, Option<usize>),
 ) -> LoaderConfig {
     LoaderConfig {
         workers: threads_of(world, workers),
         prefetch: 0,
-        keep: room_to_keep(world, need.unwrap_or(0)),
+        // A picture that is seen once is not worth it.
+        keep: match epochs {
+            0 | 1 => 0,
+            _ => room_to_keep(world, need.unwrap_or(0)),
+        },
         seed,
         bad_images: bad.into(),
         share: Share::from(world),

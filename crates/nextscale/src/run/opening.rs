@@ -174,7 +174,7 @@ const LONG: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn long_warning(remaining: Duration) -> Option<String> {
     (remaining >= LONG).then(|| {
         format!(
-            "warning: at this speed the run takes about {:.1} days; fewer epochs (`ep`), smaller images (`size`) or a smaller model take less, and nextscale learn chooses what a given time allows",
+            "warning: at this speed {:.1} more days are needed; fewer epochs (`ep`) or `steps`, smaller images (`size`) or a smaller model need less, and nextscale learn chooses what a given time allows",
             remaining.as_secs_f64() / 86_400.0
         )
     })
@@ -235,7 +235,7 @@ mod tests {
     fn runs_of_days_are_warned_of() {
         let days = |days: f64| long_warning(LONG.mul_f64(days));
         assert_eq!(days(0.9), None);
-        assert!(days(12.34).unwrap().contains("about 12.3 days"));
+        assert!(days(12.34).unwrap().contains("12.3 more days"));
     }
 
     #[test]

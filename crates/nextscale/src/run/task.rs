@@ -35,7 +35,7 @@ impl Progress {
         let [before, after] = [self.max_it, now].map(|its| its / ac.max(1) as u64);
         (self.max_it != 0 && before != after).then(|| {
             format!(
-                "`{flag}`: the run was begun for {before} steps and goes on for {after}; the learning rate follows the new length from here on"
+                "{flag}: the run was planned for {before} steps and goes on for {after}; the learning rate follows the new length from here on"
             )
         })
     }

@@ -60,6 +60,15 @@ impl BadList {
             .collect()
     }
 
+    /// The image that stands in for `index`, of `len`, as far as bad ones are known.
+    pub(super) fn stand_in(&self, index: usize, len: usize) -> usize {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut candidates = (index..len).chain(0..index);
+        candidates
+            .find(|candidate| !known.contains_key(candidate))
+            .unwrap_or(index)
+    }
+
     /// Loads image `index` unless it is bad; whether it was loaded.
     pub(super) fn try_load(
         &self,

@@ -318,8 +318,9 @@ impl Shared {
         worker: &mut Worker,
     ) -> Result<Option<(u32, u32)>> {
         let wanted = slot.wanted[place] as usize;
-        if self.crop_kept(slot.epoch, wanted, &mut worker.pixels) {
-            return Ok(Some((wanted as u32, source.label(wanted))));
+        let stand_in = self.bad.stand_in(wanted, source.len());
+        if self.crop_kept(slot.epoch, stand_in, &mut worker.pixels) {
+            return Ok(Some((stand_in as u32, source.label(stand_in))));
         }
         let buffers = &mut worker.buffers;
         let index = match (self.config.bad_images, self.crops == Crops::OfEpoch) {
@@ -384,7 +385,8 @@ impl Shared {
         // A very long picture takes more work than its crops.
         let is_long = 3 * width * height > LONG * self.transform.bytes();
         let kept = self.kept.as_ref().filter(|_| !is_long);
-        let Some(kept) = kept.filter(|kept| kept.claim((width, height))) else {
+        let size = (width, height);
+        let Some(kept) = kept.filter(|kept| kept.claim(size)) else {
             return self.transform.random(image, &mut stream, resizer, out);
         };
         let mirrored = self.transform.mirrors(&mut stream);
@@ -395,9 +397,11 @@ impl Shared {
             width,
             height,
         };
-        resizer.resize_crop(image, (width, height), whole, mirrored, &mut pixels)?;
-        let picture = kept.put(index, mirrored, RgbImage8::new(width, height, pixels)?);
-        let window = self.transform.anywhere((width, height), &mut stream);
+        let resized = resizer.resize_crop(image, size, whole, mirrored, &mut pixels);
+        let picture = resized.and_then(|()| RgbImage8::new(width, height, pixels));
+        let picture = picture.inspect_err(|_| kept.give_back(size))?;
+        let picture = kept.put(index, mirrored, picture);
+        let window = self.transform.anywhere(size, &mut stream);
         cut(&picture, window, out);
         Ok(())
     }

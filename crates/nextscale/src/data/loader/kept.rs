@@ -49,10 +49,14 @@ impl Kept {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = pictures.insert((index, mirrored), Arc::clone(&picture)) {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-            *left += bytes(before.width(), before.height());
+            self.give_back((before.width(), before.height()));
         }
         picture
+    }
+
+    /// Gives room back that was taken.
+    pub(super) fn give_back(&self, (width, height): (usize, usize)) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) += bytes(width, height);
     }
 }
 

@@ -61,7 +61,8 @@ impl Listing {
             {
                 found.compressed = Some((entry.path(), tool));
             } else if foreign_ending(&entry.file_name()).is_some() {
-                found.foreign = Some(entry.path());
+                let least = found.foreign.take().into_iter().chain([entry.path()]).min();
+                found.foreign = least;
             }
         }
         found.shards.sort();

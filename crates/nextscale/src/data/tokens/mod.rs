@@ -14,6 +14,7 @@ pub use loader::{TokenBatch, TokenLoader};
 pub use read::TokenFile;
 pub use write::{PutTokens, TokenSet, write_tokens};
 
+use crate::canvas::Canvas;
 use crate::format::HostTensor;
 use crate::format::StateDict;
 use crate::model::state::params_state;
@@ -40,6 +41,9 @@ pub struct TokenInfo {
     pub mid_reso: f64,
     /// Seed of the crops: crop v is the one that training on images with this seed sees in epoch v.
     pub seed: u64,
+    /// What the images were laid on, where it is known.
+    #[serde(default)]
+    pub canvas: Option<Canvas>,
     /// The tokenizer's [`fingerprint`](crate::model::state::fingerprint).
     pub tokenizer: String,
 }

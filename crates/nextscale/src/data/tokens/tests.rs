@@ -1,5 +1,6 @@
 use super::*;
 use crate::Share;
+use crate::canvas::Canvas;
 use crate::checkpoint::class_names::CLASSES_KEY;
 use crate::checkpoint::weights::PATCH_NUMS_KEY;
 use crate::data::{LoaderConfig, TrainSampler, ValSampler};
@@ -63,6 +64,7 @@ fn write(path: &Path, model: &Vqvae, tokens: &[i32]) -> Result<()> {
             hflip: true,
             mid_reso: 1.125,
             seed: 9,
+            canvas: Some(Canvas::default()),
             tokenizer: fingerprint(&model.params)?,
         },
     };

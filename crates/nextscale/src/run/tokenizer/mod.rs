@@ -142,7 +142,7 @@ impl TokenizerRun<'_> {
                     restored.progress.seed,
                     bad_images,
                     world,
-                    host_need,
+                    (restored.horizon.epochs, host_need),
                 ),
                 plan: restored.plan,
                 horizon: restored.horizon,

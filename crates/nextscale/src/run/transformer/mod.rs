@@ -144,7 +144,7 @@ impl TransformerRun<'_> {
                     restored.progress.seed,
                     bad_images,
                     world,
-                    host_need,
+                    (restored.horizon.epochs, host_need),
                 ),
                 cmd: self.cmd,
                 data: given.data,

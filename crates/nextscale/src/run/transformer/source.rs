@@ -89,7 +89,8 @@ impl Data {
                 images: Some(t.train.len() as u64),
                 hflip: t.train.info().map(|i| i.hflip),
                 mid_reso: t.train.info().map(|i| i.mid_reso),
-                ..DataRecord::default()
+                background: t.train.info().and_then(|i| Some(i.canvas?.background)),
+                aspect: t.train.info().and_then(|i| Some(i.canvas?.aspect)),
             },
         }
     }
