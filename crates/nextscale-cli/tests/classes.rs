@@ -122,9 +122,8 @@ fn judged(m: &Model, data: &Path) -> (f64, f64, String) {
         &format!("--model={}", m.checkpoint.display()),
         &format!("--data_path={}", data.display()),
     ]);
-    let last = text.lines().last().unwrap();
-    let words: Vec<&str> = last.split_whitespace().collect();
-    assert_eq!(words[0], "all", "{text}");
+    let all = text.lines().find(|line| line.starts_with("all "));
+    let words: Vec<&str> = all.expect(&text).split_whitespace().collect();
     let number = |i: usize| words[i].parse().unwrap();
     (number(2), number(1), text.clone())
 }

@@ -206,8 +206,32 @@ fn learn_goes_from_a_folder_to_samples_and_is_done_once() {
     );
     assert!(moved.join("samples.png").is_file());
     std::fs::rename(&moved, &learnt).unwrap();
+    // The same folder by another name.
+    let same = folder.clone() + "/../pictures/";
+    let text = told(&run(&[
+        "learn",
+        &same,
+        &out,
+        "--size=32",
+        "--device=cpu",
+        "--minutes=0.1",
+    ]));
+    assert!(text.contains("finished before, "), "{text}");
+    // Weights that are gone come from the checkpoint again.
+    let weights = learnt.join("tokenizer/tokenizer.safetensors");
+    let before = std::fs::read(&weights).unwrap();
+    std::fs::remove_file(&weights).unwrap();
+    let text = told(&run(&short));
+    assert!(text.contains("learnt in "), "{text}");
+    assert!(std::fs::read(&weights).unwrap() == before);
+    // Results among the images would be taken for some of them.
+    let text = refused(&["learn", &folder, &format!("--out={folder}/new/learnt")]);
+    assert!(
+        text.contains("new/learnt: lies in the folder of the images"),
+        "{text}"
+    );
     let file = folder.clone() + "/blue/0.png";
-    let text = refused(&["learn", &folder, &format!("--out={file}")]);
+    let text = refused(&["learn", "builtin:shapes", &format!("--out={file}")]);
     assert!(text.contains("0.png: is a file; "), "{text}");
     let text = refused(&["learn", "nowhere-at-all"]);
     assert!(
@@ -217,7 +241,7 @@ fn learn_goes_from_a_folder_to_samples_and_is_done_once() {
     let other = [&flags[..], &["--minutes=0.2"]].concat();
     let text = refused(&other);
     assert!(
-        text.contains("learn.json: was begun with --minutes=0.1, not 0.2"),
+        text.contains("learn.json: was begun with --minutes=0.1, not with --minutes=0.2"),
         "{text}"
     );
     let text = refused(&[&flags[..], &["--minutes=0"]].concat());

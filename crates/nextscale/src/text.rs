@@ -39,6 +39,11 @@ pub fn shell_word(word: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
 }
 
+/// An error's text in which names do not stand in backticks, which a console takes for options.
+pub(crate) fn unquoted(error: &dyn std::error::Error) -> String {
+    error.to_string().replace('`', "'")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

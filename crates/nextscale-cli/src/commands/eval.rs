@@ -136,5 +136,9 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
         m.loss_mean(),
         m.acc_mean()
     )?;
-    Ok(())
+    let chance = (var.config.vocab as f64).ln();
+    say!(
+        "a model that knows nothing has {chance:.4}; this one is {:.1} % below",
+        100.0 * (1.0 - m.loss_mean() / chance)
+    )
 }

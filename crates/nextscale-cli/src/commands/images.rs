@@ -6,14 +6,41 @@ use nextscale::{Error, Result, tell};
 use nextscale_tensor::{Tensor, ops};
 use std::path::{Path, PathBuf};
 
-/// An image file, laid on a canvas, resized and centre-cropped to `side`: \[1, side, side, 3\] in \[−1, 1\], with its pixels.
-pub fn load(path: &Path, side: usize, mid_reso: f64, canvas: Canvas) -> Result<(Tensor, Vec<u8>)> {
+/// An image file, made ready for a model.
+pub struct Loaded {
+    /// \[1, side, side, 3\] in \[−1, 1\].
+    pub tensor: Tensor,
+    /// Its pixels.
+    pub pixels: Vec<u8>,
+    /// What became of it, as ends of a sentence that begins with its name.
+    pub remarks: Vec<String>,
+}
+
+/// An image file, laid on a canvas, resized and centre-cropped to `side`.
+pub fn load(path: &Path, side: usize, mid_reso: f64, canvas: Canvas) -> Result<Loaded> {
     let mut buffers = LoadBuffers::default();
     canvas.decode(path, &mut buffers)?;
     let transform = Transform::new(side, mid_reso, false)?;
     let mut pixels = vec![0; transform.bytes()];
     transform.center(&buffers.image, &mut Resizer::default(), &mut pixels)?;
-    Ok((ops::from_pixels([1, side, side, 3], &pixels)?, pixels))
+    let (width, height) = (buffers.image.width(), buffers.image.height());
+    let mut remarks = Vec::new();
+    if buffers.is_transparent {
+        remarks.push(format!(
+            "its transparent parts are laid over {} (--background)",
+            canvas.background
+        ));
+    }
+    if width != height {
+        remarks.push(format!(
+            "of its {width}x{height} pixels a square is seen (--aspect=pad keeps all)"
+        ));
+    }
+    Ok(Loaded {
+        tensor: ops::from_pixels([1, side, side, 3], &pixels)?,
+        pixels,
+        remarks,
+    })
 }
 
 /// Bad images that are named; the others are counted.

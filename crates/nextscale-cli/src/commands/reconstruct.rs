@@ -14,7 +14,7 @@ use nextscale::options::FolderOptions;
 use nextscale::options::values::{BadImages, parse_pn};
 use nextscale::pictures::{before_after, check_grid};
 use nextscale::run::Dataset;
-use nextscale::{Error, Result, Share, Team, say};
+use nextscale::{Error, Result, Share, Team, say, tell};
 use nextscale_tensor::Precision;
 use nextscale_tensor::{Device, ops};
 use std::path::PathBuf;
@@ -157,7 +157,7 @@ fn reconstruct(args: &Args, team: &Team) -> Result<()> {
                         path = path.display()
                     )));
                 }
-                let (x, pixels) = match load(path, side, args.mid_reso, folder.canvas.chosen()) {
+                let loaded = match load(path, side, args.mid_reso, folder.canvas.chosen()) {
                     Err(e) if args.bad_images == BadImages::Skip && is_of_the_file(&e) => {
                         let reason = e.to_string();
                         left_out.push(BadImage {
@@ -168,8 +168,12 @@ fn reconstruct(args: &Args, team: &Team) -> Result<()> {
                     }
                     other => other?,
                 };
+                for remark in &loaded.remarks {
+                    tell!("{}: {remark}", path.display());
+                }
+                let x = loaded.tensor;
                 let (back, _) = tok.vqvae.reconstruct(&x.to(device)?, &pyramid)?;
-                show(&pixels, &back)?;
+                show(&loaded.pixels, &back)?;
                 let back = back.to(Device::Cpu)?;
                 let psnr = psnr(x.f32()?, back.f32()?);
                 printed = printed.and_then(|()| say!("{}: {psnr:.2} dB", path.display()));
@@ -183,7 +187,9 @@ fn reconstruct(args: &Args, team: &Team) -> Result<()> {
     if !world.is_first() {
         return Ok(());
     }
-    before_after(&before, &after, side, COLUMNS).save(&args.out)?;
+    // One image takes no row of eight.
+    let columns = COLUMNS.min(before.len() / (side * side * 3)).max(1);
+    before_after(&before, &after, side, columns).save(&args.out)?;
     printed.and_then(|()| say!("before and after: {}", args.out.display()))
 }
 

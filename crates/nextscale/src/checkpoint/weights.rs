@@ -19,6 +19,7 @@ use crate::format::sniff::{FileFormat, sniff};
 use crate::format::state_dict::StateDict;
 use crate::model::var::state_dict::VarShape;
 use crate::model::vqvae::state_dict::VaeShape;
+use crate::text::unquoted;
 use crate::{Error, Result};
 use torch_pth::Value;
 
@@ -437,8 +438,9 @@ impl Weights {
 /// What a file states under `key` as JSON.
 pub(super) fn understood<T: DeserializeOwned>(path: &Path, key: &str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|e| {
+        let e = unquoted(&e);
         Error::input(format!(
-            "{}: its metadata {key} is damaged: {e}",
+            "{}: its metadata {key} is damaged: {e}; get or make the file again",
             path.display()
         ))
     })

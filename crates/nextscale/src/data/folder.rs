@@ -194,6 +194,29 @@ impl FolderSource {
 }
 
 impl FolderSource {
+    /// A hint where a folder one level too high may have been given: the first class without images of its own whose folder holds
+    /// several folders with images.
+    pub(super) fn one_too_high(&self) -> Option<String> {
+        let class = |label: usize| -> Option<String> {
+            let own = self.files.iter().filter(|f| f.label as usize == label);
+            let mut below = BTreeSet::new();
+            for file in own {
+                let folder = self.folders.get(file.folder as usize)?;
+                let mut parts = folder.strip_prefix(&self.root).ok()?.components().skip(1);
+                below.insert(parts.next()?.as_os_str().to_os_string());
+            }
+            (below.len() > 1).then(|| {
+                format!(
+                    "class {}: its images lie in {} folders, which count as one class; if they are classes, give {} as the folder",
+                    self.classes[label],
+                    below.len(),
+                    self.root.join(&self.classes[label]).display()
+                )
+            })
+        };
+        (0..self.classes.len().min(LOOKED_INTO)).find_map(class)
+    }
+
     /// What was left out of the folder, in words; `None` where that is nothing.
     pub fn left_out(&self) -> Option<String> {
         self.left_out.in_words()
@@ -236,6 +259,9 @@ impl ImageSource for FolderSource {
         decode_file(&path, buffers)
     }
 }
+
+/// Classes that are looked into for classes of their own.
+const LOOKED_INTO: usize = 20;
 
 /// How often a folder may be reached, on average. Links that lead to folders with further links double the ways at every step.
 const WAYS: usize = 1000;

@@ -93,7 +93,7 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
 
 /// Files of a folder, and with `below` of the folders in it, that may be meant, those first that one most often wants; a few of them.
 fn files_in(folder: &Path, below: bool) -> Vec<String> {
-    const SHOWN: usize = 3;
+    const SHOWN: usize = 4;
     /// Folders in it that are looked into: runs have few.
     const FOLDERS: usize = 100;
     let list = |folder: &Path| -> Vec<DirEntry> {
@@ -135,8 +135,8 @@ fn files_in(folder: &Path, below: bool) -> Vec<String> {
 const USUAL: [&str; 4] = [
     "ar-ckpt-best.safetensors",
     "ar-ckpt-last.safetensors",
-    "tokenizer-best.safetensors",
     "tokenizer.safetensors",
+    "tokenizer-best.safetensors",
 ];
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ impl Learn {
         options.output.eval_every = first.length.eval_every;
         options.output.save_every = (first.length.steps / 10).max(10);
         Ok(Plan {
-            asked: self.asked.clone(),
+            asked: self.asked.by_its_whole_name(),
             recipe: first.recipe,
             tokenizer: options,
             transformer: None,

@@ -15,7 +15,8 @@ pub use report::{Judged, Summary, report};
 use crate::data::{BadImages, LoaderConfig};
 use crate::format::write_atomic;
 use crate::options::values::DeviceChoice;
-use crate::options::{MachineOptions, OutputOptions, TransformerOptions};
+use crate::options::{DataOptions, MachineOptions, OutputOptions, TransformerOptions};
+use crate::run::lock::RunLock;
 use crate::run::{
     Observer, StopSignal, TokenizerRun, TransformerRun, make_folder, tokenizer_paths,
     transformer_paths,
@@ -76,6 +77,26 @@ impl Learn {
         done
     }
 
+    /// Refuses a folder for results within that of the images, which would take its pictures for some of them.
+    fn out_is_elsewhere(&self) -> Result<()> {
+        let Ok(images) = Path::new(&self.asked.data_path).canonicalize() else {
+            return Ok(());
+        };
+        let absolute = std::path::absolute(&self.out).map_err(Error::io(&self.out))?;
+        let there = absolute.ancestors().find_map(|a| a.canonicalize().ok());
+        match there {
+            Some(there) if there.starts_with(&images) => {
+                let beside = images.with_file_name("learnt");
+                let why = format!(
+                    "lies in the folder of the images, where its pictures would be taken for some of them; give one elsewhere, such as `out`={}",
+                    beside.display()
+                );
+                Err(Error::field("out", self.out.display(), why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn all_parts(&self, start: Instant) -> Result<Option<Summary>> {
         let minutes = self.asked.minutes;
         if !(LEAST_MINUTES..=60.0 * 24.0 * 30.0).contains(&minutes) {
@@ -86,6 +107,7 @@ impl Learn {
             let why = "is a file; give a folder, or a name that is not taken";
             return Err(Error::field("out", self.out.display(), why));
         }
+        self.out_is_elsewhere()?;
         let found = Plan::find(&self.out, &self.asked)?;
         if found.is_some()
             && let Some(summary) = report::finished(&self.out)?
@@ -107,13 +129,18 @@ impl Learn {
             None => {
                 let plan = self.first_plan()?;
                 make_folder(&self.out)?;
-                plan.save(&self.out)?;
                 plan
             }
         };
+        let lock = RunLock::acquire(&self.out)?;
+        if let Some(warning) = lock.warning() {
+            (self.say)(warning);
+        }
+        plan.save(&self.out)?;
         // A plan is for any device and any place.
         plan.tokenizer.machine.device = self.device;
         plan.tokenizer.output.out = self.out.join(TOKENIZER);
+        plan.tokenizer.data.data_path = Some(self.asked.data_path.clone());
         let dataset = self.dataset(&plan.tokenizer)?;
         let left = |plan: &Plan| {
             let spent = plan.spent + start.elapsed().as_secs_f64();
@@ -143,6 +170,10 @@ impl Learn {
         };
         let train = TransformerOptions {
             tokenizer: Some(tokenizer.clone()),
+            data: DataOptions {
+                data_path: Some(self.asked.data_path.clone()),
+                ..train.data
+            },
             machine: MachineOptions {
                 device: self.device,
                 ..train.machine
@@ -187,6 +218,7 @@ impl Learn {
         let said = trend.of_losses(chance, steps);
         let summary = Summary {
             seconds: plan.spent + start.elapsed().as_secs_f64(),
+            minutes,
             recipe: plan.recipe,
             images: dataset.train.len(),
             side: dataset.side,

@@ -3,6 +3,7 @@
 use crate::canvas::Canvas;
 use crate::format::write_atomic;
 use crate::options::{FolderOptions, Recipe, TokenizerOptions, TransformerOptions};
+use crate::text::unquoted;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -54,9 +55,14 @@ impl Plan {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {
+                let why = "a part of it is a file; give a folder";
+                return Err(Error::field("out", out.display(), why));
+            }
             Err(e) => return Err(Error::io(&path)(e)),
         };
         let plan: Self = serde_json::from_slice(&bytes).map_err(|e| {
+            let e = unquoted(&e);
             Error::input(format!(
                 "{}: is no plan that this program understands ({e}); choose another `out`",
                 path.display()
@@ -65,12 +71,12 @@ impl Plan {
         // Older plans have every flag, also those that were not given.
         let [before, now] = [&plan.asked, asked].map(|asked| Asked {
             folder: asked.folder.or_as(Some(Canvas::default())),
-            ..asked.clone()
+            ..asked.by_its_whole_name()
         });
         match before.difference(&now) {
             None => Ok(Some(plan)),
-            Some((flag, before, now)) => Err(Error::input(format!(
-                "{}: was begun with {flag}={before}, not {now}; give the same to go on with it, or choose another `out`",
+            Some((before, now)) => Err(Error::input(format!(
+                "{}: was begun with {before}, not with {now}; give the same to go on with it, or choose another `out`",
                 path.display()
             ))),
         }
@@ -85,24 +91,44 @@ impl Plan {
     }
 }
 
+/// A folder by one name, however it was given; what is none stays as it is.
+fn absolute(data_path: &str) -> String {
+    let found = Path::new(data_path).canonicalize().ok();
+    found.map_or_else(|| data_path.to_owned(), |path| path.display().to_string())
+}
+
 impl Asked {
-    /// The first that differs: its name, here and there.
-    fn difference(&self, other: &Self) -> Option<(String, String, String)> {
-        let [a, b] = [self, other].map(|asked| serde_json::to_value(asked).unwrap_or_default());
+    /// The same with the folder by one name, however it was given.
+    pub(super) fn by_its_whole_name(&self) -> Self {
+        Self {
+            data_path: absolute(&self.data_path),
+            ..self.clone()
+        }
+    }
+
+    /// The first that differs, here and there, as it is given.
+    fn difference(&self, other: &Self) -> Option<(String, String)> {
+        let [a, b] = [self, other].map(|asked| {
+            let size = asked.recipe.and_then(Recipe::side);
+            let mut value = serde_json::to_value(asked).unwrap_or_default();
+            if let Some(all) = value.as_object_mut() {
+                all.remove("recipe");
+                all.insert("size".into(), size.into());
+            }
+            value
+        });
         let mut found = None;
         let mut compare = |name: &str, a: &serde_json::Value, b: &serde_json::Value| {
-            if a != b && found.is_none() {
-                let text = |v: &serde_json::Value| match v {
-                    serde_json::Value::String(text) => text.clone(),
-                    serde_json::Value::Null => "nothing".into(),
-                    v => v.to_string(),
-                };
-                let name = match name {
-                    "data_path" => "the folder".to_owned(),
-                    name => format!("`{name}`"),
-                };
-                found = Some((name, text(a), text(b)));
+            if a == b || found.is_some() {
+                return;
             }
+            let given = |v: &serde_json::Value| match (name, v) {
+                ("data_path", serde_json::Value::String(text)) => format!("the folder {text}"),
+                (_, serde_json::Value::Null) => format!("no `{name}`"),
+                (_, serde_json::Value::String(text)) => format!("`{name}`={text}"),
+                (_, v) => format!("`{name}`={v}"),
+            };
+            found = Some((given(a), given(b)));
         };
         for (name, value) in a.as_object().into_iter().flatten() {
             match value.as_object() {
@@ -153,10 +179,17 @@ mod tests {
             assert_eq!(e.exit_code(), 2);
             e.to_string()
         };
-        assert!(refused(|a| a.minutes = 30.0).contains("`minutes`=20.0, not 30.0"));
-        assert!(refused(|a| a.data_path = "dogs".into()).contains("the folder=cats, not dogs"));
         assert!(
-            refused(|a| a.folder.val_share = Some(0.1)).contains("`val_share`=nothing, not 0.1")
+            refused(|a| a.recipe = Some(Recipe::Small64)).contains("no `size`, not with `size`=64")
+        );
+        assert!(refused(|a| a.minutes = 30.0).contains("`minutes`=20.0, not with `minutes`=30.0"));
+        assert!(
+            refused(|a| a.data_path = "dogs".into())
+                .contains("the folder cats, not with the folder dogs")
+        );
+        assert!(
+            refused(|a| a.folder.val_share = Some(0.1))
+                .contains("no `val_share`, not with `val_share`=0.1")
         );
         std::fs::write(path(dir.path()), b"{").unwrap();
         assert!(refused(|_| ()).contains("is no plan"));

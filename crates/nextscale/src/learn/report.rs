@@ -29,11 +29,33 @@ pub struct Judged {
     pub judged: usize,
 }
 
+/// Samples that are recognised more often than noise by no more than this are not told from it.
+const APART: f64 = 0.05;
+/// Samples that are recognised in so large a share of what real images are, are as good as these to the classifier.
+const AS_REAL: f64 = 0.8;
+
+impl Judged {
+    /// What it means, of a folder of so many classes.
+    fn in_words(&self, classes: usize) -> &'static str {
+        if self.samples <= self.noise + APART {
+            "samples can't be told from noise: give more --minutes"
+        } else if classes > 1 && self.real <= self.guessed {
+            "real images are named no better than by guessing, so this says little of these classes; samples are more than noise"
+        } else if self.samples >= AS_REAL * self.real {
+            "samples are recognised about as often as real images"
+        } else {
+            "samples are more than noise, and recognised less often than real images: more --minutes would help"
+        }
+    }
+}
+
 /// What `summary.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Wall time of this call.
+    /// Wall time of all calls.
     pub seconds: f64,
+    /// Minutes that were asked for.
+    pub minutes: f64,
     /// What was chosen.
     pub recipe: Recipe,
     /// Training images.
@@ -95,7 +117,8 @@ pub(super) fn finished(out: &Path) -> Result<Option<Summary>> {
         return Ok(None);
     }
     // What can't be read is made again.
-    let summary: Option<Summary> = serde_json::from_str(&text_of(&path)?).ok();
+    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+    let summary: Option<Summary> = serde_json::from_slice(&bytes).ok();
     // The folder may have been moved since.
     let summary = summary.map(|s| Summary {
         tokenizer: tokenizer_paths(&out.join(TOKENIZER)).weights,
@@ -121,6 +144,8 @@ pub(super) fn advice(tendency: Tendency) -> String {
     .to_owned()
 }
 
+/// So much longer than asked for is told.
+const LATE: f64 = 1.15;
 /// A PSNR below which pictures are hardly recognised, in dB.
 const BLOBS: f64 = 18.0;
 
@@ -129,7 +154,15 @@ pub fn report(s: &Summary, out: &Path) -> String {
     let mut t = String::new();
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let dir = out.display();
-    let _ = writeln!(t, "\nlearnt in {:.1} minutes", s.seconds / 60.0);
+    let took = s.seconds / 60.0;
+    let late = match took > LATE * s.minutes {
+        true => format!(
+            ", more than the {} asked for: the machine was busier than when steps were timed, or it is too little time for the fewest steps",
+            s.minutes
+        ),
+        false => String::new(),
+    };
+    let _ = writeln!(t, "\nlearnt in {took:.1} minutes{late}");
     let _ = writeln!(
         t,
         "  tokenizer    {:.2} dB PSNR on validation images, {} of the codebook in use",
@@ -161,7 +194,7 @@ pub fn report(s: &Summary, out: &Path) -> String {
     let _ = match s.classes.len() {
         1 => writeln!(
             t,
-            "  classifier   tells {real} of real images, {samples} of {} samples and {noise} of noise from other noise",
+            "  classifier   takes {real} of real images, {samples} of {} samples and {noise} of noise for images of the folder, the others for noise",
             j.judged
         ),
         _ => writeln!(
@@ -171,6 +204,7 @@ pub fn report(s: &Summary, out: &Path) -> String {
             percent(j.guessed)
         ),
     };
+    let _ = writeln!(t, "               {}", j.in_words(s.classes.len()));
     let _ = writeln!(t, "\nlook at");
     for (file, what) in [
         (
@@ -246,6 +280,37 @@ mod tests {
     }
 
     #[test]
+    fn being_late_is_told() {
+        let text = |minutes| {
+            let summary = Summary {
+                minutes,
+                ..summary()
+            };
+            report(&summary, Path::new("out"))
+        };
+        assert!(text(1.0).contains("learnt in 1.5 minutes, more than the 1 asked for"));
+        assert!(text(1.4).contains("learnt in 1.5 minutes\n"));
+    }
+
+    #[test]
+    fn the_classifier_is_told_in_words() {
+        let said = |real, samples, noise, guessed, classes| {
+            let judged = Judged {
+                real,
+                samples,
+                noise,
+                guessed,
+                judged: 200,
+            };
+            judged.in_words(classes)
+        };
+        assert!(said(0.9, 0.02, 0.01, 0.5, 3).contains("can't be told from noise"));
+        assert!(said(0.4, 0.3, 0.1, 0.5, 3).contains("no better than by guessing"));
+        assert!(said(0.4, 0.35, 0.1, 1.0, 1).contains("about as often"));
+        assert!(said(0.9, 0.5, 0.1, 0.3, 3).contains("less often"));
+    }
+
+    #[test]
     fn low_figures_are_told_with_what_helps() {
         let blobs = Summary {
             psnr_db: 15.7,
@@ -257,7 +322,8 @@ mod tests {
         for part in [
             "below about 18 dB: give more --minutes, or --size=32",
             "still falling: more `minutes` would help",
-            "tells 50.0 % of real images, 25.0 % of 200 samples",
+            "takes 50.0 % of real images, 25.0 % of 200 samples",
+            "recognised less often than real images",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -266,6 +332,7 @@ mod tests {
     fn summary() -> Summary {
         Summary {
             seconds: 90.0,
+            minutes: 1.4,
             recipe: Recipe::Small64,
             images: 10,
             side: 64,

@@ -2,6 +2,7 @@
 
 use super::copy_whole;
 use super::observers::Observers;
+use crate::format::safetensors::SafetensorsFile;
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::ErrorKind::NotFound;
@@ -45,6 +46,19 @@ pub(super) fn last_is_there(last: &Path) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// The error of a last checkpoint that can't be used, with the one before it where that is there.
+pub(super) fn or_earlier(e: Error, last: &Path) -> Error {
+    let earlier = before(last, 1);
+    let is_damaged = SafetensorsFile::open(last).is_err();
+    match is_damaged && e.exit_code() == 2 && earlier.is_file() {
+        true => e.and(&format!(
+            "the checkpoint before it is {}: put it in its place to go on from there",
+            earlier.display()
+        )),
+        false => e,
+    }
 }
 
 /// The name of the `n`-th checkpoint before the last: `NAME.N.safetensors`.

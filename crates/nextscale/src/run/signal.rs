@@ -51,8 +51,7 @@ impl StopSignal {
 }
 
 const SAVES: &str = "stopping after the step under way, which is saved; again to quit now";
-const NOTHING_LOST: &str =
-    "stopped at once, as there was nothing to save; the same command begins or goes on again";
+const NOTHING_LOST: &str = "stopped at once, as all that was done is saved, or nothing was done yet; the same command goes on from there";
 
 /// Says that a signal was heard, also while a long step goes on.
 fn answer(signal: i32, what: &str) {

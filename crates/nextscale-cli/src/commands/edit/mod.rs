@@ -4,7 +4,7 @@ mod results;
 
 use super::class_list::one_class;
 use super::images::{
-    check_parent, check_picture, in_range, is_folder, load, looks_like_a_file, may_write,
+    Loaded, check_parent, check_picture, in_range, is_folder, load, looks_like_a_file, may_write,
     open_folder, pair,
 };
 use super::machine::MachineArgs;
@@ -60,7 +60,7 @@ pub struct Args {
     mask: Option<PathBuf>,
     /// Class to draw: a name, as the model's file or the folders under --data_path have it, or a number from 0 on; without it no class
     /// (no guidance towards one)
-    #[arg(long, value_name = "CLASS", alias = "classes")]
+    #[arg(long, value_name = "CLASS", visible_alias = "classes")]
     class: Option<String>,
     /// A data folder whose class folders give names to the classes where the model's file does not, or builtin:shapes
     #[arg(long, value_name = "DIR")]
@@ -181,7 +181,14 @@ fn edit(args: &Args) -> Result<()> {
         check_grid(&args.out, all, side, all, "a smaller --count")?;
     }
     let canvas = args.canvas.or_as(canvas).chosen();
-    let (image, pixels) = load(&args.image, side, 1.0, canvas)?;
+    let Loaded {
+        tensor: image,
+        pixels,
+        remarks,
+    } = load(&args.image, side, 1.0, canvas)?;
+    for remark in remarks {
+        tell!("--image={}: {remark}", args.image.display());
+    }
     let region = region(args, side, canvas.aspect)?;
     check_region(args, &region, pyramid)?;
     let options = SampleOptions {

@@ -41,7 +41,7 @@ pub struct Args {
     /// Classes, separated by commas: names, as the model's file or the folders under --data_path have them, or numbers from 0 on (a
     /// class whose name is a number goes by its name); a name with a comma in double quotes: '"a, x",b'. Without it one image
     /// of each
-    #[arg(long, value_name = "LIST", alias = "class")]
+    #[arg(long, value_name = "LIST", visible_alias = "class")]
     pub classes: Option<String>,
     /// A data folder whose class folders give names to the classes where the model's file does not, or builtin:shapes
     #[arg(long, value_name = "DIR")]

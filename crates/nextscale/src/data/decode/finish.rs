@@ -7,7 +7,7 @@ use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder};
 
 use super::room::Room;
-use super::{check_size, png};
+use super::{MAX_PIXELS, check_size, png};
 use crate::data::RgbImage8;
 
 /// What is done; nothing by default.
@@ -105,7 +105,7 @@ pub(super) fn set_in_square(
         return Ok(());
     }
     check_size(side as u64, side as u64)
-        .map_err(|_| format!("a square around its {width}x{height} pixels is too large; cut it"))?;
+        .map_err(|_| format!("a square around its {width}x{height} pixels would have more than {MAX_PIXELS}; cut the picture, or use `aspect`=crop"))?;
     room.claim(3 * (side * side + width * height) as u64)?;
     let mut square = color.repeat(side * side);
     let (left, top) = ((side - width) / 2, (side - height) / 2);

@@ -17,12 +17,17 @@ pub enum BadImages {
     Skip,
 }
 
+/// What a link to itself is to Linux; the standard library has no stable name for it.
+const LOOP: Option<i32> = Some(40);
+
 /// Whether an error in loading an image is of its file (bad, gone, or not to be opened), and not of the disk.
 pub fn is_of_the_file(e: &Error) -> bool {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     match e {
         Error::Input(_) => true,
-        Error::Io { source, .. } => matches!(source.kind(), NotFound | PermissionDenied),
+        Error::Io { source, .. } => {
+            matches!(source.kind(), NotFound | PermissionDenied) || source.raw_os_error() == LOOP
+        }
         _ => false,
     }
 }

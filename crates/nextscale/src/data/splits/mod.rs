@@ -190,6 +190,7 @@ fn train_of(
         Settled::Folders(folder) => {
             let source = FolderSource::of_classes(&folder, empties)?;
             remarks.extend(source.left_out());
+            remarks.extend(source.one_too_high());
             Arc::new(source)
         }
         Settled::Flat(folder) => {

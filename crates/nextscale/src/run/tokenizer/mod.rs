@@ -4,7 +4,7 @@ mod evaluation;
 mod state;
 mod task;
 
-use super::checkpoints::{Keeper, last_is_there};
+use super::checkpoints::{Keeper, last_is_there, or_earlier};
 use super::data_record::DataRecord;
 use super::dataset::{Dataset, loader_config};
 use super::driver::{Cadence, Driver, Start, begin};
@@ -88,7 +88,8 @@ impl TokenizerRun<'_> {
         let fitting = setup.accumulation(self.options)?;
         let lock = opening::take_folder(out, world)?;
         let paths = tokenizer_paths(out);
-        let found = state::find(&paths.state, &setup.model.vqvae)?;
+        let found = state::find(&paths.state, &setup.model.vqvae)
+            .map_err(|e| or_earlier(e, &paths.state))?;
         let schedule = &self.options.schedule;
         let fitting = match &found {
             Some(found) if schedule.fit => setup.model.fit().kept(schedule, found.ac)?,
@@ -97,7 +98,14 @@ impl TokenizerRun<'_> {
         let ac = opening::largest(world, fitting.ac)?;
         let mut options = self.options.clone();
         options.schedule.ac = ac;
-        let restored = setup.restore(&options, found)?;
+        let mut restored = setup.restore(&options, found)?;
+        // Weights that are gone come from the checkpoint again, with its evaluation.
+        let is_done = restored.progress.it >= restored.horizon.max_it;
+        if is_done && world.is_first() && !paths.weights.exists() {
+            restored.progress.evaluation_due = true;
+        }
+        restored.progress.evaluation_due =
+            world::of_first(world, restored.progress.evaluation_due)?;
         let Setup { dataset, model, .. } = setup;
         let trainer = trainer(&model, &options, &restored)?;
         let it = restored.progress.it;

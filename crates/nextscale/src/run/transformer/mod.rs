@@ -9,7 +9,7 @@ mod task;
 
 pub use state::{TransformerPaths, transformer_paths};
 
-use super::checkpoints::Keeper;
+use super::checkpoints::{Keeper, or_earlier};
 use super::dataset::loader_config;
 use super::driver::{Cadence, Driver, Start, begin};
 use super::lock::RunLock;
@@ -77,7 +77,8 @@ impl TransformerRun<'_> {
         world::compare(world, setup.facts(self.options)?)?;
         let fitting = setup.accumulation(self.options)?;
         let lock = opening::take_folder(out, world)?;
-        let found = state::find(out)?;
+        let last = transformer_paths(out).last;
+        let found = state::find(out).map_err(|e| or_earlier(e, &last))?;
         let schedule = &self.options.schedule;
         let fitting = match &found {
             Some((saved, _)) if schedule.fit => match state::own_accumulation(saved) {
