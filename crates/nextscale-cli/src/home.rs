@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// What the value of a path is called in the help.
-const PATHS: [&str; 4] = ["FILE", "DIR", "PATH", "IMAGE"];
+const PATHS: [&str; 5] = ["FILE", "DIR", "FOLDER", "PATH", "IMAGE"];
 
 /// The command with all of its paths, and those of its subcommands, standing for what a shell makes of them.
 pub fn expanded(command: Command) -> Command {

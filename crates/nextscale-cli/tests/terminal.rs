@@ -49,7 +49,9 @@ fn a_result_that_cannot_be_printed_is_one_line_and_exit_code_1() {
     ];
     for args in commands {
         let output = nextscale(args).stdout(full()).output().unwrap();
-        let lines = lines(&output);
+        let mut lines = lines(&output);
+        // A slow machine tells how far it is.
+        lines.retain(|line| !(line.contains(", about ") && line.ends_with(" left")));
         assert_eq!(output.status.code(), Some(1), "{args:?}: {lines:?}");
         assert_eq!(lines.len(), 1, "{args:?}: {lines:?}");
         assert!(
