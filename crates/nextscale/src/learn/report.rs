@@ -222,6 +222,8 @@ pub fn report(s: &Summary, out: &Path) -> String {
     }
     let _ = writeln!(t, "  tensorboard --logdir={}", shell_word(&dir.to_string()));
     let _ = writeln!(t, "\ngo on with");
+    let file = |name: &str| shell_word(&out.join(name).display().to_string()).to_string();
+    let model = shell_word(&s.model.display().to_string()).to_string();
     let class = s.classes.first().map_or("0", String::as_str);
     let simple = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let class = match class.chars().all(simple) {
@@ -230,9 +232,20 @@ pub fn report(s: &Summary, out: &Path) -> String {
     };
     let _ = writeln!(
         t,
-        "  nextscale sample --model={} --classes={} --per_class=16 --out=mine.png",
-        shell_word(&s.model.display().to_string()),
-        shell_word(&class)
+        "  nextscale sample --model={model} --classes={} --per_class=16 --out={}",
+        shell_word(&class),
+        file("mine.png")
+    );
+    let _ = writeln!(
+        t,
+        "  nextscale edit --model={model} --image=IMAGE --box=0.25,0.25,0.75,0.75 --out={}",
+        file("edited.png")
+    );
+    let _ = writeln!(
+        t,
+        "  nextscale reconstruct IMAGE --tokenizer={} --out={}",
+        shell_word(&s.tokenizer.display().to_string()),
+        file("back.png")
     );
     let _ = writeln!(
         t,
