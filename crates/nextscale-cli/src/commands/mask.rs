@@ -55,20 +55,14 @@ fn selection(path: &Path, image: RgbImage8) -> Result<RgbImage8> {
 fn in_black_square(path: &Path, image: &RgbImage8) -> Result<RgbImage8> {
     let (width, height) = (image.width(), image.height());
     let side = width.max(height);
-    let bytes = side.checked_mul(side).filter(|n| *n as u64 <= MAX_PIXELS);
-    let Some(pixels) = bytes else {
+    let pixels = side.checked_mul(side);
+    if pixels.is_none_or(|n| n as u64 > MAX_PIXELS) {
         return Err(Error::input(format!(
             "--mask={}: a square around its {width}x{height} pixels is too large; cut it",
             path.display()
         )));
-    };
-    let mut square = vec![0; 3 * pixels];
-    let (left, top) = ((side - width) / 2, (side - height) / 2);
-    for y in 0..height {
-        let at = 3 * ((top + y) * side + left);
-        square[at..at + 3 * width].copy_from_slice(image.row(y));
     }
-    RgbImage8::new(side, side, square)
+    image.in_square([0; 3])
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How long a step takes on this machine, data included: some steps of a model that is thrown away.
 
 use crate::Result;
-use crate::data::{BadImages, Feed, LoaderConfig};
+use crate::data::{Feed, LoaderConfig};
 use crate::device::resolve_device;
 use crate::memory::{Fit, Fitting, Workload, caught};
 use crate::model::Pyramid;
@@ -18,14 +18,6 @@ use std::time::{Duration, Instant};
 const BEFORE: usize = 3;
 /// Steps that count, at least.
 const FEWEST: usize = 3;
-
-/// Bad images are told of elsewhere.
-fn patient() -> LoaderConfig {
-    LoaderConfig {
-        bad_images: BadImages::Skip,
-        ..LoaderConfig::default()
-    }
-}
 
 /// What was timed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,7 +56,7 @@ pub fn time_tokenizer(
     vqvae.init(1)?;
     vqvae.to_device(device, plan.precision.math())?;
     let mut trainer = TokenizerTrainer::new(vqvae, plan.settings())?;
-    let mut batches = dataset.train_loader(batch, (0, 0), patient())?;
+    let mut batches = dataset.train_loader(batch, (0, 0), LoaderConfig::patient())?;
     let mut feed = Feed::new(device)?;
     timed(budget, &fitting, stop, |it| {
         let batch = batches.next_batch()?;
@@ -106,7 +98,7 @@ pub fn time_transformer(
     var.to_device(device, plan.math)?;
     vqvae.to_device(device, plan.tokenizer_precision.math())?;
     let mut trainer = VarTrainer::new(vqvae, var, 0.0, 1)?;
-    let mut batches = dataset.train_loader(batch, (0, 0), patient())?;
+    let mut batches = dataset.train_loader(batch, (0, 0), LoaderConfig::patient())?;
     let mut feed = Feed::new(device)?;
     timed(budget, &fitting, stop, |it| {
         let batch = batches.next_batch()?;

@@ -356,14 +356,14 @@ impl Walk<'_> {
                 self.left_out.other(&name, entry.path());
                 continue;
             }
-            if is_hidden(&entry.file_name()) {
+            if is_hidden(&name) {
                 self.left_out.hidden(entry.path());
             } else if is_dir {
                 below.push(entry.path());
             } else if is_special(&entry.path(), kind) {
                 self.left_out.no_file(entry.path());
             } else {
-                names.push(entry.file_name());
+                names.push(name);
             }
         }
         // By which way a folder is found first does not depend on the disk.

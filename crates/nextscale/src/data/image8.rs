@@ -77,6 +77,22 @@ impl RgbImage8 {
         &mut self.data
     }
 
+    /// The picture in the middle of a square of this colour.
+    ///
+    /// # Errors
+    /// As [`RgbImage8::new`].
+    pub fn in_square(&self, color: [u8; 3]) -> Result<Self> {
+        let (width, height) = (self.width, self.height);
+        let side = width.max(height);
+        let mut square = color.repeat(side * side);
+        let (left, top) = ((side - width) / 2, (side - height) / 2);
+        for y in 0..height {
+            let at = 3 * ((top + y) * side + left);
+            square[at..at + 3 * width].copy_from_slice(self.row(y));
+        }
+        Self::new(side, side, square)
+    }
+
     /// Gives back the buffer of a large picture, which then has no pixels.
     pub(super) fn shrink(&mut self) {
         if self.data.capacity() > KEPT_BYTES {

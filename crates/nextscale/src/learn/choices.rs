@@ -12,7 +12,8 @@ use crate::eval::FEW_STEPS;
 use crate::options::precision::in_reference_flags;
 use crate::options::values::BadImages;
 use crate::options::{
-    DataOptions, MachineOptions, OutputOptions, Recipe, TokenizerOptions, TransformerOptions,
+    DataOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, TokenizerOptions,
+    TransformerOptions,
 };
 use crate::run::Dataset;
 use crate::text::counted;
@@ -118,9 +119,7 @@ impl Learn {
             ));
         }
         let mut options = first.options;
-        options.schedule.steps = Some(first.length.steps);
-        options.output.eval_every = first.length.eval_every;
-        options.output.save_every = (first.length.steps / 10).max(10);
+        set(first.length, &mut options.schedule, &mut options.output);
         Ok(Plan {
             asked: self.asked.by_its_whole_name(),
             recipe: first.recipe,
@@ -151,11 +150,7 @@ impl Learn {
         };
         let dataset = self.dataset(&options)?;
         let time = time_tokenizer(&options, &dataset, self.timed(), &self.stop)?;
-        let images = Images {
-            batch: options.schedule.bs,
-            train: dataset.train.len(),
-            val: dataset.val.len(),
-        };
+        let images = images(&dataset, &options.schedule);
         let all = 60.0 * self.asked.minutes;
         let length = budget::length(budget::of_tokenizer(all), time.seconds, images);
         Ok(Tried {
@@ -219,23 +214,33 @@ impl Learn {
         let all = 60.0 * self.asked.minutes;
         // A call that went on with a tokenizer half trained has all of the other half's time.
         let spent = spent.max(budget::of_tokenizer(all)) + began.elapsed().as_secs_f64();
-        let images = Images {
-            batch: options.schedule.bs,
-            train: dataset.train.len(),
-            val: dataset.val.len(),
-        };
+        let images = images(dataset, &options.schedule);
         let seconds = budget::of_transformer(all, all - spent);
         let length = budget::at_most(
             MOST_EPOCHS,
             budget::length(seconds, time.seconds, images),
             images,
         );
-        options.schedule.steps = Some(length.steps);
-        options.output.eval_every = length.eval_every;
-        options.output.save_every = (length.steps / 10).max(10);
+        set(length, &mut options.schedule, &mut options.output);
         (self.say)(&told("transformer", time.seconds, length.steps));
         Ok(options)
     }
+}
+
+/// The images of a training.
+fn images(dataset: &Dataset, schedule: &ScheduleOptions) -> Images {
+    Images {
+        batch: schedule.bs,
+        train: dataset.train.len(),
+        val: dataset.val.len(),
+    }
+}
+
+/// Gives a training its length, with evaluations and saves between.
+fn set(length: Length, schedule: &mut ScheduleOptions, output: &mut OutputOptions) {
+    schedule.steps = Some(length.steps);
+    output.eval_every = length.eval_every;
+    output.save_every = (length.steps / 10).max(10);
 }
 
 /// What was timed, and the steps that follow from it.

@@ -1,8 +1,9 @@
 //! Whether samples can be recognised, and the picture of them.
 
-use super::{Judged, Learn, SAMPLES_FILE, patient, show};
+use super::{Judged, Learn, SAMPLES_FILE, show};
 use crate::Result;
 use crate::checkpoint::open::open_tokenizer;
+use crate::data::LoaderConfig;
 use crate::eval::Judge;
 use crate::generate::{Noise, SampleOptions};
 use crate::pictures::labelled_rows;
@@ -30,7 +31,7 @@ impl Learn {
         data: &Dataset,
         target: (Device, Math),
     ) -> Result<Judged> {
-        let config = patient();
+        let config = LoaderConfig::patient();
         let count = LEARNT.min(4 * data.train.len());
         let (images, labels) = show::some_images(data, count, config, &self.stop)?;
         let mut vqvae = open_tokenizer(tokenizer, None, None)?.vqvae;

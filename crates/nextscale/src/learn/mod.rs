@@ -12,7 +12,7 @@ pub(crate) mod show;
 pub use plan::{Asked, PLAN_FILE};
 pub use report::{Judged, Summary, report};
 
-use crate::data::{BadImages, LoaderConfig};
+use crate::data::LoaderConfig;
 use crate::format::write_atomic;
 use crate::options::values::DeviceChoice;
 use crate::options::{DataOptions, MachineOptions, OutputOptions, TransformerOptions};
@@ -205,7 +205,7 @@ impl Learn {
         let picture = self.out.join(RECONSTRUCTION);
         let back = show::reconstruct(
             &tokenizer,
-            (&measured, patient()),
+            (&measured, LoaderConfig::patient()),
             target,
             &picture,
             (&self.stop, self.say),
@@ -242,14 +242,6 @@ impl Learn {
         plan.spent = summary.seconds;
         plan.save(&self.out)?;
         Ok(Some(summary))
-    }
-}
-
-/// Bad images are left out.
-fn patient() -> LoaderConfig {
-    LoaderConfig {
-        bad_images: BadImages::Skip,
-        ..LoaderConfig::default()
     }
 }
 

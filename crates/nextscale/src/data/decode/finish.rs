@@ -107,12 +107,6 @@ pub(super) fn set_in_square(
     check_size(side as u64, side as u64)
         .map_err(|_| format!("a square around its {width}x{height} pixels would have more than {MAX_PIXELS}; cut the picture, or use `aspect`=crop"))?;
     room.claim(3 * (side * side + width * height) as u64)?;
-    let mut square = color.repeat(side * side);
-    let (left, top) = ((side - width) / 2, (side - height) / 2);
-    for y in 0..height {
-        let at = 3 * ((top + y) * side + left);
-        square[at..at + 3 * width].copy_from_slice(image.row(y));
-    }
-    *image = RgbImage8::new(side, side, square).map_err(|e| e.to_string())?;
+    *image = image.in_square(color).map_err(|e| e.to_string())?;
     Ok(())
 }

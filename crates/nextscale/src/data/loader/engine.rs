@@ -318,9 +318,9 @@ impl Shared {
         worker: &mut Worker,
     ) -> Result<Option<(u32, u32)>> {
         let wanted = slot.wanted[place] as usize;
-        let stand_in = self.bad.stand_in(wanted, source.len());
-        if self.crop_kept(slot.epoch, stand_in, &mut worker.pixels) {
-            return Ok(Some((stand_in as u32, source.label(stand_in))));
+        let pixels = &mut worker.pixels;
+        if let Some(index) = self.crop_kept(source.len(), slot.epoch, wanted, pixels) {
+            return Ok(Some((index as u32, source.label(index))));
         }
         let buffers = &mut worker.buffers;
         let index = match (self.config.bad_images, self.crops == Crops::OfEpoch) {
@@ -357,19 +357,16 @@ impl Shared {
         Stream::new(self.config.seed, Purpose::Augment, epoch, index as u64)
     }
 
-    /// The crop of an epoch of a picture that was kept; whether it was there.
-    fn crop_kept(&self, epoch: u64, index: usize, out: &mut [u8]) -> bool {
-        let Some(kept) = &self.kept else {
-            return false;
-        };
+    /// The crop of an epoch of an image of `len`, or of what stands in for it, where that was kept; which one it was.
+    fn crop_kept(&self, len: usize, epoch: u64, wanted: usize, out: &mut [u8]) -> Option<usize> {
+        let kept = self.kept.as_ref()?;
+        let index = self.bad.stand_in(wanted, len);
         let mut stream = self.stream(epoch, index);
         let mirrored = self.transform.mirrors(&mut stream);
-        let Some(picture) = kept.get(index, mirrored) else {
-            return false;
-        };
+        let picture = kept.get(index, mirrored)?;
         let size = (picture.width(), picture.height());
         cut(&picture, self.transform.anywhere(size, &mut stream), out);
-        true
+        Some(index)
     }
 
     /// The crop of an epoch of an image that was decoded, which is kept resized where there is room.

@@ -45,6 +45,14 @@ pub struct LoaderConfig {
 }
 
 impl LoaderConfig {
+    /// The usual one, which leaves bad images out: others tell of them.
+    pub(crate) fn patient() -> Self {
+        Self {
+            bad_images: BadImages::Skip,
+            ..Self::default()
+        }
+    }
+
     /// The order of one pass over `len` images.
     ///
     /// # Errors
