@@ -9,6 +9,8 @@ pub mod add_table;
 pub mod arithmetic;
 pub mod attention;
 pub mod average;
+pub mod avg_pool;
+pub mod concat_channels;
 pub mod concat_tokens;
 pub mod conv2d;
 pub mod cross_entropy;
@@ -23,11 +25,13 @@ pub mod image_loss;
 pub mod interpolate;
 pub mod kernels;
 pub mod linear;
+pub mod max_pool;
 pub mod nearest_code;
 pub mod normed_conv2d;
 pub mod optimizer;
 pub mod phi;
 pub mod pixels;
+pub mod relu;
 pub mod residual_quantize;
 pub mod silu;
 pub mod spatial_attention;
@@ -42,6 +46,8 @@ pub use add_table::add_table;
 pub use arithmetic::{add, sub, weighted_sum};
 pub use attention::{KvCache, attention, attention_cached};
 pub use average::average;
+pub use avg_pool::avg_pool;
+pub use concat_channels::{channels, concat_channels};
 pub use concat_tokens::concat_tokens;
 pub use conv2d::{Conv, conv2d};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
@@ -56,8 +62,9 @@ pub use guided_sampling::{
 };
 pub use histogram::histogram;
 pub use image_loss::{l1, mse};
-pub use interpolate::{area, bicubic};
+pub use interpolate::{area, bicubic, bilinear, corner_bilinear};
 pub use linear::{Activation, Bias, linear};
+pub use max_pool::{Window, max_pool};
 pub use nearest_code::nearest_code;
 pub use normed_conv2d::{InputNorm, normed_conv2d};
 pub use optimizer::{
@@ -66,6 +73,7 @@ pub use optimizer::{
 };
 pub use phi::phi;
 pub use pixels::{clamp, from_pixels, from_pixels_on, to_pixels, to_unit_range};
+pub use relu::relu;
 pub use residual_quantize::{
     Residual, ResidualCodes, Watch, residual_quantize, var_input_from_tokens,
 };

@@ -60,8 +60,19 @@ impl Conv2d {
         size: usize,
         conv: Conv,
     ) -> Self {
+        Self::oblong(b, name, (i, o), (size, size), conv)
+    }
+
+    /// From `i` to `o` channels with a kernel of (height, width).
+    pub fn oblong(
+        b: &mut ParamsBuilder,
+        name: &str,
+        (i, o): (usize, usize),
+        (kh, kw): (usize, usize),
+        conv: Conv,
+    ) -> Self {
         Self {
-            weight: b.add(format!("{name}.weight"), [o, i, size, size], Layout::Conv),
+            weight: b.add(format!("{name}.weight"), [o, i, kh, kw], Layout::Conv),
             bias: b.add(format!("{name}.bias"), [o], Layout::Same),
             conv,
         }

@@ -47,6 +47,8 @@ pub(super) fn map(map: Map, a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         Map::StraightThrough => (3, 0.0, 0.0),
         Map::ToUnitRange => (4, 0.0, 0.0),
         Map::Clamp(lo, hi) => (5, lo, hi),
+        Map::Relu => (6, 0.0, 0.0),
+        Map::WherePositive => (7, 0.0, 0.0),
     };
     let args = [
         a.arg()?,

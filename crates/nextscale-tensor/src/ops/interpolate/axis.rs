@@ -1,10 +1,18 @@
 //! One axis of a resize: which inputs make up each output, with which weights.
 
+use crate::ops::max_pool::Window;
+
 /// Which resize.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::ops) enum Kind {
     Area,
     Bicubic,
+    /// Half-pixel centres.
+    Bilinear,
+    /// Pixel i of the output at i·from/to, as TensorFlow 1 had it.
+    CornerBilinear,
+    /// Averages of windows; `padding` says whether what is padded counts, as zeros.
+    Windows { window: Window, padding: bool },
 }
 
 /// Weighted sums from `from` inputs to as many outputs as there are rows.
@@ -20,7 +28,41 @@ impl Axis {
         match kind {
             Kind::Area => Self::area(from, to),
             Kind::Bicubic => Self::bicubic(from, to),
+            Kind::Bilinear => Self::bilinear(from, to, |i, scale| {
+                scale.mul_add(i as f32 + 0.5, -0.5).max(0.0)
+            }),
+            Kind::CornerBilinear => Self::bilinear(from, to, |i, scale| i as f32 * scale),
+            Kind::Windows { window, padding } => Self::windows(from, to, window, padding),
         }
+    }
+
+    /// Two neighbours of the place `at(output, scale)`.
+    fn bilinear(from: usize, to: usize, at: impl Fn(usize, f32) -> f32) -> Self {
+        let scale = from as f32 / to as f32;
+        let rows = (0..to)
+            .map(|i| {
+                let at = at(i, scale);
+                let first = (at as usize).min(from - 1);
+                let t = at - first as f32;
+                match first + 1 < from {
+                    true => vec![(first, 1.0 - t), (first + 1, t)],
+                    false => vec![(first, 1.0)],
+                }
+            })
+            .collect();
+        Self { from, rows }
+    }
+
+    /// Averages of windows that may reach over the edge.
+    fn windows(from: usize, to: usize, window: Window, padding: bool) -> Self {
+        let rows = (0..to)
+            .map(|i| {
+                let pixels = window.pixels(i, from);
+                let count = if padding { window.size } else { pixels.len() };
+                pixels.map(|j| (j, 1.0 / count as f32)).collect()
+            })
+            .collect();
+        Self { from, rows }
     }
 
     /// Averages of windows.

@@ -1,7 +1,8 @@
-//! Resizing feature maps: area (adaptive average pooling) and bicubic.
+//! Resizing feature maps: area (adaptive average pooling), bicubic and bilinear.
 //!
 //! Shapes: x \[B, H, W, C\] to \[B, h, w, C\]. Area: output i averages the inputs ⌊i·a/b⌋ … ⌈(i+1)·a/b⌉. Bicubic: Keys'
-//! kernel with a = −0.75, half-pixel centres, border pixels repeated, no antialiasing. Both are the usual framework ones
+//! kernel with a = −0.75, half-pixel centres, border pixels repeated, no antialiasing. Bilinear: half-pixel centres, or corners
+//! as TensorFlow 1 had them (output i at i·H/h), border pixels repeated, no antialiasing. All are the usual framework ones
 //! and separable: an axis at a time, each output a weighted sum of a few inputs. Gradient: the transposed sums. Nothing is
 //! kept on the tape. A map that has the size already is shared, not copied.
 
@@ -30,7 +31,38 @@ pub fn bicubic(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> 
     resize("bicubic", cx, x, size, Kind::Bicubic)
 }
 
+/// Bilinear interpolation to `size` (height, width) between half-pixel centres.
+///
+/// # Errors
+/// When x is no feature map or a size is zero.
+pub fn bilinear(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    resize("bilinear", cx, x, size, Kind::Bilinear)
+}
+
+/// Bilinear interpolation to `size` (height, width) between corners: output i is at i·H/h, as TensorFlow 1 resizes
+/// (`align_corners=False`, no half-pixel centres).
+///
+/// # Errors
+/// When x is no feature map or a size is zero.
+pub fn corner_bilinear(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    resize("corner_bilinear", cx, x, size, Kind::CornerBilinear)
+}
+
 fn resize(
+    op: &'static str,
+    cx: &Cx<'_>,
+    x: &Tensor,
+    (h, w): (usize, usize),
+    kind: Kind,
+) -> Result<Tensor> {
+    if x.dims().len() == 4 && x.dims()[1..3] == [h, w] && h * w > 0 {
+        return Ok(x.clone());
+    }
+    by_axes(op, cx, x, (h, w), kind)
+}
+
+/// Each axis by its own weighted sums, also where the size stays.
+pub(in crate::ops) fn by_axes(
     op: &'static str,
     cx: &Cx<'_>,
     x: &Tensor,
@@ -45,9 +77,6 @@ fn resize(
     };
     if h * w * from_h * from_w == 0 {
         return Err(Error::shape(op, format!("{} to {h}×{w}", x.shape())));
-    }
-    if (h, w) == (from_h, from_w) {
-        return Ok(x.clone());
     }
     let (rows, cols) = ((from_h, h), (from_w, w));
     let axis = move |(from, to)| Axis::new(kind, from, to);

@@ -2,7 +2,15 @@ use super::*;
 use crate::ops::testing::{Role, check_cuda, check_gradients, random, worst};
 
 /// Resizing in float64 straight from the definitions, two-dimensional.
-fn naive(x: &Tensor, (h, w): (usize, usize), cubic: bool) -> Vec<f64> {
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    Area,
+    Bicubic,
+    Bilinear,
+    Corners,
+}
+
+fn naive(x: &Tensor, (h, w): (usize, usize), how: How) -> Vec<f64> {
     let &[b, fh, fw, c] = x.dims() else { panic!() };
     let xs = x.f32().unwrap();
     let kernel = |t: f64| {
@@ -16,7 +24,15 @@ fn naive(x: &Tensor, (h, w): (usize, usize), cubic: bool) -> Vec<f64> {
         }
     };
     let taps = |i: usize, from: usize, to: usize| -> Vec<(usize, f64)> {
-        if cubic {
+        let place = match how {
+            How::Bilinear => Some(((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0)),
+            How::Corners => Some(i as f64 * from as f64 / to as f64),
+            How::Area | How::Bicubic => None,
+        };
+        if let Some(at) = place {
+            let (low, t) = (at.floor() as usize, at - at.floor());
+            vec![(low, 1.0 - t), ((low + 1).min(from - 1), t)]
+        } else if how == How::Bicubic {
             let at = (i as f64 + 0.5) * from as f64 / to as f64 - 0.5;
             (-1..=2)
                 .map(|k| {
@@ -66,9 +82,13 @@ fn matches_f64() {
         let x = random([2, from.0, from.1, 5], 1);
         let y = area(&Cx::off(), &x, to).unwrap();
         assert_eq!(y.dims(), [2, to.0, to.1, 5]);
-        assert!(worst(y.f32().unwrap(), &naive(&x, to, false)) < 2e-6);
+        assert!(worst(y.f32().unwrap(), &naive(&x, to, How::Area)) < 2e-6);
         let y = bicubic(&Cx::off(), &x, to).unwrap();
-        assert!(worst(y.f32().unwrap(), &naive(&x, to, true)) < 5e-6);
+        assert!(worst(y.f32().unwrap(), &naive(&x, to, How::Bicubic)) < 5e-6);
+        let y = bilinear(&Cx::off(), &x, to).unwrap();
+        assert!(worst(y.f32().unwrap(), &naive(&x, to, How::Bilinear)) < 5e-6);
+        let y = corner_bilinear(&Cx::off(), &x, to).unwrap();
+        assert!(worst(y.f32().unwrap(), &naive(&x, to, How::Corners)) < 5e-6);
     }
 }
 
@@ -78,6 +98,8 @@ fn gradients_match_differences() {
         let x = [random([2, from.0, from.1, 3], 1)];
         check_gradients(&x, 1e-2, 2e-3, |cx, t| area(cx, &t[0], to));
         check_gradients(&x, 1e-2, 2e-3, |cx, t| bicubic(cx, &t[0], to));
+        check_gradients(&x, 1e-2, 2e-3, |cx, t| bilinear(cx, &t[0], to));
+        check_gradients(&x, 1e-2, 2e-3, |cx, t| corner_bilinear(cx, &t[0], to));
     }
 }
 
@@ -95,7 +117,12 @@ fn cuda_matches() {
             let x = [(random([3, from.0, from.1, c], 1), Role::Float32)];
             // The same sums in the same order: not even a rounding apart.
             check_cuda(&x, [0.0; 3], |cx, t| {
-                Ok(vec![area(cx, &t[0], to)?, bicubic(cx, &t[0], to)?])
+                Ok(vec![
+                    area(cx, &t[0], to)?,
+                    bicubic(cx, &t[0], to)?,
+                    bilinear(cx, &t[0], to)?,
+                    corner_bilinear(cx, &t[0], to)?,
+                ])
             });
         }
     }
