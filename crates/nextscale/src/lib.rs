@@ -30,6 +30,7 @@ pub mod pictures;
 pub mod plan;
 pub mod quickstart;
 pub mod run;
+pub mod score;
 pub mod train;
 
 mod canvas;

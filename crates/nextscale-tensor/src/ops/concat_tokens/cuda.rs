@@ -21,7 +21,7 @@ pub(crate) static MODULE: Module = Module {
 const PARTS: usize = 8;
 
 /// The parts, all of one type and batch, joined to `shape`.
-pub(super) fn concat(parts: &[&Tensor], batch: usize, shape: Shape) -> Result<Tensor> {
+pub(in crate::ops) fn concat(parts: &[&Tensor], batch: usize, shape: Shape) -> Result<Tensor> {
     const OP: &str = "concat_tokens";
     let (gpu, dtype) = (parts[0].gpu()?, parts[0].dtype());
     let y = Tensor::scratch(gpu, shape, dtype)?;

@@ -16,7 +16,7 @@ pub(crate) static MODULE: Module = Module {
 };
 
 /// Extents and windows as both kernels take them.
-fn extents(s: Sizes, window: Window) -> [Arg; 8] {
+fn extents(s: Sizes, window: Window) -> [Arg<'static>; 8] {
     let counts = [s.h, s.w, s.channels, s.oh, s.ow];
     let windows = [window.size, window.stride, window.pad];
     let mut all = counts.into_iter().chain(windows);

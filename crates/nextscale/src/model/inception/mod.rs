@@ -7,8 +7,6 @@
 
 mod blocks;
 pub mod state_dict;
-#[cfg(test)]
-mod tests;
 
 use super::layers::Linear;
 use super::{ForwardPass, half_copy, to_device};
@@ -90,7 +88,7 @@ impl Inception {
         ];
         let fc = Linear::new(&mut b, "fc", FEATURES, LOGITS);
         Ok(Self {
-            params: b.finish(false)?,
+            params: b.build_on(false, Device::Cpu, None)?,
             math: Math::FULL,
             stem,
             blocks,
