@@ -23,6 +23,8 @@ mod quickstart;
 mod reconstruct;
 mod record;
 mod sample;
+mod score;
+mod sweep;
 mod tokenize;
 mod train;
 mod train_tokenizer;
@@ -61,6 +63,8 @@ pub enum Command {
     Tokenize(tokenize::Args),
     /// Validation losses and accuracies of a transformer, by scale
     Eval(eval::Args),
+    /// How good pictures are: FID, sFID, Inception score, precision and recall, by the protocols that papers use
+    Score(score::Args),
     /// Say what this machine can compute on: cores, memory, GPUs, NVIDIA's libraries, and what is missing
     Doctor(doctor::Args),
     /// Say what a checkpoint is
@@ -103,6 +107,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Reconstruct(a) => return reconstruct::run(&a),
         Command::Tokenize(a) => return tokenize::run(&a),
         Command::Eval(a) => return eval::run(&a),
+        Command::Score(a) => score::run(&a),
         Command::Doctor(a) => return doctor::run(&a),
         Command::Info(a) => info::run(&a),
         Command::Convert(a) => convert::run(&a),

@@ -84,6 +84,13 @@ pub struct Features {
 }
 
 impl Method<'_> {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Inception(_, protocol) => protocol.name(),
+        }
+    }
+
     /// The numbers that it knows.
     pub fn metrics(&self) -> &'static [Metric] {
         match self {
