@@ -27,6 +27,7 @@ mod score;
 mod sweep;
 mod tokenize;
 mod train;
+mod train_features;
 mod train_tokenizer;
 mod turns;
 mod verify;
@@ -51,6 +52,8 @@ pub enum Command {
     Learn(learn::Args),
     /// Train the tokenizer (VQVAE) on a folder of images
     TrainTokenizer(train_tokenizer::Args),
+    /// Train a classifier of a folder's own classes, whose features scores compare images by
+    TrainFeatures(train_features::Args),
     /// Train the transformer (VAR) on a folder of images with a trained tokenizer
     Train(train::Args),
     /// Draw images with a trained transformer
@@ -101,6 +104,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Check(a) => check::run(&a),
         Command::Learn(a) => return learn::run(&a),
         Command::TrainTokenizer(a) => return train_tokenizer::run(&a),
+        Command::TrainFeatures(a) => train_features::run(&a),
         Command::Train(a) => return train::run(&a),
         Command::Sample(a) => return sample::run(&a),
         Command::Edit(a) => edit::run(&a),
