@@ -129,6 +129,12 @@ impl TrainedClassifier {
         })
     }
 
+    /// Whether a file that can be read holds one.
+    pub fn is_in(path: &Path) -> bool {
+        let file = SafetensorsFile::open(path);
+        file.is_ok_and(|file| file.metadata().contains_key(CLASSIFIER_KEY))
+    }
+
     /// Writes it, whole or not at all.
     ///
     /// # Errors

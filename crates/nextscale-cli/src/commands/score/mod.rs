@@ -12,13 +12,14 @@ use super::progress::progress;
 use draw::Drawing;
 use nextscale::console::counted;
 use nextscale::data::Transform;
-use nextscale::model::inception::Inception;
-use nextscale::score::pictures::RestoredPictures;
-use nextscale::score::{Method, Metric, PictureBatch, Scores, Summary, summarize, write_statistics};
+use nextscale::score::pictures::{RelabelledPictures, RestoredPictures};
+use nextscale::score::{
+    Method, Metric, OpenNetwork, PictureBatch, Pictures, Scores, Summary, summarize, write_statistics,
+};
 use nextscale::{Error, Result, say, tell};
 use nextscale_tensor::Precision;
 use report::{Report, Row, print_table};
-use serde_json::{Value, json};
+use serde_json::json;
 use sides::{Reading, Side, on_canvas};
 
 /// With fewer samples than this the Fréchet distance is too large by much.
@@ -36,9 +37,17 @@ pub fn run(args: &Args) -> Result<()> {
         may_write(file, args.force)?;
     }
     let (device, math) = args.machine.start(Precision::Tf32)?;
-    let (mut net, network) = open_network(args)?;
-    net.to_device(device, math)?;
-    let methods: Vec<Method<'_>> = args.protocol.iter().map(|p| Method::Inception(&net, *p)).collect();
+    let OpenNetwork { mut network, facts } = OpenNetwork::open(&args.features)?;
+    if network.class_names().is_some() && args.given.has("protocol") {
+        return Err(Error::input(format!(
+            "--protocol={}: {} is {}; protocols are ways to use the Inception network",
+            args.protocol[0],
+            facts.file,
+            facts.kind
+        )));
+    }
+    network.to_device(device, math)?;
+    let methods = network.methods(&args.protocol);
     let metrics = wanted(args, &methods)?;
 
     let mut samples = Side::open(&args.samples, args, true)?;
@@ -65,8 +74,9 @@ pub fn run(args: &Args) -> Result<()> {
         batch: args.batch,
         cut,
     };
+    let labels = Labels(network.class_names());
     let known = match &reference {
-        Some((text, side)) => Some(summaries_of(side, text, &methods, &metrics, reading)?),
+        Some((text, side)) => Some(summaries_of(side, text, &methods, &metrics, (reading, labels))?),
         None => None,
     };
     let mut judge = Judge {
@@ -77,13 +87,15 @@ pub fn run(args: &Args) -> Result<()> {
         rows: Vec::new(),
         count: 0,
     };
-    let mut facts = json!({ "source": args.samples });
+    let mut told = json!({ "source": args.samples });
     match &samples {
         Side::Model(pair) => {
             let drawing = Drawing::new(args, pair, device)?;
-            facts["drawn"] = drawing.facts(&sweeps)?;
+            told["drawn"] = drawing.facts(&sweeps)?;
             for setting in draw::settings(&sweeps) {
-                let mut pictures = drawing.pictures(&setting)?;
+                let pictures = Box::new(drawing.pictures(&setting)?);
+                let names = pair.class_names.as_deref();
+                let mut pictures = labels.of(pictures, names, pair.var.config.classes);
                 let mut seen = progress(args.count, true);
                 let found = summarize(&mut pictures, &methods, &metrics, &mut seen)
                     .map_err(|e| e.of_weights(&args.samples))?;
@@ -92,42 +104,42 @@ pub fn run(args: &Args) -> Result<()> {
         }
         Side::Tokenizer(tokenizer) => {
             let (text, side) = reference.as_ref().expect("a tokenizer has a reference");
-            let mut originals = side.pictures(text, reading)?;
+            let mut originals = labels.of_side(side, text, reading)?;
             let mut pairs = |_: &PictureBatch, _: &PictureBatch| Ok(());
             let n = originals.len();
-            let mut pictures = RestoredPictures::new(&mut *originals, &tokenizer.vqvae, &mut pairs)?;
+            let mut pictures = RestoredPictures::new(&mut originals, &tokenizer.vqvae, &mut pairs)?;
             let found = summarize(&mut pictures, &methods, &metrics, &mut progress(n, true))
                 .map_err(|e| e.of_weights(&args.samples))?;
             judge.judge(&found, &[], (None, None))?;
         }
         Side::Stored(_) | Side::Npz { .. } => {
-            let found = summaries_of(&samples, &args.samples, &methods, &metrics, reading)?;
+            let found = summaries_of(&samples, &args.samples, &methods, &metrics, (reading, labels))?;
             judge.judge(&found, &[], (None, None))?;
         }
     }
-    facts["count"] = judge.count.into();
+    told["count"] = judge.count.into();
     let remarks = judge.remarks();
     let rows = judge.rows;
     let named = reference.as_ref().map(|(text, _)| text);
     say!(
         "{} of {}{}",
-        counted(facts["count"].as_u64().unwrap_or(0) as usize, "sample", "samples"),
+        counted(told["count"].as_u64().unwrap_or(0) as usize, "sample", "samples"),
         args.samples,
         named.map_or_else(String::new, |text| format!(" beside {text}"))
     )?;
-    print_table(&rows, false)?;
+    print_table(&rows, network.class_names().is_some())?;
     for remark in &remarks {
         tell!("{remark}");
     }
     let report = Report {
         software: "nextscale",
         version: env!("CARGO_PKG_VERSION"),
-        samples: facts,
+        samples: told,
         reference: reference.as_ref().map(|(text, _)| {
             let count = known.as_ref().and_then(|k| k[0].count);
             json!({ "source": text, "count": count })
         }),
-        network,
+        network: facts,
         device: if device.is_async() { "cuda" } else { "cpu" },
         precision: args.machine.chosen(device, Precision::Tf32).name(),
         cut: cut.map(|cut| json!({ "side": cut.side(), "mid_reso": args.mid_reso })),
@@ -136,19 +148,6 @@ pub fn run(args: &Args) -> Result<()> {
     };
     report.write(&args.out)?;
     say!("written: {}", args.out.display())
-}
-
-/// The network, and what the report says of it.
-fn open_network(args: &Args) -> Result<(Inception, Value)> {
-    let nextscale::checkpoint::Loaded::Weights(weights) =
-        nextscale::checkpoint::load_weights(&args.features)?
-    else {
-        return Err(Error::input("no network"));
-    };
-    let mut net = Inception::new()?;
-    let source = args.features.display().to_string();
-    nextscale::model::inception::state_dict::load(&mut net, &weights.tensors, &source)?;
-    Ok((net, json!({ "file": source })))
 }
 
 /// The numbers to compute; refuses those that no method knows.
@@ -189,14 +188,37 @@ fn summaries_of(
     text: &str,
     methods: &[Method<'_>],
     metrics: &[Metric],
-    reading: Reading,
+    (reading, labels): (Reading, Labels<'_>),
 ) -> Result<Vec<Summary>> {
     if !side.needs_pictures(methods, metrics) {
         return side.summaries(text, methods, metrics, None, &mut |_| {});
     }
-    let mut pictures = side.pictures(text, reading)?;
+    let mut pictures = labels.of_side(side, text, reading)?;
     let mut seen = progress(pictures.len(), true);
-    side.summaries(text, methods, metrics, Some(&mut *pictures), &mut seen)
+    side.summaries(text, methods, metrics, Some(&mut pictures), &mut seen)
+}
+
+/// The labels by which the network knows classes, where it knows pictures' own.
+#[derive(Clone, Copy)]
+struct Labels<'a>(Option<&'a [String]>);
+
+impl Labels<'_> {
+    /// Pictures of classes called `names`, with these labels.
+    fn of<'p>(
+        self,
+        pictures: Box<dyn Pictures + 'p>,
+        names: Option<&[String]>,
+        count: usize,
+    ) -> RelabelledPictures<'p> {
+        RelabelledPictures::new(pictures, names, count, self.0.unwrap_or_default())
+    }
+
+    /// Pictures of a side that is no model.
+    fn of_side(self, side: &Side, text: &str, reading: Reading) -> Result<RelabelledPictures<'static>> {
+        let pictures = side.pictures(text, reading)?;
+        let count = self.0.map_or(0, <[String]>::len);
+        Ok(self.of(pictures, side.class_names(), count))
+    }
 }
 
 /// Turns what is kept of samples into rows.

@@ -1,6 +1,6 @@
 //! The result: a table to read and a JSON file to keep.
 
-use nextscale::score::Scores;
+use nextscale::score::{NetworkFacts, Scores};
 use nextscale::{Error, Result, say};
 use serde::Serialize;
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub struct Report {
     pub version: &'static str,
     pub samples: Value,
     pub reference: Option<Value>,
-    pub network: Value,
+    pub network: NetworkFacts,
     pub device: &'static str,
     pub precision: &'static str,
     /// How pictures are cut before they are prepared.
