@@ -129,6 +129,8 @@ fn a_program_s_tensors_are_read_and_nothing_else() {
     let error = open(SCRIPT).unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
     assert!(module(LEGACY).is_err());
+    assert!(PthFile::is_script(Cursor::new(SCRIPT)));
+    assert!(!PthFile::is_script(Cursor::new(LEGACY)));
     // Its classes are known nowhere else.
     let class = b"\x80\x02c__torch__\nLayer\n)\x81}X\x01\0\0\0aK\x01sb.";
     assert!(pickle::from_bytes(class).is_err());

@@ -138,6 +138,11 @@ impl<R: Read + Seek> PthFile<R> {
         Self::zip(reader, path, len, true)
     }
 
+    /// Whether what is read is a TorchScript program, as far as names in its archive tell.
+    pub fn is_script(reader: R) -> bool {
+        ZipMembers::new(reader, Path::new(""), 0).is_ok_and(|zip| zip.has("constants.pkl"))
+    }
+
     fn zip(reader: R, path: PathBuf, len: u64, script: bool) -> Result<(Self, Value)> {
         let mut zip = ZipMembers::new(reader, &path, len)?;
         match (zip.has("constants.pkl"), script) {

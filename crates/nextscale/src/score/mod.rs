@@ -5,7 +5,9 @@ mod frechet;
 mod inception_score;
 mod moments;
 mod neighbours;
+pub mod network;
 mod numpy_random;
+mod pixels;
 
 pub use float_bicubic::float_bicubic;
 pub use frechet::frechet_distance;
@@ -13,3 +15,4 @@ pub use inception_score::inception_score;
 pub use moments::{Moments, Statistics};
 pub use neighbours::{PrecisionRecall, precision_recall};
 pub use numpy_random::permutation;
+pub use pixels::{PixelMeans, PixelScore, pixel_scores, psnr, ssim};

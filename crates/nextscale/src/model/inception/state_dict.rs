@@ -15,8 +15,17 @@ const NORM: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 
 /// Whether these tensors are an Inception network's, as `pytorch-fid` and `torch-fidelity` name them.
 pub fn fits(dict: &StateDict) -> bool {
-    dict.contains("Conv2d_1a_3x3.conv.weight")
-        && dict.contains("Mixed_7c.branch_pool.bn.running_var")
+    fits_names(dict.names())
+}
+
+/// The same by the tensors' names alone.
+pub fn fits_names<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
+    let telling = [
+        "Conv2d_1a_3x3.conv.weight",
+        "Mixed_7c.branch_pool.bn.running_var",
+    ];
+    let found = names.into_iter().filter(|name| telling.contains(name));
+    found.count() == telling.len()
 }
 
 /// Loads every weight from `dict`. What belongs to no part of the network that scores use (`AuxLogits`, counters of batch norms) is
