@@ -65,7 +65,9 @@ mod tests {
         let (mean, _) = inception_score(&[1.0, 2.0, 1.0, 2.0], 2, 1, None);
         assert!((mean - 1.0).abs() < 1e-12);
         // In another order splits see one class each.
-        let order: Vec<usize> = (0..4).flat_map(|c| (0..4).map(move |i| 4 * i + c)).collect();
+        let order: Vec<usize> = (0..4)
+            .flat_map(|c| (0..4).map(move |i| 4 * i + c))
+            .collect();
         let (mean, _) = inception_score(&logits, 4, 4, Some(&order));
         assert!((mean - 1.0).abs() < 1e-9);
     }
