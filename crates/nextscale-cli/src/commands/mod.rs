@@ -59,7 +59,7 @@ pub enum Command {
     Reconstruct(reconstruct::Args),
     /// Write the tokens of a folder of images to a file
     Tokenize(tokenize::Args),
-    /// Validation losses and accuracies of a transformer, by scale
+    /// Validation losses and accuracies of a transformer, by scale; or how likely every image is
     Eval(eval::Args),
     /// Say what this machine can compute on: cores, memory, GPUs, NVIDIA's libraries, and what is missing
     Doctor(doctor::Args),
