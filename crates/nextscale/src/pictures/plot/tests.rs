@@ -16,7 +16,7 @@ fn ticks_are_round() {
     assert_eq!(labels(&[40.2, 57.0]), "40 45 50 55 60");
     assert_eq!(labels(&[-0.3, 0.31]), "-0.4 -0.2 0.0 0.2 0.4");
     assert_eq!(labels(&[2.0]), "1.8 1.9 2.0 2.1 2.2");
-    assert_eq!(labels(&[2e9, 1e10]), "0 2e9 4e9 6e9 8e9 1e10");
+    assert_eq!(labels(&[2e9, 1e10]), "0 2e9 4e9 6e9 8e9 1.0e10");
     assert_eq!(labels(&[]), "0.0 0.2 0.4 0.6 0.8 1.0");
     assert_eq!(axis(&[0.0, 0.6]).ticks()[3], 0.3);
     assert_eq!(axis(&[0.0, 4.0]).share(1.0), 0.25);
