@@ -72,7 +72,7 @@ pub use optimizer::{
     grad_norm,
 };
 pub use phi::phi;
-pub use pixels::{clamp, from_pixels, from_pixels_on, to_pixels, to_unit_range};
+pub use pixels::{clamp, from_pixels, from_pixels_on, to_pixels, to_range, to_unit_range};
 pub use relu::relu;
 pub use residual_quantize::{
     Residual, ResidualCodes, Watch, residual_quantize, var_input_from_tokens,

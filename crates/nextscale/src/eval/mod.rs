@@ -1,5 +1,6 @@
 //! How good a model is: reconstructions, losses and likelihoods over a whole set of images.
 
+mod classification;
 mod judge;
 mod likelihood;
 mod losses;
@@ -24,6 +25,7 @@ fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
     )))
 }
 
+pub use classification::{Classification, evaluate_classification};
 pub use judge::Judge;
 pub use likelihood::{
     Estimated, Guess, ImageLikelihood, Likelihood, LikelihoodFile, evaluate_likelihood,

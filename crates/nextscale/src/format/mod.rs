@@ -9,6 +9,8 @@ mod digest;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod host;
+pub mod npy;
+pub mod npz;
 pub mod outline;
 pub(crate) mod pth;
 pub mod run_file;

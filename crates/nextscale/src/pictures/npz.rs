@@ -2,6 +2,7 @@
 //! does not grow with the number of images.
 
 use crate::format::atomic::Unfinished;
+use crate::format::npy::{NpyHeader, NpyType};
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -29,7 +30,8 @@ impl NpzImages {
             .large_file(n * height * width * 3 > 1 << 31);
         let failed = |e: zip::result::ZipError| Error::failed(format!("{}: {e}", path.display()));
         zip.start_file("arr_0.npy", options).map_err(failed)?;
-        zip.write_all(&npy_header(n, height, width))
+        let header = NpyHeader::new(NpyType::U8, &[n, height, width, 3]);
+        zip.write_all(&header.to_bytes())
             .map_err(Error::io(path))?;
         Ok(Self {
             zip,
@@ -68,22 +70,6 @@ impl NpzImages {
             .map_err(|e| Error::io(path)(e.into_error()))?;
         self.file.finish()
     }
-}
-
-/// Version 1.0 of the array format, padded to a multiple of 64 bytes.
-fn npy_header(n: usize, height: usize, width: usize) -> Vec<u8> {
-    let mut dict = format!(
-        "{{'descr': '|u1', 'fortran_order': False, 'shape': ({n}, {height}, {width}, 3), }}"
-    );
-    let length = (10 + dict.len() + 1).next_multiple_of(64);
-    while 10 + dict.len() + 1 < length {
-        dict.push(' ');
-    }
-    dict.push('\n');
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend((dict.len() as u16).to_le_bytes());
-    out.extend(dict.bytes());
-    out
 }
 
 #[cfg(test)]

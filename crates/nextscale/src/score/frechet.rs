@@ -6,8 +6,8 @@ use faer::{Mat, Side};
 
 /// `|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½)`, FID where the features are those of the Inception network (Heusel et al. 2017, eq. 6).
 ///
-/// The trace of the root is the sum of the roots of the eigenvalues of `Σ₁Σ₂`, which are those of the symmetric `Σ₁^½ Σ₂ Σ₁^½`: no
-/// singular matrix needs a term on its diagonal.
+/// The trace of the root is the sum of the roots of the eigenvalues of `Σ₁Σ₂`, which are those of the symmetric `RᵀΣ₂R` where
+/// `RRᵀ = Σ₁`: no singular matrix needs a term on its diagonal.
 ///
 /// # Errors
 /// When widths differ, or eigenvalues are not found.
@@ -20,12 +20,17 @@ pub fn frechet_distance(a: &Statistics, b: &Statistics) -> Result<f64> {
         )));
     }
     let failed = |_| Error::failed("the eigenvalues of a covariance were not found");
-    let eigen = a.covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
-    let (u, values) = (eigen.U(), eigen.S().column_vector());
-    // Covariances of fewer images than features have eigenvalues that are zero but for rounding.
-    let scaled = Mat::from_fn(width, width, |i, j| u[(i, j)] * values[j].max(0.0).sqrt());
-    let root = &scaled * u.transpose();
-    let inner = &root * &b.covariance * &root;
+    // Any root of Σ₁ does, and a triangular one is found soonest; a singular covariance has none.
+    let inner = match a.covariance.llt(Side::Lower) {
+        Ok(root) => root.L().transpose() * &b.covariance * root.L(),
+        Err(_) => {
+            let eigen = a.covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
+            let (u, values) = (eigen.U(), eigen.S().column_vector());
+            // Covariances of fewer images than features have eigenvalues that are zero but for rounding.
+            let scaled = Mat::from_fn(width, width, |i, j| u[(i, j)] * values[j].max(0.0).sqrt());
+            scaled.transpose() * &b.covariance * &scaled
+        }
+    };
     let symmetric = Mat::from_fn(width, width, |i, j| 0.5 * (inner[(i, j)] + inner[(j, i)]));
     let values = symmetric
         .self_adjoint_eigenvalues(Side::Lower)

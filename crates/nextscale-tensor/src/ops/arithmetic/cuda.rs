@@ -49,6 +49,7 @@ pub(super) fn map(map: Map, a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         Map::Clamp(lo, hi) => (5, lo, hi),
         Map::Relu => (6, 0.0, 0.0),
         Map::WherePositive => (7, 0.0, 0.0),
+        Map::Affine(scale, shift) => (8, scale, shift),
     };
     let args = [
         a.arg()?,

@@ -10,6 +10,7 @@ __device__ __forceinline__ float map(int kind, float a, float b, float p, float 
         case 4: return __fmul_rn(__fadd_rn(a, 1.0f), 0.5f);
         case 6: return a <= 0.0f ? 0.0f : a;
         case 7: return a > 0.0f ? b : 0.0f;
+        case 8: return __fadd_rn(__fmul_rn(a, p), q);
         default: return a - a == 0.0f ? fminf(fmaxf(a, p), q) : __int_as_float(0x7fffffff);
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Map {
     ToUnitRange,
     /// a limited to a range; what is no number or infinite becomes not-a-number.
     Clamp(f32, f32),
+    /// a·scale + shift.
+    Affine(f32, f32),
     /// a where it is positive or not a number, else 0.
     Relu,
     /// b where a is positive, else 0.
@@ -52,6 +54,7 @@ pub(crate) fn zip_map(
                 Map::StraightThrough => zip_on_cpu(a, b, |a, b| (b - a) + a),
                 Map::ToUnitRange => zip_on_cpu(a, b, |a, _| (a + 1.0) * 0.5),
                 Map::Clamp(lo, hi) => zip_on_cpu(a, b, |a, _| clamped(a, lo, hi)),
+                Map::Affine(scale, shift) => zip_on_cpu(a, b, |a, _| a * scale + shift),
                 Map::Relu => zip_on_cpu(a, b, |a, _| if a <= 0.0 { 0.0 } else { a }),
                 Map::WherePositive => zip_on_cpu(a, b, |a, b| if a > 0.0 { b } else { 0.0 }),
             }

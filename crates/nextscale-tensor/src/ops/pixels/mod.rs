@@ -86,6 +86,14 @@ pub fn to_unit_range(x: &Tensor) -> Result<Tensor> {
     zip_map("to_unit_range", Map::ToUnitRange, x, None)
 }
 
+/// x·scale + shift: into another range of values.
+///
+/// # Errors
+/// When x holds integers.
+pub fn to_range(x: &Tensor, scale: f32, shift: f32) -> Result<Tensor> {
+    zip_map("to_range", Map::Affine(scale, shift), x, None)
+}
+
 /// x limited to \[lo, hi\]; what is no number or infinite becomes not-a-number, so that a mistake before is seen behind.
 ///
 /// # Errors
