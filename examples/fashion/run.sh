@@ -33,7 +33,8 @@ fi
 
 # Images are not cropped (--mid_reso=1) nor mirrored: all shoes of this set point to the left.
 if [ ! -f "$out/features.safetensors" ]; then
-  $nextscale train-features "$out/images" --size=32 --mid_reso=1 --ep="${FEATURE_EPOCHS:-10}" --seed=1 --out="$out/features.safetensors"
+  $nextscale train-features "$out/images" --size=32 --mid_reso=1 ${FEATURE_EPOCHS:+--ep="$FEATURE_EPOCHS"} --seed=1 \
+    --out="$out/features.safetensors"
 fi
 
 # A token for every 4x4 pixels at the finest of six scales: 130 tokens an image.
