@@ -4,7 +4,7 @@ use clap::{Arg, Command};
 use std::collections::HashSet;
 
 /// Names that stand for each other in every command that has one of them.
-const SAME: [[&str; 2]; 1] = [["bs", "batch"]];
+const SAME: [[&str; 2]; 2] = [["bs", "batch"], ["ep", "epochs"]];
 
 /// The command, and its subcommands, with other spellings of their names and flags.
 pub fn added(command: Command) -> Command {

@@ -18,6 +18,7 @@ pub mod console;
 pub mod data;
 pub mod device;
 pub mod eval;
+pub mod features;
 pub mod format;
 pub mod generate;
 pub mod input;

@@ -14,6 +14,7 @@ pub use room::Room;
 pub use step::TrainParts;
 
 use crate::generate::SampleOptions;
+use crate::model::classifier::ClassifierConfig;
 use crate::model::var::VarConfig;
 use crate::model::vqvae::VqvaeConfig;
 use crate::options::process_batch;
@@ -95,6 +96,13 @@ pub enum Workload<'a> {
         /// How it is trained.
         settings: TokenizerSettings,
     },
+    /// Training a classifier, and the evaluations between.
+    TrainClassifier {
+        /// The classifier.
+        classifier: &'a ClassifierConfig,
+        /// Its arithmetic.
+        math: Math,
+    },
     /// A transformer's losses.
     Evaluate {
         /// The transformer.
@@ -132,6 +140,7 @@ impl Workload<'_> {
         match &mut self {
             Self::Train { math, .. } => *math = [Math::FULL; 2],
             Self::TrainTokenizer { math, .. }
+            | Self::TrainClassifier { math, .. }
             | Self::Evaluate { math, .. }
             | Self::Sample { math, .. }
             | Self::Tokenize { math, .. } => *math = Math::FULL,

@@ -23,8 +23,11 @@ mod quickstart;
 mod reconstruct;
 mod record;
 mod sample;
+mod score;
+mod sweep;
 mod tokenize;
 mod train;
+mod train_features;
 mod train_tokenizer;
 mod turns;
 mod verify;
@@ -49,6 +52,8 @@ pub enum Command {
     Learn(learn::Args),
     /// Train the tokenizer (VQVAE) on a folder of images
     TrainTokenizer(train_tokenizer::Args),
+    /// Train a classifier of a folder's own classes, whose features scores compare images by
+    TrainFeatures(train_features::Args),
     /// Train the transformer (VAR) on a folder of images with a trained tokenizer
     Train(train::Args),
     /// Draw images with a trained transformer
@@ -61,6 +66,8 @@ pub enum Command {
     Tokenize(tokenize::Args),
     /// Validation losses and accuracies of a transformer, by scale
     Eval(eval::Args),
+    /// How good pictures are: FID, sFID, Inception score, precision and recall, by the protocols that papers use
+    Score(score::Args),
     /// Say what this machine can compute on: cores, memory, GPUs, NVIDIA's libraries, and what is missing
     Doctor(doctor::Args),
     /// Say what a checkpoint is
@@ -97,12 +104,14 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Check(a) => check::run(&a),
         Command::Learn(a) => return learn::run(&a),
         Command::TrainTokenizer(a) => return train_tokenizer::run(&a),
+        Command::TrainFeatures(a) => train_features::run(&a),
         Command::Train(a) => return train::run(&a),
         Command::Sample(a) => return sample::run(&a),
         Command::Edit(a) => edit::run(&a),
         Command::Reconstruct(a) => return reconstruct::run(&a),
         Command::Tokenize(a) => return tokenize::run(&a),
         Command::Eval(a) => return eval::run(&a),
+        Command::Score(a) => score::run(&a),
         Command::Doctor(a) => return doctor::run(&a),
         Command::Info(a) => info::run(&a),
         Command::Convert(a) => convert::run(&a),

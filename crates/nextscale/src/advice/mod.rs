@@ -10,6 +10,7 @@ pub use crate::text::shell_word;
 pub(crate) use choice::{choose_tokenizer, choose_transformer};
 pub use choice::{epochs, recipe};
 pub use facts::Facts;
+pub(crate) use timing::time_classifier;
 pub use timing::{StepTime, time_tokenizer, time_transformer};
 pub(crate) use words::at_start;
 pub use words::{describe, expected, for_whom};

@@ -10,6 +10,8 @@ use crate::model::vqvae::Vqvae;
 use crate::options::{ScheduleOptions, TokenizerOptions, TransformerOptions, process_batch};
 use crate::run::Dataset;
 use crate::stop::StopSignal;
+use crate::train::classifier_trainer::ClassifierTrainer;
+use crate::train::schedule::LrWd;
 use crate::train::tokenizer_trainer::{TokenizerStep, TokenizerTrainer};
 use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use std::time::{Duration, Instant};
@@ -105,6 +107,28 @@ pub fn time_transformer(
         let (images, labels) = feed.batch(&batch, dataset.side)?;
         drop(batch);
         let pending = trainer.step(&images, &labels, &TransformerStep::whole(it))?;
+        pending.read().map(drop)
+    })
+}
+
+/// The same of a classifier in steps of so many images, all at once.
+///
+/// # Errors
+/// As [`time_tokenizer`].
+pub(crate) fn time_classifier(
+    trainer: &mut ClassifierTrainer,
+    dataset: &Dataset,
+    batch: usize,
+    budget: Duration,
+    stop: &StopSignal,
+) -> Result<StepTime> {
+    let mut batches = dataset.train_loader(batch, (0, 0), LoaderConfig::patient())?;
+    let mut feed = Feed::new(trainer.classifier.device())?;
+    timed(budget, &Fitting::unknown(1), stop, |_| {
+        let batch = batches.next_batch()?;
+        let [images, classes] = feed.labelled(&batch, dataset.side)?;
+        let at = LrWd { lr: 0.0, wd: 0.0 };
+        let pending = trainer.step(&images, &classes, &batch.labels, at)?;
         pending.read().map(drop)
     })
 }

@@ -2,6 +2,7 @@
 //! between them, [`inspect`] describes them, [`trainer_state`] is all of a transformer's run. Names are the reference's throughout.
 
 pub mod class_names;
+pub mod classifier;
 pub mod convert;
 pub mod inspect;
 pub mod open;

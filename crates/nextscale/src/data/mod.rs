@@ -42,7 +42,7 @@ pub use resize::{CropWindow, Resizer};
 pub use sampler::{TrainSampler, ValSampler};
 pub use shapes::{Class, Form, ShapesSource, ShapesSplit, Texture, classes};
 pub use source::ImageSource;
-pub use splits::{Cut, Splits};
+pub use splits::{Cut, Splits, whole};
 pub use subset::Subset;
 pub use survey::{Look, SplitSurvey, Survey};
 pub use transform::Transform;

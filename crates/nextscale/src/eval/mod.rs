@@ -1,5 +1,6 @@
 //! How good a model is: reconstructions and losses over a whole set of images.
 
+mod classification;
 mod judge;
 mod losses;
 mod measures;
@@ -23,6 +24,7 @@ fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
     )))
 }
 
+pub use classification::{Classification, evaluate_classification};
 pub use judge::Judge;
 pub use losses::{evaluate_losses, evaluate_token_losses};
 pub use measures::{Measures, PendingMeasures};

@@ -3,9 +3,13 @@
 use super::{Need, OWN, RESERVE, Room, Workload, drawn, evaluation_batch};
 use crate::eval::TeacherForcing;
 use crate::generate::{BatchSampler, SampleOptions, Sampler};
+use crate::model::ForwardPass;
+use crate::model::classifier::{Classifier, ClassifierConfig};
 use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
+use crate::train::classifier_trainer::ClassifierTrainer;
+use crate::train::schedule::LrWd;
 use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
 use crate::train::var_trainer::{TransformerStep, VarTrainer};
 use crate::{Error, Result};
@@ -158,6 +162,9 @@ impl<'a> Estimate<'a> {
                 math,
                 settings,
             } => self.train_tokenizer(vqvae, math, settings, batch),
+            Workload::TrainClassifier { classifier, math } => {
+                self.train_classifier(classifier, math, batch)
+            }
             Workload::Evaluate { var, vqvae, math } => {
                 let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
                 let tokenizer = Tokenizer::from(vqvae);
@@ -216,6 +223,11 @@ impl<'a> Estimate<'a> {
             Workload::TrainTokenizer { vqvae, .. } | Workload::Tokenize { vqvae, .. } => {
                 (None, vqvae)
             }
+            Workload::TrainClassifier { classifier, .. } => {
+                let maps = classifier.maps().map(|(side, width)| side * side * width);
+                let image = 3 * classifier.side * classifier.side;
+                return batch as f64 * maps.max().unwrap_or(0).max(image) as f64;
+            }
         };
         let (h, w) = vqvae.pyramid.finest();
         let widest = vqvae.ch_mult.iter().copied().max().unwrap_or(1);
@@ -265,11 +277,15 @@ impl<'a> Estimate<'a> {
         }
     }
 
-    /// Images on the device, and the bytes from which they were made: one batch in use, one on its way.
+    /// A tokenizer's images on the device, and the bytes from which they were made: one batch in use, one on its way.
     fn images(&self, vqvae: &VqvaeConfig, batch: usize) -> Result<(Tensor, [Tensor; 2])> {
         let (h, w) = vqvae.pyramid.finest();
         let step = vqvae.downsample();
-        let shape = [batch, h * step, w * step, 3];
+        self.images_of([batch, h * step, w * step, 3])
+    }
+
+    /// The same of a shape.
+    fn images_of(&self, shape: [usize; 4]) -> Result<(Tensor, [Tensor; 2])> {
         let bytes = shape.iter().product::<usize>();
         let slot = || Tensor::zeros_on(self.device, [bytes.div_ceil(4)], DType::I32);
         let images = Tensor::zeros_on(self.device, shape, DType::F32)?;
@@ -411,6 +427,35 @@ impl<'a> Estimate<'a> {
             let (images, _slots) = self.images(&vqvae.config, batch)?;
             let (back, _tokens) = vqvae.reconstruct(&images, &vqvae.config.pyramid)?;
             ops::to_unit_range(&back)?;
+        }
+        Ok(Need {
+            least: steps.least.max(saving).max(self.taken()),
+            ..steps
+        })
+    }
+    fn train_classifier(
+        &self,
+        config: &ClassifierConfig,
+        math: Math,
+        batch: usize,
+    ) -> Result<Need> {
+        let classifier = Classifier::on(config.clone(), true, self.device, math)?;
+        let mut trainer = ClassifierTrainer::new(classifier)?;
+        let shape = [batch, config.side, config.side, 3];
+        let labels = vec![0; batch];
+        let at = LrWd { lr: 1e-3, wd: 0.05 };
+        let steps = self.repeated(|_| {
+            let (images, _slots) = self.images_of(shape)?;
+            let classes = Tensor::zeros_on(self.device, [batch], DType::I32)?;
+            trainer.step(&images, &classes, &labels, at).map(|_| ())
+        })?;
+        self.afresh()?;
+        let saving = self.saving(&trainer.classifier.params);
+        trainer.opt.exchange(&mut trainer.classifier.params)?;
+        for _ in 0..2 {
+            let (images, _slots) = self.images_of(shape)?;
+            let pass = ForwardPass::plain(math);
+            trainer.classifier.forward(&pass, &images)?;
         }
         Ok(Need {
             least: steps.least.max(saving).max(self.taken()),

@@ -1,6 +1,7 @@
 //! The two models: the multi-scale tokenizer ([`vqvae`]) and the transformer ([`var`]). Each is written once, forward
 //! only, for training, evaluation, sampling and editing; gradients come from the operators.
 
+pub mod classifier;
 pub mod inception;
 pub mod layers;
 pub mod load_into;

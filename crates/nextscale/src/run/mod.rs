@@ -24,6 +24,7 @@ pub mod transformer;
 mod val_check;
 
 pub use crate::stop::StopSignal;
+pub(crate) use dataset::loader_config;
 pub use dataset::{BUILTIN_SHAPES, Dataset};
 pub use event::{Epoch, Evaluated, Event, Iteration, Metric, Metrics, Picture, Started, Step};
 #[cfg(feature = "cli")]

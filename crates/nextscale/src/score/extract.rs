@@ -2,10 +2,13 @@
 
 use super::float_bicubic;
 use super::protocol::{Metric, Preparation, Protocol};
+use crate::checkpoint::classifier::TrainedClassifier;
+use crate::data::{Resizer, RgbImage8, Transform};
 use crate::model::ForwardPass;
 use crate::model::inception::{FEATURES, Inception, LOGITS, SIDE, SPATIAL};
 use crate::{Error, Result};
 use nextscale_tensor::{Cx, DType, Device, Tensor, ops};
+use rayon::prelude::*;
 
 /// Pictures of one size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +66,47 @@ pub fn prepare(preparation: Preparation, pictures: &PictureBatch, device: Device
     })
 }
 
+/// Pictures as a classifier of images of `side` takes them; those that have another size are resized to it, and their middle is cut out.
+fn of_side(pictures: &PictureBatch, side: usize, device: Device) -> Result<Tensor> {
+    let shape = [pictures.len(), side, side, 3];
+    let (height, width) = pictures.size;
+    if pictures.size == (side, side) {
+        return Ok(ops::from_pixels_on(device, DType::F32, shape, &pictures.rgb)?);
+    }
+    let transform = Transform::new(side, 1.0, false)?;
+    let mut all = vec![0; pictures.len() * transform.bytes()];
+    all.par_chunks_exact_mut(transform.bytes())
+        .zip(pictures.rgb.par_chunks_exact(height * width * 3))
+        .try_for_each_init(Resizer::default, |resizer, (out, rgb)| {
+            transform.center(&RgbImage8::new(width, height, rgb.to_vec())?, resizer, out)
+        })?;
+    Ok(ops::from_pixels_on(device, DType::F32, shape, &all)?)
+}
+
+/// The place of the largest number; the first of several.
+fn largest(row: &[f32]) -> u32 {
+    let first_of_all = (0, f32::NEG_INFINITY);
+    let best = row.iter().enumerate().fold(first_of_all, |best, (i, v)| {
+        if *v > best.1 { (i, *v) } else { best }
+    });
+    best.0 as u32
+}
+
+/// Numbers on the host.
+fn here(x: &Tensor) -> Result<Vec<f32>> {
+    Ok(x.to(Device::Cpu)?.cast(DType::F32)?.f32()?.to_vec())
+}
+
+/// What results by a classifier's features are called.
+pub const OWN: &str = "own-features";
+
 /// How features come from pictures.
 #[derive(Clone, Copy)]
 pub enum Method<'a> {
     /// The Inception network, by a protocol.
     Inception(&'a Inception, Protocol),
+    /// A classifier of some folder's own classes (`train-features`). What it gives is no FID.
+    Own(&'a TrainedClassifier),
 }
 
 /// What a method finds in some pictures.
@@ -84,10 +123,19 @@ pub struct Features {
 }
 
 impl Method<'_> {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Inception(_, protocol) => protocol.name(),
+            Self::Own(_) => OWN,
+        }
+    }
+
     /// The numbers that it knows.
     pub fn metrics(&self) -> &'static [Metric] {
         match self {
             Self::Inception(_, protocol) => protocol.metrics(),
+            Self::Own(_) => &[Metric::Fid, Metric::Pr],
         }
     }
 
@@ -95,6 +143,7 @@ impl Method<'_> {
     pub fn width(&self) -> usize {
         match self {
             Self::Inception(..) => FEATURES,
+            Self::Own(own) => own.classifier.config.features(),
         }
     }
 
@@ -102,6 +151,7 @@ impl Method<'_> {
     pub fn spatial_width(&self) -> Option<usize> {
         match self {
             Self::Inception(..) => Some(SPATIAL),
+            Self::Own(_) => None,
         }
     }
 
@@ -109,6 +159,7 @@ impl Method<'_> {
     pub fn logits(&self) -> usize {
         match self {
             Self::Inception(..) => LOGITS,
+            Self::Own(own) => own.classifier.config.classes,
         }
     }
 
@@ -116,6 +167,7 @@ impl Method<'_> {
     pub fn splits(&self, n: usize) -> Option<Vec<u32>> {
         match self {
             Self::Inception(_, protocol) => protocol.splits(n),
+            Self::Own(_) => None,
         }
     }
 
@@ -123,6 +175,7 @@ impl Method<'_> {
     pub fn names_classes(&self) -> bool {
         match self {
             Self::Inception(..) => false,
+            Self::Own(_) => true,
         }
     }
 
@@ -136,15 +189,25 @@ impl Method<'_> {
                 let x = prepare(protocol.preparation(), pictures, net.params.device())?;
                 let found = net.forward(&ForwardPass::plain(net.math), &x)?;
                 let wants = |metric| protocol.metrics().contains(&metric);
-                let here = |x: &Tensor| -> Result<Vec<f32>> {
-                    Ok(x.to(Device::Cpu)?.cast(DType::F32)?.f32()?.to_vec())
-                };
                 let of = |wanted: bool, x: &Tensor| wanted.then(|| here(x)).transpose();
                 Ok(Features {
                     features: here(&found.features)?,
                     spatial: of(wants(Metric::Sfid), &found.spatial)?,
                     logits: of(wants(Metric::Is), &found.logits)?,
                     named: None,
+                })
+            }
+            Self::Own(own) => {
+                let net = &own.classifier;
+                let x = of_side(pictures, net.config.side, net.device())?;
+                let found = net.forward(&ForwardPass::plain(net.math), &x)?;
+                let logits = here(&found.logits)?;
+                let rows = logits.chunks_exact(net.config.classes);
+                Ok(Features {
+                    features: here(&found.features)?,
+                    spatial: None,
+                    logits: None,
+                    named: Some(rows.map(largest).collect()),
                 })
             }
         }

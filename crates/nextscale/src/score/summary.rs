@@ -2,6 +2,7 @@
 
 use super::extract::{Features, Method};
 use super::inception_score::InceptionScore;
+use super::pictures::UNKNOWN;
 use super::{Metric, Moments, PictureBatch, Pictures, Statistics};
 use crate::{Error, Result};
 
@@ -73,7 +74,8 @@ impl Collector {
             rows.extend_from_slice(&found.features);
         }
         if let (Some((right, of)), Some(named)) = (&mut self.named, &found.named) {
-            for (label, name) in pictures.labels.iter().zip(named) {
+            let known = pictures.labels.iter().zip(named);
+            for (label, name) in known.filter(|(label, _)| **label != UNKNOWN) {
                 *right += usize::from(label == name);
                 *of += 1;
             }

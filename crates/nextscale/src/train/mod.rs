@@ -1,5 +1,6 @@
 //! Training: schedules, optimizer state, and one step of each trainer.
 pub mod average;
+pub mod classifier_trainer;
 pub mod codebook_usage;
 pub mod gradients;
 pub mod loss_scale;

@@ -7,7 +7,7 @@ use super::super::processes::ProcessArgs;
 use super::super::record::{Record, kind_text};
 use super::super::weights_args::WeightsArgs;
 use super::call::{Call, MOST_FRAMES, Scales, check_count};
-use super::sweep;
+use super::super::sweep;
 use clap::builder::ArgPredicate::IsPresent;
 use nextscale::checkpoint::WeightsKind;
 use nextscale::options::Given;

@@ -1,7 +1,7 @@
 //! What a call of `sample` draws: the flags that decide the pixels, and every image that follows from them.
 
 use super::super::images::in_range;
-use super::sweep::{Sweep, Swept};
+use super::super::sweep::{Sweep, Swept};
 use nextscale::generate::{Blend, Noise, SampleOptions};
 use nextscale::{Error, Result};
 use serde::{Deserialize, Serialize};

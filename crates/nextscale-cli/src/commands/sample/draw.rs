@@ -162,7 +162,7 @@ fn batches(tiles: &[Tile], most: usize) -> impl Iterator<Item = Range<usize>> + 
 #[cfg(test)]
 mod tests {
     use super::super::call::tests::call;
-    use super::super::sweep::Sweep;
+    use crate::commands::sweep::Sweep;
     use super::*;
 
     #[test]

@@ -5,7 +5,6 @@ mod call;
 mod draw;
 mod shown;
 mod sink;
-mod sweep;
 
 pub use args::Args;
 

@@ -136,6 +136,39 @@ impl Splits {
     }
 }
 
+/// All images of a folder as one set, which [`Splits`] would divide, with what there is to say of it: class folders, images of one class, or
+/// shards.
+///
+/// # Errors
+/// As [`Splits::open`], and where the folder holds training and validation images apart.
+pub fn whole(root: &Path) -> Result<(Arc<dyn ImageSource>, Vec<String>)> {
+    let parts = layout::find(root, false)?;
+    if !parts.is_bare {
+        let names = [Some(&parts.train), parts.val.as_ref()].map(|part| part.and_then(folder_of));
+        let named: Vec<String> = names.into_iter().flatten().collect();
+        return Err(Error::input(format!(
+            "`data_path`={}: holds training images and others apart; give the folder of one of them{}{}",
+            root.display(),
+            if named.is_empty() { "" } else { ": " },
+            named.join(" or ")
+        )));
+    }
+    let mut remarks = parts.remarks;
+    let part = settled(parts.train, &mut remarks)?;
+    let source = train_of(&parts.root, part, Empty::LeftOut, &mut remarks)?;
+    Ok((source, remarks))
+}
+
+/// The folder of a part, for messages.
+fn folder_of(part: &Part) -> Option<String> {
+    match part {
+        Part::Folders(folder) | Part::Flat(folder) | Part::Listed(folder, _) => {
+            Some(folder.display().to_string())
+        }
+        Part::Shards(_) => None,
+    }
+}
+
 /// The first names, and how many more there are.
 fn some_names(names: &[String]) -> String {
     const SHOWN: usize = 8;

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// Samples of a model, its classes in turn: picture i is of class `classes[i mod n]`, drawn with the random numbers of image i.
 pub struct DrawnPictures<'a> {
     batches: BatchSampler<'a>,
-    classes: &'a [u32],
+    classes: Vec<u32>,
     size: (usize, usize),
     batch: usize,
     drawn: usize,
@@ -23,7 +23,7 @@ impl<'a> DrawnPictures<'a> {
     pub fn new(
         sampler: Sampler<'a>,
         options: SampleOptions,
-        classes: &'a [u32],
+        classes: Vec<u32>,
         (count, batch): (usize, usize),
     ) -> Result<Self> {
         if classes.is_empty() {

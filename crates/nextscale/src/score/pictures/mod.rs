@@ -3,12 +3,14 @@
 mod drawn;
 mod npz;
 mod read_ahead;
+mod relabelled;
 mod restored;
 mod stored;
 
 pub use drawn::DrawnPictures;
 pub use npz::{IMAGES, NpzPictures};
 pub use read_ahead::ReadAhead;
+pub use relabelled::{RelabelledPictures, UNKNOWN};
 pub use restored::RestoredPictures;
 pub use stored::StoredPictures;
 

@@ -1,0 +1,119 @@
+//! The result: a table to read and a JSON file to keep.
+
+use nextscale::score::{NetworkFacts, Scores};
+use nextscale::{Error, Result, say};
+use serde::Serialize;
+use serde_json::Value;
+use std::path::Path;
+
+/// A row of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The protocol, or `own-features`.
+    pub protocol: String,
+    /// What is swept, with its values here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<(String, f32)>,
+    /// The numbers.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// Mean PSNR in dB and mean SSIM of a tokenizer's reconstructions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psnr_db: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssim: Option<f64>,
+}
+
+/// All that the JSON file says.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub software: &'static str,
+    pub version: &'static str,
+    pub samples: Value,
+    pub reference: Option<Value>,
+    pub network: NetworkFacts,
+    pub device: &'static str,
+    pub precision: &'static str,
+    /// How pictures are cut before they are prepared.
+    pub cut: Option<Value>,
+    pub remarks: Vec<String>,
+    pub results: Vec<Row>,
+}
+
+impl Report {
+    /// Writes it.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+        text.push('\n');
+        nextscale::format::write_atomic(path, |file| {
+            std::io::Write::write_all(file, text.as_bytes())
+        })
+    }
+}
+
+/// A column: its head, and a row's number in it with its digits.
+type Column = (&'static str, fn(&Row) -> Option<String>);
+
+fn digits(value: Option<f64>, digits: usize) -> Option<String> {
+    value.map(|v| format!("{v:.digits$}"))
+}
+
+/// The columns that there may be; those that no row has a number for are left out.
+fn columns(own: bool) -> Vec<Column> {
+    vec![
+        (if own { "distance" } else { "FID" }, |r| digits(r.scores.frechet_distance, 4)),
+        ("sFID", |r| digits(r.scores.spatial_frechet_distance, 4)),
+        ("IS", |r| digits(r.scores.inception_score, 4)),
+        ("IS std", |r| digits(r.scores.inception_score_std, 4)),
+        ("precision", |r| digits(r.scores.precision, 4)),
+        ("recall", |r| digits(r.scores.recall, 4)),
+        ("class accuracy", |r| {
+            r.scores.class_accuracy.map(|v| format!("{:.2} %", 100.0 * v))
+        }),
+        ("of reference", |r| {
+            r.scores.reference_class_accuracy.map(|v| format!("{:.2} %", 100.0 * v))
+        }),
+        ("PSNR", |r| digits(r.psnr_db, 3)),
+        ("SSIM", |r| digits(r.ssim, 4)),
+    ]
+}
+
+/// Prints the rows; `own` says that features are none of Inception's.
+pub fn print_table(rows: &[Row], own: bool) -> Result<()> {
+    let mut table: Vec<Vec<String>> = vec![Vec::new(); rows.len() + 1];
+    let mut put = |head: &str, cells: Vec<String>| {
+        table[0].push(head.to_owned());
+        table.iter_mut().skip(1).zip(cells).for_each(|(line, cell)| line.push(cell));
+    };
+    put("protocol", rows.iter().map(|r| r.protocol.clone()).collect());
+    let swept = rows.first().map_or(&[][..], |r| &r.settings);
+    for (i, (name, _)) in swept.iter().enumerate() {
+        put(name, rows.iter().map(|r| r.settings[i].1.to_string()).collect());
+    }
+    for (head, cell) in columns(own) {
+        let cells: Vec<Option<String>> = rows.iter().map(cell).collect();
+        if cells.iter().any(Option::is_some) {
+            let cells = cells.into_iter().map(|c| c.unwrap_or_else(|| "-".into()));
+            put(head, cells.collect());
+        }
+    }
+    let columns = table[0].len();
+    let width = |i: usize| table.iter().map(|line| line[i].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for line in &table {
+        let cells = line.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        say!("{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    let mut protocols: Vec<&str> = rows.iter().map(|r| r.protocol.as_str()).collect();
+    protocols.dedup();
+    protocols.sort_unstable();
+    protocols.dedup();
+    if protocols.len() > 1 {
+        say!("numbers of different protocols can't be compared with each other")?;
+    }
+    Ok(())
+}

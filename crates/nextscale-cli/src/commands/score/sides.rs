@@ -1,0 +1,238 @@
+//! What is judged and what it is held against: opening either.
+
+use super::super::images::{tell_all, tell_bad};
+use super::Args;
+use nextscale::checkpoint::inspect::describe;
+use nextscale::checkpoint::open::{OpenPair, OpenTokenizer, open_pair, open_tokenizer};
+use nextscale::data::{
+    Canvas, ImageSource, OnCanvas, ShapesSource, Subset, Transform, whole,
+};
+use nextscale::format::npz::Npz;
+use nextscale::options::values::BadImages;
+use nextscale::run::BUILTIN_SHAPES;
+use nextscale::score::pictures::{IMAGES, NpzPictures, StoredPictures};
+use nextscale::score::{Method, Metric, Pictures, Summary, read_statistics, summarize};
+use nextscale::{Error, Result};
+use nextscale_tensor::{Device, Math};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Seed of the built-in images: the same pictures for every command.
+const SHAPES_SEED: u64 = 0;
+
+/// Pictures, or what makes some.
+pub enum Side {
+    /// Image files, shards, or built-in images.
+    Stored(Arc<dyn ImageSource>),
+    /// An `.npz` file; whether it holds pictures, and whether statistics.
+    Npz { pictures: bool, statistics: bool },
+    /// A transformer with its tokenizer.
+    Model(Box<OpenPair>),
+    /// A tokenizer.
+    Tokenizer(Box<OpenTokenizer>),
+}
+
+/// How pictures of a side are read.
+#[derive(Clone, Copy)]
+pub struct Reading {
+    pub batch: usize,
+    /// How they are cut; `None` leaves them as they are.
+    pub cut: Option<Transform>,
+}
+
+impl Side {
+    /// Opens `text`; a model is only looked for where one can be.
+    pub fn open(text: &str, args: &Args, is_samples: bool) -> Result<Self> {
+        let path = Path::new(text);
+        if text == BUILTIN_SHAPES || path.is_dir() {
+            return Ok(Self::Stored(images(text, args)?));
+        }
+        if is_npz(path)? {
+            let npz = Npz::open(path)?;
+            let (pictures, statistics) = (npz.has(IMAGES), npz.has("mu") && npz.has("sigma"));
+            if !pictures && !(statistics && !is_samples) {
+                return Err(Error::input(format!(
+                    "{text}: it holds {}; {}",
+                    npz.names().join(", "),
+                    match is_samples {
+                        true => "images are expected as arr_0",
+                        false => "images are expected as arr_0, or statistics as mu and sigma",
+                    }
+                )));
+            }
+            return Ok(Self::Npz {
+                pictures,
+                statistics,
+            });
+        }
+        if !is_samples {
+            nextscale::input::open_input(path)?;
+            return Err(Error::input(format!(
+                "--reference={text}: expected a folder of images, an .npz file, or builtin:shapes"
+            )));
+        }
+        let found = describe(path)?;
+        if found.var.is_some() {
+            let pair = open_pair(path, args.tokenizer.as_deref(), args.weights.kind)?;
+            return Ok(Self::Model(Box::new(pair)));
+        }
+        if found.vae.is_some() {
+            let tokenizer = open_tokenizer(path, None, args.weights.kind)?;
+            return Ok(Self::Tokenizer(Box::new(tokenizer)));
+        }
+        Err(Error::input(format!(
+            "{text}: holds neither a transformer nor a tokenizer; samples are a folder of images, an .npz file, or one of these"
+        )))
+    }
+
+    /// Moves a model to where it computes.
+    pub fn to_device(&mut self, device: Device, math: Math) -> Result<()> {
+        match self {
+            Self::Model(pair) => {
+                pair.var.to_device(device, math)?;
+                pair.tokenizer.vqvae.to_device(device, math)
+            }
+            Self::Tokenizer(tokenizer) => tokenizer.vqvae.to_device(device, math),
+            Self::Stored(_) | Self::Npz { .. } => Ok(()),
+        }
+    }
+
+    /// The side of the images that a model makes.
+    pub fn model_side(&self) -> Option<usize> {
+        let of = |config: &nextscale::model::vqvae::VqvaeConfig| {
+            config.pyramid.finest().0 * config.downsample()
+        };
+        match self {
+            Self::Model(pair) => Some(of(&pair.tokenizer.vqvae.config)),
+            Self::Tokenizer(tokenizer) => Some(of(&tokenizer.vqvae.config)),
+            Self::Stored(_) | Self::Npz { .. } => None,
+        }
+    }
+
+    /// What the images were laid on that a model was trained with.
+    pub fn canvas(&self) -> Option<Canvas> {
+        match self {
+            Self::Model(pair) => pair.canvas,
+            Self::Tokenizer(tokenizer) => tokenizer.canvas,
+            Self::Stored(_) | Self::Npz { .. } => None,
+        }
+    }
+
+    /// The names of its classes, where they are known.
+    pub fn class_names(&self) -> Option<&[String]> {
+        match self {
+            Self::Stored(source) => Some(source.class_names()),
+            Self::Model(pair) => pair.class_names.as_deref(),
+            Self::Npz { .. } | Self::Tokenizer(_) => None,
+        }
+    }
+
+    /// Its pictures, where it is no model.
+    pub fn pictures(&self, text: &str, reading: Reading) -> Result<Box<dyn Pictures>> {
+        match self {
+            Self::Stored(source) => {
+                let source = Arc::clone(source);
+                let stored = StoredPictures::new(source, reading.batch, reading.cut)?;
+                Ok(Box::new(stored))
+            }
+            Self::Npz { pictures: true, .. } => {
+                Ok(Box::new(NpzPictures::open(Path::new(text), reading.batch)?))
+            }
+            Self::Npz { .. } => Err(Error::input(format!(
+                "{text}: holds statistics and no images"
+            ))),
+            Self::Model(_) | Self::Tokenizer(_) => {
+                Err(Error::failed(format!("{text}: is a model and no images")))
+            }
+        }
+    }
+
+    /// What is kept of it as each of the methods sees it: from statistics in its file, as far as there are some, else from its pictures.
+    pub fn summaries(
+        &self,
+        text: &str,
+        methods: &[Method<'_>],
+        metrics: &[Metric],
+        pictures: Option<&mut dyn Pictures>,
+        seen: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Summary>> {
+        let mut found = match pictures {
+            Some(pictures) => Some(summarize(pictures, methods, metrics, seen)?),
+            None => None,
+        };
+        if !matches!(self, Self::Npz { statistics: true, .. }) {
+            return found.ok_or_else(|| Error::failed(format!("{text}: has no pictures")));
+        }
+        let mut kept = |i: usize, method: &Method<'_>| -> Result<Summary> {
+            let spatial = method.spatial_width();
+            let statistics = read_statistics(Path::new(text), method.width(), spatial)?;
+            let mut kept = statistics
+                .ok_or_else(|| Error::failed(format!("{text}: has lost its statistics")))?;
+            // Statistics are those of all images, of which the file may hold some for precision and recall.
+            if let Some(own) = found.as_mut().map(|found| &mut found[i]) {
+                kept.rows = own.rows.take();
+                kept.inception_score = own.inception_score;
+            }
+            Ok(kept)
+        };
+        methods.iter().enumerate().map(|(i, m)| kept(i, m)).collect()
+    }
+
+    /// Whether pictures have to be looked at, beside statistics, for these numbers.
+    pub fn needs_pictures(&self, methods: &[Method<'_>], metrics: &[Metric]) -> bool {
+        match self {
+            Self::Npz {
+                pictures,
+                statistics: true,
+            } => {
+                let neighbours = metrics.contains(&Metric::Pr);
+                *pictures && neighbours && methods.iter().any(|m| m.metrics().contains(&Metric::Pr))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// The images of a folder, of its shards, or built-in ones.
+fn images(text: &str, args: &Args) -> Result<Arc<dyn ImageSource>> {
+    if text == BUILTIN_SHAPES {
+        let side = args.size.filter(|size| *size > 0).unwrap_or(64);
+        let (_, val) = ShapesSource::splits(side, SHAPES_SEED)?;
+        return Ok(Arc::new(val));
+    }
+    let named = |e: Error| match e {
+        Error::Input(text) => Error::Input(text.replace("`data_path`=", "")),
+        other => other,
+    };
+    let (source, remarks) = whole(Path::new(text)).map_err(named)?;
+    tell_all(&remarks);
+    if args.bad_images == BadImages::Fail {
+        return Ok(source);
+    }
+    let (readable, bad) = Subset::readable(source, 0)?;
+    tell_bad(&bad);
+    match readable.is_empty() {
+        true => Err(Error::input(format!("{text}: none of its images can be read"))),
+        false => Ok(Arc::new(readable)),
+    }
+}
+
+/// Lays the images of a side on what a model's were laid on.
+pub fn on_canvas(side: Side, canvas: Canvas) -> Side {
+    match side {
+        Side::Stored(source) => Side::Stored(Arc::new(OnCanvas::new(source, canvas))),
+        other => other,
+    }
+}
+
+/// Whether a file is a zip archive of numpy arrays, told by its content.
+fn is_npz(path: &Path) -> Result<bool> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let Ok(npz) = Npz::open(path) else {
+        return Ok(path.extension().is_some_and(|e| e == "npz"));
+    };
+    Ok(npz.names().iter().any(|name| name == IMAGES || name == "mu")
+        || path.extension().is_some_and(|e| e == "npz"))
+}

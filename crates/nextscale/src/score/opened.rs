@@ -1,0 +1,112 @@
+//! The networks whose features are compared, from their files.
+
+use super::{Method, Protocol};
+use crate::{Error, Result};
+use crate::checkpoint::classifier::TrainedClassifier;
+use crate::format::sha256_of;
+use crate::model::inception::Inception;
+use nextscale_tensor::{Device, Math};
+use serde::Serialize;
+use std::path::Path;
+
+/// A network.
+pub enum Network {
+    /// Inception, as the protocols use it.
+    Inception(Box<Inception>),
+    /// A classifier of `train-features`.
+    Own(Box<TrainedClassifier>),
+}
+
+/// A network, and what a report says of it.
+pub struct OpenNetwork {
+    /// The network.
+    pub network: Network,
+    /// What it is.
+    pub facts: NetworkFacts,
+}
+
+/// What a report says of a network.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NetworkFacts {
+    /// The file.
+    pub file: String,
+    /// What it is, in words.
+    pub kind: String,
+    /// The file's SHA-256.
+    pub sha256: String,
+}
+
+impl OpenNetwork {
+    /// Opens a network, told by the file's content.
+    ///
+    /// # Errors
+    /// One line naming the file when it is missing, damaged or of something else.
+    pub fn open(path: &Path) -> Result<Self> {
+        let facts = |kind: String| -> Result<NetworkFacts> {
+            Ok(NetworkFacts {
+                file: path.display().to_string(),
+                kind,
+                sha256: sha256_of(path)?,
+            })
+        };
+        if TrainedClassifier::is_in(path) {
+            let own = TrainedClassifier::open(path)?;
+            let kind = format!(
+                "a classifier of {} classes at {} px (train-features)",
+                own.class_names.len(),
+                own.classifier.config.side
+            );
+            return Ok(Self {
+                network: Network::Own(Box::new(own)),
+                facts: facts(kind)?,
+            });
+        }
+        let (net, kind) = open_inception(path)?;
+        Ok(Self {
+            network: Network::Inception(Box::new(net)),
+            facts: facts(kind)?,
+        })
+    }
+}
+
+impl Network {
+    /// Moves it to where it computes.
+    ///
+    /// # Errors
+    /// When the GPU can't be used or its memory is full.
+    pub fn to_device(&mut self, device: Device, math: Math) -> Result<()> {
+        match self {
+            Self::Inception(net) => net.to_device(device, math),
+            Self::Own(own) => own.classifier.to_device(device, math),
+        }
+    }
+
+    /// What it can be used for: by each of the protocols, or, a classifier, for features of its own.
+    pub fn methods(&self, protocols: &[Protocol]) -> Vec<Method<'_>> {
+        match self {
+            Self::Inception(net) => {
+                let of = |protocol: &Protocol| Method::Inception(net, *protocol);
+                protocols.iter().map(of).collect()
+            }
+            Self::Own(own) => vec![Method::Own(own)],
+        }
+    }
+
+    /// The names of its classes, where these are pictures' own.
+    pub fn class_names(&self) -> Option<&[String]> {
+        match self {
+            Self::Inception(_) => None,
+            Self::Own(own) => Some(&own.class_names),
+        }
+    }
+}
+
+fn open_inception(path: &Path) -> Result<(Inception, String)> {
+    let crate::checkpoint::Loaded::Weights(weights) = crate::checkpoint::load_weights(path)? else {
+        return Err(Error::input("no network"));
+    };
+    let mut net = Inception::new()?;
+    let source = path.display().to_string();
+    crate::model::inception::state_dict::load(&mut net, &weights.tensors, &source)?;
+    Ok((net, "Inception".into()))
+}
