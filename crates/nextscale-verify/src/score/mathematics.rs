@@ -23,7 +23,7 @@ impl Case<'_, '_> {
         let made = &self.json["formula_features"];
         let (width, classes) = (self.count(made, "width")?, self.count(made, "classes")?);
         let mut sides = Vec::new();
-        for (kind, change) in [("samples", (0.8, 0.2)), ("reference", (1.0, 0.0))] {
+        for (kind, change) in [("samples", (0.9, 1.0)), ("reference", (1.0, 0.0))] {
             let rows = self.count(&made["rows"], kind)?;
             let values = formulas::features(kind, rows, width, change);
             let name = format!("formula.{kind}");
