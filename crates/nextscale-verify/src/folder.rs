@@ -69,11 +69,13 @@ impl Folder {
         })
     }
 
-    /// Files that nobody read, but for texts about the bundle.
+    /// Files that nobody read, but for texts about the bundle and the scripts that made it.
     pub fn unread(&self) -> Vec<&str> {
         let read = self.read.borrow();
         self.names()
-            .filter(|n| !n.ends_with(".md") && !n.ends_with(".txt") && !n.starts_with('.'))
+            .filter(|n| {
+                ![".md", ".txt", ".py"].iter().any(|e| n.ends_with(e)) && !n.starts_with('.')
+            })
             .filter(|n| !read.contains(*n))
             .collect()
     }

@@ -38,6 +38,7 @@
 //!   difference that `noise_floor.json` records for the run's losses where that is wider; gradient norms within 1e-3 in the first five
 //!   steps and 2e-2 later. A run's label smoothing is what its files state, or what explains its first loss. Smooth sampling amplifies it too: from the third scale on, 2e-3 suffices.
 //! - **Schedules** agree to 1e-15 of each value, loss-scaler traces, token counts, file contents and layouts exactly.
+//! - **Scores of pictures**, and what the Inception network makes of them, keep within a relative difference of 1e-4, on a GPU 1e-3.
 //! - **Images** from lossless files are nowhere more than one grey level from Pillow's and equal in 99.5 % of the values; those from JPEG files,
 //!   which depend on the decoder, differ by at most half a grey level in the mean.
 //!
@@ -75,6 +76,7 @@ mod recorded;
 mod report;
 mod sampling;
 mod schedules;
+mod score;
 mod tokens;
 mod transforms;
 mod vae;
@@ -109,6 +111,8 @@ pub enum Kind {
     Sampling,
     /// Learning rate, weight decay and progressive stages.
     Schedules,
+    /// The Inception network and scores of pictures.
+    Score,
     /// Decoding, resizing and cropping of images.
     Transforms,
     /// The tokenizer in use.
@@ -128,6 +132,7 @@ impl Kind {
             Self::Interpolate => "interpolate",
             Self::Sampling => "sampling",
             Self::Schedules => "schedules",
+            Self::Score => "score",
             Self::Transforms => "transforms",
             Self::Vae => "vae",
             Self::Var => "var",
@@ -195,6 +200,7 @@ impl Bundle {
             Kind::Interpolate => interpolate::check,
             Kind::Sampling => sampling::check,
             Kind::Schedules => schedules::check,
+            Kind::Score => score::check,
             Kind::Transforms => transforms::check,
             Kind::Vae => vae::check,
             Kind::Var => var::check,
@@ -318,6 +324,8 @@ fn kind_of_tensors(names: &[String]) -> Option<Kind> {
             Kind::Checkpoint
         } else if starts("area_") || starts("bicubic_") {
             Kind::Interpolate
+        } else if names.iter().any(|n| score::is_known(n)) {
+            Kind::Score
         } else if has("gt_BL") || has("x_BLCv_wo_first_l") || starts("step1.") {
             Kind::Var
         } else if (has("image_u8") || has("image")) && (has("idx.0") || has("recon") || has("f")) {
@@ -338,6 +346,8 @@ fn kind_of_json(json: &Json) -> Option<Kind> {
         Kind::Checkpoint
     } else if has("tuples") && json["tuples"].is_object() {
         Kind::Interpolate
+    } else if has("formula_scores") && has("weights") {
+        Kind::Score
     } else if has("variants") && json["variants"].is_object() {
         Kind::Var
     } else {

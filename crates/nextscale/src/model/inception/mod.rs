@@ -149,3 +149,6 @@ impl Inception {
 
 /// The block whose first branch gives spatial features (`mixed_6/conv` in TensorFlow's graph).
 const SPATIAL_BLOCK: &str = "Mixed_6d";
+
+#[cfg(test)]
+mod tests;
