@@ -104,7 +104,8 @@ pub mod values;
 #[cfg(feature = "cli")]
 pub use given::Given;
 pub use groups::{
-    CanvasOptions, DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions, ScoreOptions,
+    CanvasOptions, DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions,
+    ScoreOptions,
 };
 pub use plan::{Horizon, process_batch};
 pub use recipes::Recipe;

@@ -6,7 +6,8 @@ use super::values::{expand_pn, format_g, option_as_text, parse_pn, precision_by_
 #[cfg(feature = "cli")]
 use super::values::{parse_bool, precision_parser};
 use super::{
-    DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScoreOptions, ScheduleOptions, check,
+    DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions,
+    ScoreOptions, check,
 };
 use crate::Result;
 use crate::model::Pyramid;

@@ -20,29 +20,20 @@ pub fn frechet_distance(a: &Statistics, b: &Statistics) -> Result<f64> {
         )));
     }
     let failed = |_| Error::failed("the eigenvalues of a covariance were not found");
-<<<<<<< HEAD
     // Any root of Σ₁ does, and a triangular one is found soonest; a singular covariance has none.
     let inner = match a.covariance.llt(Side::Lower) {
         Ok(root) => root.L().transpose() * &b.covariance * root.L(),
         Err(_) => {
-            let eigen = a.covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
+            let eigen = a
+                .covariance
+                .self_adjoint_eigen(Side::Lower)
+                .map_err(failed)?;
             let (u, values) = (eigen.U(), eigen.S().column_vector());
             // Covariances of fewer images than features have eigenvalues that are zero but for rounding.
             let scaled = Mat::from_fn(width, width, |i, j| u[(i, j)] * values[j].max(0.0).sqrt());
             scaled.transpose() * &b.covariance * &scaled
         }
     };
-=======
-    let eigen = a
-        .covariance
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(failed)?;
-    let (u, values) = (eigen.U(), eigen.S().column_vector());
-    // Covariances of fewer images than features have eigenvalues that are zero but for rounding.
-    let scaled = Mat::from_fn(width, width, |i, j| u[(i, j)] * values[j].max(0.0).sqrt());
-    let root = &scaled * u.transpose();
-    let inner = &root * &b.covariance * &root;
->>>>>>> h-files
     let symmetric = Mat::from_fn(width, width, |i, j| 0.5 * (inner[(i, j)] + inner[(j, i)]));
     let values = symmetric
         .self_adjoint_eigenvalues(Side::Lower)

@@ -1,7 +1,7 @@
 //! What an epoch of a transformer's training adds up to: sums, the epoch's figures, the best checkpoint, drawn images.
 
-use super::tags;
 use super::scoring::Scoring;
+use super::tags;
 use super::task::TransformerTask;
 use crate::Result;
 use crate::eval::Measures;
@@ -170,7 +170,9 @@ impl TransformerTask {
             for (name, value) in &scored {
                 metrics.push(name.clone(), *value);
             }
-            let scores = scored.iter().map(|(name, value)| format!("{name} {value:.4}"));
+            let scores = scored
+                .iter()
+                .map(|(name, value)| format!("{name} {value:.4}"));
             let scores: Vec<String> = scores.collect();
             let text = match scores.is_empty() {
                 true => text,
@@ -261,7 +263,11 @@ impl TransformerTask {
             let names = task.data.class_names();
             let scores = scoring.score(sampler, names, progress.seed, &cx.team.stop)?;
             let figures = scoring.figures(&scores, suffix);
-            all.extend(figures.known().map(|(name, value)| (name.to_owned(), value)));
+            all.extend(
+                figures
+                    .known()
+                    .map(|(name, value)| (name.to_owned(), value)),
+            );
             Ok(())
         };
         now(self, "")?;

@@ -95,7 +95,11 @@ impl TransformerRun<'_> {
         let Setup { given, models, .. } = setup;
         // The first process alone judges.
         let scoring = match world.is_first() {
-            true => Scoring::open(&options, &given.data, (models.device, evaluation_batch(restored.plan.batch)))?,
+            true => Scoring::open(
+                &options,
+                &given.data,
+                (models.device, evaluation_batch(restored.plan.batch)),
+            )?,
             false => None,
         };
         let trainer = trainer(&models, given.tokenizer, &options, &restored)?;

@@ -82,7 +82,7 @@ impl Scoring {
     ) -> Result<Scores> {
         let methods = self.network.methods(&[self.options.score_protocol]);
         let known = self.network.class_names().unwrap_or_default();
-        let mut look = |pictures: Box<dyn Pictures + '_>| -> Result<Summary> {
+        let look = |pictures: Box<dyn Pictures + '_>| -> Result<Summary> {
             let pictures = RelabelledPictures::new(pictures, Some(names), names.len(), known);
             let mut pictures = Stoppable { pictures, stop };
             let found = summarize(&mut pictures, &methods, &METRICS, &mut |_| {})?;
