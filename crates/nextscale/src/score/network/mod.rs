@@ -4,6 +4,8 @@
 mod graph_def;
 mod graph_weights;
 mod lpips;
+#[cfg(test)]
+mod made;
 mod names;
 #[cfg(test)]
 mod tests;
