@@ -13,6 +13,7 @@ use nextscale::checkpoint::{ModelKind, WeightsKind, load_part, load_weights};
 use nextscale::data::tokens::TokenFile;
 use nextscale::data::{RgbImage8, alpha_of, decode_within};
 use nextscale::pictures::read_png_text;
+use nextscale::score::network::open_inception;
 use torch_pth::{PthFile, TensorRef, Value, pickle as pickles};
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
@@ -25,7 +26,7 @@ pub use shards::{index, parquet, tar};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("pickle", pickle),
     ("zip", zip),
     ("pth", pth),
@@ -38,6 +39,7 @@ pub const TARGETS: [Target; 12] = [
     ("parquet", parquet),
     ("index", index),
     ("png_text", png_text),
+    ("network", network),
 ];
 
 /// A pickle alone. What is read can be written, and comes back as the same bytes.
@@ -54,6 +56,13 @@ pub fn pickle(data: &[u8]) {
     }
 }
 
+/// A file that may hold the network of a score: weights of either format, a TorchScript program, a graph of TensorFlow.
+pub fn network(data: &[u8]) {
+    with_file(data, |path| {
+        let _ = open_inception(path);
+    });
+}
+
 /// A PNG file that may say how it was drawn.
 pub fn png_text(data: &[u8]) {
     with_file(data, |path| {
@@ -66,7 +75,7 @@ pub fn zip(data: &[u8]) {
     read_pth(data);
 }
 
-/// An archive without the checksums that a fuzzer does not get past: one byte for the byte order, two for the length of the pickle, the pickle, and the
+/// An archive without the checksums that a fuzzer does not get past: one byte for the byte order and whether it is a TorchScript program, two for the length of the pickle, the pickle, and the
 /// data of two storages.
 pub fn pth(data: &[u8]) {
     let [order, low, high, rest @ ..] = data else {
@@ -75,13 +84,18 @@ pub fn pth(data: &[u8]) {
     let length = usize::from(u16::from_le_bytes([*low, *high]));
     let (pickle, storages) = rest.split_at(length.min(rest.len()));
     let (first, second) = storages.split_at(storages.len() / 2);
+    let script = order & 2 != 0;
     let order: &[u8] = if order & 1 == 0 { b"little" } else { b"big" };
-    let archive = archive(&[
+    let mut members = vec![
         ("a/data.pkl", pickle),
         ("a/byteorder", order),
         ("a/data/0", first),
         ("a/data/1", second),
-    ]);
+    ];
+    if script {
+        members.push(("a/constants.pkl", b""));
+    }
+    let archive = archive(&members);
     read_pth(&archive);
     with_file(&archive, read_weights);
 }
@@ -138,7 +152,12 @@ pub fn image(data: &[u8]) {
 
 /// Reads an archive from memory, with all its tensors.
 fn read_pth(bytes: &[u8]) {
-    let Ok((mut file, value)) = PthFile::new(Cursor::new(bytes), "archive") else {
+    let script = PthFile::is_script(Cursor::new(bytes));
+    let opened = match script {
+        true => PthFile::new_script(Cursor::new(bytes), "archive"),
+        false => PthFile::new(Cursor::new(bytes), "archive"),
+    };
+    let Ok((mut file, value)) = opened else {
         return;
     };
     let mut tensors = Vec::new();

@@ -4,6 +4,8 @@
 mod graph_def;
 mod graph_weights;
 mod lpips;
+#[cfg(test)]
+mod made;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -107,7 +109,7 @@ pub fn open_inception(path: impl AsRef<Path>) -> Result<(Inception, NetworkInfo)
 
 /// The network's tensors under the names of the PyTorch ports.
 fn read_inception(path: &Path) -> Result<(NetworkKind, StateDict)> {
-    if !path.exists() {
+    if matches!(path.try_exists(), Ok(false)) {
         return Err(words::missing(path, words::meant(path)));
     }
     if path.is_file() && graph_def::is_graph(&head_of(path)?) {
@@ -119,7 +121,13 @@ fn read_inception(path: &Path) -> Result<(NetworkKind, StateDict)> {
         return Ok((NetworkKind::TorchScript, read_program(file, &module)?));
     }
     let fits = |names: &[&str]| state_dict::fits_names(names.iter().copied());
-    let dict = weights_of(path, format, fits, words::INCEPTION, &words::PTH)?;
+    let dict = weights_of(
+        path,
+        format,
+        fits,
+        |_| true,
+        (words::INCEPTION, &words::PTH),
+    )?;
     check_outputs(path, &dict)?;
     Ok(match format {
         FileFormat::Pth => (NetworkKind::Pth, dict),
@@ -127,13 +135,14 @@ fn read_inception(path: &Path) -> Result<(NetworkKind, StateDict)> {
     })
 }
 
-/// The tensors of a file, or of the dict in it whose names fit.
+/// The tensors of a file, or of the dict in it whose names fit, those of names that are needed. `wanted` is what it should hold, in words
+/// and as a file.
 fn weights_of(
     path: &Path,
     format: FileFormat,
     fits: impl Fn(&[&str]) -> bool,
-    wanted: &str,
-    release: &Release,
+    needed: impl Fn(&str) -> bool,
+    (wanted, release): (&str, &Release),
 ) -> Result<StateDict> {
     let refused = |names: &[&str]| {
         let what = words::what(names.iter().copied(), wanted, release);
@@ -146,12 +155,22 @@ fn weights_of(
             if !fits(&names) {
                 return Err(refused(&names));
             }
-            file.read_prefix("")
+            let names = names.into_iter().filter(|name| needed(name));
+            let names: Vec<String> = names.map(str::to_owned).collect();
+            names
+                .into_iter()
+                .map(|name| file.read(&name).map(|tensor| (name, tensor)))
+                .collect()
         }
         FileFormat::Pth => {
             let (mut file, object) = PthFile::open(path)?;
             match find_weights(&object, &fits, 0) {
-                Some(found) => file.state_dict(found, "the network"),
+                Some(found) => {
+                    let is_needed = |key: &Value| matches!(key, Value::Str(name) if needed(name));
+                    let mut part = found.clone();
+                    part.items.retain(|(key, _)| is_needed(key));
+                    file.state_dict(&part, "the network")
+                }
                 None => {
                     let mut names = Vec::new();
                     names_below(&object, &mut names);

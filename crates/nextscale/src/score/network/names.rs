@@ -108,7 +108,7 @@ pub(super) fn is_program<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     SCRIPT_TELLS.iter().all(there)
 }
 
-/// The program's tensors under the names of the PyTorch ports. What is missing stays missing, what is unknown keeps its name, and a layer
+/// The program's tensors under the names of the PyTorch ports. What is missing stays missing, what is unknown is left out, and a layer
 /// without a scale gets one of ones.
 pub(super) fn from_program(found: StateDict) -> StateDict {
     let mut names = HashMap::new();
@@ -131,10 +131,7 @@ pub(super) fn from_program(found: StateDict) -> StateDict {
     }
     let mut out: StateDict = found
         .into_iter()
-        .map(|(name, tensor)| match names.get(&joined(&name)) {
-            Some(ours) => (ours.clone(), tensor),
-            None => (name, tensor),
-        })
+        .filter_map(|(name, tensor)| Some((names.get(&joined(&name))?.clone(), tensor)))
         .collect();
     for (ours, _) in layers() {
         let scale = format!("{ours}.bn.weight");

@@ -107,6 +107,6 @@ impl Pictures for NpzPictures {
     }
 
     fn next(&mut self) -> Result<Option<PictureBatch>> {
-        self.ahead.next()
+        self.ahead.batch()
     }
 }

@@ -40,7 +40,7 @@ impl ReadAhead {
     ///
     /// # Errors
     /// What the thread found.
-    pub fn next(&mut self) -> Result<Option<PictureBatch>> {
+    pub fn batch(&mut self) -> Result<Option<PictureBatch>> {
         self.batches.recv().ok().transpose()
     }
 }

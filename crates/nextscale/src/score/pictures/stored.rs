@@ -57,7 +57,7 @@ impl Pictures for StoredPictures {
     }
 
     fn next(&mut self) -> Result<Option<PictureBatch>> {
-        self.ahead.next()
+        self.ahead.batch()
     }
 }
 
