@@ -21,7 +21,7 @@ fn a_folder_gives_a_file_that_says_what_it_is() {
         said.starts_with("held-out accuracy ") && said.contains("of 2 images"),
         "{said}"
     );
-    assert!(told.contains("epoch  2.0/2.0  loss "), "{told}");
+    assert!(told.contains("epoch 2.0/2.0  loss "), "{told}");
     let info = succeed(&["info", &file.display().to_string()]);
     for part in [
         "to take features from",

@@ -4,6 +4,7 @@
 use nextscale::Team;
 use nextscale::memory::{Estimate, Workload};
 use nextscale::model::Pyramid;
+use nextscale::model::classifier::{Classifier, ClassifierConfig};
 use nextscale::model::var::{Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
 use nextscale::options::values::DeviceChoice;
@@ -11,6 +12,8 @@ use nextscale::options::{
     DataOptions, MachineOptions, OutputOptions, ScheduleOptions, TokenizerOptions,
 };
 use nextscale::run::TokenizerRun;
+use nextscale::train::classifier_trainer::ClassifierTrainer;
+use nextscale::train::schedule::LrWd;
 use nextscale::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
 use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
 use nextscale_tensor::cpu::pool;
@@ -139,6 +142,22 @@ fn a_dry_cpu_takes_what_a_cpu_takes() {
         for it in 0..3 {
             let plan = TransformerStep::whole(it);
             t.step(&images(96), &vec![0; 96], &plan).unwrap();
+        }
+    });
+    let config = ClassifierConfig::for_side(32, 10).unwrap();
+    let workload = Workload::TrainClassifier {
+        classifier: &config,
+        math: Math::FULL,
+    };
+    let need = Estimate::on_cpu(workload).unwrap().need(64).unwrap();
+    near("classifier", need.least, || {
+        let model = Classifier::new(config.clone(), true).unwrap();
+        let mut t = ClassifierTrainer::new(model).unwrap();
+        let images = Tensor::zeros([64, 32, 32, 3]);
+        let classes = Tensor::from_i32([64], vec![0; 64]);
+        let at = LrWd { lr: 1e-3, wd: 0.05 };
+        for _ in 0..3 {
+            t.step(&images, &classes, &[0; 64], at).unwrap();
         }
     });
     a_run_of_single_images();

@@ -1,13 +1,29 @@
 use super::*;
 use crate::run::BUILTIN_SHAPES;
+use tempfile::TempDir;
 
-fn options(length: Length) -> FeatureOptions {
+/// Ten noisy images of 16 pixels in each of so many classes.
+fn few(classes: u8) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for class in 0..classes {
+        let folder = dir.path().join(format!("class{class}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for i in 0..10u8 {
+            let mut file = b"P6 16 16 255\n".to_vec();
+            file.extend((0..3 * 16 * 16).map(|p| (p % 251) as u8 ^ (16 * class + i)));
+            std::fs::write(folder.join(format!("{i}.ppm")), file).unwrap();
+        }
+    }
+    dir
+}
+
+/// Steps of eight such images.
+fn options(dir: &TempDir, length: Length) -> FeatureOptions {
     FeatureOptions {
-        data_path: BUILTIN_SHAPES.into(),
-        size: Some(32),
-        mid_reso: 1.0,
+        data_path: dir.path().display().to_string(),
+        size: Some(16),
         length,
-        batch: 32,
+        batch: 8,
         ..FeatureOptions::default()
     }
 }
@@ -30,7 +46,14 @@ fn run(options: &FeatureOptions) -> (Result<TrainedClassifier>, Vec<Round>) {
 
 #[test]
 fn shapes_are_told_apart_after_seconds_and_a_file_of_it_does_so_too() {
-    let o = options(Length::Steps(120));
+    let o = FeatureOptions {
+        data_path: BUILTIN_SHAPES.into(),
+        size: Some(32),
+        mid_reso: 1.0,
+        length: Length::Steps(120),
+        batch: 32,
+        ..FeatureOptions::default()
+    };
     let (trained, rounds) = run(&o);
     let trained = trained.unwrap();
     let record = &trained.record;
@@ -63,14 +86,13 @@ fn shapes_are_told_apart_after_seconds_and_a_file_of_it_does_so_too() {
 
 #[test]
 fn a_seed_gives_the_same_weights_and_another_one_others() {
+    let dir = few(2);
     let print = |seed, workers| {
         let o = FeatureOptions {
             seed,
             workers,
-            batch: 8,
             hflip: true,
-            mid_reso: 1.125,
-            ..options(Length::Steps(3))
+            ..options(&dir, Length::Steps(4))
         };
         run(&o).0.unwrap().fingerprint().unwrap()
     };
@@ -81,10 +103,8 @@ fn a_seed_gives_the_same_weights_and_another_one_others() {
 
 #[test]
 fn what_is_timed_leaves_no_trace() {
-    let o = FeatureOptions {
-        batch: 8,
-        ..options(Length::Minutes(1e-6))
-    };
+    let dir = few(2);
+    let o = options(&dir, Length::Minutes(1e-6));
     // One step, as nothing fits.
     let timed = run(&o).0.unwrap();
     assert_eq!(timed.record.steps, 1);
@@ -95,16 +115,8 @@ fn what_is_timed_leaves_no_trace() {
 
 #[test]
 fn one_class_is_refused_in_plain_words() {
-    let dir = tempfile::tempdir().unwrap();
-    for i in 0..3 {
-        let mut file = b"P6 16 16 255\n".to_vec();
-        file.extend([i; 3 * 16 * 16]);
-        std::fs::write(dir.path().join(format!("{i}.ppm")), file).unwrap();
-    }
-    let o = FeatureOptions {
-        data_path: dir.path().display().to_string(),
-        ..options(Length::Steps(1))
-    };
+    let dir = few(1);
+    let o = options(&dir, Length::Steps(1));
     let e = run(&o).0.err().unwrap();
     assert_eq!(e.exit_code(), 2);
     assert!(e.to_string().contains("all images are of one class"), "{e}");
@@ -112,6 +124,7 @@ fn one_class_is_refused_in_plain_words() {
 
 #[test]
 fn bad_options_are_named() {
+    let dir = few(2);
     for (change, told) in [
         (
             Box::new(|o: &mut FeatureOptions| o.size = Some(8)) as Box<dyn Fn(&mut FeatureOptions)>,
@@ -124,7 +137,7 @@ fn bad_options_are_named() {
         (Box::new(|o| o.mid_reso = 0.5), "`mid_reso`=0.5: "),
         (Box::new(|o| o.length = Length::Steps(0)), "`steps`=0: "),
     ] {
-        let mut o = options(Length::Steps(1));
+        let mut o = options(&dir, Length::Steps(1));
         change(&mut o);
         let e = run(&o).0.err().unwrap();
         assert_eq!(e.exit_code(), 2);
@@ -134,10 +147,10 @@ fn bad_options_are_named() {
 
 #[test]
 fn what_diverges_or_is_stopped_gives_no_classifier() {
+    let dir = few(2);
     let o = FeatureOptions {
         lr: 1e30,
-        batch: 8,
-        ..options(Length::Steps(20))
+        ..options(&dir, Length::Steps(20))
     };
     let e = run(&o).0.err().unwrap();
     assert!(matches!(e, Error::Diverged(_)), "{e}");
@@ -145,7 +158,7 @@ fn what_diverges_or_is_stopped_gives_no_classifier() {
     let stop = StopSignal::detached();
     stop.ask();
     let run = FeatureRun {
-        options: &options(Length::Steps(5)),
+        options: &options(&dir, Length::Steps(5)),
         device: Device::Cpu,
         precision: Precision::Fp32,
         stop,

@@ -118,6 +118,10 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
             math,
             settings: TokenizerSettings::default(),
         },
+        Workload::TrainClassifier {
+            classifier: &ClassifierConfig::for_side(32, 10).unwrap(),
+            math,
+        },
         Workload::Evaluate { var, vqvae, math },
         Workload::Sample {
             var,

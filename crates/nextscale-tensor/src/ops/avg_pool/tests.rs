@@ -29,9 +29,12 @@ fn naive(x: &Tensor, window: Window, padding: bool) -> Vec<f64> {
                         for q in 0..window.size {
                             let row = (i * window.stride + p).checked_sub(window.pad);
                             let col = (j * window.stride + q).checked_sub(window.pad);
-                            if let (Some(r), Some(s)) = (row, col) && r < h && s < w {
-                                    sum += f64::from(xs[((n * h + r) * w + s) * c + ch]);
-                                    count += 1;
+                            if let (Some(r), Some(s)) = (row, col)
+                                && r < h
+                                && s < w
+                            {
+                                sum += f64::from(xs[((n * h + r) * w + s) * c + ch]);
+                                count += 1;
                             }
                         }
                     }

@@ -30,8 +30,11 @@ fn naive(x: &Tensor, window: Window) -> (Vec<f32>, [usize; 4]) {
                         for q in 0..window.size {
                             let row = (i * window.stride + p).checked_sub(window.pad);
                             let col = (j * window.stride + q).checked_sub(window.pad);
-                            if let (Some(r), Some(s)) = (row, col) && r < h && s < w {
-                                    best = best.max(xs[((n * h + r) * w + s) * c + ch]);
+                            if let (Some(r), Some(s)) = (row, col)
+                                && r < h
+                                && s < w
+                            {
+                                best = best.max(xs[((n * h + r) * w + s) * c + ch]);
                             }
                         }
                     }
