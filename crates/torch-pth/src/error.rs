@@ -24,7 +24,8 @@ pub enum Error {
         /// What was found, and what to do where something can be done.
         message: String,
     },
-    /// It is sound as far as can be told, and of a kind that is not read: PyTorch's old format, TorchScript, compressed members,
+    /// It is sound as far as can be told, and of a kind that is not read: tar archives from before PyTorch 0.1.10,
+    /// TorchScript where weights are asked for, compressed members,
     /// Python names outside the list.
     #[error("{path}: {message}", path = path.display())]
     Unsupported {

@@ -1,4 +1,5 @@
-//! PyTorch's `.pth` files (`torch.save`, the zip format of version 1.6 and later), read and written without Python.
+//! PyTorch's `.pth` files (`torch.save`), read and written without Python: the zip format of version 1.6 and later, and, to read alone,
+//! the format before it and the tensors of TorchScript programs.
 //!
 //! - **No pickle is run.** A pickle may name any Python function. Reading here knows a short list of names, as
 //!   `torch.load(weights_only=True)` does, and builds plain [`Value`]s: numbers, text, lists, dicts, tensors.
@@ -33,13 +34,17 @@
 mod archive;
 mod error;
 mod legacy;
+mod members;
 pub mod pickle;
 mod read;
+mod script;
 mod state_dict;
 mod tensor;
 mod versions;
 mod write;
 
+#[cfg(test)]
+mod kinds_tests;
 #[cfg(test)]
 mod tests;
 
@@ -50,7 +55,7 @@ struct Readme;
 
 pub use archive::Archive;
 pub use error::{Error, Result};
-pub use legacy::is_legacy;
+pub use legacy::{is_legacy, is_legacy_tar};
 pub use pickle::{Dict, Storage, TensorRef, Value};
 pub use read::PthFile;
 pub use state_dict::{read_state_dict, write_state_dict};

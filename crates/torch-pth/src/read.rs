@@ -3,20 +3,17 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zip::CompressionMethod;
-use zip::read::ZipArchive;
-use zip::result::ZipError;
-
-use crate::legacy::{HEAD, is_legacy};
-use crate::pickle::{self, Dict, Storage, TensorRef, Value};
+use crate::legacy::{self, HEAD, is_legacy, is_legacy_tar};
+use crate::members::{Members, ZipMembers, invalid, unsupported};
+use crate::pickle::{self, Dict, TensorRef, Value};
 use crate::{Error, Result, Tensor};
 
 /// The longest pickle that is read into memory. That of a thousand tensors takes a quarter of a megabyte.
-const MAX_PICKLE: u64 = 64 << 20;
+pub(crate) const MAX_PICKLE: u64 = 64 << 20;
 
 /// What tensors may take beyond the storages that they look at: tied weights and expanded numbers are views that share one.
 const SHARED: u64 = 64 << 20;
@@ -48,9 +45,7 @@ const LOOKS: u64 = 4;
 /// ```
 pub struct PthFile<R = BufReader<File>> {
     path: PathBuf,
-    archive: ZipArchive<R>,
-    /// The folder inside the archive, with its slash.
-    prefix: String,
+    members: Members<R>,
     big_endian: bool,
     /// Bytes of tensor data that may still be made: views can share a storage, so that a small file could
     /// otherwise ask for any amount of memory. Only storages that were looked at count, so that padding buys nothing.
@@ -75,103 +70,121 @@ impl PthFile {
     /// Opens a file and returns it with the object that it holds.
     ///
     /// # Errors
-    /// When it can't be opened, is no file, is truncated, has the old format from before PyTorch 1.6, is compressed,
+    /// When it can't be opened, is no file, is truncated, is one of the tar archives from before PyTorch 0.1.10, is compressed,
     /// or its pickle is refused (see [`pickle::from_bytes`]).
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Value)> {
         let path = path.as_ref();
+        Self::new(Self::reader(path)?, path)
+    }
+
+    /// Opens a TorchScript program (`torch.jit.save`) and returns it with its module, whose attributes are dicts in dicts;
+    /// [`Value::module_tensors`] lists the tensors. The program itself is not looked at.
+    ///
+    /// # Errors
+    /// As [`PthFile::open`], and when the file is no such program.
+    pub fn open_script(path: impl AsRef<Path>) -> Result<(Self, Value)> {
+        let path = path.as_ref();
+        Self::new_script(Self::reader(path)?, path)
+    }
+
+    fn reader(path: &Path) -> Result<BufReader<File>> {
         // Told without opening it: a pipe that nobody writes to would never open.
         if !std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
             return Err(invalid(path, "is not a file"));
         }
-        let mut file = File::open(path).map_err(Error::io(path))?;
-        let mut head = Vec::new();
-        let start = Read::by_ref(&mut file).take(HEAD).read_to_end(&mut head);
-        start.map_err(Error::io(path))?;
-        if is_legacy(&head) {
-            return Err(unsupported(
-                path,
-                "is in PyTorch's old format from before version 1.6; in Python, load it and save it again: torch.save(torch.load(FILE), FILE)",
-            ));
-        }
-        Self::new(BufReader::with_capacity(1 << 16, file), path)
+        let file = File::open(path).map_err(Error::io(path))?;
+        Ok(BufReader::with_capacity(1 << 16, file))
     }
 }
 
 impl<R: Read + Seek> PthFile<R> {
-    /// Reads an archive from anywhere: a file that is open already, or bytes in memory behind a [`Cursor`](io::Cursor). `name` is what
+    /// Reads a file from anywhere: one that is open already, or bytes in memory behind a [`Cursor`](std::io::Cursor). `name` is what
     /// errors call it.
     ///
     /// # Errors
-    /// As [`PthFile::open`]; the old format is not told apart here, see [`is_legacy`].
+    /// As [`PthFile::open`].
     pub fn new(mut reader: R, name: impl Into<PathBuf>) -> Result<(Self, Value)> {
         let path = name.into();
         let len = reader.seek(SeekFrom::End(0)).map_err(Error::io(&path))?;
-        let bad = |why: String| invalid(&path, why);
-        let archive = ZipArchive::new(reader).map_err(|e| {
-            bad(format!(
-                "truncated or not a .pth file: {}; get or save it again",
-                zip_text(&e)
-            ))
-        })?;
-        if archive.has_duplicate_names() {
-            return Err(bad(
-                "not a sound .pth file: a member's name occurs twice".into()
+        let mut head = Vec::new();
+        reader.rewind().map_err(Error::io(&path))?;
+        let start = reader.by_ref().take(HEAD).read_to_end(&mut head);
+        start.map_err(Error::io(&path))?;
+        if is_legacy_tar(&head) {
+            return Err(unsupported(
+                &path,
+                "is in PyTorch's old format from before version 0.1.10; in Python, load it and save it again: torch.save(torch.load(FILE), FILE)",
             ));
         }
-        let mut pickles: Vec<String> = archive
-            .file_names()
-            .filter_map(|n| Some(n.ok()?.strip_suffix("data.pkl")?.to_owned()))
-            .filter(|p| p.len() > 1 && p.find('/') == Some(p.len() - 1))
-            .collect();
-        let prefix = match (pickles.pop(), pickles.is_empty()) {
-            (Some(prefix), true) => prefix,
-            (None, _) => {
-                return Err(bad(
-                    "a zip archive without data.pkl, so not a .pth file".into()
+        if is_legacy(&head) {
+            let (value, places, big_endian) = legacy::read(&mut reader, len, &path)?;
+            let members = Members::Stream {
+                reader,
+                path: path.clone(),
+                places,
+            };
+            return Ok((Self::of(members, path, len, big_endian), value));
+        }
+        Self::zip(reader, path, len, false)
+    }
+
+    /// As [`PthFile::open_script`], from anywhere.
+    ///
+    /// # Errors
+    /// As [`PthFile::open_script`].
+    pub fn new_script(mut reader: R, name: impl Into<PathBuf>) -> Result<(Self, Value)> {
+        let path = name.into();
+        let len = reader.seek(SeekFrom::End(0)).map_err(Error::io(&path))?;
+        Self::zip(reader, path, len, true)
+    }
+
+    /// Whether what is read is a TorchScript program, as far as names in its archive tell.
+    pub fn is_script(reader: R) -> bool {
+        ZipMembers::new(reader, Path::new(""), 0).is_ok_and(|zip| zip.has("constants.pkl"))
+    }
+
+    fn zip(reader: R, path: PathBuf, len: u64, script: bool) -> Result<(Self, Value)> {
+        let mut zip = ZipMembers::new(reader, &path, len)?;
+        match (zip.has("constants.pkl"), script) {
+            (true, false) => {
+                return Err(unsupported(
+                    &path,
+                    "a TorchScript program; save the model's state_dict() with torch.save instead",
                 ));
             }
-            _ => {
-                return Err(bad(
-                    "a zip archive with several data.pkl, so not a .pth file".into(),
-                ));
-            }
+            (false, true) => return Err(invalid(&path, "is no TorchScript program")),
+            _ => {}
+        }
+        let mut big_endian = false;
+        if zip.has("byteorder") {
+            big_endian = match zip.member("byteorder", 16)?.trim_ascii() {
+                b"little" => false,
+                b"big" => true,
+                _ => {
+                    return Err(invalid(&path, "its byte order is neither little nor big"));
+                }
+            };
+        }
+        let bytes = zip.member("data.pkl", MAX_PICKLE)?;
+        let value = match script {
+            true => pickle::from_script(&bytes),
+            false => pickle::from_bytes(&bytes),
         };
-        let mut pth = Self {
-            archive,
-            prefix,
-            big_endian: false,
+        let value = value.map_err(|e| e.of_file(&path, "its pickle can't be read: "))?;
+        Ok((Self::of(Members::Zip(zip), path, len, big_endian), value))
+    }
+
+    fn of(members: Members<R>, path: PathBuf, file_bytes: u64, big_endian: bool) -> Self {
+        Self {
+            path,
+            members,
+            big_endian,
             budget: SHARED,
             seen: HashSet::new(),
             seen_bytes: 0,
-            file_bytes: len,
+            file_bytes,
             last: None,
-            path: path.clone(),
-        };
-        if pth
-            .archive
-            .index_for_name(&format!("{}constants.pkl", pth.prefix))
-            .is_some()
-        {
-            return Err(unsupported(
-                &path,
-                "a TorchScript program; save the model's state_dict() with torch.save instead",
-            ));
         }
-        if pth
-            .archive
-            .index_for_name(&format!("{}byteorder", pth.prefix))
-            .is_some()
-        {
-            pth.big_endian = match pth.member("byteorder", 16)?.trim_ascii() {
-                b"little" => false,
-                b"big" => true,
-                _ => return Err(bad("its byte order is neither little nor big".into())),
-            };
-        }
-        let bytes = pth.member("data.pkl", MAX_PICKLE)?;
-        let value = pickle::from_bytes(&bytes)
-            .map_err(|e| e.of_file(&path, "its pickle can't be read: "))?;
-        Ok((pth, value))
     }
 
     /// The file's path, or the name that stands for it.
@@ -184,7 +197,7 @@ impl<R: Read + Seek> PthFile<R> {
     /// # Errors
     /// When the storage is missing, damaged, or not of the size that the pickle states.
     pub fn tensor(&mut self, view: &TensorRef) -> Result<Tensor> {
-        self.check_storage(view.storage())?;
+        self.members.check(view.storage())?;
         if !self.seen.contains(&view.storage().key) {
             let bytes = view.storage().num_bytes().unwrap_or(u64::MAX);
             self.seen.insert(view.storage().key.clone());
@@ -200,7 +213,7 @@ impl<R: Read + Seek> PthFile<R> {
         })?;
         let whole = view.numel() as u64 == view.storage().numel && view.is_contiguous();
         let data = if whole {
-            self.storage(view.storage())?
+            self.members.storage(view.storage())?
         } else {
             let kept = self
                 .last
@@ -208,7 +221,10 @@ impl<R: Read + Seek> PthFile<R> {
                 .filter(|(key, _)| *key == view.storage().key);
             let (key, storage) = match kept {
                 Some(kept) if Some(kept.1.len() as u64) == view.storage().num_bytes() => kept,
-                _ => (view.storage().key.clone(), self.storage(view.storage())?),
+                _ => (
+                    view.storage().key.clone(),
+                    self.members.storage(view.storage())?,
+                ),
             };
             let data = view.gather(&storage);
             self.last = Some((key, storage));
@@ -240,96 +256,7 @@ impl<R: Read + Seek> PthFile<R> {
         Ok(out)
     }
 
-    fn storage(&mut self, storage: &Storage) -> Result<Vec<u8>> {
-        self.member(
-            &format!("data/{}", storage.key),
-            storage.num_bytes().unwrap_or(u64::MAX),
-        )
-    }
-
-    /// That the archive states the size for a storage that the pickle states.
-    fn check_storage(&self, storage: &Storage) -> Result<()> {
-        let name = format!("{}data/{}", self.prefix, storage.key);
-        let want = storage.num_bytes().unwrap_or(u64::MAX);
-        let entry = self
-            .archive
-            .index_for_name(&name)
-            .map(|i| self.archive.by_index_data(i));
-        match entry {
-            Some(Ok(entry)) if entry.size() == want => Ok(()),
-            Some(Ok(entry)) => Err(self.bad(format!(
-                "its member {name:?} holds {} bytes, but its tensor needs {want}",
-                entry.size()
-            ))),
-            _ => Err(self.bad(format!("its member {name:?} is missing"))),
-        }
-    }
-
-    /// A member's bytes, checked against its checksum.
-    fn member(&mut self, name: &str, limit: u64) -> Result<Vec<u8>> {
-        let path = self.path.clone();
-        let bad = |why: String| invalid(&path, why);
-        let file_len = self.file_bytes;
-        let mut member = self
-            .archive
-            .by_name(&format!("{}{name}", self.prefix))
-            .map_err(|e| {
-                bad(format!(
-                    "its member {name:?} can't be read: {}",
-                    zip_text(&e)
-                ))
-            })?;
-        if member.compression() != CompressionMethod::Stored
-            || member.size() != member.compressed_size()
-        {
-            let text = format!(
-                "its member {name:?} is compressed, which torch.save never does; unpack the archive and pack it again with zip -0"
-            );
-            return Err(unsupported(&path, text));
-        }
-        let size = member.size();
-        if size > limit.min(file_len) {
-            return Err(bad(format!(
-                "its member {name:?} claims {size} bytes, more than can be right"
-            )));
-        }
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(size as usize).map_err(|_| {
-            let text = format!("there is no memory for {size} bytes");
-            Error::io(&path)(io::Error::new(ErrorKind::OutOfMemory, text))
-        })?;
-        member.read_to_end(&mut bytes).map_err(|e| {
-            bad(format!(
-                "its member {name:?} is damaged ({e}); get or save the file again"
-            ))
-        })?;
-        if bytes.len() as u64 != size {
-            return Err(bad(format!(
-                "its member {name:?} is cut off; get or save the file again"
-            )));
-        }
-        Ok(bytes)
-    }
-
     fn bad(&self, why: String) -> Error {
         invalid(&self.path, why)
-    }
-}
-
-fn invalid(path: &Path, message: impl Into<String>) -> Error {
-    let (path, message) = (path.to_path_buf(), message.into());
-    Error::Invalid { path, message }
-}
-
-fn unsupported(path: &Path, message: impl Into<String>) -> Error {
-    let (path, message) = (path.to_path_buf(), message.into());
-    Error::Unsupported { path, message }
-}
-
-/// A zip error in a few words.
-fn zip_text(e: &ZipError) -> String {
-    match e {
-        ZipError::FileNotFound => "it is missing".into(),
-        other => other.to_string(),
     }
 }

@@ -1,16 +1,20 @@
-//! `nextscale eval`: validation losses by scale.
+//! `nextscale eval`: validation losses by scale, or the likelihood of every image.
+
+mod likelihood;
 
 use super::folder_args::FolderArgs;
 use super::images::{pair, tell_all, tell_bad};
 use super::machine::MachineArgs;
 use super::processes::ProcessArgs;
 use super::progress::progress;
+use super::turns;
 use super::weights_args::WeightsArgs;
+use likelihood::LikelihoodArgs;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::{OpenPair, open_pair};
 use nextscale::console::counted;
 use nextscale::data::LoaderConfig;
-use nextscale::eval::{TeacherForcing, evaluate_losses};
+use nextscale::eval::{Measures, TeacherForcing, evaluate_likelihood, evaluate_losses};
 use nextscale::memory::{self, Workload, advise};
 use nextscale::model::vqvae::codes::Tokenizer;
 use nextscale::options::FolderOptions;
@@ -18,6 +22,7 @@ use nextscale::options::values::BadImages;
 use nextscale::run::Dataset;
 use nextscale::{Error, Result, Share, Team, say};
 use nextscale_tensor::Precision;
+use nextscale_world::Limits;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,6 +49,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = BadImages::Fail)]
     bad_images: BadImages,
     #[command(flatten)]
+    likelihood: LikelihoodArgs,
+    #[command(flatten)]
     folder: FolderOptions,
     #[command(flatten)]
     weights: WeightsArgs,
@@ -54,7 +61,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    args.processes.share(|team| {
+    let limits = match args.likelihood.takes_long() {
+        true => turns::limits(),
+        false => Limits::default(),
+    };
+    args.processes.share_within(limits, |team| {
         let source = || pair(&args.model, args.tokenizer.as_deref());
         evaluate(args, team).map_err(|e| args.data.explain(e).of_weights(source()))
     })
@@ -65,6 +76,7 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
     if args.batch == 0 {
         return Err(Error::input("--batch=0: expected at least 1"));
     }
+    let likelihood = args.likelihood.asked()?;
     let (device, math) = args.machine.start_in(world, Precision::Tf32)?;
     let OpenPair {
         mut var,
@@ -112,15 +124,31 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
     let mut loader = data.val_loader(args.batch, config)?;
     let own = data.val.len().div_ceil(world.size());
     let mut seen = progress(own, world.is_first());
-    let m = evaluate_losses(model, &mut loader, side, team, &mut seen)
-        .map_err(|e| advise(e, device, "batch", args.batch, workload()))?;
+    let chance = (var.config.vocab as f64).ln();
+    let full = |e| advise(e, device, "batch", args.batch, workload());
+    if let Some(asked) = likelihood {
+        let classes = asked.classes(var.config.classes, &*data.val, team)?;
+        let found = evaluate_likelihood(model, &mut loader, side, &classes, team, &mut seen)
+            .map_err(full)?;
+        tell_bad(&loader.bad_images());
+        found.check()?;
+        return match world.is_first() {
+            true => asked.report(&found, &*data.val, chance),
+            false => Ok(()),
+        };
+    }
+    let m = evaluate_losses(model, &mut loader, side, team, &mut seen).map_err(full)?;
     tell_bad(&loader.bad_images());
     m.check()?;
     if !world.is_first() {
         return Ok(());
     }
+    report(&m, pyramid.scales(), chance)
+}
+
+fn report(m: &Measures, scales: &[(usize, usize)], chance: f64) -> Result<()> {
     say!("scale    tokens      loss  accuracy")?;
-    for (k, (h, w)) in pyramid.scales().iter().enumerate() {
+    for (k, (h, w)) in scales.iter().enumerate() {
         say!(
             "{:<7} {:>7}  {:>8.4}  {:>6.2} %",
             format!("{h}x{w}"),
@@ -136,7 +164,6 @@ fn evaluate(args: &Args, team: &Team) -> Result<()> {
         m.loss_mean(),
         m.acc_mean()
     )?;
-    let chance = (var.config.vocab as f64).ln();
     say!(
         "a model that knows nothing has {chance:.4}; this one is {:.1} % below",
         100.0 * (1.0 - m.loss_mean() / chance)

@@ -64,7 +64,7 @@ pub enum Command {
     Reconstruct(reconstruct::Args),
     /// Write the tokens of a folder of images to a file
     Tokenize(tokenize::Args),
-    /// Validation losses and accuracies of a transformer, by scale
+    /// Validation losses and accuracies of a transformer, by scale; or how likely every image is
     Eval(eval::Args),
     /// How good pictures are: FID, sFID, Inception score, precision and recall, by the protocols that papers use
     Score(score::Args),

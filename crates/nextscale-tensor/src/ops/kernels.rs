@@ -40,6 +40,7 @@ static OPERATORS: &[&Module] = &[
     &split_tokens::cuda::MODULE,
     &token_embedding::cuda::MODULE,
     &token_measures::MODULE,
+    &unit_distance::cuda::MODULE,
     &upsample::cuda::MODULE,
 ];
 

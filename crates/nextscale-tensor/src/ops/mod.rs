@@ -39,6 +39,7 @@ pub mod split_tokens;
 pub mod straight_through;
 pub mod token_embedding;
 pub mod token_measures;
+pub mod unit_distance;
 pub mod upsample;
 
 pub use adaptive_norm::{Modulation, adaptive_norm};
@@ -83,6 +84,7 @@ pub use split_tokens::split_tokens;
 pub use straight_through::straight_through;
 pub use token_embedding::{scale_embedding, token_embedding};
 pub use token_measures::token_measures;
+pub use unit_distance::unit_distance;
 pub use upsample::upsample_nearest2x;
 
 #[cfg(test)]

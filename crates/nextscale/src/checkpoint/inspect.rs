@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::class_names::{CLASSES_KEY, names_of_extra, names_of_metadata};
+use super::classifier::{self, ClassifierRecord};
 use super::places::{Place, Tree, open_pth, places};
 use super::trainer_state::{self, ScalerState};
 use super::weights::{
@@ -17,6 +18,7 @@ use crate::format::pth::PthFile;
 use crate::format::run_file;
 use crate::format::safetensors::{SafetensorsFile, TextMetadata};
 use crate::format::sniff::{FileFormat, sniff};
+use crate::model::classifier::ClassifierConfig;
 use crate::model::load_into::{NonFinite, may_be_infinite};
 use crate::model::var::state_dict::VarShape;
 use crate::model::var::state_dict::is_buffer;
@@ -43,6 +45,8 @@ pub enum FileKind {
     BothWeights,
     /// Images as tokens.
     Tokens,
+    /// A classifier to take features from.
+    Classifier,
     /// Tensors of something else.
     Foreign,
 }
@@ -54,7 +58,7 @@ pub struct PartSummary {
     pub name: String,
     /// Number of tensors.
     pub tensors: usize,
-    /// Number of elements in them, without buffers; of a model's weights (`var`, `vae`) these are its parameters.
+    /// Number of elements in them, without buffers; of a model's weights (`var`, `vae`, `weights`) these are its parameters.
     pub parameters: u64,
     /// Bytes of all of them.
     pub bytes: u64,
@@ -105,6 +109,8 @@ pub struct Description {
     pub var: Option<VarShape>,
     /// Where the training run stands, in a training checkpoint.
     pub progress: Option<SavedProgress>,
+    /// The classifier in it, and how it was trained.
+    pub classifier: Option<(ClassifierConfig, ClassifierRecord)>,
     /// The first names of a foreign file.
     pub names: Vec<String>,
     /// Images, crops of each and tokens of a crop, in a token file.
@@ -139,6 +145,7 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description> {
         vae: None,
         var: None,
         progress: None,
+        classifier: None,
         names: vec![],
         tokens: None,
         roots: vec![],
@@ -189,7 +196,13 @@ impl Description {
                 _ => None,
             };
             self.tokens = file.info("tokens")?.and_then(|(_, shape)| sized(shape));
-            if self.tokens.is_some() && file.info("labels")?.is_some() {
+            self.classifier = classifier::stated_by(&self.metadata);
+            if self.classifier.is_some() {
+                self.metadata.remove(classifier::CLASSIFIER_KEY);
+                self.kind = FileKind::Classifier;
+                let all = Outline::of_safetensors(&mut file, "")?;
+                self.parts.push(summary("weights", &all));
+            } else if self.tokens.is_some() && file.info("labels")?.is_some() {
                 self.kind = FileKind::Tokens;
                 let all = Outline::of_safetensors(&mut file, "")?;
                 self.parts.push(summary("tensors", &all));

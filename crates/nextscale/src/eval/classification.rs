@@ -136,7 +136,10 @@ mod tests {
         c.add(2, &[0.0, 1.0, 1.5]);
         c.add(1, &[f32::NAN, 1.0, 0.0]);
         c.add(9, &[0.0, 0.0, 0.0]);
-        assert_eq!((&c.images[..], &c.right[..]), (&[1, 1, 2][..], &[1, 0, 1][..]));
+        assert_eq!(
+            (&c.images[..], &c.right[..]),
+            (&[1, 1, 2][..], &[1, 0, 1][..])
+        );
         assert_eq!((c.count(), c.not_numbers), (4, 1));
         assert_eq!((c.accuracy(), c.chance()), (0.5, 0.5));
         assert_eq!(largest(&[]), None);

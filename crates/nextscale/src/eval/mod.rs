@@ -1,7 +1,8 @@
-//! How good a model is: reconstructions and losses over a whole set of images.
+//! How good a model is: reconstructions, losses and likelihoods over a whole set of images.
 
 mod classification;
 mod judge;
+mod likelihood;
 mod losses;
 mod measures;
 mod reconstruction;
@@ -26,6 +27,9 @@ fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
 
 pub use classification::{Classification, evaluate_classification};
 pub use judge::Judge;
+pub use likelihood::{
+    Estimated, Guess, ImageLikelihood, Likelihood, LikelihoodFile, evaluate_likelihood,
+};
 pub use losses::{evaluate_losses, evaluate_token_losses};
 pub use measures::{Measures, PendingMeasures};
 pub use reconstruction::{Reconstruction, evaluate_reconstruction, psnr_db};

@@ -6,6 +6,7 @@ use crate::model::ForwardPass;
 use crate::model::var::{DropPath, Var};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::{Error, Result};
+use nextscale_tensor::ops::CrossEntropy;
 use nextscale_tensor::{Tensor, ops};
 
 /// A transformer and the tokenizer whose tokens it predicts.
@@ -22,9 +23,9 @@ pub struct TeacherForcing<'a> {
 /// What a batch gives the transformer to learn from.
 pub(crate) struct Inputs {
     /// The tokens \[B, Σl\] of the scales that take part.
-    targets: Tensor,
+    pub(super) targets: Tensor,
     /// The transformer's input that they make; `None` where only the first scale takes part.
-    input: Option<Tensor>,
+    pub(super) input: Option<Tensor>,
     /// Scales that take part.
     scales: usize,
 }
@@ -146,10 +147,7 @@ impl TeacherForcing<'_> {
         let Inputs {
             targets, scales, ..
         } = inputs;
-        let logits = self
-            .var
-            .forward(pass, labels, inputs.input.as_ref(), *scales, drop_path)?;
-        let ce = ops::cross_entropy(&pass.cx, logits, targets, weights, smoothing)?;
+        let ce = self.cross_entropy(pass, inputs, labels, drop_path, weights, smoothing)?;
         let ranges: Vec<_> = (0..*scales).map(|k| pyramid.range(k)).collect();
         let sums = ops::token_measures(&ce.plain, &ce.predicted, targets, &ranges)?;
         let tokens = ranges.iter().map(|r| (labels.numel() * r.len()) as u64);
@@ -161,5 +159,35 @@ impl TeacherForcing<'_> {
             },
             predicted: ce.predicted,
         })
+    }
+
+    /// What every token costs under labels \[B\], without smoothing: \[B, L\] in nats, on the models' device.
+    pub(crate) fn token_costs(&self, inputs: &Inputs, labels: &Tensor) -> Result<Tensor> {
+        let pass = ForwardPass::plain(self.var.math);
+        let weights = vec![1.0; inputs.targets.shape().last()];
+        let ce = self.cross_entropy(&pass, inputs, labels, None, &weights, 0.0)?;
+        Ok(ce.plain)
+    }
+
+    fn cross_entropy(
+        &self,
+        pass: &ForwardPass<'_>,
+        inputs: &Inputs,
+        labels: &Tensor,
+        drop_path: Option<&DropPath>,
+        weights: &[f32],
+        smoothing: f32,
+    ) -> Result<CrossEntropy> {
+        let Inputs {
+            targets,
+            input,
+            scales,
+        } = inputs;
+        let logits = self
+            .var
+            .forward(pass, labels, input.as_ref(), *scales, drop_path)?;
+        Ok(ops::cross_entropy(
+            &pass.cx, logits, targets, weights, smoothing,
+        )?)
     }
 }

@@ -1,9 +1,9 @@
 //! For how long a classifier is trained.
 
+use crate::Result;
 use crate::log::clock::format_duration;
 use crate::options::check;
 use crate::text::counted;
-use crate::Result;
 use std::time::Duration;
 
 /// Training images that are seen in all where nothing else is asked for: enough for classes of clothing to be told apart as well as such
@@ -199,7 +199,10 @@ mod tests {
                 + image * 10_000.0
                 + rounds * image * CLOTHING.judged() as f64;
             assert!(whole <= 60.0 * minutes, "{minutes}: {whole}");
-            assert!(whole >= 0.9 * 60.0 * minutes || plan.steps == 1, "{minutes}: {whole}");
+            assert!(
+                whole >= 0.9 * 60.0 * minutes || plan.steps == 1,
+                "{minutes}: {whole}"
+            );
         }
         // Even where nothing fits there is a step.
         let none = Length::Minutes(0.001).steps(CLOTHING, || Ok(5.0)).unwrap();

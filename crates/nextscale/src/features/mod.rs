@@ -16,9 +16,9 @@ use crate::checkpoint::classifier::{ClassifierRecord, TrainedClassifier};
 use crate::data::LoaderConfig;
 use crate::memory::{self, Workload, advise};
 use crate::model::classifier::{Classifier, ClassifierConfig};
+use crate::options::FolderOptions;
 use crate::options::check;
 use crate::options::values::{BadImages, DeviceChoice};
-use crate::options::FolderOptions;
 use crate::run::{Dataset, StopSignal, loader_config};
 use crate::text::counted;
 use crate::train::classifier_trainer::ClassifierTrainer;
@@ -167,7 +167,10 @@ impl FeatureRun<'_> {
                 ),
             ));
         }
-        dataset.remarks.iter().for_each(|line| tell(&Told::Line(line)));
+        dataset
+            .remarks
+            .iter()
+            .for_each(|line| tell(&Told::Line(line)));
         if o.size.is_none() {
             let choice = match self.device {
                 Device::Cuda(number) => DeviceChoice::Cuda(Some(number)),

@@ -67,7 +67,11 @@ impl NpyHeader {
     /// One line for what is no array, or one of a kind that is not read.
     pub fn read(from: &mut impl Read, source: &str) -> Result<Self> {
         let mut start = [0; 8];
-        let cut = |_| Error::input(format!("{source}: the array ends in its header; get the file again"));
+        let cut = |_| {
+            Error::input(format!(
+                "{source}: the array ends in its header; get the file again"
+            ))
+        };
         from.read_exact(&mut start).map_err(cut)?;
         if &start[..6] != MAGIC {
             return Err(Error::input(format!("{source}: is no numpy array")));
@@ -99,7 +103,9 @@ impl NpyHeader {
             .ok_or("its header names no type of numbers; an array of plain numbers is expected")?;
         let all = [NpyType::U8, NpyType::F32, NpyType::F64];
         // A byte has no order.
-        let dtype = all.into_iter().find(|t| t.descr()[1..] == descr[descr.len().min(1)..]);
+        let dtype = all
+            .into_iter()
+            .find(|t| t.descr()[1..] == descr[descr.len().min(1)..]);
         let dtype = dtype.filter(|t| t.size() == 1 || descr.starts_with(['<', '=']));
         let dtype = dtype.ok_or_else(|| {
             format!("its numbers are of type {descr:?}; uint8 ('|u1'), float32 ('<f4') and float64 ('<f8') are read")
@@ -108,12 +114,17 @@ impl NpyHeader {
             .and_then(|v| v.strip_prefix('(')?.split_once(')'))
             .ok_or("its header has no shape")?
             .0;
-        let axes = inner.split(',').map(str::trim).filter(|axis| !axis.is_empty());
+        let axes = inner
+            .split(',')
+            .map(str::trim)
+            .filter(|axis| !axis.is_empty());
         let shape = axes
             .map(|axis| axis.trim_end_matches('L').parse::<usize>())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| format!("its shape ({inner}) holds what is no count"))?;
-        let numel = shape.iter().try_fold(1usize, |n, axis| n.checked_mul(*axis));
+        let numel = shape
+            .iter()
+            .try_fold(1usize, |n, axis| n.checked_mul(*axis));
         let bytes = numel.and_then(|n| n.checked_mul(dtype.size()));
         if shape.len() > MOST_AXES || bytes.is_none_or(|n| n > isize::MAX as usize) {
             return Err(format!("its shape ({inner}) is larger than any memory"));
@@ -129,7 +140,12 @@ impl NpyHeader {
     pub fn to_bytes(&self) -> Vec<u8> {
         let axes: String = match self.shape[..] {
             [one] => format!("{one},"),
-            _ => self.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+            _ => self
+                .shape
+                .iter()
+                .map(usize::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
         };
         let mut dict = format!(
             "{{'descr': '{}', 'fortran_order': False, 'shape': ({axes}), }}",
@@ -159,7 +175,11 @@ impl NpyHeader {
                 self.shape
             )));
         }
-        let cut = |_| Error::input(format!("{source}: its numbers end early; get the file again"));
+        let cut = |_| {
+            Error::input(format!(
+                "{source}: its numbers end early; get the file again"
+            ))
+        };
         let size = self.dtype.size();
         let mut values = Vec::new();
         let mut buffer = vec![0; (1 << 16) * size];
@@ -202,7 +222,8 @@ mod tests {
     #[test]
     fn headers_of_numpy_are_understood() {
         let of = |text: &str| NpyHeader::parse(text);
-        let plain = of("{'descr': '<f8', 'fortran_order': False, 'shape': (2048, 2048), }").unwrap();
+        let plain =
+            of("{'descr': '<f8', 'fortran_order': False, 'shape': (2048, 2048), }").unwrap();
         assert_eq!(plain, NpyHeader::new(NpyType::F64, &[2048, 2048]));
         let one = of("{'descr': '|u1', 'fortran_order': True, 'shape': (7,), }").unwrap();
         assert_eq!(one, NpyHeader::new(NpyType::U8, &[7]));
@@ -214,8 +235,14 @@ mod tests {
             ("{'descr': '', 'shape': (2,), }", "type \"\""),
             ("{'descr': [('a', '<f8')], 'shape': (2,), }", "no type"),
             ("{'descr': '<f8', 'shape': (-2,), }", "no count"),
-            ("{'descr': '<f8', 'shape': (2, 3), 'fortran_order': True}", "column"),
-            ("{'descr': '<f8', 'shape': (9999999999, 9999999999), }", "larger"),
+            (
+                "{'descr': '<f8', 'shape': (2, 3), 'fortran_order': True}",
+                "column",
+            ),
+            (
+                "{'descr': '<f8', 'shape': (9999999999, 9999999999), }",
+                "larger",
+            ),
             ("{'descr': '<f8'}", "no shape"),
         ] {
             let told = of(text).unwrap_err();

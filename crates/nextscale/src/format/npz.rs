@@ -21,9 +21,8 @@ impl Npz {
     /// One line when it can't be read or is no archive.
     pub fn open(path: &Path) -> Result<Self> {
         let (file, _) = open_input(path)?;
-        let zip = ZipArchive::new(BufReader::new(file)).map_err(|e| {
-            Error::input(format!("{}: is no .npz archive: {e}", path.display()))
-        })?;
+        let zip = ZipArchive::new(BufReader::new(file))
+            .map_err(|e| Error::input(format!("{}: is no .npz archive: {e}", path.display())))?;
         Ok(Self {
             path: path.to_owned(),
             zip,
@@ -66,12 +65,18 @@ impl Npz {
     ///
     /// # Errors
     /// As [`Npz::array`], and where the shape is another.
-    pub fn numbers(&mut self, name: &str, fits: impl Fn(&[usize]) -> bool) -> Result<(Vec<usize>, Vec<f64>)> {
+    pub fn numbers(
+        &mut self,
+        name: &str,
+        fits: impl Fn(&[usize]) -> bool,
+    ) -> Result<(Vec<usize>, Vec<f64>)> {
         let source = self.source(name);
         let (header, mut from) = self.array(name)?;
         if !fits(&header.shape) {
             let found = &header.shape;
-            return Err(Error::input(format!("{source}: is of shape {found:?}, which does not fit")));
+            return Err(Error::input(format!(
+                "{source}: is of shape {found:?}, which does not fit"
+            )));
         }
         let values = header.read_f64(&mut from, header.numel(), &source)?;
         Ok((header.shape, values))

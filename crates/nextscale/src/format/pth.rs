@@ -86,6 +86,27 @@ impl PthFile {
         Ok((Self(file), value))
     }
 
+    /// Whether a file is a TorchScript program.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(crate) fn is_script(path: &Path) -> Result<bool> {
+        let (file, _) = open_input(path)?;
+        let reader = BufReader::with_capacity(1 << 16, file);
+        Ok(torch_pth::PthFile::is_script(reader))
+    }
+
+    /// Opens a TorchScript program and returns it with its module; see [`torch_pth::PthFile::open_script`].
+    ///
+    /// # Errors
+    /// When it can't be opened or read, or is none.
+    pub(crate) fn open_script(path: &Path) -> Result<(Self, Value)> {
+        let (file, _) = open_input(path)?;
+        let reader = BufReader::with_capacity(1 << 16, file);
+        let (file, value) = torch_pth::PthFile::new_script(reader, path)?;
+        Ok((Self(file), value))
+    }
+
     /// Reads one tensor's data and makes it contiguous.
     ///
     /// # Errors

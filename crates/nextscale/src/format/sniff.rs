@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub enum FileFormat {
     /// safetensors
     Safetensors,
-    /// PyTorch's zip archive
+    /// PyTorch's zip archive, or its format from before version 1.6
     Pth,
 }
 
@@ -68,14 +68,14 @@ pub fn sniff(path: impl AsRef<Path>) -> Result<FileFormat> {
     if head.is_empty() {
         return Err(bad("is empty; get or save it again"));
     }
-    if starts(b"PK\x03\x04") {
+    if starts(b"PK\x03\x04") || torch_pth::is_legacy(&head) && !torch_pth::is_legacy_tar(&head) {
         return Ok(FileFormat::Pth);
     }
     if head.get(8) == Some(&b'{') {
         return Ok(FileFormat::Safetensors);
     }
-    Err(bad(if torch_pth::is_legacy(&head) {
-        "is in PyTorch's old format from before version 1.6; in Python, load it and save it again: torch.save(torch.load(FILE), FILE)"
+    Err(bad(if torch_pth::is_legacy_tar(&head) {
+        "is in PyTorch's old format from before version 0.1.10; in Python, load it and save it again: torch.save(torch.load(FILE), FILE)"
     } else if starts(&[0x1f, 0x8b]) {
         "is compressed with gzip; unpack it first with gunzip"
     } else if is_tar(&head) {
@@ -157,7 +157,12 @@ mod tests {
         let mut tar = vec![0u8; 512];
         tar[257..262].copy_from_slice(b"ustar");
         assert!(text(b"").contains("empty"));
-        assert!(text(b"L119547037146038801333356L\n.").contains("old format"));
+        std::fs::write(
+            &path,
+            b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.",
+        )
+        .unwrap();
+        assert_eq!(sniff(&path).unwrap(), FileFormat::Pth);
         assert!(text(&tar).contains("tar archive"));
         tar[..8].copy_from_slice(b"sys_info");
         assert!(text(&tar).contains("old format"));

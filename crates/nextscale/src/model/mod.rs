@@ -5,6 +5,7 @@ pub mod classifier;
 pub mod inception;
 pub mod layers;
 pub mod load_into;
+pub mod lpips;
 #[cfg(test)]
 mod parts_tests;
 pub mod pyramid;
@@ -12,6 +13,7 @@ pub mod pyramid;
 pub(crate) mod small;
 pub mod state;
 pub mod var;
+pub mod vgg;
 pub mod vqvae;
 
 use nextscale_tensor::{Cx, DType, Device, Math, Params, Tensor};

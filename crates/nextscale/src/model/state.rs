@@ -12,7 +12,7 @@ use nextscale_tensor::{GradBuffer, Params};
 use std::borrow::Cow;
 
 /// Names and shapes of the parameters, for [`load_into`].
-pub(super) fn expected(params: &Params) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn expected(params: &Params) -> Vec<(String, Vec<usize>)> {
     let infos = params.infos().iter();
     infos
         .map(|i| (i.name.clone(), i.shape.dims().to_vec()))

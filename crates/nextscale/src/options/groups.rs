@@ -6,6 +6,7 @@ use super::values::parse_bool;
 use super::values::{BadImages, DeviceChoice, option_as_text, path_as_text};
 use crate::Result;
 use crate::data::{Aspect, Background, Canvas, Cut};
+use crate::score::Protocol;
 use crate::train::schedule::Curve;
 #[cfg(feature = "cli")]
 use clap::ArgAction;
@@ -42,6 +43,27 @@ impl CanvasOptions {
         Self {
             background: self.background.or(trained.map(|c| c.background)),
             aspect: self.aspect.or(trained.map(|c| c.aspect)),
+        }
+    }
+}
+
+options! {
+    /// Whether samples are drawn and judged during a run.
+    pub struct ScoreOptions {
+        in "Scores" {
+            /// Draw samples and judge them in evaluations after every N epochs, and at the end; 0: never
+            [value_name = "EPOCHS"]
+            score_every: u64 = 0;
+            /// Samples that are drawn for it
+            [value_name = "N"]
+            score_samples: usize = 1000;
+            /// The network that judges them: a file of train-features, or of the Inception network as FID uses it
+            #[serde(serialize_with = "option_as_text")]
+            [value_name = "FILE"]
+            score_features: Option<PathBuf>;
+            /// With the Inception network: how numbers are computed
+            [value_enum]
+            score_protocol: Protocol = Protocol::Adm;
         }
     }
 }

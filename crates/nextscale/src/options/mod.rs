@@ -105,6 +105,7 @@ pub mod values;
 pub use given::Given;
 pub use groups::{
     CanvasOptions, DataOptions, FolderOptions, MachineOptions, OutputOptions, ScheduleOptions,
+    ScoreOptions,
 };
 pub use plan::{Horizon, process_batch};
 pub use recipes::Recipe;

@@ -6,7 +6,8 @@ use super::values::{expand_pn, format_g, option_as_text, parse_pn, precision_by_
 #[cfg(feature = "cli")]
 use super::values::{parse_bool, precision_parser};
 use super::{
-    DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions, check,
+    DataOptions, FolderOptions, MachineOptions, OutputOptions, Recipe, ScheduleOptions,
+    ScoreOptions, check,
 };
 use crate::Result;
 use crate::model::Pyramid;
@@ -144,6 +145,8 @@ options! {
             schedule: ScheduleOptions;
             /// Files of the run.
             output: OutputOptions;
+            /// Whether samples are judged.
+            score: ScoreOptions;
             /// What the run computes on.
             machine: MachineOptions;
         }

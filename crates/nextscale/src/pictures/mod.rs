@@ -1,15 +1,17 @@
-//! Pictures and files of many images that commands and runs write: grids, before/after pairs, labelled rows, animations, `.npz`.
+//! Pictures and files of many images that commands and runs write: grids, before/after pairs, labelled rows, animations, `.npz`, line plots.
 
 mod animation;
 mod grid_file;
 mod labels;
 mod npz;
+mod plot;
 mod png_text;
 mod sheet;
 
 pub use animation::save_gif;
 pub use grid_file::GridFile;
 pub use npz::NpzImages;
+pub use plot::{Plot, Reference, Series};
 pub use png_text::{PngText, read_png_text};
 pub use sheet::{Sheet, labelled_rows};
 

@@ -31,8 +31,7 @@ impl NpzImages {
         let failed = |e: zip::result::ZipError| Error::failed(format!("{}: {e}", path.display()));
         zip.start_file("arr_0.npy", options).map_err(failed)?;
         let header = NpyHeader::new(NpyType::U8, &[n, height, width, 3]);
-        zip.write_all(&header.to_bytes())
-            .map_err(Error::io(path))?;
+        zip.write_all(&header.to_bytes()).map_err(Error::io(path))?;
         Ok(Self {
             zip,
             file,

@@ -39,7 +39,11 @@ impl PictureBatch {
 ///
 /// # Errors
 /// When pictures are none, or the GPU refuses.
-pub fn prepare(preparation: Preparation, pictures: &PictureBatch, device: Device) -> Result<Tensor> {
+pub fn prepare(
+    preparation: Preparation,
+    pictures: &PictureBatch,
+    device: Device,
+) -> Result<Tensor> {
     let ((height, width), n) = (pictures.size, pictures.len());
     let each = height * width * 3;
     if each == 0 || pictures.rgb.len() != n * each {
@@ -71,7 +75,12 @@ fn of_side(pictures: &PictureBatch, side: usize, device: Device) -> Result<Tenso
     let shape = [pictures.len(), side, side, 3];
     let (height, width) = pictures.size;
     if pictures.size == (side, side) {
-        return Ok(ops::from_pixels_on(device, DType::F32, shape, &pictures.rgb)?);
+        return Ok(ops::from_pixels_on(
+            device,
+            DType::F32,
+            shape,
+            &pictures.rgb,
+        )?);
     }
     let transform = Transform::new(side, 1.0, false)?;
     let mut all = vec![0; pictures.len() * transform.bytes()];
@@ -86,9 +95,12 @@ fn of_side(pictures: &PictureBatch, side: usize, device: Device) -> Result<Tenso
 /// The place of the largest number; the first of several.
 fn largest(row: &[f32]) -> u32 {
     let first_of_all = (0, f32::NEG_INFINITY);
-    let best = row.iter().enumerate().fold(first_of_all, |best, (i, v)| {
-        if *v > best.1 { (i, *v) } else { best }
-    });
+    let best = row.iter().enumerate().fold(
+        first_of_all,
+        |best, (i, v)| {
+            if *v > best.1 { (i, *v) } else { best }
+        },
+    );
     best.0 as u32
 }
 

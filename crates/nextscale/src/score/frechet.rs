@@ -24,7 +24,10 @@ pub fn frechet_distance(a: &Statistics, b: &Statistics) -> Result<f64> {
     let inner = match a.covariance.llt(Side::Lower) {
         Ok(root) => root.L().transpose() * &b.covariance * root.L(),
         Err(_) => {
-            let eigen = a.covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
+            let eigen = a
+                .covariance
+                .self_adjoint_eigen(Side::Lower)
+                .map_err(failed)?;
             let (u, values) = (eigen.U(), eigen.S().column_vector());
             // Covariances of fewer images than features have eigenvalues that are zero but for rounding.
             let scaled = Mat::from_fn(width, width, |i, j| u[(i, j)] * values[j].max(0.0).sqrt());
@@ -36,7 +39,12 @@ pub fn frechet_distance(a: &Statistics, b: &Statistics) -> Result<f64> {
         .self_adjoint_eigenvalues(Side::Lower)
         .map_err(failed)?;
     let trace_of_root: f64 = values.iter().map(|v| v.max(0.0).sqrt()).sum();
-    let apart: f64 = a.mean.iter().zip(&b.mean).map(|(a, b)| (a - b).powi(2)).sum();
+    let apart: f64 = a
+        .mean
+        .iter()
+        .zip(&b.mean)
+        .map(|(a, b)| (a - b).powi(2))
+        .sum();
     let trace = |m: &Mat<f64>| (0..width).map(|i| m[(i, i)]).sum::<f64>();
     Ok(apart + trace(&a.covariance) + trace(&b.covariance) - 2.0 * trace_of_root)
 }

@@ -124,7 +124,9 @@ mod tests {
         let (mean, _) = score(&[1.0, 2.0, 1.0, 2.0], 2, pieces(2, 1, None));
         assert!((mean - 1.0).abs() < 1e-12);
         // In another order splits see one class each.
-        let order: Vec<usize> = (0..4).flat_map(|c| (0..4).map(move |i| 4 * i + c)).collect();
+        let order: Vec<usize> = (0..4)
+            .flat_map(|c| (0..4).map(move |i| 4 * i + c))
+            .collect();
         let (mean, _) = score(&logits, 4, pieces(16, 4, Some(&order)));
         assert!((mean - 1.0).abs() < 1e-9);
         // Logits that are far apart leave no probability for the others.
@@ -147,10 +149,16 @@ mod tests {
         let of = |rows: Range<usize>| {
             let m = rows.len() as f64;
             let q = |c: usize| rows.clone().map(|r| p[r][c]).sum::<f64>() / m;
-            let kl = |r: usize| (0..classes).map(|c| p[r][c] * (p[r][c] / q(c)).ln()).sum::<f64>();
+            let kl = |r: usize| {
+                (0..classes)
+                    .map(|c| p[r][c] * (p[r][c] / q(c)).ln())
+                    .sum::<f64>()
+            };
             (rows.clone().map(kl).sum::<f64>() / m).exp()
         };
-        let scores: Vec<f64> = (0..splits).map(|s| of(s * n / splits..(s + 1) * n / splits)).collect();
+        let scores: Vec<f64> = (0..splits)
+            .map(|s| of(s * n / splits..(s + 1) * n / splits))
+            .collect();
         let want = scores.iter().sum::<f64>() / splits as f64;
         let (mean, deviation) = score(&logits, classes, pieces(n, splits, None));
         assert!((mean - want).abs() < 1e-12);

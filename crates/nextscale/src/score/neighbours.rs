@@ -120,7 +120,8 @@ mod tests {
                 .map(|row| row.iter().map(|v| f64::from(*v)).collect())
                 .collect()
         };
-        let apart = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum() };
+        let apart =
+            |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum() };
         let among = |a: &[Vec<f64>], b: &[Vec<f64>]| {
             let radius = |row: &Vec<f64>| {
                 let mut all: Vec<f64> = b.iter().map(|other| apart(row, other)).collect();
@@ -128,7 +129,11 @@ mod tests {
                 all[k]
             };
             let radii: Vec<f64> = b.iter().map(radius).collect();
-            let inside = |row: &&Vec<f64>| b.iter().zip(&radii).any(|(other, r)| apart(row, other) <= *r);
+            let inside = |row: &&Vec<f64>| {
+                b.iter()
+                    .zip(&radii)
+                    .any(|(other, r)| apart(row, other) <= *r)
+            };
             a.iter().filter(inside).count() as f64 / a.len() as f64
         };
         let (samples, real) = (rows(samples), rows(real));

@@ -1,7 +1,8 @@
 //! The networks whose features are compared, from their files.
 
+use super::network::open_inception;
 use super::{Method, Protocol};
-use crate::{Error, Result};
+use crate::Result;
 use crate::checkpoint::classifier::TrainedClassifier;
 use crate::format::sha256_of;
 use crate::model::inception::Inception;
@@ -34,6 +35,12 @@ pub struct NetworkFacts {
     pub kind: String,
     /// The file's SHA-256.
     pub sha256: String,
+    /// Whether it is the file that was published, where that can be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published: Option<bool>,
+    /// What to know of numbers that it gives.
+    #[serde(skip)]
+    pub remark: Option<String>,
 }
 
 impl OpenNetwork {
@@ -42,13 +49,7 @@ impl OpenNetwork {
     /// # Errors
     /// One line naming the file when it is missing, damaged or of something else.
     pub fn open(path: &Path) -> Result<Self> {
-        let facts = |kind: String| -> Result<NetworkFacts> {
-            Ok(NetworkFacts {
-                file: path.display().to_string(),
-                kind,
-                sha256: sha256_of(path)?,
-            })
-        };
+        let file = path.display().to_string();
         if TrainedClassifier::is_in(path) {
             let own = TrainedClassifier::open(path)?;
             let kind = format!(
@@ -58,13 +59,25 @@ impl OpenNetwork {
             );
             return Ok(Self {
                 network: Network::Own(Box::new(own)),
-                facts: facts(kind)?,
+                facts: NetworkFacts {
+                    file,
+                    kind,
+                    sha256: sha256_of(path)?,
+                    published: None,
+                    remark: None,
+                },
             });
         }
-        let (net, kind) = open_inception(path)?;
+        let (net, info) = open_inception(path)?;
         Ok(Self {
             network: Network::Inception(Box::new(net)),
-            facts: facts(kind)?,
+            facts: NetworkFacts {
+                file,
+                kind: info.kind.words().to_owned(),
+                published: info.is_published(),
+                remark: info.remark(),
+                sha256: info.sha256,
+            },
         })
     }
 }
@@ -99,14 +112,4 @@ impl Network {
             Self::Own(own) => Some(&own.class_names),
         }
     }
-}
-
-fn open_inception(path: &Path) -> Result<(Inception, String)> {
-    let crate::checkpoint::Loaded::Weights(weights) = crate::checkpoint::load_weights(path)? else {
-        return Err(Error::input("no network"));
-    };
-    let mut net = Inception::new()?;
-    let source = path.display().to_string();
-    crate::model::inception::state_dict::load(&mut net, &weights.tensors, &source)?;
-    Ok((net, "Inception".into()))
 }

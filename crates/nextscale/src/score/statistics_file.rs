@@ -25,13 +25,21 @@ const MOST: usize = 1 << 14;
 ///
 /// # Errors
 /// One line for arrays of other shapes, or with what is no number.
-pub fn read_statistics(path: &Path, width: usize, spatial: Option<usize>) -> Result<Option<Summary>> {
+pub fn read_statistics(
+    path: &Path,
+    width: usize,
+    spatial: Option<usize>,
+) -> Result<Option<Summary>> {
     let mut npz = Npz::open(path)?;
     if !npz.has(FEATURES[0]) {
         return Ok(None);
     }
     let count = match npz.has(COUNT) {
-        true => npz.numbers(COUNT, |shape| shape.iter().product::<usize>() == 1)?.1.first().map(|n| *n as usize),
+        true => npz
+            .numbers(COUNT, |shape| shape.iter().product::<usize>() == 1)?
+            .1
+            .first()
+            .map(|n| *n as usize),
         false => None,
     };
     let features = read_pair(&mut npz, FEATURES, width, count)?;
@@ -49,7 +57,12 @@ pub fn read_statistics(path: &Path, width: usize, spatial: Option<usize>) -> Res
     }))
 }
 
-fn read_pair(npz: &mut Npz, names: [&str; 2], width: usize, count: Option<usize>) -> Result<Statistics> {
+fn read_pair(
+    npz: &mut Npz,
+    names: [&str; 2],
+    width: usize,
+    count: Option<usize>,
+) -> Result<Statistics> {
     let [mean, covariance] = names.map(|name| npz.source(name));
     let (shape, mu) = npz.numbers(names[0], |shape| shape.iter().product::<usize>() <= MOST)?;
     if mu.len() != width {
@@ -61,7 +74,9 @@ fn read_pair(npz: &mut Npz, names: [&str; 2], width: usize, count: Option<usize>
     for (source, values) in [(&mean, &mu), (&covariance, &sigma)] {
         if let Some(bad) = values.iter().position(|v| !v.is_finite()) {
             let value = values[bad];
-            return Err(Error::input(format!("{source}: number {bad} is {value}; make the file again")));
+            return Err(Error::input(format!(
+                "{source}: number {bad} is {value}; make the file again"
+            )));
         }
     }
     Ok(Statistics {
@@ -79,13 +94,16 @@ pub fn write_statistics(path: &Path, summary: &Summary) -> Result<PathBuf> {
     let file = Unfinished::create(path)?;
     let mut zip = ZipWriter::new(BufWriter::new(file.writer()?));
     let failed = |e: zip::result::ZipError| Error::failed(format!("{}: {e}", path.display()));
-    let mut put = |name: &str, shape: &[usize], values: &mut dyn Iterator<Item = f64>| -> Result<()> {
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-        zip.start_file(format!("{name}.npy"), options).map_err(failed)?;
-        let mut bytes = NpyHeader::new(NpyType::F64, shape).to_bytes();
-        bytes.extend(values.flat_map(f64::to_le_bytes));
-        zip.write_all(&bytes).map_err(Error::io(path))
-    };
+    let mut put =
+        |name: &str, shape: &[usize], values: &mut dyn Iterator<Item = f64>| -> Result<()> {
+            let options =
+                SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+            zip.start_file(format!("{name}.npy"), options)
+                .map_err(failed)?;
+            let mut bytes = NpyHeader::new(NpyType::F64, shape).to_bytes();
+            bytes.extend(values.flat_map(f64::to_le_bytes));
+            zip.write_all(&bytes).map_err(Error::io(path))
+        };
     let mut pair = |names: [&str; 2], s: &Statistics| -> Result<()> {
         let n = s.mean.len();
         put(names[0], &[n], &mut s.mean.iter().copied())?;
@@ -100,7 +118,9 @@ pub fn write_statistics(path: &Path, summary: &Summary) -> Result<PathBuf> {
         put(COUNT, &[], &mut std::iter::once(count as f64))?;
     }
     let buffered = zip.finish().map_err(failed)?;
-    buffered.into_inner().map_err(|e| Error::io(path)(e.into_error()))?;
+    buffered
+        .into_inner()
+        .map_err(|e| Error::io(path)(e.into_error()))?;
     file.finish()
 }
 
@@ -135,9 +155,18 @@ mod tests {
         assert_eq!(read.spatial, kept.spatial);
         assert_eq!(read.count, Some(12));
         // A protocol without spatial features passes them over.
-        assert!(read_statistics(&path, 5, None).unwrap().unwrap().spatial.is_none());
+        assert!(
+            read_statistics(&path, 5, None)
+                .unwrap()
+                .unwrap()
+                .spatial
+                .is_none()
+        );
         let told = read_statistics(&path, 6, None).unwrap_err().to_string();
-        assert!(told.contains("another network") && told.contains("mu"), "{told}");
+        assert!(
+            told.contains("another network") && told.contains("mu"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -79,7 +79,11 @@ impl ClassifierTrainer {
         let batch = labels.len();
         let shape = [batch, 1, self.classifier.config.classes];
         // No second handle on them is kept, as its cost's gradient is written over them.
-        let logits = self.classifier.forward(&pass, images)?.logits.reshape(shape)?;
+        let logits = self
+            .classifier
+            .forward(&pass, images)?
+            .logits
+            .reshape(shape)?;
         let targets = classes.reshape([batch, 1])?;
         let costs = ops::cross_entropy(&pass.cx, logits, &targets, &[1.0], SMOOTHING)?;
         let seed = self.opt.seed(1)?;

@@ -20,6 +20,8 @@ pub(super) enum Global {
     /// `_codecs.encode`, by which protocol 2 stores bytes.
     Encode,
     RebuildTensor,
+    /// `torch._utils._rebuild_tensor`, of PyTorch before 0.4.
+    RebuildOldTensor,
     RebuildParameter,
     Size,
     Device,
@@ -27,11 +29,17 @@ pub(super) enum Global {
     Storage(DType),
     NumpyDType,
     NumpyScalar,
+    /// A class of a TorchScript program.
+    ScriptClass,
+    /// `torch.jit._pickle.build_intlist` and its kin, which give the list that they take.
+    ScriptList,
+    /// `torch.jit._pickle.restore_type_tag`, which gives its first argument.
+    ScriptTag,
 }
 
 impl Global {
-    /// The node that stands for `module.name`.
-    pub(super) fn find(module: &str, name: &str) -> Result<Node> {
+    /// The node that stands for `module.name`; `scripts` where TorchScript's names are known.
+    pub(super) fn find(module: &str, name: &str, scripts: bool) -> Result<Node> {
         use DType as D;
         let global = match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
@@ -41,6 +49,7 @@ impl Global {
             ("builtins" | "__builtin__", "set" | "frozenset") => Self::Set,
             ("_codecs", "encode") => Self::Encode,
             ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
+            ("torch._utils", "_rebuild_tensor") => Self::RebuildOldTensor,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
             ("torch", "Size") => Self::Size,
             ("torch", "device") => Self::Device,
@@ -66,6 +75,12 @@ impl Global {
             ("torch", "bool") => return Ok(Node::DType(D::Bool)),
             ("numpy", "dtype") => Self::NumpyDType,
             ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Self::NumpyScalar,
+            (module, _) if scripts && is_script_module(module) => Self::ScriptClass,
+            (
+                "torch.jit._pickle",
+                "build_intlist" | "build_tensorlist" | "build_doublelist" | "build_boollist",
+            ) if scripts => Self::ScriptList,
+            ("torch.jit._pickle", "restore_type_tag") if scripts => Self::ScriptTag,
             _ => {
                 return unsupported(format!(
                     "it uses the Python name {}.{}, which is not on the list of allowed names; \
@@ -79,6 +94,11 @@ impl Global {
     }
 }
 
+/// Whether a module's classes are those of a TorchScript program and no Python's.
+fn is_script_module(module: &str) -> bool {
+    module == "__torch__" || module.starts_with("__torch__.")
+}
+
 impl Global {
     /// What Python calls it.
     fn name(self) -> String {
@@ -90,12 +110,16 @@ impl Global {
             Self::Set => "set",
             Self::Encode => "_codecs.encode",
             Self::RebuildTensor => "torch._utils._rebuild_tensor_v2",
+            Self::RebuildOldTensor => "torch._utils._rebuild_tensor",
             Self::RebuildParameter => "torch._utils._rebuild_parameter",
             Self::Size => "torch.Size",
             Self::Device => "torch.device",
             Self::Storage(dtype) => return format!("torch's storage of {dtype}"),
             Self::NumpyDType => "numpy.dtype",
             Self::NumpyScalar => "numpy's scalar",
+            Self::ScriptClass => "a class of a TorchScript program",
+            Self::ScriptList => "torch.jit._pickle.build_intlist or its kin",
+            Self::ScriptTag => "torch.jit._pickle.restore_type_tag",
         };
         name.to_owned()
     }
@@ -141,8 +165,13 @@ impl Machine<'_> {
                 }
                 _ => return err("_codecs.encode is called with something other than latin-1 text"),
             },
-            (Global::RebuildTensor, [storage, offset, shape, stride, rest @ ..])
-                if (2..=3).contains(&rest.len()) =>
+            (
+                Global::RebuildTensor | Global::RebuildOldTensor,
+                [storage, offset, shape, stride, rest @ ..],
+            ) if match global {
+                Global::RebuildOldTensor => rest.is_empty(),
+                _ => (2..=3).contains(&rest.len()),
+            } =>
             {
                 let Node::Storage(storage) = self.node(*storage)? else {
                     return err("a tensor is built on something that is not a storage");
@@ -165,6 +194,14 @@ impl Machine<'_> {
                     _ => return err("a parameter is built on something that is not a tensor"),
                 }
             }
+            (Global::ScriptClass, []) => {
+                self.budget.take_piece::<NodeDict>(1)?;
+                Node::Dict(Box::new(NodeDict {
+                    object: true,
+                    ..NodeDict::default()
+                }))
+            }
+            (Global::ScriptList, &[list]) | (Global::ScriptTag, &[list, _]) => return Ok(list),
             // A device is of no use here; its name stands for it.
             (Global::Device, [name, ..]) if matches!(self.node(*name)?, Node::Str(_)) => {
                 return Ok(*name);
@@ -194,17 +231,22 @@ impl Machine<'_> {
         self.budget.take_piece::<NodeDict>(1)?;
         Ok(Node::Dict(Box::new(NodeDict {
             items,
-            attrs: None,
             ordered: global == Global::OrderedDict,
+            ..NodeDict::default()
         })))
     }
 
-    /// What a persistent id stands for: a storage, in the form
-    /// `("storage", type, key, location, number of elements)`.
+    /// What a persistent id stands for: a storage, in the form `("storage", type, key, location, number of elements)`. The old
+    /// format has a sixth element, `None` where the storage is no part of another.
     pub(super) fn persistent(&mut self, id: Id) -> Result<Id> {
         let node = match self.node(id)? {
             Node::Tuple(v) => match *v.as_slice() {
-                [tag, kind, key, _location, numel] => {
+                [tag, kind, key, _location, numel, ref part @ ..] if part.len() <= 1 => {
+                    if let [part] = *part
+                        && !matches!(self.node(part)?, Node::None)
+                    {
+                        return unsupported("a storage is a part of another one");
+                    }
                     let numel = self.int(numel)?;
                     match (self.node(tag)?, self.node(kind)?, self.node(key)?) {
                         (Node::Str(tag), Node::Global(Global::Storage(dtype)), Node::Str(key))
@@ -233,7 +275,8 @@ impl Machine<'_> {
         }
     }
 
-    /// `object.__setstate__(state)`: an ordered dict takes attributes; a numpy type keeps its byte order.
+    /// `object.__setstate__(state)`: an ordered dict takes attributes, so does an object of a TorchScript class; a numpy type keeps its
+    /// byte order.
     pub(super) fn build(&mut self, object: Id, state: Id) -> Result<()> {
         if let Node::Dict(state) = self.node(state)? {
             let n = state.items.len();
@@ -241,6 +284,17 @@ impl Machine<'_> {
         }
         let mut new = Vec::new();
         match (self.node(object)?, self.node(state)?) {
+            (Node::Dict(dict), Node::Dict(state)) if dict.object => {
+                if !dict.items.is_empty() || state.object {
+                    return err("attributes are set twice on one object");
+                }
+                // An item is as large as an attribute, or smaller.
+                let items = state.items.clone();
+                if let Node::Dict(dict) = self.node_mut(object)? {
+                    dict.items = items;
+                }
+                return Ok(());
+            }
             (Node::Dict(dict), Node::Dict(state)) if dict.ordered => {
                 if dict.attrs.is_some() {
                     return err("attributes are set twice on one object");

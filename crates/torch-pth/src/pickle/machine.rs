@@ -45,11 +45,15 @@ pub(super) struct NodeDict {
     /// `None` until attributes are set.
     pub(super) attrs: Option<Vec<(Arc<str>, Id)>>,
     pub(super) ordered: bool,
+    /// An object of a TorchScript class: its attributes become the entries.
+    pub(super) object: bool,
 }
 
 /// The machine's state.
 pub(super) struct Machine<'a> {
     input: &'a [u8],
+    /// Whether objects of TorchScript's classes are taken, as dicts of their attributes.
+    scripts: bool,
     pub(super) budget: &'a mut Budget,
     nodes: Vec<Node>,
     stack: Vec<Id>,
@@ -58,10 +62,19 @@ pub(super) struct Machine<'a> {
     memo: HashMap<u64, Id>,
 }
 
-/// Runs a pickle to its end and returns all nodes and the place of the result.
-pub(super) fn run(bytes: &[u8], budget: &mut Budget) -> Result<(Vec<Node>, Id)> {
+/// What a pickle has made.
+pub(super) struct Run {
+    pub(super) nodes: Vec<Node>,
+    pub(super) root: Id,
+    /// How many bytes the pickle takes.
+    pub(super) len: usize,
+}
+
+/// Runs a pickle to its end. With `scripts`, objects of TorchScript's classes are taken too.
+pub(super) fn run(bytes: &[u8], budget: &mut Budget, scripts: bool) -> Result<Run> {
     let mut m = Machine {
         input: bytes,
+        scripts,
         budget,
         nodes: vec![],
         stack: vec![],
@@ -76,7 +89,8 @@ pub(super) fn run(bytes: &[u8], budget: &mut Budget) -> Result<(Vec<Node>, Id)> 
         let [op] = m.take()?;
         if op == b'.' {
             let root = m.pop()?;
-            return Ok((m.nodes, root));
+            let (nodes, len) = (m.nodes, bytes.len() - m.input.len());
+            return Ok(Run { nodes, root, len });
         }
         m.step(op)?;
     }
@@ -238,7 +252,7 @@ impl Machine<'_> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                let node = Global::find(&module, &name)?;
+                let node = Global::find(&module, &name, self.scripts)?;
                 self.push(node)?;
             }
             0x93 => {
@@ -247,7 +261,7 @@ impl Machine<'_> {
                 else {
                     return err("it is damaged: a Python name is not text");
                 };
-                let node = Global::find(module, name)?;
+                let node = Global::find(module, name, self.scripts)?;
                 self.push(node)?;
             }
             b'R' | 0x81 => {

@@ -15,6 +15,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -229,8 +230,62 @@ impl Value {
 /// When it is not a pickle, is cut off, names something outside the allowed list, describes a tensor that its
 /// storage can't hold, or exceeds a limit.
 pub fn from_bytes(bytes: &[u8]) -> Result<Value> {
+    read(bytes, false)
+}
+
+/// Reads the pickle of a TorchScript program's module: as [`from_bytes`], and objects of the program's own classes become dicts of their
+/// attributes.
+pub(crate) fn from_script(bytes: &[u8]) -> Result<Value> {
+    read(bytes, true)
+}
+
+fn read(bytes: &[u8], scripts: bool) -> Result<Value> {
     let mut budget = budget::Budget::new();
     budget.take(bytes.len())?;
-    let (nodes, root) = machine::run(bytes, &mut budget)?;
-    resolve::tree(&nodes, root, &mut budget)
+    let run = machine::run(bytes, &mut budget, scripts)?;
+    resolve::tree(&run.nodes, run.root, &mut budget)
+}
+
+/// Pickles that stand one behind the other.
+pub(crate) struct Sequence {
+    /// What they hold.
+    pub(crate) values: Vec<Value>,
+    /// Every storage that they name, by key.
+    pub(crate) storages: HashMap<Arc<str>, Arc<Storage>>,
+    /// Bytes that they take.
+    pub(crate) len: usize,
+}
+
+/// Reads `count` pickles at the beginning of `bytes`, which together may take as much as one.
+pub(crate) fn sequence(bytes: &[u8], count: usize) -> Result<Sequence> {
+    let mut budget = budget::Budget::new();
+    let (mut len, mut values) = (0, Vec::with_capacity(count));
+    let mut storages: HashMap<Arc<str>, Arc<Storage>> = HashMap::new();
+    for _ in 0..count {
+        let rest = bytes.get(len..).unwrap_or_default();
+        let run = machine::run(rest, &mut budget, false)?;
+        budget.take(run.len)?;
+        len += run.len;
+        for node in &run.nodes {
+            let machine::Node::Storage(storage) = node else {
+                continue;
+            };
+            budget.take_piece::<[usize; 8]>(1)?;
+            let known = storages
+                .entry(storage.key.clone())
+                .or_insert(storage.clone());
+            if known != storage {
+                return err(format!(
+                    "it describes the storage {:?} in two ways",
+                    short(&storage.key)
+                ));
+            }
+        }
+        values.push(resolve::tree(&run.nodes, run.root, &mut budget)?);
+    }
+    Ok(Sequence {
+        values,
+        storages,
+        len,
+    })
 }

@@ -162,8 +162,8 @@ fn batches(tiles: &[Tile], most: usize) -> impl Iterator<Item = Range<usize>> + 
 #[cfg(test)]
 mod tests {
     use super::super::call::tests::call;
-    use crate::commands::sweep::Sweep;
     use super::*;
+    use crate::commands::sweep::Sweep;
 
     #[test]
     fn batches_are_of_one_value_and_numbers_in_order() {

@@ -30,6 +30,12 @@ pub struct Args {
     /// The network: a file of the Inception network as the protocols use it, or one of train-features
     #[arg(long, value_name = "FILE")]
     pub features: PathBuf,
+    /// For LPIPS of a tokenizer: the weights of VGG-16 (vgg16-397923af.pth)
+    #[arg(long, value_name = "FILE", requires = "lpips")]
+    pub vgg: Option<PathBuf>,
+    /// For LPIPS of a tokenizer: its linear heads (vgg.pth of the package lpips, version 0.1)
+    #[arg(long, value_name = "FILE", requires = "vgg")]
+    pub lpips: Option<PathBuf>,
     /// The numbers to compute, separated by commas; without it all that the protocol knows
     #[arg(long, value_enum, value_delimiter = ',')]
     pub metrics: Vec<Metric>,
@@ -103,7 +109,11 @@ impl Args {
         let ranges = [("cfg", self.cfg, 1000.0), ("top_p", self.top_p, 1.0)];
         for (name, value, most) in ranges {
             if !(0.0..=most).contains(&value) {
-                return Err(Error::field(name, value, format!("it must be from 0 to {most}")));
+                return Err(Error::field(
+                    name,
+                    value,
+                    format!("it must be from 0 to {most}"),
+                ));
             }
         }
         Ok(())

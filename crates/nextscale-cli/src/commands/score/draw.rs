@@ -3,13 +3,13 @@
 use super::super::class_list::Named;
 use super::super::sweep::{Sweep, Swept};
 use super::Args;
+use nextscale::Result;
 use nextscale::checkpoint::class_names::ModelClasses;
 use nextscale::checkpoint::open::OpenPair;
 use nextscale::generate::{Noise, SampleOptions, Sampler};
 use nextscale::memory::{self, Workload};
 use nextscale::model::state::fingerprint;
 use nextscale::score::pictures::DrawnPictures;
-use nextscale::Result;
 use nextscale_tensor::Device;
 use serde_json::{Value, json};
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod draw;
+mod pairs;
 mod report;
 mod sides;
 
@@ -14,11 +15,13 @@ use nextscale::console::counted;
 use nextscale::data::Transform;
 use nextscale::score::pictures::{RelabelledPictures, RestoredPictures};
 use nextscale::score::{
-    Method, Metric, OpenNetwork, PictureBatch, Pictures, Scores, Summary, summarize, write_statistics,
+    Method, Metric, OpenNetwork, PictureBatch, Pictures, Scores, Summary, summarize,
+    write_statistics,
 };
 use nextscale::{Error, Result, say, tell};
 use nextscale_tensor::Precision;
-use report::{Report, Row, print_table};
+use pairs::{PairScores, Pairs};
+use report::{Report, Row, plot, print_table};
 use serde_json::json;
 use sides::{Reading, Side, on_canvas};
 
@@ -28,10 +31,10 @@ const ENOUGH: usize = 10_000;
 pub fn run(args: &Args) -> Result<()> {
     args.check()?;
     may_write(&args.out, args.force)?;
-    let plot = args.out.with_extension("svg");
+    let picture = args.out.with_extension("svg");
     let sweeps = args.sweeps()?;
     if !sweeps.is_empty() {
-        may_write(&plot, args.force)?;
+        may_write(&picture, args.force)?;
     }
     if let Some(file) = &args.save_statistics {
         may_write(file, args.force)?;
@@ -41,9 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
     if network.class_names().is_some() && args.given.has("protocol") {
         return Err(Error::input(format!(
             "--protocol={}: {} is {}; protocols are ways to use the Inception network",
-            args.protocol[0],
-            facts.file,
-            facts.kind
+            args.protocol[0], facts.file, facts.kind
         )));
     }
     network.to_device(device, math)?;
@@ -60,7 +61,10 @@ pub fn run(args: &Args) -> Result<()> {
         )));
     }
     let reference = match &args.reference {
-        Some(text) => Some((text.as_str(), on_canvas(Side::open(text, args, false)?, canvas))),
+        Some(text) => Some((
+            text.as_str(),
+            on_canvas(Side::open(text, args, false)?, canvas),
+        )),
         None if matches!(samples, Side::Tokenizer(_)) => {
             return Err(Error::input(
                 "--reference=FOLDER is missing: a tokenizer is judged by what it makes of its images",
@@ -76,7 +80,13 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let labels = Labels(network.class_names());
     let known = match &reference {
-        Some((text, side)) => Some(summaries_of(side, text, &methods, &metrics, (reading, labels))?),
+        Some((text, side)) => Some(summaries_of(
+            side,
+            text,
+            &methods,
+            &metrics,
+            (reading, labels),
+        )?),
         None => None,
     };
     let mut judge = Judge {
@@ -99,35 +109,51 @@ pub fn run(args: &Args) -> Result<()> {
                 let mut seen = progress(args.count, true);
                 let found = summarize(&mut pictures, &methods, &metrics, &mut seen)
                     .map_err(|e| e.of_weights(&args.samples))?;
-                judge.judge(&found, &setting, (None, None))?;
+                judge.judge(&found, &setting, PairScores::default())?;
             }
         }
         Side::Tokenizer(tokenizer) => {
             let (text, side) = reference.as_ref().expect("a tokenizer has a reference");
             let mut originals = labels.of_side(side, text, reading)?;
-            let mut pairs = |_: &PictureBatch, _: &PictureBatch| Ok(());
+            let mut pairs = Pairs::new(args, device, math)?;
+            let mut add = |a: &PictureBatch, b: &PictureBatch| pairs.add(a, b);
             let n = originals.len();
-            let mut pictures = RestoredPictures::new(&mut originals, &tokenizer.vqvae, &mut pairs)?;
+            let mut pictures = RestoredPictures::new(&mut originals, &tokenizer.vqvae, &mut add)?;
             let found = summarize(&mut pictures, &methods, &metrics, &mut progress(n, true))
                 .map_err(|e| e.of_weights(&args.samples))?;
-            judge.judge(&found, &[], (None, None))?;
+            judge.judge(&found, &[], pairs.means())?;
         }
         Side::Stored(_) | Side::Npz { .. } => {
-            let found = summaries_of(&samples, &args.samples, &methods, &metrics, (reading, labels))?;
-            judge.judge(&found, &[], (None, None))?;
+            let found = summaries_of(
+                &samples,
+                &args.samples,
+                &methods,
+                &metrics,
+                (reading, labels),
+            )?;
+            judge.judge(&found, &[], PairScores::default())?;
         }
     }
     told["count"] = judge.count.into();
-    let remarks = judge.remarks();
+    let mut remarks = judge.remarks();
+    remarks.extend(facts.remark.clone());
     let rows = judge.rows;
     let named = reference.as_ref().map(|(text, _)| text);
     say!(
         "{} of {}{}",
-        counted(told["count"].as_u64().unwrap_or(0) as usize, "sample", "samples"),
+        counted(
+            told["count"].as_u64().unwrap_or(0) as usize,
+            "sample",
+            "samples"
+        ),
         args.samples,
         named.map_or_else(String::new, |text| format!(" beside {text}"))
     )?;
-    print_table(&rows, network.class_names().is_some())?;
+    let own = network.class_names().is_some();
+    print_table(&rows, own)?;
+    let plot = (!sweeps.is_empty())
+        .then(|| plot(&rows, own, &args.samples))
+        .flatten();
     for remark in &remarks {
         tell!("{remark}");
     }
@@ -147,6 +173,10 @@ pub fn run(args: &Args) -> Result<()> {
         results: rows,
     };
     report.write(&args.out)?;
+    if let Some(plot) = plot {
+        plot.save(&picture)?;
+        say!("written: {}", picture.display())?;
+    }
     say!("written: {}", args.out.display())
 }
 
@@ -160,7 +190,11 @@ fn wanted(args: &Args, methods: &[Method<'_>]) -> Result<Vec<Metric>> {
         return Err(Error::input(format!(
             "--metrics={}: --protocol={} has no such number",
             name.as_ref().map_or("", |n| n.get_name()),
-            args.protocol.iter().map(|p| p.name()).collect::<Vec<_>>().join(",")
+            args.protocol
+                .iter()
+                .map(|p| p.name())
+                .collect::<Vec<_>>()
+                .join(",")
         )));
     }
     Ok(wanted)
@@ -214,7 +248,12 @@ impl Labels<'_> {
     }
 
     /// Pictures of a side that is no model.
-    fn of_side(self, side: &Side, text: &str, reading: Reading) -> Result<RelabelledPictures<'static>> {
+    fn of_side(
+        self,
+        side: &Side,
+        text: &str,
+        reading: Reading,
+    ) -> Result<RelabelledPictures<'static>> {
         let pictures = side.pictures(text, reading)?;
         let count = self.0.map_or(0, <[String]>::len);
         Ok(self.of(pictures, side.class_names(), count))
@@ -236,7 +275,7 @@ impl Judge<'_> {
         &mut self,
         found: &[Summary],
         settings: &[(String, f32)],
-        (psnr_db, ssim): (Option<f64>, Option<f64>),
+        pairs: PairScores,
     ) -> Result<()> {
         for (i, (method, own)) in self.methods.iter().zip(found).enumerate() {
             let reference = self.reference.map(|all| &all[i]);
@@ -250,8 +289,7 @@ impl Judge<'_> {
                 protocol: method.name().to_owned(),
                 settings: settings.to_vec(),
                 scores: Scores::of(own, reference, &known)?,
-                psnr_db,
-                ssim,
+                pairs,
             });
         }
         self.count = found.first().and_then(|s| s.count).unwrap_or(0);
@@ -264,12 +302,18 @@ impl Judge<'_> {
     /// What is to be known of the numbers.
     fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
-        let distances = self.metrics.iter().any(|m| matches!(m, Metric::Fid | Metric::Sfid));
+        let distances = self
+            .metrics
+            .iter()
+            .any(|m| matches!(m, Metric::Fid | Metric::Sfid));
         if !distances || self.reference.is_none() {
             return remarks;
         }
         let of_reference = self.reference.and_then(|all| all[0].count);
-        let counts = [("samples", Some(self.count)), ("images of the reference", of_reference)];
+        let counts = [
+            ("samples", Some(self.count)),
+            ("images of the reference", of_reference),
+        ];
         for (what, count) in counts {
             let Some(count) = count else { continue };
             let width = self.methods[0].width();

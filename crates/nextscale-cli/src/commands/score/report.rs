@@ -1,5 +1,7 @@
 //! The result: a table to read and a JSON file to keep.
 
+use super::pairs::PairScores;
+use nextscale::pictures::{Plot, Series};
 use nextscale::score::{NetworkFacts, Scores};
 use nextscale::{Error, Result, say};
 use serde::Serialize;
@@ -17,11 +19,9 @@ pub struct Row {
     /// The numbers.
     #[serde(flatten)]
     pub scores: Scores,
-    /// Mean PSNR in dB and mean SSIM of a tokenizer's reconstructions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub psnr_db: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ssim: Option<f64>,
+    /// Of a tokenizer's reconstructions.
+    #[serde(flatten)]
+    pub pairs: PairScores,
 }
 
 /// All that the JSON file says.
@@ -62,20 +62,27 @@ fn digits(value: Option<f64>, digits: usize) -> Option<String> {
 /// The columns that there may be; those that no row has a number for are left out.
 fn columns(own: bool) -> Vec<Column> {
     vec![
-        (if own { "distance" } else { "FID" }, |r| digits(r.scores.frechet_distance, 4)),
+        (if own { "distance" } else { "FID" }, |r| {
+            digits(r.scores.frechet_distance, 4)
+        }),
         ("sFID", |r| digits(r.scores.spatial_frechet_distance, 4)),
         ("IS", |r| digits(r.scores.inception_score, 4)),
         ("IS std", |r| digits(r.scores.inception_score_std, 4)),
         ("precision", |r| digits(r.scores.precision, 4)),
         ("recall", |r| digits(r.scores.recall, 4)),
         ("class accuracy", |r| {
-            r.scores.class_accuracy.map(|v| format!("{:.2} %", 100.0 * v))
+            r.scores
+                .class_accuracy
+                .map(|v| format!("{:.2} %", 100.0 * v))
         }),
         ("of reference", |r| {
-            r.scores.reference_class_accuracy.map(|v| format!("{:.2} %", 100.0 * v))
+            r.scores
+                .reference_class_accuracy
+                .map(|v| format!("{:.2} %", 100.0 * v))
         }),
-        ("PSNR", |r| digits(r.psnr_db, 3)),
-        ("SSIM", |r| digits(r.ssim, 4)),
+        ("PSNR", |r| digits(r.pairs.psnr_db, 3)),
+        ("SSIM", |r| digits(r.pairs.ssim, 4)),
+        ("LPIPS", |r| digits(r.pairs.lpips, 4)),
     ]
 }
 
@@ -84,12 +91,22 @@ pub fn print_table(rows: &[Row], own: bool) -> Result<()> {
     let mut table: Vec<Vec<String>> = vec![Vec::new(); rows.len() + 1];
     let mut put = |head: &str, cells: Vec<String>| {
         table[0].push(head.to_owned());
-        table.iter_mut().skip(1).zip(cells).for_each(|(line, cell)| line.push(cell));
+        table
+            .iter_mut()
+            .skip(1)
+            .zip(cells)
+            .for_each(|(line, cell)| line.push(cell));
     };
-    put("protocol", rows.iter().map(|r| r.protocol.clone()).collect());
+    put(
+        "protocol",
+        rows.iter().map(|r| r.protocol.clone()).collect(),
+    );
     let swept = rows.first().map_or(&[][..], |r| &r.settings);
     for (i, (name, _)) in swept.iter().enumerate() {
-        put(name, rows.iter().map(|r| r.settings[i].1.to_string()).collect());
+        put(
+            name,
+            rows.iter().map(|r| r.settings[i].1.to_string()).collect(),
+        );
     }
     for (head, cell) in columns(own) {
         let cells: Vec<Option<String>> = rows.iter().map(cell).collect();
@@ -99,13 +116,23 @@ pub fn print_table(rows: &[Row], own: bool) -> Result<()> {
         }
     }
     let columns = table[0].len();
-    let width = |i: usize| table.iter().map(|line| line[i].chars().count()).max().unwrap_or(0);
+    let width = |i: usize| {
+        table
+            .iter()
+            .map(|line| line[i].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for line in &table {
-        let cells = line.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
+        let cells = line
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(i, (cell, width))| match i {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
         say!("{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     let mut protocols: Vec<&str> = rows.iter().map(|r| r.protocol.as_str()).collect();
@@ -116,4 +143,49 @@ pub fn print_table(rows: &[Row], own: bool) -> Result<()> {
         say!("numbers of different protocols can't be compared with each other")?;
     }
     Ok(())
+}
+
+/// A sweep as a plot: the distance against the flag that was swept first, a line for every combination of the others and every protocol.
+pub fn plot(rows: &[Row], own: bool, subject: &str) -> Option<Plot> {
+    let (x_label, _) = rows.first()?.settings.first()?.clone();
+    let mut protocols: Vec<&str> = rows.iter().map(|r| r.protocol.as_str()).collect();
+    protocols.sort_unstable();
+    protocols.dedup();
+    let mut series: Vec<Series> = Vec::new();
+    for row in rows {
+        let others = row.settings.iter().skip(1);
+        let mut words: Vec<String> = others
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        if protocols.len() > 1 {
+            words.insert(0, row.protocol.clone());
+        }
+        let name = match words.is_empty() {
+            true => subject.to_owned(),
+            false => words.join(", "),
+        };
+        let (Some((_, x)), Some(y)) = (row.settings.first(), row.scores.frechet_distance) else {
+            continue;
+        };
+        let point = (f64::from(*x), y);
+        match series.iter_mut().find(|s| s.name == name) {
+            Some(known) => known.points.push(point),
+            None => series.push(Series {
+                name,
+                points: vec![point],
+            }),
+        }
+    }
+    let distance = if own {
+        "Fréchet distance of own features"
+    } else {
+        "FID"
+    };
+    Some(Plot {
+        title: format!("{distance} of {subject}"),
+        x_label,
+        y_label: distance.to_owned(),
+        series,
+        references: Vec::new(),
+    })
 }

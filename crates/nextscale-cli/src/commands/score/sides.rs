@@ -4,9 +4,7 @@ use super::super::images::{tell_all, tell_bad};
 use super::Args;
 use nextscale::checkpoint::inspect::describe;
 use nextscale::checkpoint::open::{OpenPair, OpenTokenizer, open_pair, open_tokenizer};
-use nextscale::data::{
-    Canvas, ImageSource, OnCanvas, ShapesSource, Subset, Transform, whole,
-};
+use nextscale::data::{Canvas, ImageSource, OnCanvas, ShapesSource, Subset, Transform, whole};
 use nextscale::format::npz::Npz;
 use nextscale::options::values::BadImages;
 use nextscale::run::BUILTIN_SHAPES;
@@ -160,7 +158,13 @@ impl Side {
             Some(pictures) => Some(summarize(pictures, methods, metrics, seen)?),
             None => None,
         };
-        if !matches!(self, Self::Npz { statistics: true, .. }) {
+        if !matches!(
+            self,
+            Self::Npz {
+                statistics: true,
+                ..
+            }
+        ) {
             return found.ok_or_else(|| Error::failed(format!("{text}: has no pictures")));
         }
         let mut kept = |i: usize, method: &Method<'_>| -> Result<Summary> {
@@ -175,7 +179,11 @@ impl Side {
             }
             Ok(kept)
         };
-        methods.iter().enumerate().map(|(i, m)| kept(i, m)).collect()
+        methods
+            .iter()
+            .enumerate()
+            .map(|(i, m)| kept(i, m))
+            .collect()
     }
 
     /// Whether pictures have to be looked at, beside statistics, for these numbers.
@@ -212,7 +220,9 @@ fn images(text: &str, args: &Args) -> Result<Arc<dyn ImageSource>> {
     let (readable, bad) = Subset::readable(source, 0)?;
     tell_bad(&bad);
     match readable.is_empty() {
-        true => Err(Error::input(format!("{text}: none of its images can be read"))),
+        true => Err(Error::input(format!(
+            "{text}: none of its images can be read"
+        ))),
         false => Ok(Arc::new(readable)),
     }
 }
@@ -233,6 +243,9 @@ fn is_npz(path: &Path) -> Result<bool> {
     let Ok(npz) = Npz::open(path) else {
         return Ok(path.extension().is_some_and(|e| e == "npz"));
     };
-    Ok(npz.names().iter().any(|name| name == IMAGES || name == "mu")
+    Ok(npz
+        .names()
+        .iter()
+        .any(|name| name == IMAGES || name == "mu")
         || path.extension().is_some_and(|e| e == "npz"))
 }

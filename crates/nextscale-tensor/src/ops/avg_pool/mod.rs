@@ -23,7 +23,10 @@ pub fn avg_pool(cx: &Cx<'_>, x: &Tensor, window: Window, padding: bool) -> Resul
         _ => None,
     };
     let Some(size) = extents else {
-        let detail = format!("{window:?} does not fit {}, expected [B, H, W, C]", x.shape());
+        let detail = format!(
+            "{window:?} does not fit {}, expected [B, H, W, C]",
+            x.shape()
+        );
         return Err(Error::shape(OP, detail));
     };
     by_axes(OP, cx, x, size, Kind::Windows { window, padding })

@@ -36,6 +36,11 @@ pub(super) fn part(y: &Tensor, first: usize, shape: Shape) -> Result<Tensor> {
         Arg::Count(c),
         Arg::U64(n as u64),
     ];
-    gpu.launch(&MODULE, ("channels", y.dtype()), Launch::pass(gpu, n), &args)?;
+    gpu.launch(
+        &MODULE,
+        ("channels", y.dtype()),
+        Launch::pass(gpu, n),
+        &args,
+    )?;
     Ok(x)
 }

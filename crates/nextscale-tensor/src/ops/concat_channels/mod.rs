@@ -17,8 +17,11 @@ use std::ops::Range;
 /// When there is no part, or the parts are no maps of one size and type.
 pub fn concat_channels(cx: &Cx<'_>, parts: &[&Tensor]) -> Result<Tensor> {
     const OP: &str = "concat_channels";
-    let (Some(first), Some(&[b, h, w, _])) = (parts.first(), parts.first().map(|p| p.dims())) else {
-        let found = parts.first().map_or("nothing".to_owned(), |p| p.shape().to_string());
+    let (Some(first), Some(&[b, h, w, _])) = (parts.first(), parts.first().map(|p| p.dims()))
+    else {
+        let found = parts
+            .first()
+            .map_or("nothing".to_owned(), |p| p.shape().to_string());
         return Err(Error::shape(OP, format!("{found}, expected [B, H, W, C]")));
     };
     for p in parts {

@@ -1,7 +1,12 @@
 use super::*;
 use crate::ops::testing::{Role, check_cuda, check_gradients, random};
 
-const WIDTHS: [&[usize]; 4] = [&[3], &[1, 2, 5], &[64, 64, 96, 32], &[8, 7, 1, 1, 2, 3, 4, 5, 6, 9]];
+const WIDTHS: [&[usize]; 4] = [
+    &[3],
+    &[1, 2, 5],
+    &[64, 64, 96, 32],
+    &[8, 7, 1, 1, 2, 3, 4, 5, 6, 9],
+];
 
 fn parts(widths: &[usize]) -> Vec<Tensor> {
     let part = |(i, &c): (usize, &usize)| random([2, 3, 5, c], i as u64);
@@ -33,7 +38,11 @@ fn channels_are_taken_out() {
     let x = random([2, 3, 1, 7], 1);
     for which in [0..7, 0..3, 2..5, 6..7] {
         let y = channels(&Cx::off(), &x, which.clone()).unwrap();
-        let want = x.f32().unwrap().chunks_exact(7).flat_map(|p| &p[which.clone()]);
+        let want = x
+            .f32()
+            .unwrap()
+            .chunks_exact(7)
+            .flat_map(|p| &p[which.clone()]);
         assert!(want.eq(y.f32().unwrap()));
         let inputs = [x.clone()];
         check_gradients(&inputs, 1e-2, 1e-3, |cx, t| {
@@ -61,7 +70,10 @@ fn shapes_are_checked() {
 #[test]
 fn a_gpu_agrees() {
     for widths in WIDTHS {
-        let inputs: Vec<_> = parts(widths).into_iter().map(|p| (p, Role::Activation)).collect();
+        let inputs: Vec<_> = parts(widths)
+            .into_iter()
+            .map(|p| (p, Role::Activation))
+            .collect();
         check_cuda(&inputs, [0.0; 3], |cx, t| {
             Ok(vec![concat_channels(cx, &t.iter().collect::<Vec<_>>())?])
         });

@@ -12,7 +12,10 @@ pub(in crate::ops) enum Kind {
     /// Pixel i of the output at i·from/to, as TensorFlow 1 had it.
     CornerBilinear,
     /// Averages of windows; `padding` says whether what is padded counts, as zeros.
-    Windows { window: Window, padding: bool },
+    Windows {
+        window: Window,
+        padding: bool,
+    },
 }
 
 /// Weighted sums from `from` inputs to as many outputs as there are rows.

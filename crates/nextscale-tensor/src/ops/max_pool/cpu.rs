@@ -37,7 +37,8 @@ pub(super) fn forward(
                         if nth == 0 {
                             y.copy_from_slice(x);
                         } else {
-                            let larger = |(y, x): (&mut f32, &f32)| *y = if wins(*x, *y) { *x } else { *y };
+                            let larger =
+                                |(y, x): (&mut f32, &f32)| *y = if wins(*x, *y) { *x } else { *y };
                             y.iter_mut().zip(x).for_each(larger);
                         }
                         continue;

@@ -85,7 +85,12 @@ fn the_first_of_equals_and_what_is_no_number_win() {
 #[test]
 fn shapes_are_checked() {
     let x = random([1, 2, 5, 3], 1);
-    for wrong in [window(3, 1, 0), window(0, 1, 0), window(2, 0, 0), window(2, 1, 2)] {
+    for wrong in [
+        window(3, 1, 0),
+        window(0, 1, 0),
+        window(2, 0, 0),
+        window(2, 1, 2),
+    ] {
         assert!(max_pool(&Cx::off(), &x, wrong).is_err(), "{wrong:?}");
     }
     assert!(max_pool(&Cx::off(), &random([2, 3], 1), window(1, 1, 0)).is_err());

@@ -19,6 +19,7 @@ impl fmt::Display for Description {
             FileKind::Trainer => "training checkpoint",
             FileKind::BothWeights => "weights of a VAR transformer and a VQVAE tokenizer",
             FileKind::Tokens => "token file: images as tokens, to train on",
+            FileKind::Classifier => "classifier of a folder's classes, to take features from",
             FileKind::Foreign => "tensors of something else than VAR",
         };
         writeln!(f, "{}", shown(&self.path.display().to_string()))?;
@@ -29,7 +30,7 @@ impl fmt::Display for Description {
         )?;
         for p in &self.parts {
             // Moments, averages, tokens and labels are numbers, and no weights of a model.
-            let of_a_model = matches!(p.name.as_str(), "var" | "vae");
+            let of_a_model = matches!(p.name.as_str(), "var" | "vae" | "weights");
             let [one, many] = match of_a_model {
                 true => ["parameter", "parameters"],
                 false => ["number", "numbers"],
@@ -86,6 +87,31 @@ impl fmt::Display for Description {
                 f,
                 "  VQVAE      ch {}, multipliers {:?}, {} residual blocks, V {}, Cvae {}, {phi}{scales}",
                 v.ch, v.ch_mult, v.num_res_blocks, v.vocab_size, v.cvae
+            )?;
+        }
+        if let Some((config, record)) = &self.classifier {
+            let on = self.canvas.map_or_else(String::new, |c| format!("; {c}"));
+            writeln!(
+                f,
+                "  images     {side}x{side} pixels{on}",
+                side = config.side
+            )?;
+            writeln!(
+                f,
+                "  features   {}, after levels of {:?} channels",
+                config.features(),
+                config.widths
+            )?;
+            writeln!(
+                f,
+                "  trained    {}, {} of {}, seed {}; {:.2} % of {} right, {:.2} % by chance",
+                counted(record.images, "image", "images"),
+                counted(record.steps, "step", "steps"),
+                record.batch,
+                record.seed,
+                100.0 * record.accuracy,
+                counted(record.held_out, "held-out image", "held-out images"),
+                100.0 * record.chance
             )?;
         }
         if let Some([images, crops, row]) = self.tokens.filter(|_| self.kind == FileKind::Tokens) {

@@ -46,12 +46,7 @@ impl Block {
     }
 
     /// x \[B, H, W, in\] to \[B, H, W, out\], or to half the sides, rounded down.
-    pub(super) fn forward(
-        &self,
-        pass: &ForwardPass<'_>,
-        p: &Params,
-        x: &Tensor,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, pass: &ForwardPass<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
         let h = self.conv1.behind(&self.norm1, pass, p, x, None)?;
         let mut aside = match self.halves {
             true => ops::avg_pool(&pass.cx, x, HALVED, false)?,

@@ -47,7 +47,9 @@ impl ClassifierConfig {
             return Err(Error::field(
                 "size",
                 side,
-                format!("features are learnt from images of {LEAST_SIDE} to {MOST_SIDE} pixels a side"),
+                format!(
+                    "features are learnt from images of {LEAST_SIDE} to {MOST_SIDE} pixels a side"
+                ),
             ));
         }
         let wide = if side >= WIDE_FROM { 2 } else { 1 };

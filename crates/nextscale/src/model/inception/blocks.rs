@@ -30,12 +30,7 @@ impl ConvRelu {
         }
     }
 
-    pub(super) fn forward(
-        &self,
-        pass: &ForwardPass<'_>,
-        p: &Params,
-        x: &Tensor,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, pass: &ForwardPass<'_>, p: &Params, x: &Tensor) -> Result<Tensor> {
         Ok(ops::relu(&pass.cx, &self.conv.forward(pass, p, x)?)?)
     }
 }

@@ -15,7 +15,17 @@ const NORM: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 
 /// Whether these tensors are an Inception network's, as `pytorch-fid` and `torch-fidelity` name them.
 pub fn fits(dict: &StateDict) -> bool {
-    dict.contains("Conv2d_1a_3x3.conv.weight") && dict.contains("Mixed_7c.branch_pool.bn.running_var")
+    fits_names(dict.names())
+}
+
+/// The same by the tensors' names alone.
+pub fn fits_names<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
+    let telling = [
+        "Conv2d_1a_3x3.conv.weight",
+        "Mixed_7c.branch_pool.bn.running_var",
+    ];
+    let found = names.into_iter().filter(|name| telling.contains(name));
+    found.count() == telling.len()
 }
 
 /// Loads every weight from `dict`. What belongs to no part of the network that scores use (`AuxLogits`, counters of batch norms) is
@@ -37,17 +47,23 @@ pub fn load(net: &mut Inception, dict: &StateDict, source: &str) -> Result<()> {
     }
     let used: StateDict = dict
         .iter()
-        .filter(|(name, _)| !name.starts_with("AuxLogits.") && !name.ends_with(".num_batches_tracked"))
+        .filter(|(name, _)| {
+            !name.starts_with("AuxLogits.") && !name.ends_with(".num_batches_tracked")
+        })
         .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
         .collect();
     let found = match_tensors(&wanted, &used, source)?;
     let values = |name: &str| -> Result<Vec<f32>> {
         let at = wanted.iter().position(|(n, _)| n == name);
         let tensor = at.and_then(|i| found[i]);
-        let tensor = tensor.ok_or_else(|| Error::failed(format!("{source}: {name} was not matched")))?;
+        let tensor =
+            tensor.ok_or_else(|| Error::failed(format!("{source}: {name} was not matched")))?;
         numbers(tensor, name, source)
     };
-    for (name, _) in own.iter().filter(|(name, _)| name.ends_with(".conv.weight")) {
+    for (name, _) in own
+        .iter()
+        .filter(|(name, _)| name.ends_with(".conv.weight"))
+    {
         let layer = name.trim_end_matches(".conv.weight");
         let mut weight = values(name)?;
         let [gamma, beta, mean, variance] = NORM.map(|t| values(&format!("{layer}.bn.{t}")));

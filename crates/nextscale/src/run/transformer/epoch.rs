@@ -1,5 +1,6 @@
 //! What an epoch of a transformer's training adds up to: sums, the epoch's figures, the best checkpoint, drawn images.
 
+use super::scoring::Scoring;
 use super::tags;
 use super::task::TransformerTask;
 use crate::Result;
@@ -128,6 +129,10 @@ impl TransformerTask {
             }
             scalars.push(tags::CHANCE, self.chance());
         }
+        let scored = std::mem::take(&mut self.scored);
+        for (name, value) in &scored {
+            scalars.push(tags::score(name), *value);
+        }
         let rest_hours = cx.remaining.map(|t| t.as_secs_f64() / 3600.0);
         scalars.push(tags::REST_HOURS, rest_hours);
         cx.observers.tell(Event::Epoch(Epoch {
@@ -162,6 +167,17 @@ impl TransformerTask {
                 metrics.push(format!("loss_{reso}"), m.loss_of(k));
                 metrics.push(format!("accuracy_{reso}"), m.acc_of(k));
             }
+            for (name, value) in &scored {
+                metrics.push(name.clone(), *value);
+            }
+            let scores = scored
+                .iter()
+                .map(|(name, value)| format!("{name} {value:.4}"));
+            let scores: Vec<String> = scores.collect();
+            let text = match scores.is_empty() {
+                true => text,
+                false => format!("{text}; samples: {}", scores.join(", ")),
+            };
             self.state.trend.push(epoch, m.loss_mean());
             cx.observers.tell(Event::Evaluated(Evaluated {
                 iteration: progress.it,
@@ -212,6 +228,57 @@ impl TransformerTask {
             rgb: &picture.rgb,
         }));
         Ok(())
+    }
+
+    /// Draws samples and judges them, where it is time: with the average of the weights in their place, where one is kept, and with the
+    /// weights of the last step too.
+    pub(super) fn score(&mut self, progress: &Progress, cx: &Context) -> Result<()> {
+        let epoch = self.horizon.epochs_done(progress.it);
+        let at_end = progress.it == self.horizon.max_it;
+        self.scored.clear();
+        let Some(mut scoring) = self.scoring.take_if(|s| s.is_due(epoch, at_end)) else {
+            return Ok(());
+        };
+        let scored = self.score_with(&mut scoring, progress, cx);
+        self.scoring = Some(scoring);
+        self.scored = scored?;
+        Ok(())
+    }
+
+    fn score_with(
+        &mut self,
+        scoring: &mut Scoring,
+        progress: &Progress,
+        cx: &Context,
+    ) -> Result<Vec<(String, f64)>> {
+        let mut all = Vec::new();
+        let mut now = |task: &Self, suffix: &str| -> Result<()> {
+            let Some(vqvae) = task.trainer.tokenizer.whole() else {
+                return Ok(());
+            };
+            let sampler = Sampler {
+                var: &task.trainer.var,
+                vqvae,
+            };
+            let names = task.data.class_names();
+            let scores = scoring.score(sampler, names, progress.seed, &cx.team.stop)?;
+            let figures = scoring.figures(&scores, suffix);
+            all.extend(
+                figures
+                    .known()
+                    .map(|(name, value)| (name.to_owned(), value)),
+            );
+            Ok(())
+        };
+        now(self, "")?;
+        // Processes that have shares exchange together; this one is alone here.
+        if self.options.schedule.ema.is_some() && !self.is_shared() {
+            self.exchange()?;
+            let raw = now(self, "_raw");
+            self.exchange()?;
+            raw?;
+        }
+        Ok(all)
     }
 
     /// The classes of images that are drawn.

@@ -2,6 +2,7 @@
 
 mod epoch;
 mod open;
+mod scoring;
 mod source;
 mod state;
 mod tags;
@@ -21,7 +22,7 @@ use super::val_check::ValCheck;
 use super::{Outcome, agree_on, average_ends, choose_seed, opening};
 use crate::checkpoint::TrainerState;
 use crate::device::device_of;
-use crate::memory::{Fit, Fitting, Workload};
+use crate::memory::{Fit, Fitting, Workload, evaluation_batch};
 use crate::model::Pyramid;
 use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::VqvaeConfig;
@@ -34,6 +35,7 @@ use crate::train::var_trainer::VarTrainer;
 use crate::{Result, Team, World, world};
 use nextscale_tensor::{Device, Math};
 use open::Given;
+use scoring::Scoring;
 use source::Data;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,6 +93,15 @@ impl TransformerRun<'_> {
         options.schedule.ac = opening::largest(world, fitting.ac)?;
         let restored = setup.restore(&options, found)?;
         let Setup { given, models, .. } = setup;
+        // The first process alone judges.
+        let scoring = match world.is_first() {
+            true => Scoring::open(
+                &options,
+                &given.data,
+                (models.device, evaluation_batch(restored.plan.batch)),
+            )?,
+            false => None,
+        };
         let trainer = trainer(&models, given.tokenizer, &options, &restored)?;
         let mut observers = Observers::default();
         if world.is_first() {
@@ -157,6 +168,8 @@ impl TransformerRun<'_> {
                 stage: restored.state.stage,
                 state: restored.state,
                 source: None,
+                scoring,
+                scored: Vec::new(),
                 first: true,
                 models,
                 options,

@@ -43,6 +43,11 @@ pub(super) const CHANCE: &str = "AR_ep_loss/chance";
 /// Hours that the rest of the run will take, by epoch.
 pub(super) const REST_HOURS: &str = "AR_z_burnout/rest_hours";
 
+/// A number of samples that were judged, by epoch.
+pub(super) fn score(name: &str) -> String {
+    format!("AR_ep_score/{name}")
+}
+
 /// Loss of the scale that stands for images of side `resolution`.
 pub(super) fn loss_at(resolution: usize) -> String {
     format!("AR_iter_loss/L_{resolution}")

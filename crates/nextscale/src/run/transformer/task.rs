@@ -2,6 +2,7 @@
 
 use super::Models;
 use super::epoch::EpochSums;
+use super::scoring::Scoring;
 use super::source::{Data, Source};
 use super::state::{self, Saving};
 use super::{tags, transformer_paths};
@@ -56,6 +57,10 @@ pub(super) struct TransformerTask {
     pub(super) stage: StageState,
     /// Batches, once the run has begun.
     pub(super) source: Option<Source>,
+    /// What judges samples, where that was asked for.
+    pub(super) scoring: Option<Scoring>,
+    /// What came of judging them in the evaluation that was made last.
+    pub(super) scored: Vec<(String, f64)>,
     pub(super) loader: LoaderConfig,
     /// Whether no iteration was made yet.
     pub(super) first: bool,
@@ -273,6 +278,7 @@ impl Task for TransformerTask {
             true => self.show(progress, cx),
             false => Ok(()),
         };
+        let shown = shown.and_then(|()| self.score(progress, cx));
         let stop = cx.team.stop.clone();
         cx.team.agree(shown.and_then(|()| stop.check()))?;
         Ok(measures)

@@ -63,12 +63,16 @@ impl NpzPictures {
                 let places: Vec<usize> = (first..(first + batch.max(1)).min(count)).collect();
                 let mut bytes = vec![0; places.len() * height * width * channels];
                 from.read_exact(&mut bytes).map_err(|e| {
-                    Error::input(format!("{source}: ends at picture {first} or is damaged: {e}"))
+                    Error::input(format!(
+                        "{source}: ends at picture {first} or is damaged: {e}"
+                    ))
                 })?;
                 if channels == 1 {
                     bytes = bytes.into_iter().flat_map(|v| [v; 3]).collect();
                 }
-                let labels = labels.as_ref().map(|all| all[first..first + places.len()].to_vec());
+                let labels = labels
+                    .as_ref()
+                    .map(|all| all[first..first + places.len()].to_vec());
                 let batch = PictureBatch {
                     rgb: bytes,
                     size: (height, width),

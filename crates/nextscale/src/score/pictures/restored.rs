@@ -57,7 +57,9 @@ impl Pictures for RestoredPictures<'_> {
                 h * step
             )));
         }
-        let x = self.feed.images([original.len(), height, width, 3], &original.rgb)?;
+        let x = self
+            .feed
+            .images([original.len(), height, width, 3], &original.rgb)?;
         let (back, _) = self.vqvae.reconstruct(&x, &self.pyramid)?;
         let restored = PictureBatch {
             rgb: ops::to_pixels(&ops::to_unit_range(&back)?)?,

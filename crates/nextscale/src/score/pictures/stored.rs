@@ -146,7 +146,10 @@ mod tests {
         let mut places = Vec::new();
         while let Some(batch) = pictures.next().unwrap() {
             let of = |place: &usize| source.image(*place).unwrap().into_data();
-            assert_eq!(batch.rgb, batch.places.iter().flat_map(of).collect::<Vec<_>>());
+            assert_eq!(
+                batch.rgb,
+                batch.places.iter().flat_map(of).collect::<Vec<_>>()
+            );
             places.extend(batch.places);
         }
         assert_eq!(places, (0..source.len()).collect::<Vec<_>>());
