@@ -1,4 +1,4 @@
-//! Checks this build of nextscale against numbers that the PyTorch reference produced.
+//! Checks this build of nextscale against numbers that the PyTorch reference produced, and scores of pictures against those of the public packages.
 //!
 //! ```no_run
 //! use nextscale_verify::{Bundle, Machine, Verdict};

@@ -98,7 +98,7 @@ fn facts_that_are_none_are_named_in_a_line() {
         ),
         (&removed("formula_features"), "\"width\""),
         (
-            &|json| json["formula_features"]["width"] = json!(1 << 40),
+            &|json| json["formula_features"]["width"] = json!(1u64 << 40),
             "\"width\"",
         ),
         (

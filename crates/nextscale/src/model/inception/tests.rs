@@ -145,7 +145,7 @@ fn a_norm_folded_into_its_convolution_gives_what_both_give() {
     let weight = values("conv.weight");
     let [gamma, beta, mean, variance] =
         ["weight", "bias", "running_mean", "running_var"].map(|part| values(&format!("bn.{part}")));
-    for column in 0..9 {
+    for column in 0..9usize {
         for o in 0..160 {
             let mut sum = 0.0;
             for tap in 0..7 {
