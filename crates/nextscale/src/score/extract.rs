@@ -60,11 +60,15 @@ pub fn prepare(
             ops::to_range(&resized, 127.5 / 128.0, -0.5 / 128.0)?
         }
         Preparation::FloatBicubic => {
-            let mut all = Vec::with_capacity(n * SIDE * SIDE * 3);
-            for rgb in pictures.rgb.chunks_exact(each) {
-                let resized = float_bicubic(rgb, pictures.size, SIDE);
-                all.extend(resized.into_iter().map(|v| (v - 128.0) / 128.0));
-            }
+            let mut all = vec![0.0; n * SIDE * SIDE * 3];
+            all.par_chunks_exact_mut(SIDE * SIDE * 3)
+                .zip(pictures.rgb.par_chunks_exact(each))
+                .for_each(|(out, rgb)| {
+                    let resized = float_bicubic(rgb, pictures.size, SIDE);
+                    for (out, v) in out.iter_mut().zip(resized) {
+                        *out = (v - 128.0) / 128.0;
+                    }
+                });
             Tensor::from_vec([n, SIDE, SIDE, 3], all).to(device)?
         }
     })

@@ -1,8 +1,6 @@
 //! Bicubic resizing with antialiasing and without rounding to 8 bits, as clean-fid resizes (Parmar et al. 2022): Pillow's of
 //! pictures of floats, a channel at a time.
 
-use rayon::prelude::*;
-
 /// Half the width of the kernel, in output pixels.
 const SUPPORT: f64 = 2.0;
 
@@ -45,36 +43,33 @@ fn spans(input: usize, output: usize) -> Vec<Span> {
 
 /// A picture of bytes `[height, width, 3]`, resized to `side` × `side`, from 0 to 255.
 pub fn float_bicubic(pixels: &[u8], (height, width): (usize, usize), side: usize) -> Vec<f32> {
-    let across = spans(width, side);
-    let mut middle = vec![0f32; height * side * 3];
-    let row_bytes = (width * 3).max(1);
-    let rows = middle.par_chunks_exact_mut(side * 3);
-    rows.zip(pixels.par_chunks_exact(row_bytes))
-        .for_each(|(out, row)| {
-            for (span, out) in across.iter().zip(out.chunks_exact_mut(3)) {
-                for (c, out) in out.iter_mut().enumerate() {
-                    let samples = row[3 * span.first + c..].iter().step_by(3);
-                    let sum: f64 = samples
-                        .zip(&span.weights)
-                        .map(|(v, w)| f64::from(*v) * w)
-                        .sum();
-                    *out = sum as f32;
+    let (across, down) = (spans(width, side), spans(height, side));
+    let mut middle = Vec::with_capacity(height * side * 3);
+    for row in pixels.chunks_exact((width * 3).max(1)) {
+        for span in &across {
+            let mut sums = [0.0; 3];
+            let samples = row[3 * span.first..].as_chunks::<3>().0;
+            for (sample, w) in samples.iter().zip(&span.weights) {
+                for (sum, v) in sums.iter_mut().zip(sample) {
+                    *sum += f64::from(*v) * w;
                 }
             }
-        });
-    let down = spans(height, side);
-    let mut out = vec![0f32; side * side * 3];
-    let rows = out.par_chunks_exact_mut(side * 3);
-    rows.zip(&down).for_each(|(out, span)| {
-        for (x, out) in out.iter_mut().enumerate() {
-            let samples = middle[span.first * side * 3 + x..].iter().step_by(side * 3);
-            let sum: f64 = samples
-                .zip(&span.weights)
-                .map(|(v, w)| f64::from(*v) * w)
-                .sum();
-            *out = (sum as f32).clamp(0.0, 255.0);
+            middle.extend(sums.map(|sum| sum as f32));
         }
-    });
+    }
+    let mut out = Vec::with_capacity(side * side * 3);
+    let mut sums = vec![0.0; side * 3];
+    for span in &down {
+        // Whole rows at a time.
+        sums.fill(0.0);
+        let rows = middle.chunks_exact(side * 3).skip(span.first);
+        for (row, w) in rows.zip(&span.weights) {
+            for (sum, v) in sums.iter_mut().zip(row) {
+                *sum += f64::from(*v) * w;
+            }
+        }
+        out.extend(sums.iter().map(|sum| (*sum as f32).clamp(0.0, 255.0)));
+    }
     out
 }
 

@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
     let metrics = wanted(args, &methods)?;
 
     let mut samples = Side::open(&args.samples, args, true)?;
-    samples.to_device(device, math)?;
+    samples.move_to(device, math)?;
     let canvas = args.canvas.or_as(samples.canvas()).chosen();
     if !sweeps.is_empty() && !matches!(samples, Side::Model(_)) {
         return Err(Error::input(format!(

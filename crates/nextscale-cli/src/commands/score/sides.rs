@@ -48,7 +48,7 @@ impl Side {
         if is_npz(path)? {
             let npz = Npz::open(path)?;
             let (pictures, statistics) = (npz.has(IMAGES), npz.has("mu") && npz.has("sigma"));
-            if !pictures && !(statistics && !is_samples) {
+            if !pictures && (is_samples || !statistics) {
                 return Err(Error::input(format!(
                     "{text}: it holds {}; {}",
                     npz.names().join(", "),
@@ -84,7 +84,7 @@ impl Side {
     }
 
     /// Moves a model to where it computes.
-    pub fn to_device(&mut self, device: Device, math: Math) -> Result<()> {
+    pub fn move_to(&mut self, device: Device, math: Math) -> Result<()> {
         match self {
             Self::Model(pair) => {
                 pair.var.to_device(device, math)?;

@@ -149,7 +149,7 @@ fn a_norm_folded_into_its_convolution_gives_what_both_give() {
         for o in 0..160 {
             let mut sum = 0.0;
             for tap in 0..7 {
-                let Some(from) = (column + tap).checked_sub(3).filter(|c| *c < 9) else {
+                let Some(from) = (column + tap).checked_sub(3usize).filter(|c| *c < 9) else {
                     continue;
                 };
                 for i in 0..160 {
