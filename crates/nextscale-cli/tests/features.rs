@@ -49,6 +49,22 @@ fn a_folder_gives_a_file_that_says_what_it_is() {
     ]);
     assert_eq!(std::fs::read(&file).unwrap(), before);
 
+    // An image that can't be read is refused, or left out and told.
+    let broken = dir.path().join("images/train/class0/broken.png");
+    std::fs::write(&broken, "no picture").unwrap();
+    let again = [&base[..], &["--ep=1", "--force"]].concat();
+    let all = run(&again);
+    assert_eq!(all.status.code(), Some(2));
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    let skipped = run(&[&again[..], &["--bad_images=skip"]].concat());
+    let told = String::from_utf8(skipped.stderr).unwrap();
+    assert!(skipped.status.success(), "{told}");
+    assert!(
+        told.contains("broken.png") && told.contains("1 image left out"),
+        "{told}"
+    );
+    std::fs::remove_file(&broken).unwrap();
+
     // It is no model.
     let line = refused(&["eval", &format!("--model={}", file.display()), &images]);
     assert!(line.contains("f.safetensors"), "{line}");

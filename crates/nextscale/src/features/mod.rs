@@ -36,6 +36,8 @@ const FIRST: f64 = 0.02;
 const LAST: f64 = 0.01;
 /// Seconds for which steps are timed.
 const TIMED: Duration = Duration::from_secs(2);
+/// Images that can't be read which are named; the others are counted.
+const NAMED: usize = 5;
 /// Images of a step at most, so that they can be counted.
 const MOST_IMAGES: usize = 1 << 16;
 
@@ -234,7 +236,7 @@ impl FeatureRun<'_> {
         };
         let config_of = loader_for(o, plan.epochs(images));
         let mut trainer = trainer()?;
-        rounds::train(
+        let mut bad = rounds::train(
             &mut trainer,
             dataset,
             rounds::How {
@@ -254,6 +256,14 @@ impl FeatureRun<'_> {
             &self.stop,
             &mut |_| {},
         )?;
+        bad.extend(loader.bad_images());
+        for image in bad.iter().take(NAMED) {
+            tell(&Told::Line(&format!("left out: {}", image.reason)));
+        }
+        if !bad.is_empty() {
+            let count = counted(bad.len(), "image", "images");
+            tell(&Told::Line(&format!("{count} left out that can't be read")));
+        }
         let mut classifier = trainer.classifier;
         classifier.to_device(Device::Cpu, nextscale_tensor::Math::FULL)?;
         Ok(TrainedClassifier {

@@ -1,7 +1,7 @@
 //! The loop of a classifier's training: rounds of whole epochs, each with an evaluation of the averaged weights.
 
 use super::length::Images;
-use crate::data::{Feed, LoaderConfig};
+use crate::data::{BadImage, Feed, LoaderConfig};
 use crate::eval::evaluate_classification;
 use crate::run::{Dataset, StopSignal};
 use crate::train::classifier_trainer::{
@@ -69,7 +69,7 @@ impl Tally {
     }
 }
 
-/// Trains to the end of the schedule; `tell` is told of every round.
+/// Trains to the end of the schedule; `tell` is told of every round. Gives the training images that were left out.
 ///
 /// # Errors
 /// Images that can't be read, a failure of the device, numbers that are none any more; [`Error::Stopped`].
@@ -78,7 +78,7 @@ pub(super) fn train(
     dataset: &Dataset,
     how: How<'_>,
     tell: &mut dyn FnMut(Round),
-) -> Result<()> {
+) -> Result<Vec<BadImage>> {
     let images = Images {
         batch: how.batch,
         train: dataset.train.len(),
@@ -131,5 +131,5 @@ pub(super) fn train(
             left: spent.mul_f64((steps - done) as f64 / done as f64),
         });
     }
-    Ok(())
+    Ok(loader.bad_images())
 }
