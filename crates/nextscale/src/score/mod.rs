@@ -31,6 +31,6 @@ pub use opened::{Network, NetworkFacts, OpenNetwork};
 pub use pictures::Pictures;
 pub use pixels::{PixelMeans, PixelScore, pixel_scores, psnr, ssim};
 pub use protocol::{Metric, Preparation, Protocol};
-pub use scores::Scores;
+pub use scores::{NEIGHBOURS, Scores};
 pub use statistics_file::{read_statistics, write_statistics};
 pub use summary::{Collector, Summary, summarize};

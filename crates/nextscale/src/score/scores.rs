@@ -5,7 +5,7 @@ use crate::Result;
 use serde::{Deserialize, Serialize};
 
 /// Neighbours of precision and recall (Kynkäänniemi et al. 2019, and all protocols here).
-const NEIGHBOURS: usize = 3;
+pub const NEIGHBOURS: usize = 3;
 
 /// Numbers of samples; those that were not asked for or can't be had are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl Scores {
     /// Of samples beside a reference, where there is one.
     ///
     /// # Errors
-    /// When the two are of different networks, or too few for precision and recall.
+    /// When the two are of different networks.
     pub fn of(samples: &Summary, reference: Option<&Summary>, metrics: &[Metric]) -> Result<Self> {
         let mut scores = Self {
             inception_score: samples.inception_score.map(|(mean, _)| mean),
@@ -61,9 +61,12 @@ impl Scores {
             &reference.rows,
         ) {
             let width = samples.features.mean.len();
-            let found = precision_recall(own, other, width, NEIGHBOURS)?;
-            scores.precision = Some(found.precision);
-            scores.recall = Some(found.recall);
+            // Too few for neighbours are no reason to have no distance either.
+            if own.len().min(other.len()) / width.max(1) > NEIGHBOURS {
+                let found = precision_recall(own, other, width, NEIGHBOURS)?;
+                scores.precision = Some(found.precision);
+                scores.recall = Some(found.recall);
+            }
         }
         Ok(scores)
     }

@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long, value_name = "REF")]
     pub reference: Option<String>,
     /// How numbers are computed; several, separated by commas, give a row each. Numbers of different protocols can't be compared. Not
-    /// with features of train-features
+    /// with features of train-features. torch-fidelity's precision and recall are those of --feature_extractor=inception-v3-compat
     #[arg(long, value_enum, value_delimiter = ',', default_value = "adm")]
     pub protocol: Vec<Protocol>,
     /// The network: a file of the Inception network as the protocols use it, or one of train-features

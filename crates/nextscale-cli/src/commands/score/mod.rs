@@ -15,7 +15,7 @@ use nextscale::console::counted;
 use nextscale::data::Transform;
 use nextscale::score::pictures::{RelabelledPictures, RestoredPictures};
 use nextscale::score::{
-    Method, Metric, OpenNetwork, PictureBatch, Pictures, Scores, Summary, summarize,
+    Method, Metric, NEIGHBOURS, OpenNetwork, PictureBatch, Pictures, Scores, Summary, summarize,
     write_statistics,
 };
 use nextscale::{Error, Result, say, tell};
@@ -188,11 +188,11 @@ fn wanted(args: &Args, methods: &[Method<'_>]) -> Result<Vec<Metric>> {
         use clap::ValueEnum;
         let name = metric.to_possible_value();
         return Err(Error::input(format!(
-            "--metrics={}: --protocol={} has no such number",
+            "--metrics={}: {} has no such number",
             name.as_ref().map_or("", |n| n.get_name()),
-            args.protocol
+            methods
                 .iter()
-                .map(|p| p.name())
+                .map(Method::name)
                 .collect::<Vec<_>>()
                 .join(",")
         )));
@@ -302,6 +302,13 @@ impl Judge<'_> {
     /// What is to be known of the numbers.
     fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
+        let of_reference = self.reference.and_then(|all| all[0].count);
+        let fewest = self.count.min(of_reference.unwrap_or(usize::MAX));
+        if self.metrics.contains(&Metric::Pr) && self.reference.is_some() && fewest <= NEIGHBOURS {
+            remarks.push(format!(
+                "precision and recall need more than {NEIGHBOURS} images of either side, not {fewest}"
+            ));
+        }
         let distances = self
             .metrics
             .iter()
@@ -309,7 +316,6 @@ impl Judge<'_> {
         if !distances || self.reference.is_none() {
             return remarks;
         }
-        let of_reference = self.reference.and_then(|all| all[0].count);
         let counts = [
             ("samples", Some(self.count)),
             ("images of the reference", of_reference),
