@@ -33,7 +33,7 @@ fi
 
 # Images are not cropped (--mid_reso=1) nor mirrored: all shoes of this set point to the left.
 if [ ! -f "$out/features.safetensors" ]; then
-  $nextscale train-features "$out/images" --size=32 --mid_reso=1 ${FEATURE_EPOCHS:+--ep="$FEATURE_EPOCHS"} --seed=1 \
+  $nextscale train-features "$out/images" --size=32 --mid_reso=1 --ep="${FEATURE_EPOCHS:-12}" --seed=1 \
     --out="$out/features.safetensors"
 fi
 
@@ -42,7 +42,7 @@ $nextscale train-tokenizer --recipe=small-32 --data_path="$out/images" --out="$o
   --ep="${TOKENIZER_EPOCHS:-10}" --seed=1 --eval_every=1 --save_every=1000
 
 $nextscale train --recipe=small-32 --data_path="$out/images" --tokenizer="$out/tokenizer/tokenizer.safetensors" --out="$out/var" \
-  --mid_reso=1 --depth=6 --bs=128 --ep="${EPOCHS:-30}" --tblr=2e-3 --precision=bf16 --seed=1 --eval_every=1 --save_every=1000
+  --mid_reso=1 --depth=6 --bs=128 --ep="${EPOCHS:-10}" --tblr=2e-3 --precision=bf16 --seed=1 --eval_every=1 --save_every=1000
 
 model="$out/var/ar-ckpt-best.safetensors"
 $nextscale reconstruct --tokenizer="$out/tokenizer/tokenizer.safetensors" --data_path="$out/images" --mid_reso=1 --out="$out/reconstruction.png" --force
@@ -50,10 +50,10 @@ $nextscale eval --model="$model" --data_path="$out/images" --mid_reso=1 --batch=
 $nextscale eval --model="$model" --data_path="$out/images" --mid_reso=1 --batch=128 --likelihood --zero_shot --out="$out/likelihood.jsonl" --force
 $nextscale sample --model="$model" --per_class=8 --cfg=2 --top_p=0.96 --seed=1 --out="$out/samples.png" --force
 
-# The same reference for all: the training images. Real test images are the best that samples can be expected to reach.
+# The same reference for all: test images, which neither the classifier nor the models have learnt from.
 score() {
-  $nextscale score "$1" --reference="$out/images/train" --features="$out/features.safetensors" --batch=256 --out="$out/$2.json" --force "${@:3}"
+  $nextscale score "$1" --reference="$out/images/val" --features="$out/features.safetensors" --batch=256 --out="$out/$2.json" --force "${@:3}"
 }
-score "$out/images/val" score_real
+score "$out/images/train" score_real
 score "$out/tokenizer/tokenizer.safetensors" score_reconstructions
 score "$model" score_samples --count="${SAMPLES:-10000}" --sweep=cfg=0,1,2,3,4 --top_k=0 --top_p=0 --seed=1
