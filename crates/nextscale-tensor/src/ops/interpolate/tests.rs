@@ -98,13 +98,14 @@ fn gradients_match_differences() {
         let x = [random([2, from.0, from.1, 3], 1)];
         check_gradients(&x, 1e-2, 2e-3, |cx, t| area(cx, &t[0], to));
         check_gradients(&x, 1e-2, 2e-3, |cx, t| bicubic(cx, &t[0], to));
-        check_gradients(&x, 1e-2, 2e-3, |cx, t| bilinear(cx, &t[0], to));
         // Where much is left out, the elements that are tried may all be among that.
         if to.0 >= from.0 && to.1 >= from.1 {
+            check_gradients(&x, 1e-2, 2e-3, |cx, t| bilinear(cx, &t[0], to));
             check_gradients(&x, 1e-2, 2e-3, |cx, t| corner_bilinear(cx, &t[0], to));
         }
     }
     let x = [random([2, 5, 7, 3], 1)];
+    check_gradients(&x, 1e-2, 2e-3, |cx, t| bilinear(cx, &t[0], (3, 5)));
     check_gradients(&x, 1e-2, 2e-3, |cx, t| corner_bilinear(cx, &t[0], (3, 5)));
 }
 
