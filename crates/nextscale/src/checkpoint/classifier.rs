@@ -12,7 +12,7 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The metadata key that marks a classifier's file and holds its [`Stated`] as JSON.
+/// The metadata key that marks a classifier's file and holds its settings and record as JSON.
 pub const CLASSIFIER_KEY: &str = "nextscale.classifier";
 
 /// The newest layout.
