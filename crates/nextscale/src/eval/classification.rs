@@ -58,7 +58,7 @@ impl Classification {
 }
 
 /// The place of the largest number, the first where several are.
-fn largest(logits: &[f32]) -> Option<usize> {
+pub(crate) fn largest(logits: &[f32]) -> Option<usize> {
     let mut best: Option<(usize, f32)> = None;
     for (i, &v) in logits.iter().enumerate() {
         if best.is_none_or(|(_, most)| v > most) {

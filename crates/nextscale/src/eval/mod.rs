@@ -25,6 +25,7 @@ fn some_images(seen: usize, loader: &ValLoader) -> Result<()> {
     )))
 }
 
+pub(crate) use classification::largest;
 pub use classification::{Classification, evaluate_classification};
 pub use judge::Judge;
 pub use likelihood::{

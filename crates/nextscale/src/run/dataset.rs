@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub const BUILTIN_SHAPES: &str = "builtin:shapes";
 
 /// Seed of the built-in images: the same pictures for every run.
-const SHAPES_SEED: u64 = 0;
+pub const SHAPES_SEED: u64 = 0;
 
 /// Training and validation images with their transform.
 #[derive(Clone)]

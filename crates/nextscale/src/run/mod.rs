@@ -25,7 +25,7 @@ mod val_check;
 
 pub use crate::stop::StopSignal;
 pub(crate) use dataset::loader_config;
-pub use dataset::{BUILTIN_SHAPES, Dataset};
+pub use dataset::{BUILTIN_SHAPES, Dataset, SHAPES_SEED};
 pub use event::{Epoch, Evaluated, Event, Iteration, Metric, Metrics, Picture, Started, Step};
 #[cfg(feature = "cli")]
 pub use observers::Display;

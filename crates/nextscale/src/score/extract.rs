@@ -4,6 +4,7 @@ use super::float_bicubic;
 use super::protocol::{Metric, Preparation, Protocol};
 use crate::checkpoint::classifier::TrainedClassifier;
 use crate::data::{Resizer, RgbImage8, Transform};
+use crate::eval::largest;
 use crate::model::ForwardPass;
 use crate::model::inception::{FEATURES, Inception, LOGITS, SIDE, SPATIAL};
 use crate::{Error, Result};
@@ -94,18 +95,6 @@ fn of_side(pictures: &PictureBatch, side: usize, device: Device) -> Result<Tenso
             transform.center(&RgbImage8::new(width, height, rgb.to_vec())?, resizer, out)
         })?;
     Ok(ops::from_pixels_on(device, DType::F32, shape, &all)?)
-}
-
-/// The place of the largest number; the first of several.
-fn largest(row: &[f32]) -> u32 {
-    let first_of_all = (0, f32::NEG_INFINITY);
-    let best = row.iter().enumerate().fold(
-        first_of_all,
-        |best, (i, v)| {
-            if *v > best.1 { (i, *v) } else { best }
-        },
-    );
-    best.0 as u32
 }
 
 /// Numbers on the host.
@@ -223,7 +212,7 @@ impl Method<'_> {
                     features: here(&found.features)?,
                     spatial: None,
                     logits: None,
-                    named: Some(rows.map(largest).collect()),
+                    named: Some(rows.map(|row| largest(row).unwrap_or(0) as u32).collect()),
                 })
             }
         }

@@ -40,7 +40,7 @@ impl Collector {
     pub fn new(method: &Method<'_>, metrics: &[Metric], n: usize) -> Self {
         let wanted = |metric| metrics.contains(&metric) && method.metrics().contains(&metric);
         let spatial = method.spatial_width().filter(|_| wanted(Metric::Sfid));
-        let splits = method.splits(n).filter(|_| wanted(Metric::Is));
+        let splits = wanted(Metric::Is).then(|| method.splits(n)).flatten();
         Self {
             count: 0,
             features: Moments::new(method.width()),

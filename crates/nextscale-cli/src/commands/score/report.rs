@@ -86,6 +86,11 @@ fn columns(own: bool) -> Vec<Column> {
     ]
 }
 
+/// Whether rows are of more than one protocol.
+fn has_several_protocols(rows: &[Row]) -> bool {
+    rows.iter().any(|r| r.protocol != rows[0].protocol)
+}
+
 /// Prints the rows; `own` says that features are none of Inception's.
 pub fn print_table(rows: &[Row], own: bool) -> Result<()> {
     let mut table: Vec<Vec<String>> = vec![Vec::new(); rows.len() + 1];
@@ -135,11 +140,7 @@ pub fn print_table(rows: &[Row], own: bool) -> Result<()> {
             });
         say!("{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
-    let mut protocols: Vec<&str> = rows.iter().map(|r| r.protocol.as_str()).collect();
-    protocols.dedup();
-    protocols.sort_unstable();
-    protocols.dedup();
-    if protocols.len() > 1 {
+    if has_several_protocols(rows) {
         say!("numbers of different protocols can't be compared with each other")?;
     }
     Ok(())
@@ -148,16 +149,14 @@ pub fn print_table(rows: &[Row], own: bool) -> Result<()> {
 /// A sweep as a plot: the distance against the flag that was swept first, a line for every combination of the others and every protocol.
 pub fn plot(rows: &[Row], own: bool, subject: &str) -> Option<Plot> {
     let (x_label, _) = rows.first()?.settings.first()?.clone();
-    let mut protocols: Vec<&str> = rows.iter().map(|r| r.protocol.as_str()).collect();
-    protocols.sort_unstable();
-    protocols.dedup();
+    let several = has_several_protocols(rows);
     let mut series: Vec<Series> = Vec::new();
     for row in rows {
         let others = row.settings.iter().skip(1);
         let mut words: Vec<String> = others
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        if protocols.len() > 1 {
+        if several {
             words.insert(0, row.protocol.clone());
         }
         let name = match words.is_empty() {

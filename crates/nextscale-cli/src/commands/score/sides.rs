@@ -7,16 +7,13 @@ use nextscale::checkpoint::open::{OpenPair, OpenTokenizer, open_pair, open_token
 use nextscale::data::{Canvas, ImageSource, OnCanvas, ShapesSource, Subset, Transform, whole};
 use nextscale::format::npz::Npz;
 use nextscale::options::values::BadImages;
-use nextscale::run::BUILTIN_SHAPES;
+use nextscale::run::{BUILTIN_SHAPES, SHAPES_SEED};
 use nextscale::score::pictures::{IMAGES, NpzPictures, StoredPictures};
 use nextscale::score::{Method, Metric, Pictures, Summary, read_statistics, summarize};
 use nextscale::{Error, Result};
 use nextscale_tensor::{Device, Math};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Seed of the built-in images: the same pictures for every command.
-const SHAPES_SEED: u64 = 0;
 
 /// Pictures, or what makes some.
 pub enum Side {
