@@ -96,6 +96,34 @@ fn folders_files_and_statistics_give_the_same_numbers() {
         (1.0, 1.0)
     );
 
+    // A split is what trainings take of a folder.
+    let split = |folder: &str, name: &str, more: &[&str]| -> Value {
+        let reference = format!("--reference={folder}:{name}");
+        score(&[&[&samples[..], &reference], more].concat(), "split.json")
+    };
+    let _ = std::fs::remove_file(at("split.json"));
+    let ready = split(&images.display().to_string(), "train", &[]);
+    assert_eq!(ready["results"], whole["results"]);
+    let counts = ["train", "val"].map(|name| {
+        std::fs::remove_file(at("split.json")).unwrap();
+        let cut = split(&train, name, &["--val_share=0.5"]);
+        cut["reference"]["count"].as_u64().unwrap()
+    });
+    assert!(counts.iter().all(|n| *n > 0), "{counts:?}");
+    assert_eq!(counts.iter().sum::<u64>(), 5);
+
+    let with = |more: &[&str]| {
+        let words: [&str; 4] = ["score", &samples, &features, &out("new.json")];
+        refused(&[&words[..], more].concat())
+    };
+    let reference = format!("--reference={train}");
+    let line = with(&[&reference, "--val_share=0.5"]);
+    assert!(line.contains("FOLDER:val"), "{line}");
+    let line = with(&["--save_statistics=a.npz", "--protocol=adm,pytorch-fid"]);
+    assert!(line.contains("--save_statistics: "), "{line}");
+    let line = with(&["--save_statistics=a.npz", "--sweep=cfg=1,2"]);
+    assert!(line.contains("--save_statistics: "), "{line}");
+
     let line = refused(&["score", &samples, &features, &out("whole.json")]);
     assert!(line.contains("exists already"), "{line}");
 }

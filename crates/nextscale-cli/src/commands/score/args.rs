@@ -3,6 +3,7 @@
 use super::super::machine::MachineArgs;
 use super::super::sweep::{self, Sweep};
 use super::super::weights_args::WeightsArgs;
+use super::sides::split_of;
 use nextscale::options::values::BadImages;
 use nextscale::options::{CanvasOptions, Given};
 use nextscale::score::{Metric, Protocol};
@@ -15,14 +16,18 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     pub given: Given,
-    /// What is judged: a folder of images or shards, an .npz file of images (arr_0), builtin:shapes, a transformer's checkpoint (images are
-    /// drawn, judged and thrown away), or a tokenizer (what it makes of the reference's images)
+    /// What is judged: a folder of images or shards (FOLDER:train or FOLDER:val: the part that trainings take of it), an .npz file of images
+    /// (arr_0), builtin:shapes, a transformer's checkpoint (images are drawn, judged and thrown away), or a tokenizer (what it makes of the
+    /// reference's images)
     #[arg(value_name = "SAMPLES")]
     pub samples: String,
-    /// What it is held against: a folder of images or shards, an .npz file of images or of statistics (mu, sigma, mu_s, sigma_s), or
-    /// builtin:shapes
+    /// What it is held against: a folder of images or shards (FOLDER:val: the images that trainings hold out), an .npz file of images or of
+    /// statistics (mu, sigma, mu_s, sigma_s), or builtin:shapes
     #[arg(long, value_name = "REF")]
     pub reference: Option<String>,
+    /// With FOLDER:train and FOLDER:val: the --val_share that the trainings were given
+    #[arg(long, value_name = "X")]
+    pub val_share: Option<f64>,
     /// How numbers are computed; several, separated by commas, give a row each. Numbers of different protocols can't be compared. Not
     /// with features of train-features. torch-fidelity's precision and recall are those of --feature_extractor=inception-v3-compat
     #[arg(long, value_enum, value_delimiter = ',', default_value = "adm")]
@@ -106,6 +111,28 @@ impl Args {
                 return Err(Error::field(name, value, "it must be at least 1"));
             }
         }
+        if let Some(share) = self.val_share {
+            let needed = if !(share > 0.0 && share < 1.0) {
+                "it must be more than 0 and less than 1, such as 0.05"
+            } else if !self.has_split() {
+                "it says which images FOLDER:train and FOLDER:val are; give one of these, or leave it out"
+            } else {
+                ""
+            };
+            if !needed.is_empty() {
+                return Err(Error::field("val_share", share, needed));
+            }
+        }
+        if self.save_statistics.is_some() && !self.sweep.is_empty() {
+            return Err(Error::input(
+                "--save_statistics: with --sweep there are several sets of samples; leave one of the two away",
+            ));
+        }
+        if self.save_statistics.is_some() && self.protocol.len() > 1 {
+            return Err(Error::input(
+                "--save_statistics: statistics are those of one protocol; give one",
+            ));
+        }
         let ranges = [("cfg", self.cfg, 1000.0), ("top_p", self.top_p, 1.0)];
         for (name, value, most) in ranges {
             if !(0.0..=most).contains(&value) {
@@ -117,6 +144,13 @@ impl Args {
             }
         }
         Ok(())
+    }
+
+    /// Whether a side is a split of a folder.
+    fn has_split(&self) -> bool {
+        let sides = [Some(&self.samples), self.reference.as_ref()];
+        let is_split = |text: &String| split_of(text).is_some();
+        sides.into_iter().flatten().any(is_split)
     }
 
     /// The sweeps; each flag stands once.

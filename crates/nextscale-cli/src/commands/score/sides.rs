@@ -4,7 +4,9 @@ use super::super::images::{tell_all, tell_bad};
 use super::Args;
 use nextscale::checkpoint::inspect::describe;
 use nextscale::checkpoint::open::{OpenPair, OpenTokenizer, open_pair, open_tokenizer};
-use nextscale::data::{Canvas, ImageSource, OnCanvas, ShapesSource, Subset, Transform, whole};
+use nextscale::data::{
+    Canvas, Cut, ImageSource, OnCanvas, ShapesSource, Splits, Subset, Transform, whole,
+};
 use nextscale::format::npz::Npz;
 use nextscale::options::values::BadImages;
 use nextscale::run::{BUILTIN_SHAPES, SHAPES_SEED};
@@ -39,7 +41,7 @@ impl Side {
     /// Opens `text`; a model is only looked for where one can be.
     pub fn open(text: &str, args: &Args, is_samples: bool) -> Result<Self> {
         let path = Path::new(text);
-        if text == BUILTIN_SHAPES || path.is_dir() {
+        if text == BUILTIN_SHAPES || path.is_dir() || split_of(text).is_some() {
             return Ok(Self::Stored(images(text, args)?));
         }
         if is_npz(path)? {
@@ -198,7 +200,23 @@ impl Side {
     }
 }
 
-/// The images of a folder, of its shards, or built-in ones.
+/// One of the two parts into which trainings divide a folder.
+#[derive(Clone, Copy)]
+pub enum Split {
+    Train,
+    Val,
+}
+
+/// The folder and the split of `FOLDER:train` or `FOLDER:val`; `None` for other texts, and for a folder that is called so.
+pub fn split_of(text: &str) -> Option<(&Path, Split)> {
+    let parts = [(":train", Split::Train), (":val", Split::Val)];
+    let (folder, split) = parts
+        .iter()
+        .find_map(|(end, split)| Some((Path::new(text.strip_suffix(end)?), *split)))?;
+    (folder.is_dir() && !Path::new(text).exists()).then_some((folder, split))
+}
+
+/// The images of a folder or of one of its splits, of its shards, or built-in ones.
 fn images(text: &str, args: &Args) -> Result<Arc<dyn ImageSource>> {
     if text == BUILTIN_SHAPES {
         let side = args.size.filter(|size| *size > 0).unwrap_or(64);
@@ -209,7 +227,20 @@ fn images(text: &str, args: &Args) -> Result<Arc<dyn ImageSource>> {
         Error::Input(text) => Error::Input(text.replace("`data_path`=", "")),
         other => other,
     };
-    let (source, remarks) = whole(Path::new(text)).map_err(named)?;
+    let (source, remarks) = match split_of(text) {
+        None => whole(Path::new(text)),
+        Some((root, split)) => {
+            let cut = Cut {
+                val_path: None,
+                val_share: args.val_share,
+            };
+            Splits::open(root, &cut).map(|splits| match split {
+                Split::Train => (splits.train, splits.remarks),
+                Split::Val => (splits.val, splits.remarks),
+            })
+        }
+    }
+    .map_err(named)?;
     tell_all(&remarks);
     if args.bad_images == BadImages::Fail {
         return Ok(source);
