@@ -14,6 +14,7 @@
 set -euo pipefail
 here="$(cd "$(dirname "$0")/../.." && pwd)"
 out="${1:-fashion_run}"
+idx="${2:-/usr/share/datasets/fashion-mnist}"
 mkdir -p "$out"
 out="$(cd "$out" && pwd)"
 if [ ! -d "$out/images" ]; then

@@ -249,7 +249,7 @@ fn what_cant_be_scored_is_refused_in_one_line() {
         ),
         (
             &[&samples, &features, "--sweep", "cfg=0,1"],
-            &["--sweep", "draws nothing"],
+            &["--sweep", "nothing is drawn"],
         ),
         (&[&samples, &features, "--batch=0"], &["--batch=0"]),
     ];

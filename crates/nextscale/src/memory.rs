@@ -132,6 +132,22 @@ pub enum Workload<'a> {
         /// Whether the decoder follows.
         back: bool,
     },
+    /// The features of images by which they are scored.
+    Score {
+        /// The network.
+        network: Judge<'a>,
+        /// Its arithmetic.
+        math: Math,
+    },
+}
+
+/// What images are scored by.
+#[derive(Clone, Copy, Debug)]
+pub enum Judge<'a> {
+    /// The Inception network.
+    Inception,
+    /// A classifier of `train-features`.
+    Classifier(&'a ClassifierConfig),
 }
 
 impl Workload<'_> {
@@ -143,7 +159,8 @@ impl Workload<'_> {
             | Self::TrainClassifier { math, .. }
             | Self::Evaluate { math, .. }
             | Self::Sample { math, .. }
-            | Self::Tokenize { math, .. } => *math = Math::FULL,
+            | Self::Tokenize { math, .. }
+            | Self::Score { math, .. } => *math = Math::FULL,
         }
         self
     }

@@ -95,12 +95,17 @@ pub fn may_write(path: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a file in a folder that is not there.
+/// Refuses `--out` in a folder that is not there.
 pub fn check_parent(out: &Path) -> Result<()> {
+    check_parent_of("out", out)
+}
+
+/// Refuses a flag's file in a folder that is not there.
+pub fn check_parent_of(flag: &str, out: &Path) -> Result<()> {
     let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
     match folder.filter(|f| !f.is_dir()) {
         Some(folder) => Err(Error::input(format!(
-            "--out={}: there is no folder {}",
+            "--{flag}={}: there is no folder {}",
             out.display(),
             folder.display()
         ))),

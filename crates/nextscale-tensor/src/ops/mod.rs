@@ -63,7 +63,7 @@ pub use guided_sampling::{
 };
 pub use histogram::histogram;
 pub use image_loss::{l1, mse};
-pub use interpolate::{area, bicubic, bilinear, corner_bilinear};
+pub use interpolate::{area, asymmetric_bilinear, bicubic, bilinear};
 pub use linear::{Activation, Bias, linear};
 pub use max_pool::{Window, max_pool};
 pub use nearest_code::nearest_code;

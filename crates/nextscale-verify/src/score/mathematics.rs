@@ -2,10 +2,10 @@
 
 use super::{Case, formulas};
 use crate::compare::Limit;
-use nextscale::Result;
 use nextscale::score::{
     InceptionScore, Moments, frechet_distance, permutation, pieces, precision_recall, runs,
 };
+use nextscale::{Error, Result};
 
 /// Rows of logits, and the seed of their order.
 const LOGITS: usize = 173;
@@ -46,7 +46,9 @@ impl Case<'_, '_> {
         };
         let statistics = |rows: &[f32]| {
             let mut moments = Moments::new(width);
-            moments.add(rows)?;
+            moments
+                .add(rows)
+                .map_err(|row| Error::failed(format!("row {row} holds what is no number")))?;
             moments.finish()
         };
         let fid = frechet_distance(&statistics(samples)?, &statistics(reference)?)?;

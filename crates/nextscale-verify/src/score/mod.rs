@@ -190,7 +190,7 @@ impl<'a> Case<'a, '_> {
         for (way, preparation, scale, shift) in [
             ("half_pixel", Preparation::Bilinear, 0.5, 0.5),
             ("clean", Preparation::FloatBicubic, 128.0, 128.0),
-            ("tf1", Preparation::CornerBilinear, 128.0, 128.0),
+            ("tf1", Preparation::AsymmetricBilinear, 128.0, 128.0),
         ] {
             let x = prepare(preparation, &batch, device)?;
             // As recorded, before the network's range.

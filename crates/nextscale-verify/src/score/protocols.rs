@@ -137,7 +137,9 @@ impl Case<'_, '_> {
 
 /// What the network says of all batches.
 fn extract(method: &Method<'_>, set: &[PictureBatch]) -> Result<Vec<Features>> {
-    set.iter().map(|batch| method.extract(batch)).collect()
+    set.chunks(1)
+        .map(|batch| method.extract(batch, method.metrics()))
+        .collect()
 }
 
 /// A set summed up.
@@ -145,7 +147,7 @@ fn collect(method: &Method<'_>, set: &[PictureBatch], found: &[Features]) -> Res
     let n = set.iter().map(PictureBatch::len).sum();
     let mut all = Collector::new(method, method.metrics(), n);
     for (batch, found) in set.iter().zip(found) {
-        all.add(batch, found)?;
+        all.add(std::slice::from_ref(batch), found)?;
     }
     all.finish()
 }

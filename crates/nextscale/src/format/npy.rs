@@ -14,6 +14,10 @@ const MOST_AXES: usize = 8;
 pub enum NpyType {
     /// Bytes.
     U8,
+    /// 32-bit integers.
+    I32,
+    /// 64-bit integers.
+    I64,
     /// 32-bit floats.
     F32,
     /// 64-bit floats.
@@ -25,6 +29,8 @@ impl NpyType {
     fn descr(self) -> &'static str {
         match self {
             Self::U8 => "|u1",
+            Self::I32 => "<i4",
+            Self::I64 => "<i8",
             Self::F32 => "<f4",
             Self::F64 => "<f8",
         }
@@ -34,8 +40,8 @@ impl NpyType {
     pub fn size(self) -> usize {
         match self {
             Self::U8 => 1,
-            Self::F32 => 4,
-            Self::F64 => 8,
+            Self::I32 | Self::F32 => 4,
+            Self::I64 | Self::F64 => 8,
         }
     }
 }
@@ -101,14 +107,20 @@ impl NpyHeader {
         let descr = value(text, "descr")
             .and_then(|v| v.strip_prefix(['\'', '"'])?.split(['\'', '"']).next())
             .ok_or("its header names no type of numbers; an array of plain numbers is expected")?;
-        let all = [NpyType::U8, NpyType::F32, NpyType::F64];
+        let all = [
+            NpyType::U8,
+            NpyType::I32,
+            NpyType::I64,
+            NpyType::F32,
+            NpyType::F64,
+        ];
         // A byte has no order.
         let dtype = all
             .into_iter()
             .find(|t| t.descr()[1..] == descr[descr.len().min(1)..]);
         let dtype = dtype.filter(|t| t.size() == 1 || descr.starts_with(['<', '=']));
         let dtype = dtype.ok_or_else(|| {
-            format!("its numbers are of type {descr:?}; uint8 ('|u1'), float32 ('<f4') and float64 ('<f8') are read")
+            format!("its numbers are of type {descr:?}; uint8 ('|u1'), int32 ('<i4'), int64 ('<i8'), float32 ('<f4') and float64 ('<f8') are read")
         })?;
         let inner = value(text, "shape")
             .and_then(|v| v.strip_prefix('(')?.split_once(')'))
@@ -189,6 +201,14 @@ impl NpyHeader {
             from.read_exact(bytes).map_err(cut)?;
             match self.dtype {
                 NpyType::U8 => values.extend(bytes.iter().map(|b| f64::from(*b))),
+                NpyType::I32 => {
+                    let each = bytes.as_chunks().0.iter();
+                    values.extend(each.map(|b| f64::from(i32::from_le_bytes(*b))));
+                }
+                NpyType::I64 => {
+                    let each = bytes.as_chunks().0.iter();
+                    values.extend(each.map(|b| i64::from_le_bytes(*b) as f64));
+                }
                 NpyType::F32 => values.extend(
                     bytes
                         .as_chunks()
@@ -231,7 +251,7 @@ mod tests {
         assert_eq!(scalar.numel(), 1);
         for (text, part) in [
             ("{'descr': '>f8', 'shape': (2,), }", ">f8"),
-            ("{'descr': '<i8', 'shape': (2,), }", "<i8"),
+            ("{'descr': '<i2', 'shape': (2,), }", "<i2"),
             ("{'descr': '', 'shape': (2,), }", "type \"\""),
             ("{'descr': [('a', '<f8')], 'shape': (2,), }", "no type"),
             ("{'descr': '<f8', 'shape': (-2,), }", "no count"),
@@ -265,8 +285,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(shape in proptest::collection::vec(0usize..70_000, 0..4), kind in 0usize..3) {
-            let dtype = [NpyType::U8, NpyType::F32, NpyType::F64][kind];
+        fn what_is_written_is_read(shape in proptest::collection::vec(0usize..70_000, 0..4), kind in 0usize..5) {
+            let dtype = [NpyType::U8, NpyType::I32, NpyType::I64, NpyType::F32, NpyType::F64][kind];
             let header = NpyHeader::new(dtype, &shape);
             let bytes = header.to_bytes();
             prop_assert_eq!(bytes.len() % 64, 0);

@@ -52,8 +52,37 @@ impl Npz {
         let source = self.source(name);
         let entry = self.zip.by_name(&format!("{name}.npy"));
         let mut entry = entry.map_err(|e| Error::input(format!("{source}: can't be read: {e}")))?;
+        let held = entry.size();
         let header = NpyHeader::read(&mut entry, &source)?;
+        // Before anybody makes room for what a header says.
+        let needed = header.numel() as u64 * header.dtype.size() as u64;
+        if needed > held {
+            return Err(Error::input(format!(
+                "{source}: is of shape {:?}, which takes {needed} bytes, and holds {held}; get or make the file again",
+                header.shape
+            )));
+        }
         Ok((header, entry))
+    }
+
+    /// A text that is no array; `None` where there is none of that name.
+    ///
+    /// # Errors
+    /// One line when it can't be read, or is longer than texts here are.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>> {
+        let source = self.source(name);
+        if self.zip.index_for_name(name).is_none() {
+            return Ok(None);
+        }
+        let bad = |e: &dyn std::fmt::Display| Error::input(format!("{source}: can't be read: {e}"));
+        let entry = self.zip.by_name(name).map_err(|e| bad(&e))?;
+        let mut text = String::new();
+        let most = 1 << 16;
+        entry
+            .take(most)
+            .read_to_string(&mut text)
+            .map_err(|e| bad(&e))?;
+        Ok(Some(text))
     }
 
     /// An array in messages.

@@ -1,10 +1,11 @@
 //! What a workload takes, by running it dry.
 
-use super::{Need, OWN, RESERVE, Room, Workload, drawn, evaluation_batch};
+use super::{Judge, Need, OWN, RESERVE, Room, Workload, drawn, evaluation_batch};
 use crate::eval::TeacherForcing;
 use crate::generate::{BatchSampler, SampleOptions, Sampler};
 use crate::model::ForwardPass;
 use crate::model::classifier::{Classifier, ClassifierConfig};
+use crate::model::inception::{self, Inception};
 use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
@@ -199,6 +200,7 @@ impl<'a> Estimate<'a> {
                 }
                 Ok(self.needed(self.taken(), self.taken()))
             }
+            Workload::Score { network, math } => self.score(network, math, batch),
             Workload::Tokenize { vqvae, math, back } => {
                 let vqvae = Vqvae::on(vqvae.clone(), false, self.device, math)?;
                 let pyramid = vqvae.config.pyramid.clone();
@@ -223,7 +225,15 @@ impl<'a> Estimate<'a> {
             Workload::TrainTokenizer { vqvae, .. } | Workload::Tokenize { vqvae, .. } => {
                 (None, vqvae)
             }
-            Workload::TrainClassifier { classifier, .. } => {
+            Workload::Score {
+                network: Judge::Inception,
+                ..
+            } => return batch as f64 * (inception::SIDE * inception::SIDE * 64) as f64,
+            Workload::TrainClassifier { classifier, .. }
+            | Workload::Score {
+                network: Judge::Classifier(classifier),
+                ..
+            } => {
                 let maps = classifier.maps().map(|(side, width)| side * side * width);
                 let image = 3 * classifier.side * classifier.side;
                 return batch as f64 * maps.max().unwrap_or(0).max(image) as f64;
@@ -433,6 +443,27 @@ impl<'a> Estimate<'a> {
             ..steps
         })
     }
+    fn score(&self, network: Judge<'_>, math: Math, batch: usize) -> Result<Need> {
+        let plain = ForwardPass::plain(math);
+        match network {
+            Judge::Inception => {
+                let net = Inception::on(self.device, math)?;
+                self.repeated(|_| {
+                    let shape = [batch, inception::SIDE, inception::SIDE, 3];
+                    let (images, _slots) = self.images_of(shape)?;
+                    net.forward(&plain, &images).map(|_| ())
+                })
+            }
+            Judge::Classifier(config) => {
+                let net = Classifier::on(config.clone(), false, self.device, math)?;
+                self.repeated(|_| {
+                    let (images, _slots) = self.images_of([batch, config.side, config.side, 3])?;
+                    net.forward(&plain, &images).map(|_| ())
+                })
+            }
+        }
+    }
+
     fn train_classifier(
         &self,
         config: &ClassifierConfig,

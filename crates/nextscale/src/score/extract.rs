@@ -34,9 +34,51 @@ impl PictureBatch {
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
+
+    /// The same with the middle of each, as `transform` resizes and cuts it.
+    ///
+    /// # Errors
+    /// When a picture is too long for its width.
+    pub fn cut(&self, transform: Transform) -> Result<Self> {
+        let (height, width) = self.size;
+        let mut rgb = vec![0; self.len() * transform.bytes()];
+        rgb.par_chunks_exact_mut(transform.bytes())
+            .zip(self.rgb.par_chunks_exact((height * width * 3).max(1)))
+            .try_for_each_init(Resizer::default, |resizer, (out, rgb)| {
+                transform.center(&RgbImage8::new(width, height, rgb.to_vec())?, resizer, out)
+            })?;
+        Ok(Self {
+            rgb,
+            size: (transform.side(), transform.side()),
+            places: self.places.clone(),
+            labels: self.labels.clone(),
+        })
+    }
 }
 
-/// Pictures as the network takes them, `[n, 299, 299, 3]`, on `device`.
+/// How many pictures there are in batches of one size each.
+pub fn count_of(batches: &[PictureBatch]) -> usize {
+    batches.iter().map(PictureBatch::len).sum()
+}
+
+/// Pictures in batches of one size each as the network takes them, one after the other, `[n, 299, 299, 3]`, on `device`: sizes that
+/// differ are prepared on the host, so that the network sees them all at once.
+fn prepare_all(
+    preparation: Preparation,
+    batches: &[PictureBatch],
+    device: Device,
+) -> Result<Tensor> {
+    if let [one] = batches {
+        return prepare(preparation, one, device);
+    }
+    let mut all = Vec::with_capacity(count_of(batches) * SIDE * SIDE * 3);
+    for batch in batches {
+        all.extend_from_slice(prepare(preparation, batch, Device::Cpu)?.f32()?);
+    }
+    Ok(Tensor::from_vec([count_of(batches), SIDE, SIDE, 3], all).to(device)?)
+}
+
+/// Pictures of one size as the network takes them, `[n, 299, 299, 3]`, on `device`.
 ///
 /// # Errors
 /// When pictures are none, or the GPU refuses.
@@ -55,8 +97,8 @@ pub fn prepare(
     let unit = || ops::from_pixels_on(device, DType::F32, [n, height, width, 3], &pictures.rgb);
     Ok(match preparation {
         Preparation::Bilinear => ops::bilinear(&Cx::off(), &unit()?, (SIDE, SIDE))?,
-        Preparation::CornerBilinear => {
-            let resized = ops::corner_bilinear(&Cx::off(), &unit()?, (SIDE, SIDE))?;
+        Preparation::AsymmetricBilinear => {
+            let resized = ops::asymmetric_bilinear(&Cx::off(), &unit()?, (SIDE, SIDE))?;
             // From v = u/127.5 − 1 to (u − 128)/128.
             ops::to_range(&resized, 127.5 / 128.0, -0.5 / 128.0)?
         }
@@ -75,26 +117,24 @@ pub fn prepare(
     })
 }
 
-/// Pictures as a classifier of images of `side` takes them; those that have another size are resized to it, and their middle is cut out.
-fn of_side(pictures: &PictureBatch, side: usize, device: Device) -> Result<Tensor> {
-    let shape = [pictures.len(), side, side, 3];
-    let (height, width) = pictures.size;
-    if pictures.size == (side, side) {
-        return Ok(ops::from_pixels_on(
-            device,
-            DType::F32,
-            shape,
-            &pictures.rgb,
-        )?);
+/// Pictures as a classifier of images of `side` takes them, `[n, side, side, 3]`; those that have another size are resized to it, and
+/// their middle is cut out.
+fn of_side(batches: &[PictureBatch], side: usize, device: Device) -> Result<Tensor> {
+    let shape = [count_of(batches), side, side, 3];
+    let from = |rgb: &[u8]| Ok(ops::from_pixels_on(device, DType::F32, shape, rgb)?);
+    if let [one] = batches
+        && one.size == (side, side)
+    {
+        return from(&one.rgb);
     }
     let transform = Transform::new(side, 1.0, false)?;
-    let mut all = vec![0; pictures.len() * transform.bytes()];
-    all.par_chunks_exact_mut(transform.bytes())
-        .zip(pictures.rgb.par_chunks_exact(height * width * 3))
-        .try_for_each_init(Resizer::default, |resizer, (out, rgb)| {
-            transform.center(&RgbImage8::new(width, height, rgb.to_vec())?, resizer, out)
-        })?;
-    Ok(ops::from_pixels_on(device, DType::F32, shape, &all)?)
+    let cut = batches.iter().map(|batch| batch.cut(transform));
+    let cut: Vec<PictureBatch> = cut.collect::<Result<_>>()?;
+    from(
+        &cut.into_iter()
+            .flat_map(|batch| batch.rgb)
+            .collect::<Vec<u8>>(),
+    )
 }
 
 /// Numbers on the host.
@@ -123,8 +163,8 @@ pub struct Features {
     pub spatial: Option<Vec<f32>>,
     /// What the Inception score is made of, `[n, logits]`.
     pub logits: Option<Vec<f32>>,
-    /// The class that the method names, `[n]`, where it knows the pictures' classes.
-    pub named: Option<Vec<u32>>,
+    /// The class that the method takes each for, `[n]`, where it knows the pictures' classes.
+    pub predicted: Option<Vec<u32>>,
 }
 
 impl Method<'_> {
@@ -142,6 +182,12 @@ impl Method<'_> {
             Self::Inception(_, protocol) => protocol.metrics(),
             Self::Own(_) => &[Metric::Fid, Metric::Pr],
         }
+    }
+
+    /// Those of `metrics` that it knows.
+    pub fn known_of(&self, metrics: &[Metric]) -> Vec<Metric> {
+        let known = metrics.iter().filter(|m| self.metrics().contains(m));
+        known.copied().collect()
     }
 
     /// Features of a picture.
@@ -184,22 +230,38 @@ impl Method<'_> {
         }
     }
 
-    /// Features of pictures.
+    /// Whether `other` finds the same in pictures.
+    pub fn sees_like(&self, other: &Method<'_>) -> bool {
+        self.sight() == other.sight()
+    }
+
+    /// The network, by its place in memory, and how pictures are prepared for it.
+    fn sight(&self) -> (*const (), Option<Preparation>) {
+        match *self {
+            Self::Inception(net, protocol) => {
+                let net = std::ptr::from_ref(net).cast();
+                (net, Some(protocol.preparation()))
+            }
+            Self::Own(own) => (std::ptr::from_ref(own).cast(), None),
+        }
+    }
+
+    /// Features of pictures, in batches of one size each, as far as `metrics` need them.
     ///
     /// # Errors
     /// As [`prepare`].
-    pub fn extract(&self, pictures: &PictureBatch) -> Result<Features> {
+    pub fn extract(&self, pictures: &[PictureBatch], metrics: &[Metric]) -> Result<Features> {
         match self {
             Self::Inception(net, protocol) => {
-                let x = prepare(protocol.preparation(), pictures, net.params.device())?;
+                let x = prepare_all(protocol.preparation(), pictures, net.params.device())?;
                 let found = net.forward(&ForwardPass::plain(net.math), &x)?;
-                let wants = |metric| protocol.metrics().contains(&metric);
+                let wants = |metric| metrics.contains(&metric);
                 let of = |wanted: bool, x: &Tensor| wanted.then(|| here(x)).transpose();
                 Ok(Features {
                     features: here(&found.features)?,
                     spatial: of(wants(Metric::Sfid), &found.spatial)?,
                     logits: of(wants(Metric::Is), &found.logits)?,
-                    named: None,
+                    predicted: None,
                 })
             }
             Self::Own(own) => {
@@ -212,7 +274,7 @@ impl Method<'_> {
                     features: here(&found.features)?,
                     spatial: None,
                     logits: None,
-                    named: Some(rows.map(|row| largest(row).unwrap_or(0) as u32).collect()),
+                    predicted: Some(rows.map(|row| largest(row).unwrap_or(0) as u32).collect()),
                 })
             }
         }

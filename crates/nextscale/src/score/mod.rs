@@ -20,7 +20,7 @@ mod scores;
 mod statistics_file;
 mod summary;
 
-pub use extract::{Features, Method, OWN, PictureBatch, prepare};
+pub use extract::{Features, Method, OWN, PictureBatch, count_of, prepare};
 pub use float_bicubic::float_bicubic;
 pub use frechet::frechet_distance;
 pub use inception_score::{InceptionScore, pieces, runs};
@@ -31,6 +31,6 @@ pub use opened::{Network, NetworkFacts, OpenNetwork};
 pub use pictures::Pictures;
 pub use pixels::{PixelMeans, PixelScore, pixel_scores, psnr, ssim};
 pub use protocol::{Metric, Preparation, Protocol};
-pub use scores::{NEIGHBOURS, Scores};
-pub use statistics_file::{read_statistics, write_statistics};
+pub use scores::{ENOUGH, NEIGHBOURS, Scores};
+pub use statistics_file::{MadeBy, read_statistics, statistics_made_by, write_statistics};
 pub use summary::{Collector, Summary, summarize};

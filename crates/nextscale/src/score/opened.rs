@@ -5,6 +5,7 @@ use super::{Method, Protocol};
 use crate::Result;
 use crate::checkpoint::classifier::TrainedClassifier;
 use crate::format::sha256_of;
+use crate::memory::{Judge, Workload};
 use crate::model::inception::Inception;
 use nextscale_tensor::{Device, Math};
 use serde::Serialize;
@@ -102,6 +103,25 @@ impl Network {
                 protocols.iter().map(of).collect()
             }
             Self::Own(own) => vec![Method::Own(own)],
+        }
+    }
+
+    /// Whether its features are those of some folder's own classes: what they give is no FID.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
+    /// What it takes memory for.
+    pub fn workload(&self) -> Workload<'_> {
+        match self {
+            Self::Inception(net) => Workload::Score {
+                network: Judge::Inception,
+                math: net.math,
+            },
+            Self::Own(own) => Workload::Score {
+                network: Judge::Classifier(&own.classifier.config),
+                math: own.classifier.math,
+            },
         }
     }
 

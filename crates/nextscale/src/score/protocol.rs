@@ -23,8 +23,8 @@ pub enum Protocol {
 /// How pictures get the network's size and range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preparation {
-    /// As TensorFlow 1 resizes by default: bilinear between corners; then (v − 128)/128.
-    CornerBilinear,
+    /// As TensorFlow 1 resizes by default: bilinear, output i at i·H/299, without half-pixel centres; then (v − 128)/128.
+    AsymmetricBilinear,
     /// Bilinear between half-pixel centres, without antialiasing; then 2v − 1 of v in \[0, 1\].
     Bilinear,
     /// Pillow's bicubic of floats, with antialiasing, limited to 0 to 255; then (v − 128)/128.
@@ -44,6 +44,26 @@ pub enum Metric {
     Is,
     /// Precision and recall by three nearest neighbours
     Pr,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Fid, Self::Sfid, Self::Is, Self::Pr];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fid => "fid",
+            Self::Sfid => "sfid",
+            Self::Is => "is",
+            Self::Pr => "pr",
+        }
+    }
+
+    /// Whether it holds samples against a reference.
+    pub fn needs_reference(self) -> bool {
+        self != Self::Is
+    }
 }
 
 /// Splits of torch-fidelity's Inception score, and the seed of the order in which it deals images to them.
@@ -74,7 +94,7 @@ impl Protocol {
     /// What it does to pictures before the network.
     pub fn preparation(self) -> Preparation {
         match self {
-            Self::Adm | Self::TorchFidelity => Preparation::CornerBilinear,
+            Self::Adm | Self::TorchFidelity => Preparation::AsymmetricBilinear,
             Self::PytorchFid => Preparation::Bilinear,
             Self::CleanFid => Preparation::FloatBicubic,
         }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Neighbours of precision and recall (Kynkäänniemi et al. 2019, and all protocols here).
 pub const NEIGHBOURS: usize = 3;
 
+/// With fewer samples than this the Fréchet distance of Inception's features is too large by much.
+pub const ENOUGH: usize = 10_000;
+
 /// Numbers of samples; those that were not asked for or can't be had are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
@@ -37,13 +40,13 @@ impl Scores {
         let mut scores = Self {
             inception_score: samples.inception_score.map(|(mean, _)| mean),
             inception_score_std: samples.inception_score.map(|(_, std)| std),
-            class_accuracy: samples.right,
+            class_accuracy: samples.accuracy,
             ..Self::default()
         };
         let Some(reference) = reference else {
             return Ok(scores);
         };
-        scores.reference_class_accuracy = reference.right;
+        scores.reference_class_accuracy = reference.accuracy;
         if metrics.contains(&Metric::Fid) {
             let distance = frechet_distance(&samples.features, &reference.features)?;
             scores.frechet_distance = Some(distance);

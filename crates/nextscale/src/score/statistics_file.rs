@@ -7,6 +7,7 @@ use crate::format::npy::{NpyHeader, NpyType};
 use crate::format::npz::Npz;
 use crate::{Error, Result};
 use faer::Mat;
+use serde::{Deserialize, Serialize};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use zip::write::SimpleFileOptions;
@@ -17,8 +18,32 @@ const FEATURES: [&str; 2] = ["mu", "sigma"];
 const SPATIAL: [&str; 2] = ["mu_s", "sigma_s"];
 /// How many pictures they are of: an array that the packages do not know and pass over.
 const COUNT: &str = "count";
+/// By what they were made: a text beside the arrays, which the packages pass over too.
+const MADE_BY: &str = "nextscale.json";
 /// Features at most.
 const MOST: usize = 1 << 14;
+
+/// By what statistics were made: those of others mean nothing beside them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeBy {
+    /// The protocol, or `own-features`.
+    pub protocol: String,
+    /// The SHA-256 of the network's file.
+    pub network: String,
+}
+
+/// By what the statistics in a file were made; `None` where it does not say so, as those of other programs.
+///
+/// # Errors
+/// One line for a file that can't be read.
+pub fn statistics_made_by(path: &Path) -> Result<Option<MadeBy>> {
+    let mut npz = Npz::open(path)?;
+    let Some(text) = npz.text(MADE_BY)? else {
+        return Ok(None);
+    };
+    let bad = |e| Error::input(format!("{}: {e}; make the file again", npz.source(MADE_BY)));
+    serde_json::from_str(&text).map(Some).map_err(bad)
+}
 
 /// The statistics in a file, without anything of single pictures; `None` where there are none in it. `width` and `spatial` are the
 /// numbers of features that are expected.
@@ -53,7 +78,7 @@ pub fn read_statistics(
         spatial,
         inception_score: None,
         rows: None,
-        right: None,
+        accuracy: None,
     }))
 }
 
@@ -90,15 +115,14 @@ fn read_pair(
 ///
 /// # Errors
 /// When the file can't be written.
-pub fn write_statistics(path: &Path, summary: &Summary) -> Result<PathBuf> {
+pub fn write_statistics(path: &Path, summary: &Summary, made_by: &MadeBy) -> Result<PathBuf> {
     let file = Unfinished::create(path)?;
     let mut zip = ZipWriter::new(BufWriter::new(file.writer()?));
     let failed = |e: zip::result::ZipError| Error::failed(format!("{}: {e}", path.display()));
+    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     let mut put =
         |name: &str, shape: &[usize], values: &mut dyn Iterator<Item = f64>| -> Result<()> {
-            let options =
-                SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-            zip.start_file(format!("{name}.npy"), options)
+            zip.start_file(format!("{name}.npy"), stored)
                 .map_err(failed)?;
             let mut bytes = NpyHeader::new(NpyType::F64, shape).to_bytes();
             bytes.extend(values.flat_map(f64::to_le_bytes));
@@ -117,6 +141,10 @@ pub fn write_statistics(path: &Path, summary: &Summary) -> Result<PathBuf> {
     if let Some(count) = summary.count {
         put(COUNT, &[], &mut std::iter::once(count as f64))?;
     }
+    let text = serde_json::to_string(made_by)
+        .map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
+    zip.start_file(MADE_BY, stored).map_err(failed)?;
+    zip.write_all(text.as_bytes()).map_err(Error::io(path))?;
     let buffered = zip.finish().map_err(failed)?;
     buffered
         .into_inner()
@@ -140,7 +168,7 @@ mod tests {
             spatial: spatial.map(of),
             inception_score: None,
             rows: None,
-            right: None,
+            accuracy: None,
         }
     }
 
@@ -149,7 +177,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.npz");
         let kept = summary(5, Some(3));
-        write_statistics(&path, &kept).unwrap();
+        let by = MadeBy {
+            protocol: "adm".into(),
+            network: "00ff".into(),
+        };
+        write_statistics(&path, &kept, &by).unwrap();
+        assert_eq!(statistics_made_by(&path).unwrap(), Some(by));
         let read = read_statistics(&path, 5, Some(3)).unwrap().unwrap();
         assert_eq!(read.features, kept.features);
         assert_eq!(read.spatial, kept.spatial);
@@ -175,7 +208,11 @@ mod tests {
         let path = dir.path().join("s.npz");
         let mut bad = summary(2, None);
         bad.features.covariance[(1, 0)] = f64::NAN;
-        write_statistics(&path, &bad).unwrap();
+        let by = MadeBy {
+            protocol: "adm".into(),
+            network: String::new(),
+        };
+        write_statistics(&path, &bad, &by).unwrap();
         let told = read_statistics(&path, 2, None).unwrap_err().to_string();
         assert!(told.contains("sigma: number 2 is NaN"), "{told}");
         std::fs::write(&path, b"PK nothing").unwrap();

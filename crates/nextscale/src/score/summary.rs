@@ -1,6 +1,6 @@
 //! What is kept of a set of pictures.
 
-use super::extract::{Features, Method};
+use super::extract::{Features, Method, count_of};
 use super::inception_score::InceptionScore;
 use super::pictures::UNKNOWN;
 use super::{Metric, Moments, PictureBatch, Pictures, Statistics};
@@ -19,8 +19,8 @@ pub struct Summary {
     pub inception_score: Option<(f64, f64)>,
     /// All features, `[count, width]`: what precision and recall need.
     pub rows: Option<Vec<f32>>,
-    /// The share of pictures that a classifier names as their labels do.
-    pub right: Option<f64>,
+    /// The share of pictures that a classifier names as their labels do, where there are labels that it knows.
+    pub accuracy: Option<f64>,
 }
 
 /// Adds up what is kept, batch by batch.
@@ -31,14 +31,15 @@ pub struct Collector {
     spatial: Option<Moments>,
     inception_score: Option<InceptionScore>,
     rows: Option<Vec<f32>>,
-    /// Right ones, and those with a label.
+    /// Pictures that were named as their labels do, and those with a label.
     named: Option<(usize, usize)>,
 }
 
 impl Collector {
     /// For `n` pictures; `metrics` are the numbers that are asked for, of which the method gives those that it knows.
     pub fn new(method: &Method<'_>, metrics: &[Metric], n: usize) -> Self {
-        let wanted = |metric| metrics.contains(&metric) && method.metrics().contains(&metric);
+        let known = method.known_of(metrics);
+        let wanted = |metric| known.contains(&metric);
         let spatial = method.spatial_width().filter(|_| wanted(Metric::Sfid));
         let splits = wanted(Metric::Is).then(|| method.splits(n)).flatten();
         Self {
@@ -46,7 +47,7 @@ impl Collector {
             features: Moments::new(method.width()),
             spatial: spatial.map(Moments::new),
             inception_score: splits.map(|s| InceptionScore::new(method.logits(), s)),
-            rows: wanted(Metric::Pr).then(|| Vec::with_capacity(n * method.width())),
+            rows: wanted(Metric::Pr).then(Vec::new),
             named: method.names_classes().then_some((0, 0)),
         }
     }
@@ -55,32 +56,34 @@ impl Collector {
     ///
     /// # Errors
     /// Where features are no finite numbers.
-    pub fn add(&mut self, pictures: &PictureBatch, found: &Features) -> Result<()> {
-        let image = |e: Error| match pictures.places.first() {
-            Some(first) => Error::failed(format!("in a batch from image {first} on: {e}")),
-            None => e,
-        };
-        self.features.add(&found.features).map_err(image)?;
+    pub fn add(&mut self, pictures: &[PictureBatch], found: &Features) -> Result<()> {
+        let places: Vec<usize> = all_of(pictures, |batch| &batch.places);
+        self.features
+            .add(&found.features)
+            .map_err(|row| not_finite(&places, row))?;
         if let (Some(moments), Some(spatial)) = (&mut self.spatial, &found.spatial) {
-            moments.add(spatial).map_err(image)?;
+            moments
+                .add(spatial)
+                .map_err(|row| not_finite(&places, row))?;
         }
         if let (Some(score), Some(logits)) = (&mut self.inception_score, &found.logits) {
-            let width = logits.len() / pictures.len().max(1);
-            for (place, row) in pictures.places.iter().zip(logits.chunks_exact(width)) {
+            let width = logits.len() / places.len().max(1);
+            for (place, row) in places.iter().zip(logits.chunks_exact(width.max(1))) {
                 score.add(*place, row);
             }
         }
         if let Some(rows) = &mut self.rows {
             rows.extend_from_slice(&found.features);
         }
-        if let (Some((right, of)), Some(named)) = (&mut self.named, &found.named) {
-            let known = pictures.labels.iter().zip(named);
-            for (label, name) in known.filter(|(label, _)| **label != UNKNOWN) {
-                *right += usize::from(label == name);
+        if let (Some((right, of)), Some(predicted)) = (&mut self.named, &found.predicted) {
+            let labels: Vec<u32> = all_of(pictures, |batch| &batch.labels);
+            let known = labels.iter().zip(predicted);
+            for (label, predicted) in known.filter(|(label, _)| **label != UNKNOWN) {
+                *right += usize::from(label == predicted);
                 *of += 1;
             }
         }
-        self.count += pictures.len();
+        self.count += places.len();
         Ok(())
     }
 
@@ -96,7 +99,7 @@ impl Collector {
             spatial: self.spatial.as_ref().map(Moments::finish).transpose()?,
             inception_score: self.inception_score.as_ref().map(InceptionScore::finish),
             rows: self.rows,
-            right: self.named.and_then(share),
+            accuracy: self.named.and_then(share),
         })
     }
 }
@@ -117,12 +120,46 @@ pub fn summarize(
         .map(|method| Collector::new(method, metrics, n))
         .collect();
     let mut count = 0;
-    while let Some(batch) = pictures.next()? {
+    while let Some(window) = pictures.next()? {
+        // Methods that see pictures alike look at them once, for the numbers of all of them.
+        let mut looked: Vec<(&Method<'_>, Features)> = Vec::new();
         for (method, collector) in methods.iter().zip(&mut collectors) {
-            collector.add(&batch, &method.extract(&batch)?)?;
+            let like = |(other, _): &(&Method<'_>, _)| method.sees_like(other);
+            let at = match looked.iter().position(like) {
+                Some(at) => at,
+                None => {
+                    let alike = methods.iter().filter(|other| method.sees_like(other));
+                    let wanted: Vec<Metric> =
+                        alike.flat_map(|other| other.known_of(metrics)).collect();
+                    looked.push((method, method.extract(&window, &wanted)?));
+                    looked.len() - 1
+                }
+            };
+            collector.add(&window, &looked[at].1)?;
         }
-        count += batch.len();
+        count += count_of(&window);
         seen(count);
     }
+    if count != n {
+        return Err(Error::failed(format!("{count} of {n} pictures came")));
+    }
     collectors.into_iter().map(Collector::finish).collect()
+}
+
+/// What batches have for each picture, one after the other.
+fn all_of<T: Copy>(batches: &[PictureBatch], of: impl Fn(&PictureBatch) -> &Vec<T>) -> Vec<T> {
+    batches
+        .iter()
+        .flat_map(|batch| of(batch).iter().copied())
+        .collect()
+}
+
+/// Names the picture whose row of features is at fault.
+fn not_finite(places: &[usize], row: usize) -> Error {
+    let place = places
+        .get(row)
+        .map_or_else(|| "?".to_owned(), usize::to_string);
+    Error::input(format!(
+        "the features of image {place} (counted from 0) are no finite numbers; the network's weights are damaged, or made for other images"
+    ))
 }

@@ -3,12 +3,15 @@
 use super::super::machine::MachineArgs;
 use super::super::sweep::{self, Sweep};
 use super::super::weights_args::WeightsArgs;
-use super::sides::split_of;
+use super::sides::{Side, split_of};
 use nextscale::options::values::BadImages;
 use nextscale::options::{CanvasOptions, Given};
 use nextscale::score::{Metric, Protocol};
 use nextscale::{Error, Result};
 use std::path::PathBuf;
+
+/// Samples at most.
+const MOST: usize = 10_000_000;
 
 /// Flags of `score`.
 #[derive(clap::Args)]
@@ -34,7 +37,7 @@ pub struct Args {
     pub protocol: Vec<Protocol>,
     /// The network: a file of the Inception network as the protocols use it, or one of train-features
     #[arg(long, value_name = "FILE")]
-    pub features: PathBuf,
+    pub features: Option<PathBuf>,
     /// For LPIPS of a tokenizer: the weights of VGG-16 (vgg16-397923af.pth)
     #[arg(long, value_name = "FILE", requires = "lpips")]
     pub vgg: Option<PathBuf>,
@@ -45,7 +48,7 @@ pub struct Args {
     #[arg(long, value_enum, value_delimiter = ',')]
     pub metrics: Vec<Metric>,
     /// Images of both sides are resized to this side and their middle is cut out first; 0: they stay as they are; without it the side of the
-    /// model where one draws, else 0
+    /// model where one draws, else with features of train-features their side, else 0
     #[arg(long, value_name = "N")]
     pub size: Option<usize>,
     /// With --size: images are resized to this many times the side before the cut
@@ -105,11 +108,22 @@ pub struct Args {
 impl Args {
     /// Checks what needs no file.
     pub fn check(&self) -> Result<()> {
-        let counts = [("batch", self.batch), ("count", self.count)];
-        for (name, value) in counts {
-            if value == 0 {
-                return Err(Error::field(name, value, "it must be at least 1"));
+        let counts = [("batch", self.batch, 1 << 16), ("count", self.count, MOST)];
+        for (name, value, most) in counts {
+            if !(1..=most).contains(&value) {
+                let needed = format!("it must be from 1 to {most}");
+                return Err(Error::field(name, value, needed));
             }
+        }
+        // Statistics are kept for distances, with or without one now.
+        if self.reference.is_none()
+            && self.save_statistics.is_none()
+            && let Some(metric) = self.metrics.iter().find(|m| m.needs_reference())
+        {
+            return Err(Error::input(format!(
+                "--metrics={}: it holds samples against others; give these with --reference",
+                metric.name()
+            )));
         }
         if let Some(share) = self.val_share {
             let needed = if !(share > 0.0 && share < 1.0) {
@@ -146,6 +160,30 @@ impl Args {
         Ok(())
     }
 
+    /// Refuses flags that were given and change nothing for samples of this kind.
+    pub fn check_for(&self, samples: &Side, is_cut: bool) -> Result<()> {
+        let (is_model, is_tokenizer) = match samples {
+            Side::Model(_) => (true, false),
+            Side::Tokenizer(_) => (false, true),
+            Side::Stored(_) | Side::Npz { .. } => (false, false),
+        };
+        let draws = ["count", "classes", "cfg", "top_k", "top_p", "more_smooth"];
+        let draws = draws.map(|flag| (flag, is_model, "nothing is drawn from SAMPLES"));
+        let rest = [
+            ("sweep", is_model, "nothing is drawn from SAMPLES"),
+            ("tokenizer", is_model, "it belongs to a transformer"),
+            ("vgg", is_tokenizer, "LPIPS is that of a tokenizer's images"),
+            ("mid_reso", is_cut, "images are not cut; give --size"),
+        ];
+        let idle = |(flag, counts, _): &(&str, bool, &str)| self.given.has(flag) && !counts;
+        match draws.into_iter().chain(rest).find(idle) {
+            Some((flag, _, why)) => {
+                Err(Error::input(format!("--{flag}: {why}; leave the flag out")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether a side is a split of a folder.
     fn has_split(&self) -> bool {
         let sides = [Some(&self.samples), self.reference.as_ref()];
@@ -171,9 +209,8 @@ impl Args {
 
     /// The numbers asked for.
     pub fn wanted(&self) -> Vec<Metric> {
-        let all = [Metric::Fid, Metric::Sfid, Metric::Is, Metric::Pr];
         match self.metrics.is_empty() {
-            true => all.to_vec(),
+            true => Metric::ALL.to_vec(),
             false => self.metrics.clone(),
         }
     }

@@ -2,91 +2,56 @@
 
 mod args;
 mod draw;
+mod judge;
+mod looking;
+mod outputs;
 mod pairs;
 mod report;
 mod sides;
 
 pub use args::Args;
 
-use super::images::may_write;
 use super::progress::progress;
 use draw::Drawing;
+use judge::Judge;
+use looking::{Labels, Looking};
 use nextscale::console::counted;
-use nextscale::data::Transform;
-use nextscale::score::pictures::{RelabelledPictures, RestoredPictures};
+use nextscale::data::{Background, Canvas, Transform};
+use nextscale::memory;
+use nextscale::score::network::where_features_come_from;
+use nextscale::score::pictures::RestoredPictures;
 use nextscale::score::{
-    Method, Metric, NEIGHBOURS, OpenNetwork, PictureBatch, Pictures, Scores, Summary, summarize,
-    write_statistics,
+    MadeBy, Method, Metric, Network, NetworkFacts, OpenNetwork, PictureBatch, Pictures, Summary,
+    summarize, write_statistics,
 };
 use nextscale::{Error, Result, say, tell};
-use nextscale_tensor::Precision;
+use nextscale_tensor::{Device, Math, Precision};
+use outputs::Outputs;
 use pairs::{PairScores, Pairs};
-use report::{Report, Row, plot, print_table};
-use serde_json::json;
+use report::{Report, plot, print_table};
+use serde_json::{Value, json};
 use sides::{Reading, Side, on_canvas};
-
-/// With fewer samples than this the Fréchet distance is too large by much.
-const ENOUGH: usize = 10_000;
 
 pub fn run(args: &Args) -> Result<()> {
     args.check()?;
-    may_write(&args.out, args.force)?;
-    let picture = args.out.with_extension("svg");
-    let sweeps = args.sweeps()?;
-    if !sweeps.is_empty() {
-        may_write(&picture, args.force)?;
-    }
-    if let Some(file) = &args.save_statistics {
-        may_write(file, args.force)?;
-    }
+    let outputs = Outputs::of(args)?;
     let (device, math) = args.machine.start(Precision::Tf32)?;
-    let OpenNetwork { mut network, facts } = OpenNetwork::open(&args.features)?;
-    if network.class_names().is_some() && args.given.has("protocol") {
-        return Err(Error::input(format!(
-            "--protocol={}: {} is {}; protocols are ways to use the Inception network",
-            args.protocol[0], facts.file, facts.kind
-        )));
-    }
-    network.to_device(device, math)?;
+    let OpenNetwork { network, facts } = open_network(args, device, math)?;
     let methods = network.methods(&args.protocol);
     let metrics = wanted(args, &methods)?;
-
-    let mut samples = Side::open(&args.samples, args, true)?;
-    samples.move_to(device, math)?;
-    let canvas = args.canvas.or_as(samples.canvas()).chosen();
-    if !sweeps.is_empty() && !matches!(samples, Side::Model(_)) {
-        return Err(Error::input(format!(
-            "--sweep: {} draws nothing; sweeps are for transformers' checkpoints",
-            args.samples
-        )));
-    }
-    let reference = match &args.reference {
-        Some(text) => Some((
-            text.as_str(),
-            on_canvas(Side::open(text, args, false)?, canvas),
-        )),
-        None if matches!(samples, Side::Tokenizer(_)) => {
-            return Err(Error::input(
-                "--reference=FOLDER is missing: a tokenizer is judged by what it makes of its images",
-            ));
-        }
-        None => None,
+    let sides = Sides::open(args, &network, device, math)?;
+    let looking = Looking {
+        methods: &methods,
+        metrics: &metrics,
+        reading: Reading {
+            batch: args.batch,
+            cut: sides.cut,
+        },
+        labels: Labels(network.class_names()),
+        sha256: &facts.sha256,
     };
-    let samples = on_canvas(samples, canvas);
-    let cut = cut_of(args, &samples)?;
-    let reading = Reading {
-        batch: args.batch,
-        cut,
-    };
-    let labels = Labels(network.class_names());
-    let known = match &reference {
-        Some((text, side)) => Some(summaries_of(
-            side,
-            text,
-            &methods,
-            &metrics,
-            (reading, labels),
-        )?),
+    let known = match &sides.reference {
+        Some((text, side)) => Some(looking.summaries(side, text, true)?),
         None => None,
     };
     let mut judge = Judge {
@@ -97,87 +62,148 @@ pub fn run(args: &Args) -> Result<()> {
         rows: Vec::new(),
         count: 0,
     };
-    let mut told = json!({ "source": args.samples });
-    match &samples {
+    let mut pairs = Pairs::new(args, device, math)?;
+    let (drawn, last) = judge_all(args, &sides, &looking, &mut judge, &mut pairs, device)?;
+    if let (Some(file), Some(summary)) = (&outputs.statistics, last) {
+        let made_by = MadeBy {
+            protocol: methods[0].name().to_owned(),
+            network: facts.sha256.clone(),
+        };
+        write_statistics(file, &summary, &made_by)?;
+    }
+
+    let remarks = [
+        judge.remarks(),
+        pairs.remarks(),
+        sides.remark(args, &network).into_iter().collect(),
+        facts.remark.clone().into_iter().collect(),
+    ];
+    let remarks = remarks.concat();
+    let (rows, count) = (judge.rows, judge.count);
+    let beside = args.reference.as_ref();
+    say!(
+        "{} of {}{}",
+        counted(count, "sample", "samples"),
+        args.samples,
+        beside.map_or_else(String::new, |text| format!(" beside {text}"))
+    )?;
+    say!("network: {}", words_of(&facts))?;
+    print_table(&rows, network.is_own())?;
+    remarks.iter().for_each(|remark| tell!("{remark}"));
+    let picture = plot(&rows, network.is_own(), &args.samples);
+    let mut samples = json!({ "source": args.samples, "count": count });
+    if let Some(drawn) = drawn {
+        samples["drawn"] = drawn;
+    }
+    let report = Report {
+        software: "nextscale",
+        version: env!("CARGO_PKG_VERSION"),
+        samples,
+        reference: beside.map(|text| {
+            let count = known.as_ref().and_then(|k| k[0].count);
+            json!({ "source": text, "count": count })
+        }),
+        network: facts,
+        lpips: pairs.lpips_info,
+        device: if device.is_async() { "cuda" } else { "cpu" },
+        precision: args.machine.chosen(device, Precision::Tf32).name(),
+        cut: sides
+            .cut
+            .map(|cut| json!({ "side": cut.side(), "mid_reso": args.mid_reso })),
+        canvas: sides.canvas,
+        remarks,
+        results: rows,
+    };
+    report.write(&outputs.report)?;
+    if let (Some(plot), Some(path)) = (picture, &outputs.plot) {
+        plot.save(path)?;
+        say!("written: {}", path.display())?;
+    }
+    if let Some(path) = &outputs.statistics {
+        say!("written: {}", path.display())?;
+    }
+    say!("written: {}", outputs.report.display())
+}
+
+/// Draws, restores or reads the samples, and judges them. Returns what the report says of drawing, and what is kept of the last set as
+/// the first method sees it.
+fn judge_all(
+    args: &Args,
+    sides: &Sides<'_>,
+    looking: &Looking<'_>,
+    judge: &mut Judge<'_>,
+    pairs: &mut Pairs,
+    device: Device,
+) -> Result<(Option<Value>, Option<Summary>)> {
+    let mut drawn = None;
+    let mut found: Vec<Summary> = Vec::new();
+    match &sides.samples {
         Side::Model(pair) => {
             let drawing = Drawing::new(args, pair, device)?;
-            told["drawn"] = drawing.facts(&sweeps)?;
+            let sweeps = args.sweeps()?;
+            drawn = Some(drawing.facts(&sweeps)?);
             for setting in draw::settings(&sweeps) {
                 let pictures = Box::new(drawing.pictures(&setting)?);
                 let names = pair.class_names.as_deref();
+                let labels = looking.labels;
                 let mut pictures = labels.of(pictures, names, pair.var.config.classes);
-                let mut seen = progress(args.count, true);
-                let found = summarize(&mut pictures, &methods, &metrics, &mut seen)
+                found = looking
+                    .at(&mut pictures)
                     .map_err(|e| e.of_weights(&args.samples))?;
                 judge.judge(&found, &setting, PairScores::default())?;
             }
         }
         Side::Tokenizer(tokenizer) => {
-            let (text, side) = reference.as_ref().expect("a tokenizer has a reference");
-            let mut originals = labels.of_side(side, text, reading)?;
-            let mut pairs = Pairs::new(args, device, math)?;
-            let mut add = |a: &PictureBatch, b: &PictureBatch| pairs.add(a, b);
+            let Some((text, side)) = &sides.reference else {
+                return Err(Error::failed("a tokenizer has lost its images"));
+            };
+            let mut originals = looking.pictures(side, text)?;
             let n = originals.len();
+            let mut add = |a: &PictureBatch, b: &PictureBatch| pairs.add(a, b);
             let mut pictures = RestoredPictures::new(&mut originals, &tokenizer.vqvae, &mut add)?;
-            let found = summarize(&mut pictures, &methods, &metrics, &mut progress(n, true))
+            let mut seen = progress(n, true);
+            found = summarize(&mut pictures, looking.methods, looking.metrics, &mut seen)
                 .map_err(|e| e.of_weights(&args.samples))?;
             judge.judge(&found, &[], pairs.means())?;
         }
         Side::Stored(_) | Side::Npz { .. } => {
-            let found = summaries_of(
-                &samples,
-                &args.samples,
-                &methods,
-                &metrics,
-                (reading, labels),
-            )?;
+            found = looking.summaries(&sides.samples, &args.samples, false)?;
             judge.judge(&found, &[], PairScores::default())?;
         }
     }
-    told["count"] = judge.count.into();
-    let mut remarks = judge.remarks();
-    remarks.extend(facts.remark.clone());
-    let rows = judge.rows;
-    let named = reference.as_ref().map(|(text, _)| text);
-    say!(
-        "{} of {}{}",
-        counted(
-            told["count"].as_u64().unwrap_or(0) as usize,
-            "sample",
-            "samples"
-        ),
-        args.samples,
-        named.map_or_else(String::new, |text| format!(" beside {text}"))
-    )?;
-    let own = network.class_names().is_some();
-    print_table(&rows, own)?;
-    let plot = (!sweeps.is_empty())
-        .then(|| plot(&rows, own, &args.samples))
-        .flatten();
-    for remark in &remarks {
-        tell!("{remark}");
-    }
-    let report = Report {
-        software: "nextscale",
-        version: env!("CARGO_PKG_VERSION"),
-        samples: told,
-        reference: reference.as_ref().map(|(text, _)| {
-            let count = known.as_ref().and_then(|k| k[0].count);
-            json!({ "source": text, "count": count })
-        }),
-        network: facts,
-        device: if device.is_async() { "cuda" } else { "cpu" },
-        precision: args.machine.chosen(device, Precision::Tf32).name(),
-        cut: cut.map(|cut| json!({ "side": cut.side(), "mid_reso": args.mid_reso })),
-        remarks,
-        results: rows,
+    Ok((drawn, found.into_iter().next()))
+}
+
+/// The network that judges, where it computes.
+fn open_network(args: &Args, device: Device, math: Math) -> Result<OpenNetwork> {
+    let Some(file) = &args.features else {
+        return Err(Error::input(format!(
+            "--features=FILE is missing, the network by whose features images are compared: {}",
+            where_features_come_from()
+        )));
     };
-    report.write(&args.out)?;
-    if let Some(plot) = plot {
-        plot.save(&picture)?;
-        say!("written: {}", picture.display())?;
+    let mut open = OpenNetwork::open(file)?;
+    if open.network.is_own() && args.given.has("protocol") {
+        return Err(Error::input(format!(
+            "--protocol={}: {} is {}; protocols are ways to use the Inception network",
+            args.protocol[0], open.facts.file, open.facts.kind
+        )));
     }
-    say!("written: {}", args.out.display())
+    open.network.to_device(device, math)?;
+    memory::check(device, "batch", args.batch, open.network.workload())?;
+    Ok(open)
+}
+
+/// The network, in a line.
+fn words_of(facts: &NetworkFacts) -> String {
+    let published = match facts.published {
+        Some(true) => ", the published file",
+        Some(false) | None => "",
+    };
+    format!(
+        "{}, {}, SHA-256 {}{published}",
+        facts.file, facts.kind, facts.sha256
+    )
 }
 
 /// The numbers to compute; refuses those that no method knows.
@@ -185,154 +211,108 @@ fn wanted(args: &Args, methods: &[Method<'_>]) -> Result<Vec<Metric>> {
     let wanted = args.wanted();
     let known = |metric: &Metric| methods.iter().any(|m| m.metrics().contains(metric));
     if let (false, Some(metric)) = (args.metrics.is_empty(), wanted.iter().find(|m| !known(m))) {
-        use clap::ValueEnum;
-        let name = metric.to_possible_value();
+        let names: Vec<&str> = methods.iter().map(Method::name).collect();
         return Err(Error::input(format!(
             "--metrics={}: {} has no such number",
-            name.as_ref().map_or("", |n| n.get_name()),
-            methods
-                .iter()
-                .map(Method::name)
-                .collect::<Vec<_>>()
-                .join(",")
+            metric.name(),
+            names.join(",")
         )));
     }
     Ok(wanted)
 }
 
+/// What is judged and what it is held against.
+struct Sides<'a> {
+    samples: Side,
+    reference: Option<(&'a str, Side)>,
+    /// How images of files are cut before the protocol's own preparation.
+    cut: Option<Transform>,
+    /// What images of files are laid on.
+    canvas: Canvas,
+}
+
+impl<'a> Sides<'a> {
+    fn open(args: &'a Args, network: &Network, device: Device, math: Math) -> Result<Self> {
+        let mut samples = Side::open(&args.samples, args, true)?;
+        samples.move_to(device, math)?;
+        let cut = cut_of(args, &samples, network)?;
+        args.check_for(&samples, cut.is_some())?;
+        // Protocols look at the colours under transparency, as Pillow's conversion to RGB leaves them.
+        let usual = match network {
+            Network::Own(own) => own.canvas,
+            Network::Inception(_) => Canvas {
+                background: Background::Drop,
+                ..Canvas::default()
+            },
+        };
+        let trained = args.canvas.or_as(samples.canvas());
+        let canvas = trained.or_as(Some(usual)).chosen();
+        let reference = match &args.reference {
+            Some(text) => {
+                let side = Side::open(text, args, false)?;
+                Some((text.as_str(), on_canvas(side, canvas)))
+            }
+            None if matches!(samples, Side::Tokenizer(_)) => {
+                return Err(Error::input(
+                    "--reference=FOLDER is missing: a tokenizer is judged by what it makes of its images",
+                ));
+            }
+            None => None,
+        };
+        if let (
+            Side::Tokenizer(_),
+            Some((
+                text,
+                Side::Npz {
+                    pictures: false, ..
+                },
+            )),
+        ) = (&samples, &reference)
+        {
+            return Err(Error::input(format!(
+                "--reference={text}: holds statistics and no images; a tokenizer is judged by what it makes of images"
+            )));
+        }
+        Ok(Self {
+            samples: on_canvas(samples, canvas),
+            reference,
+            cut,
+            canvas,
+        })
+    }
+
+    /// That images are cut otherwise than those which a classifier has learnt from.
+    fn remark(&self, args: &Args, network: &Network) -> Option<String> {
+        let (Network::Own(own), true) = (network, self.cut.is_some()) else {
+            return None;
+        };
+        let learnt = own.record.mid_reso;
+        let is_drawn = matches!(self.samples, Side::Model(_) | Side::Tokenizer(_));
+        (is_drawn && learnt != args.mid_reso).then(|| {
+            format!(
+                "the network of features has learnt from images cut with --mid_reso={learnt}, and those of the reference are cut with {}; where the model was trained with {learnt} too, give --mid_reso={learnt}",
+                args.mid_reso
+            )
+        })
+    }
+}
+
 /// How pictures of both sides are cut before the protocol's own preparation.
-fn cut_of(args: &Args, samples: &Side) -> Result<Option<Transform>> {
-    let side = args.size.or(samples.model_side()).unwrap_or(0);
-    if let (Side::Tokenizer(_), Some(own)) = (samples, samples.model_side())
-        && side != own
+fn cut_of(args: &Args, samples: &Side, network: &Network) -> Result<Option<Transform>> {
+    let own = match network {
+        Network::Own(own) => Some(own.classifier.config.side),
+        Network::Inception(_) => None,
+    };
+    let side = args.size.or(samples.model_side()).or(own).unwrap_or(0);
+    if let (Side::Tokenizer(_), Some(made_for)) = (samples, samples.model_side())
+        && side != made_for
     {
         return Err(Error::input(format!(
-            "--size={side}: the tokenizer is made for images of {own}x{own}"
+            "--size={side}: the tokenizer is made for images of {made_for}x{made_for}"
         )));
     }
     match side {
         0 => Ok(None),
         side => Ok(Some(Transform::new(side, args.mid_reso, false)?)),
-    }
-}
-
-/// What is kept of a side that is no model.
-fn summaries_of(
-    side: &Side,
-    text: &str,
-    methods: &[Method<'_>],
-    metrics: &[Metric],
-    (reading, labels): (Reading, Labels<'_>),
-) -> Result<Vec<Summary>> {
-    if !side.needs_pictures(methods, metrics) {
-        return side.summaries(text, methods, metrics, None, &mut |_| {});
-    }
-    let mut pictures = labels.of_side(side, text, reading)?;
-    let mut seen = progress(pictures.len(), true);
-    side.summaries(text, methods, metrics, Some(&mut pictures), &mut seen)
-}
-
-/// The labels by which the network knows classes, where it knows pictures' own.
-#[derive(Clone, Copy)]
-struct Labels<'a>(Option<&'a [String]>);
-
-impl Labels<'_> {
-    /// Pictures of classes called `names`, with these labels.
-    fn of<'p>(
-        self,
-        pictures: Box<dyn Pictures + 'p>,
-        names: Option<&[String]>,
-        count: usize,
-    ) -> RelabelledPictures<'p> {
-        RelabelledPictures::new(pictures, names, count, self.0.unwrap_or_default())
-    }
-
-    /// Pictures of a side that is no model.
-    fn of_side(
-        self,
-        side: &Side,
-        text: &str,
-        reading: Reading,
-    ) -> Result<RelabelledPictures<'static>> {
-        let pictures = side.pictures(text, reading)?;
-        let count = self.0.map_or(0, <[String]>::len);
-        Ok(self.of(pictures, side.class_names(), count))
-    }
-}
-
-/// Turns what is kept of samples into rows.
-struct Judge<'a> {
-    args: &'a Args,
-    methods: &'a [Method<'a>],
-    metrics: &'a [Metric],
-    reference: Option<&'a [Summary]>,
-    rows: Vec<Row>,
-    count: usize,
-}
-
-impl Judge<'_> {
-    fn judge(
-        &mut self,
-        found: &[Summary],
-        settings: &[(String, f32)],
-        pairs: PairScores,
-    ) -> Result<()> {
-        for (i, (method, own)) in self.methods.iter().zip(found).enumerate() {
-            let reference = self.reference.map(|all| &all[i]);
-            let known: Vec<Metric> = self
-                .metrics
-                .iter()
-                .filter(|m| method.metrics().contains(m))
-                .copied()
-                .collect();
-            self.rows.push(Row {
-                protocol: method.name().to_owned(),
-                settings: settings.to_vec(),
-                scores: Scores::of(own, reference, &known)?,
-                pairs,
-            });
-        }
-        self.count = found.first().and_then(|s| s.count).unwrap_or(0);
-        match &self.args.save_statistics {
-            Some(file) => write_statistics(file, &found[0]).map(|_| ()),
-            None => Ok(()),
-        }
-    }
-
-    /// What is to be known of the numbers.
-    fn remarks(&self) -> Vec<String> {
-        let mut remarks = Vec::new();
-        let of_reference = self.reference.and_then(|all| all[0].count);
-        let fewest = self.count.min(of_reference.unwrap_or(usize::MAX));
-        if self.metrics.contains(&Metric::Pr) && self.reference.is_some() && fewest <= NEIGHBOURS {
-            remarks.push(format!(
-                "precision and recall need more than {NEIGHBOURS} images of either side, not {fewest}"
-            ));
-        }
-        let distances = self
-            .metrics
-            .iter()
-            .any(|m| matches!(m, Metric::Fid | Metric::Sfid));
-        if !distances || self.reference.is_none() {
-            return remarks;
-        }
-        let counts = [
-            ("samples", Some(self.count)),
-            ("images of the reference", of_reference),
-        ];
-        for (what, count) in counts {
-            let Some(count) = count else { continue };
-            let width = self.methods[0].width();
-            if count <= width {
-                remarks.push(format!(
-                    "{count} {what} for {width} features: the covariance is singular; the distance is computed as the protocol does, and means little"
-                ));
-            } else if count < ENOUGH {
-                remarks.push(format!(
-                    "{count} {what}: with fewer than {ENOUGH} the distance is too large (about in proportion to one by the number of images); compare it with such of as many alone"
-                ));
-            }
-        }
-        remarks
     }
 }

@@ -1,12 +1,12 @@
 //! How far a tokenizer's pictures are from what they were made of, pair by pair.
 
 use super::Args;
+use nextscale::Result;
 use nextscale::data::{Feed, RgbImage8};
 use nextscale::model::ForwardPass;
 use nextscale::model::lpips::Lpips;
-use nextscale::score::network::open_lpips;
+use nextscale::score::network::{LpipsInfo, open_lpips};
 use nextscale::score::{PictureBatch, PixelMeans, pixel_scores};
-use nextscale::{Result, tell};
 use nextscale_tensor::{Device, Math};
 use serde::Serialize;
 
@@ -28,16 +28,19 @@ pub struct PairScores {
 pub struct Pairs {
     pixels: PixelMeans,
     lpips: Option<(Lpips, Feed)>,
+    /// Its files.
+    pub lpips_info: Option<LpipsInfo>,
     lpips_sum: f64,
 }
 
 impl Pairs {
     /// With LPIPS where its files are given.
     pub fn new(args: &Args, device: Device, math: Math) -> Result<Self> {
+        let mut lpips_info = None;
         let lpips = match args.vgg.as_ref().zip(args.lpips.as_ref()) {
             Some((vgg, heads)) => {
                 let (mut lpips, info) = open_lpips(vgg, heads)?;
-                info.remark().iter().for_each(|remark| tell!("{remark}"));
+                lpips_info = Some(info);
                 lpips.to_device(device, math)?;
                 Some((lpips, Feed::new(device)?))
             }
@@ -46,6 +49,7 @@ impl Pairs {
         Ok(Self {
             pixels: PixelMeans::default(),
             lpips,
+            lpips_info,
             lpips_sum: 0.0,
         })
     }
@@ -73,6 +77,28 @@ impl Pairs {
             self.lpips_sum += found.f32()?.iter().map(|v| f64::from(*v)).sum::<f64>();
         }
         Ok(())
+    }
+
+    /// What is to be known of the means.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks: Vec<String> = self
+            .lpips_info
+            .iter()
+            .filter_map(LpipsInfo::remark)
+            .collect();
+        let (equal, small, count) = (self.pixels.equal, self.pixels.small, self.pixels.count);
+        if equal > 0 {
+            remarks.push(format!(
+                "no mean PSNR: {equal} of {count} images came back as they were, whose PSNR is infinite"
+            ));
+        }
+        if small > 0 {
+            remarks.push(format!(
+                "SSIM is of {} of {count} images; {small} are smaller than its window",
+                count - small
+            ));
+        }
+        remarks
     }
 
     /// The means.

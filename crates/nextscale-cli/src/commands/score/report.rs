@@ -1,10 +1,12 @@
 //! The result: a table to read and a JSON file to keep.
 
 use super::pairs::PairScores;
+use nextscale::data::Canvas;
 use nextscale::pictures::{Plot, Series};
+use nextscale::score::network::LpipsInfo;
 use nextscale::score::{NetworkFacts, Scores};
 use nextscale::{Error, Result, say};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::path::Path;
 
@@ -14,7 +16,7 @@ pub struct Row {
     /// The protocol, or `own-features`.
     pub protocol: String,
     /// What is swept, with its values here.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_object")]
     pub settings: Vec<(String, f32)>,
     /// The numbers.
     #[serde(flatten)]
@@ -22,6 +24,10 @@ pub struct Row {
     /// Of a tokenizer's reconstructions.
     #[serde(flatten)]
     pub pairs: PairScores,
+}
+
+fn as_object<S: Serializer>(settings: &[(String, f32)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(settings.iter().map(|(name, value)| (name, value)))
 }
 
 /// All that the JSON file says.
@@ -32,10 +38,15 @@ pub struct Report {
     pub samples: Value,
     pub reference: Option<Value>,
     pub network: NetworkFacts,
+    /// The files of LPIPS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lpips: Option<LpipsInfo>,
     pub device: &'static str,
     pub precision: &'static str,
     /// How pictures are cut before they are prepared.
     pub cut: Option<Value>,
+    /// What images of files are laid on.
+    pub canvas: Canvas,
     pub remarks: Vec<String>,
     pub results: Vec<Row>,
 }
@@ -56,7 +67,15 @@ impl Report {
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
 fn digits(value: Option<f64>, digits: usize) -> Option<String> {
-    value.map(|v| format!("{v:.digits$}"))
+    // What is nothing but rounding has no sign.
+    let shown = |v: f64| {
+        if v.abs() < 0.5 * 0.1_f64.powi(digits as i32) {
+            0.0
+        } else {
+            v
+        }
+    };
+    value.map(|v| format!("{:.digits$}", shown(v)))
 }
 
 /// The columns that there may be; those that no row has a number for are left out.
@@ -180,6 +199,9 @@ pub fn plot(rows: &[Row], own: bool, subject: &str) -> Option<Plot> {
     } else {
         "FID"
     };
+    if series.is_empty() {
+        return None;
+    }
     Some(Plot {
         title: format!("{distance} of {subject}"),
         x_label,

@@ -10,8 +10,8 @@ use nextscale::data::{
 use nextscale::format::npz::Npz;
 use nextscale::options::values::BadImages;
 use nextscale::run::{BUILTIN_SHAPES, SHAPES_SEED};
+use nextscale::score::Pictures;
 use nextscale::score::pictures::{IMAGES, NpzPictures, StoredPictures};
-use nextscale::score::{Method, Metric, Pictures, Summary, read_statistics, summarize};
 use nextscale::{Error, Result};
 use nextscale_tensor::{Device, Math};
 use std::path::Path;
@@ -65,7 +65,7 @@ impl Side {
         if !is_samples {
             nextscale::input::open_input(path)?;
             return Err(Error::input(format!(
-                "--reference={text}: expected a folder of images, an .npz file, or builtin:shapes"
+                "--reference={text}: expected a folder of images or shards, an .npz file, or builtin:shapes"
             )));
         }
         let found = describe(path)?;
@@ -133,7 +133,8 @@ impl Side {
                 Ok(Box::new(stored))
             }
             Self::Npz { pictures: true, .. } => {
-                Ok(Box::new(NpzPictures::open(Path::new(text), reading.batch)?))
+                let npz = NpzPictures::open(Path::new(text), reading.batch, reading.cut)?;
+                Ok(Box::new(npz))
             }
             Self::Npz { .. } => Err(Error::input(format!(
                 "{text}: holds statistics and no images"
@@ -141,61 +142,6 @@ impl Side {
             Self::Model(_) | Self::Tokenizer(_) => {
                 Err(Error::failed(format!("{text}: is a model and no images")))
             }
-        }
-    }
-
-    /// What is kept of it as each of the methods sees it: from statistics in its file, as far as there are some, else from its pictures.
-    pub fn summaries(
-        &self,
-        text: &str,
-        methods: &[Method<'_>],
-        metrics: &[Metric],
-        pictures: Option<&mut dyn Pictures>,
-        seen: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Summary>> {
-        let mut found = match pictures {
-            Some(pictures) => Some(summarize(pictures, methods, metrics, seen)?),
-            None => None,
-        };
-        if !matches!(
-            self,
-            Self::Npz {
-                statistics: true,
-                ..
-            }
-        ) {
-            return found.ok_or_else(|| Error::failed(format!("{text}: has no pictures")));
-        }
-        let mut kept = |i: usize, method: &Method<'_>| -> Result<Summary> {
-            let spatial = method.spatial_width();
-            let statistics = read_statistics(Path::new(text), method.width(), spatial)?;
-            let mut kept = statistics
-                .ok_or_else(|| Error::failed(format!("{text}: has lost its statistics")))?;
-            // Statistics are those of all images, of which the file may hold some for precision and recall.
-            if let Some(own) = found.as_mut().map(|found| &mut found[i]) {
-                kept.rows = own.rows.take();
-                kept.inception_score = own.inception_score;
-            }
-            Ok(kept)
-        };
-        methods
-            .iter()
-            .enumerate()
-            .map(|(i, m)| kept(i, m))
-            .collect()
-    }
-
-    /// Whether pictures have to be looked at, beside statistics, for these numbers.
-    pub fn needs_pictures(&self, methods: &[Method<'_>], metrics: &[Metric]) -> bool {
-        match self {
-            Self::Npz {
-                pictures,
-                statistics: true,
-            } => {
-                let neighbours = metrics.contains(&Metric::Pr);
-                *pictures && neighbours && methods.iter().any(|m| m.metrics().contains(&Metric::Pr))
-            }
-            _ => true,
         }
     }
 }

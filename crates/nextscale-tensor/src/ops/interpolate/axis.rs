@@ -10,7 +10,7 @@ pub(in crate::ops) enum Kind {
     /// Half-pixel centres.
     Bilinear,
     /// Pixel i of the output at i·from/to, as TensorFlow 1 had it.
-    CornerBilinear,
+    AsymmetricBilinear,
     /// Averages of windows; `padding` says whether what is padded counts, as zeros.
     Windows {
         window: Window,
@@ -34,7 +34,7 @@ impl Axis {
             Kind::Bilinear => Self::bilinear(from, to, |i, scale| {
                 scale.mul_add(i as f32 + 0.5, -0.5).max(0.0)
             }),
-            Kind::CornerBilinear => Self::bilinear(from, to, |i, scale| i as f32 * scale),
+            Kind::AsymmetricBilinear => Self::bilinear(from, to, |i, scale| i as f32 * scale),
             Kind::Windows { window, padding } => Self::windows(from, to, window, padding),
         }
     }

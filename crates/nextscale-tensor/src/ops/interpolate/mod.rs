@@ -1,8 +1,8 @@
 //! Resizing feature maps: area (adaptive average pooling), bicubic and bilinear.
 //!
 //! Shapes: x \[B, H, W, C\] to \[B, h, w, C\]. Area: output i averages the inputs ⌊i·a/b⌋ … ⌈(i+1)·a/b⌉. Bicubic: Keys'
-//! kernel with a = −0.75, half-pixel centres, border pixels repeated, no antialiasing. Bilinear: half-pixel centres, or corners
-//! as TensorFlow 1 had them (output i at i·H/h), border pixels repeated, no antialiasing. All are the usual framework ones
+//! kernel with a = −0.75, half-pixel centres, border pixels repeated, no antialiasing. Bilinear: half-pixel centres, or
+//! asymmetric as in TensorFlow 1 (output i at i·H/h), border pixels repeated, no antialiasing. All are the usual framework ones
 //! and separable: an axis at a time, each output a weighted sum of a few inputs. Gradient: the transposed sums. Nothing is
 //! kept on the tape. A map that has the size already is shared, not copied.
 
@@ -39,13 +39,13 @@ pub fn bilinear(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor>
     resize("bilinear", cx, x, size, Kind::Bilinear)
 }
 
-/// Bilinear interpolation to `size` (height, width) between corners: output i is at i·H/h, as TensorFlow 1 resizes
+/// Asymmetric bilinear interpolation to `size` (height, width): output i is at i·H/h, as TensorFlow 1 resizes
 /// (`align_corners=False`, no half-pixel centres).
 ///
 /// # Errors
 /// When x is no feature map or a size is zero.
-pub fn corner_bilinear(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-    resize("corner_bilinear", cx, x, size, Kind::CornerBilinear)
+pub fn asymmetric_bilinear(cx: &Cx<'_>, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    resize("asymmetric_bilinear", cx, x, size, Kind::AsymmetricBilinear)
 }
 
 fn resize(

@@ -87,7 +87,7 @@ fn matches_f64() {
         assert!(worst(y.f32().unwrap(), &naive(&x, to, How::Bicubic)) < 5e-6);
         let y = bilinear(&Cx::off(), &x, to).unwrap();
         assert!(worst(y.f32().unwrap(), &naive(&x, to, How::Bilinear)) < 5e-6);
-        let y = corner_bilinear(&Cx::off(), &x, to).unwrap();
+        let y = asymmetric_bilinear(&Cx::off(), &x, to).unwrap();
         assert!(worst(y.f32().unwrap(), &naive(&x, to, How::Corners)) < 5e-6);
     }
 }
@@ -101,12 +101,14 @@ fn gradients_match_differences() {
         // Where much is left out, the elements that are tried may all be among that.
         if to.0 >= from.0 && to.1 >= from.1 {
             check_gradients(&x, 1e-2, 2e-3, |cx, t| bilinear(cx, &t[0], to));
-            check_gradients(&x, 1e-2, 2e-3, |cx, t| corner_bilinear(cx, &t[0], to));
+            check_gradients(&x, 1e-2, 2e-3, |cx, t| asymmetric_bilinear(cx, &t[0], to));
         }
     }
     let x = [random([2, 5, 7, 3], 1)];
     check_gradients(&x, 1e-2, 2e-3, |cx, t| bilinear(cx, &t[0], (3, 5)));
-    check_gradients(&x, 1e-2, 2e-3, |cx, t| corner_bilinear(cx, &t[0], (3, 5)));
+    check_gradients(&x, 1e-2, 2e-3, |cx, t| {
+        asymmetric_bilinear(cx, &t[0], (3, 5))
+    });
 }
 
 #[test]
@@ -127,7 +129,7 @@ fn cuda_matches() {
                     area(cx, &t[0], to)?,
                     bicubic(cx, &t[0], to)?,
                     bilinear(cx, &t[0], to)?,
-                    corner_bilinear(cx, &t[0], to)?,
+                    asymmetric_bilinear(cx, &t[0], to)?,
                 ])
             });
         }

@@ -58,6 +58,14 @@ impl Inception {
     /// # Errors
     /// When there is no memory for it.
     pub fn new() -> Result<Self> {
+        Self::on(Device::Cpu, Math::FULL)
+    }
+
+    /// The same on a device at once, where products are computed in `math`.
+    ///
+    /// # Errors
+    /// When the GPU can't be used or there is no memory for it.
+    pub fn on(device: Device, math: Math) -> Result<Self> {
         let mut b = ParamsBuilder::new();
         let conv = |b: &mut ParamsBuilder, name: &str, io, size, stride, pad| {
             ConvRelu::new(b, name, io, (size, size), stride, (pad, pad))
@@ -88,8 +96,8 @@ impl Inception {
         ];
         let fc = Linear::new(&mut b, "fc", FEATURES, LOGITS);
         Ok(Self {
-            params: b.build_on(false, Device::Cpu, None)?,
-            math: Math::FULL,
+            params: b.build_on(false, device, half_copy(math))?,
+            math,
             stem,
             blocks,
             fc,

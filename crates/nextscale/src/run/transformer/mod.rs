@@ -122,6 +122,8 @@ impl TransformerRun<'_> {
         let processes = opening::introduction(world, restored.plan.batch);
         processes.iter().for_each(|line| observers.note(line));
         fitting.note.iter().for_each(|line| observers.remark(line));
+        let notes = scoring.iter().flat_map(|s| &s.notes);
+        notes.for_each(|line| observers.remark(line));
         introduce(
             (&given.data, &models),
             &options,

@@ -1,19 +1,20 @@
 //! Samples that are drawn and judged during a run.
 
 use super::source::Data;
-use crate::data::{ImageSource, Transform};
+use crate::data::{ImageSource, Subset, Transform};
 use crate::generate::{Noise, SampleOptions, Sampler};
+use crate::memory;
+use crate::options::values::BadImages;
 use crate::options::{ScoreOptions, TransformerOptions};
 use crate::run::event::Metrics;
 use crate::score::pictures::{DrawnPictures, RelabelledPictures, StoredPictures};
-use crate::score::{Metric, Network, OpenNetwork, Pictures, Scores, Summary, summarize};
+use crate::score::{
+    ENOUGH, Metric, Network, OpenNetwork, PictureBatch, Pictures, Scores, Summary, summarize,
+};
 use crate::stop::StopSignal;
 use crate::{Error, Result};
 use nextscale_tensor::{Device, Precision};
 use std::sync::Arc;
-
-/// Numbers that are told of.
-const METRICS: [Metric; 4] = [Metric::Fid, Metric::Sfid, Metric::Is, Metric::Pr];
 
 /// What judges samples.
 pub(super) struct Scoring {
@@ -22,6 +23,9 @@ pub(super) struct Scoring {
     images: Arc<dyn ImageSource>,
     transform: Transform,
     batch: usize,
+    bad_images: BadImages,
+    /// What is to be known of the numbers.
+    pub(super) notes: Vec<String>,
     /// Of the validation images, once they were looked at.
     reference: Option<Summary>,
 }
@@ -52,14 +56,24 @@ impl Scoring {
             let why = "too few to be judged; give at least 8, and thousands to compare numbers";
             return Err(Error::field("score_samples", options.score_samples, why));
         }
-        let mut network = OpenNetwork::open(file)?.network;
+        let OpenNetwork { mut network, facts } = OpenNetwork::open(file)?;
         network.to_device(device, Precision::Tf32.math())?;
+        memory::check(device, "bs", batch, network.workload())?;
+        let mut notes: Vec<String> = facts.remark.into_iter().collect();
+        if options.score_samples < ENOUGH && !network.is_own() {
+            notes.push(format!(
+                "`score_samples`={}: of fewer than {ENOUGH} samples FID is too large; its course tells more than its value",
+                options.score_samples
+            ));
+        }
         Ok(Some(Self {
             options: options.clone(),
             network,
             images: Arc::clone(&images.val),
             transform: images.transform,
             batch,
+            bad_images: o.data.bad_images,
+            notes,
             reference: None,
         }))
     }
@@ -85,14 +99,19 @@ impl Scoring {
         let look = |pictures: Box<dyn Pictures + '_>| -> Result<Summary> {
             let pictures = RelabelledPictures::new(pictures, Some(names), names.len(), known);
             let mut pictures = Stoppable { pictures, stop };
-            let found = summarize(&mut pictures, &methods, &METRICS, &mut |_| {})?;
+            let found = summarize(&mut pictures, &methods, &Metric::ALL, &mut |_| {})?;
             let first = found.into_iter().next();
             first.ok_or_else(|| Error::failed("there is no method to judge samples by"))
         };
         let reference = match self.reference.take() {
             Some(reference) => reference,
             None => {
-                let (images, cut) = (Arc::clone(&self.images), Some(self.transform));
+                let mut images = Arc::clone(&self.images);
+                if self.bad_images == BadImages::Skip {
+                    // The evaluation has named the others.
+                    images = Arc::new(Subset::readable(images, 0)?.0);
+                }
+                let cut = Some(self.transform);
                 look(Box::new(StoredPictures::new(images, self.batch, cut)?))?
             }
         };
@@ -105,18 +124,24 @@ impl Scoring {
         let drawn = look(Box::new(DrawnPictures::new(
             sampler, options, classes, count,
         )?));
-        let scores = drawn.and_then(|drawn| Scores::of(&drawn, Some(&reference), &METRICS));
+        let scores = drawn.and_then(|drawn| Scores::of(&drawn, Some(&reference), &Metric::ALL));
         self.reference = Some(reference);
         scores
     }
 
     /// Figures of an evaluation, under names that end in `suffix`.
     pub(super) fn figures(&self, scores: &Scores, suffix: &str) -> Metrics {
-        let own = self.network.class_names().is_some();
-        let distance = if own { "feature_distance" } else { "fid" };
+        let distance = match self.network.is_own() {
+            true => "feature_distance".to_owned(),
+            // Numbers of different protocols can't be compared.
+            false => format!(
+                "fid_{}",
+                self.options.score_protocol.name().replace('-', "_")
+            ),
+        };
         let mut figures = Metrics::new();
         for (name, value) in [
-            (distance, scores.frechet_distance),
+            (&*distance, scores.frechet_distance),
             ("sfid", scores.spatial_frechet_distance),
             ("inception_score", scores.inception_score),
             ("precision", scores.precision),
@@ -142,7 +167,7 @@ impl Pictures for Stoppable<'_> {
         self.pictures.len()
     }
 
-    fn next(&mut self) -> Result<Option<crate::score::PictureBatch>> {
+    fn next(&mut self) -> Result<Option<Vec<PictureBatch>>> {
         self.stop.check()?;
         self.pictures.next()
     }

@@ -8,9 +8,10 @@ use crate::Result;
 use crate::format::sniff::sniff;
 use crate::format::{StateDict, sha256_of};
 use crate::model::lpips::Lpips;
+use serde::Serialize;
 
 /// Which files the distance came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LpipsInfo {
     /// SHA-256 of the network's file in hexadecimal digits.
     pub vgg_sha256: String,

@@ -24,7 +24,7 @@ use crate::{Error, Result};
 use torch_pth::{Dict, Value};
 
 pub use lpips::{LpipsInfo, open_lpips};
-pub use words::{LPIPS_HEADS, Release, VGG16};
+pub use words::{LPIPS_HEADS, Release, VGG16, where_features_come_from};
 
 /// What kind of file a network came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ pub fn open_inception(path: impl AsRef<Path>) -> Result<(Inception, NetworkInfo)
 /// The network's tensors under the names of the PyTorch ports.
 fn read_inception(path: &Path) -> Result<(NetworkKind, StateDict)> {
     if matches!(path.try_exists(), Ok(false)) {
-        return Err(words::missing(path, words::meant(path)));
+        return Err(words::missing_features(path));
     }
     if path.is_file() && graph_def::is_graph(&head_of(path)?) {
         return Ok((NetworkKind::TensorFlow, graph_weights::read(path)?));

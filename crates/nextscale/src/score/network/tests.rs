@@ -114,7 +114,7 @@ fn other_files_are_named_for_what_they_are() {
     for (name, wanted) in [
         (
             "none.pth",
-            "pt_inception-2015-12-05-6726825d.pth (SHA-256 6726825d…) from https://",
+            "pt_inception-2015-12-05-6726825d.pth (SHA-256 6726825d0af5f729 from https://",
         ),
         ("none.pt", "inception-2015-12-05.pt (SHA-256 f58cb9b6…)"),
         ("none.pb", "classify_image_graph_def.pb from https://"),

@@ -16,11 +16,11 @@ pub struct Release {
 }
 
 impl Release {
-    /// Its name, where it is and how its sum begins.
+    /// Its name, where it is and its sum.
     pub fn words(&self) -> String {
         let Self { name, url, sha256 } = self;
-        match sha256.and_then(|sum| sum.get(..8)) {
-            Some(sum) => format!("{name} (SHA-256 {sum}…) from {url}"),
+        match sha256 {
+            Some(sum) => format!("{name} (SHA-256 {sum}) from {url}"),
             None => format!("{name} from {url}"),
         }
     }
@@ -69,14 +69,26 @@ pub(super) fn missing(path: &Path, release: &Release) -> Error {
     ))
 }
 
-/// Which of the networks was meant by a name that is no file's.
-pub(super) fn meant(path: &Path) -> &'static Release {
-    let end = path.extension().and_then(|end| end.to_str());
-    match end {
-        Some("pb") => &GRAPH,
-        Some("pt") => &SCRIPT,
-        _ => &PTH,
+/// There is no file where a network of features was to be.
+pub(super) fn missing_features(path: &Path) -> Error {
+    match path.extension().and_then(|end| end.to_str()) {
+        Some("pb") => missing(path, &GRAPH),
+        Some("pt") => missing(path, &SCRIPT),
+        Some("pth") => missing(path, &PTH),
+        _ => Error::input(format!(
+            "{}: there is no such file; {}",
+            path.display(),
+            where_features_come_from()
+        )),
     }
+}
+
+/// How somebody comes by a network of features; the end of a sentence.
+pub fn where_features_come_from() -> String {
+    format!(
+        "make features of your own classes with `nextscale train-features`, or get {}",
+        PTH.words()
+    )
 }
 
 /// Tensors by which networks are told, and what they are.

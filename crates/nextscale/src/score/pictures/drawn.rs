@@ -48,7 +48,7 @@ impl Pictures for DrawnPictures<'_> {
         self.count
     }
 
-    fn next(&mut self) -> Result<Option<PictureBatch>> {
+    fn next(&mut self) -> Result<Option<Vec<PictureBatch>>> {
         let first = self.drawn;
         let places: Vec<usize> = (first..(first + self.batch).min(self.count)).collect();
         if places.is_empty() {
@@ -59,11 +59,11 @@ impl Pictures for DrawnPictures<'_> {
         let rows: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
         let rgb = self.batches.draw(&rows, first as u64)?.pixels()?;
         self.drawn += places.len();
-        Ok(Some(PictureBatch {
+        Ok(Some(vec![PictureBatch {
             rgb,
             size: self.size,
             places,
             labels,
-        }))
+        }]))
     }
 }

@@ -17,7 +17,7 @@ pub use stored::StoredPictures;
 use super::PictureBatch;
 use crate::Result;
 
-/// Pictures in batches of one size.
+/// Pictures, some at a time.
 pub trait Pictures {
     /// How many there are in all.
     fn len(&self) -> usize;
@@ -27,9 +27,9 @@ pub trait Pictures {
         self.len() == 0
     }
 
-    /// The next ones; `None` after the last.
+    /// The next ones, in batches of one size each; `None` after the last.
     ///
     /// # Errors
     /// One line about a picture that can't be had.
-    fn next(&mut self) -> Result<Option<PictureBatch>>;
+    fn next(&mut self) -> Result<Option<Vec<PictureBatch>>>;
 }

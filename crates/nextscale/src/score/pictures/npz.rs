@@ -1,6 +1,7 @@
 //! Pictures in an `.npz` file: `arr_0`, uint8 `[N, H, W, 3]`, as guided diffusion keeps samples and references.
 
 use super::{Pictures, ReadAhead};
+use crate::data::Transform;
 use crate::format::npy::NpyType;
 use crate::format::npz::Npz;
 use crate::score::PictureBatch;
@@ -21,11 +22,11 @@ pub struct NpzPictures {
 }
 
 impl NpzPictures {
-    /// `batch` images at a time.
+    /// `batch` images at a time, as they are, or as `transform` cuts their middle.
     ///
     /// # Errors
     /// One line where the file holds no pictures.
-    pub fn open(path: &Path, batch: usize) -> Result<Self> {
+    pub fn open(path: &Path, batch: usize, transform: Option<Transform>) -> Result<Self> {
         let mut npz = Npz::open(path)?;
         if !npz.has(IMAGES) {
             let found = npz.names().join(", ");
@@ -57,16 +58,25 @@ impl NpzPictures {
                 npz.source(LABELS)
             )));
         }
-        let read = move |give: &mut dyn FnMut(PictureBatch) -> bool| {
+        let read = move |give: &mut dyn FnMut(Vec<PictureBatch>) -> bool| {
             let (_, mut from) = npz.array(IMAGES)?;
             for first in (0..count).step_by(batch.max(1)) {
                 let places: Vec<usize> = (first..(first + batch.max(1)).min(count)).collect();
-                let mut bytes = vec![0; places.len() * height * width * channels];
-                from.read_exact(&mut bytes).map_err(|e| {
+                let damaged = |why: &dyn std::fmt::Display| {
                     Error::input(format!(
-                        "{source}: ends at picture {first} or is damaged: {e}"
+                        "{source}: ends at picture {first} or is damaged: {why}"
                     ))
-                })?;
+                };
+                // Room grows with what comes, whatever the header says.
+                let wanted = places.len() * height * width * channels;
+                let mut bytes = Vec::new();
+                (&mut from)
+                    .take(wanted as u64)
+                    .read_to_end(&mut bytes)
+                    .map_err(|e| damaged(&e))?;
+                if bytes.len() != wanted {
+                    return Err(damaged(&format!("{} of {wanted} bytes", bytes.len())));
+                }
                 if channels == 1 {
                     bytes = bytes.into_iter().flat_map(|v| [v; 3]).collect();
                 }
@@ -79,7 +89,11 @@ impl NpzPictures {
                     places,
                     labels: labels.unwrap_or_default(),
                 };
-                if !give(batch) {
+                let batch = match transform {
+                    Some(transform) => batch.cut(transform)?,
+                    None => batch,
+                };
+                if !give(vec![batch]) {
                     break;
                 }
             }
@@ -96,8 +110,20 @@ impl NpzPictures {
         if !npz.has(LABELS) || npz.array(LABELS).is_err() {
             return Ok(None);
         }
+        let source = npz.source(LABELS);
         let (_, values) = npz.numbers(LABELS, |shape| shape.len() == 1)?;
-        Ok(Some(values.into_iter().map(|v| v as u32).collect()))
+        let label = |(i, v): (usize, f64)| match v.fract() == 0.0 && (0.0..1e9).contains(&v) {
+            true => Ok(v as u32),
+            false => Err(Error::input(format!(
+                "{source}: number {i} is {v}; labels are expected to count from 0"
+            ))),
+        };
+        values
+            .into_iter()
+            .enumerate()
+            .map(label)
+            .collect::<Result<_>>()
+            .map(Some)
     }
 }
 
@@ -106,7 +132,7 @@ impl Pictures for NpzPictures {
         self.count
     }
 
-    fn next(&mut self) -> Result<Option<PictureBatch>> {
-        self.ahead.batch()
+    fn next(&mut self) -> Result<Option<Vec<PictureBatch>>> {
+        self.ahead.window()
     }
 }

@@ -41,18 +41,21 @@ impl Pictures for RelabelledPictures<'_> {
         self.inner.len()
     }
 
-    fn next(&mut self) -> Result<Option<PictureBatch>> {
-        let Some(mut batch) = self.inner.next()? else {
+    fn next(&mut self) -> Result<Option<Vec<PictureBatch>>> {
+        let Some(mut window) = self.inner.next()? else {
             return Ok(None);
         };
-        match &self.labels {
-            Some(labels) => {
-                let known = |label: &u32| labels.get(*label as usize).copied().unwrap_or(UNKNOWN);
-                batch.labels = batch.labels.iter().map(known).collect();
+        for batch in &mut window {
+            match &self.labels {
+                Some(labels) => {
+                    let known =
+                        |label: &u32| labels.get(*label as usize).copied().unwrap_or(UNKNOWN);
+                    batch.labels = batch.labels.iter().map(known).collect();
+                }
+                None => batch.labels.clear(),
             }
-            None => batch.labels.clear(),
         }
-        Ok(Some(batch))
+        Ok(Some(window))
     }
 }
 
@@ -67,13 +70,13 @@ mod tests {
             3
         }
 
-        fn next(&mut self) -> Result<Option<PictureBatch>> {
-            Ok(Some(PictureBatch {
+        fn next(&mut self) -> Result<Option<Vec<PictureBatch>>> {
+            Ok(Some(vec![PictureBatch {
                 rgb: vec![0; 9],
                 size: (1, 1),
                 places: vec![0, 1, 2],
                 labels: vec![0, 1, 2],
-            }))
+            }]))
         }
     }
 
@@ -82,7 +85,7 @@ mod tests {
         let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         let labels = |own: Option<&[String]>, count, known: &[&str]| {
             let mut all = RelabelledPictures::new(Box::new(Three), own, count, &names(known));
-            all.next().unwrap().unwrap().labels
+            all.next().unwrap().unwrap().remove(0).labels
         };
         let own = names(&["cat", "dog", "owl"]);
         assert_eq!(labels(Some(&own), 3, &["owl", "cat"]), [1, UNKNOWN, 0]);

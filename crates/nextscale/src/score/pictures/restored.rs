@@ -43,10 +43,18 @@ impl Pictures for RestoredPictures<'_> {
         self.originals.len()
     }
 
-    fn next(&mut self) -> Result<Option<PictureBatch>> {
-        let Some(original) = self.originals.next()? else {
+    fn next(&mut self) -> Result<Option<Vec<PictureBatch>>> {
+        let Some(window) = self.originals.next()? else {
             return Ok(None);
         };
+        let restored = window.iter().map(|batch| self.restore(batch));
+        restored.collect::<Result<_>>().map(Some)
+    }
+}
+
+impl RestoredPictures<'_> {
+    /// What the tokenizer makes of some.
+    fn restore(&mut self, original: &PictureBatch) -> Result<PictureBatch> {
         let (height, width) = original.size;
         let (h, w) = self.pyramid.finest();
         let step = self.vqvae.config.downsample();
@@ -65,7 +73,7 @@ impl Pictures for RestoredPictures<'_> {
             rgb: ops::to_pixels(&ops::to_unit_range(&back)?)?,
             ..original.clone()
         };
-        (self.pairs)(&original, &restored)?;
-        Ok(Some(restored))
+        (self.pairs)(original, &restored)?;
+        Ok(restored)
     }
 }

@@ -25,7 +25,7 @@ impl StoredPictures {
         transform: Option<Transform>,
     ) -> Result<Self> {
         let count = source.len();
-        let read = move |give: &mut dyn FnMut(PictureBatch) -> bool| {
+        let read = move |give: &mut dyn FnMut(Vec<PictureBatch>) -> bool| {
             let step = batch.max(1);
             for first in (0..count).step_by(step) {
                 let last = (first + step).min(count);
@@ -36,10 +36,8 @@ impl StoredPictures {
                     })
                     .collect::<Result<Vec<_>>>()?;
                 let labels = (first..last).map(|i| source.label(i));
-                for batch in by_size(images, first, labels.collect()) {
-                    if !give(batch) {
-                        return Ok(());
-                    }
+                if !give(by_size(images, first, labels.collect())) {
+                    break;
                 }
             }
             Ok(())
@@ -56,8 +54,8 @@ impl Pictures for StoredPictures {
         self.count
     }
 
-    fn next(&mut self) -> Result<Option<PictureBatch>> {
-        self.ahead.batch()
+    fn next(&mut self) -> Result<Option<Vec<PictureBatch>>> {
+        self.ahead.window()
     }
 }
 
@@ -143,14 +141,17 @@ mod tests {
         let source: Arc<dyn ImageSource> = Arc::new(val);
         let mut pictures = StoredPictures::new(Arc::clone(&source), 7, None).unwrap();
         assert_eq!(pictures.len(), source.len());
-        let mut places = Vec::new();
-        while let Some(batch) = pictures.next().unwrap() {
+        let mut places: Vec<usize> = Vec::new();
+        while let Some(window) = pictures.next().unwrap() {
+            let [batch] = &window[..] else {
+                panic!("images of one size come in one batch")
+            };
             let of = |place: &usize| source.image(*place).unwrap().into_data();
             assert_eq!(
                 batch.rgb,
                 batch.places.iter().flat_map(of).collect::<Vec<_>>()
             );
-            places.extend(batch.places);
+            places.extend(&batch.places);
         }
         assert_eq!(places, (0..source.len()).collect::<Vec<_>>());
         // Whoever stops early leaves no thread that waits for ever.
