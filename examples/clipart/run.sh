@@ -41,4 +41,4 @@ score() {
 }
 score "$images:train" score_real
 score "$out/learnt/tokenizer/tokenizer.safetensors" score_reconstructions
-score "$out/learnt/model/ar-ckpt-best.safetensors" score_samples --count="${SAMPLES:-1000}" --sweep=cfg=0,1,2,3,4 --seed=1
+score "$out/learnt/model/ar-ckpt-best.safetensors" score_samples --count="${SAMPLES:-2000}" --sweep=cfg=0,1,2,3,4 --seed=1

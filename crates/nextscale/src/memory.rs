@@ -18,6 +18,7 @@ use crate::model::classifier::ClassifierConfig;
 use crate::model::var::VarConfig;
 use crate::model::vqvae::VqvaeConfig;
 use crate::options::process_batch;
+use crate::score::Network;
 use crate::train::tokenizer_trainer::TokenizerSettings;
 use crate::{Error, Result};
 use nextscale_tensor::cpu::pool::{OutOfMemory, held_bytes};
@@ -135,19 +136,10 @@ pub enum Workload<'a> {
     /// The features of images by which they are scored.
     Score {
         /// The network.
-        network: Judge<'a>,
+        network: &'a Network,
         /// Its arithmetic.
         math: Math,
     },
-}
-
-/// What images are scored by.
-#[derive(Clone, Copy, Debug)]
-pub enum Judge<'a> {
-    /// The Inception network.
-    Inception,
-    /// A classifier of `train-features`.
-    Classifier(&'a ClassifierConfig),
 }
 
 impl Workload<'_> {

@@ -73,10 +73,11 @@ impl NpyHeader {
     /// One line for what is no array, or one of a kind that is not read.
     pub fn read(from: &mut impl Read, source: &str) -> Result<Self> {
         let mut start = [0; 8];
-        let cut = |_| {
-            Error::input(format!(
+        let cut = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::input(format!(
                 "{source}: the array ends in its header; get the file again"
-            ))
+            )),
+            _ => Error::input(format!("{source}: can't be read: {e}")),
         };
         from.read_exact(&mut start).map_err(cut)?;
         if &start[..6] != MAGIC {
@@ -187,10 +188,11 @@ impl NpyHeader {
                 self.shape
             )));
         }
-        let cut = |_| {
-            Error::input(format!(
+        let cut = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::input(format!(
                 "{source}: its numbers end early; get the file again"
-            ))
+            )),
+            _ => Error::input(format!("{source}: is damaged: {e}; get the file again")),
         };
         let size = self.dtype.size();
         let mut values = Vec::new();
@@ -221,7 +223,24 @@ impl NpyHeader {
                 }
             }
         }
+        ended(from, source)?;
         Ok(values)
+    }
+}
+
+/// That nothing follows the numbers. Archives compare checksums where they end, so it is also where damage shows.
+///
+/// # Errors
+/// One line where something follows, or the archive finds damage.
+pub fn ended(from: &mut impl Read, source: &str) -> Result<()> {
+    match from.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Error::input(format!(
+            "{source}: more follows its numbers than its shape says; get the file again"
+        ))),
+        Err(e) => Err(Error::input(format!(
+            "{source}: is damaged: {e}; get the file again"
+        ))),
     }
 }
 
@@ -280,6 +299,8 @@ mod tests {
         let told = read.read_f64(&mut &[0u8; 11][..], 3, "x").unwrap_err();
         assert!(told.to_string().contains("early"), "{told}");
         assert!(read.read_f64(&mut &[0u8; 12][..], 2, "x").is_err());
+        let told = read.read_f64(&mut &[0u8; 13][..], 3, "x").unwrap_err();
+        assert!(told.to_string().contains("more follows"), "{told}");
         assert!(NpyHeader::read(&mut &b"PK\x03\x04 and so on"[..], "x").is_err());
     }
 

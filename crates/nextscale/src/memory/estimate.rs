@@ -1,6 +1,6 @@
 //! What a workload takes, by running it dry.
 
-use super::{Judge, Need, OWN, RESERVE, Room, Workload, drawn, evaluation_batch};
+use super::{Need, OWN, RESERVE, Room, Workload, drawn, evaluation_batch};
 use crate::eval::TeacherForcing;
 use crate::generate::{BatchSampler, SampleOptions, Sampler};
 use crate::model::ForwardPass;
@@ -9,6 +9,7 @@ use crate::model::inception::{self, Inception};
 use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
+use crate::score::Network;
 use crate::train::classifier_trainer::ClassifierTrainer;
 use crate::train::schedule::LrWd;
 use crate::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, TokenizerTrainer};
@@ -27,6 +28,13 @@ const SAVED: usize = 3;
 
 /// Numbers up to which the bytes of a tensor, its copies and the patches of its convolutions can be counted in 64 bits.
 const COUNTABLE: f64 = (1u64 << 50) as f64;
+
+/// Numbers in the largest map of a classifier, or in an image.
+fn largest_map(config: &ClassifierConfig) -> f64 {
+    let maps = config.maps().map(|(side, width)| side * side * width);
+    let image = 3 * config.side * config.side;
+    maps.max().unwrap_or(0).max(image) as f64
+}
 
 /// The first of several processes, which exchanges nothing.
 #[derive(Debug)]
@@ -226,17 +234,15 @@ impl<'a> Estimate<'a> {
                 (None, vqvae)
             }
             Workload::Score {
-                network: Judge::Inception,
+                network: Network::Inception(_),
                 ..
             } => return batch as f64 * (inception::SIDE * inception::SIDE * 64) as f64,
-            Workload::TrainClassifier { classifier, .. }
-            | Workload::Score {
-                network: Judge::Classifier(classifier),
+            Workload::Score {
+                network: Network::Own(own),
                 ..
-            } => {
-                let maps = classifier.maps().map(|(side, width)| side * side * width);
-                let image = 3 * classifier.side * classifier.side;
-                return batch as f64 * maps.max().unwrap_or(0).max(image) as f64;
+            } => return batch as f64 * largest_map(&own.classifier.config),
+            Workload::TrainClassifier { classifier, .. } => {
+                return batch as f64 * largest_map(classifier);
             }
         };
         let (h, w) = vqvae.pyramid.finest();
@@ -443,10 +449,10 @@ impl<'a> Estimate<'a> {
             ..steps
         })
     }
-    fn score(&self, network: Judge<'_>, math: Math, batch: usize) -> Result<Need> {
+    fn score(&self, network: &Network, math: Math, batch: usize) -> Result<Need> {
         let plain = ForwardPass::plain(math);
         match network {
-            Judge::Inception => {
+            Network::Inception(_) => {
                 let net = Inception::on(self.device, math)?;
                 self.repeated(|_| {
                     let shape = [batch, inception::SIDE, inception::SIDE, 3];
@@ -454,7 +460,8 @@ impl<'a> Estimate<'a> {
                     net.forward(&plain, &images).map(|_| ())
                 })
             }
-            Judge::Classifier(config) => {
+            Network::Own(own) => {
+                let config = &own.classifier.config;
                 let net = Classifier::on(config.clone(), false, self.device, math)?;
                 self.repeated(|_| {
                     let (images, _slots) = self.images_of([batch, config.side, config.side, 3])?;

@@ -46,7 +46,14 @@ pub fn frechet_distance(a: &Statistics, b: &Statistics) -> Result<f64> {
         .map(|(a, b)| (a - b).powi(2))
         .sum();
     let trace = |m: &Mat<f64>| (0..width).map(|i| m[(i, i)]).sum::<f64>();
-    Ok(apart + trace(&a.covariance) + trace(&b.covariance) - 2.0 * trace_of_root)
+    let own = apart + trace(&a.covariance) + trace(&b.covariance);
+    let distance = own - 2.0 * trace_of_root;
+    if !distance.is_finite() || distance < -1e-3 * own {
+        return Err(Error::input(format!(
+            "the Fréchet distance comes out as {distance}: one of the two covariances is none; make the statistics again"
+        )));
+    }
+    Ok(distance)
 }
 
 #[cfg(test)]

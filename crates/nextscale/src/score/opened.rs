@@ -5,7 +5,6 @@ use super::{Method, Protocol};
 use crate::Result;
 use crate::checkpoint::classifier::TrainedClassifier;
 use crate::format::sha256_of;
-use crate::memory::{Judge, Workload};
 use crate::model::inception::Inception;
 use nextscale_tensor::{Device, Math};
 use serde::Serialize;
@@ -111,17 +110,11 @@ impl Network {
         matches!(self, Self::Own(_))
     }
 
-    /// What it takes memory for.
-    pub fn workload(&self) -> Workload<'_> {
+    /// Arithmetic of its products.
+    pub fn math(&self) -> Math {
         match self {
-            Self::Inception(net) => Workload::Score {
-                network: Judge::Inception,
-                math: net.math,
-            },
-            Self::Own(own) => Workload::Score {
-                network: Judge::Classifier(&own.classifier.config),
-                math: own.classifier.math,
-            },
+            Self::Inception(net) => net.math,
+            Self::Own(own) => own.classifier.math,
         }
     }
 

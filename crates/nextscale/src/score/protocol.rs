@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A way to compute numbers, with whose results alone they can be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
+    #[default]
     /// The evaluator of guided diffusion (Dhariwal and Nichol 2021), by which most papers on ImageNet report, VAR's too
     Adm,
     /// The package torch-fidelity

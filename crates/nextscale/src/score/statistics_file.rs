@@ -59,14 +59,18 @@ pub fn read_statistics(
     if !npz.has(FEATURES[0]) {
         return Ok(None);
     }
-    let count = match npz.has(COUNT) {
-        true => npz
-            .numbers(COUNT, |shape| shape.iter().product::<usize>() == 1)?
-            .1
-            .first()
-            .map(|n| *n as usize),
-        false => None,
-    };
+    let mut count = None;
+    if npz.has(COUNT) {
+        let (_, values) = npz.numbers(COUNT, |shape| shape.iter().product::<usize>() == 1)?;
+        let n = values.first().copied().unwrap_or(0.0);
+        if n.fract() != 0.0 || !(2.0..1e12).contains(&n) {
+            return Err(Error::input(format!(
+                "{}: is {n}; a number of images, 2 or more, is expected; make the file again",
+                npz.source(COUNT)
+            )));
+        }
+        count = Some(n as usize);
+    }
     let features = read_pair(&mut npz, FEATURES, width, count)?;
     let spatial = match spatial.filter(|_| npz.has(SPATIAL[0])) {
         Some(width) => Some(read_pair(&mut npz, SPATIAL, width, count)?),
@@ -79,6 +83,7 @@ pub fn read_statistics(
         inception_score: None,
         rows: None,
         accuracy: None,
+        labelled: 0,
     }))
 }
 
@@ -95,12 +100,27 @@ fn read_pair(
             "{mean}: is of shape {shape:?}; the network has {width} features: the statistics are of another network"
         )));
     }
+    if shape.len() > 1 && shape.iter().filter(|extent| **extent != 1).count() > 1 {
+        return Err(Error::input(format!(
+            "{mean}: is of shape {shape:?}; a mean of {width} features is a row of them"
+        )));
+    }
     let (_, sigma) = npz.numbers(names[1], |shape| shape == [width, width])?;
     for (source, values) in [(&mean, &mu), (&covariance, &sigma)] {
         if let Some(bad) = values.iter().position(|v| !v.is_finite()) {
             let value = values[bad];
             return Err(Error::input(format!(
                 "{source}: number {bad} is {value}; make the file again"
+            )));
+        }
+    }
+    let at = |i: usize, j: usize| sigma[i * width + j];
+    let most = (0..width).map(|i| at(i, i)).fold(0.0, f64::max);
+    for i in 0..width {
+        let bad = (0..=i).find(|&j| (at(i, j) - at(j, i)).abs() > 1e-4 * most);
+        if bad.is_some() || at(i, i) < -1e-4 * most || most == 0.0 && at(i, i) != 0.0 {
+            return Err(Error::input(format!(
+                "{covariance}: row {i} is none of a covariance, which is symmetric and has no negative variances; make the file again"
             )));
         }
     }
@@ -160,7 +180,7 @@ mod tests {
         let of = |n: usize| Statistics {
             count: Some(12),
             mean: (0..n).map(|i| 0.1 * i as f64).collect(),
-            covariance: Mat::from_fn(n, n, |i, j| (i * 7 + j) as f64 / 3.0),
+            covariance: Mat::from_fn(n, n, |i, j| (i + j + 1) as f64 / 3.0),
         };
         Summary {
             count: Some(12),
@@ -169,6 +189,7 @@ mod tests {
             inception_score: None,
             rows: None,
             accuracy: None,
+            labelled: 0,
         }
     }
 
@@ -215,6 +236,19 @@ mod tests {
         write_statistics(&path, &bad, &by).unwrap();
         let told = read_statistics(&path, 2, None).unwrap_err().to_string();
         assert!(told.contains("sigma: number 2 is NaN"), "{told}");
+        let mut bent = summary(2, None);
+        bent.features.covariance[(1, 0)] = 7.0;
+        write_statistics(&path, &bent, &by).unwrap();
+        let told = read_statistics(&path, 2, None).unwrap_err().to_string();
+        assert!(
+            told.contains("sigma: row 1 is none of a covariance"),
+            "{told}"
+        );
+        let mut few = summary(2, None);
+        few.count = Some(1);
+        write_statistics(&path, &few, &by).unwrap();
+        let told = read_statistics(&path, 2, None).unwrap_err().to_string();
+        assert!(told.contains("count: is 1;"), "{told}");
         std::fs::write(&path, b"PK nothing").unwrap();
         assert!(read_statistics(&path, 2, None).is_err());
     }

@@ -21,6 +21,8 @@ pub struct Summary {
     pub rows: Option<Vec<f32>>,
     /// The share of pictures that a classifier names as their labels do, where there are labels that it knows.
     pub accuracy: Option<f64>,
+    /// Pictures with such a label.
+    pub labelled: usize,
 }
 
 /// Adds up what is kept, batch by batch.
@@ -100,6 +102,7 @@ impl Collector {
             inception_score: self.inception_score.as_ref().map(InceptionScore::finish),
             rows: self.rows,
             accuracy: self.named.and_then(share),
+            labelled: self.named.map_or(0, |(_, of)| of),
         })
     }
 }

@@ -15,7 +15,7 @@ pub struct LikelihoodArgs {
     /// How likely the images are: nats an image, and bits for each of its values
     #[arg(long, help_heading = "Likelihood")]
     likelihood: bool,
-    /// With --likelihood, name every image by the class under which it is likeliest, of all the model's or of those that are present;
+    /// Likelihoods, and name every image by the class under which it is likeliest, of all the model's or of those that are present;
     /// the transformer runs once for each of them
     #[arg(
         long,
@@ -24,17 +24,11 @@ pub struct LikelihoodArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "model",
-        requires = "likelihood",
         help_heading = "Likelihood"
     )]
     zero_shot: Option<Compared>,
-    /// With --likelihood, a file with a row for every image, .jsonl or .csv
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "likelihood",
-        help_heading = "Likelihood"
-    )]
+    /// Likelihoods, and a file with a row for every image, .jsonl or .csv
+    #[arg(long, value_name = "FILE", help_heading = "Likelihood")]
     out: Option<PathBuf>,
     /// Overwrite an existing file
     #[arg(long, requires = "out", help_heading = "Likelihood")]
@@ -72,7 +66,8 @@ impl LikelihoodArgs {
             check_parent(file.path())?;
             may_write(file.path(), self.force)?;
         }
-        Ok(self.likelihood.then_some(Asked {
+        let is_asked = self.likelihood || self.zero_shot.is_some() || self.out.is_some();
+        Ok(is_asked.then_some(Asked {
             file,
             compared: self.zero_shot,
         }))

@@ -10,6 +10,8 @@ use nextscale::score::{Metric, Protocol};
 use nextscale::{Error, Result};
 use std::path::PathBuf;
 
+/// Pixels along a side at most.
+const MOST_SIDE: usize = 4096;
 /// Samples at most.
 const MOST: usize = 10_000_000;
 
@@ -146,6 +148,12 @@ impl Args {
             return Err(Error::input(
                 "--save_statistics: statistics are those of one protocol; give one",
             ));
+        }
+        if let Some(size) = self.size
+            && size > MOST_SIDE
+        {
+            let needed = format!("it must be from 0 to {MOST_SIDE}");
+            return Err(Error::field("size", size, needed));
         }
         let ranges = [("cfg", self.cfg, 1000.0), ("top_p", self.top_p, 1.0)];
         for (name, value, most) in ranges {

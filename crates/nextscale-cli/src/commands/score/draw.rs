@@ -123,9 +123,9 @@ impl<'a> Drawing<'a> {
         });
         let swept = |flag: Swept| sweeps.iter().any(|s| s.flag == flag);
         let flags = [
-            (Swept::Cfg, json!(options.cfg)),
+            (Swept::Cfg, shortest(options.cfg)),
             (Swept::TopK, json!(options.top_k)),
-            (Swept::TopP, json!(options.top_p)),
+            (Swept::TopP, shortest(options.top_p)),
         ];
         for (flag, value) in flags {
             if !swept(flag) {
@@ -134,4 +134,9 @@ impl<'a> Drawing<'a> {
         }
         Ok(facts)
     }
+}
+
+/// A number as it was given: 0.96, not the nearest that 32 bits hold.
+fn shortest(value: f32) -> Value {
+    json!(value.to_string().parse::<f64>().unwrap_or(f64::from(value)))
 }

@@ -13,8 +13,10 @@ pub struct Judge<'a> {
     pub metrics: &'a [Metric],
     pub reference: Option<&'a [Summary]>,
     pub rows: Vec<Row>,
-    /// Samples of a row.
-    pub count: usize,
+    /// Samples of a row, where that is known.
+    pub count: Option<usize>,
+    /// Those of them whose class the network knows.
+    pub labelled: Option<usize>,
 }
 
 impl Judge<'_> {
@@ -34,7 +36,8 @@ impl Judge<'_> {
                 pairs,
             });
         }
-        self.count = found.first().and_then(|s| s.count).unwrap_or(0);
+        self.count = found.first().and_then(|s| s.count);
+        self.labelled = found.first().map(|s| s.labelled);
         Ok(())
     }
 
@@ -49,7 +52,7 @@ impl Judge<'_> {
             return remarks;
         };
         let counts = [
-            ("samples", Some(self.count)),
+            ("samples", self.count),
             ("images of the reference", reference[0].count),
         ];
         for (what, count) in counts {
@@ -72,6 +75,7 @@ impl Judge<'_> {
     fn missing(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         let Some(reference) = self.reference else {
+            remarks.push("there is no --reference, so no distance, precision and recall".into());
             return remarks;
         };
         let named = self.args.reference.as_deref().unwrap_or_default();
@@ -86,13 +90,11 @@ impl Judge<'_> {
                 .rows
                 .as_ref()
                 .map(|rows| rows.len() / self.methods[0].width());
-            remarks.push(match kept {
-                None => format!(
-                    "no precision and recall: {named} holds statistics and no images"
-                ),
-                Some(kept) => format!(
+            remarks.push(match kept.zip(self.count) {
+                None => "no precision and recall: statistics do not tell of single images".to_owned(),
+                Some((kept, count)) => format!(
                     "precision and recall need more than {NEIGHBOURS} images of either side, not {}",
-                    kept.min(self.count)
+                    kept.min(count)
                 ),
             });
         }
@@ -105,6 +107,15 @@ impl Judge<'_> {
             remarks.push(
                 "no class accuracy: the samples' classes are not known, or none of them is one of the network's".into(),
             );
+        }
+        let known = self
+            .labelled
+            .zip(self.count)
+            .filter(|(n, of)| *n > 0 && n < of);
+        if let Some((labelled, count)) = known {
+            remarks.push(format!(
+                "class accuracy is that of {labelled} of {count} samples: the network does not know the classes of the others"
+            ));
         }
         remarks
     }

@@ -36,8 +36,14 @@ pub struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    /// Goes through pictures with a line of progress.
-    pub fn at(&self, pictures: &mut dyn Pictures) -> Result<Vec<Summary>> {
+    /// Goes through the pictures of `text` with a line of progress.
+    pub fn at(&self, text: &str, pictures: &mut dyn Pictures) -> Result<Vec<Summary>> {
+        if pictures.len() < 2 {
+            return Err(Error::input(format!(
+                "{text}: there is {} image; at least two are needed to tell how images differ",
+                pictures.len()
+            )));
+        }
         let mut seen = progress(pictures.len(), true);
         summarize(pictures, self.methods, self.metrics, &mut seen)
     }
@@ -49,18 +55,23 @@ impl Looking<'_> {
         Ok(self.labels.of(pictures, side.class_names(), count))
     }
 
-    /// What is kept of a side that is no model: of a reference, from statistics in its file as far as there are some, else from its
+    /// What is kept of a side that is no model: from statistics in its file, if these count and as far as there are some, else from its
     /// pictures.
-    pub fn summaries(&self, side: &Side, text: &str, is_reference: bool) -> Result<Vec<Summary>> {
+    pub fn summaries(
+        &self,
+        side: &Side,
+        text: &str,
+        statistics_count: bool,
+    ) -> Result<Vec<Summary>> {
         let (pictures, statistics) = match side {
             Side::Npz {
                 pictures,
                 statistics,
-            } => (*pictures, *statistics && is_reference),
+            } => (*pictures, *statistics && statistics_count),
             Side::Stored(_) | Side::Model(_) | Side::Tokenizer(_) => (true, false),
         };
         if !statistics {
-            return self.at(&mut self.pictures(side, text)?);
+            return self.at(text, &mut self.pictures(side, text)?);
         }
         let kept = self.kept(text, pictures)?;
         let lacks = self
@@ -70,7 +81,7 @@ impl Looking<'_> {
             .any(|(m, k)| self.lacks(m, k));
         let found: Vec<Option<Summary>> = match pictures && lacks {
             true => {
-                let found = self.at(&mut self.pictures(side, text)?)?;
+                let found = self.at(text, &mut self.pictures(side, text)?)?;
                 found.into_iter().map(Some).collect()
             }
             false => vec![None; kept.len()],
@@ -83,6 +94,7 @@ impl Looking<'_> {
                     spatial: kept.spatial.or(found.spatial),
                     rows: found.rows,
                     accuracy: found.accuracy,
+                    labelled: found.labelled,
                     ..kept
                 }),
                 (Some(one), None) | (None, Some(one)) => Ok(one),

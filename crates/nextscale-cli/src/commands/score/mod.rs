@@ -17,7 +17,8 @@ use judge::Judge;
 use looking::{Labels, Looking};
 use nextscale::console::counted;
 use nextscale::data::{Background, Canvas, Transform};
-use nextscale::memory;
+use nextscale::memory::{self, Workload};
+use nextscale::model::state::fingerprint;
 use nextscale::score::network::where_features_come_from;
 use nextscale::score::pictures::RestoredPictures;
 use nextscale::score::{
@@ -60,7 +61,8 @@ pub fn run(args: &Args) -> Result<()> {
         metrics: &metrics,
         reference: known.as_deref(),
         rows: Vec::new(),
-        count: 0,
+        count: None,
+        labelled: None,
     };
     let mut pairs = Pairs::new(args, device, math)?;
     let (drawn, last) = judge_all(args, &sides, &looking, &mut judge, &mut pairs, device)?;
@@ -81,24 +83,11 @@ pub fn run(args: &Args) -> Result<()> {
     let remarks = remarks.concat();
     let (rows, count) = (judge.rows, judge.count);
     let beside = args.reference.as_ref();
-    say!(
-        "{} of {}{}",
-        counted(count, "sample", "samples"),
-        args.samples,
-        beside.map_or_else(String::new, |text| format!(" beside {text}"))
-    )?;
-    say!("network: {}", words_of(&facts))?;
-    print_table(&rows, network.is_own())?;
-    remarks.iter().for_each(|remark| tell!("{remark}"));
     let picture = plot(&rows, network.is_own(), &args.samples);
-    let mut samples = json!({ "source": args.samples, "count": count });
-    if let Some(drawn) = drawn {
-        samples["drawn"] = drawn;
-    }
     let report = Report {
         software: "nextscale",
         version: env!("CARGO_PKG_VERSION"),
-        samples,
+        samples: told_of(args, &sides, count, drawn)?,
         reference: beside.map(|text| {
             let count = known.as_ref().and_then(|k| k[0].count);
             json!({ "source": text, "count": count })
@@ -114,15 +103,47 @@ pub fn run(args: &Args) -> Result<()> {
         remarks,
         results: rows,
     };
+    // Files first: they are there whatever becomes of the terminal.
     report.write(&outputs.report)?;
-    if let (Some(plot), Some(path)) = (picture, &outputs.plot) {
+    let plotted = picture.zip(outputs.plot.as_ref());
+    if let Some((plot, path)) = &plotted {
         plot.save(path)?;
+    }
+    say!(
+        "{}{}{}",
+        count.map_or_else(String::new, |n| counted(n, "sample of ", "samples of ")),
+        args.samples,
+        beside.map_or_else(String::new, |text| format!(" beside {text}"))
+    )?;
+    say!("network: {}", words_of(&report.network))?;
+    print_table(&report.results, network.is_own())?;
+    report.remarks.iter().for_each(|remark| tell!("{remark}"));
+    let written = [
+        plotted.map(|(_, path)| path),
+        outputs.statistics.as_ref(),
+        Some(&outputs.report),
+    ];
+    for path in written.into_iter().flatten() {
         say!("written: {}", path.display())?;
     }
-    if let Some(path) = &outputs.statistics {
-        say!("written: {}", path.display())?;
+    Ok(())
+}
+
+/// What the report says of the samples.
+fn told_of(
+    args: &Args,
+    sides: &Sides<'_>,
+    count: Option<usize>,
+    drawn: Option<Value>,
+) -> Result<Value> {
+    let mut samples = json!({ "source": args.samples, "count": count });
+    if let Side::Tokenizer(tokenizer) = &sides.samples {
+        samples["tokenizer"] = fingerprint(&tokenizer.vqvae.params)?.into();
     }
-    say!("written: {}", outputs.report.display())
+    if let Some(drawn) = drawn {
+        samples["drawn"] = drawn;
+    }
+    Ok(samples)
 }
 
 /// Draws, restores or reads the samples, and judges them. Returns what the report says of drawing, and what is kept of the last set as
@@ -148,7 +169,7 @@ fn judge_all(
                 let labels = looking.labels;
                 let mut pictures = labels.of(pictures, names, pair.var.config.classes);
                 found = looking
-                    .at(&mut pictures)
+                    .at(&args.samples, &mut pictures)
                     .map_err(|e| e.of_weights(&args.samples))?;
                 judge.judge(&found, &setting, PairScores::default())?;
             }
@@ -167,7 +188,15 @@ fn judge_all(
             judge.judge(&found, &[], pairs.means())?;
         }
         Side::Stored(_) | Side::Npz { .. } => {
-            found = looking.summaries(&sides.samples, &args.samples, false)?;
+            // Its own statistics count only where there are no images.
+            let kept = matches!(
+                sides.samples,
+                Side::Npz {
+                    pictures: false,
+                    ..
+                }
+            );
+            found = looking.summaries(&sides.samples, &args.samples, kept)?;
             judge.judge(&found, &[], PairScores::default())?;
         }
     }
@@ -190,7 +219,11 @@ fn open_network(args: &Args, device: Device, math: Math) -> Result<OpenNetwork> 
         )));
     }
     open.network.to_device(device, math)?;
-    memory::check(device, "batch", args.batch, open.network.workload())?;
+    let workload = Workload::Score {
+        network: &open.network,
+        math,
+    };
+    memory::check(device, "batch", args.batch, workload)?;
     Ok(open)
 }
 
@@ -209,13 +242,17 @@ fn words_of(facts: &NetworkFacts) -> String {
 /// The numbers to compute; refuses those that no method knows.
 fn wanted(args: &Args, methods: &[Method<'_>]) -> Result<Vec<Metric>> {
     let wanted = args.wanted();
-    let known = |metric: &Metric| methods.iter().any(|m| m.metrics().contains(metric));
-    if let (false, Some(metric)) = (args.metrics.is_empty(), wanted.iter().find(|m| !known(m))) {
+    let is_known = |metric: &Metric| methods.iter().any(|m| m.metrics().contains(metric));
+    let unknown = wanted.iter().find(|m| !is_known(m));
+    if let (false, Some(metric)) = (args.metrics.is_empty(), unknown) {
+        let known = Metric::ALL.iter().filter(|m| is_known(m));
+        let known: Vec<&str> = known.map(|m| m.name()).collect();
         let names: Vec<&str> = methods.iter().map(Method::name).collect();
         return Err(Error::input(format!(
-            "--metrics={}: {} has no such number",
+            "--metrics={}: {} has no such number, only {}",
             metric.name(),
-            names.join(",")
+            names.join(","),
+            known.join(", ")
         )));
     }
     Ok(wanted)
@@ -233,9 +270,14 @@ struct Sides<'a> {
 
 impl<'a> Sides<'a> {
     fn open(args: &'a Args, network: &Network, device: Device, math: Math) -> Result<Self> {
-        let mut samples = Side::open(&args.samples, args, true)?;
+        let own_side = match network {
+            Network::Own(own) => Some(own.classifier.config.side),
+            Network::Inception(_) => None,
+        };
+        let mut samples = Side::open(&args.samples, args, true, own_side)?;
         samples.move_to(device, math)?;
-        let cut = cut_of(args, &samples, network)?;
+        let side = samples.model_side().or(own_side);
+        let cut = cut_of(args, &samples, side)?;
         args.check_for(&samples, cut.is_some())?;
         // Protocols look at the colours under transparency, as Pillow's conversion to RGB leaves them.
         let usual = match network {
@@ -249,8 +291,8 @@ impl<'a> Sides<'a> {
         let canvas = trained.or_as(Some(usual)).chosen();
         let reference = match &args.reference {
             Some(text) => {
-                let side = Side::open(text, args, false)?;
-                Some((text.as_str(), on_canvas(side, canvas)))
+                let reference = Side::open(text, args, false, side)?;
+                Some((text.as_str(), on_canvas(reference, canvas)))
             }
             None if matches!(samples, Side::Tokenizer(_)) => {
                 return Err(Error::input(
@@ -297,13 +339,9 @@ impl<'a> Sides<'a> {
     }
 }
 
-/// How pictures of both sides are cut before the protocol's own preparation.
-fn cut_of(args: &Args, samples: &Side, network: &Network) -> Result<Option<Transform>> {
-    let own = match network {
-        Network::Own(own) => Some(own.classifier.config.side),
-        Network::Inception(_) => None,
-    };
-    let side = args.size.or(samples.model_side()).or(own).unwrap_or(0);
+/// How pictures of both sides are cut before the protocol's own preparation; `usual` is the side without `--size`.
+fn cut_of(args: &Args, samples: &Side, usual: Option<usize>) -> Result<Option<Transform>> {
+    let side = args.size.or(usual).unwrap_or(0);
     if let (Side::Tokenizer(_), Some(made_for)) = (samples, samples.model_side())
         && side != made_for
     {

@@ -94,7 +94,7 @@ fn columns(own: bool) -> Vec<Column> {
                 .class_accuracy
                 .map(|v| format!("{:.2} %", 100.0 * v))
         }),
-        ("of reference", |r| {
+        ("of the reference", |r| {
             r.scores
                 .reference_class_accuracy
                 .map(|v| format!("{:.2} %", 100.0 * v))

@@ -39,28 +39,39 @@ pub struct Reading {
 
 impl Side {
     /// Opens `text`; a model is only looked for where one can be.
-    pub fn open(text: &str, args: &Args, is_samples: bool) -> Result<Self> {
+    /// Built-in images are made with `side` pixels.
+    pub fn open(text: &str, args: &Args, is_samples: bool, side: Option<usize>) -> Result<Self> {
         let path = Path::new(text);
-        if text == BUILTIN_SHAPES || path.is_dir() || split_of(text).is_some() {
+        if let Some(split) = built_in(text) {
+            let side = args.size.filter(|size| *size > 0).or(side).unwrap_or(64);
+            let (train, val) = ShapesSource::splits(side, SHAPES_SEED)?;
+            return Ok(Self::Stored(match split {
+                Split::Train => Arc::new(train),
+                Split::Val => Arc::new(val),
+            }));
+        }
+        if path.is_dir() || split_of(text).is_some() {
             return Ok(Self::Stored(images(text, args)?));
         }
         if is_npz(path)? {
             let npz = Npz::open(path)?;
             let (pictures, statistics) = (npz.has(IMAGES), npz.has("mu") && npz.has("sigma"));
-            if !pictures && (is_samples || !statistics) {
+            if !pictures && !statistics {
                 return Err(Error::input(format!(
-                    "{text}: it holds {}; {}",
-                    npz.names().join(", "),
-                    match is_samples {
-                        true => "images are expected as arr_0",
-                        false => "images are expected as arr_0, or statistics as mu and sigma",
-                    }
+                    "{text}: it holds {}; images are expected as arr_0.npy, or statistics as mu.npy and sigma.npy",
+                    npz.names().join(", ")
                 )));
             }
             return Ok(Self::Npz {
                 pictures,
                 statistics,
             });
+        }
+        if matches!(path.try_exists(), Ok(false)) {
+            let flag = if is_samples { "" } else { "--reference=" };
+            return Err(Error::input(format!(
+                "{flag}{text}: there is no such file or folder"
+            )));
         }
         if !is_samples {
             nextscale::input::open_input(path)?;
@@ -162,13 +173,17 @@ pub fn split_of(text: &str) -> Option<(&Path, Split)> {
     (folder.is_dir() && !Path::new(text).exists()).then_some((folder, split))
 }
 
-/// The images of a folder or of one of its splits, of its shards, or built-in ones.
-fn images(text: &str, args: &Args) -> Result<Arc<dyn ImageSource>> {
-    if text == BUILTIN_SHAPES {
-        let side = args.size.filter(|size| *size > 0).unwrap_or(64);
-        let (_, val) = ShapesSource::splits(side, SHAPES_SEED)?;
-        return Ok(Arc::new(val));
+/// The split of built-in images that is named, if any: the validation images where none is.
+fn built_in(text: &str) -> Option<Split> {
+    match text.strip_prefix(BUILTIN_SHAPES)? {
+        "" | ":val" => Some(Split::Val),
+        ":train" => Some(Split::Train),
+        _ => None,
     }
+}
+
+/// The images of a folder or of one of its splits, or of its shards.
+fn images(text: &str, args: &Args) -> Result<Arc<dyn ImageSource>> {
     let named = |e: Error| match e {
         Error::Input(text) => Error::Input(text.replace("`data_path`=", "")),
         other => other,

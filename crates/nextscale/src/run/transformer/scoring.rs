@@ -3,13 +3,14 @@
 use super::source::Data;
 use crate::data::{ImageSource, Subset, Transform};
 use crate::generate::{Noise, SampleOptions, Sampler};
-use crate::memory;
+use crate::memory::{self, Workload};
 use crate::options::values::BadImages;
 use crate::options::{ScoreOptions, TransformerOptions};
 use crate::run::event::Metrics;
 use crate::score::pictures::{DrawnPictures, RelabelledPictures, StoredPictures};
 use crate::score::{
-    ENOUGH, Metric, Network, OpenNetwork, PictureBatch, Pictures, Scores, Summary, summarize,
+    ENOUGH, Metric, Network, OpenNetwork, PictureBatch, Pictures, Protocol, Scores, Summary,
+    summarize,
 };
 use crate::stop::StopSignal;
 use crate::{Error, Result};
@@ -56,9 +57,34 @@ impl Scoring {
             let why = "too few to be judged; give at least 8, and thousands to compare numbers";
             return Err(Error::field("score_samples", options.score_samples, why));
         }
+        let every = o.output.eval_every.max(1);
+        if !options.score_every.is_multiple_of(every) {
+            let why = format!(
+                "samples are judged with evaluations, which are made every {every} epochs (`eval_every`); give a multiple of that"
+            );
+            return Err(Error::field("score_every", options.score_every, why));
+        }
+        if images.val.len() < 2 {
+            let why = format!(
+                "samples are held against validation images, of which there is {}; two are the fewest",
+                images.val.len()
+            );
+            return Err(Error::field("score_every", options.score_every, why));
+        }
         let OpenNetwork { mut network, facts } = OpenNetwork::open(file)?;
+        if network.is_own() && options.score_protocol != Protocol::default() {
+            let why = format!(
+                "{} is {}; protocols are ways to use the Inception network",
+                facts.file, facts.kind
+            );
+            return Err(Error::field("score_protocol", options.score_protocol, why));
+        }
         network.to_device(device, Precision::Tf32.math())?;
-        memory::check(device, "bs", batch, network.workload())?;
+        let workload = Workload::Score {
+            network: &network,
+            math: network.math(),
+        };
+        memory::check(device, "bs", batch, workload)?;
         let mut notes: Vec<String> = facts.remark.into_iter().collect();
         if options.score_samples < ENOUGH && !network.is_own() {
             notes.push(format!(

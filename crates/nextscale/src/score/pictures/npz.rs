@@ -2,7 +2,7 @@
 
 use super::{Pictures, ReadAhead};
 use crate::data::Transform;
-use crate::format::npy::NpyType;
+use crate::format::npy::{NpyType, ended};
 use crate::format::npz::Npz;
 use crate::score::PictureBatch;
 use crate::{Error, Result};
@@ -94,10 +94,10 @@ impl NpzPictures {
                     None => batch,
                 };
                 if !give(vec![batch]) {
-                    break;
+                    return Ok(());
                 }
             }
-            Ok(())
+            ended(&mut from, &source)
         };
         Ok(Self {
             count,
@@ -134,5 +134,94 @@ impl Pictures for NpzPictures {
 
     fn next(&mut self) -> Result<Option<Vec<PictureBatch>>> {
         self.ahead.window()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::npy::NpyHeader;
+    use std::fs;
+    use std::io::Write;
+    use zip::write::SimpleFileOptions;
+
+    /// Pixels of two pictures of 3×4.
+    fn pixels() -> Vec<u8> {
+        (0..2 * 3 * 4 * 3).map(|i| (i * 37 % 251) as u8).collect()
+    }
+
+    fn write(path: &Path, arrays: &[(&str, NpyHeader, Vec<u8>)]) {
+        let mut zip = zip::ZipWriter::new(fs::File::create(path).unwrap());
+        let stored =
+            SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        for (name, header, bytes) in arrays {
+            zip.start_file(format!("{name}.npy"), stored).unwrap();
+            zip.write_all(&header.to_bytes()).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        zip.finish().unwrap();
+    }
+
+    fn images() -> (&'static str, NpyHeader, Vec<u8>) {
+        (IMAGES, NpyHeader::new(NpyType::U8, &[2, 3, 4, 3]), pixels())
+    }
+
+    fn all(path: &Path, transform: Option<Transform>) -> Result<Vec<PictureBatch>> {
+        let mut pictures = NpzPictures::open(path, 1, transform)?;
+        let mut found = Vec::new();
+        while let Some(window) = pictures.next()? {
+            found.extend(window);
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn pictures_and_labels_come_as_they_lie() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npz");
+        let labels = |values: [i64; 2]| {
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            (LABELS, NpyHeader::new(NpyType::I64, &[2]), bytes)
+        };
+        write(&path, &[images(), labels([7, 0])]);
+        let found = all(&path, None).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!([&found[0].rgb[..], &found[1].rgb].concat(), pixels());
+        assert_eq!((found[0].size, found[1].size), ((3, 4), (3, 4)));
+        assert_eq!(
+            (&found[0].labels[..], &found[1].labels[..]),
+            (&[7][..], &[0][..])
+        );
+        // Cut as the trainings cut: the same as of the picture itself.
+        let transform = Transform::new(2, 1.0, false).unwrap();
+        let cut = all(&path, Some(transform)).unwrap();
+        assert_eq!(
+            (cut[1].size, &cut[1].rgb),
+            ((2, 2), &found[1].cut(transform).unwrap().rgb)
+        );
+        write(&path, &[images(), labels([7, -1])]);
+        let told = all(&path, None).unwrap_err().to_string();
+        assert!(told.contains("arr_1: number 1 is -1"), "{told}");
+    }
+
+    #[test]
+    fn damage_is_found_by_its_checksum_and_sizes_are_believed_by_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npz");
+        write(&path, &[images()]);
+        let mut bytes = fs::read(&path).unwrap();
+        let start = pixels();
+        let at = bytes.windows(start.len()).position(|w| w == start).unwrap();
+        bytes[at + 30] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let told = all(&path, None).unwrap_err().to_string();
+        assert!(told.contains("a.npz: arr_0: is damaged"), "{told}");
+        let huge = NpyHeader::new(NpyType::U8, &[1_000_000_000_000, 3, 4, 3]);
+        write(&path, &[(IMAGES, huge, pixels())]);
+        let told = all(&path, None).unwrap_err().to_string();
+        assert!(
+            told.contains("takes 36000000000000 bytes, and holds"),
+            "{told}"
+        );
     }
 }
