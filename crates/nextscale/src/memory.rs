@@ -15,6 +15,7 @@ pub use step::TrainParts;
 
 use crate::generate::SampleOptions;
 use crate::model::classifier::ClassifierConfig;
+use crate::model::perceptual::Perceptual;
 use crate::model::var::VarConfig;
 use crate::model::vqvae::VqvaeConfig;
 use crate::options::process_batch;
@@ -96,6 +97,8 @@ pub enum Workload<'a> {
         math: Math,
         /// How it is trained.
         settings: TokenizerSettings,
+        /// By what images are compared beside their pixels.
+        perceptual: Option<&'a Perceptual>,
     },
     /// Training a classifier, and the evaluations between.
     TrainClassifier {

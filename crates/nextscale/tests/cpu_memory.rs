@@ -77,6 +77,7 @@ fn a_run_of_single_images() {
         vqvae: &vqvae,
         math: Math::FULL,
         settings: TokenizerSettings::default(),
+        perceptual: None,
     };
     let need = Estimate::on_cpu(workload).unwrap().need(1).unwrap();
     pool::release_free();
@@ -111,6 +112,7 @@ fn a_dry_cpu_takes_what_a_cpu_takes() {
             vqvae: &vqvae,
             math: Math::FULL,
             settings: TokenizerSettings::default(),
+            perceptual: None,
         };
         let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         near("tokenizer", need.least, || {

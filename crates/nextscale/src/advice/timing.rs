@@ -51,6 +51,7 @@ pub fn time_tokenizer(
         vqvae: &config,
         math: plan.precision.math(),
         settings: plan.settings(),
+        perceptual: None,
     };
     let fit = Fit::of_tokenizer(options.ch, device, workload);
     let (fitting, batch) = at_once(&fit, &options.schedule)?;

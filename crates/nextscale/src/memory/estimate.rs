@@ -6,6 +6,7 @@ use crate::generate::{BatchSampler, SampleOptions, Sampler};
 use crate::model::ForwardPass;
 use crate::model::classifier::{Classifier, ClassifierConfig};
 use crate::model::inception::{self, Inception};
+use crate::model::perceptual::{COMPARING, Perceptual};
 use crate::model::var::{Var, VarConfig};
 use crate::model::vqvae::codes::Tokenizer;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
@@ -170,7 +171,8 @@ impl<'a> Estimate<'a> {
                 vqvae,
                 math,
                 settings,
-            } => self.train_tokenizer(vqvae, math, settings, batch),
+                perceptual,
+            } => self.train_tokenizer(vqvae, math, (settings, perceptual), batch),
             Workload::TrainClassifier { classifier, math } => {
                 self.train_classifier(classifier, math, batch)
             }
@@ -424,11 +426,13 @@ impl<'a> Estimate<'a> {
         &self,
         vqvae: &VqvaeConfig,
         math: Math,
-        settings: TokenizerSettings,
+        (settings, perceptual): (TokenizerSettings, Option<&Perceptual>),
         batch: usize,
     ) -> Result<Need> {
         let vqvae = Vqvae::on(vqvae.clone(), true, self.device, math)?;
         let mut trainer = TokenizerTrainer::new(vqvae, settings)?;
+        let like = |network: &Perceptual| network.like(self.device, COMPARING.math());
+        trainer.perceptual = perceptual.map(like).transpose()?.map(Arc::new);
         let steps = self.repeated(|it| {
             let (images, _slots) = self.images(&trainer.vqvae.config, batch)?;
             let plan = TokenizerStep::usual(it);

@@ -305,6 +305,7 @@ mod tests {
             vqvae: &vqvae,
             math: Math::FULL,
             settings: TokenizerSettings::default(),
+            perceptual: None,
         };
         for (workload, model) in [(transformer, "`depth`=16"), (tokenizer, "`ch`=160")] {
             let device = dry::device(&GpuInfo {

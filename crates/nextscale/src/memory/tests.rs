@@ -76,6 +76,7 @@ fn a_dry_pass_takes_what_was_measured_on_a_gpu() {
             vqvae,
             math,
             settings: TokenizerSettings::default(),
+            perceptual: None,
         };
         let need = Estimate::new(&like(), workload).unwrap().need(16).unwrap();
         // What the library's engines take beside is not known beforehand: with cuDNN at hand the estimate is 2.5 % below.
@@ -117,6 +118,7 @@ fn every_pass_takes_more_with_more_images_and_leaves_nothing_behind() {
             vqvae,
             math,
             settings: TokenizerSettings::default(),
+            perceptual: None,
         },
         Workload::TrainClassifier {
             classifier: &ClassifierConfig::for_side(32, 10).unwrap(),
@@ -325,6 +327,7 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
             vqvae,
             math,
             settings: TokenizerSettings::default(),
+            perceptual: None,
         };
         let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
         let short = measured - mib(need.least);
@@ -359,6 +362,7 @@ fn what_a_run_on_a_cpu_takes_is_known_beforehand() {
         vqvae,
         math,
         settings: TokenizerSettings::default(),
+        perceptual: None,
     })
     .unwrap();
     near(e.need(64).unwrap().bytes(), 97.3 * 1024.0, 1.0);

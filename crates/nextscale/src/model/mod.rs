@@ -8,6 +8,7 @@ pub mod load_into;
 pub mod lpips;
 #[cfg(test)]
 mod parts_tests;
+pub mod perceptual;
 pub mod pyramid;
 #[cfg(test)]
 pub(crate) mod small;

@@ -1,7 +1,7 @@
 //! The options of `train-tokenizer` and what follows from them.
 
 use super::plan::{Course, Horizon, check_side, process_batch};
-use super::values::training_precision;
+use super::values::{option_as_text, training_precision};
 #[cfg(feature = "cli")]
 use super::values::{parse_bool, precision_parser};
 use super::values::{parse_pn, precision_by_name};
@@ -16,6 +16,7 @@ use crate::{Error, Result};
 #[cfg(feature = "cli")]
 use clap::ArgAction;
 use nextscale_tensor::Precision;
+use std::path::PathBuf;
 
 options! {
     /// The options of `train-tokenizer`. Every field is the flag of the same name.
@@ -75,6 +76,18 @@ options! {
             /// Weight of the mean squared error of the image
             [value_name = "X"]
             l2: f64 = 1.0;
+            /// A network by which images are compared beside their pixels, for pictures that are less soft: a file of train-features, or
+            /// VGG-16 (vgg16-397923af.pth) with --lpips; without it there is none
+            #[serde(serialize_with = "option_as_text")]
+            [value_name = "FILE"]
+            perceptual: Option<PathBuf>;
+            /// With VGG-16: the heads of LPIPS (vgg.pth of the package lpips, version 0.1)
+            #[serde(serialize_with = "option_as_text")]
+            [value_name = "FILE"]
+            lpips: Option<PathBuf>;
+            /// With --perceptual: its weight
+            [value_name = "X"]
+            lp: f64 = 1.0;
             /// Move codes that are hardly ever used to features of the current images every so many steps; 0: never
             [value_name = "STEPS"]
             revive: u64 = 50;
@@ -214,9 +227,14 @@ impl TokenizerOptions {
             self.dropout,
             "it must be at least 0 and less than 1",
         )?;
+        if let (Some(heads), None) = (&self.lpips, &self.perceptual) {
+            let why = "these are heads of VGG-16's maps; give its file too, with `perceptual`";
+            return Err(Error::field("lpips", heads.display(), why));
+        }
         check::amounts(&[
             ("beta", self.beta),
             ("l1", self.l1),
+            ("lp", self.lp),
             ("l2", self.l2),
             ("lr", self.lr),
             ("wd", self.wd),
@@ -300,6 +318,7 @@ impl TokenizerPlan {
             betas: self.betas,
             l1: self.options.l1 as f32,
             l2: self.options.l2 as f32,
+            lp: self.options.lp as f32,
             ema: self.options.schedule.ema,
             ..TokenizerSettings::default()
         }

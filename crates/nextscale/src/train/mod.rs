@@ -8,5 +8,6 @@ pub mod optimizer;
 pub mod progressive;
 pub mod report;
 pub mod schedule;
+pub mod tokenizer_losses;
 pub mod tokenizer_trainer;
 pub mod var_trainer;

@@ -4,15 +4,17 @@ use super::codebook_usage::HitAverages;
 use super::gradients::GradientSum;
 use super::loss_scale::scaler_of;
 use super::optimizer::{BETAS, Optimizer, PendingNumbers};
+use super::tokenizer_losses::{Loss, Losses};
 use crate::model::ForwardPass;
+use crate::model::perceptual::Perceptual;
 use crate::model::vqvae::state_dict::is_decayed;
 use crate::model::vqvae::{CODEBOOK, DropoutDraw, Vqvae};
 use crate::world::{self, Number, Summed};
 use crate::{Error, Result};
 use nextscale_tensor::PendingTensor;
-use nextscale_tensor::ops;
 use nextscale_tensor::rng::{Purpose, Stream};
 use nextscale_tensor::{Cx, Device, Tape, Tensor};
+use std::sync::Arc;
 
 /// The tokenizer with its optimizer's state.
 pub struct TokenizerTrainer {
@@ -24,6 +26,8 @@ pub struct TokenizerTrainer {
     pub hits: HitAverages,
     /// How it is trained.
     pub settings: TokenizerSettings,
+    /// By what images are compared beside their pixels.
+    pub perceptual: Option<Arc<Perceptual>>,
     /// The processes that train together.
     pub sum: GradientSum,
 }
@@ -37,6 +41,8 @@ pub struct TokenizerSettings {
     pub l1: f32,
     /// Weight of the mean squared error.
     pub l2: f32,
+    /// Weight of the perceptual distance, where there is a network for it.
+    pub lp: f32,
     /// Decay of the average of the weights, where one is kept.
     pub ema: Option<f64>,
     /// Seed of everything random in a step.
@@ -49,6 +55,7 @@ impl Default for TokenizerSettings {
             betas: BETAS,
             l1: 0.2,
             l2: 1.0,
+            lp: 1.0,
             ema: None,
             seed: 0,
         }
@@ -91,12 +98,8 @@ impl TokenizerStep {
 pub struct TokenizerReport {
     /// The loss that was minimised.
     pub loss: f64,
-    /// Mean absolute error of the reconstruction.
-    pub l1: f64,
-    /// Mean squared error.
-    pub l2: f64,
-    /// The quantizer's loss.
-    pub vq: f64,
+    /// Its parts, without their weights.
+    pub losses: Vec<(Loss, f64)>,
     /// Gradient norm before clipping, where there was an update; not a finite number where the update was left out.
     pub grad_norm: Option<f64>,
     /// The loss scale after the iteration; 1 without one.
@@ -105,18 +108,26 @@ pub struct TokenizerReport {
     pub skipped: bool,
 }
 
+impl TokenizerReport {
+    /// A part of the loss, where there is one of that kind.
+    pub fn of(&self, loss: Loss) -> Option<f64> {
+        let found = self.losses.iter().find(|(kind, _)| *kind == loss);
+        found.map(|(_, value)| *value)
+    }
+}
+
 /// [`TokenizerReport`] on its way, with how often each code was hit.
 #[derive(Debug)]
 pub struct PendingTokenizerReport {
-    /// Loss, mean absolute and squared error, the quantizer's loss.
-    losses: [PendingTensor; 4],
+    loss: PendingTensor,
+    losses: Vec<(Loss, PendingTensor)>,
     hits: Vec<PendingTensor>,
     numbers: Option<PendingNumbers>,
 }
 
 /// What a process finds on its own samples: losses, and how often each code was hit, by scale.
 struct Found {
-    losses: [f64; 4],
+    losses: Vec<f64>,
     hits: Vec<Vec<u32>>,
 }
 
@@ -155,6 +166,7 @@ impl TokenizerTrainer {
             opt,
             hits,
             settings,
+            perceptual: None,
             sum: GradientSum::alone(),
         })
     }
@@ -176,26 +188,23 @@ impl TokenizerTrainer {
             first: (self.sum.world().rank() * images.dims()[0]) as u64,
         };
         let out = self.vqvae.train_forward(&pass, images, Some(drop))?;
-        let l2 = ops::mse(&pass.cx, &out.image, images)?;
-        let l1 = ops::l1(&pass.cx, &out.image, images)?;
-        let terms = [
-            (out.vq_loss.clone(), 1.0),
-            (l2.clone(), self.settings.l2),
-            (l1.clone(), self.settings.l1),
-        ];
-        let loss = ops::weighted_sum(&pass.cx, &terms)?;
-        let losses = [
-            loss.copy_to_host()?,
-            l1.copy_to_host()?,
-            l2.copy_to_host()?,
-            out.vq_loss.copy_to_host()?,
-        ];
+        let TokenizerSettings { l1, l2, lp, .. } = self.settings;
+        let terms = Losses::of(
+            &pass.cx,
+            (images, &out.image),
+            out.vq_loss.clone(),
+            (l2, l1),
+            self.perceptual.as_deref().map(|network| (network, lp)),
+        )?;
+        let loss = terms.sum(&pass.cx)?;
+        let on_the_way = loss.copy_to_host()?;
+        let losses = terms.to_host()?;
         let hits = out
             .hits
             .iter()
             .map(Tensor::copy_to_host)
             .collect::<nextscale_tensor::Result<_>>()?;
-        drop_all((out, terms, l1, l2));
+        drop_all((out, terms));
         let model = (&self.vqvae.params, &mut self.opt);
         self.sum
             .backward(tape, &loss, model, (plan.accumulate, plan.update))?;
@@ -207,6 +216,7 @@ impl TokenizerTrainer {
             None
         };
         Ok(PendingTokenizerReport {
+            loss: on_the_way,
             losses,
             hits,
             numbers,
@@ -219,21 +229,25 @@ impl TokenizerTrainer {
     /// When the GPU failed.
     pub fn read(&mut self, pending: PendingTokenizerReport) -> Result<TokenizerReport> {
         let read = |f: PendingTensor| -> Result<f64> { Ok(f64::from(f.wait()?.scalar()?)) };
-        let [loss, l1, l2, vq] = pending.losses.map(read);
+        let mut losses = vec![read(pending.loss)?];
+        let mut kinds = Vec::new();
+        for (kind, value) in pending.losses {
+            kinds.push(kind);
+            losses.push(read(value)?);
+        }
         let numbers = pending.numbers.map(PendingNumbers::wait).transpose()?;
         let hits = pending.hits.into_iter().map(PendingTensor::wait);
         let found = Found {
-            losses: [loss?, l1?, l2?, vq?],
+            losses,
             hits: counts(hits)?,
         };
         let Found { losses, hits } = world::sum(self.sum.world(), found)?;
-        let [loss, l1, l2, vq] = losses.map(|sum| sum / self.sum.world().size() as f64);
+        let share = |sum: &f64| sum / self.sum.world().size() as f64;
+        let losses: Vec<f64> = losses.iter().map(share).collect();
         self.hits.record(&hits);
         Ok(TokenizerReport {
-            loss,
-            l1,
-            l2,
-            vq,
+            loss: losses[0],
+            losses: kinds.into_iter().zip(losses[1..].iter().copied()).collect(),
             grad_norm: numbers.map(|n| n.norm),
             scale: numbers.map_or(1.0, |n| n.scale),
             skipped: numbers.is_some_and(|n| n.skipped),

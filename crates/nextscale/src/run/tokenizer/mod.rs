@@ -1,6 +1,7 @@
 //! A run of the tokenizer, from start or from its checkpoint to the end: from options and files to a task.
 
 mod evaluation;
+mod perceptual;
 mod state;
 mod task;
 
@@ -17,6 +18,7 @@ use super::{Outcome, agree_on, average_ends, check_accumulation, check_length, c
 use crate::data::Feed;
 use crate::device::device_of;
 use crate::memory::{Fit, Fitting, Workload};
+use crate::model::perceptual::Perceptual;
 use crate::model::vqvae::{Vqvae, VqvaeConfig};
 use crate::options::{Horizon, TokenizerOptions, TokenizerPlan};
 use crate::text::counted;
@@ -106,8 +108,13 @@ impl TokenizerRun<'_> {
         }
         restored.progress.evaluation_due =
             world::of_first(world, restored.progress.evaluation_due)?;
-        let Setup { dataset, model, .. } = setup;
-        let trainer = trainer(&model, &options, &restored)?;
+        let Setup {
+            dataset,
+            model,
+            told,
+        } = setup;
+        let mut trainer = trainer(&model, &options, &restored)?;
+        trainer.perceptual = model.perceptual.clone();
         let it = restored.progress.it;
         let resumed = restored.found.as_ref().map(|_| it);
         let mut observers = Observers::default();
@@ -127,6 +134,7 @@ impl TokenizerRun<'_> {
         fitting.note.iter().for_each(|line| observers.remark(line));
         let shown = (&trainer, fitting.memory);
         introduce(&dataset, &options, &restored, shown, &mut observers);
+        told.iter().for_each(|line| observers.remark(line));
         let bad_images = options.data.bad_images;
         // A GPU's training needs its own memory.
         let host_need = fitting.need.filter(|_| model.device == Device::Cpu);
@@ -182,6 +190,8 @@ pub(super) struct Model {
     world: World,
     /// But for the seed.
     settings: TokenizerSettings,
+    /// By what images are compared beside their pixels.
+    perceptual: Option<Arc<Perceptual>>,
     /// As given.
     ch: usize,
 }
@@ -193,6 +203,7 @@ impl Model {
             vqvae: &self.vqvae,
             math: self.math,
             settings: self.settings,
+            perceptual: self.perceptual.as_deref(),
         };
         Fit::of_tokenizer(self.ch, self.device, workload).shared(&self.world)
     }
@@ -202,6 +213,8 @@ impl Model {
 struct Setup {
     dataset: Dataset,
     model: Model,
+    /// What there is to say of it.
+    told: Vec<String>,
 }
 
 /// What a run begins with, or goes on from.
@@ -232,7 +245,11 @@ impl Setup {
         )?;
         // Without images there is nothing to plan.
         plan.horizon(dataset.train.len())?;
+        let found = perceptual::open(o, (plan.image_size, device))?;
+        let (perceptual, told) =
+            found.map_or((None, Vec::new()), |(p, told)| (Some(Arc::new(p)), told));
         let model = Model {
+            perceptual,
             vqvae: plan.model()?,
             math: plan.precision.math(),
             device,
@@ -240,7 +257,11 @@ impl Setup {
             settings: plan.settings(),
             ch: o.ch,
         };
-        Ok(Self { dataset, model })
+        Ok(Self {
+            dataset,
+            model,
+            told,
+        })
     }
 
     /// What the processes of the run have in common.

@@ -8,6 +8,7 @@ use crate::run::Dataset;
 use crate::run::event::Metrics;
 use crate::run::task::{Context, Progress, Report, Task};
 use crate::text::counted;
+use crate::train::tokenizer_losses::Loss;
 use crate::train::tokenizer_trainer::{PendingTokenizerReport, TokenizerStep, TokenizerTrainer};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -139,22 +140,22 @@ impl Task for TokenizerTask {
             .hits
             .usage(self.plan.global_batch * self.positions());
         let used = usage.iter().sum::<f64>() / usage.len().max(1) as f64;
-        let metrics = Metrics::new()
-            .with("loss", report.loss)
-            .with("l1", report.l1)
-            .with("l2", report.l2)
-            .with("vq_loss", report.vq)
-            .with("psnr_db", psnr_db(report.l2))
+        let mut metrics = Metrics::new().with("loss", report.loss);
+        let mut scalars = Metrics::new().with("tokenizer/loss", report.loss);
+        for loss in [Loss::L1, Loss::L2, Loss::Quantizer, Loss::Perceptual] {
+            if let Some(value) = report.of(loss) {
+                metrics.push(loss.name(), value);
+                scalars.push(format!("tokenizer/{}", loss.name()), value);
+            }
+        }
+        let metrics = metrics
+            .with("psnr_db", report.of(Loss::L2).map(psnr_db))
             .with("usage", used)
             .with("grad_norm", report.grad_norm)
             .with("lr", lr)
             .with("wd", wd)
             .with("loss_scale", scale);
-        let mut scalars = Metrics::new()
-            .with("tokenizer/loss", report.loss)
-            .with("tokenizer/l1", report.l1)
-            .with("tokenizer/l2", report.l2)
-            .with("tokenizer/vq_loss", report.vq)
+        let mut scalars = scalars
             .with("tokenizer/grad_norm", report.grad_norm)
             .with("tokenizer/lr", lr);
         for (k, u) in usage.iter().enumerate() {
