@@ -26,13 +26,7 @@ fn prepared() -> tempfile::TempDir {
         "--out={}",
         dir.path().join("features.safetensors").display()
     );
-    let flags = [
-        "--size=32",
-        "--steps=2",
-        "--batch=4",
-        "--device=cpu",
-        "--quiet",
-    ];
+    let flags = ["--size=32", "--steps=2", "--batch=4", "--device=cpu"];
     succeed(&[&["train-features", &images, &out], &flags[..]].concat());
     dir
 }

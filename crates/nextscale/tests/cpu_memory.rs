@@ -5,6 +5,7 @@ use nextscale::Team;
 use nextscale::memory::{Estimate, Workload};
 use nextscale::model::Pyramid;
 use nextscale::model::classifier::{Classifier, ClassifierConfig};
+use nextscale::model::perceptual::{FeatureDistance, Perceptual};
 use nextscale::model::var::{Var, VarConfig};
 use nextscale::model::vqvae::{Vqvae, VqvaeConfig};
 use nextscale::options::values::DeviceChoice;
@@ -18,6 +19,7 @@ use nextscale::train::tokenizer_trainer::{TokenizerSettings, TokenizerStep, Toke
 use nextscale::train::var_trainer::{TransformerStep, VarTrainer};
 use nextscale_tensor::cpu::pool;
 use nextscale_tensor::{Math, Tensor};
+use std::sync::Arc;
 
 /// The pool's peak while `run` goes on, beside what was estimated for it: within 6 parts of a hundred.
 fn near(what: &str, estimated: usize, run: impl FnOnce()) {
@@ -107,17 +109,25 @@ fn a_dry_cpu_takes_what_a_cpu_takes() {
         ..VqvaeConfig::published(pyramid.clone())
     };
     let images = |batch| Tensor::zeros([batch, 16, 16, 3]);
-    for batch in [16, 64] {
+    let features = || {
+        let classifier = Classifier::new(ClassifierConfig::for_side(16, 3).unwrap(), false);
+        let distance = FeatureDistance::new(classifier.unwrap()).unwrap();
+        Perceptual::Features(Box::new(distance))
+    };
+    for (batch, compares) in [(16, false), (64, false), (64, true)] {
+        let network = compares.then(features);
         let workload = Workload::TrainTokenizer {
             vqvae: &vqvae,
             math: Math::FULL,
             settings: TokenizerSettings::default(),
-            perceptual: None,
+            perceptual: network.as_ref(),
         };
         let need = Estimate::on_cpu(workload).unwrap().need(batch).unwrap();
+        drop(network);
         near("tokenizer", need.least, || {
             let model = Vqvae::new(vqvae.clone(), true).unwrap();
             let mut t = TokenizerTrainer::new(model, TokenizerSettings::default()).unwrap();
+            t.perceptual = compares.then(|| Arc::new(features()));
             for it in 0..3 {
                 t.step(&images(batch), &TokenizerStep::usual(it)).unwrap();
             }
